@@ -1,0 +1,403 @@
+//! Records as rows, and back: the few columns that a store indexes or updates by itself, and one
+//! versioned body of bytes. A new field changes the body alone, so it migrates no store.
+//!
+//! A body is one version byte, then JSON. Members that this version does not know are kept.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::StoreError;
+use crate::ids::{ClientId, GrantId, Subject};
+use crate::keystore::KeyRecord;
+use crate::record::{
+    Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, SealedSuccessor,
+    TokenRecord, UnknownFields,
+};
+use crate::revocation::{Epoch, LogEntry};
+use crate::scope::{Audience, Scope};
+use crate::secret::{TokenDigest, TokenKind};
+use crate::time::UnixTime;
+
+const VERSION: u8 = 1;
+
+/// A grant as a store keeps it. The columns are authoritative: a sweep may set `revoked_at` without
+/// reading the body.
+///
+/// ```
+/// # use cloakroom_core::*;
+/// # fn demo(grant: GrantRecord) -> Result<(), StoreError> {
+/// let row = grant.to_row();
+/// assert_eq!(GrantRecord::from_row(&row)?, grant);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRow {
+    /// Primary key.
+    pub id: GrantId,
+    /// Indexed, byte-exact.
+    pub client: String,
+    /// [`Subject::to_key`]; indexed, byte-exact.
+    pub subject: String,
+    /// Kept in the index entries of subject and client.
+    pub epoch: u64,
+    /// The chain's generation and digest, compared by `advance`.
+    pub chain: Option<(u32, [u8; 32])>,
+    /// When the chain's credential expires, in ms.
+    pub chain_expires_at: Option<u64>,
+    /// When the grant ends, in ms.
+    pub expires_at: u64,
+    /// When the row may go, in ms; indexed.
+    pub row_expires_at: u64,
+    /// When it was revoked, in ms.
+    pub revoked_at: Option<u64>,
+    /// Everything else.
+    pub body: Vec<u8>,
+}
+
+/// An access token as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRow {
+    /// Primary key, within its grant.
+    pub digest: [u8; 32],
+    /// The grant it hangs off.
+    pub grant: GrantId,
+    /// When it was issued, in ms.
+    pub issued_at: u64,
+    /// When it expires, in ms; indexed.
+    pub expires_at: u64,
+    /// When it was revoked, in ms.
+    pub revoked_at: Option<u64>,
+    /// Everything else.
+    pub body: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GrantBody {
+    scope: Scope,
+    audience: Audience,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth_time: Option<UnixTime>,
+    created_at: UnixTime,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    act: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    #[serde(default, skip_serializing_if = "Claims::is_empty")]
+    claims: Claims,
+    #[serde(default, skip_serializing_if = "Device::is_empty")]
+    device: Device,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<ChainBody>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refreshed_at: Option<UnixTime>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChainBody {
+    credential: TokenKind,
+    key: ChainKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<CodeBinding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    successor: Option<SealedSuccessor>,
+    rotates: bool,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenBody {
+    scope: Scope,
+    audience: Audience,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+    #[serde(flatten)]
+    unknown: UnknownFields,
+}
+
+impl GrantRecord {
+    /// The grant as a row.
+    #[must_use]
+    pub fn to_row(&self) -> GrantRow {
+        let body = GrantBody {
+            scope: self.scope.clone(),
+            audience: self.audience.clone(),
+            cnf: self.confirmation.clone(),
+            auth_time: self.auth_time,
+            created_at: self.created_at,
+            username: self.username.clone(),
+            act: self.act.clone(),
+            authorization_details: self.authorization_details.clone(),
+            session: self.session.clone(),
+            claims: self.claims.clone(),
+            device: self.device.clone(),
+            chain: self.chain.as_ref().map(|chain| ChainBody {
+                credential: chain.credential,
+                key: chain.key.clone(),
+                code: chain.code.clone(),
+                successor: chain.successor.clone(),
+                rotates: chain.rotates,
+                unknown: chain.unknown.clone(),
+            }),
+            refreshed_at: self.refreshed_at,
+            unknown: self.unknown.clone(),
+        };
+        GrantRow {
+            id: self.id,
+            client: self.client.to_string(),
+            subject: self.subject.to_key(),
+            epoch: self.epoch.get(),
+            chain: self
+                .chain
+                .as_ref()
+                .map(|chain| (chain.generation, *chain.digest.as_bytes())),
+            chain_expires_at: self
+                .chain
+                .as_ref()
+                .map(|chain| chain.expires_at.as_millis()),
+            expires_at: self.expires_at.as_millis(),
+            row_expires_at: self.row_expires_at.as_millis(),
+            revoked_at: self.revoked_at.map(UnixTime::as_millis),
+            body: encode(&body),
+        }
+    }
+
+    /// The grant that a row holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the row is damaged, or written by a version that this one cannot
+    /// read.
+    pub fn from_row(row: &GrantRow) -> Result<Self, StoreError> {
+        let corrupt = |why: &'static str| StoreError::corrupt("a grant's row", why);
+        let body: GrantBody = decode("a grant's row", &row.body)?;
+        let chain = match (body.chain, row.chain, row.chain_expires_at) {
+            (None, None, None) => None,
+            (Some(body), Some((generation, digest)), Some(expires_at)) => Some(Chain {
+                credential: body.credential,
+                generation,
+                digest: TokenDigest::from_bytes(digest),
+                key: body.key,
+                expires_at: UnixTime::from_millis(expires_at),
+                code: body.code,
+                successor: body.successor,
+                rotates: body.rotates,
+                unknown: body.unknown,
+            }),
+            _ => return Err(corrupt("its columns and its body disagree about the chain")),
+        };
+        Ok(Self {
+            id: row.id,
+            client: ClientId::new(&row.client).map_err(|_| corrupt("its client is invalid"))?,
+            subject: Subject::from_key(&row.subject)
+                .map_err(|_| corrupt("its subject is invalid"))?,
+            scope: body.scope,
+            audience: body.audience,
+            confirmation: body.cnf,
+            auth_time: body.auth_time,
+            created_at: body.created_at,
+            epoch: Epoch::new(row.epoch),
+            username: body.username,
+            act: body.act,
+            authorization_details: body.authorization_details,
+            session: body.session,
+            claims: body.claims,
+            device: body.device,
+            chain,
+            expires_at: UnixTime::from_millis(row.expires_at),
+            row_expires_at: UnixTime::from_millis(row.row_expires_at),
+            refreshed_at: body.refreshed_at,
+            revoked_at: row.revoked_at.map(UnixTime::from_millis),
+            unknown: body.unknown,
+        })
+    }
+}
+
+impl TokenRecord {
+    /// The token as a row.
+    #[must_use]
+    pub fn to_row(&self) -> TokenRow {
+        TokenRow {
+            digest: *self.digest.as_bytes(),
+            grant: self.grant,
+            issued_at: self.issued_at.as_millis(),
+            expires_at: self.expires_at.as_millis(),
+            revoked_at: self.revoked_at.map(UnixTime::as_millis),
+            body: encode(&TokenBody {
+                scope: self.scope.clone(),
+                audience: self.audience.clone(),
+                cnf: self.confirmation.clone(),
+                unknown: self.unknown.clone(),
+            }),
+        }
+    }
+
+    /// The token that a row holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the row is damaged, or written by a version that this one cannot
+    /// read.
+    pub fn from_row(row: &TokenRow) -> Result<Self, StoreError> {
+        let body: TokenBody = decode("a token's row", &row.body)?;
+        Ok(Self {
+            digest: TokenDigest::from_bytes(row.digest),
+            grant: row.grant,
+            issued_at: UnixTime::from_millis(row.issued_at),
+            expires_at: UnixTime::from_millis(row.expires_at),
+            revoked_at: row.revoked_at.map(UnixTime::from_millis),
+            scope: body.scope,
+            audience: body.audience,
+            confirmation: body.cnf,
+            unknown: body.unknown,
+        })
+    }
+}
+
+impl LogEntry {
+    /// The entry as the body of a row.
+    #[must_use]
+    pub fn to_body(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The entry that a body holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it is damaged, or written by a version that this one cannot read.
+    pub fn from_body(body: &[u8]) -> Result<Self, StoreError> {
+        decode("an entry of the revocation log", body)
+    }
+}
+
+impl KeyRecord {
+    /// The record as the body of a row, beside its `generation` and `version` columns.
+    #[must_use]
+    pub fn to_body(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The record that a body holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it is damaged, or written by a version that this one cannot read.
+    pub fn from_body(body: &[u8]) -> Result<Self, StoreError> {
+        decode("a signing key's row", body)
+    }
+}
+
+fn encode(body: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Writing to a `Vec` cannot fail, and every map in a body has text keys.
+    serde_json::to_writer(&mut bytes, body).unwrap_or_default();
+    bytes
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| StoreError::Corrupt {
+                what,
+                source: error.into(),
+            })
+        }
+        Some(_) => Err(StoreError::corrupt(
+            what,
+            "its version is unknown to this program",
+        )),
+        None => Err(StoreError::corrupt(what, "its body is empty")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::test_records::{grant, token};
+
+    #[test]
+    fn rows_round_trip() {
+        let grant = grant(1);
+        assert_eq!(GrantRecord::from_row(&grant.to_row()).unwrap(), grant);
+        let without_chain = GrantRecord {
+            chain: None,
+            ..grant
+        };
+        assert_eq!(
+            GrantRecord::from_row(&without_chain.to_row()).unwrap(),
+            without_chain
+        );
+        let token = token(without_chain.id, 1);
+        assert_eq!(TokenRecord::from_row(&token.to_row()).unwrap(), token);
+    }
+
+    #[test]
+    fn unknown_fields_survive_a_rewrite() {
+        let mut row = grant(1).to_row();
+        let mut body: Value = serde_json::from_slice(&row.body[1..]).unwrap();
+        body["from_the_future"] = json!({"a": [1, 2]});
+        body["chain"]["also"] = json!(true);
+        row.body = [&[VERSION][..], body.to_string().as_bytes()].concat();
+
+        let again = GrantRecord::from_row(&row).unwrap().to_row();
+        let again: Value = serde_json::from_slice(&again.body[1..]).unwrap();
+        assert_eq!(again, body);
+    }
+
+    #[test]
+    fn the_columns_are_authoritative() {
+        let mut row = grant(1).to_row();
+        row.revoked_at = Some(5);
+        row.epoch = 9;
+        let grant = GrantRecord::from_row(&row).unwrap();
+        assert_eq!(grant.revoked_at, Some(UnixTime::from_millis(5)));
+        assert_eq!(grant.epoch, Epoch::new(9));
+    }
+
+    #[test]
+    fn damage_is_corrupt_and_never_a_panic() {
+        let good = grant(1).to_row();
+        for body in [
+            vec![],
+            vec![VERSION],
+            vec![2, b'{', b'}'],
+            b"\x01{}".to_vec(),
+            vec![0xff; 9],
+        ] {
+            let error = GrantRecord::from_row(&GrantRow {
+                body,
+                ..good.clone()
+            })
+            .unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+        }
+        for broken in [
+            GrantRow {
+                client: "é".into(),
+                ..good.clone()
+            },
+            GrantRow {
+                subject: "alice".into(),
+                ..good.clone()
+            },
+            GrantRow {
+                chain: None,
+                ..good.clone()
+            },
+        ] {
+            assert!(GrantRecord::from_row(&broken).is_err());
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The opaque strings that clients hold, and the keys of their tags.
+//!
+//! ```text
+//! cr_at_          base64url( version 1 | key 1 | grant id 16 | secret 24 | tag 8 )
+//! cr_rt_, cr_ac_  base64url( version 1 | key 1 | grant id 16 | generation 4 | secret 24 | chain tag 8 | tag 8 )
+//! ```
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::ids::{GrantId, Invalid};
+use crate::random::{Random, RandomError};
+use crate::record::ChainKey;
+use crate::secret::{TokenDigest, TokenKind, TokenSecret};
+
+const VERSION: u8 = 1;
+const TAG: usize = 8;
+/// version, key, grant id, secret.
+const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
+const ACCESS: usize = ACCESS_BODY + TAG;
+/// version, key, grant id, generation, secret.
+const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
+const CHAIN: usize = CHAIN_BODY + TAG + TAG;
+
+/// The secret that handle keys are derived from: 32 random bytes that the app keeps, named by one
+/// byte. Wiped on drop, redacted in `Debug`.
+///
+/// Everyone who knows it can make handles that pass the tag check (and nothing more: no store
+/// holds their digest). It changes on an operator's order, not on a schedule.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct HandleSecret {
+    #[zeroize(skip)]
+    id: u8,
+    bytes: [u8; 32],
+}
+
+impl HandleSecret {
+    /// The secret `id`, of these bytes.
+    #[must_use]
+    pub const fn new(id: u8, bytes: [u8; 32]) -> Self {
+        Self { id, bytes }
+    }
+
+    /// A new random secret.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn random(id: u8, random: &Random) -> Result<Self, RandomError> {
+        Ok(Self {
+            id,
+            bytes: random.array()?,
+        })
+    }
+
+    /// The key for one purpose: HMAC of its name under the secret. Access and chain handles have
+    /// separate keys, so that only the former may be given to gateways.
+    fn derive(&self, purpose: &[u8]) -> TagKey {
+        let mut mac = keyed(&self.bytes);
+        mac.update(purpose);
+        let key: Zeroizing<[u8; 32]> = Zeroizing::new(mac.finalize().into_bytes().into());
+        TagKey {
+            id: self.id,
+            mac: keyed(&*key),
+        }
+    }
+}
+
+impl fmt::Debug for HandleSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandleSecret({}, redacted)", self.id)
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // HMAC takes keys of any length (RFC 2104 §3); the error cannot occur.
+    match Hmac::new_from_slice(key) {
+        Ok(mac) => mac,
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    }
+}
+
+/// A prepared HMAC key.
+#[derive(Clone)]
+struct TagKey {
+    id: u8,
+    mac: Hmac<Sha256>,
+}
+
+fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
+    let mut mac = mac.clone();
+    mac.update(&[kind.domain()]);
+    mac.update(body);
+    let full = mac.finalize().into_bytes();
+    let mut tag = [0; TAG];
+    tag.copy_from_slice(&full[..TAG]);
+    tag
+}
+
+/// How the kinds of handles are spelled: their prefixes. Secret scanners find leaks by them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spelling {
+    access: String,
+    refresh: String,
+    code: String,
+}
+
+impl Spelling {
+    /// Prefixes of access token, refresh token and code.
+    ///
+    /// # Errors
+    ///
+    /// If one is empty, longer than 32 bytes, not of `A-Z a-z 0-9 _ - .`, or the beginning of
+    /// another.
+    pub fn new(access: &str, refresh: &str, code: &str) -> Result<Self, Invalid> {
+        let all = [access, refresh, code];
+        let invalid = |why| Err(Invalid::new("handle prefix", why));
+        for (index, prefix) in all.iter().enumerate() {
+            if prefix.is_empty() || prefix.len() > 32 {
+                return invalid("it has fewer than 1 or more than 32 bytes");
+            }
+            if !prefix
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+            {
+                return invalid("it holds a character other than A-Z a-z 0-9 _ - .");
+            }
+            if all
+                .iter()
+                .enumerate()
+                .any(|(i, other)| i != index && other.starts_with(prefix))
+            {
+                return invalid("it begins like the prefix of another kind");
+            }
+        }
+        Ok(Self {
+            access: access.into(),
+            refresh: refresh.into(),
+            code: code.into(),
+        })
+    }
+
+    fn prefix(&self, kind: TokenKind) -> &str {
+        match kind {
+            TokenKind::Access => &self.access,
+            TokenKind::Refresh => &self.refresh,
+            TokenKind::Code => &self.code,
+        }
+    }
+}
+
+impl Default for Spelling {
+    /// `cr_at_`, `cr_rt_`, `cr_ac_`.
+    fn default() -> Self {
+        Self {
+            access: "cr_at_".into(),
+            refresh: "cr_rt_".into(),
+            code: "cr_ac_".into(),
+        }
+    }
+}
+
+/// Makes handles, and tells genuine ones from forged ones before any store is asked.
+///
+/// ```
+/// use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random};
+///
+/// let random = Random::system();
+/// let keys = HandleKeys::new(&HandleSecret::random(1, &random)?);
+/// let grant = GrantId::random(&random)?;
+///
+/// let (token, digest) = keys.mint_access(grant, &random)?;
+/// assert_eq!(token.expose().len(), 73);
+/// let handle = keys.parse_access(token.expose()).expect("our own");
+/// assert_eq!((handle.grant, handle.digest), (grant, digest));
+///
+/// let forged = token.expose().replace("cr_at_AQ", "cr_at_Ag");
+/// assert!(keys.parse_access(&forged).is_none());
+/// # Ok::<(), cloakroom_core::RandomError>(())
+/// ```
+#[derive(Clone)]
+pub struct HandleKeys {
+    /// The first one mints.
+    access: Vec<TagKey>,
+    chain: Vec<TagKey>,
+    /// The first one is written.
+    spellings: Vec<Spelling>,
+}
+
+impl HandleKeys {
+    /// Keys derived from the current secret, with the default spelling.
+    #[must_use]
+    pub fn new(current: &HandleSecret) -> Self {
+        Self {
+            access: vec![current.derive(b"cloakroom access handle")],
+            chain: vec![current.derive(b"cloakroom chain handle")],
+            spellings: vec![Spelling::default()],
+        }
+    }
+
+    /// Also accepts handles made under a former secret. Keep it for the longest grant's life.
+    ///
+    /// # Errors
+    ///
+    /// If a secret of this id is there already.
+    pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
+        if self.access.iter().any(|key| key.id == former.id) {
+            return Err(Invalid::new("handle secret", "another one has the same id"));
+        }
+        self.access.push(former.derive(b"cloakroom access handle"));
+        self.chain.push(former.derive(b"cloakroom chain handle"));
+        Ok(self)
+    }
+
+    /// Spells new handles this way; handles of the spelling so far stay valid, since neither tag
+    /// nor digest covers the prefix.
+    #[must_use]
+    pub fn spelled(mut self, spelling: Spelling) -> Self {
+        self.spellings.insert(0, spelling);
+        self
+    }
+
+    /// A new access token for a grant, with its digest.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn mint_access(
+        &self,
+        grant: GrantId,
+        random: &Random,
+    ) -> Result<(TokenSecret, TokenDigest), RandomError> {
+        let key = &self.access[0];
+        let mut bytes = Zeroizing::new([0; ACCESS]);
+        bytes[0] = VERSION;
+        bytes[1] = key.id;
+        bytes[2..18].copy_from_slice(grant.as_bytes());
+        random.fill(&mut bytes[18..ACCESS_BODY])?;
+        let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
+        bytes[ACCESS_BODY..].copy_from_slice(&tag);
+        Ok(self.spell(TokenKind::Access, &*bytes))
+    }
+
+    /// The access handle that this string is, if its tag is genuine.
+    #[must_use]
+    pub fn parse_access(&self, presented: &str) -> Option<AccessHandle> {
+        let bytes = Zeroizing::new(self.decode::<ACCESS>(TokenKind::Access, presented)?);
+        let (body, presented_tag) = bytes.split_at(ACCESS_BODY);
+        genuine(&self.access, TokenKind::Access, body, presented_tag)?;
+        let mut grant = [0; 16];
+        grant.copy_from_slice(&bytes[2..18]);
+        Some(AccessHandle {
+            grant: GrantId::from_bytes(grant),
+            digest: TokenDigest::compute(TokenKind::Access, &*bytes),
+        })
+    }
+
+    /// A new credential of a grant's chain, with its digest. `kind` is a refresh token or a code.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn mint_chain(
+        &self,
+        kind: ChainKind,
+        grant: GrantId,
+        generation: u32,
+        chain_key: &ChainKey,
+        random: &Random,
+    ) -> Result<(TokenSecret, TokenDigest), RandomError> {
+        let (kind, key) = (kind.token_kind(), &self.chain[0]);
+        let mut bytes = Zeroizing::new([0; CHAIN]);
+        bytes[0] = VERSION;
+        bytes[1] = key.id;
+        bytes[2..18].copy_from_slice(grant.as_bytes());
+        bytes[18..22].copy_from_slice(&generation.to_be_bytes());
+        random.fill(&mut bytes[22..CHAIN_BODY])?;
+        let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
+        bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
+        let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
+        bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
+        Ok(self.spell(kind, &*bytes))
+    }
+
+    /// The chain handle of this kind that the string is, if its outer tag is genuine. Whether it is
+    /// genuine for its grant only [`ChainHandle::is_genuine`] says.
+    #[must_use]
+    pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
+        let token_kind = kind.token_kind();
+        let bytes = Zeroizing::new(self.decode::<CHAIN>(token_kind, presented)?);
+        let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
+        genuine(&self.chain, token_kind, body, presented_tag)?;
+        let (mut grant, mut generation) = ([0; 16], [0; 4]);
+        grant.copy_from_slice(&bytes[2..18]);
+        generation.copy_from_slice(&bytes[18..22]);
+        Some(ChainHandle {
+            kind,
+            grant: GrantId::from_bytes(grant),
+            generation: u32::from_be_bytes(generation),
+            digest: TokenDigest::compute(token_kind, &*bytes),
+            bytes,
+        })
+    }
+
+    fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
+        let prefix = self.spellings[0].prefix(kind);
+        // The capacity is exact: no reallocation leaves a copy of the secret behind.
+        let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
+        text.push_str(prefix);
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        (TokenSecret::new(text), TokenDigest::compute(kind, bytes))
+    }
+
+    fn decode<const N: usize>(&self, kind: TokenKind, presented: &str) -> Option<[u8; N]> {
+        self.spellings
+            .iter()
+            .find_map(|spelling| presented.strip_prefix(spelling.prefix(kind)))
+            .and_then(crate::secret::decode_array)
+    }
+}
+
+/// Checks version and tag of a decoded handle, in constant time as far as its secrets go.
+fn genuine(keys: &[TagKey], kind: TokenKind, body: &[u8], presented: &[u8]) -> Option<()> {
+    if body[0] != VERSION {
+        return None;
+    }
+    let key = keys.iter().find(|key| key.id == body[1])?;
+    bool::from(tag(&key.mac, kind, body).ct_eq(presented)).then_some(())
+}
+
+impl fmt::Debug for HandleKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandleKeys")
+            .field(
+                "ids",
+                &self.access.iter().map(|key| key.id).collect::<Vec<_>>(),
+            )
+            .field("spellings", &self.spellings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An access token whose tag is genuine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessHandle {
+    /// The grant it hangs off.
+    pub grant: GrantId,
+    /// Its digest.
+    pub digest: TokenDigest,
+}
+
+/// The two kinds of handles of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChainKind {
+    /// An authorization code.
+    Code,
+    /// A refresh token.
+    Refresh,
+}
+
+impl ChainKind {
+    /// The kind of credential.
+    #[must_use]
+    pub const fn token_kind(self) -> TokenKind {
+        match self {
+            Self::Code => TokenKind::Code,
+            Self::Refresh => TokenKind::Refresh,
+        }
+    }
+}
+
+/// A refresh token or code whose outer tag is genuine. Redacted in `Debug`.
+#[derive(Clone)]
+pub struct ChainHandle {
+    /// What it is.
+    pub kind: ChainKind,
+    /// The grant whose chain it belongs to.
+    pub grant: GrantId,
+    /// Its number in the chain.
+    pub generation: u32,
+    /// Its digest.
+    pub digest: TokenDigest,
+    bytes: Zeroizing<[u8; CHAIN]>,
+}
+
+impl ChainHandle {
+    /// Whether the handle was made for the chain with this key. Only then does it say anything
+    /// about the chain: a leaked handle key, a grant id seen in a log, or an invented generation
+    /// cannot end a session.
+    #[must_use]
+    pub fn is_genuine(&self, key: &ChainKey) -> bool {
+        let (body, rest) = self.bytes.split_at(CHAIN_BODY);
+        tag(&keyed(key.expose()), self.kind.token_kind(), body)
+            .ct_eq(&rest[..TAG])
+            .into()
+    }
+
+    /// The decoded handle: the secret that a sealed successor's key is derived from.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &*self.bytes
+    }
+}
+
+impl fmt::Debug for ChainHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainHandle")
+            .field("kind", &self.kind)
+            .field("grant", &self.grant)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod tests;

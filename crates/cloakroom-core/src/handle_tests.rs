@@ -1,0 +1,143 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn secret(id: u8) -> HandleSecret {
+    HandleSecret::new(id, [id; 32])
+}
+
+fn keys() -> HandleKeys {
+    HandleKeys::new(&secret(1))
+}
+
+fn grant() -> GrantId {
+    GrantId::from_bytes([5; 16])
+}
+
+#[test]
+fn handles_have_the_documented_length() {
+    let random = Random::system();
+    let (access, _) = keys().mint_access(grant(), &random).unwrap();
+    assert_eq!(access.expose().len(), 73);
+    let key = ChainKey::random(&random).unwrap();
+    let (code, _) = keys()
+        .mint_chain(ChainKind::Code, grant(), 0, &key, &random)
+        .unwrap();
+    assert_eq!(code.expose().len(), 89);
+    assert!(code.expose().starts_with("cr_ac_"));
+}
+
+#[test]
+fn every_changed_character_is_refused() {
+    let random = Random::system();
+    let key = ChainKey::random(&random).unwrap();
+    let (access, _) = keys().mint_access(grant(), &random).unwrap();
+    let (refresh, _) = keys()
+        .mint_chain(ChainKind::Refresh, grant(), 3, &key, &random)
+        .unwrap();
+    for token in [access, refresh] {
+        let parses = |text: &str| {
+            keys().parse_access(text).is_some()
+                || keys().parse_chain(ChainKind::Refresh, text).is_some()
+                || keys().parse_chain(ChainKind::Code, text).is_some()
+        };
+        assert!(parses(token.expose()));
+        for at in 0..token.expose().len() {
+            for replacement in ['A', 'B', '_', '=', '+'] {
+                let mut text: Vec<char> = token.expose().chars().collect();
+                if std::mem::replace(&mut text[at], replacement) == replacement {
+                    continue;
+                }
+                let text: String = text.into_iter().collect();
+                assert!(!parses(&text), "{text} differs at {at}");
+            }
+        }
+        assert!(!parses(&token.expose()[1..]));
+        assert!(!parses(&format!("{}A", token.expose())));
+        assert!(!parses(&format!("{} ", token.expose())));
+    }
+}
+
+#[test]
+fn a_handle_of_one_kind_is_none_of_another() {
+    let random = Random::system();
+    let key = ChainKey::random(&random).unwrap();
+    let (refresh, _) = keys()
+        .mint_chain(ChainKind::Refresh, grant(), 3, &key, &random)
+        .unwrap();
+    let as_code = refresh.expose().replace("cr_rt_", "cr_ac_");
+    assert!(keys().parse_chain(ChainKind::Code, &as_code).is_none());
+}
+
+#[test]
+fn only_the_chain_key_makes_a_chain_handle_genuine() {
+    let random = Random::system();
+    let (own, other) = (
+        ChainKey::random(&random).unwrap(),
+        ChainKey::random(&random).unwrap(),
+    );
+    let (token, digest) = keys()
+        .mint_chain(ChainKind::Refresh, grant(), 7, &own, &random)
+        .unwrap();
+    let handle = keys()
+        .parse_chain(ChainKind::Refresh, token.expose())
+        .unwrap();
+    assert_eq!((handle.generation, handle.digest), (7, digest));
+    assert!(handle.is_genuine(&own));
+    assert!(!handle.is_genuine(&other));
+}
+
+#[test]
+fn former_secrets_and_spellings_stay_valid() {
+    let random = Random::system();
+    let (old, digest) = keys().mint_access(grant(), &random).unwrap();
+    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let renewed = HandleKeys::new(&secret(2))
+        .with_former(&secret(1))
+        .unwrap()
+        .spelled(spelling);
+    assert_eq!(renewed.parse_access(old.expose()).unwrap().digest, digest);
+    let respelled = old.expose().replace("cr_at_", "acme_at_");
+    assert_eq!(renewed.parse_access(&respelled).unwrap().digest, digest);
+    let (new, _) = renewed.mint_access(grant(), &random).unwrap();
+    assert!(new.expose().starts_with("acme_at_"));
+    assert!(keys().parse_access(new.expose()).is_none());
+    assert!(renewed.with_former(&secret(2)).is_err());
+}
+
+#[test]
+fn spellings_are_checked() {
+    assert!(Spelling::new("", "r_", "c_").is_err());
+    assert!(Spelling::new("a_", "a_", "c_").is_err());
+    assert!(Spelling::new("a", "a_r", "c_").is_err());
+    assert!(Spelling::new("a b", "r_", "c_").is_err());
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let random = Random::system();
+    let shown = format!("{:?} {:?}", secret(0x5a), HandleKeys::new(&secret(0x5a)));
+    assert!(
+        !shown.contains("90, 90") && !shown.to_lowercase().contains("5a5a"),
+        "{shown}"
+    );
+    let key = ChainKey::random(&random).unwrap();
+    let (token, _) = keys()
+        .mint_chain(ChainKind::Refresh, grant(), 7, &key, &random)
+        .unwrap();
+    let handle = keys()
+        .parse_chain(ChainKind::Refresh, token.expose())
+        .unwrap();
+    let bytes = format!("{:?}", &handle.expose()[22..46]);
+    assert!(!format!("{handle:?}").contains(&bytes[1..bytes.len() - 1]));
+}
+
+proptest! {
+    #[test]
+    fn junk_never_panics(text in ".{0,120}", prefix in "(cr_at_|cr_rt_|cr_ac_)?") {
+        let text = format!("{prefix}{text}");
+        prop_assert!(keys().parse_access(&text).is_none());
+        prop_assert!(keys().parse_chain(ChainKind::Refresh, &text).is_none());
+        prop_assert!(keys().parse_chain(ChainKind::Code, &text).is_none());
+    }
+}

@@ -1,0 +1,355 @@
+//! Identifiers. Each is parsed once; an invalid one cannot be built. All compare byte for byte.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::random::{Random, RandomError};
+use crate::secret::{TokenDigest, decode_array};
+
+/// A value that is no valid identifier, scope or audience.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what}: {why}")]
+pub struct Invalid {
+    /// What was to be parsed, such as `client_id`.
+    pub what: &'static str,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Invalid {
+    pub(crate) const fn new(what: &'static str, why: &'static str) -> Self {
+        Self { what, why }
+    }
+}
+
+/// The longest identifier, in bytes.
+pub const MAX_ID_BYTES: usize = 255;
+
+fn bounded(what: &'static str, value: &str) -> Result<(), Invalid> {
+    if value.is_empty() {
+        return Err(Invalid::new(what, "it is empty"));
+    }
+    if value.len() > MAX_ID_BYTES {
+        return Err(Invalid::new(what, "it is longer than 255 bytes"));
+    }
+    Ok(())
+}
+
+fn visible_ascii(what: &'static str, value: &str) -> Result<(), Invalid> {
+    bounded(what, value)?;
+    if !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        return Err(Invalid::new(
+            what,
+            "it holds a character other than printable ASCII",
+        ));
+    }
+    Ok(())
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Parses the identifier.
+            ///
+            /// # Errors
+            ///
+            /// If it is empty, longer than 255 bytes, or holds a character that its kind does not
+            /// allow.
+            pub fn new(value: impl AsRef<str>) -> Result<Self, Invalid> {
+                let value = value.as_ref();
+                $check($what, value)?;
+                Ok(Self(value.into()))
+            }
+
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(value: &str) -> Result<Self, Invalid> {
+                Self::new(value)
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = Invalid;
+
+            fn try_from(value: &str) -> Result<Self, Invalid> {
+                Self::new(value)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Self::new(text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// A client identifier (RFC 6749 §2.2): 1 to 255 printable ASCII characters (appendix A.1).
+    ClientId, "client_id", visible_ascii
+}
+
+text_id! {
+    /// The identifier of a user, as the app knows it: 1 to 255 bytes of any UTF-8.
+    UserId, "user id", bounded
+}
+
+text_id! {
+    /// The identifier of one JWT (RFC 7519 §4.1.7): 1 to 255 bytes.
+    Jti, "jti", bounded
+}
+
+text_id! {
+    /// The identifier of a key (RFC 7515 §4.1.4): 1 to 255 bytes. Ours are RFC 7638 thumbprints.
+    Kid, "kid", bounded
+}
+
+impl Jti {
+    /// A `jti` of 128 random bits, as base64url.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn random(random: &Random) -> Result<Self, RandomError> {
+        Ok(Self(URL_SAFE_NO_PAD.encode(random.array::<16>()?).into()))
+    }
+}
+
+/// Whom a grant speaks for: a user, or a client on its own behalf.
+///
+/// RFC 9700 §4.15: a client must not be able to pass for a user by choosing its name. A user and
+/// a client of the same spelling are therefore different subjects, in every index and every rule.
+///
+/// ```
+/// use cloakroom_core::Subject;
+///
+/// let user = Subject::user("alice")?;
+/// let client = Subject::client("alice")?;
+/// assert_ne!(user, client);
+/// assert_eq!(user.id(), client.id());
+/// assert_eq!(user.to_key(), "u:alice");
+/// # Ok::<(), cloakroom_core::Invalid>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A user (resource owner).
+    User(UserId),
+    /// A client that acts for itself (`client_credentials`).
+    Client(ClientId),
+}
+
+impl Subject {
+    /// A user.
+    ///
+    /// # Errors
+    ///
+    /// If the identifier is empty or longer than 255 bytes.
+    pub fn user(id: impl AsRef<str>) -> Result<Self, Invalid> {
+        UserId::new(id).map(Self::User)
+    }
+
+    /// A client that acts for itself.
+    ///
+    /// # Errors
+    ///
+    /// If it is no client identifier.
+    pub fn client(id: impl AsRef<str>) -> Result<Self, Invalid> {
+        ClientId::new(id).map(Self::Client)
+    }
+
+    /// The identifier alone, as it stands in `sub`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::User(id) => id.as_str(),
+            Self::Client(id) => id.as_str(),
+        }
+    }
+
+    /// The identifier with its kind, `u:…` or `c:…`: what a store indexes.
+    #[must_use]
+    pub fn to_key(&self) -> String {
+        match self {
+            Self::User(id) => format!("u:{id}"),
+            Self::Client(id) => format!("c:{id}"),
+        }
+    }
+
+    /// Reads back what [`to_key`](Subject::to_key) wrote.
+    ///
+    /// # Errors
+    ///
+    /// If the text is no such key.
+    pub fn from_key(key: &str) -> Result<Self, Invalid> {
+        match key.split_at_checked(2) {
+            Some(("u:", id)) => Self::user(id),
+            Some(("c:", id)) => Self::client(id),
+            _ => Err(Invalid::new(
+                "subject key",
+                "it starts with neither `u:` nor `c:`",
+            )),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.to_key())
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::from_key(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The identifier of a grant: 128 random bits, 22 characters of base64url. No secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantId([u8; 16]);
+
+impl GrantId {
+    /// A new random identifier.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn random(random: &Random) -> Result<Self, RandomError> {
+        random.array().map(Self)
+    }
+
+    /// The identifier of a grant that is known by one foreign token alone: a token of another
+    /// system names no grant, so its digest does.
+    #[must_use]
+    pub fn from_digest(digest: &TokenDigest) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.as_bytes()[..16]);
+        Self(bytes)
+    }
+
+    /// An identifier read back from a store.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes, as a store keeps them.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for GrantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for GrantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrantId({self})")
+    }
+}
+
+impl std::str::FromStr for GrantId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        decode_array(text)
+            .map(Self)
+            .ok_or(Invalid::new("grant id", "it is not 16 bytes of base64url"))
+    }
+}
+
+impl Serialize for GrantId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GrantId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_byte_exact_and_bounded() {
+        assert_ne!(UserId::new("alice").unwrap(), UserId::new("Alice").unwrap());
+        assert_ne!(
+            UserId::new("alice").unwrap(),
+            UserId::new("alice ").unwrap()
+        );
+        assert!(UserId::new("a\0b").is_ok());
+        assert!(UserId::new("🔑".repeat(63)).is_ok());
+        assert!(UserId::new("🔑".repeat(64)).is_err(), "256 bytes");
+        assert!(UserId::new("").is_err());
+        assert!(ClientId::new("https://client.example/ id").is_ok());
+        assert!(ClientId::new("naïve").is_err());
+        assert!(ClientId::new("tab\t").is_err());
+    }
+
+    #[test]
+    fn subjects_round_trip_through_their_key() {
+        for subject in [
+            Subject::user("c:alice").unwrap(),
+            Subject::client("u:alice").unwrap(),
+            Subject::user("é\0").unwrap(),
+        ] {
+            assert_eq!(Subject::from_key(&subject.to_key()).unwrap(), subject);
+        }
+        for bad in ["", "u", "u:", "x:alice", "é:"] {
+            assert!(Subject::from_key(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn grant_ids_parse_only_from_their_own_text() {
+        let id = GrantId::random(&Random::system()).unwrap();
+        assert_eq!(id.to_string().parse::<GrantId>().unwrap(), id);
+        assert!("short".parse::<GrantId>().is_err());
+        assert!(format!("{id}A").parse::<GrantId>().is_err());
+    }
+}

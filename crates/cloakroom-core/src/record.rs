@@ -1,0 +1,407 @@
+//! The two records: the grant, and the access token that hangs off it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::ids::{ClientId, GrantId, Invalid, Subject};
+use crate::random::{Random, RandomError};
+use crate::revocation::Epoch;
+use crate::scope::{Audience, Scope};
+use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
+use crate::time::UnixTime;
+
+/// Fields that a newer version wrote and this one does not know. They are kept as they are, so
+/// that a record survives being rewritten by an older node.
+pub type UnknownFields = Map<String, Value>;
+
+/// One authorization: this client, for this subject, with this scope.
+///
+/// The grant is the only thing that lives. Its [`Chain`] holds the one credential that may be
+/// redeemed next; access tokens are [`TokenRecord`]s that hang off it and die with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrantRecord {
+    /// The grant's own identifier.
+    pub id: GrantId,
+    /// The client it was given to.
+    pub client: ClientId,
+    /// For whom the client acts.
+    pub subject: Subject,
+    /// What was granted; a token's own scope is never wider.
+    pub scope: Scope,
+    /// For which resources; a token's own audience is never wider.
+    pub audience: Audience,
+    /// The key that tokens are bound to (RFC 7800), if the client proved one.
+    pub confirmation: Option<Confirmation>,
+    /// When the user signed in (OpenID Connect `auth_time`).
+    pub auth_time: Option<UnixTime>,
+    /// When the grant was made.
+    pub created_at: UnixTime,
+    /// Its place among the revocations of its subject and client.
+    pub epoch: Epoch,
+    /// The user's name, for people (RFC 7662 §2.2 `username`); at most 255 bytes.
+    pub username: Option<String>,
+    /// Who acts for the subject (RFC 8693 §4.1 `act`).
+    pub act: Option<Value>,
+    /// What exactly was authorized (RFC 9396).
+    pub authorization_details: Option<Value>,
+    /// The OpenID Connect session (`sid`).
+    pub session: Option<String>,
+    /// Claims of the app's own, shown by introspection and in JWTs.
+    pub claims: Claims,
+    /// What the user sees under "your devices".
+    pub device: Device,
+    /// The chain of single-use credentials; `None` where there is none to redeem
+    /// (`client_credentials`).
+    pub chain: Option<Chain>,
+    /// When the grant ends, whatever its chain does.
+    pub expires_at: UnixTime,
+    /// Until when the row is needed: not before the last token that hangs off it has expired.
+    pub row_expires_at: UnixTime,
+    /// When a refresh token was last redeemed.
+    pub refreshed_at: Option<UnixTime>,
+    /// When it was revoked.
+    pub revoked_at: Option<UnixTime>,
+    /// Fields of a newer version.
+    pub unknown: UnknownFields,
+}
+
+impl GrantRecord {
+    /// Whether the grant is neither revoked nor past its end at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at && now < self.row_expires_at
+    }
+}
+
+/// The chain of single-use credentials of a grant: its authorization code, then its refresh
+/// tokens. Only the credential at `generation` may be redeemed; redeeming it moves the chain on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    /// What the current credential is.
+    pub credential: TokenKind,
+    /// Its number, from 0.
+    pub generation: u32,
+    /// Its digest.
+    pub digest: TokenDigest,
+    /// The key of the chain's tags.
+    pub key: ChainKey,
+    /// When the current credential expires: the code's life, then the refresh token's idle time.
+    pub expires_at: UnixTime,
+    /// What the code is bound to, while the current credential is one, and after: an old code is
+    /// reuse only in the hands of someone who knows its verifier.
+    pub code: Option<CodeBinding>,
+    /// The refresh token that the last rotation made, sealed for whoever holds the one before.
+    pub successor: Option<SealedSuccessor>,
+    /// Whether a refresh token is replaced at each use.
+    pub rotates: bool,
+    /// Fields of a newer version.
+    pub unknown: UnknownFields,
+}
+
+impl Chain {
+    /// Where the chain stands.
+    #[must_use]
+    pub const fn position(&self) -> ChainPosition {
+        ChainPosition {
+            generation: self.generation,
+            digest: self.digest,
+        }
+    }
+}
+
+/// Where a chain stands: the compare half of the compare-and-set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainPosition {
+    /// The number of the current credential.
+    pub generation: u32,
+    /// Its digest.
+    pub digest: TokenDigest,
+}
+
+/// What an authorization code is bound to (RFC 6749 §4.1.3, RFC 7636 §4.4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeBinding {
+    /// The redirect URI of the authorization request, byte for byte.
+    pub redirect_uri: String,
+    /// The PKCE `S256` challenge; `None` only for confidential clients that sent none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+}
+
+/// The successor of the last rotated refresh token, sealed under a key that only the rotated token
+/// itself yields: the database alone cannot open it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSuccessor {
+    /// Nonce and ciphertext.
+    #[serde(with = "byte_vec")]
+    pub sealed: Vec<u8>,
+    /// When the retry window ends.
+    pub until: UnixTime,
+}
+
+/// The key of one chain's tags: 16 random bytes in the grant's row. Wiped on drop, redacted in
+/// `Debug`, compared in constant time.
+#[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChainKey(#[serde(with = "bytes")] [u8; 16]);
+
+impl ChainKey {
+    /// A new random key.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn random(random: &Random) -> Result<Self, RandomError> {
+        random.array().map(Self)
+    }
+
+    /// The bytes; a secret.
+    pub(crate) const fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl PartialEq for ChainKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for ChainKey {}
+
+impl fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChainKey(redacted)")
+    }
+}
+
+/// One access token that a store keeps: its digest, never the token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRecord {
+    /// SHA-256 of the token.
+    pub digest: TokenDigest,
+    /// The grant it hangs off.
+    pub grant: GrantId,
+    /// When it was issued.
+    pub issued_at: UnixTime,
+    /// When it expires; not after its grant.
+    pub expires_at: UnixTime,
+    /// When it was revoked on its own.
+    pub revoked_at: Option<UnixTime>,
+    /// Its scope: the grant's, or less.
+    pub scope: Scope,
+    /// Its audience: the grant's, or less.
+    pub audience: Audience,
+    /// The key it is bound to.
+    pub confirmation: Option<Confirmation>,
+    /// Fields of a newer version.
+    pub unknown: UnknownFields,
+}
+
+impl TokenRecord {
+    /// Whether the token itself is neither revoked nor expired at `now`. It is active only if its
+    /// grant is live, too.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at
+    }
+}
+
+/// A proof-of-possession binding (RFC 7800 `cnf`): whoever presents the token must prove this key.
+///
+/// The app verifies the proof (a DPoP header, a client certificate) and says which key was proved;
+/// the library compares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Confirmation {
+    /// SHA-256 thumbprint of the key of a DPoP proof (RFC 9449 §6.1).
+    #[serde(rename = "jkt")]
+    JwkThumbprint(#[serde(with = "bytes")] [u8; 32]),
+    /// SHA-256 thumbprint of a client certificate (RFC 8705 §3.1).
+    #[serde(rename = "x5t#S256")]
+    CertificateThumbprint(#[serde(with = "bytes")] [u8; 32]),
+}
+
+/// Claims that the library itself writes; an app may not set them as claims of its own.
+pub const RESERVED_CLAIMS: [&str; 25] = [
+    "act",
+    "active",
+    "aud",
+    "auth_time",
+    "authorization_details",
+    "client_id",
+    "cnf",
+    "exp",
+    "grant_epoch",
+    "grant_id",
+    "handle_hash",
+    "iat",
+    "iss",
+    "jti",
+    "nbf",
+    "scope",
+    "sid",
+    "stateless",
+    "sub",
+    "sub_kind",
+    "token_introspection",
+    "token_type",
+    "token_use",
+    "typ",
+    "username",
+];
+
+/// Claims of the app's own: at most 4,096 bytes of JSON, none of [`RESERVED_CLAIMS`].
+///
+/// ```
+/// use cloakroom_core::Claims;
+/// use serde_json::json;
+///
+/// let claims = Claims::new([("tenant", json!("acme"))])?;
+/// assert_eq!(claims.get("tenant"), Some(&json!("acme")));
+/// assert!(Claims::new([("sub", json!("mallory"))]).is_err());
+/// # Ok::<(), cloakroom_core::Invalid>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// The most bytes of JSON that they may take.
+    pub const MAX_BYTES: usize = 4096;
+
+    /// Claims by name.
+    ///
+    /// # Errors
+    ///
+    /// If a name is reserved, or if they take more than 4,096 bytes of JSON.
+    pub fn new<K: Into<String>>(
+        claims: impl IntoIterator<Item = (K, Value)>,
+    ) -> Result<Self, Invalid> {
+        let map: Map<String, Value> = claims
+            .into_iter()
+            .map(|(name, value)| (name.into(), value))
+            .collect();
+        if map
+            .keys()
+            .any(|name| RESERVED_CLAIMS.contains(&name.as_str()))
+        {
+            return Err(Invalid::new(
+                "claims",
+                "a name is reserved for the token itself",
+            ));
+        }
+        if Value::Object(map.clone()).to_string().len() > Self::MAX_BYTES {
+            return Err(Invalid::new("claims", "they take more than 4096 bytes"));
+        }
+        Ok(Self(map))
+    }
+
+    /// The claim of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// All claims, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What describes a session to its user ("Firefox on Linux, Lisbon"): at most 1,024 bytes of
+/// names and values.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Device(BTreeMap<String, String>);
+
+impl Device {
+    /// The most bytes that names and values may take together.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// A description by name.
+    ///
+    /// # Errors
+    ///
+    /// If names and values take more than 1,024 bytes together.
+    pub fn new<K: Into<String>, V: Into<String>>(
+        fields: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, Invalid> {
+        let fields: BTreeMap<String, String> = fields
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        if fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>()
+            > Self::MAX_BYTES
+        {
+            return Err(Invalid::new("device", "it takes more than 1024 bytes"));
+        }
+        Ok(Self(fields))
+    }
+
+    /// The value of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_chain_key() {
+        let key = ChainKey([0xab; 16]);
+        assert_eq!(format!("{key:?}"), "ChainKey(redacted)");
+    }
+
+    #[test]
+    fn app_claims_are_bounded_and_cannot_shadow() {
+        for name in RESERVED_CLAIMS {
+            assert!(Claims::new([(name, json!(1))]).is_err(), "{name}");
+        }
+        assert!(Claims::new([("big", json!("x".repeat(4096)))]).is_err());
+        assert!(Device::new([("name", "x".repeat(1024))]).is_err());
+    }
+
+    #[test]
+    fn confirmations_are_written_as_the_rfcs_say() {
+        let jkt = serde_json::to_value(Confirmation::JwkThumbprint([0; 32])).unwrap();
+        assert_eq!(
+            jkt,
+            json!({"jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"})
+        );
+        let x5t = serde_json::to_value(Confirmation::CertificateThumbprint([0; 32])).unwrap();
+        assert!(x5t.get("x5t#S256").is_some());
+    }
+}

@@ -1,0 +1,296 @@
+//! Scopes and audiences: ordered sets of words.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ids::Invalid;
+
+/// The most bytes a scope or an audience may have in all.
+const MAX_SET_BYTES: usize = 4096;
+
+/// A set of scope values (RFC 6749 §3.3), in the order of their bytes; may be empty.
+///
+/// ```
+/// use cloakroom_core::Scope;
+///
+/// let scope = Scope::parse("orders:write orders:read orders:read")?;
+/// assert_eq!(scope.as_str(), "orders:read orders:write");
+/// assert!(scope.contains("orders:read"));
+/// assert!(Scope::parse("orders:read")?.is_subset(&scope));
+/// # Ok::<(), cloakroom_core::Invalid>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Scope(Arc<str>);
+
+impl Scope {
+    /// The empty scope.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self("".into())
+    }
+
+    /// Parses a space-delimited list. Repeated values count once.
+    ///
+    /// # Errors
+    ///
+    /// If a value holds a character outside `%x21 / %x23-5B / %x5D-7E`, if values are separated by
+    /// anything but one space, or if the list is longer than 4,096 bytes.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = |why| Invalid::new("scope", why);
+        if text.is_empty() {
+            return Ok(Self::empty());
+        }
+        if text.len() > MAX_SET_BYTES {
+            return Err(invalid("it is longer than 4096 bytes"));
+        }
+        let mut values: Vec<&str> = text.split(' ').collect();
+        for value in &values {
+            if value.is_empty() {
+                return Err(invalid("values are separated by exactly one space"));
+            }
+            // RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+            if !value
+                .bytes()
+                .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+            {
+                return Err(invalid(
+                    "it holds a character that RFC 6749 §3.3 does not allow",
+                ));
+            }
+        }
+        if values.is_sorted_by(|a, b| a < b) {
+            return Ok(Self(text.into()));
+        }
+        values.sort_unstable();
+        values.dedup();
+        Ok(Self(values.join(" ").into()))
+    }
+
+    /// The values, space-delimited, in order.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|value| !value.is_empty())
+    }
+
+    /// Whether `value` is one of the values.
+    #[must_use]
+    pub fn contains(&self, value: &str) -> bool {
+        self.iter().any(|own| own == value)
+    }
+
+    /// Whether every value is one of `other`'s.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.iter().all(|value| other.contains(value))
+    }
+
+    /// The values that both have.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let common: Vec<&str> = self.iter().filter(|value| other.contains(value)).collect();
+        Self(common.join(" ").into())
+    }
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({})", self.0)
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// For whom a token is meant (RFC 7519 §4.1.3, RFC 8707): one or more resource identifiers, in the
+/// order given, each once. On the wire one value is a string, several are an array.
+///
+/// ```
+/// use cloakroom_core::Audience;
+///
+/// let audience = Audience::new(["https://orders.example", "https://billing.example"])?;
+/// assert!(audience.contains("https://orders.example"));
+/// assert_eq!(serde_json::to_string(&Audience::one("https://orders.example")?).unwrap(),
+///            "\"https://orders.example\"");
+/// # Ok::<(), cloakroom_core::Invalid>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Audience(Arc<[Arc<str>]>);
+
+impl Audience {
+    /// An audience of these resources.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, if one is empty, or if they have more than 4,096 bytes together.
+    pub fn new<I>(resources: I) -> Result<Self, Invalid>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut all: Vec<Arc<str>> = Vec::new();
+        for resource in resources {
+            let resource = resource.as_ref();
+            if resource.is_empty() {
+                return Err(Invalid::new("audience", "a resource identifier is empty"));
+            }
+            if !all.iter().any(|own| &**own == resource) {
+                all.push(resource.into());
+            }
+        }
+        if all.is_empty() {
+            return Err(Invalid::new("audience", "it names no resource"));
+        }
+        if all.iter().map(|resource| resource.len()).sum::<usize>() > MAX_SET_BYTES {
+            return Err(Invalid::new("audience", "it is longer than 4096 bytes"));
+        }
+        Ok(Self(all.into()))
+    }
+
+    /// An audience of one resource.
+    ///
+    /// # Errors
+    ///
+    /// If the identifier is empty or longer than 4,096 bytes.
+    pub fn one(resource: impl AsRef<str>) -> Result<Self, Invalid> {
+        Self::new([resource])
+    }
+
+    /// The resources, in the order given.
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|resource| &**resource)
+    }
+
+    /// Whether `resource` is one of them.
+    #[must_use]
+    pub fn contains(&self, resource: &str) -> bool {
+        self.iter().any(|own| own == resource)
+    }
+
+    /// Whether every resource is one of `other`'s.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.iter().all(|resource| other.contains(resource))
+    }
+
+    /// The resource, if there is exactly one.
+    #[must_use]
+    pub fn single(&self) -> Option<&str> {
+        match &*self.0 {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Audience {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.single() {
+            Some(one) => serializer.serialize_str(one),
+            None => serializer.collect_seq(self.iter()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Wire {
+            One(String),
+            Many(Vec<String>),
+        }
+        match Wire::deserialize(deserializer)? {
+            Wire::One(one) => Self::one(one),
+            Wire::Many(many) => Self::new(many),
+        }
+        .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_follow_the_grammar() {
+        assert_eq!(Scope::parse("b a b").unwrap().as_str(), "a b");
+        assert!(Scope::parse("").unwrap().is_empty());
+        assert_eq!(Scope::parse("").unwrap().iter().count(), 0);
+        for bad in [" a", "a ", "a  b", "a\tb", "a\"", "a\\", "é"] {
+            assert!(Scope::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Scope::parse(&"a".repeat(4097)).is_err());
+    }
+
+    #[test]
+    fn scope_sets() {
+        let (abc, bd) = (Scope::parse("a b c").unwrap(), Scope::parse("b d").unwrap());
+        assert_eq!(abc.intersection(&bd).as_str(), "b");
+        assert!(!bd.is_subset(&abc));
+        assert!(Scope::empty().is_subset(&bd));
+        assert!(!abc.contains("a b"), "a value never holds a space");
+    }
+
+    #[test]
+    fn audiences_are_one_or_more() {
+        assert!(Audience::new(Vec::<String>::new()).is_err());
+        assert!(Audience::one("").is_err());
+        let two: Audience = serde_json::from_str(r#"["b","a","b"]"#).unwrap();
+        assert_eq!(two.iter().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(serde_json::to_string(&two).unwrap(), r#"["b","a"]"#);
+        assert_eq!(
+            serde_json::from_str::<Audience>("\"a\"").unwrap().single(),
+            Some("a")
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! What a client presents, and the digest that stands for it everywhere else.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// A token as its holder presents it: wiped from memory on drop, redacted in `Debug`, without
+/// `Display`, and readable only through [`expose`](TokenSecret::expose).
+///
+/// ```
+/// use cloakroom_core::TokenSecret;
+///
+/// let token = TokenSecret::new("cr_at_secret");
+/// assert_eq!(format!("{token:?}"), "TokenSecret(redacted)");
+/// assert_eq!(token.expose(), "cr_at_secret");
+/// ```
+#[derive(Clone)]
+pub struct TokenSecret(Zeroizing<String>);
+
+impl TokenSecret {
+    /// Takes over a presented or a freshly minted token.
+    #[must_use]
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(Zeroizing::new(token.into()))
+    }
+
+    /// The plain token. Where this is called, a secret is about to leave its wrapper.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret(redacted)")
+    }
+}
+
+/// What kind of credential a token is. A digest or a tag of one kind never matches another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TokenKind {
+    /// An access token (RFC 6749 §1.4).
+    Access,
+    /// A refresh token (RFC 6749 §1.5).
+    Refresh,
+    /// An authorization code (RFC 6749 §1.3.1).
+    Code,
+}
+
+impl TokenKind {
+    /// The byte that separates this kind's tags and digests from the others'.
+    pub(crate) const fn domain(self) -> u8 {
+        match self {
+            Self::Access => 1,
+            Self::Refresh => 2,
+            Self::Code => 3,
+        }
+    }
+}
+
+/// SHA-256 of a presented token: all that a store ever learns of it. Compared in constant time.
+///
+/// ```
+/// use cloakroom_core::{TokenDigest, TokenKind};
+///
+/// let digest = TokenDigest::compute(TokenKind::Access, b"6d7f2b0c");
+/// assert_eq!(digest, TokenDigest::compute(TokenKind::Access, b"6d7f2b0c"));
+/// assert_ne!(digest, TokenDigest::compute(TokenKind::Refresh, b"6d7f2b0c"));
+/// ```
+#[derive(Clone, Copy)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest of a token of this kind. `token` is whatever names it uniquely: the decoded
+    /// bytes of a handle, or the whole string of a format of the app's own.
+    #[must_use]
+    pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
+        tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
+        Self(
+            Sha256::new()
+                .chain_update([kind.domain()])
+                .chain_update(token)
+                .finalize()
+                .into(),
+        )
+    }
+
+    /// A digest read back from a store.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, as a store keeps them.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for TokenDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for TokenDigest {}
+
+impl std::hash::Hash for TokenDigest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough to tell two apart in a trace; not enough to look one up.
+        write!(
+            f,
+            "TokenDigest({:02x}{:02x}{:02x}..)",
+            self.0[0], self.0[1], self.0[2]
+        )
+    }
+}
+
+impl Serialize for TokenDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bytes::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Fixed-size bytes as base64url text, for `#[serde(with = "bytes")]`.
+pub(crate) mod bytes {
+    use super::{Deserialize, Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use base64::Engine as _;
+
+    pub(crate) fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[u8; N], D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        super::decode_array(&text)
+            .ok_or_else(|| serde::de::Error::custom(format_args!("expected {N} bytes, base64url")))
+    }
+}
+
+/// Bytes of any length as base64url text, for `#[serde(with = "byte_vec")]`.
+pub(crate) mod byte_vec {
+    use super::{Deserialize, Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use base64::Engine as _;
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        URL_SAFE_NO_PAD
+            .decode(text.as_bytes())
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Decodes exactly `N` bytes of canonical, unpadded base64url.
+pub(crate) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // Longer input is refused before decoding: the buffer bounds the work.
+    if text.len() != (N * 8).div_ceil(6) {
+        return None;
+    }
+    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+    (length == N).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_a_token() {
+        let token = TokenSecret::new("cr_at_do-not-print");
+        assert!(!format!("{token:?} {:?}", Some(&token)).contains("do-not-print"));
+    }
+
+    #[test]
+    fn a_digest_survives_serde() {
+        let digest = TokenDigest::compute(TokenKind::Code, b"x");
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json.len(), 45);
+        assert_eq!(serde_json::from_str::<TokenDigest>(&json).unwrap(), digest);
+        assert!(serde_json::from_str::<TokenDigest>("\"AAAA\"").is_err());
+    }
+
+    #[test]
+    fn base64_is_canonical() {
+        assert_eq!(decode_array::<1>("AA"), Some([0]));
+        assert_eq!(decode_array::<1>("AB"), None, "trailing bits set");
+        assert_eq!(decode_array::<1>("AA=="), None, "padded");
+        assert_eq!(decode_array::<1>("A+"), None, "the other alphabet");
+    }
+}

@@ -1,0 +1,71 @@
+//! Records for unit tests.
+
+use serde_json::json;
+
+use crate::ids::{ClientId, GrantId, Subject};
+use crate::random::Random;
+use crate::record::{
+    Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, SealedSuccessor,
+    TokenRecord,
+};
+use crate::revocation::Epoch;
+use crate::scope::{Audience, Scope};
+use crate::secret::{TokenDigest, TokenKind};
+use crate::time::UnixTime;
+
+pub(crate) fn grant(seed: u8) -> GrantRecord {
+    let now = UnixTime::from_secs(1_700_000_000);
+    GrantRecord {
+        id: GrantId::from_bytes([seed; 16]),
+        client: ClientId::new("web-app").unwrap(),
+        subject: Subject::user("alice").unwrap(),
+        scope: Scope::parse("orders:read orders:write").unwrap(),
+        audience: Audience::one("https://orders.example").unwrap(),
+        confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
+        auth_time: Some(now),
+        created_at: now,
+        epoch: Epoch::new(1_700_000_000_000),
+        username: Some("Alice".into()),
+        act: Some(json!({"sub": "support"})),
+        authorization_details: Some(json!([{"type": "payment"}])),
+        session: Some("sid-1".into()),
+        claims: Claims::new([("tenant", json!("acme"))]).unwrap(),
+        device: Device::new([("browser", "Firefox")]).unwrap(),
+        chain: Some(Chain {
+            credential: TokenKind::Refresh,
+            generation: 2,
+            digest: TokenDigest::compute(TokenKind::Refresh, &[seed]),
+            key: ChainKey::random(&Random::system()).unwrap(),
+            expires_at: UnixTime::from_secs(1_700_100_000),
+            code: Some(CodeBinding {
+                redirect_uri: "https://app.example/cb".into(),
+                challenge: Some("c".repeat(43)),
+            }),
+            successor: Some(SealedSuccessor {
+                sealed: vec![1, 2, 3],
+                until: now,
+            }),
+            rotates: true,
+            unknown: Default::default(),
+        }),
+        expires_at: UnixTime::from_secs(1_707_000_000),
+        row_expires_at: UnixTime::from_secs(1_707_000_000),
+        refreshed_at: Some(now),
+        revoked_at: None,
+        unknown: Default::default(),
+    }
+}
+
+pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
+    TokenRecord {
+        digest: TokenDigest::compute(TokenKind::Access, &[seed]),
+        grant,
+        issued_at: UnixTime::from_secs(1_700_000_000),
+        expires_at: UnixTime::from_secs(1_700_000_600),
+        revoked_at: None,
+        scope: Scope::parse("orders:read").unwrap(),
+        audience: Audience::one("https://orders.example").unwrap(),
+        confirmation: None,
+        unknown: Default::default(),
+    }
+}
