@@ -1,2 +1,84 @@
-//! Tasks.
-fn main() {}
+//! The workspace's tasks, run as `cargo xtask <task>`; `cargo xtask help` lists them.
+
+mod ci;
+mod command;
+mod steps;
+mod test;
+mod tools;
+mod tree;
+
+use std::env;
+use std::process::ExitCode;
+
+use crate::command::Failure;
+
+const USAGE: &str = "\
+The workspace's tasks.
+
+Usage: cargo xtask <task>
+
+  test    run every test, compile the examples, run the phantom token flow
+  ci      check format, lints, features, tests, docs, packages and the dependency tree
+  help    print this text
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match task(&args) {
+        Some(task) => finish(task()),
+        None => {
+            eprint!("error: no such task: `{}`\n\n{USAGE}", args.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+type Task = fn() -> Result<(), Failure>;
+
+fn task(args: &[String]) -> Option<Task> {
+    match args {
+        [name] => match name.as_str() {
+            "test" => Some(test::task),
+            "ci" => Some(ci::task),
+            "help" | "--help" | "-h" => Some(help),
+            _ => None,
+        },
+        [] | [_, ..] => None,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every task has this signature")]
+fn help() -> Result<(), Failure> {
+    print!("{USAGE}");
+    Ok(())
+}
+
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nerror: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_task(args: &[&str]) -> bool {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        task(&args).is_some()
+    }
+
+    #[test]
+    fn knows_its_tasks_and_nothing_else() {
+        for name in ["test", "ci", "help", "--help", "-h"] {
+            assert!(is_task(&[name]), "{name}");
+            assert!(!is_task(&[name, "more"]), "{name} more");
+        }
+        assert!(!is_task(&[]));
+        assert!(!is_task(&["tests"]));
+    }
+}

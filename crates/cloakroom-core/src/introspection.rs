@@ -176,6 +176,15 @@ impl ActiveToken {
     }
 }
 
+impl Serialize for ActiveToken {
+    /// The members alone, as the claims of a JWT have them.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.members(&mut map)?;
+        map.end()
+    }
+}
+
 impl Serialize for Introspection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -189,7 +198,7 @@ impl Serialize for Introspection {
 
 #[derive(Deserialize)]
 struct Wire {
-    active: bool,
+    active: Option<bool>,
     #[serde(default)]
     scope: Scope,
     client_id: Option<ClientId>,
@@ -219,35 +228,49 @@ impl<'de> Deserialize<'de> for Introspection {
     /// dropped: a `cnf` of an unknown kind must not turn a bound token into a bearer token.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
-        if !wire.active {
-            return Ok(Self::Inactive);
+        match wire.active {
+            None => Err(serde::de::Error::missing_field("active")),
+            Some(false) => Ok(Self::Inactive),
+            Some(true) => Ok(Self::Active(Box::new(wire.token()?))),
         }
-        let subject = match (wire.sub, wire.sub_kind.as_deref()) {
+    }
+}
+
+impl<'de> Deserialize<'de> for ActiveToken {
+    /// Reads the claims of a JWT, as strictly as an introspection answer.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Wire::deserialize(deserializer)?.token()
+    }
+}
+
+impl Wire {
+    fn token<E: serde::de::Error>(self) -> Result<ActiveToken, E> {
+        let subject = match (self.sub, self.sub_kind.as_deref()) {
             (None, _) => None,
             (Some(id), Some("client")) => Some(Subject::client(id)),
             (Some(id), _) => Some(Subject::user(id)),
         };
-        Ok(Self::Active(Box::new(ActiveToken {
-            scope: wire.scope,
-            client: wire.client_id,
-            username: wire.username,
-            token_type: wire.token_type,
-            expires_at: wire.exp.map(UnixTime::from_secs),
-            issued_at: wire.iat.map(UnixTime::from_secs),
-            not_before: wire.nbf.map(UnixTime::from_secs),
-            subject: subject.transpose().map_err(serde::de::Error::custom)?,
-            audience: wire.aud,
-            issuer: wire.iss,
-            jti: wire.jti,
-            confirmation: wire.cnf,
-            auth_time: wire.auth_time.map(UnixTime::from_secs),
-            act: wire.act,
-            authorization_details: wire.authorization_details,
-            session: wire.sid,
-            grant: wire.grant_id,
-            epoch: wire.grant_epoch,
-            extra: wire.extra,
-        })))
+        Ok(ActiveToken {
+            scope: self.scope,
+            client: self.client_id,
+            username: self.username,
+            token_type: self.token_type,
+            expires_at: self.exp.map(UnixTime::from_secs),
+            issued_at: self.iat.map(UnixTime::from_secs),
+            not_before: self.nbf.map(UnixTime::from_secs),
+            subject: subject.transpose().map_err(E::custom)?,
+            audience: self.aud,
+            issuer: self.iss,
+            jti: self.jti,
+            confirmation: self.cnf,
+            auth_time: self.auth_time.map(UnixTime::from_secs),
+            act: self.act,
+            authorization_details: self.authorization_details,
+            session: self.sid,
+            grant: self.grant_id,
+            epoch: self.grant_epoch,
+            extra: self.extra,
+        })
     }
 }
 
