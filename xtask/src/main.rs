@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     match task(&args) {
         Some(task) => finish(task()),
         None => {
-            eprint!("error: no such task: `{}`\n\n{USAGE}", args.join(" "));
+            if !args.is_empty() {
+                eprintln!("error: no such task: `{}`\n", args.join(" "));
+            }
+            eprint!("{USAGE}");
             ExitCode::from(2)
         }
     }

@@ -1,0 +1,72 @@
+//! Steps in order, timed and summed up in a table.
+
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use crate::command::Failure;
+
+/// The steps that have run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<Done>,
+}
+
+#[derive(Debug)]
+struct Done {
+    name: &'static str,
+    took: Duration,
+    ok: bool,
+}
+
+impl Steps {
+    pub(crate) fn run(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        println!("\n==> {name}");
+        let start = Instant::now();
+        let result = work();
+        self.done.push(Done {
+            name,
+            took: start.elapsed(),
+            ok: result.is_ok(),
+        });
+        result
+    }
+}
+
+impl Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<16} {:>8}  result", "step", "time")?;
+        for Done { name, took, ok } in &self.done {
+            let result = if *ok { "ok" } else { "FAILED" };
+            writeln!(f, "{name:<16} {:>6.1} s  {result}", took.as_secs_f64())?;
+        }
+        let total: Duration = self.done.iter().map(|step| step.took).sum();
+        write!(f, "{:<16} {:>6.1} s", "total", total.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_every_step_and_its_result() {
+        let mut steps = Steps::default();
+        steps.run("good", || Ok(())).expect("the step passes");
+        steps
+            .run("bad", || Err(Failure::new("why")))
+            .expect_err("the step fails");
+
+        let table = steps.to_string();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert!(matches!(rows[1][..], ["good", _, "s", "ok"]), "{table}");
+        assert!(matches!(rows[2][..], ["bad", _, "s", "FAILED"]), "{table}");
+        assert_eq!(rows[3][0], "total");
+    }
+}

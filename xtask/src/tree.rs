@@ -1,0 +1,273 @@
+//! What may depend on what, proved on the dependency tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::{Failure, cargo};
+
+/// The crates from the ground up; a crate may use only what is on a lower floor.
+const FLOORS: &[(&str, u8)] = &[
+    ("cloakroom", FACADE),
+    ("cloakroom-resource", 4),
+    ("cloakroom-jwt", 3),
+    ("cloakroom-memory", STORES),
+    ("cloakroom-core", 1),
+];
+
+/// Only this floor knows a store.
+const FACADE: u8 = 5;
+
+/// Thin stores: the core and a driver, nothing else of ours.
+const STORES: u8 = 2;
+
+const CORE: &str = "cloakroom-core";
+
+/// No package of the workspace may bring these in, not even for its tests.
+const BANNED: &[&str] = &["native-tls", "openssl", "openssl-sys", "ring", "rsa"];
+
+/// The core does no I/O and runs on every runtime.
+const RUNTIMES_AND_IO: &[&str] = &[
+    "async-io",
+    "async-std",
+    "aws-lc-sys",
+    "axum",
+    "glommio",
+    "h2",
+    "hyper",
+    "mio",
+    "monoio",
+    "polling",
+    "quinn",
+    "reqwest",
+    "rustls",
+    "smol",
+    "socket2",
+    "tokio",
+    "ureq",
+];
+
+/// What only a store needs, and who brings in a store.
+const DRIVERS: &[&str] = &[
+    "diesel",
+    "fred",
+    "libsqlite3-sys",
+    "mysql",
+    "mysql_async",
+    "postgres",
+    "redis",
+    "rusqlite",
+    "sqlx",
+    "sqlx-core",
+    "tokio-postgres",
+];
+
+/// The names of all packages in a tree, its root among them.
+type Names = BTreeSet<String>;
+
+/// Asks `cargo tree`, crate by crate: in one tree of all, features of one would show up in another.
+pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
+    const TREE: &str = "tree --all-features --target all --prefix none --format {p}";
+    let tree = |select: &str| {
+        cargo(&format!("{TREE} {select}"))
+            .output()
+            .map(|text| names(&text))
+    };
+
+    let mut trees = BTreeMap::new();
+    for name in crates {
+        trees.insert(
+            name.clone(),
+            tree(&format!("--edges normal,build --package {name}"))?,
+        );
+    }
+    let workspace = tree("--edges normal,build,dev --workspace")?;
+
+    let violations = violations(&trees, &workspace);
+    if violations.is_empty() {
+        println!(
+            "{} crates, {} packages in the whole tree",
+            trees.len(),
+            workspace.len()
+        );
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the dependency tree is wrong:\n  {}",
+        violations.join("\n  ")
+    )))
+}
+
+/// Reads lines such as `serde v1.0.0 (proc-macro) (*)`.
+fn names(tree: &str) -> Names {
+    tree.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn violations(trees: &BTreeMap<String, Names>, workspace: &Names) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, _) in FLOORS {
+        if !trees.contains_key(*name) {
+            found.push(format!("{name} has a floor, but is not there"));
+        }
+    }
+    for (name, uses) in trees {
+        match floor(name) {
+            Some(own) => crate_violations(name, own, uses, &mut found),
+            None => found.push(format!("{name} has no floor: give it one in xtask")),
+        }
+    }
+    for banned in BANNED.iter().filter(|banned| workspace.contains(**banned)) {
+        found.push(format!(
+            "the workspace uses {banned}: `cargo tree --workspace --all-features --target all \
+             --invert {banned}` shows why"
+        ));
+    }
+    found
+}
+
+fn crate_violations(name: &str, own: u8, uses: &Names, found: &mut Vec<String>) {
+    for (other, floor) in FLOORS
+        .iter()
+        .filter(|(other, _)| *other != name && uses.contains(*other))
+    {
+        if *floor >= own {
+            found.push(format!("{name} (floor {own}) uses {other} (floor {floor})"));
+        } else if *floor == STORES && own != FACADE {
+            found.push(format!(
+                "{name} uses the store {other}: only the facade may"
+            ));
+        }
+    }
+    let mut forbid = |packages: &[&str], why: &str| {
+        for package in packages.iter().filter(|package| uses.contains(**package)) {
+            found.push(format!("{name} uses {package}: {why}"));
+        }
+    };
+    if name == CORE {
+        forbid(RUNTIMES_AND_IO, "the core has no I/O and no runtime");
+    }
+    if own != STORES && own != FACADE {
+        forbid(DRIVERS, "only a store has a driver");
+    }
+}
+
+fn floor(name: &str) -> Option<u8> {
+    FLOORS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, floor)| *floor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree of every crate, each with nothing of ours but the core, as `cargo tree` prints it.
+    fn good() -> BTreeMap<String, Names> {
+        let tree = |name: &str| {
+            let text = format!(
+                "{name} v0.1.0 (/cloakroom/crates/{name})\n\
+                 cloakroom-core v0.1.0 (/cloakroom/crates/cloakroom-core)\n\
+                 serde_derive v1.0.0 (proc-macro)\n\
+                 sha2 v0.11.0 (*)\n"
+            );
+            (name.to_owned(), names(&text))
+        };
+        FLOORS.iter().map(|(name, _)| tree(name)).collect()
+    }
+
+    /// What is found when `name` also uses `other`.
+    fn found_with(name: &str, other: &str) -> Vec<String> {
+        let mut trees = good();
+        trees
+            .get_mut(name)
+            .expect("a known crate")
+            .insert(other.to_owned());
+        violations(&trees, &Names::new())
+    }
+
+    #[test]
+    fn names_are_the_first_words() {
+        let tree = "a v0.1.0 (/x)\nb-c v1.2.3 (proc-macro) (*)\n\nd v2.0.0\n";
+        assert_eq!(
+            names(tree),
+            Names::from(["a", "b-c", "d"].map(ToOwned::to_owned))
+        );
+    }
+
+    #[test]
+    fn a_good_tree_passes() {
+        let none: &[String] = &[];
+        assert_eq!(violations(&good(), &Names::new()), none);
+        assert_eq!(found_with("cloakroom", "cloakroom-memory"), none);
+        assert_eq!(found_with("cloakroom-resource", "cloakroom-jwt"), none);
+        assert_eq!(found_with("cloakroom-resource", "tokio"), none);
+        assert_eq!(found_with("cloakroom-memory", "rusqlite"), none);
+    }
+
+    #[test]
+    fn no_crate_uses_its_own_floor_or_a_higher_one() {
+        for (name, other) in [
+            ("cloakroom-core", "cloakroom-jwt"),
+            ("cloakroom-memory", "cloakroom-jwt"),
+            ("cloakroom-memory", "cloakroom"),
+            ("cloakroom-jwt", "cloakroom-resource"),
+            ("cloakroom-resource", "cloakroom"),
+        ] {
+            let found = found_with(name, other);
+            assert!(
+                matches!(&found[..], [one] if one.contains(other)),
+                "{name}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_facade_uses_a_store() {
+        for name in ["cloakroom-jwt", "cloakroom-resource"] {
+            let found = found_with(name, "cloakroom-memory");
+            assert!(
+                matches!(&found[..], [one] if one.contains("only the facade")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_core_has_no_runtime() {
+        for package in ["tokio", "hyper", "mio"] {
+            assert_eq!(found_with("cloakroom-core", package).len(), 1, "{package}");
+        }
+    }
+
+    #[test]
+    fn only_a_store_has_a_driver() {
+        for name in ["cloakroom-core", "cloakroom-jwt", "cloakroom-resource"] {
+            for package in ["sqlx-core", "redis", "rusqlite"] {
+                assert_eq!(found_with(name, package).len(), 1, "{name} {package}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_uses_what_is_banned() {
+        for package in BANNED {
+            let workspace = names(&format!("cloakroom-examples v0.1.0\n{package} v0.9.0\n"));
+            let found = violations(&good(), &workspace);
+            assert!(
+                matches!(&found[..], [one] if one.contains(package)),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_crate_has_a_floor_and_every_floor_a_crate() {
+        let mut trees = good();
+        trees.insert("cloakroom-new".to_owned(), Names::new());
+        trees.remove("cloakroom-jwt");
+        let found = violations(&trees, &Names::new());
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+}
