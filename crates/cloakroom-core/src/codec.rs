@@ -156,14 +156,8 @@ impl GrantRecord {
             client: self.client.to_string(),
             subject: self.subject.to_key(),
             epoch: self.epoch.get(),
-            chain: self
-                .chain
-                .as_ref()
-                .map(|chain| (chain.generation, *chain.digest.as_bytes())),
-            chain_expires_at: self
-                .chain
-                .as_ref()
-                .map(|chain| chain.expires_at.as_millis()),
+            chain: self.chain.as_ref().map(|chain| (chain.generation, *chain.digest.as_bytes())),
+            chain_expires_at: self.chain.as_ref().map(|chain| chain.expires_at.as_millis()),
             expires_at: self.expires_at.as_millis(),
             row_expires_at: self.row_expires_at.as_millis(),
             revoked_at: self.revoked_at.map(UnixTime::as_millis),
@@ -306,16 +300,9 @@ fn encode(body: &impl Serialize) -> Vec<u8> {
 
 fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
-        Some((&VERSION, json)) => {
-            serde_json::from_slice(json).map_err(|error| StoreError::Corrupt {
-                what,
-                source: error.into(),
-            })
-        }
-        Some(_) => Err(StoreError::corrupt(
-            what,
-            "its version is unknown to this program",
-        )),
+        Some((&VERSION, json)) => serde_json::from_slice(json)
+            .map_err(|error| StoreError::Corrupt { what, source: error.into() }),
+        Some(_) => Err(StoreError::corrupt(what, "its version is unknown to this program")),
         None => Err(StoreError::corrupt(what, "its body is empty")),
     }
 }
@@ -331,14 +318,8 @@ mod tests {
     fn rows_round_trip() {
         let grant = grant(1);
         assert_eq!(GrantRecord::from_row(&grant.to_row()).unwrap(), grant);
-        let without_chain = GrantRecord {
-            chain: None,
-            ..grant
-        };
-        assert_eq!(
-            GrantRecord::from_row(&without_chain.to_row()).unwrap(),
-            without_chain
-        );
+        let without_chain = GrantRecord { chain: None, ..grant };
+        assert_eq!(GrantRecord::from_row(&without_chain.to_row()).unwrap(), without_chain);
         let token = token(without_chain.id, 1);
         assert_eq!(TokenRecord::from_row(&token.to_row()).unwrap(), token);
     }
@@ -369,33 +350,15 @@ mod tests {
     #[test]
     fn damage_is_corrupt_and_never_a_panic() {
         let good = grant(1).to_row();
-        for body in [
-            vec![],
-            vec![VERSION],
-            vec![2, b'{', b'}'],
-            b"\x01{}".to_vec(),
-            vec![0xff; 9],
-        ] {
-            let error = GrantRecord::from_row(&GrantRow {
-                body,
-                ..good.clone()
-            })
-            .unwrap_err();
+        for body in [vec![], vec![VERSION], vec![2, b'{', b'}'], b"\x01{}".to_vec(), vec![0xff; 9]]
+        {
+            let error = GrantRecord::from_row(&GrantRow { body, ..good.clone() }).unwrap_err();
             assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
         }
         for broken in [
-            GrantRow {
-                client: "é".into(),
-                ..good.clone()
-            },
-            GrantRow {
-                subject: "alice".into(),
-                ..good.clone()
-            },
-            GrantRow {
-                chain: None,
-                ..good.clone()
-            },
+            GrantRow { client: "é".into(), ..good.clone() },
+            GrantRow { subject: "alice".into(), ..good.clone() },
+            GrantRow { chain: None, ..good.clone() },
         ] {
             assert!(GrantRecord::from_row(&broken).is_err());
         }

@@ -33,18 +33,12 @@ pub enum StoreError {
 impl StoreError {
     /// The store cannot be reached.
     pub fn unavailable(context: &'static str, source: impl Into<Source>) -> Self {
-        Self::Unavailable {
-            context,
-            source: source.into(),
-        }
+        Self::Unavailable { context, source: source.into() }
     }
 
     /// The store holds something unreadable.
     pub fn corrupt(what: &'static str, source: impl Into<Source>) -> Self {
-        Self::Corrupt {
-            what,
-            source: source.into(),
-        }
+        Self::Corrupt { what, source: source.into() }
     }
 
     /// Whether the same call may succeed later.

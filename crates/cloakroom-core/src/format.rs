@@ -58,12 +58,7 @@ impl<'a> MintContext<'a> {
         terms: &'a TokenTerms,
         random: &'a Random,
     ) -> Self {
-        Self {
-            issuer,
-            grant,
-            terms,
-            random,
-        }
+        Self { issuer, grant, terms, random }
     }
 }
 
@@ -206,21 +201,15 @@ impl OpaqueFormat {
 impl TokenFormat for OpaqueFormat {
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
         let (token, digest) = self.keys.mint_access(context.grant.id, context.random)?;
-        Ok(Minted {
-            token,
-            kept: Kept::Token(digest),
-        })
+        Ok(Minted { token, kept: Kept::Token(digest) })
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
-        Ok(self
-            .keys
-            .parse_access(presented.expose())
-            .map(|handle| Located {
-                kind: TokenKind::Access,
-                grant: handle.grant,
-                digest: handle.digest,
-                carried: None,
-            }))
+        Ok(self.keys.parse_access(presented.expose()).map(|handle| Located {
+            kind: TokenKind::Access,
+            grant: handle.grant,
+            digest: handle.digest,
+            carried: None,
+        }))
     }
 }

@@ -53,10 +53,7 @@ impl HandleSecret {
     ///
     /// If the source of random bytes fails.
     pub fn random(id: u8, random: &Random) -> Result<Self, RandomError> {
-        Ok(Self {
-            id,
-            bytes: random.array()?,
-        })
+        Ok(Self { id, bytes: random.array()? })
     }
 
     /// The key for one purpose: HMAC of its name under the secret. Access and chain handles have
@@ -65,10 +62,7 @@ impl HandleSecret {
         let mut mac = keyed(&self.bytes);
         mac.update(purpose);
         let key: Zeroizing<[u8; 32]> = Zeroizing::new(mac.finalize().into_bytes().into());
-        TagKey {
-            id: self.id,
-            mac: keyed(&*key),
-        }
+        TagKey { id: self.id, mac: keyed(&*key) }
     }
 }
 
@@ -125,25 +119,14 @@ impl Spelling {
             if prefix.is_empty() || prefix.len() > 32 {
                 return invalid("it has fewer than 1 or more than 32 bytes");
             }
-            if !prefix
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-            {
+            if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
                 return invalid("it holds a character other than A-Z a-z 0-9 _ - .");
             }
-            if all
-                .iter()
-                .enumerate()
-                .any(|(i, other)| i != index && other.starts_with(prefix))
-            {
+            if all.iter().enumerate().any(|(i, other)| i != index && other.starts_with(prefix)) {
                 return invalid("it begins like the prefix of another kind");
             }
         }
-        Ok(Self {
-            access: access.into(),
-            refresh: refresh.into(),
-            code: code.into(),
-        })
+        Ok(Self { access: access.into(), refresh: refresh.into(), code: code.into() })
     }
 
     fn prefix(&self, kind: TokenKind) -> &str {
@@ -158,11 +141,7 @@ impl Spelling {
 impl Default for Spelling {
     /// `cr_at_`, `cr_rt_`, `cr_ac_`.
     fn default() -> Self {
-        Self {
-            access: "cr_at_".into(),
-            refresh: "cr_rt_".into(),
-            code: "cr_ac_".into(),
-        }
+        Self { access: "cr_at_".into(), refresh: "cr_rt_".into(), code: "cr_ac_".into() }
     }
 }
 
@@ -337,10 +316,7 @@ fn genuine(keys: &[TagKey], kind: TokenKind, body: &[u8], presented: &[u8]) -> O
 impl fmt::Debug for HandleKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandleKeys")
-            .field(
-                "ids",
-                &self.access.iter().map(|key| key.id).collect::<Vec<_>>(),
-            )
+            .field("ids", &self.access.iter().map(|key| key.id).collect::<Vec<_>>())
             .field("spellings", &self.spellings)
             .finish_non_exhaustive()
     }
@@ -396,9 +372,7 @@ impl ChainHandle {
     #[must_use]
     pub fn is_genuine(&self, key: &ChainKey) -> bool {
         let (body, rest) = self.bytes.split_at(CHAIN_BODY);
-        tag(&keyed(key.expose()), self.kind.token_kind(), body)
-            .ct_eq(&rest[..TAG])
-            .into()
+        tag(&keyed(key.expose()), self.kind.token_kind(), body).ct_eq(&rest[..TAG]).into()
     }
 
     /// The decoded handle: the secret that a sealed successor's key is derived from.

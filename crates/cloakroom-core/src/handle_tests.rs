@@ -20,9 +20,7 @@ fn handles_have_the_documented_length() {
     let (access, _) = keys().mint_access(grant(), &random).unwrap();
     assert_eq!(access.expose().len(), 73);
     let key = ChainKey::random(&random).unwrap();
-    let (code, _) = keys()
-        .mint_chain(ChainKind::Code, grant(), 0, &key, &random)
-        .unwrap();
+    let (code, _) = keys().mint_chain(ChainKind::Code, grant(), 0, &key, &random).unwrap();
     assert_eq!(code.expose().len(), 89);
     assert!(code.expose().starts_with("cr_ac_"));
 }
@@ -32,9 +30,7 @@ fn every_changed_character_is_refused() {
     let random = Random::system();
     let key = ChainKey::random(&random).unwrap();
     let (access, _) = keys().mint_access(grant(), &random).unwrap();
-    let (refresh, _) = keys()
-        .mint_chain(ChainKind::Refresh, grant(), 3, &key, &random)
-        .unwrap();
+    let (refresh, _) = keys().mint_chain(ChainKind::Refresh, grant(), 3, &key, &random).unwrap();
     for token in [access, refresh] {
         let parses = |text: &str| {
             keys().parse_access(text).is_some()
@@ -62,9 +58,7 @@ fn every_changed_character_is_refused() {
 fn a_handle_of_one_kind_is_none_of_another() {
     let random = Random::system();
     let key = ChainKey::random(&random).unwrap();
-    let (refresh, _) = keys()
-        .mint_chain(ChainKind::Refresh, grant(), 3, &key, &random)
-        .unwrap();
+    let (refresh, _) = keys().mint_chain(ChainKind::Refresh, grant(), 3, &key, &random).unwrap();
     let as_code = refresh.expose().replace("cr_rt_", "cr_ac_");
     assert!(keys().parse_chain(ChainKind::Code, &as_code).is_none());
 }
@@ -72,16 +66,9 @@ fn a_handle_of_one_kind_is_none_of_another() {
 #[test]
 fn only_the_chain_key_makes_a_chain_handle_genuine() {
     let random = Random::system();
-    let (own, other) = (
-        ChainKey::random(&random).unwrap(),
-        ChainKey::random(&random).unwrap(),
-    );
-    let (token, digest) = keys()
-        .mint_chain(ChainKind::Refresh, grant(), 7, &own, &random)
-        .unwrap();
-    let handle = keys()
-        .parse_chain(ChainKind::Refresh, token.expose())
-        .unwrap();
+    let (own, other) = (ChainKey::random(&random).unwrap(), ChainKey::random(&random).unwrap());
+    let (token, digest) = keys().mint_chain(ChainKind::Refresh, grant(), 7, &own, &random).unwrap();
+    let handle = keys().parse_chain(ChainKind::Refresh, token.expose()).unwrap();
     assert_eq!((handle.generation, handle.digest), (7, digest));
     assert!(handle.is_genuine(&own));
     assert!(!handle.is_genuine(&other));
@@ -92,10 +79,7 @@ fn former_secrets_and_spellings_stay_valid() {
     let random = Random::system();
     let (old, digest) = keys().mint_access(grant(), &random).unwrap();
     let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
-    let renewed = HandleKeys::new(&secret(2))
-        .with_former(&secret(1))
-        .unwrap()
-        .spelled(spelling);
+    let renewed = HandleKeys::new(&secret(2)).with_former(&secret(1)).unwrap().spelled(spelling);
     assert_eq!(renewed.parse_access(old.expose()).unwrap().digest, digest);
     let respelled = old.expose().replace("cr_at_", "acme_at_");
     assert_eq!(renewed.parse_access(&respelled).unwrap().digest, digest);
@@ -117,17 +101,10 @@ fn spellings_are_checked() {
 fn debug_shows_no_secret() {
     let random = Random::system();
     let shown = format!("{:?} {:?}", secret(0x5a), HandleKeys::new(&secret(0x5a)));
-    assert!(
-        !shown.contains("90, 90") && !shown.to_lowercase().contains("5a5a"),
-        "{shown}"
-    );
+    assert!(!shown.contains("90, 90") && !shown.to_lowercase().contains("5a5a"), "{shown}");
     let key = ChainKey::random(&random).unwrap();
-    let (token, _) = keys()
-        .mint_chain(ChainKind::Refresh, grant(), 7, &key, &random)
-        .unwrap();
-    let handle = keys()
-        .parse_chain(ChainKind::Refresh, token.expose())
-        .unwrap();
+    let (token, _) = keys().mint_chain(ChainKind::Refresh, grant(), 7, &key, &random).unwrap();
+    let handle = keys().parse_chain(ChainKind::Refresh, token.expose()).unwrap();
     let bytes = format!("{:?}", &handle.expose()[22..46]);
     assert!(!format!("{handle:?}").contains(&bytes[1..bytes.len() - 1]));
 }

@@ -124,11 +124,7 @@ impl ActiveToken {
             session: grant.session.clone(),
             grant: Some(grant.id),
             epoch: Some(grant.epoch),
-            extra: grant
-                .claims
-                .iter()
-                .map(|(k, v)| (k.to_owned(), v.clone()))
-                .collect(),
+            extra: grant.claims.iter().map(|(k, v)| (k.to_owned(), v.clone())).collect(),
         }
     }
 
@@ -142,11 +138,7 @@ impl ActiveToken {
             value.map_or(Ok(()), |value| map.serialize_entry(name, value))
         }
         let seconds = |time: Option<UnixTime>| time.map(UnixTime::as_secs);
-        put(
-            map,
-            "scope",
-            Some(&self.scope).filter(|scope| !scope.is_empty()),
-        )?;
+        put(map, "scope", Some(&self.scope).filter(|scope| !scope.is_empty()))?;
         put(map, "client_id", self.client.as_ref())?;
         put(map, "username", self.username.as_ref())?;
         put(map, "token_type", self.token_type.as_ref())?;
@@ -162,17 +154,11 @@ impl ActiveToken {
         put(map, "cnf", self.confirmation.as_ref())?;
         put(map, "auth_time", seconds(self.auth_time).as_ref())?;
         put(map, "act", self.act.as_ref())?;
-        put(
-            map,
-            "authorization_details",
-            self.authorization_details.as_ref(),
-        )?;
+        put(map, "authorization_details", self.authorization_details.as_ref())?;
         put(map, "sid", self.session.as_ref())?;
         put(map, "grant_id", self.grant.as_ref())?;
         put(map, "grant_epoch", self.epoch.as_ref())?;
-        self.extra
-            .iter()
-            .try_for_each(|(name, value)| map.serialize_entry(name, value))
+        self.extra.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))
     }
 }
 
@@ -283,15 +269,9 @@ mod tests {
 
     #[test]
     fn inactive_is_nothing_but_inactive() {
-        assert_eq!(
-            serde_json::to_string(&Introspection::Inactive).unwrap(),
-            r#"{"active":false}"#
-        );
+        assert_eq!(serde_json::to_string(&Introspection::Inactive).unwrap(), r#"{"active":false}"#);
         let chatty = json!({"active": false, "sub": "alice", "exp": "junk-is-not-read"});
-        assert!(
-            serde_json::from_value::<Introspection>(chatty).is_err(),
-            "junk is an error"
-        );
+        assert!(serde_json::from_value::<Introspection>(chatty).is_err(), "junk is an error");
         let chatty = json!({"active": false, "sub": "alice"});
         assert_eq!(
             serde_json::from_value::<Introspection>(chatty).unwrap(),
@@ -309,18 +289,12 @@ mod tests {
         assert_eq!(json["active"], json!(true));
         assert_eq!(json["sub"], json!("alice"));
         assert_eq!(json["exp"], json!(token.expires_at.as_secs()));
-        assert_eq!(
-            serde_json::from_value::<Introspection>(json).unwrap(),
-            answer
-        );
+        assert_eq!(serde_json::from_value::<Introspection>(json).unwrap(), answer);
     }
 
     #[test]
     fn a_client_is_not_a_user_of_the_same_name() {
-        let grant = GrantRecord {
-            subject: Subject::client("alice").unwrap(),
-            ..grant(1)
-        };
+        let grant = GrantRecord { subject: Subject::client("alice").unwrap(), ..grant(1) };
         let token = token(grant.id, 1);
         let active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
         let json = serde_json::to_value(Introspection::Active(Box::new(active))).unwrap();
@@ -341,10 +315,7 @@ mod tests {
             json!({"active": true, "aud": []}),
             json!({"active": true, "sub": ["a"]}),
         ] {
-            assert!(
-                serde_json::from_value::<Introspection>(bad.clone()).is_err(),
-                "{bad}"
-            );
+            assert!(serde_json::from_value::<Introspection>(bad.clone()).is_err(), "{bad}");
         }
     }
 }

@@ -39,9 +39,7 @@ where
     R::Error: Send + Sync + 'static,
 {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RandomError> {
-        self.0
-            .try_fill_bytes(bytes)
-            .map_err(|error| RandomError(Box::new(error)))
+        self.0.try_fill_bytes(bytes).map_err(|error| RandomError(Box::new(error)))
     }
 }
 
@@ -70,10 +68,7 @@ impl Random {
     pub fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomError> {
         match &self.0 {
             None => getrandom::fill(bytes).map_err(|error| RandomError(Box::new(error))),
-            Some(rng) => rng
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .fill(bytes),
+            Some(rng) => rng.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes),
         }
     }
 
@@ -97,11 +92,7 @@ impl Default for Random {
 
 impl fmt::Debug for Random {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Random(injected)"
-        } else {
-            "Random(system)"
-        })
+        f.write_str(if self.0.is_some() { "Random(injected)" } else { "Random(system)" })
     }
 }
 

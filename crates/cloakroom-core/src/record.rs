@@ -107,10 +107,7 @@ impl Chain {
     /// Where the chain stands.
     #[must_use]
     pub const fn position(&self) -> ChainPosition {
-        ChainPosition {
-            generation: self.generation,
-            digest: self.digest,
-        }
+        ChainPosition { generation: self.generation, digest: self.digest }
     }
 }
 
@@ -283,18 +280,10 @@ impl Claims {
     pub fn new<K: Into<String>>(
         claims: impl IntoIterator<Item = (K, Value)>,
     ) -> Result<Self, Invalid> {
-        let map: Map<String, Value> = claims
-            .into_iter()
-            .map(|(name, value)| (name.into(), value))
-            .collect();
-        if map
-            .keys()
-            .any(|name| RESERVED_CLAIMS.contains(&name.as_str()))
-        {
-            return Err(Invalid::new(
-                "claims",
-                "a name is reserved for the token itself",
-            ));
+        let map: Map<String, Value> =
+            claims.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        if map.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
+            return Err(Invalid::new("claims", "a name is reserved for the token itself"));
         }
         if Value::Object(map.clone()).to_string().len() > Self::MAX_BYTES {
             return Err(Invalid::new("claims", "they take more than 4096 bytes"));
@@ -338,14 +327,9 @@ impl Device {
     pub fn new<K: Into<String>, V: Into<String>>(
         fields: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, Invalid> {
-        let fields: BTreeMap<String, String> = fields
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
-        if fields
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum::<usize>()
+        let fields: BTreeMap<String, String> =
+            fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             > Self::MAX_BYTES
         {
             return Err(Invalid::new("device", "it takes more than 1024 bytes"));
@@ -361,9 +345,7 @@ impl Device {
 
     /// All values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether there is none.
@@ -397,10 +379,7 @@ mod tests {
     #[test]
     fn confirmations_are_written_as_the_rfcs_say() {
         let jkt = serde_json::to_value(Confirmation::JwkThumbprint([0; 32])).unwrap();
-        assert_eq!(
-            jkt,
-            json!({"jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"})
-        );
+        assert_eq!(jkt, json!({"jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}));
         let x5t = serde_json::to_value(Confirmation::CertificateThumbprint([0; 32])).unwrap();
         assert!(x5t.get("x5t#S256").is_some());
     }

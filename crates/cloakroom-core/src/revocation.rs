@@ -92,10 +92,7 @@ impl Target {
     /// Whether a revocation of it is allotted a bound.
     #[must_use]
     pub const fn has_bound(&self) -> bool {
-        matches!(
-            self,
-            Self::Subject(_) | Self::Client(_) | Self::SubjectAtClient(..)
-        )
+        matches!(self, Self::Subject(_) | Self::Client(_) | Self::SubjectAtClient(..))
     }
 
     /// The key of the rule that it leaves behind, if it leaves one.
@@ -346,7 +343,8 @@ pub enum RevocationBatch {
 
 /// How a reader learns that the log grew.
 pub enum Wakeups {
-    /// An item whenever the log may have grown; it never ends while the store lives.
+    /// An item whenever the log may have grown, and one too many now and then: a reader may read
+    /// first and listen after. It does not end while the store lives.
     Stream(Pin<Box<dyn Stream<Item = ()> + Send>>),
     /// The store cannot tell: ask at this interval.
     Poll(Duration),

@@ -112,16 +112,7 @@ impl KeyPolicy {
     /// Which setting to raise, to what, and why.
     pub fn check(&self) -> Result<(), PolicyError> {
         let at_least = |setting, found, least, why| {
-            if found >= least {
-                Ok(())
-            } else {
-                Err(PolicyError {
-                    setting,
-                    found,
-                    least,
-                    why,
-                })
-            }
+            if found >= least { Ok(()) } else { Err(PolicyError { setting, found, least, why }) }
         };
         at_least(
             "publish_ahead",
@@ -159,11 +150,7 @@ impl KeyPolicy {
 
     fn signing(&self, from: UnixTime) -> Signing {
         let until = from + self.rotation;
-        Signing {
-            from,
-            until,
-            published_until: until + self.retention,
-        }
+        Signing { from, until, published_until: until + self.retention }
     }
 }
 
@@ -214,9 +201,7 @@ impl KeyRecord {
 /// The key that signs at `now`: the oldest that is neither compromised nor ended.
 #[must_use]
 pub fn signer(ring: &[KeyRecord], now: UnixTime) -> Option<&KeyRecord> {
-    ring.iter()
-        .filter(|key| key.can_sign(now))
-        .min_by_key(|key| key.generation)
+    ring.iter().filter(|key| key.can_sign(now)).min_by_key(|key| key.generation)
 }
 
 /// What housekeeping has to do to a ring.
@@ -256,20 +241,13 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
         .and_then(|key| key.times.signing)
         .is_some_and(|signing| now >= signing.until - policy.publish_ahead);
     if living.len() < if change_is_near { 3 } else { 2 } {
-        return Some(KeyStep::Publish {
-            generation: highest + 1,
-        });
+        return Some(KeyStep::Publish { generation: highest + 1 });
     }
 
     let mut before: Option<&KeyRecord> = None;
     for key in &living {
         let predecessor = before.replace(key).and_then(|key| key.times.signing);
-        let step = |signing| {
-            Some(KeyStep::Schedule {
-                generation: key.generation,
-                signing,
-            })
-        };
+        let step = |signing| Some(KeyStep::Schedule { generation: key.generation, signing });
         match (key.times.signing, predecessor) {
             // Nobody signs: nobody can be surprised by a key that signs at once.
             (None, None) => return step(policy.signing(now)),
@@ -280,9 +258,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
             (Some(signing), None) if signing.from > now => return step(policy.signing(now)),
             // It was published late: its predecessor signs until it is known.
             (Some(signing), Some(predecessor)) if predecessor.until < signing.from => {
-                let index = living
-                    .iter()
-                    .position(|other| other.generation == key.generation)?;
+                let index = living.iter().position(|other| other.generation == key.generation)?;
                 let generation = living.get(index.checked_sub(1)?)?.generation;
                 let until = signing.from;
                 let signing = Signing {
@@ -290,10 +266,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
                     until,
                     published_until: until + policy.retention,
                 };
-                return Some(KeyStep::Schedule {
-                    generation,
-                    signing,
-                });
+                return Some(KeyStep::Schedule { generation, signing });
             }
             _ => {}
         }
@@ -301,9 +274,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
 
     ring.iter()
         .find(|key| may_delete(key, now, policy))
-        .map(|key| KeyStep::Delete {
-            generation: key.generation,
-        })
+        .map(|key| KeyStep::Delete { generation: key.generation })
 }
 
 /// Whether nobody needs the record any more. That of a compromised key stays as long as a verifier
@@ -329,9 +300,8 @@ pub fn rotate(
     now: UnixTime,
     policy: &KeyPolicy,
 ) -> Result<(u64, Signing), Option<UnixTime>> {
-    let (current, signing) = signer(ring, now)
-        .and_then(|key| Some((key, key.times.signing?)))
-        .ok_or(None)?;
+    let (current, signing) =
+        signer(ring, now).and_then(|key| Some((key, key.times.signing?))).ok_or(None)?;
     let successor = ring
         .iter()
         .filter(|key| key.can_sign(now) && key.generation > current.generation)
@@ -342,10 +312,7 @@ pub fn rotate(
     let born_together = successor.times.published <= signing.from
         && ring.iter().all(|key| {
             key.generation >= current.generation
-                || key
-                    .times
-                    .signing
-                    .is_some_and(|s| s.published_until <= successor.times.published)
+                || key.times.signing.is_some_and(|s| s.published_until <= successor.times.published)
         });
     if now < known && !born_together {
         return Err(Some(known));
@@ -353,11 +320,7 @@ pub fn rotate(
     let until = now.max(signing.from);
     Ok((
         current.generation,
-        Signing {
-            from: signing.from,
-            until,
-            published_until: until + policy.retention,
-        },
+        Signing { from: signing.from, until, published_until: until + policy.retention },
     ))
 }
 

@@ -15,10 +15,7 @@ fn key(generation: u64, published: UnixTime) -> KeyRecord {
         algorithm: "ES256".into(),
         public_jwk: serde_json::Value::Null,
         sealed: vec![],
-        times: KeyTimes {
-            published,
-            signing: None,
-        },
+        times: KeyTimes { published, signing: None },
         compromised_at: None,
         unknown: Default::default(),
     }
@@ -30,14 +27,8 @@ fn settle(ring: &mut Vec<KeyRecord>, now: UnixTime, policy: &KeyPolicy) {
         match next_step(ring, now, policy) {
             None => return,
             Some(KeyStep::Publish { generation }) => ring.push(key(generation, now)),
-            Some(KeyStep::Schedule {
-                generation,
-                signing,
-            }) => {
-                let key = ring
-                    .iter_mut()
-                    .find(|key| key.generation == generation)
-                    .unwrap();
+            Some(KeyStep::Schedule { generation, signing }) => {
+                let key = ring.iter_mut().find(|key| key.generation == generation).unwrap();
                 key.times.signing = Some(signing);
             }
             Some(KeyStep::Delete { generation }) => ring.retain(|key| key.generation != generation),
@@ -52,34 +43,10 @@ fn the_defaults_are_consistent_and_each_bound_bites() {
     good.check().unwrap();
     let second = Duration::from_secs(1);
     for (bad, setting) in [
-        (
-            KeyPolicy {
-                publish_ahead: good.known_after() - second,
-                ..good
-            },
-            "publish_ahead",
-        ),
-        (
-            KeyPolicy {
-                rotation: good.publish_ahead - second,
-                ..good
-            },
-            "rotation",
-        ),
-        (
-            KeyPolicy {
-                retention: good.max_token_life,
-                ..good
-            },
-            "retention",
-        ),
-        (
-            KeyPolicy {
-                max_blind: good.reload - second,
-                ..good
-            },
-            "max_blind",
-        ),
+        (KeyPolicy { publish_ahead: good.known_after() - second, ..good }, "publish_ahead"),
+        (KeyPolicy { rotation: good.publish_ahead - second, ..good }, "rotation"),
+        (KeyPolicy { retention: good.max_token_life, ..good }, "retention"),
+        (KeyPolicy { max_blind: good.reload - second, ..good }, "max_blind"),
     ] {
         assert_eq!(bad.check().unwrap_err().setting, setting);
     }
@@ -92,10 +59,7 @@ fn an_empty_ring_signs_at_once_and_has_a_known_successor() {
     assert_eq!(ring.len(), 2);
     assert_eq!(signer(&ring, now).unwrap().generation, 1);
     assert!(ring[1].times.published <= ring[0].times.signing.unwrap().from);
-    assert!(
-        rotate(&ring, now, &policy).is_ok(),
-        "its successor was never unknown"
-    );
+    assert!(rotate(&ring, now, &policy).is_ok(), "its successor was never unknown");
 }
 
 #[test]
@@ -108,16 +72,9 @@ fn a_rotation_on_order_waits_until_the_successor_is_known() {
     let later = now + Duration::from_secs(1);
     settle(&mut ring, later, &policy);
     assert_eq!(signer(&ring, later).unwrap().generation, 2);
-    assert_eq!(
-        ring[1].times.signing.unwrap().from,
-        later,
-        "its times say that it signs"
-    );
+    assert_eq!(ring[1].times.signing.unwrap().from, later, "its times say that it signs");
     assert_eq!(ring[0].state(later), KeyState::Retired);
-    assert_eq!(
-        rotate(&ring, later, &policy),
-        Err(Some(later + policy.known_after()))
-    );
+    assert_eq!(rotate(&ring, later, &policy), Err(Some(later + policy.known_after())));
     assert!(rotate(&ring, later + policy.known_after(), &policy).is_ok());
 }
 
@@ -140,10 +97,7 @@ fn an_issuer_that_slept_for_a_year_signs_again() {
     settle(&mut ring, later, &policy);
     let signer = signer(&ring, later).unwrap();
     assert_eq!(signer.generation, 3);
-    assert!(
-        ring.iter().all(|key| key.generation > 2),
-        "what expired is gone: {ring:?}"
-    );
+    assert!(ring.iter().all(|key| key.generation > 2), "what expired is gone: {ring:?}");
 }
 
 proptest! {

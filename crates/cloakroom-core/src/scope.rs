@@ -51,13 +51,8 @@ impl Scope {
                 return Err(invalid("values are separated by exactly one space"));
             }
             // RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-            if !value
-                .bytes()
-                .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-            {
-                return Err(invalid(
-                    "it holds a character that RFC 6749 §3.3 does not allow",
-                ));
+            if !value.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
+                return Err(invalid("it holds a character that RFC 6749 §3.3 does not allow"));
             }
         }
         if values.is_sorted_by(|a, b| a < b) {
@@ -288,9 +283,6 @@ mod tests {
         let two: Audience = serde_json::from_str(r#"["b","a","b"]"#).unwrap();
         assert_eq!(two.iter().collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!(serde_json::to_string(&two).unwrap(), r#"["b","a"]"#);
-        assert_eq!(
-            serde_json::from_str::<Audience>("\"a\"").unwrap().single(),
-            Some("a")
-        );
+        assert_eq!(serde_json::from_str::<Audience>("\"a\"").unwrap().single(), Some("a"));
     }
 }

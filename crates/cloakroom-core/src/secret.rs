@@ -84,13 +84,7 @@ impl TokenDigest {
     #[must_use]
     pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
         tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
-        Self(
-            Sha256::new()
-                .chain_update([kind.domain()])
-                .chain_update(token)
-                .finalize()
-                .into(),
-        )
+        Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
     }
 
     /// A digest read back from a store.
@@ -123,11 +117,7 @@ impl std::hash::Hash for TokenDigest {
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Enough to tell two apart in a trace; not enough to look one up.
-        write!(
-            f,
-            "TokenDigest({:02x}{:02x}{:02x}..)",
-            self.0[0], self.0[1], self.0[2]
-        )
+        write!(f, "TokenDigest({:02x}{:02x}{:02x}..)", self.0[0], self.0[1], self.0[2])
     }
 }
 
@@ -177,9 +167,7 @@ pub(crate) mod byte_vec {
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        URL_SAFE_NO_PAD
-            .decode(text.as_bytes())
-            .map_err(serde::de::Error::custom)
+        URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(serde::de::Error::custom)
     }
 }
 

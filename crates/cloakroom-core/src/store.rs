@@ -22,6 +22,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///   grant's subject, its client or the pair has a bound ≥ its epoch — also a rule that is
     ///   written while `create` runs —, or if its id bears a tombstone.
     /// - The writes must be visible *before* the rules are looked for.
+    /// - Another record under an id that is there is `Exists`, revoked or not.
     /// - A retry carries the same record: if that was revoked meanwhile it must be `Barred`; if it
     ///   is present as it was written, the rules must be looked for again, and the answer is
     ///   [`Created::Inserted`].
@@ -52,6 +53,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// - The step must be taken only if the grant is not revoked, neither the grant nor its chain
     ///   has expired at `step.now`, and the chain stands at `step.expected`, generation *and*
     ///   digest.
+    /// - What is revoked or expired, and a tombstone, must be [`Advanced::Dead`], wherever the chain
+    ///   stands.
     /// - [`Change::Move`] must write the whole next record and insert the tokens; [`Change::Attach`]
     ///   must insert the tokens alone.
     /// - Of any number of racers to move a chain exactly one must get [`Advanced::Advanced`]; the
@@ -61,8 +64,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has
-    /// no chain, or if a token names another grant; else if the store fails.
+    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
+    /// chain or leaves it where it stands, or if a token names another grant; else if the store
+    /// fails.
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.

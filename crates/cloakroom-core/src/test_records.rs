@@ -41,10 +41,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
                 redirect_uri: "https://app.example/cb".into(),
                 challenge: Some("c".repeat(43)),
             }),
-            successor: Some(SealedSuccessor {
-                sealed: vec![1, 2, 3],
-                until: now,
-            }),
+            successor: Some(SealedSuccessor { sealed: vec![1, 2, 3], until: now }),
             rotates: true,
             unknown: Default::default(),
         }),

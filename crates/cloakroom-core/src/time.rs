@@ -81,6 +81,26 @@ impl std::ops::Sub<Duration> for UnixTime {
     }
 }
 
+/// As RFC 3339 writes it, in UTC: `2026-11-20T10:17:31.000Z`.
+impl fmt::Display for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAY: u64 = 86_400_000;
+        // Days since 0000-03-01: years that begin in March have their leap day at their end.
+        let (days, millis) = (self.0 / DAY + 719_468, self.0 % DAY);
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let march_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+        let year = era * 400 + year_of_era + u64::from(month <= 2);
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
 impl fmt::Debug for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
@@ -107,9 +127,7 @@ impl SystemClock {
     /// The system's clock; its monotonic time counts from now.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 
@@ -122,11 +140,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
         // A machine set before 1970 counts as 1970: every key and token is then "not yet valid".
-        UnixTime(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, millis),
-        )
+        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
     }
 
     fn monotonic(&self) -> Duration {
@@ -154,19 +168,13 @@ impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn at(now: UnixTime) -> Self {
-        Self {
-            now: AtomicU64::new(now.as_millis()),
-            monotonic: Mutex::default(),
-        }
+        Self { now: AtomicU64::new(now.as_millis()), monotonic: Mutex::default() }
     }
 
     /// Moves wall time and monotonic time on together.
     pub fn advance(&self, by: Duration) {
         self.now.fetch_add(millis(by), Ordering::SeqCst);
-        *self
-            .monotonic
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) += by;
+        *self.monotonic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
     }
 
     /// Sets the wall time alone, forwards or back, as an operator or NTP would.
@@ -181,10 +189,7 @@ impl Clock for ManualClock {
     }
 
     fn monotonic(&self) -> Duration {
-        *self
-            .monotonic
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.monotonic.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -195,15 +200,24 @@ mod tests {
     #[test]
     fn arithmetic_saturates() {
         assert_eq!(UnixTime::MAX + Duration::from_secs(1), UnixTime::MAX);
-        assert_eq!(
-            UnixTime::from_millis(5) - Duration::MAX,
-            UnixTime::from_millis(0)
-        );
+        assert_eq!(UnixTime::from_millis(5) - Duration::MAX, UnixTime::from_millis(0));
         assert_eq!(UnixTime::from_secs(u64::MAX), UnixTime::MAX);
-        assert_eq!(
-            UnixTime::from_secs(1).since(UnixTime::from_secs(2)),
-            Duration::ZERO
-        );
+        assert_eq!(UnixTime::from_secs(1).since(UnixTime::from_secs(2)), Duration::ZERO);
+    }
+
+    #[test]
+    fn times_are_shown_as_rfc_3339() {
+        for (secs, shown) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(UnixTime::from_secs(secs).to_string(), shown);
+        }
+        let _ = UnixTime::MAX.to_string();
     }
 
     #[test]
