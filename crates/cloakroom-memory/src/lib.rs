@@ -1,1 +1,85 @@
-//! cloakroom-memory
+//! The in-memory store of **cloakroom**: tokens, signing keys and the revocation log of one process.
+//!
+//! [`MemoryStore`] keeps the whole contract of [`TokenStore`](cloakroom_core::TokenStore) and
+//! [`KeyStore`](cloakroom_core::KeyStore) under real concurrency; one value serves as both. Use it
+//! for tests, for trying things out, and for an authorization server of one process whose sessions
+//! may end with it. It is also the store to read before writing one for a database.
+//!
+//! ```
+//! use cloakroom_core::{
+//!     Audience, Claims, ClientId, Device, GrantId, GrantRecord, Lookup, Random, Revocation, Scope,
+//!     Subject, Target, TokenStore, TokenStoreExt, UnixTime,
+//! };
+//! use cloakroom_memory::MemoryStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let (now, end) = (UnixTime::from_secs(1_700_000_000), UnixTime::from_secs(1_707_000_000));
+//! let grant = GrantRecord {
+//!     id: GrantId::random(&Random::system())?,
+//!     client: ClientId::new("web-app")?,
+//!     subject: Subject::user("alice")?,
+//!     epoch: store.epoch().await?,
+//!     // …
+//! #   scope: Scope::parse("orders:read")?,
+//! #   audience: Audience::one("https://orders.example")?,
+//! #   confirmation: None,
+//! #   auth_time: None,
+//! #   created_at: now,
+//! #   username: None,
+//! #   act: None,
+//! #   authorization_details: None,
+//! #   session: None,
+//! #   claims: Claims::default(),
+//! #   device: Device::default(),
+//! #   chain: None,
+//! #   expires_at: end,
+//! #   row_expires_at: end,
+//! #   refreshed_at: None,
+//! #   revoked_at: None,
+//! #   unknown: Default::default(),
+//! };
+//! let id = grant.id;
+//! store.create(grant, vec![]).await?;
+//!
+//! // "Log out everywhere":
+//! let target = Target::Subject(Subject::user("alice")?);
+//! store.revoke(Revocation { target, at: now, until: end }).await?;
+//!
+//! let Lookup::Found(found) = store.find(id, None).await? else { panic!("it is there") };
+//! assert_eq!(found.grant.revoked_at, Some(now));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises, and what not
+//!
+//! - Nothing survives the process, and nothing is shared between processes: one store is one node's.
+//! - [`find`](cloakroom_core::TokenStore::find) takes one read lock of one of 256 shards and clones
+//!   two `Arc`s.
+//! - Memory is given back only by [`maintain`](cloakroom_core::TokenStore::maintain). The engine
+//!   calls it; who uses the store alone must.
+//! - The revocation of a subject or a client flags all its grants before it returns, in one go and
+//!   on the calling thread: about a second for a million grants.
+//!
+//! Where the contract leaves a choice:
+//!
+//! - A token that is inserted again with the same content is a retry: it stays as it is, and
+//!   revoked if it was. The same digest with other content is
+//!   [`Misuse`](cloakroom_core::StoreError::Misuse), and nothing is written.
+//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::Advanced::Dead); of a chain that has
+//!   expired *and* stands elsewhere, it says that it is dead.
+//! - A row is deleted only after the last token that hangs off it, even if its own
+//!   `row_expires_at` has passed before.
+
+mod grants;
+mod index;
+mod journal;
+mod keys;
+mod locks;
+mod slot;
+mod store;
+mod wakeups;
+
+pub use store::MemoryStore;

@@ -1,0 +1,369 @@
+//! The grants, by id, with everything that must change together with one of them.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, RwLock};
+
+use cloakroom_core::{
+    Advance, Advanced, Chain, Change, ClientId, Epoch, Found, GrantId, GrantRecord, Lookup, Page,
+    Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
+};
+
+use crate::index::Index;
+use crate::locks::{read, write};
+use crate::slot::{Grant, Slot};
+
+/// One shard for each value of the byte that chooses it.
+const SHARDS: usize = 256;
+
+/// How many grants one page of a sweep has at most.
+const SWEEP_BATCH: usize = 1_000;
+
+/// How many rows are deleted at most before the shard is free for readers again.
+const REAP_BATCH: u64 = 64;
+
+/// Every grant, and the indexes over them.
+pub(crate) struct Grants {
+    shards: Box<[Shard]>,
+    subjects: Index<Subject>,
+    clients: Index<ClientId>,
+}
+
+/// What [`Grants::insert`] found or did.
+pub(crate) enum Inserted {
+    /// The grant is there as asked, now or since an earlier try.
+    Present,
+    /// Another grant is there.
+    Exists,
+    /// It is there but revoked, or there is a tombstone.
+    Revoked,
+}
+
+/// How many rows [`Grants::reap`] deleted.
+#[derive(Default)]
+pub(crate) struct Reaped {
+    pub(crate) grants: u64,
+    pub(crate) tokens: u64,
+    pub(crate) tombstones: u64,
+}
+
+impl Reaped {
+    fn rows(&self) -> u64 {
+        self.grants + self.tokens + self.tombstones
+    }
+}
+
+impl Grants {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            subjects: Index::new(),
+            clients: Index::new(),
+        }
+    }
+
+    /// Inserts the grant with its tokens, together with its index entries.
+    pub(crate) fn insert(
+        &self,
+        record: &Arc<GrantRecord>,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Inserted, StoreError> {
+        of_grant(record.id, &tokens)?;
+        let mut shard = write(self.shard(record.id));
+        match shard.slots.get(&record.id) {
+            Some(Slot::Tombstone { .. }) => return Ok(Inserted::Revoked),
+            Some(Slot::Grant(own)) => {
+                return Ok(if !own.holds(record, tokens) {
+                    Inserted::Exists
+                } else if own.record.revoked_at.is_some() {
+                    Inserted::Revoked
+                } else {
+                    Inserted::Present
+                });
+            }
+            None => {}
+        }
+        let grant = Grant::new(Arc::clone(record), tokens)?;
+        shard.put(record.id, Slot::Grant(grant));
+        // Still under the shard's lock: who follows an index entry to its grant finds it.
+        self.subjects.insert(&record.subject, record.id);
+        self.clients.insert(&record.client, record.id);
+        Ok(Inserted::Present)
+    }
+
+    pub(crate) fn find(&self, id: GrantId, token: Option<TokenDigest>) -> Lookup {
+        match read(self.shard(id)).slots.get(&id) {
+            None => Lookup::Absent,
+            Some(Slot::Tombstone { .. }) => Lookup::Tombstone,
+            Some(Slot::Grant(grant)) => Lookup::Found(Found {
+                grant: Arc::clone(&grant.record),
+                token: token.and_then(|digest| grant.token(&digest).cloned()),
+            }),
+        }
+    }
+
+    pub(crate) fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        of_grant(step.grant, &step.tokens)?;
+        let mut shard = write(self.shard(step.grant));
+        let grant = match shard.slots.get(&step.grant) {
+            None => return Ok(Advanced::Unknown),
+            Some(Slot::Tombstone { .. }) => return Ok(Advanced::Dead),
+            Some(Slot::Grant(grant)) => grant,
+        };
+        let record = &grant.record;
+        if let Change::Move(next) = &step.change {
+            follows(record, next)?;
+        }
+        if !record.is_live(step.now) {
+            return Ok(Advanced::Dead);
+        }
+        match &record.chain {
+            Some(chain) if step.now >= chain.expires_at => return Ok(Advanced::Dead),
+            Some(chain) if chain.position() == step.expected => {}
+            _ => return Ok(Advanced::Stale(Arc::clone(record))),
+        }
+        let fresh = grant.fresh(step.tokens)?;
+        // Nothing fails from here on.
+        shard.change(step.grant, |grant| grant.apply(step.change, fresh));
+        Ok(Advanced::Advanced)
+    }
+
+    /// Revokes one grant, or leaves a tombstone where there is none. `log` runs under the same
+    /// lock: nobody sees the revocation without its log entry, or the entry without it.
+    pub(crate) fn revoke<T>(
+        &self,
+        id: GrantId,
+        at: UnixTime,
+        until: UnixTime,
+        log: impl FnOnce() -> T,
+    ) {
+        let mut shard = write(self.shard(id));
+        match shard.slots.get(&id) {
+            Some(Slot::Grant(_)) => shard.change(id, |grant| grant.revoke(at)),
+            Some(Slot::Tombstone { until: known }) if *known >= until => {}
+            _ => shard.put(id, Slot::Tombstone { until }),
+        }
+        log();
+    }
+
+    /// Revokes one token; `log` as in [`Grants::revoke`].
+    pub(crate) fn revoke_token<T>(
+        &self,
+        id: GrantId,
+        digest: &TokenDigest,
+        at: UnixTime,
+        log: impl FnOnce() -> T,
+    ) {
+        let mut shard = write(self.shard(id));
+        shard.change(id, |grant| grant.revoke_token(digest, at));
+        log();
+    }
+
+    /// Marks a grant revoked if it is there and `covered`.
+    pub(crate) fn flag(
+        &self,
+        id: GrantId,
+        at: UnixTime,
+        covered: impl FnOnce(&GrantRecord) -> bool,
+    ) {
+        write(self.shard(id)).change(id, |grant| {
+            if covered(&grant.record) {
+                grant.revoke(at);
+            }
+        });
+    }
+
+    /// Revokes the selected grants whose epoch ≤ `bound`. The rule is in force already, so that
+    /// grants which appear behind the sweep's back bar themselves.
+    pub(crate) fn sweep(&self, of: &Selector, bound: Epoch, at: UnixTime) {
+        let mut after = None;
+        loop {
+            let (ids, more) = self.ids(of, after, SWEEP_BATCH);
+            for id in &ids {
+                self.flag(*id, at, |record| record.epoch <= bound && selects(of, record));
+            }
+            after = ids.last().copied();
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// One page of the selected grants, ordered by id, live or not; and where the next one starts.
+    pub(crate) fn page(
+        &self,
+        of: &Selector,
+        page: Page,
+    ) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
+        let (ids, more) = self.ids(of, page.after, page.limit.max(1) as usize);
+        let next = if more { ids.last().copied() } else { None };
+        let grants = ids
+            .iter()
+            .filter_map(|id| match self.find(*id, None) {
+                Lookup::Found(found) => Some(found.grant),
+                _ => None,
+            })
+            .filter(|record| selects(of, record))
+            .collect();
+        (grants, next)
+    }
+
+    /// Deletes about `limit` rows that ended before `before`.
+    pub(crate) fn reap(&self, before: UnixTime, limit: u64) -> Reaped {
+        let mut reaped = Reaped::default();
+        for shard in &self.shards {
+            while reaped.rows() < limit && read(&shard.0).is_due(before) {
+                let batch = limit.min(reaped.rows() + REAP_BATCH);
+                self.reap_batch(&mut write(&shard.0), before, batch, &mut reaped);
+            }
+        }
+        reaped
+    }
+
+    /// Whether [`Grants::reap`] has something to do.
+    pub(crate) fn is_due(&self, before: UnixTime) -> bool {
+        self.shards.iter().any(|shard| read(&shard.0).is_due(before))
+    }
+
+    fn reap_batch(&self, shard: &mut Slots, before: UnixTime, limit: u64, reaped: &mut Reaped) {
+        while reaped.rows() < limit && shard.is_due(before) {
+            let Some((_, id)) = shard.due.pop_first() else {
+                return;
+            };
+            let Entry::Occupied(mut entry) = shard.slots.entry(id) else {
+                continue;
+            };
+            match entry.get_mut() {
+                Slot::Tombstone { .. } => {
+                    entry.remove();
+                    reaped.tombstones += 1;
+                }
+                Slot::Grant(grant) => {
+                    let tokens = grant.reap_tokens(before);
+                    if grant.is_over(before) {
+                        self.subjects.remove(&grant.record.subject, id);
+                        self.clients.remove(&grant.record.client, id);
+                        entry.remove();
+                        reaped.grants += 1;
+                    } else {
+                        reaped.tokens += tokens;
+                        shard.due.insert((entry.get().due(), id));
+                    }
+                }
+            }
+        }
+    }
+
+    fn ids(&self, of: &Selector, after: Option<GrantId>, limit: usize) -> (Vec<GrantId>, bool) {
+        match of {
+            Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
+                self.subjects.page(subject, after, limit)
+            }
+            Selector::Client(client) => self.clients.page(client, after, limit),
+        }
+    }
+
+    fn shard(&self, id: GrantId) -> &RwLock<Slots> {
+        // The last byte; the map inside hashes by the first eight.
+        &self.shards[usize::from(id.as_bytes()[15])].0
+    }
+}
+
+/// One shard, on cache lines of its own: two threads in different shards do not disturb each other.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(RwLock<Slots>);
+
+#[derive(Default)]
+struct Slots {
+    slots: HashMap<GrantId, Slot, BuildHasherDefault<IdHasher>>,
+    /// The index on expiry: one entry a slot, at [`Slot::due`].
+    due: BTreeSet<(UnixTime, GrantId)>,
+}
+
+impl Slots {
+    /// Puts a slot in the place of whatever is there.
+    fn put(&mut self, id: GrantId, slot: Slot) {
+        let due = slot.due();
+        if let Some(old) = self.slots.insert(id, slot) {
+            self.due.remove(&(old.due(), id));
+        }
+        self.due.insert((due, id));
+    }
+
+    /// Changes the grant, if it is there, and moves it in the index on expiry.
+    fn change(&mut self, id: GrantId, change: impl FnOnce(&mut Grant)) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let before = slot.due();
+        if let Slot::Grant(grant) = slot {
+            change(grant);
+        }
+        let after = slot.due();
+        if after != before {
+            self.due.remove(&(before, id));
+            self.due.insert((after, id));
+        }
+    }
+
+    fn is_due(&self, before: UnixTime) -> bool {
+        self.due.first().is_some_and(|(due, _)| *due < before)
+    }
+}
+
+/// Takes the first eight bytes of a grant id as its hash. Ids are random, or a prefix of a SHA-256
+/// digest, and get into the map only by `create` and `revoke`: nobody can choose them to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // An array writes its length first; the id then takes its place.
+        if let Some(head) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*head);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+fn of_grant(id: GrantId, tokens: &[TokenRecord]) -> Result<(), StoreError> {
+    if tokens.iter().any(|token| token.grant != id) {
+        return Err(StoreError::Misuse("a token names another grant"));
+    }
+    Ok(())
+}
+
+fn follows(record: &GrantRecord, next: &GrantRecord) -> Result<(), StoreError> {
+    if next.chain.is_none() {
+        return Err(StoreError::Misuse("the next record has no chain"));
+    }
+    let position = |record: &GrantRecord| record.chain.as_ref().map(Chain::position);
+    if position(next) == position(record) {
+        return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
+    }
+    if next.id != record.id
+        || next.client != record.client
+        || next.subject != record.subject
+        || next.epoch != record.epoch
+    {
+        return Err(StoreError::Misuse(
+            "the next record changes the grant's id, client, subject or epoch",
+        ));
+    }
+    Ok(())
+}
+
+fn selects(of: &Selector, record: &GrantRecord) -> bool {
+    match of {
+        Selector::Subject(subject) => record.subject == *subject,
+        Selector::Client(client) => record.client == *client,
+        Selector::SubjectAtClient(subject, client) => {
+            record.subject == *subject && record.client == *client
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The revocation log, and the rules that its entries leave behind.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, RwLock};
+
+use cloakroom_core::{
+    Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Revocation,
+    RevocationBatch, Rule, RuleKey, Rules, UnixTime,
+};
+use event_listener::{Event, EventListener};
+
+use crate::locks::{read, write};
+
+/// How many entries and rules are removed at most before readers get their turn again.
+const TRIM_BATCH: u64 = 64;
+
+/// The revocation log and the rules, behind one lock: an entry, its bound and its rule come to be
+/// in one step.
+pub(crate) struct Journal {
+    state: RwLock<State>,
+    grown: Event,
+}
+
+struct State {
+    log: BTreeMap<u64, LogEntry>,
+    /// The log's index on expiry: entries end in another order than they come.
+    log_ends: BTreeSet<(UnixTime, u64)>,
+    /// The position of the newest entry; the first is at 1.
+    newest: u64,
+    /// The id of the first entry there ever was: as random as any, and none is needed before.
+    incarnation: Option<EntryId>,
+    newest_bound: Epoch,
+    rules: HashMap<RuleKey, Rule>,
+    rule_ends: BTreeSet<(UnixTime, RuleKey)>,
+}
+
+impl Journal {
+    pub(crate) fn new(now: UnixTime) -> Self {
+        Self {
+            state: RwLock::new(State {
+                log: BTreeMap::new(),
+                log_ends: BTreeSet::new(),
+                newest: 0,
+                incarnation: None,
+                // No grant of an earlier store can be newer than what this one allots.
+                newest_bound: Epoch::new(now.as_millis()),
+                rules: HashMap::new(),
+                rule_ends: BTreeSet::new(),
+            }),
+            grown: Event::new(),
+        }
+    }
+
+    /// Appends the entry of a revocation and puts its rule in force. Returns the bound that it was
+    /// allotted, if its target has one.
+    pub(crate) fn record(&self, id: EntryId, revocation: &Revocation) -> Option<Epoch> {
+        let Revocation { target, at, until } = revocation;
+        let mut state = write(&self.state);
+        let bound = target.has_bound().then(|| state.newest_bound.next_bound(*at));
+        if let Some(bound) = bound {
+            state.newest_bound = bound;
+        }
+        if let Some(key) = target.rule_key() {
+            state.rule(Rule { key, bound, until: *until });
+        }
+        state.append(LogEntry {
+            id,
+            event: LogEvent::Revoked { target: target.clone(), bound },
+            at: *at,
+            until: *until,
+        });
+        bound
+    }
+
+    pub(crate) fn heartbeat(&self, id: EntryId, at: UnixTime, until: UnixTime) {
+        write(&self.state).append(LogEntry { id, event: LogEvent::Heartbeat {}, at, until });
+    }
+
+    pub(crate) fn read(&self, after: &Cursor, limit: u32) -> RevocationBatch {
+        let state = read(&self.state);
+        let Some(position) = state.locate(after) else {
+            return RevocationBatch::Gap;
+        };
+        let mut rest = state.log.range((Bound::Excluded(position), Bound::Unbounded));
+        let mut next = *after;
+        let entries = rest
+            .by_ref()
+            .take(limit.max(1) as usize)
+            .map(|(position, entry)| {
+                next = state.cursor(*position, entry);
+                entry.clone()
+            })
+            .collect();
+        RevocationBatch::Entries {
+            entries,
+            next,
+            more: rest.next().is_some(),
+            newest_bound: state.newest_bound,
+        }
+    }
+
+    pub(crate) fn rules(&self, mut keys: Vec<RuleKey>) -> Rules {
+        keys.sort_unstable();
+        keys.dedup();
+        let state = read(&self.state);
+        Rules {
+            rules: keys.iter().filter_map(|key| state.rules.get(key).cloned()).collect(),
+            newest_bound: state.newest_bound,
+        }
+    }
+
+    /// Whether a rule of its subject, its client or the pair denies the grant.
+    pub(crate) fn denies(&self, grant: &GrantRecord) -> bool {
+        read(&self.state).denies(grant)
+    }
+
+    /// Takes out the grants that a rule denies.
+    pub(crate) fn retain_allowed(&self, grants: &mut Vec<Arc<GrantRecord>>) {
+        let state = read(&self.state);
+        grants.retain(|grant| !state.denies(grant));
+    }
+
+    /// Removes at most `limit` entries and rules that ended before `before`, and counts them.
+    pub(crate) fn trim(&self, before: UnixTime, limit: u64) -> u64 {
+        let mut trimmed = 0;
+        while trimmed < limit && self.is_due(before) {
+            let batch = limit.min(trimmed + TRIM_BATCH);
+            let mut state = write(&self.state);
+            while trimmed < batch && state.trim_one(before) {
+                trimmed += 1;
+            }
+        }
+        trimmed
+    }
+
+    /// Whether [`Journal::trim`] has something to do.
+    pub(crate) fn is_due(&self, before: UnixTime) -> bool {
+        let state = read(&self.state);
+        state.ended_entry(before).is_some() || state.ended_rule(before).is_some()
+    }
+
+    /// The position of the newest entry; 0 if there was none yet.
+    pub(crate) fn newest(&self) -> u64 {
+        read(&self.state).newest
+    }
+
+    /// Is notified by the next [`Journal::wake_readers`], or when the journal is dropped.
+    pub(crate) fn listen(&self) -> EventListener {
+        self.grown.listen()
+    }
+
+    /// Tells everyone who listens that the log grew. Call it with no lock held: it runs the
+    /// executor's wakers.
+    pub(crate) fn wake_readers(&self) {
+        self.grown.notify(usize::MAX);
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.wake_readers();
+    }
+}
+
+impl State {
+    fn append(&mut self, entry: LogEntry) {
+        self.newest += 1;
+        self.incarnation.get_or_insert(entry.id);
+        self.log_ends.insert((entry.until, self.newest));
+        self.log.insert(self.newest, entry);
+    }
+
+    fn rule(&mut self, mut rule: Rule) {
+        if let Some(known) = self.rules.get(&rule.key) {
+            self.rule_ends.remove(&(known.until, known.key.clone()));
+            rule.merge(known);
+        }
+        self.rule_ends.insert((rule.until, rule.key.clone()));
+        self.rules.insert(rule.key.clone(), rule);
+    }
+
+    fn denies(&self, grant: &GrantRecord) -> bool {
+        // The usual case, without building keys.
+        if self.rules.is_empty() {
+            return false;
+        }
+        let (subject, client) = (&grant.subject, &grant.client);
+        [
+            RuleKey::Subject(subject.clone()),
+            RuleKey::Client(client.clone()),
+            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
+        ]
+        .iter()
+        .filter_map(|key| self.rules.get(key))
+        .any(|rule| rule.denies(grant.epoch))
+    }
+
+    /// The position that the cursor names, if the very entry is still there.
+    fn locate(&self, cursor: &Cursor) -> Option<u64> {
+        let Some(place) = cursor.place() else {
+            return Some(0);
+        };
+        let is_ours = self.incarnation?.as_bytes() == &place.incarnation
+            && self.log.get(&place.position)?.id == place.entry;
+        is_ours.then_some(place.position)
+    }
+
+    fn cursor(&self, position: u64, entry: &LogEntry) -> Cursor {
+        // An entry that exists has had a first one before it, or is it.
+        let incarnation = self.incarnation.unwrap_or(entry.id);
+        Cursor::after(CursorPlace {
+            incarnation: *incarnation.as_bytes(),
+            position,
+            entry: entry.id,
+        })
+    }
+
+    fn trim_one(&mut self, before: UnixTime) -> bool {
+        if let Some(end) = self.ended_entry(before) {
+            self.log_ends.remove(&end);
+            self.log.remove(&end.1);
+            return true;
+        }
+        if let Some(end) = self.ended_rule(before).cloned() {
+            self.rule_ends.remove(&end);
+            self.rules.remove(&end.1);
+            return true;
+        }
+        false
+    }
+
+    fn ended_entry(&self, before: UnixTime) -> Option<(UnixTime, u64)> {
+        // The newest entry stays: without it, a reader that has seen everything would meet a gap.
+        self.log_ends.range(..(before, 0)).find(|(_, position)| *position != self.newest).copied()
+    }
+
+    fn ended_rule(&self, before: UnixTime) -> Option<&(UnixTime, RuleKey)> {
+        self.rule_ends.first().filter(|(until, _)| *until < before)
+    }
+}

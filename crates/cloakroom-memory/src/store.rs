@@ -1,0 +1,235 @@
+//! The store itself: the contract's methods, over the grants, the journal and the keys.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cloakroom_core::{
+    Advance, Advanced, Clock, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping,
+    Listing, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked, RuleKey,
+    Rules, Selector, StoreError, SystemClock, Target, TokenDigest, TokenRecord, TokenStore,
+    UnixTime, Wakeups,
+};
+
+use crate::grants::{Grants, Inserted, Reaped};
+use crate::journal::Journal;
+use crate::keys::KeyRing;
+use crate::wakeups::wakeups;
+
+/// A [`TokenStore`] and [`KeyStore`](cloakroom_core::KeyStore) in memory. A clone shares the state.
+///
+/// ```
+/// use std::sync::Arc;
+/// use cloakroom_core::{KeyStore, TokenStore};
+/// use cloakroom_memory::MemoryStore;
+///
+/// let store = MemoryStore::new();
+/// let tokens: Arc<dyn TokenStore> = Arc::new(store.clone());
+/// let keys: Arc<dyn KeyStore> = Arc::new(store);
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<State>);
+
+// # Locks
+//
+// - One shard of the grants: one lock covers a grant, its tokens and their place in the index on
+//   expiry.
+// - One shard of the index on subjects, or of that on clients.
+// - The journal: the log, its bounds and the rules.
+// - The key ring, which nothing else touches.
+//
+// They are taken in this order, and never two of one kind at once. Only a grant's shard is ever held
+// while another is taken.
+//
+// # Cancellation
+//
+// No method awaits anything. Its future is done at the first poll, so that dropping it leaves the
+// operation either not begun or finished; and no lock is ever held across an await.
+struct State {
+    clock: Arc<dyn Clock>,
+    random: Random,
+    grants: Grants,
+    journal: Arc<Journal>,
+    keys: Mutex<KeyRing>,
+}
+
+impl MemoryStore {
+    /// An empty store, with the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock::new()))
+    }
+
+    /// An empty store that asks this clock where the contract leaves the time to the store: for the
+    /// first bound of its log, and for when it revokes a grant that came too late.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use cloakroom_core::{ManualClock, UnixTime};
+    /// use cloakroom_memory::MemoryStore;
+    ///
+    /// let clock = Arc::new(ManualClock::at(UnixTime::from_secs(1_700_000_000)));
+    /// let store = MemoryStore::with_clock(clock);
+    /// ```
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::with_random(clock, Random::system())
+    }
+
+    pub(crate) fn with_random(clock: Arc<dyn Clock>, random: Random) -> Self {
+        let journal = Arc::new(Journal::new(clock.now()));
+        Self(Arc::new(State {
+            clock,
+            random,
+            grants: Grants::new(),
+            journal,
+            keys: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn keys(&self) -> &Mutex<KeyRing> {
+        &self.0.keys
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryStore {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        self.0.create(grant, tokens)
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        Ok(self.0.grants.find(grant, token))
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        self.0.grants.advance(step)
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        self.0.revoke(&revocation)
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        Ok(self.0.journal.rules(keys))
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        Ok(self.0.list(&of, page, now))
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        Ok(self.0.journal.read(&after, limit))
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        wakeups(&self.0.journal)
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        let id = self.0.entry_id()?;
+        self.0.journal.heartbeat(id, now, until);
+        self.0.journal.wake_readers();
+        Ok(())
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        Ok(self.0.maintain(&task))
+    }
+}
+
+impl State {
+    fn create(&self, grant: GrantRecord, tokens: Vec<TokenRecord>) -> Result<Created, StoreError> {
+        let grant = Arc::new(grant);
+        match self.grants.insert(&grant, tokens)? {
+            Inserted::Present => {}
+            Inserted::Exists => return Ok(Created::Exists),
+            Inserted::Revoked => return Ok(Created::Barred),
+        }
+        // The grant and its index entries are visible by now. A revocation of its subject or client
+        // either wrote its rule before this look, and is seen here, or after it, and then its sweep
+        // finds the grant.
+        if !self.journal.denies(&grant) {
+            return Ok(Created::Inserted);
+        }
+        self.grants.flag(grant.id, self.clock.now(), |_| true);
+        Ok(Created::Barred)
+    }
+
+    fn revoke(&self, revocation: &Revocation) -> Result<Revoked, StoreError> {
+        // The only step that can fail comes first.
+        let id = self.entry_id()?;
+        let at = revocation.at;
+        let log = || self.journal.record(id, revocation);
+        let sweep = match &revocation.target {
+            Target::Grant(grant) => {
+                self.grants.revoke(*grant, at, revocation.until, log);
+                None
+            }
+            Target::Token { grant, digest } => {
+                self.grants.revoke_token(*grant, digest, at, log);
+                None
+            }
+            Target::Jti(_) | Target::Key(_) => {
+                log();
+                None
+            }
+            Target::Subject(subject) => Some((Selector::Subject(subject.clone()), log())),
+            Target::Client(client) => Some((Selector::Client(client.clone()), log())),
+            Target::SubjectAtClient(subject, client) => {
+                Some((Selector::SubjectAtClient(subject.clone(), client.clone()), log()))
+            }
+            _ => return Err(StoreError::Misuse("the store does not know this target")),
+        };
+        self.journal.wake_readers();
+        if let Some((of, Some(bound))) = sweep {
+            self.grants.sweep(&of, bound, at);
+        }
+        Ok(Revoked::Done)
+    }
+
+    fn list(&self, of: &Selector, page: Page, now: UnixTime) -> Listing {
+        let (mut grants, next) = self.grants.page(of, page);
+        grants.retain(|grant| grant.is_live(now));
+        // After the grants: whatever was in force when they were read is in force here.
+        self.journal.retain_allowed(&mut grants);
+        Listing { grants, next }
+    }
+
+    fn maintain(&self, task: &Housekeeping) -> Maintained {
+        let limit = u64::from(task.limit.max(1));
+        let trimmed = self.journal.trim(task.before, limit);
+        let Reaped { grants, tokens, tombstones } = self.grants.reap(task.before, limit - trimmed);
+        Maintained {
+            grants,
+            tokens,
+            revocations: trimmed + tombstones,
+            more: self.journal.is_due(task.before) || self.grants.is_due(task.before),
+        }
+    }
+
+    fn entry_id(&self) -> Result<EntryId, StoreError> {
+        EntryId::random(&self.random)
+            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

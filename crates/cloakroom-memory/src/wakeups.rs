@@ -1,0 +1,33 @@
+//! How a reader learns that the log grew.
+
+use std::sync::{Arc, Weak};
+
+use cloakroom_core::Wakeups;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
+
+use crate::journal::Journal;
+
+/// An item whenever the log has grown since the last item, and one at the start if it is not empty:
+/// a reader may read first and ask for wake-ups then, or the other way round. The stream does not
+/// keep the store alive, and ends with it.
+pub(crate) fn wakeups(journal: &Arc<Journal>) -> Wakeups {
+    let start = (Arc::downgrade(journal), 0);
+    Wakeups::Stream(Box::pin(unfold(start, next).fuse()))
+}
+
+async fn next((journal, seen): (Weak<Journal>, u64)) -> Option<((), (Weak<Journal>, u64))> {
+    loop {
+        let listener = {
+            let journal_now = journal.upgrade()?;
+            // Listen first, look then: an entry that comes between the two is not missed.
+            let listener = journal_now.listen();
+            let newest = journal_now.newest();
+            if newest > seen {
+                return Some(((), (journal, newest)));
+            }
+            listener
+        };
+        listener.await;
+    }
+}

@@ -1,0 +1,138 @@
+use cloakroom_core::{
+    Advanced, Change, Created, Housekeeping, Lookup, Maintained, Page, Revocation, RuleKey,
+    Selector, Target, TokenStore, UnixTime,
+};
+use cloakroom_memory::MemoryStore;
+
+use crate::support::*;
+
+fn maintain(store: &MemoryStore, before: UnixTime, limit: u32) -> Maintained {
+    ready(store.maintain(Housekeeping { now: before, before, limit }))
+}
+
+fn done(grants: u64, tokens: u64, revocations: u64) -> Maintained {
+    Maintained { grants, tokens, revocations, more: false }
+}
+
+#[test]
+fn rows_go_when_they_ended_before_and_no_sooner() {
+    let store = store();
+    let grant = grant(1);
+    insert(&store, &grant, &[token(&grant, 10)]);
+    assert_eq!(maintain(&store, secs(100), 10), done(0, 0, 0));
+    assert_eq!(maintain(&store, secs(101), 10), done(0, 1, 0));
+    assert_eq!(found(&store, grant.id, Some(digest(10))).token, None);
+    assert_eq!(*found(&store, grant.id, None).grant, grant);
+
+    assert_eq!(maintain(&store, secs(1_000), 10), done(0, 0, 0));
+    assert_eq!(maintain(&store, secs(1_001), 10), done(1, 0, 0));
+    assert_eq!(ready(store.find(grant.id, None)), Lookup::Absent);
+    insert(&store, &grant, &[]);
+}
+
+#[test]
+fn index_entries_go_with_their_rows() {
+    let store = store();
+    for seed in 0..3 {
+        insert(&store, &grant(seed), &[]);
+    }
+    assert_eq!(maintain(&store, UnixTime::MAX, 10), done(3, 0, 0));
+    let page = Page { after: None, limit: 1 };
+    for of in [Selector::Subject(alice()), Selector::Client(app())] {
+        // An entry left behind would show as a next page.
+        let listing = ready(store.list(of, page, NOW));
+        assert_eq!((listing.grants.len(), listing.next), (0, None));
+    }
+}
+
+#[test]
+fn a_row_outlives_its_tokens() {
+    let store = store();
+    let mut grant = grant(1);
+    grant.row_expires_at = secs(50);
+    let mut later = token(&grant, 11);
+    later.expires_at = secs(101);
+    insert(&store, &grant, &[token(&grant, 10), later]);
+    assert_eq!(maintain(&store, secs(60), 10), done(0, 0, 0));
+    assert!(found(&store, grant.id, Some(digest(10))).token.is_some());
+    assert_eq!(maintain(&store, secs(101), 10), done(0, 1, 0));
+    assert!(found(&store, grant.id, Some(digest(11))).token.is_some());
+    assert_eq!(maintain(&store, secs(102), 10), done(1, 0, 0));
+}
+
+#[test]
+fn a_move_moves_the_end_of_the_row() {
+    let store = store();
+    let grant = grant(1);
+    insert(&store, &grant, &[]);
+    let mut next = moved(&grant, 2);
+    next.row_expires_at = secs(3_000);
+    assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Advanced);
+    assert_eq!(maintain(&store, secs(2_000), 10), done(0, 0, 0));
+
+    let mut sooner = moved(&next, 3);
+    sooner.row_expires_at = secs(20);
+    assert_eq!(ready(store.advance(move_to(&next, &sooner))), Advanced::Advanced);
+    let mut long = token(&grant, 10);
+    long.expires_at = secs(30);
+    let attach = step(&sooner, Change::Attach, vec![long]);
+    assert_eq!(ready(store.advance(attach)), Advanced::Advanced);
+    assert_eq!(maintain(&store, secs(25), 10), done(0, 0, 0));
+    assert_eq!(maintain(&store, secs(31), 10), done(1, 0, 0));
+}
+
+#[test]
+fn it_is_bounded_and_says_what_is_left() {
+    let store = store();
+    for seed in 0..300 {
+        let grant = grant(seed);
+        insert(&store, &grant, &[token(&grant, seed)]);
+    }
+    let mut deleted = 0;
+    for round in 0..10 {
+        let maintained = maintain(&store, secs(101), 30);
+        assert_eq!((maintained.grants, maintained.tokens), (0, 30));
+        assert_eq!(maintained.more, round < 9);
+        deleted += maintained.tokens;
+    }
+    assert_eq!(deleted, 300);
+    assert_eq!(maintain(&store, secs(1_001), 1_000), done(300, 0, 0));
+}
+
+#[test]
+fn tombstones_stay_until_their_revocation_ends() {
+    let store = store();
+    let until = |seconds| Revocation { until: secs(seconds), ..revocation(Target::Grant(id(1))) };
+    for seconds in [10, 20, 15] {
+        ready(store.revoke(until(seconds)));
+    }
+    // The entries that end at 10 s; the newest, which ends at 15 s, stays to the last.
+    assert_eq!(maintain(&store, secs(20), 10), done(0, 0, 1));
+    assert_eq!(ready(store.create(grant(1), vec![])), Created::Barred);
+    assert_eq!(maintain(&store, secs(21), 10), done(0, 0, 2));
+    insert(&store, &grant(1), &[]);
+}
+
+#[test]
+fn rules_stay_until_their_later_end() {
+    let store = store();
+    let until = |seconds| Revocation { until: secs(seconds), ..revocation(Target::Client(app())) };
+    for seconds in [10, 20, 15] {
+        ready(store.revoke(until(seconds)));
+    }
+    ready(store.heartbeat(NOW, UnixTime::MAX));
+    let rules = || ready(store.rules(vec![RuleKey::Client(app())])).rules.len();
+    assert_eq!(maintain(&store, secs(20), 10), done(0, 0, 2));
+    assert_eq!(rules(), 1);
+    assert_eq!(maintain(&store, secs(21), 10), done(0, 0, 2));
+    assert_eq!(rules(), 0);
+}
+
+#[test]
+fn a_revoked_grant_stays_until_its_row_ends() {
+    let store = store();
+    insert(&store, &grant(1), &[]);
+    revoke(&store, Target::Grant(id(1)));
+    assert_eq!(maintain(&store, secs(999), 10), done(0, 0, 0));
+    assert!(is_revoked(&store, id(1)));
+}

@@ -1,0 +1,71 @@
+use cloakroom_core::{
+    ClientId, GrantId, Listing, Page, Selector, Subject, Target, TokenStore, UnixTime,
+};
+use cloakroom_memory::MemoryStore;
+
+use crate::support::*;
+
+fn page(store: &MemoryStore, of: &Selector, after: Option<GrantId>, limit: u32) -> Listing {
+    ready(store.list(of.clone(), Page { after, limit }, NOW))
+}
+
+fn all(store: &MemoryStore, of: &Selector, limit: u32) -> Vec<GrantId> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let Listing { grants, next } = page(store, of, after, limit);
+        assert!(grants.len() <= limit as usize);
+        ids.extend(grants.iter().map(|grant| grant.id));
+        if next.is_none() {
+            return ids;
+        }
+        after = next;
+    }
+}
+
+#[test]
+fn listings_are_paged_by_id_and_byte_exact() {
+    let store = store();
+    let tv = ClientId::new("tv").unwrap();
+    let mut neighbours = vec![grant(100), grant(101), grant(102), grant(103)];
+    neighbours[0].subject = Subject::client("alice").unwrap();
+    neighbours[1].subject = Subject::user("Alice").unwrap();
+    neighbours[2].subject = Subject::user("alice ").unwrap();
+    neighbours[3].subject = Subject::user("alicf").unwrap();
+    let mut grants: Vec<_> = (0..7).rev().map(grant).collect();
+    grants[2].client = tv.clone();
+    for grant in grants.iter().chain(&neighbours) {
+        insert(&store, grant, &[]);
+    }
+    let ids: Vec<GrantId> = (0..7).map(id).collect();
+    let without = |gone: u64| -> Vec<GrantId> {
+        ids.iter().copied().filter(|own| *own != id(gone)).collect()
+    };
+    for limit in [1, 3, 7, 100] {
+        assert_eq!(all(&store, &Selector::Subject(alice()), limit), ids);
+        let at_app = Selector::SubjectAtClient(alice(), app());
+        assert_eq!(all(&store, &at_app, limit), without(4));
+        assert_eq!(all(&store, &Selector::Client(tv.clone()), limit), [id(4)]);
+    }
+    assert_eq!(all(&store, &Selector::Client(app()), 3).len(), 10);
+    assert!(all(&store, &Selector::Client(ClientId::new("no").unwrap()), 3).is_empty());
+    let exact = page(&store, &Selector::Subject(alice()), None, 7);
+    assert_eq!(exact.next, None, "the last page knows that it is");
+}
+
+#[test]
+fn only_live_grants_are_listed() {
+    let store = store();
+    let mut grants = [grant(1), grant(2), grant(3), grant(4)];
+    grants[0].expires_at = NOW;
+    grants[1].row_expires_at = NOW;
+    for grant in &grants {
+        insert(&store, grant, &[]);
+    }
+    revoke(&store, Target::Grant(id(3)));
+    let of = Selector::Subject(alice());
+    for limit in [1, 10] {
+        assert_eq!(all(&store, &of, limit), [id(4)]);
+    }
+    let at = |now: UnixTime| ready(store.list(of.clone(), Page { after: None, limit: 9 }, now));
+    assert_eq!(at(secs(1_000)).grants, []);
+}

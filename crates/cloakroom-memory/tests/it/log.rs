@@ -1,0 +1,151 @@
+use std::pin::Pin;
+
+use cloakroom_core::{
+    Cursor, CursorPlace, EntryId, Housekeeping, Jti, LogEvent, Revocation, RevocationBatch, Target,
+    TokenStore, UnixTime, Wakeups,
+};
+use cloakroom_memory::MemoryStore;
+use futures_util::{FutureExt, Stream, StreamExt};
+
+use crate::support::*;
+
+fn revoke_jti(store: &MemoryStore, jti: usize, until: UnixTime) {
+    let target = Target::Jti(Jti::new(jti.to_string()).unwrap());
+    ready(store.revoke(Revocation { until, ..revocation(target) }));
+}
+
+fn trim(store: &MemoryStore, before: UnixTime) -> u64 {
+    let done = ready(store.maintain(Housekeeping { now: before, before, limit: 1_000 }));
+    assert!(!done.more);
+    done.revocations
+}
+
+fn is_gap(store: &MemoryStore, cursor: Cursor) -> bool {
+    ready(store.revocations(cursor, 10)) == RevocationBatch::Gap
+}
+
+#[test]
+fn the_log_is_read_in_order_and_in_pieces() {
+    let store = store();
+    assert_eq!(read(&store, Cursor::start(), 10), (vec![], Cursor::start(), false));
+    for jti in 0..5 {
+        revoke_jti(&store, jti, secs(10));
+    }
+    ready(store.heartbeat(secs(1), secs(2)));
+    let (all, end, more) = read(&store, Cursor::start(), 6);
+    assert_eq!((all.len(), more), (6, false));
+    assert_eq!(all[5].event, LogEvent::Heartbeat {});
+    assert_eq!((all[5].at, all[5].until), (secs(1), secs(2)));
+
+    let (mut pieces, mut cursor) = (Vec::new(), Cursor::start());
+    loop {
+        let (entries, next, more) = read(&store, cursor, 4);
+        pieces.extend(entries);
+        // A cursor travels as text.
+        cursor = next.to_string().parse().unwrap();
+        if !more {
+            break;
+        }
+    }
+    assert_eq!((pieces, cursor), (all, end));
+    assert_eq!(read(&store, end, 4), (vec![], end, false), "nothing new");
+}
+
+#[test]
+fn a_place_that_is_gone_is_a_gap() {
+    let (store, other) = (store(), store());
+    revoke_jti(&store, 1, secs(10));
+    let (_, ours, _) = read(&store, Cursor::start(), 10);
+    assert!(is_gap(&other, ours), "an emptied store");
+    revoke_jti(&other, 1, secs(10));
+    assert!(is_gap(&other, ours), "another incarnation");
+
+    let place = *ours.place().unwrap();
+    assert!(!is_gap(&store, Cursor::after(place)));
+    for wrong in [
+        CursorPlace { incarnation: [0; 16], ..place },
+        CursorPlace { position: place.position + 1, ..place },
+        CursorPlace { entry: EntryId::from_bytes([0; 16]), ..place },
+    ] {
+        assert!(is_gap(&store, Cursor::after(wrong)), "{wrong:?}");
+    }
+}
+
+#[test]
+fn entries_go_after_their_own_end_and_the_newest_stays() {
+    let store = store();
+    let mut cursors = vec![Cursor::start()];
+    for (jti, end) in [30, 10, 20, 5].into_iter().enumerate() {
+        revoke_jti(&store, jti, secs(end));
+        let last = *cursors.last().unwrap();
+        cursors.push(read(&store, last, 10).1);
+    }
+    let ends = |after| -> Vec<UnixTime> {
+        let (entries, ..) = read(&store, after, 10);
+        entries.iter().map(|entry| entry.until).collect()
+    };
+    assert_eq!(trim(&store, secs(10)), 1, "only the rule of the newest entry ended before");
+    assert_eq!(trim(&store, secs(11)), 2, "an entry and its rule");
+    assert_eq!(ends(Cursor::start()), [secs(30), secs(20), secs(5)]);
+    assert_eq!(ends(cursors[1]), [secs(20), secs(5)]);
+    assert!(is_gap(&store, cursors[2]), "its entry was trimmed");
+
+    assert_eq!(trim(&store, UnixTime::MAX), 4);
+    assert_eq!(ends(Cursor::start()), [secs(5)], "the newest");
+    assert_eq!(ends(cursors[4]), [], "who has seen everything meets no gap");
+    ready(store.heartbeat(NOW, secs(7)));
+    assert_eq!(ends(cursors[4]), [secs(7)]);
+    assert_eq!(trim(&store, secs(6)), 1, "it is the newest no more");
+}
+
+#[test]
+fn the_newest_bound_survives_trimming() {
+    let store = store();
+    revoke(&store, Target::Subject(alice()));
+    let bound = newest_bound(&store);
+    ready(store.heartbeat(NOW, UnixTime::MAX));
+    assert_eq!(trim(&store, UnixTime::MAX), 2);
+    assert_eq!(newest_bound(&store), bound);
+    let RevocationBatch::Entries { newest_bound, .. } =
+        ready(store.revocations(Cursor::start(), 10))
+    else {
+        panic!("a gap");
+    };
+    assert_eq!(newest_bound, bound);
+}
+
+fn stream(store: &MemoryStore) -> Pin<Box<dyn Stream<Item = ()> + Send>> {
+    match store.wakeups() {
+        Wakeups::Stream(stream) => stream,
+        Wakeups::Poll(_) => panic!("it can tell"),
+    }
+}
+
+#[test]
+fn wake_ups_come_once_the_log_has_grown() {
+    let store = store();
+    let mut wakeups = stream(&store);
+    assert_eq!(wakeups.next().now_or_never(), None);
+    revoke_jti(&store, 1, secs(10));
+    revoke_jti(&store, 2, secs(10));
+    assert_eq!(wakeups.next().now_or_never(), Some(Some(())));
+    assert_eq!(wakeups.next().now_or_never(), None, "one for both");
+    ready(store.heartbeat(NOW, secs(10)));
+    assert_eq!(wakeups.next().now_or_never(), Some(Some(())));
+
+    let mut late = stream(&store);
+    let first = late.next().now_or_never();
+    assert_eq!(first, Some(Some(())), "it may have grown before they were asked for");
+    assert_eq!(late.next().now_or_never(), None);
+}
+
+#[test]
+fn wake_ups_end_with_the_store() {
+    let store = store();
+    let mut wakeups = stream(&store);
+    assert_eq!(wakeups.next().now_or_never(), None, "it waits");
+    drop(store);
+    for _ in 0..2 {
+        assert_eq!(wakeups.next().now_or_never(), Some(None), "ended, and stays so");
+    }
+}

@@ -1,0 +1,173 @@
+//! Records, and the way to call an asynchronous store from plain threads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{
+    Advance, Audience, Chain, ChainKey, Claims, ClientId, Created, Cursor, Device, Epoch, Found,
+    GrantId, GrantRecord, LogEntry, Lookup, ManualClock, Random, Revocation, RevocationBatch,
+    Scope, Subject, Target, TokenDigest, TokenKind, TokenRecord, TokenStore, UnixTime,
+};
+use cloakroom_core::{Change, StoreError};
+use cloakroom_memory::MemoryStore;
+use futures_util::FutureExt;
+
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+/// The result of a call. Every method must be done at the first poll: that is how the store keeps
+/// its promise on cancellation.
+pub(crate) fn ready<T>(future: impl Future<Output = Result<T, StoreError>>) -> T {
+    poll(future).unwrap()
+}
+
+pub(crate) fn poll<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("done at the first poll")
+}
+
+pub(crate) fn is_misuse<T>(future: impl Future<Output = Result<T, StoreError>>) -> bool {
+    matches!(poll(future), Err(StoreError::Misuse(_)))
+}
+
+pub(crate) fn store() -> MemoryStore {
+    MemoryStore::with_clock(Arc::new(ManualClock::at(NOW)))
+}
+
+pub(crate) fn secs(seconds: u64) -> UnixTime {
+    NOW + Duration::from_secs(seconds)
+}
+
+pub(crate) fn alice() -> Subject {
+    Subject::user("alice").unwrap()
+}
+
+pub(crate) fn app() -> ClientId {
+    ClientId::new("app").unwrap()
+}
+
+pub(crate) fn id(seed: u64) -> GrantId {
+    let mut bytes = [0; 16];
+    // Spread over the shards, and ordered by seed.
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes[15] = seed as u8;
+    GrantId::from_bytes(bytes)
+}
+
+pub(crate) fn digest(seed: u64) -> TokenDigest {
+    TokenDigest::compute(TokenKind::Access, &seed.to_be_bytes())
+}
+
+/// A grant of `alice` to `app`, at the epoch of a store at [`NOW`], that ends after 1,000 s. Its
+/// chain stands at generation 0 and ends after 500 s.
+pub(crate) fn grant(seed: u64) -> GrantRecord {
+    GrantRecord {
+        id: id(seed),
+        client: app(),
+        subject: alice(),
+        scope: Scope::parse("read").unwrap(),
+        audience: Audience::one("https://orders.example").unwrap(),
+        confirmation: None,
+        auth_time: None,
+        created_at: NOW,
+        epoch: Epoch::new(NOW.as_millis()).following(),
+        username: None,
+        act: None,
+        authorization_details: None,
+        session: None,
+        claims: Claims::default(),
+        device: Device::default(),
+        chain: Some(Chain {
+            credential: TokenKind::Refresh,
+            generation: 0,
+            digest: digest(0),
+            key: ChainKey::random(&Random::system()).unwrap(),
+            expires_at: secs(500),
+            code: None,
+            successor: None,
+            rotates: true,
+            unknown: Default::default(),
+        }),
+        expires_at: secs(1_000),
+        row_expires_at: secs(1_000),
+        refreshed_at: None,
+        revoked_at: None,
+        unknown: Default::default(),
+    }
+}
+
+/// A token of the grant that ends after 100 s.
+pub(crate) fn token(grant: &GrantRecord, seed: u64) -> TokenRecord {
+    TokenRecord {
+        digest: digest(seed),
+        grant: grant.id,
+        issued_at: NOW,
+        expires_at: secs(100),
+        revoked_at: None,
+        scope: grant.scope.clone(),
+        audience: grant.audience.clone(),
+        confirmation: None,
+        unknown: Default::default(),
+    }
+}
+
+/// The record after one more rotation, to a credential that `seed` names.
+pub(crate) fn moved(grant: &GrantRecord, seed: u64) -> GrantRecord {
+    let mut next = grant.clone();
+    let chain = next.chain.as_mut().unwrap();
+    chain.generation += 1;
+    chain.digest = digest(seed);
+    next
+}
+
+pub(crate) fn step(grant: &GrantRecord, change: Change, tokens: Vec<TokenRecord>) -> Advance {
+    Advance {
+        grant: grant.id,
+        expected: grant.chain.as_ref().unwrap().position(),
+        now: NOW,
+        change,
+        tokens,
+    }
+}
+
+pub(crate) fn move_to(grant: &GrantRecord, next: &GrantRecord) -> Advance {
+    step(grant, Change::Move(Box::new(next.clone())), vec![])
+}
+
+pub(crate) fn revocation(target: Target) -> Revocation {
+    Revocation { target, at: NOW, until: secs(2_000) }
+}
+
+pub(crate) fn revoke(store: &MemoryStore, target: Target) {
+    ready(store.revoke(revocation(target)));
+}
+
+pub(crate) fn insert(store: &MemoryStore, grant: &GrantRecord, tokens: &[TokenRecord]) {
+    let created = ready(store.create(grant.clone(), tokens.to_vec()));
+    assert_eq!(created, Created::Inserted);
+}
+
+pub(crate) fn found(store: &MemoryStore, grant: GrantId, token: Option<TokenDigest>) -> Found {
+    match ready(store.find(grant, token)) {
+        Lookup::Found(found) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn is_revoked(store: &MemoryStore, grant: GrantId) -> bool {
+    found(store, grant, None).grant.revoked_at.is_some()
+}
+
+pub(crate) fn newest_bound(store: &MemoryStore) -> Epoch {
+    ready(store.rules(vec![])).newest_bound
+}
+
+/// The entries after the cursor, and the cursor after them.
+pub(crate) fn read(
+    store: &MemoryStore,
+    after: Cursor,
+    limit: u32,
+) -> (Vec<LogEntry>, Cursor, bool) {
+    match ready(store.revocations(after, limit)) {
+        RevocationBatch::Entries { entries, next, more, .. } => (entries, next, more),
+        RevocationBatch::Gap => panic!("a gap"),
+    }
+}
