@@ -1,1 +1,86 @@
-//! cloakroom-jwt
+//! JWT access tokens (RFC 9068), JWK Sets (RFC 7517) and rotating signing keys for **cloakroom**.
+//!
+//! | you want to | use |
+//! |---|---|
+//! | verify access tokens | [`Verifier`] with a [`KeySet`], prepared from a [`JwkSet`] |
+//! | sign | [`sign_jwt`] with a [`SigningKey`], or a [`Signer`] of your own (HSM, KMS) |
+//! | keep, publish and rotate signing keys | [`KeyManager`] |
+//! | issue access tokens as JWTs | [`JwtFormat`] outside, [`PhantomFormat`] inside |
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! use cloakroom_core::{Clock, SystemClock};
+//! use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, KeySet, SigningKey, Verifier, sign_jwt};
+//! use serde_json::json;
+//!
+//! // The authorization server has the private key, and publishes the public one.
+//! let key = SigningKey::generate(Algorithm::Es256)?;
+//! let published = serde_json::to_vec(&JwkSet::new(vec![key.public_jwk().clone()]))?;
+//!
+//! let now = SystemClock::new().now().as_secs();
+//! let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &json!({
+//!     "iss": "https://as.example", "aud": "https://orders.example", "sub": "alice",
+//!     "client_id": "web-app", "scope": "orders:read", "jti": "1", "iat": now, "exp": now + 600,
+//! })).await?;
+//!
+//! // The API prepares the published keys once, and verifies without asking anybody.
+//! let keys = KeySet::prepare(&JwkSet::from_json(&published)?);
+//! let verifier = Verifier::new("https://as.example", "https://orders.example");
+//! let verified = verifier.verify(&keys, jwt.expose())?;
+//! assert!(verified.token.scope.contains("orders:read"));
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! # What this crate resists
+//!
+//! - **`alg: none`, algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, fixed when it is
+//!   prepared; a header can only agree. `none` cannot be expressed, and a public key is never taken
+//!   for an HMAC secret.
+//! - **Keys that come with the token** (`jwk`, `jku`, `x5c`, `x5u`): refused.
+//! - **One kind of JWT taken for another** (RFC 8725 §2.8): `typ` must be `at+jwt`.
+//! - **Ambiguity**: duplicate members at any depth, padded or non-canonical base64url, times that
+//!   are no integers, `iss` as an array: refused.
+//! - **Secrets in public**: a JWK with a private member is no [`Jwk`]; private keys are redacted in
+//!   `Debug`.
+//!
+//! Shared secrets (HS256) are in [`danger`], and nowhere else.
+
+mod access_claims;
+mod algorithm;
+pub mod danger;
+mod header;
+mod jwk;
+mod jwk_set;
+mod jws;
+mod jwt_format;
+mod keeper;
+mod keys;
+mod manager;
+mod manager_builder;
+mod manager_error;
+mod material;
+mod phantom_format;
+mod ring;
+mod seal;
+mod signing;
+mod strict_json;
+mod verify;
+
+#[cfg(test)]
+mod test_support;
+
+pub use access_claims::handle_hash;
+pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use jwk::{Jwk, JwkError};
+pub use jwk_set::JwkSet;
+pub use jws::{ACCESS_TOKEN_TYP, MAX_JWT_BYTES, sign_jwt};
+pub use jwt_format::JwtFormat;
+pub use keys::KeySet;
+pub use manager::KeyManager;
+pub use manager_builder::KeyManagerBuilder;
+pub use manager_error::{Compromised, KeyEvent, KeyManagerError};
+pub use phantom_format::{PhantomFormat, Swap, Swapped};
+pub use ring::PublishedJwks;
+pub use seal::{AesGcmSealer, KeySealer, SealError};
+pub use signing::{KeyError, SignError, Signer, SigningKey};
+pub use verify::{VerifiedJwt, Verifier, VerifyError};

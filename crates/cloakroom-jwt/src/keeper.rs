@@ -1,0 +1,256 @@
+//! What one node keeps of the shared ring, and how it changes it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use cloakroom_core::schedule::{self, KeyStep, Signing};
+use cloakroom_core::{Clock, KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated, UnixTime};
+use tokio::sync::MutexGuard;
+
+use crate::algorithm::Algorithm;
+use crate::manager_builder::KeyManagerBuilder;
+use crate::manager_error::{KeyEvent, KeyManagerError};
+use crate::ring::{self, Moment, Ring};
+use crate::seal::KeySealer;
+
+/// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
+pub(crate) struct Keeper {
+    pub(crate) store: Arc<dyn KeyStore>,
+    sealer: Arc<dyn KeySealer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: KeyPolicy,
+    pub(crate) algorithm: Algorithm,
+    ring: RwLock<Arc<Ring>>,
+    /// Held by whoever talks to the store: loads land in the order in which they were sent.
+    pub(crate) flight: tokio::sync::Mutex<Flight>,
+    /// What was done and not yet reported.
+    events: Mutex<Vec<KeyEvent>>,
+}
+
+/// What the last attempt to load the ring met.
+#[derive(Default)]
+pub(crate) struct Flight {
+    failed: Option<(Moment, Arc<KeyManagerError>)>,
+}
+
+/// The shortest time between two attempts to load the ring on behalf of requests, after one failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// More steps than a ring ever needs, and more races than nodes ever lose in a row.
+pub(crate) const MAX_STEPS: usize = 64;
+
+impl Keeper {
+    /// A node that has loaded nothing yet.
+    pub(crate) fn new(builder: KeyManagerBuilder) -> Self {
+        Self {
+            store: builder.store,
+            sealer: builder.sealer,
+            clock: builder.clock,
+            policy: builder.policy,
+            algorithm: builder.algorithm,
+            ring: RwLock::default(),
+            flight: tokio::sync::Mutex::default(),
+            events: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn install(&self, ring: Ring) -> Arc<Ring> {
+        let ring = Arc::new(ring);
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&ring);
+        ring
+    }
+
+    pub(crate) fn events(&self) -> std::sync::MutexGuard<'_, Vec<KeyEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self, event: KeyEvent) {
+        tracing::info!(?event, "the ring of keys changed");
+        self.events().push(event);
+    }
+
+    pub(crate) fn age(&self, ring: &Ring) -> Duration {
+        ring.sent.age(&*self.clock)
+    }
+
+    pub(crate) fn within(
+        &self,
+        ring: &Ring,
+        limit: Duration,
+        source: Option<Arc<KeyManagerError>>,
+    ) -> Result<(), KeyManagerError> {
+        let age = self.age(ring);
+        if age <= limit {
+            return Ok(());
+        }
+        Err(KeyManagerError::Outdated { age, limit, source })
+    }
+
+    /// A ring that was loaded at most `limit` ago; tries to load it if it is older than `reload`.
+    pub(crate) async fn recent(&self, limit: Duration) -> Result<Arc<Ring>, KeyManagerError> {
+        let ring = self.ring();
+        let age = self.age(&ring);
+        if age <= self.policy.reload {
+            return Ok(ring);
+        }
+        let mut flight = match self.flight.try_lock() {
+            Ok(flight) => flight,
+            // Somebody is at it already, and the ring will do.
+            Err(_) if age <= limit => return Ok(ring),
+            Err(_) => self.flight.lock().await,
+        };
+        let ring = self.ring();
+        if self.age(&ring) <= self.policy.reload {
+            return Ok(ring);
+        }
+        let pause = RETRY.min(self.policy.reload);
+        let paused = |(at, _): &(Moment, _)| at.age(&*self.clock) < pause;
+        if !flight.failed.as_ref().is_some_and(paused)
+            && let Err(error) = self.load(&mut flight).await
+        {
+            tracing::warn!(%error, "the ring of keys could not be loaded");
+            flight.failed = Some((Moment::read(&*self.clock), Arc::new(error)));
+        }
+        let ring = self.ring();
+        let source = flight.failed.as_ref().map(|(_, error)| Arc::clone(error));
+        self.within(&ring, limit, source)?;
+        Ok(ring)
+    }
+
+    /// Loads the ring and takes it over. Its age counts from before the load was sent.
+    async fn load(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<Arc<Ring>, KeyManagerError> {
+        let sent = Moment::read(&*self.clock);
+        let records = self.store.load().await?;
+        let ring = Ring::prepare(
+            records,
+            sent,
+            self.clock.now(),
+            &self.ring(),
+            &*self.sealer,
+            self.policy.jwks_max_age,
+        )
+        .await?;
+        flight.failed = None;
+        Ok(self.install(ring))
+    }
+
+    /// Takes a record over that was just written, without waiting for the next load.
+    pub(crate) fn take_over(&self, record: &KeyRecord) -> Result<(), KeyManagerError> {
+        let now = self.clock.now();
+        let ring = self.ring().with_record(record, now, self.policy.jwks_max_age)?;
+        self.install(ring);
+        Ok(())
+    }
+
+    /// Does what the schedule asks for until it asks for nothing.
+    pub(crate) async fn settle(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<(), KeyManagerError> {
+        let mut taken = 0;
+        for _ in 0..MAX_STEPS {
+            let ring = self.load(flight).await?;
+            // Read after the load returned: what it shows was published by then.
+            let now = self.clock.now();
+            match schedule::next_step(&ring.records, now, &self.policy) {
+                None => return Ok(()),
+                Some(KeyStep::Publish { mut generation }) => {
+                    // Taken, and yet not there: its record was deleted by hand. Look above it.
+                    if generation <= taken {
+                        generation = taken.saturating_mul(2);
+                    }
+                    if !self.publish(generation).await? {
+                        taken = generation;
+                    }
+                }
+                Some(KeyStep::Schedule { generation, signing }) => {
+                    self.schedule(&ring, generation, signing).await?;
+                }
+                Some(KeyStep::Delete { generation }) => self.delete(&ring, generation).await?,
+            }
+        }
+        Err(KeyManagerError::Contended)
+    }
+
+    /// [`settle`](Keeper::settle), where the caller's own change is done and must not be reported as
+    /// failed.
+    pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
+        if let Err(error) = self.settle(flight).await {
+            tracing::warn!(%error, "the ring of keys was changed, but not yet put in order");
+        }
+    }
+
+    /// Inserts a new key, unless the generation was used before: another node was faster.
+    async fn publish(&self, generation: u64) -> Result<bool, KeyManagerError> {
+        let mut record = ring::generate(generation, self.algorithm, &*self.sealer).await?;
+        let kid = record.kid.clone();
+        record.times.published = self.clock.now();
+        let inserted = self.store.insert(record).await? == KeyInserted::Inserted;
+        if inserted {
+            self.report(KeyEvent::Published { kid });
+        }
+        Ok(inserted)
+    }
+
+    /// Writes signing times, unless somebody else wrote the record meanwhile.
+    pub(crate) async fn schedule(
+        &self,
+        ring: &Ring,
+        generation: u64,
+        signing: Signing,
+    ) -> Result<bool, KeyManagerError> {
+        let Some(mut record) = find(ring, generation) else {
+            return Ok(false);
+        };
+        let now = self.clock.now();
+        // An insert that took longer than the schedule allows for: the key was published when it
+        // was first seen, not when the insert was sent.
+        if record.times.signing.is_none() && now > record.times.published + self.policy.reload {
+            record.times.published = now;
+        }
+        let expected = record.version;
+        record.version += 1;
+        record.times.signing = Some(signing);
+        let updated = self.store.update(record.clone(), expected).await?;
+        if updated == KeyUpdated::Stale {
+            return Ok(false);
+        }
+        self.take_over(&record)?;
+        self.report(KeyEvent::Scheduled {
+            kid: record.kid,
+            from: signing.from,
+            until: signing.until,
+        });
+        Ok(true)
+    }
+
+    async fn delete(&self, ring: &Ring, generation: u64) -> Result<(), KeyManagerError> {
+        let Some(record) = find(ring, generation) else {
+            return Ok(());
+        };
+        if self.store.delete(generation, record.version).await? == KeyUpdated::Updated {
+            self.report(KeyEvent::Deleted { kid: record.kid });
+        }
+        Ok(())
+    }
+
+    /// Until when a verifier might trust a key that was declared compromised at `at`.
+    pub(crate) fn trusted_until(&self, record: &KeyRecord, at: UnixTime) -> UnixTime {
+        let end = match record.times.signing {
+            Some(signing) => signing.published_until.max(at),
+            None => at + self.policy.retention,
+        };
+        end + self.policy.jwks_max_age + self.policy.clock_skew
+    }
+}
+
+fn find(ring: &Ring, generation: u64) -> Option<KeyRecord> {
+    ring.records.iter().find(|record| record.generation == generation).cloned()
+}

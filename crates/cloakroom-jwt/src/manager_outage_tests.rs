@@ -1,0 +1,214 @@
+use std::error::Error as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloakroom_core::{Clock as _, KeyRecord, StoreError};
+
+use super::*;
+use crate::test_support::*;
+use crate::{AesGcmSealer, Algorithm, SealError};
+
+#[tokio::test]
+async fn while_the_store_is_down_signing_goes_on_and_the_jwk_set_does_not() {
+    let (store, clock) = (RingStore::new(), clock());
+    let policy = KeyPolicy::default();
+    let manager = manager(&store, &clock).await;
+    let sent = clock.now();
+    let kid = signer(&manager).await;
+    store.down(true);
+
+    clock.advance(policy.reload);
+    manager.jwks().await.unwrap();
+    clock.advance(Duration::from_millis(1));
+    let error = manager.jwks().await.unwrap_err();
+    assert!(matches!(error, KeyManagerError::Outdated { .. }), "{error:?}");
+    // `Outdated` ← an `Arc` ← `Store` ← the store's own.
+    let mut cause = error.source();
+    while let Some(error) = cause.filter(|error| !error.is::<StoreError>()) {
+        cause = error.source();
+    }
+    assert!(cause.is_some(), "the cause is the store's own error");
+
+    let before = store.loads();
+    for _ in 0..100 {
+        assert_eq!(signer(&manager).await, kid);
+        assert!(manager.jwks().await.is_err());
+        assert!(manager.keys().unwrap().contains(&kid));
+    }
+    assert_eq!(store.loads(), before, "no call a signature");
+    clock.advance(secs(1));
+    for _ in 0..100 {
+        assert_eq!(signer(&manager).await, kid);
+    }
+    assert_eq!(store.loads(), before + 1, "one attempt a second");
+
+    clock.advance(policy.max_blind - clock.now().since(sent));
+    assert_eq!(signer(&manager).await, kid);
+    clock.advance(Duration::from_millis(1));
+    assert!(matches!(
+        manager.signer().await,
+        Err(KeyManagerError::Outdated { limit, .. }) if limit == policy.max_blind
+    ));
+    assert!(manager.keys().is_err());
+    assert!(manager.refresh().await.is_err());
+
+    store.down(false);
+    clock.advance(secs(1));
+    assert_eq!(signer(&manager).await, kid, "and back again");
+    manager.jwks().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_age_of_a_ring_is_the_longer_of_both_clocks() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    store.down(true);
+    // Asleep for two hours: monotonic time stood still.
+    clock.set(START + secs(7200));
+    assert!(manager.signer().await.is_err());
+    // Wall time set back: monotonic time went on.
+    clock.set(START);
+    manager.signer().await.unwrap();
+    clock.advance(secs(3601));
+    clock.set(START);
+    assert!(manager.signer().await.is_err());
+}
+
+#[tokio::test]
+async fn a_load_counts_from_when_it_was_sent() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    clock.advance(secs(100));
+    let waiting = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.jwks().await }
+    });
+    tokio::task::yield_now().await;
+    // The store answers late: what it said may be as old as the request.
+    clock.advance(KeyPolicy::default().reload + secs(1));
+    assert!(matches!(waiting.await.unwrap(), Err(KeyManagerError::Outdated { source: None, .. })));
+}
+
+#[tokio::test]
+async fn a_ring_that_does_not_open_is_an_error_at_the_start() {
+    let (store, clock) = (RingStore::new(), clock());
+    let first = manager(&store, &clock).await;
+    let build = |sealer: AesGcmSealer| {
+        KeyManager::builder(Arc::clone(&store) as _, Arc::new(sealer))
+            .clock(Arc::clone(&clock) as _)
+            .build()
+    };
+    let error = build(AesGcmSealer::new(1, [8; 32])).await.unwrap_err();
+    assert!(matches!(error, KeyManagerError::Seal { source: SealError::Refused, .. }));
+    assert!(error.to_string().contains(store.records()[0].kid.as_str()));
+    let error = build(AesGcmSealer::new(2, [8; 32])).await.unwrap_err();
+    assert!(matches!(error, KeyManagerError::Seal { source: SealError::UnknownKey(1), .. }));
+    let moved = build(AesGcmSealer::new(2, [8; 32]).with_former(1, [7; 32]));
+    assert_eq!(signer(&moved.await.unwrap()).await, signer(&first).await);
+}
+
+#[tokio::test]
+async fn whoever_can_write_to_the_store_alone_can_publish_nothing() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    let before = manager.jwks().await.unwrap();
+    type Change<'a> = dyn Fn(&mut Vec<KeyRecord>) + 'a;
+    let stranger = crate::SigningKey::generate(Algorithm::Es256).unwrap();
+
+    let good = store.records();
+    let swapped = |ring: &mut Vec<KeyRecord>| {
+        let (a, b) = ring.split_at_mut(1);
+        std::mem::swap(&mut a[0].sealed, &mut b[0].sealed);
+    };
+    let injected = |ring: &mut Vec<KeyRecord>| {
+        let mut record = ring[1].clone();
+        record.generation = 3;
+        record.kid = stranger.kid().clone();
+        record.public_jwk = serde_json::to_value(stranger.public_jwk()).unwrap();
+        ring.push(record);
+    };
+    let replaced = |ring: &mut Vec<KeyRecord>| {
+        ring[1].public_jwk = serde_json::to_value(stranger.public_jwk()).unwrap();
+        ring[1].kid = stranger.kid().clone();
+    };
+    let renamed = |ring: &mut Vec<KeyRecord>| ring[0].algorithm = "ES384".into();
+    let promoted = |ring: &mut Vec<KeyRecord>| ring[0].generation = 9;
+    let changes: [&Change<'_>; 5] = [&swapped, &injected, &replaced, &renamed, &promoted];
+    for change in changes {
+        store.tamper(|ring| change(ring));
+        assert!(manager.maintain().await.is_err());
+        assert_eq!(*manager.jwks().await.unwrap(), *before);
+        store.tamper(|ring| ring.clone_from(&good));
+    }
+    // What stands in `public_jwk` alone is never published.
+    store.tamper(|ring| ring[1].public_jwk = serde_json::to_value(stranger.public_jwk()).unwrap());
+    manager.maintain().await.unwrap();
+    assert_eq!(*manager.jwks().await.unwrap(), *before);
+}
+
+#[tokio::test]
+async fn a_key_that_would_not_open_again_never_gets_into_the_ring() {
+    #[derive(Debug)]
+    struct Forgetful;
+    #[async_trait::async_trait]
+    impl KeySealer for Forgetful {
+        async fn seal(&self, _: &[u8], _: &[u8]) -> Result<Vec<u8>, SealError> {
+            Ok(vec![1, 2, 3])
+        }
+        async fn unseal(
+            &self,
+            _: &[u8],
+            _: &[u8],
+        ) -> Result<zeroize::Zeroizing<Vec<u8>>, SealError> {
+            Err(SealError::Damaged)
+        }
+    }
+    let store = RingStore::new();
+    let built = KeyManager::builder(Arc::clone(&store) as _, Arc::new(Forgetful)).build();
+    assert!(matches!(built.await.unwrap_err(), KeyManagerError::Seal { .. }));
+    assert!(store.records().is_empty());
+}
+
+#[tokio::test]
+async fn an_outage_at_the_start_is_an_error_and_changes_nothing() {
+    let store = RingStore::new();
+    store.down(true);
+    let built = KeyManager::builder(Arc::clone(&store) as _, sealer()).build();
+    assert!(matches!(
+        built.await.unwrap_err(),
+        KeyManagerError::Store(StoreError::Unavailable { .. })
+    ));
+    assert!(store.records().is_empty());
+}
+
+#[tokio::test]
+async fn records_deleted_by_hand_do_not_bring_their_generations_back() {
+    let (store, clock) = (RingStore::new(), clock());
+    for _ in 0..30 {
+        let manager = manager(&store, &clock).await;
+        let jwks = manager.jwks().await.unwrap();
+        assert_eq!(kids(&jwks).len(), 2);
+        store.tamper(Vec::clear);
+    }
+    let generations = store.generations.lock().unwrap().clone();
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
+}
+
+#[tokio::test]
+async fn what_a_failed_call_did_is_reported_by_the_next() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    manager.maintain().await.unwrap();
+    manager.rotate().await.unwrap();
+    store.last_update.store(true, Ordering::SeqCst);
+    clock.advance(KeyPolicy::default().rotation);
+    assert!(manager.maintain().await.is_err());
+    store.last_update.store(false, Ordering::SeqCst);
+    store.down(false);
+    let events = manager.maintain().await.unwrap();
+    let published = |event: &&KeyEvent| matches!(event, KeyEvent::Published { .. });
+    assert!(
+        events.iter().filter(published).count() >= 2,
+        "one by the rotation, one by the call that failed: {events:?}"
+    );
+}

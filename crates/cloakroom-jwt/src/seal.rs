@@ -1,0 +1,250 @@
+//! How private keys are sealed before they reach a store.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use cloakroom_core::{Random, RandomError};
+use zeroize::Zeroizing;
+
+/// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key
+/// management service or an HSM is an implementation of the app's own.
+///
+/// `context` names what is sealed. An implementation must authenticate it with the sealed bytes:
+/// unsealing under another context must fail, so that nobody can swap two records in a store.
+#[async_trait]
+pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
+    /// Seals `plain` for `context`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sealed just now.
+    async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError>;
+
+    /// Opens what [`seal`](KeySealer::seal) made for the same context.
+    ///
+    /// # Errors
+    ///
+    /// If it was sealed under another key or for another context, if it is damaged, or if it
+    /// cannot be opened just now.
+    async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
+}
+
+/// Seals with AES-256-GCM under a key-encryption key of the app's.
+///
+/// The sealed form is `version 1 | key id 1 | nonce 12 | ciphertext and tag`; the context is
+/// associated data. To change the key, first give it to every node as a former one
+/// ([`with_former`](AesGcmSealer::with_former)), then make it the current one everywhere; the old
+/// one may go when no key that it sealed is published any more.
+///
+/// ```
+/// use cloakroom_jwt::{AesGcmSealer, KeySealer};
+///
+/// # let (key, key_of_last_year) = ([1; 32], [2; 32]);
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let sealer = AesGcmSealer::new(2, key).with_former(1, key_of_last_year);
+/// let sealed = sealer.seal(b"what it is", b"secret").await?;
+/// assert_eq!(sealer.unseal(b"what it is", &sealed).await?.as_slice(), b"secret");
+/// assert!(sealer.unseal(b"something else", &sealed).await.is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct AesGcmSealer {
+    current: SealingKey,
+    former: Vec<SealingKey>,
+    random: Random,
+}
+
+#[derive(Clone)]
+struct SealingKey {
+    id: u8,
+    bytes: Zeroizing<[u8; 32]>,
+}
+
+const VERSION: u8 = 1;
+/// Version and key id.
+const HEADER: usize = 2;
+const TAG: usize = 16;
+
+impl AesGcmSealer {
+    /// Seals under this key, named by `id` in what it seals: 32 random bytes that the app keeps
+    /// where the database is not.
+    #[must_use]
+    pub fn new(id: u8, key: [u8; 32]) -> Self {
+        Self { current: SealingKey::new(id, key), former: Vec::new(), random: Random::system() }
+    }
+
+    /// Opens, but does not seal, under a key that was or will be the current one. One of the
+    /// current key's `id` is never used.
+    #[must_use]
+    pub fn with_former(mut self, id: u8, key: [u8; 32]) -> Self {
+        self.former.push(SealingKey::new(id, key));
+        self
+    }
+
+    /// Takes nonces from `random` instead of the operating system.
+    #[must_use]
+    pub fn with_random(mut self, random: Random) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Seals under a random key that nobody keeps: for development and tests, where the ring of
+    /// keys ends with the process.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random bytes.
+    pub fn random() -> Result<Self, RandomError> {
+        Ok(Self::new(0, Random::system().array()?))
+    }
+}
+
+impl SealingKey {
+    fn new(id: u8, bytes: [u8; 32]) -> Self {
+        Self { id, bytes: Zeroizing::new(bytes) }
+    }
+
+    fn prepare(&self) -> Result<LessSafeKey, SealError> {
+        let key = UnboundKey::new(&AES_256_GCM, self.bytes.as_slice());
+        Ok(LessSafeKey::new(key.map_err(|_| SealError::Refused)?))
+    }
+}
+
+#[async_trait]
+impl KeySealer for AesGcmSealer {
+    async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        let key = self.current.prepare()?;
+        let nonce: [u8; NONCE_LEN] = self.random.array()?;
+        // Sealed in place in a buffer that never grows: no plaintext is left behind.
+        let mut sealed = Vec::with_capacity(HEADER + NONCE_LEN + plain.len() + TAG);
+        sealed.extend_from_slice(&[VERSION, self.current.id]);
+        sealed.extend_from_slice(&nonce);
+        let body = sealed.len();
+        sealed.extend_from_slice(plain);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key
+            .seal_in_place_separate_tag(nonce, Aad::from(context), &mut sealed[body..])
+            .map_err(|_| SealError::Refused)?;
+        sealed.extend_from_slice(tag.as_ref());
+        Ok(sealed)
+    }
+
+    async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let (&[version, id], rest) = sealed.split_first_chunk().ok_or(SealError::Damaged)?;
+        let (&nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Damaged)?;
+        if version != VERSION || body.len() < TAG {
+            return Err(SealError::Damaged);
+        }
+        let key = std::iter::once(&self.current)
+            .chain(&self.former)
+            .find(|key| key.id == id)
+            .ok_or(SealError::UnknownKey(id))?
+            .prepare()?;
+        let mut plain = Zeroizing::new(body.to_vec());
+        let length = key
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut plain)
+            .map_err(|_| SealError::Refused)?
+            .len();
+        plain.truncate(length);
+        Ok(plain)
+    }
+}
+
+impl fmt::Debug for AesGcmSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let former: Vec<u8> = self.former.iter().map(|key| key.id).collect();
+        write!(f, "AesGcmSealer(current {}, former {former:?}, redacted)", self.current.id)
+    }
+}
+
+/// Something could not be sealed or unsealed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The bytes were not made by this kind of sealer.
+    #[error("the sealed bytes are cut short or of an unknown version")]
+    Damaged,
+    /// They were sealed under a key that this sealer does not have.
+    #[error(
+        "sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
+    )]
+    UnknownKey(u8),
+    /// The key is another than the one of this id that sealed them, or they were damaged, or they
+    /// belong to another record.
+    #[error(
+        "the sealed bytes do not open: another key-encryption key sealed them, they are damaged, or they belong to another record"
+    )]
+    Refused,
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A sealer of the app's own failed, for example because a key management service is away.
+    #[error("the key sealer failed")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_sealed_opens_under_the_same_context_alone() {
+        let sealer = AesGcmSealer::new(7, [3; 32]);
+        let sealed = sealer.seal(b"context", b"private").await.unwrap();
+        assert_eq!(&sealed[..2], [1, 7]);
+        assert_eq!(sealed.len(), 2 + 12 + 7 + 16);
+        assert_eq!(sealer.unseal(b"context", &sealed).await.unwrap().as_slice(), b"private");
+        assert!(matches!(sealer.unseal(b"other", &sealed).await, Err(SealError::Refused)));
+    }
+
+    #[tokio::test]
+    async fn no_two_seals_are_alike() {
+        let sealer = AesGcmSealer::random().unwrap();
+        let (a, b) = (sealer.seal(b"c", b"p").await, sealer.seal(b"c", b"p").await);
+        assert_ne!(a.unwrap(), b.unwrap());
+    }
+
+    #[tokio::test]
+    async fn damage_anywhere_is_noticed() {
+        let sealer = AesGcmSealer::new(7, [3; 32]);
+        let sealed = sealer.seal(b"context", b"private").await.unwrap();
+        for index in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[index] ^= 1;
+            assert!(sealer.unseal(b"context", &damaged).await.is_err(), "{index}");
+            assert!(sealer.unseal(b"context", &sealed[..index]).await.is_err(), "{index}");
+        }
+    }
+
+    #[tokio::test]
+    async fn former_keys_open_and_unknown_or_wrong_ones_do_not() {
+        let old = AesGcmSealer::new(1, [1; 32]);
+        let sealed = old.seal(b"context", b"private").await.unwrap();
+        let new = AesGcmSealer::new(2, [2; 32]);
+        assert!(matches!(new.unseal(b"context", &sealed).await, Err(SealError::UnknownKey(1))));
+        let both = new.clone().with_former(1, [1; 32]);
+        assert!(both.unseal(b"context", &sealed).await.is_ok());
+        assert_eq!(both.seal(b"context", b"private").await.unwrap()[1], 2);
+        let wrong = new.with_former(1, [9; 32]);
+        assert!(matches!(wrong.unseal(b"context", &sealed).await, Err(SealError::Refused)));
+    }
+
+    #[tokio::test]
+    async fn a_failing_source_of_nonces_seals_nothing() {
+        let sealer = AesGcmSealer::new(1, [1; 32]).with_random(crate::test_support::no_random());
+        assert!(matches!(sealer.seal(b"context", b"private").await, Err(SealError::Random(_))));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let sealer = AesGcmSealer::new(1, [0xab; 32]).with_former(2, [0xcd; 32]);
+        let text = format!("{sealer:?}").to_lowercase();
+        for leak in ["ab", "cd", "171", "205"] {
+            assert!(!text.contains(&format!("{leak}, {leak}")), "{text}");
+            assert!(!text.contains(&leak.repeat(2)), "{text}");
+        }
+        assert_eq!(text, "aesgcmsealer(current 1, former [2], redacted)");
+    }
+}

@@ -1,0 +1,240 @@
+//! What unit tests share: records, a store that fails and races on order, and a source of random
+//! bytes that has none.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::{
+    Audience, Claims, ClientId, Confirmation, Epoch, GrantId, GrantRecord, KeyInserted, KeyPolicy,
+    KeyRecord, KeyStore, KeyUpdated, Kid, ManualClock, Random, Scope, StoreError, Subject,
+    TokenSecret, TokenTerms, UnixTime,
+};
+use serde_json::{Value, json};
+
+use crate::{AesGcmSealer, JwkSet, KeyManager, PublishedJwks};
+
+pub(crate) const ISSUER: &str = "https://as.example";
+pub(crate) const ORDERS: &str = "https://orders.example";
+pub(crate) const START: UnixTime = UnixTime::from_millis(1_700_000_000_250);
+
+pub(crate) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(crate) fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(START))
+}
+
+pub(crate) fn sealer() -> Arc<AesGcmSealer> {
+    Arc::new(AesGcmSealer::new(1, [7; 32]))
+}
+
+pub(crate) async fn manager(store: &Arc<RingStore>, clock: &Arc<ManualClock>) -> KeyManager {
+    with_policy(store, clock, KeyPolicy::default()).await
+}
+
+pub(crate) async fn with_policy(
+    store: &Arc<RingStore>,
+    clock: &Arc<ManualClock>,
+    policy: KeyPolicy,
+) -> KeyManager {
+    KeyManager::builder(Arc::clone(store) as _, sealer())
+        .clock(Arc::clone(clock) as _)
+        .policy(policy)
+        .build()
+        .await
+        .unwrap()
+}
+
+/// The names of the keys in a JWK Set.
+pub(crate) fn kids(jwks: &PublishedJwks) -> Vec<Kid> {
+    let set = JwkSet::from_json(jwks.json.as_bytes()).unwrap();
+    set.iter().map(|jwk| jwk.kid().unwrap().clone()).collect()
+}
+
+/// The name of the key that signs.
+pub(crate) async fn signer(manager: &KeyManager) -> Kid {
+    manager.signer().await.unwrap().kid().clone()
+}
+
+/// A ring of keys in memory that counts its calls, fails when told to, and gives every caller a
+/// turn to lose a race: it yields before and after each step.
+#[derive(Debug)]
+pub(crate) struct RingStore {
+    ring: Mutex<(Vec<KeyRecord>, u64)>,
+    pub(crate) loads: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) reads_fail: AtomicBool,
+    pub(crate) writes_fail: AtomicBool,
+    /// The store goes down right after the next update.
+    pub(crate) last_update: AtomicBool,
+    /// How long an insert takes, and the clock that shows it.
+    pub(crate) slow_insert: Mutex<Option<(Arc<ManualClock>, Duration)>>,
+    /// Every generation that was ever inserted.
+    pub(crate) generations: Mutex<Vec<u64>>,
+}
+
+impl RingStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ring: Mutex::default(),
+            loads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            reads_fail: AtomicBool::new(false),
+            writes_fail: AtomicBool::new(false),
+            last_update: AtomicBool::new(false),
+            slow_insert: Mutex::default(),
+            generations: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn down(&self, down: bool) {
+        self.reads_fail.store(down, Ordering::SeqCst);
+        self.writes_fail.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn records(&self) -> Vec<KeyRecord> {
+        self.ring.lock().unwrap().0.clone()
+    }
+
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Vec<KeyRecord>)) {
+        change(&mut self.ring.lock().unwrap().0);
+    }
+
+    fn check(fails: &AtomicBool) -> Result<(), StoreError> {
+        if fails.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable("test", "the store is down"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyStore for RingStore {
+    async fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Self::check(&self.reads_fail)?;
+        let records = self.records();
+        tokio::task::yield_now().await;
+        Ok(records)
+    }
+
+    async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Self::check(&self.writes_fail)?;
+        if let Some((clock, time)) = &*self.slow_insert.lock().unwrap() {
+            clock.advance(*time);
+        }
+        let mut ring = self.ring.lock().unwrap();
+        if record.generation <= ring.1 {
+            return Ok(KeyInserted::Taken);
+        }
+        ring.1 = record.generation;
+        self.generations.lock().unwrap().push(record.generation);
+        ring.0.push(record);
+        Ok(KeyInserted::Inserted)
+    }
+
+    async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Self::check(&self.writes_fail)?;
+        assert_ne!(record.version, expected, "a write gives the record a new version");
+        let mut ring = self.ring.lock().unwrap();
+        let stored = ring.0.iter_mut().find(|own| own.generation == record.generation);
+        match stored.filter(|own| own.version == expected) {
+            Some(own) => {
+                *own = record;
+                if self.last_update.load(Ordering::SeqCst) {
+                    self.down(true);
+                }
+                Ok(KeyUpdated::Updated)
+            }
+            None => Ok(KeyUpdated::Stale),
+        }
+    }
+
+    async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Self::check(&self.writes_fail)?;
+        let mut ring = self.ring.lock().unwrap();
+        let before = ring.0.len();
+        ring.0.retain(|own| own.generation != generation || own.version != expected);
+        Ok(if ring.0.len() < before { KeyUpdated::Updated } else { KeyUpdated::Stale })
+    }
+}
+
+pub(crate) fn grant() -> GrantRecord {
+    GrantRecord {
+        id: GrantId::from_bytes([1; 16]),
+        client: ClientId::new("web-app").unwrap(),
+        subject: Subject::user("alice").unwrap(),
+        scope: Scope::parse("orders:read orders:write").unwrap(),
+        audience: Audience::new([ORDERS, "https://billing.example"]).unwrap(),
+        confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
+        auth_time: Some(UnixTime::from_secs(1_699_999_000)),
+        created_at: START,
+        epoch: Epoch::new(1_700_000_000_250),
+        username: Some("Alice Liddell".into()),
+        act: Some(json!({"sub": "support"})),
+        authorization_details: Some(json!([{"type": "payment"}])),
+        session: Some("sid-1".into()),
+        claims: Claims::new([("tenant", json!("acme"))]).unwrap(),
+        device: Default::default(),
+        chain: None,
+        expires_at: START + secs(86_400),
+        row_expires_at: START + secs(90_000),
+        refreshed_at: None,
+        revoked_at: None,
+        unknown: Default::default(),
+    }
+}
+
+pub(crate) fn terms() -> TokenTerms {
+    TokenTerms {
+        issued_at: START,
+        expires_at: START + secs(600),
+        scope: Scope::parse("orders:read").unwrap(),
+        audience: Audience::one(ORDERS).unwrap(),
+        confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
+    }
+}
+
+/// Header and claims of a JWT, unchecked.
+pub(crate) fn parts(jwt: &TokenSecret) -> (Value, Value) {
+    let json = |part: &str| {
+        let bytes = URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let mut parts = jwt.expose().split('.');
+    (json(parts.next().unwrap()), json(parts.next().unwrap()))
+}
+
+pub(crate) fn no_random() -> Random {
+    struct None;
+    impl rand_core::TryRng for None {
+        type Error = std::io::Error;
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Err(std::io::Error::other("no random bytes"))
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Err(std::io::Error::other("no random bytes"))
+        }
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
+            Err(std::io::Error::other("no random bytes"))
+        }
+    }
+    impl rand_core::TryCryptoRng for None {}
+    Random::from_rng(None)
+}

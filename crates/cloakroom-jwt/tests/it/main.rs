@@ -1,0 +1,11 @@
+//! What a user of the crate sees: one binary, a module per subject.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_claims;
+mod bad_input;
+mod cross;
+mod danger;
+mod keys;
+mod properties;
+mod support;
+mod verifying;
