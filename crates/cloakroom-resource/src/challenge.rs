@@ -1,0 +1,101 @@
+//! The answers to requests that go no further (RFC 6750 §3).
+
+use std::sync::Arc;
+
+use cloakroom_core::Scope;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::error::TokenError;
+
+/// Why a request goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoToken,
+    InvalidRequest,
+    InvalidToken,
+    InsufficientScope,
+    Unavailable,
+}
+
+impl From<&TokenError> for Refusal {
+    fn from(error: &TokenError) -> Self {
+        match error {
+            TokenError::Invalid(_) => Self::InvalidToken,
+            TokenError::Unavailable(_) => Self::Unavailable,
+        }
+    }
+}
+
+/// The `WWW-Authenticate` values of one resource, made once.
+#[derive(Debug, Clone)]
+pub(crate) struct Challenges(Arc<Values>);
+
+#[derive(Debug, Clone)]
+struct Values {
+    plain: HeaderValue,
+    invalid_request: HeaderValue,
+    invalid_token: HeaderValue,
+    insufficient_scope: HeaderValue,
+}
+
+impl Challenges {
+    /// The audience is the realm: the name of what is protected.
+    pub(crate) fn new(audience: &str, required: &Scope) -> Self {
+        // What does not go into a quoted-string unescaped is no part of a resource identifier.
+        let realm: String = audience
+            .chars()
+            .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
+            .collect();
+        let value = |rest: &str| {
+            HeaderValue::try_from(format!("Bearer realm=\"{realm}\"{rest}"))
+                .unwrap_or(HeaderValue::from_static("Bearer"))
+        };
+        Self(Arc::new(Values {
+            // RFC 6750 §3: a request without credentials gets no error code.
+            plain: value(""),
+            invalid_request: value(", error=\"invalid_request\""),
+            invalid_token: value(", error=\"invalid_token\""),
+            insufficient_scope: value(&format!(
+                ", error=\"insufficient_scope\", scope=\"{required}\""
+            )),
+        }))
+    }
+
+    /// The response, with an empty body.
+    pub(crate) fn response<B: Default>(&self, refusal: Refusal) -> Response<B> {
+        let mut response = Response::new(B::default());
+        let (status, challenge) = match refusal {
+            Refusal::NoToken => (StatusCode::UNAUTHORIZED, &self.0.plain),
+            Refusal::InvalidRequest => (StatusCode::BAD_REQUEST, &self.0.invalid_request),
+            Refusal::InvalidToken => (StatusCode::UNAUTHORIZED, &self.0.invalid_token),
+            Refusal::InsufficientScope => (StatusCode::FORBIDDEN, &self.0.insufficient_scope),
+            Refusal::Unavailable => {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                let seconds = HeaderValue::from_static("1");
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                return response;
+            }
+        };
+        *response.status_mut() = status;
+        let challenge = challenge.clone();
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_odd_audience_cannot_break_out_of_the_realm() {
+        let challenges =
+            Challenges::new("a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}", &Scope::empty());
+        let response: Response<()> = challenges.response(Refusal::NoToken);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"a, error=xSet-Cookie: y=z\""
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! What can go wrong. What helps an operator is in the error's sources; nothing of it goes over
+//! the wire.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+/// A token was not accepted.
+///
+/// The two variants must never be confused: an outage says nothing about the token, lets nobody in
+/// and is answered with 503, so that a client keeps its token and tries again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The token is refused: 401, `invalid_token` (RFC 6750 §3.1).
+    #[error("the token is not valid")]
+    Invalid(#[from] InvalidToken),
+    /// Just now it cannot be told whether the token is good: 503.
+    #[error("the token could not be checked")]
+    Unavailable(#[from] ClientError),
+}
+
+/// Why a token is refused; for traces, never for the one who presented it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidToken {
+    /// The JWT fails a check.
+    #[error("the JWT is refused")]
+    Jwt(#[source] Arc<cloakroom_jwt::VerifyError>),
+    /// It is opaque, and nobody here can introspect it.
+    #[error("the token is no JWT: opaque tokens need introspection")]
+    NotJwt,
+    /// The authorization server calls it inactive.
+    #[error("the token is inactive")]
+    Inactive,
+    /// It is longer than any token this library accepts.
+    #[error("the token is longer than {} bytes", crate::MAX_TOKEN_BYTES)]
+    TooLarge,
+    /// It is meant for somebody else, or does not say for whom.
+    #[error("the token is not meant for this resource")]
+    Audience,
+    /// Another authorization server issued it.
+    #[error("the token is from another issuer")]
+    Issuer,
+    /// It has expired.
+    #[error("the token has expired")]
+    Expired,
+    /// It is no access token.
+    #[error("the token is no access token")]
+    NotAccess,
+    /// It is bound to a key (`cnf`, RFC 7800), and proofs of possession are not checked here.
+    /// Accepting it as a bearer token would undo the binding (RFC 9449 §7.2).
+    #[error("the token is bound to a key")]
+    Bound,
+}
+
+impl From<cloakroom_jwt::VerifyError> for InvalidToken {
+    fn from(error: cloakroom_jwt::VerifyError) -> Self {
+        Self::Jwt(Arc::new(error))
+    }
+}
+
+/// The authorization server gave no usable answer. Always an outage, never a verdict on a token.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No answer: connection refused, timed out, cut off, or larger than is read.
+    #[error("no answer from the authorization server")]
+    NoAnswer(#[source] Arc<dyn Error + Send + Sync>),
+    /// It refuses this resource server's own credentials.
+    #[error("the authorization server refuses our own credentials ({0})")]
+    Credentials(StatusCode),
+    /// It answered with a status that the protocol does not provide for.
+    #[error("the authorization server answered {0}")]
+    Status(StatusCode),
+    /// Its answer cannot be read.
+    #[error("the authorization server's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// An [`Introspector`](crate::Introspector) of the app's own failed.
+    #[error("introspection failed")]
+    Other(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+impl ClientError {
+    /// The failure of an [`Introspector`](crate::Introspector) of the app's own.
+    #[must_use]
+    pub fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(source.into()))
+    }
+}
+
+impl From<crate::HttpError> for ClientError {
+    fn from(error: crate::HttpError) -> Self {
+        Self::NoAnswer(Arc::new(error))
+    }
+}
+
+/// A [`Verifier`](crate::Verifier) or a client could not be set up.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// No usable URL.
+    #[error("the {what} is no usable URL: {why}")]
+    Url {
+        /// Which URL, such as `jwks_uri`.
+        what: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The metadata is of another issuer (RFC 8414 §3.3): a mistake in the configuration, or an
+    /// attempt to pass for somebody else.
+    #[error("the metadata of {expected} says that its issuer is {found:?}")]
+    IssuerMismatch {
+        /// The issuer asked for.
+        expected: String,
+        /// The issuer that the metadata names, cut to 255 characters.
+        found: String,
+    },
+    /// The metadata lacks what is needed.
+    #[error("the authorization server's metadata has no {0}")]
+    Missing(&'static str),
+    /// The metadata could not be fetched.
+    #[error("the authorization server's metadata could not be fetched")]
+    Fetch(#[from] ClientError),
+    /// The HTTP client could not be built.
+    #[error("the HTTP client could not be built")]
+    Client(#[source] Arc<dyn Error + Send + Sync>),
+}

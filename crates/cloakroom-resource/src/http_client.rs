@@ -1,0 +1,86 @@
+//! The one thing this crate needs from an HTTP client.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::error::ClientError;
+
+/// The most bytes of a response body that are read: 256 KiB.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// Sends a request to the authorization server. [`ReqwestClient`](crate::ReqwestClient) is built
+/// in; an app with an HTTP stack of its own implements this trait instead.
+///
+/// An implementation
+///
+/// - must bound the time of the whole exchange (a few seconds): a request of the app waits for it;
+/// - must fail on a body of more than [`MAX_BODY_BYTES`], without reading it to its end;
+/// - must not follow redirects: hand the 3xx response back, which is then refused. A redirect
+///   would carry credentials and tokens to another place;
+/// - must not cache;
+/// - must survive being dropped at any time.
+#[async_trait]
+pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
+    /// Sends the request, and reads the whole response.
+    ///
+    /// # Errors
+    ///
+    /// If there is no complete response. A response of whatever status is no error.
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError>;
+}
+
+#[async_trait]
+impl<T: HttpClient + ?Sized> HttpClient for Arc<T> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        (**self).send(request).await
+    }
+}
+
+/// An exchange over HTTP that brought no complete response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The body is larger than [`MAX_BODY_BYTES`].
+    #[error("the response has more than {MAX_BODY_BYTES} bytes")]
+    TooLarge,
+    /// Anything else: no connection, a time-out, a broken response.
+    #[error("the HTTP request failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl HttpError {
+    /// A failure of the HTTP stack.
+    #[must_use]
+    pub fn failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(source.into())
+    }
+}
+
+/// Sends, and does not trust a client of the app's own with the bound on the body.
+pub(crate) async fn exchange(
+    client: &dyn HttpClient,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, ClientError> {
+    let response = client.send(request).await?;
+    if response.body().len() > MAX_BODY_BYTES {
+        return Err(HttpError::TooLarge.into());
+    }
+    Ok(response)
+}
+
+/// Whether `Content-Type` is this media type; parameters do not count.
+pub(crate) fn is_media_type(response: &Response<Bytes>, expected: &str) -> bool {
+    let mut values = response.headers().get_all(http::header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    value.to_str().is_ok_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(expected)
+    })
+}

@@ -1,0 +1,42 @@
+//! Ages that neither a set clock nor a suspended machine can shorten.
+
+use std::time::Duration;
+
+use cloakroom_core::{Clock, UnixTime};
+
+/// A point in time by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    wall: UnixTime,
+    monotonic: Duration,
+}
+
+impl Moment {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// The time since `earlier`: the larger of what the clocks say. Monotonic time stands still
+    /// while a machine sleeps; wall time can be set back.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.wall.since(earlier.wall).max(self.monotonic.saturating_sub(earlier.monotonic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn the_larger_of_both_clocks_counts() {
+        let clock = ManualClock::at(UnixTime::from_secs(1000));
+        let start = Moment::now(&clock);
+        clock.advance(Duration::from_secs(10));
+        clock.set(UnixTime::from_secs(500));
+        assert_eq!(Moment::now(&clock).since(start), Duration::from_secs(10));
+        clock.set(UnixTime::from_secs(1100));
+        assert_eq!(Moment::now(&clock).since(start), Duration::from_secs(100));
+    }
+}

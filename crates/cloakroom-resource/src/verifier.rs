@@ -1,0 +1,217 @@
+//! JWT access tokens (RFC 9068), checked here and now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{Clock, SystemClock};
+use cloakroom_jwt::{JwkSet, KeySet};
+
+use crate::MAX_TOKEN_BYTES;
+use crate::discovery::Metadata;
+use crate::endpoint::Endpoint;
+use crate::error::{InvalidToken, SetupError, TokenError};
+use crate::http_client::HttpClient;
+use crate::jwks::FetchedKeys;
+use crate::verified::VerifiedToken;
+
+/// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
+/// share the JWK Set.
+///
+/// [`Verifier::discover`] is all that most services need: it finds the JWK Set through the
+/// issuer's metadata (RFC 8414).
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use cloakroom_resource::Verifier;
+///
+/// let verifier = Verifier::discover("https://as.example", "https://orders.example").await?;
+/// let token = verifier.verify("eyJ...").await?;
+/// assert!(token.has_scope("orders:read"));
+/// # Ok(()) }
+/// ```
+///
+/// A fetched JWK Set is kept as long as its `Cache-Control: max-age` says, within 30 s and 24 h,
+/// or 1 h if it says nothing, counted from when it was asked for. It is fetched again ahead of its
+/// end, in the background, and by one request at a time. A token under a key that is not in the
+/// set causes at most one fetch in 30 s. When the set has ended and none can be fetched, tokens
+/// are [`TokenError::Unavailable`], never invalid.
+///
+/// With keys at hand nothing is fetched:
+///
+/// ```
+/// use cloakroom_core::{Clock, SystemClock};
+/// use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, SigningKey, sign_jwt};
+/// use cloakroom_resource::{TokenError, Verifier};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = SigningKey::generate(Algorithm::Es256)?;
+/// let keys = JwkSet::new(vec![key.public_jwk().clone()]);
+/// let verifier = Verifier::with_keys("https://as.example", "https://orders.example", &keys);
+///
+/// let now = SystemClock::new().now().as_secs();
+/// let claims = json!({
+///     "iss": "https://as.example", "aud": "https://orders.example", "sub": "alice",
+///     "client_id": "web-app", "iat": now, "exp": now + 300, "jti": "1", "scope": "orders:read",
+/// });
+/// let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &claims).await?;
+///
+/// let token = verifier.verify(jwt.expose()).await?;
+/// assert_eq!(token.subject().unwrap().id(), "alice");
+///
+/// let damaged = format!("{}A", jwt.expose());
+/// assert!(matches!(verifier.verify(&damaged).await, Err(TokenError::Invalid(_))));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    issuer: Arc<str>,
+    audience: Arc<str>,
+    checks: cloakroom_jwt::Verifier,
+    clock: Arc<dyn Clock>,
+    keys: Keys,
+}
+
+#[derive(Debug, Clone)]
+enum Keys {
+    Static(KeySet),
+    Fetched(Arc<FetchedKeys>),
+}
+
+impl Verifier {
+    /// A verifier over the JWK Set that the issuer's metadata names, with the built-in HTTP
+    /// client. The metadata is fetched once, now; the JWK Set with the first token.
+    ///
+    /// `issuer` is the issuer's identifier exactly as it stands in its tokens, down to a trailing
+    /// slash. It must be `https`, or `http` on this machine.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`.
+    #[cfg(feature = "client")]
+    pub async fn discover(issuer: &str, audience: &str) -> Result<Self, SetupError> {
+        Self::discover_with(issuer, audience, crate::ReqwestClient::new()?).await
+    }
+
+    /// Like `discover`, with an HTTP client of the app's own.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`.
+    pub async fn discover_with(
+        issuer: &str,
+        audience: &str,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        let client: Arc<dyn HttpClient> = Arc::new(client);
+        let jwks_uri = Metadata::fetch(issuer, &*client).await?.jwks_uri()?;
+        Self::fetched(issuer, audience, &jwks_uri, client)
+    }
+
+    /// A verifier over the JWK Set at `jwks_uri`, for an issuer without metadata. Fetched with the
+    /// first token.
+    ///
+    /// # Errors
+    ///
+    /// If `jwks_uri` is no URL, or neither `https` nor on this machine.
+    pub fn fetching(
+        issuer: &str,
+        audience: &str,
+        jwks_uri: &str,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        let jwks_uri = Endpoint::parse("jwks_uri", jwks_uri)?;
+        Self::fetched(issuer, audience, &jwks_uri, Arc::new(client))
+    }
+
+    /// A verifier over keys at hand.
+    #[must_use]
+    pub fn with_keys(issuer: &str, audience: &str, keys: &JwkSet) -> Self {
+        Self::new(issuer, audience, Keys::Static(KeySet::prepare(keys)))
+    }
+
+    fn fetched(
+        issuer: &str,
+        audience: &str,
+        jwks_uri: &Endpoint,
+        client: Arc<dyn HttpClient>,
+    ) -> Result<Self, SetupError> {
+        let keys = FetchedKeys::new(client, jwks_uri.uri("jwks_uri")?);
+        Ok(Self::new(issuer, audience, Keys::Fetched(keys)))
+    }
+
+    fn new(issuer: &str, audience: &str, keys: Keys) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self {
+            issuer: issuer.into(),
+            audience: audience.into(),
+            checks: cloakroom_jwt::Verifier::new(issuer, audience).clock(Arc::clone(&clock)),
+            clock,
+            keys,
+        }
+    }
+
+    /// Takes the time from this clock. Set it before the first token.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.checks = self.checks.clock(Arc::clone(&clock));
+        self.clock = clock;
+        self
+    }
+
+    /// How far the issuer's clock and this one may be apart: 30 s by default, 2 min at most.
+    #[must_use]
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.checks = self.checks.leeway(leeway);
+        self
+    }
+
+    /// Verifies a JWT: form, signature, issuer, audience, times.
+    ///
+    /// A token bound to a key (`cnf`) is refused: proofs of possession are not checked here.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Invalid`] if the token fails a check; [`TokenError::Unavailable`] if there
+    /// are no keys to tell.
+    pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        // Junk must not make anyone fetch.
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(InvalidToken::TooLarge.into());
+        }
+        if !is_jwt_shaped(token) {
+            return Err(InvalidToken::NotJwt.into());
+        }
+        let keys = match &self.keys {
+            Keys::Static(keys) => keys.clone(),
+            Keys::Fetched(keys) => keys.current(&self.clock).await?,
+        };
+        let mut result = self.checks.verify(&keys, token);
+        if let (Err(error), Keys::Fetched(keys)) = (&result, &self.keys)
+            && let Some(kid) = error.unknown_key()
+            && let Some(keys) = keys.with_key(kid, &self.clock).await?
+        {
+            result = self.checks.verify(&keys, token);
+        }
+        let verified = result.map_err(InvalidToken::from)?;
+        Ok(VerifiedToken::admit(verified.token)?)
+    }
+
+    pub(crate) fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+
+    pub(crate) fn audience(&self) -> &Arc<str> {
+        &self.audience
+    }
+
+    pub(crate) fn own_clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+/// Whether a token has the three segments of a JWT. Handles have no dot.
+pub(crate) fn is_jwt_shaped(token: &str) -> bool {
+    token.bytes().filter(|byte| *byte == b'.').count() == 2
+}

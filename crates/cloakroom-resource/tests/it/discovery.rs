@@ -1,0 +1,139 @@
+use cloakroom_core::TokenSecret;
+use cloakroom_resource::{
+    ClientCredentials, ClientError, IntrospectionClient, Introspector, SetupError, Verifier,
+};
+use serde_json::json;
+
+use crate::support::{AUDIENCE, Key, Peer, claims_with, json, key_set, respond};
+
+const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
+
+/// Serves metadata at the one path where RFC 8414 wants it, and the JWK Set.
+async fn issuer(suffix: &str, metadata_path: &str, key: &Key) -> (Peer, String) {
+    let peer = Peer::start(|_| respond(404, "", "")).await;
+    let issuer = format!("{}{suffix}", peer.url);
+    let metadata = json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{}/keys", peer.url),
+        "introspection_endpoint": format!("{}/introspect", peer.url),
+    });
+    let (path, keys) = (metadata_path.to_owned(), key_set(&[key]));
+    peer.answer_with(move |request| match &*request.path {
+        "/keys" => respond(200, "application/json", &keys),
+        "/introspect" => json(&json!({ "active": false })),
+        found if found == path => json(&metadata),
+        _ => respond(404, "text/plain", "nothing here"),
+    });
+    (peer, issuer)
+}
+
+#[tokio::test]
+async fn an_issuer_is_all_one_needs() {
+    let key = Key::new();
+    for (suffix, metadata_path) in [
+        ("", WELL_KNOWN.to_owned()),
+        ("/", WELL_KNOWN.to_owned()),
+        ("/tenant/1", format!("{WELL_KNOWN}/tenant/1")),
+        ("/tenant/", format!("{WELL_KNOWN}/tenant")),
+    ] {
+        let (peer, issuer) = issuer(suffix, &metadata_path, &key).await;
+        let verifier = Verifier::discover(&issuer, AUDIENCE).await.unwrap();
+        assert_eq!(peer.count(), 1);
+
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let claims = claims_with(&json!({ "iss": issuer, "iat": now, "exp": now + 600 }));
+        let token = verifier.verify(&key.sign(&claims).await).await.unwrap();
+        assert_eq!(token.subject().unwrap().id(), "alice");
+        assert_eq!(peer.last().path, "/keys");
+
+        let credentials = ClientCredentials::new("api", "secret");
+        let client = IntrospectionClient::discover(&issuer, credentials).await.unwrap();
+        let answer = client.introspect(&TokenSecret::new("x")).await.unwrap();
+        assert!(!answer.is_active());
+        assert_eq!(peer.last().path, "/introspect");
+    }
+}
+
+#[tokio::test]
+async fn another_issuers_metadata_is_refused() {
+    let key = Key::new();
+    // The document of "…/" is served for "…", and the other way round.
+    for (served, asked) in [("", "/"), ("/", ""), ("/a/", "/a"), ("/a", "/a/")] {
+        let path = format!("{WELL_KNOWN}{}", served.trim_end_matches('/'));
+        let (peer, issuer) = issuer(served, &path, &key).await;
+        let asked = format!("{}{asked}", peer.url);
+        match Verifier::discover(&asked, AUDIENCE).await.unwrap_err() {
+            SetupError::IssuerMismatch { expected, found } => {
+                assert_eq!((expected, found), (asked, issuer));
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!(peer.count(), 1, "the keys were not even asked for");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_cannot_be_trusted_are_refused() {
+    let peer = Peer::start(|_| respond(404, "", "")).await;
+    for (jwks_uri, missing) in [
+        (json!(null), true),
+        (json!("http://keys.example/jwks"), false),
+        (json!("ftp://keys.example/jwks"), false),
+        (json!("/keys"), false),
+        (json!("https://user:pass@keys.example/jwks"), false),
+    ] {
+        let metadata = json!({ "issuer": peer.url, "jwks_uri": jwks_uri });
+        peer.answer_with(move |_| json(&metadata));
+        match Verifier::discover(&peer.url, AUDIENCE).await.unwrap_err() {
+            SetupError::Missing("jwks_uri") if missing => {}
+            SetupError::Url { what: "jwks_uri", .. } if !missing => {}
+            other => panic!("{jwks_uri}: {other}"),
+        }
+    }
+    let credentials = ClientCredentials::new("api", "secret");
+    let error = IntrospectionClient::discover(&peer.url, credentials).await.unwrap_err();
+    assert!(matches!(error, SetupError::Missing("introspection_endpoint")), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_metadata_is_refused() {
+    let peer = Peer::start(|_| respond(404, "", "")).await;
+    let good = json!({ "issuer": peer.url, "jwks_uri": format!("{}/keys", peer.url) });
+    for (status, content_type, body) in [
+        (404, "application/json", good.to_string()),
+        (500, "application/json", good.to_string()),
+        (204, "", String::new()),
+        (302, "application/json", good.to_string()),
+        (200, "text/html", good.to_string()),
+        (200, "", good.to_string()),
+        (200, "application/json", String::new()),
+        (200, "application/json", "[]".to_owned()),
+        (200, "application/json", r#"{"jwks_uri":"https://x.example"}"#.to_owned()),
+        (200, "application/json", r#"{"issuer":1}"#.to_owned()),
+        (200, "application/json", format!("{good}{}", " ".repeat(256 * 1024))),
+    ] {
+        peer.answer_with(move |_| respond(status, content_type, &body));
+        let error = Verifier::discover(&peer.url, AUDIENCE).await.unwrap_err();
+        assert!(matches!(error, SetupError::Fetch(_)), "{status} {content_type}: {error}");
+    }
+    let url = peer.url.clone();
+    drop(peer);
+    let error = Verifier::discover(&url, AUDIENCE).await.unwrap_err();
+    assert!(matches!(error, SetupError::Fetch(ClientError::NoAnswer(_))), "{error}");
+}
+
+#[tokio::test]
+async fn an_issuer_must_be_an_issuer() {
+    for bad in [
+        "",
+        "as.example",
+        "http://as.example",
+        "https://as.example?tenant=1",
+        "https://as.example/#top",
+        "urn:issuer",
+    ] {
+        let error = Verifier::discover(bad, AUDIENCE).await.unwrap_err();
+        assert!(matches!(error, SetupError::Url { what: "issuer", .. }), "{bad}: {error}");
+    }
+}
