@@ -1,1 +1,48 @@
-//! cloakroom
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod chain;
+mod client;
+mod directory;
+mod error;
+mod events;
+mod grant;
+#[cfg(feature = "http")]
+pub mod http;
+mod introspect;
+mod issue;
+mod issuer;
+#[cfg(feature = "resource")]
+mod local;
+mod maintenance;
+mod redeem;
+mod refresh;
+mod revoke;
+mod sessions;
+mod settings;
+mod successor;
+
+pub use builder::IssuerBuilder;
+pub use client::{Client, ClientLifetimes, Format, GrantType, Role, SecretHash, Serves};
+pub use directory::{ClientDirectory, ClientRefused, DirectoryError, StaticClients};
+pub use error::{BuildError, GrantRefusal, TokenError};
+pub use events::{Event, EventSink, NoSink};
+pub use grant::{Grant, Pkce, Redeem, Refresh, TokenResponse};
+pub use introspect::Caller;
+pub use issue::Adopted;
+pub use issuer::Issuer;
+#[cfg(feature = "resource")]
+pub use local::LocalIntrospector;
+pub use sessions::Session;
+pub use settings::Lifetimes;
+
+/// Words, records, the store contract and opaque handles.
+pub use cloakroom_core as core;
+/// JWTs, JWK Sets and signing keys.
+pub use cloakroom_jwt as jwt;
+/// The in-memory store.
+#[cfg(feature = "memory")]
+pub use cloakroom_memory as memory;
+/// The resource side: verifier, introspection client, tower layers.
+#[cfg(feature = "resource")]
+pub use cloakroom_resource as resource;

@@ -1,0 +1,327 @@
+//! Putting an issuer together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use cloakroom_core::{
+    Clock, HandleKeys, KeyPolicy, KeyStore, OpaqueFormat, Random, Scope, SystemClock, TokenFormat,
+    TokenStore,
+};
+use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeySealer, PhantomFormat};
+
+use crate::client::{Client, Format};
+use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
+use crate::error::BuildError;
+use crate::events::{EventSink, NoSink};
+use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::settings::{Lifetimes, check_issuer};
+
+/// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says
+/// how to mend it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use cloakroom::core::{HandleKeys, HandleSecret};
+/// use cloakroom::jwt::AesGcmSealer;
+/// use cloakroom::memory::MemoryStore;
+/// use cloakroom::{Client, Issuer, StaticClients};
+///
+/// // Both secrets come from your secret store, and stay the same across restarts.
+/// let (handle_secret, sealing_key) = ([1; 32], [2; 32]);
+///
+/// let issuer = Issuer::builder("https://as.example")
+///     .store(Arc::new(MemoryStore::new()))
+///     .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))
+///     .sealer(Arc::new(AesGcmSealer::new(1, sealing_key)))
+///     .clients(Arc::new(StaticClients::new([Client::public("app")?])?))
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct IssuerBuilder {
+    url: String,
+    store: Option<Arc<dyn TokenStore>>,
+    key_store: Option<Arc<dyn KeyStore>>,
+    handles: Option<HandleKeys>,
+    sealer: Option<Arc<dyn KeySealer>>,
+    clients: Option<Arc<dyn ClientDirectory>>,
+    /// In the order in which a presented token is tried.
+    formats: Vec<(Format, Arc<dyn TokenFormat>)>,
+    /// Those that the static clients ask for.
+    used_formats: Vec<Format>,
+    scope_mapper: ScopeMapper,
+    stateless_jwt: bool,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    events: Arc<dyn EventSink>,
+    lifetimes: Lifetimes,
+    key_policy: KeyPolicy,
+    algorithm: Algorithm,
+    heartbeat: Duration,
+    housekeeping: Duration,
+}
+
+impl IssuerBuilder {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            store: None,
+            key_store: None,
+            handles: None,
+            sealer: None,
+            clients: None,
+            formats: Vec::new(),
+            used_formats: Vec::new(),
+            scope_mapper: Arc::new(|_, scope| scope.clone()),
+            stateless_jwt: false,
+            clock: Arc::new(SystemClock::new()),
+            random: Random::system(),
+            events: Arc::new(NoSink),
+            lifetimes: Lifetimes::default(),
+            key_policy: KeyPolicy::default(),
+            algorithm: Algorithm::Es256,
+            heartbeat: Duration::from_secs(1),
+            housekeeping: Duration::from_secs(30),
+        }
+    }
+
+    #[cfg(feature = "memory")]
+    pub(crate) fn dev() -> Self {
+        let mut builder = Self::new("http://127.0.0.1:9000".into())
+            .store(Arc::new(cloakroom_memory::MemoryStore::new()));
+        // Without random bytes nothing can be set up; `build` then says what is missing.
+        if let Ok(secret) = cloakroom_core::HandleSecret::random(0, &builder.random) {
+            builder.handles = Some(HandleKeys::new(&secret));
+        }
+        if let Ok(sealer) = cloakroom_jwt::AesGcmSealer::random() {
+            builder.sealer = Some(Arc::new(sealer));
+        }
+        builder
+    }
+
+    /// Changes the issuer's URL (of [`Issuer::dev`], for example).
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into();
+        self
+    }
+
+    /// Keeps grants and signing keys in one store.
+    pub fn store<S: TokenStore + KeyStore>(mut self, store: Arc<S>) -> Self {
+        self.store = Some(store.clone());
+        self.key_store = Some(store);
+        self
+    }
+
+    /// Keeps grants here.
+    pub fn token_store(mut self, store: Arc<dyn TokenStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Keeps signing keys here.
+    pub fn key_store(mut self, store: Arc<dyn KeyStore>) -> Self {
+        self.key_store = Some(store);
+        self
+    }
+
+    /// The keys of the handles' tags. They must be the same on every node and after a restart.
+    pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
+        self.handles = Some(keys);
+        self
+    }
+
+    /// Seals private keys before they reach the key store.
+    pub fn sealer(mut self, sealer: Arc<dyn KeySealer>) -> Self {
+        self.sealer = Some(sealer);
+        self
+    }
+
+    /// Who may do what.
+    pub fn clients(mut self, clients: Arc<dyn ClientDirectory>) -> Self {
+        self.clients = Some(clients);
+        self
+    }
+
+    /// A fixed set of clients.
+    ///
+    /// # Errors
+    ///
+    /// If two have the same identifier, or if the registration of one contradicts itself.
+    pub fn static_clients(
+        mut self,
+        clients: impl IntoIterator<Item = Client>,
+    ) -> Result<Self, ClientRefused> {
+        let clients = StaticClients::new(clients)?;
+        self.used_formats = clients.iter().flat_map(Client::formats).cloned().collect();
+        Ok(self.clients(Arc::new(clients)))
+    }
+
+    /// Adds a token format of the app's own, for [`Format::Custom`] of this name.
+    pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
+        self.formats.push((Format::Custom(name.into()), format));
+        self
+    }
+
+    /// Keeps no grant of JWTs that no refresh token belongs to: they live until they expire, or
+    /// until a rule denies them.
+    pub const fn stateless_jwt(mut self) -> Self {
+        self.stateless_jwt = true;
+        self
+    }
+
+    /// Maps a token's scope to that of the JWT for one audience, when a handle is swapped.
+    pub fn scope_for_audience(
+        mut self,
+        mapper: impl Fn(&str, &Scope) -> Scope + Send + Sync + 'static,
+    ) -> Self {
+        self.scope_mapper = Arc::new(mapper);
+        self
+    }
+
+    /// Where the time comes from.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where random bytes come from.
+    pub fn random(mut self, random: Random) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn events(mut self, events: Arc<dyn EventSink>) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// How long things live.
+    pub const fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// How signing keys live.
+    pub const fn key_policy(mut self, policy: KeyPolicy) -> Self {
+        self.key_policy = policy;
+        self
+    }
+
+    /// The algorithm of new signing keys (ES256).
+    pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// How often maintenance writes a heartbeat (1 second), and does the rest (30 seconds).
+    pub const fn maintenance(mut self, heartbeat: Duration, housekeeping: Duration) -> Self {
+        self.heartbeat = heartbeat;
+        self.housekeeping = housekeeping;
+        self
+    }
+
+    /// Checks the settings, loads the signing keys (making the first ones if there are none), and
+    /// builds the issuer.
+    ///
+    /// # Errors
+    ///
+    /// If a part is missing, if settings contradict each other, or if the key store fails.
+    pub async fn build(self) -> Result<Issuer, BuildError> {
+        check_issuer(&self.url)?;
+        if let Err(error) = self.key_policy.check() {
+            let why = error.to_string();
+            return Err(BuildError::Setting { setting: "key_policy", why });
+        }
+        self.lifetimes.check(&self.key_policy)?;
+        self.check_maintenance()?;
+        let missing = |what, call| BuildError::Missing { what, call };
+        let store = self.store.ok_or(missing("the token store", "store(…)"))?;
+        let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
+        let handles = self.handles.ok_or(missing("the handle keys", "handle_keys(…)"))?;
+        let sealer = self.sealer.ok_or(missing("the sealer of private keys", "sealer(…)"))?;
+        let clients = self.clients.ok_or(missing("the client directory", "clients(…)"))?;
+
+        let keys = KeyManager::builder(key_store, sealer)
+            .algorithm(self.algorithm)
+            .policy(self.key_policy)
+            .clock(Arc::clone(&self.clock))
+            .build()
+            .await?;
+        let opaque = OpaqueFormat::new(handles.clone());
+        let phantom =
+            PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
+        let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
+        let jwt: Arc<dyn TokenFormat> =
+            if self.stateless_jwt { Arc::new(jwt.stateless()) } else { Arc::new(jwt) };
+        let opaque: Arc<dyn TokenFormat> = Arc::new(opaque);
+
+        let mut locators = vec![Arc::clone(&opaque), Arc::clone(&jwt)];
+        locators.extend(self.formats.iter().map(|(_, format)| Arc::clone(format)));
+        let mut formats: HashMap<_, _> = self.formats.into_iter().collect();
+        formats.insert(Format::Opaque, opaque);
+        formats.insert(Format::Phantom, Arc::new(phantom.clone()));
+        formats.insert(Format::Jwt, jwt);
+        if let Some(unknown) = self.used_formats.iter().find(|used| !formats.contains_key(used)) {
+            let why = format!(
+                "a client has tokens of the format `{0}`: register it with `format(\"{0}\", …)`",
+                unknown.as_str()
+            );
+            return Err(BuildError::Setting { setting: "formats", why });
+        }
+        let maintained = AtomicU64::new(self.clock.now().as_millis());
+        Ok(Issuer {
+            inner: Arc::new(Inner {
+                url: self.url.into(),
+                store,
+                clients,
+                handles,
+                keys,
+                algorithm: self.algorithm,
+                phantom,
+                formats,
+                locators,
+                scope_mapper: self.scope_mapper,
+                clock: self.clock,
+                random: self.random,
+                events: self.events,
+                lifetimes: self.lifetimes,
+                heartbeat: self.heartbeat,
+                housekeeping: self.housekeeping,
+                maintained,
+            }),
+        })
+    }
+
+    fn check_maintenance(&self) -> Result<(), BuildError> {
+        let refused =
+            |why: &str| Err(BuildError::Setting { setting: "maintenance", why: why.to_owned() });
+        if self.heartbeat < Duration::from_millis(10) {
+            return refused("a heartbeat more often than each 10 ms is only load");
+        }
+        if self.housekeeping < self.heartbeat {
+            return refused("housekeeping runs on the heartbeat: it cannot be more frequent");
+        }
+        if self.housekeeping > Duration::from_secs(3600) {
+            return refused("housekeeping less often than hourly lets rotation come late");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for IssuerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerBuilder")
+            .field("url", &self.url)
+            .field("store", &self.store)
+            .field("lifetimes", &self.lifetimes)
+            .field("key_policy", &self.key_policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! What redeeming a code and redeeming a refresh token have in common: the fixed order of checks.
+//!
+//! Tag → grant live → genuine → client and key binding → (for codes) redirect URI and verifier →
+//! only then the generation. A failure before the last changes nothing: an old code without its
+//! verifier, or a refresh token in the hands of another client, cannot end a session.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Chain, ChainHandle, ClientId, Confirmation, GrantRecord, Revocation, Target, UnixTime,
+};
+
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::Event;
+use crate::issuer::Inner;
+
+/// Where a genuine credential stands, seen from its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the one that may be redeemed.
+    Current,
+    /// It was spent by the last step.
+    Previous,
+    /// It was spent before that.
+    Older,
+    /// The chain never came so far: the store has gone back in time.
+    Newer,
+}
+
+impl Standing {
+    pub(crate) fn of(handle: &ChainHandle, chain: &Chain) -> Self {
+        match handle.generation.cmp(&chain.generation) {
+            Ordering::Equal if handle.digest == chain.digest => Self::Current,
+            Ordering::Equal | Ordering::Greater => Self::Newer,
+            Ordering::Less if handle.generation + 1 == chain.generation => Self::Previous,
+            Ordering::Less => Self::Older,
+        }
+    }
+}
+
+impl Inner {
+    /// The grant whose genuine credential this client presents, with its chain: the checks that all
+    /// credentials share, in their order.
+    pub(crate) async fn grant_of(
+        &self,
+        handle: &ChainHandle,
+        client: &ClientId,
+        proved: Option<&Confirmation>,
+        now: UnixTime,
+    ) -> Result<Arc<GrantRecord>, TokenError> {
+        let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
+        if !grant.is_live(now) {
+            return Err(GrantRefusal::Dead.into());
+        }
+        if !handle.is_genuine(&chain_of(&grant)?.key) {
+            return Err(GrantRefusal::Forged.into());
+        }
+        if grant.client != *client {
+            return Err(GrantRefusal::OtherClient.into());
+        }
+        if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved {
+            return Err(GrantRefusal::OtherKey.into());
+        }
+        Ok(grant)
+    }
+
+    /// Ends a grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
+    pub(crate) async fn end_for_reuse(
+        &self,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        now: UnixTime,
+    ) -> TokenError {
+        if let Err(error) = self.revoke_target(Target::Grant(grant.id), now).await {
+            return error;
+        }
+        self.record_event(&Event::ReuseDetected {
+            grant: grant.id,
+            client: grant.client.clone(),
+            presented: handle.generation,
+            current: generation(grant),
+        });
+        GrantRefusal::Reused.into()
+    }
+
+    /// Ends a grant because its store has gone back in time.
+    pub(crate) async fn end_for_regression(
+        &self,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        now: UnixTime,
+    ) -> TokenError {
+        if let Err(error) = self.revoke_target(Target::Grant(grant.id), now).await {
+            return error;
+        }
+        self.record_event(&Event::StoreRegressed {
+            grant: grant.id,
+            presented: handle.generation,
+            current: generation(grant),
+        });
+        GrantRefusal::Regressed.into()
+    }
+
+    /// Revokes one thing in the store, until nothing that hangs off it can be alive any more.
+    pub(crate) async fn revoke_target(
+        &self,
+        target: Target,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        let horizon = match &target {
+            // A grant made a moment before may be refreshed for its whole life.
+            target if target.has_bound() => {
+                self.lifetimes.grant.max(self.token_horizon()) + self.clock_skew()
+            }
+            _ => self.token_horizon(),
+        };
+        self.store.revoke(Revocation { target, at: now, until: now + horizon }).await?;
+        Ok(())
+    }
+}
+
+/// The chain of a grant for which a genuine-looking chain handle was presented.
+pub(crate) fn chain_of(grant: &GrantRecord) -> Result<&Chain, TokenError> {
+    grant.chain.as_ref().ok_or_else(|| GrantRefusal::Forged.into())
+}
+
+fn generation(grant: &GrantRecord) -> u32 {
+    grant.chain.as_ref().map_or(0, |chain| chain.generation)
+}

@@ -1,0 +1,452 @@
+//! Clients, and the directory that knows them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{Audience, ClientId, Invalid, Scope};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// A registered client (RFC 6749 §2), or a resource server that introspects.
+///
+/// ```
+/// use cloakroom::{Client, Format, GrantType};
+///
+/// let client = Client::confidential("web-app", "web-app-demo-secret-0123456789")?
+///     .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
+///     .redirect_uri("https://app.example/callback")
+///     .scope("orders:read orders:write")?
+///     .audience("https://orders.example", Format::Phantom)?;
+/// assert!(client.allows(GrantType::RefreshToken));
+/// # Ok::<(), cloakroom::core::Invalid>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) id: ClientId,
+    secrets: Vec<SecretHash>,
+    pub(crate) grant_types: Vec<GrantType>,
+    pub(crate) redirect_uris: Vec<String>,
+    scope: Scope,
+    pub(crate) audiences: Vec<(Arc<str>, Format)>,
+    pub(crate) lifetimes: ClientLifetimes,
+    rotates: bool,
+    roles: Vec<Role>,
+    pub(crate) serves: Serves,
+}
+
+impl Client {
+    /// A public client (RFC 6749 §2.1): it has no secret, and must use PKCE.
+    ///
+    /// # Errors
+    ///
+    /// If `id` is no client identifier.
+    pub fn public(id: impl AsRef<str>) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: ClientId::new(id)?,
+            secrets: Vec::new(),
+            grant_types: Vec::new(),
+            redirect_uris: Vec::new(),
+            scope: Scope::empty(),
+            audiences: Vec::new(),
+            lifetimes: ClientLifetimes::default(),
+            rotates: true,
+            roles: Vec::new(),
+            serves: Serves::Nothing,
+        })
+    }
+
+    /// A confidential client with this secret.
+    ///
+    /// # Errors
+    ///
+    /// If `id` is no client identifier, or the secret is shorter than 22 bytes: secrets are random,
+    /// not passwords, and kept as a plain SHA-256.
+    pub fn confidential(id: impl AsRef<str>, secret: &str) -> Result<Self, Invalid> {
+        Ok(Self::public(id)?.secret(SecretHash::of(secret)?))
+    }
+
+    /// A resource server: it introspects tokens meant for what it serves, and gets none itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::confidential`].
+    pub fn resource_server(
+        id: impl AsRef<str>,
+        secret: &str,
+        serves: Serves,
+    ) -> Result<Self, Invalid> {
+        Ok(Self::confidential(id, secret)?.role(Role::Introspect).serves(serves))
+    }
+
+    /// Accepts this secret, too: while a secret is being replaced there are two.
+    #[must_use]
+    pub fn secret(mut self, secret: SecretHash) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// Allows these grant types.
+    #[must_use]
+    pub fn grant_types(mut self, grant_types: impl IntoIterator<Item = GrantType>) -> Self {
+        self.grant_types.extend(grant_types);
+        self
+    }
+
+    /// Registers a redirect URI, compared byte for byte. One on `http://127.0.0.1` or
+    /// `http://[::1]` without a port matches every port (RFC 8252 §7.3).
+    #[must_use]
+    pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.redirect_uris.push(uri.into());
+        self
+    }
+
+    /// What it may be granted, and gets if it asks for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the scope is malformed.
+    pub fn scope(mut self, scope: &str) -> Result<Self, Invalid> {
+        self.scope = Scope::parse(scope)?;
+        Ok(self)
+    }
+
+    /// Allows tokens for this resource, in this format. The first one is the default.
+    ///
+    /// # Errors
+    ///
+    /// If the identifier is empty or over-long.
+    pub fn audience(mut self, resource: &str, format: Format) -> Result<Self, Invalid> {
+        Audience::one(resource)?;
+        self.audiences.push((resource.into(), format));
+        Ok(self)
+    }
+
+    /// Shortens the issuer's lifetimes for this client.
+    #[must_use]
+    pub const fn lifetimes(mut self, lifetimes: ClientLifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// Keeps one refresh token for the life of the grant: for confidential clients whose workers
+    /// share it. A public client's refresh token always rotates (RFC 9700 §4.14.2).
+    #[must_use]
+    pub const fn without_rotation(mut self) -> Self {
+        self.rotates = false;
+        self
+    }
+
+    /// Gives it a role.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.roles.push(role);
+        self
+    }
+
+    /// Says which resources it serves, as a resource server.
+    #[must_use]
+    pub fn serves(mut self, serves: Serves) -> Self {
+        self.serves = serves;
+        self
+    }
+
+    /// Its identifier.
+    #[must_use]
+    pub const fn id(&self) -> &ClientId {
+        &self.id
+    }
+
+    /// Whether it has no secret.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// Whether it may use this grant type.
+    #[must_use]
+    pub fn allows(&self, grant_type: GrantType) -> bool {
+        self.grant_types.contains(&grant_type)
+    }
+
+    /// Whether it has this role.
+    #[must_use]
+    pub fn has_role(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Whether it serves this resource.
+    #[must_use]
+    pub fn is_served(&self, resource: &str) -> bool {
+        match &self.serves {
+            Serves::Nothing => false,
+            Serves::Only(audience) => audience.contains(resource),
+            Serves::Everything => true,
+        }
+    }
+
+    /// The only resource that it serves, if it serves exactly one.
+    #[must_use]
+    pub fn only_served(&self) -> Option<&str> {
+        match &self.serves {
+            Serves::Only(audience) => audience.single(),
+            _ => None,
+        }
+    }
+
+    /// Whether a redirect URI is one of the registered.
+    #[must_use]
+    pub fn is_redirect_uri(&self, uri: &str) -> bool {
+        self.redirect_uris.iter().any(|registered| {
+            registered == uri || without_port(uri).is_some_and(|uri| uri == *registered)
+        })
+    }
+
+    /// The formats of its tokens.
+    pub(crate) fn formats(&self) -> impl Iterator<Item = &Format> {
+        self.audiences.iter().map(|(_, format)| format)
+    }
+
+    /// Its default scope.
+    pub(crate) const fn allowed_scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The format of tokens for this resource, if it may have any.
+    pub(crate) fn format_for(&self, resource: &str) -> Option<&Format> {
+        self.audiences.iter().find(|(own, _)| **own == *resource).map(|(_, format)| format)
+    }
+
+    pub(crate) fn default_audience(&self) -> Option<&str> {
+        self.audiences.first().map(|(resource, _)| &**resource)
+    }
+
+    pub(crate) fn rotates_refresh_tokens(&self) -> bool {
+        self.rotates || self.is_public()
+    }
+
+    /// Whether the secret is one of its own. Every registered secret is looked at.
+    pub(crate) fn has_secret(&self, presented: &SecretHash) -> bool {
+        self.secrets.iter().fold(Choice::from(0), |any, own| any | own.0.ct_eq(&presented.0)).into()
+    }
+}
+
+/// A redirect URI on a loopback address, without its port.
+fn without_port(uri: &str) -> Option<String> {
+    let rest = uri.strip_prefix("http://")?;
+    let (authority, path) = match rest.find(['/', '?', '#']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let (host, port) = authority.rsplit_once(':')?;
+    let loopback = matches!(host, "127.0.0.1" | "[::1]");
+    (loopback && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| format!("http://{host}{path}"))
+}
+
+/// SHA-256 of a client secret: all that is kept of it. Secrets are random, so a password hash would
+/// only cost: one per introspection brings a server down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretHash([u8; 32]);
+
+impl SecretHash {
+    /// The hash of a secret of at least 22 bytes (128 random bits in base64url).
+    ///
+    /// # Errors
+    ///
+    /// If the secret is shorter.
+    pub fn of(secret: &str) -> Result<Self, Invalid> {
+        if secret.len() < 22 {
+            return Err(Invalid {
+                what: "client secret",
+                why: "it is shorter than 22 bytes; use 128 random bits or more",
+            });
+        }
+        Ok(Self::presented(secret))
+    }
+
+    /// A hash that was made elsewhere.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn presented(secret: &str) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(redacted)")
+    }
+}
+
+/// The grant types that the token endpoint knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GrantType {
+    /// RFC 6749 §4.1.
+    AuthorizationCode,
+    /// RFC 6749 §6.
+    RefreshToken,
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+}
+
+impl GrantType {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
+
+    /// Its name in `grant_type`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
+}
+
+impl std::str::FromStr for GrantType {
+    type Err = Invalid;
+
+    fn from_str(name: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|grant_type| grant_type.as_str() == name)
+            .ok_or(Invalid { what: "grant type", why: "it is none that this server knows" })
+    }
+}
+
+/// How access tokens for a resource look to the client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// A handle; resource servers introspect it.
+    Opaque,
+    /// A handle that a gateway swaps for a JWT.
+    Phantom,
+    /// An RFC 9068 JWT.
+    Jwt,
+    /// One that the app registered under this name; a gateway may swap it, too.
+    Custom(Arc<str>),
+}
+
+impl Format {
+    /// Its name: `opaque`, `phantom`, `jwt`, or the app's own.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Opaque => "opaque",
+            Self::Phantom => "phantom",
+            Self::Jwt => "jwt",
+            Self::Custom(name) => name,
+        }
+    }
+}
+
+impl From<&str> for Format {
+    fn from(name: &str) -> Self {
+        match name {
+            "opaque" => Self::Opaque,
+            "phantom" => Self::Phantom,
+            "jwt" => Self::Jwt,
+            custom => Self::Custom(custom.into()),
+        }
+    }
+}
+
+/// What a client may do beside getting tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// Introspect tokens that are meant for what it serves.
+    Introspect,
+    /// Follow the revocation log, and so learn who was revoked.
+    RevocationLog,
+}
+
+impl std::str::FromStr for Role {
+    type Err = Invalid;
+
+    fn from_str(name: &str) -> Result<Self, Invalid> {
+        match name {
+            "introspect" => Ok(Self::Introspect),
+            "revocation-log" => Ok(Self::RevocationLog),
+            _ => Err(Invalid { what: "role", why: "it is neither introspect nor revocation-log" }),
+        }
+    }
+}
+
+/// Which resources a resource server serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    /// None.
+    Nothing,
+    /// These.
+    Only(Audience),
+    /// All, as a gateway does.
+    Everything,
+}
+
+/// Lifetimes of one client, each at most the issuer's own; `None` is the issuer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientLifetimes {
+    /// Of access tokens.
+    pub access_token: Option<Duration>,
+    /// Of a refresh token that is not used.
+    pub refresh_idle: Option<Duration>,
+    /// Of a grant, however often it is refreshed.
+    pub grant: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_uris_match_exactly_but_for_a_loopback_port() {
+        let client = Client::public("app")
+            .unwrap()
+            .redirect_uri("http://127.0.0.1/callback")
+            .redirect_uri("https://app.example/cb");
+        for good in [
+            "http://127.0.0.1/callback",
+            "http://127.0.0.1:49152/callback",
+            "https://app.example/cb",
+        ] {
+            assert!(client.is_redirect_uri(good), "{good}");
+        }
+        for bad in [
+            "http://127.0.0.1:49152/callback/",
+            "http://127.0.0.1:/callback",
+            "http://127.0.0.1:80x/callback",
+            "http://127.0.0.1:1@evil.example/callback",
+            "http://localhost:1/callback",
+            "https://127.0.0.1:1/callback",
+            "https://app.example:443/cb",
+            "https://app.example/cb?x",
+            "https://APP.example/cb",
+        ] {
+            assert!(!client.is_redirect_uri(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_long_hashed_and_never_shown() {
+        assert!(Client::confidential("app", "short").is_err());
+        let secret = "0123456789012345678901";
+        let client = Client::confidential("app", secret).unwrap();
+        assert!(client.has_secret(&SecretHash::presented(secret)));
+        assert!(!client.has_secret(&SecretHash::presented("0123456789012345678902")));
+        assert!(!format!("{client:?}").contains(secret));
+    }
+
+    #[test]
+    fn a_public_client_always_rotates() {
+        assert!(Client::public("app").unwrap().without_rotation().rotates_refresh_tokens());
+    }
+}

@@ -1,0 +1,129 @@
+//! Who calls (RFC 6749 §2.3).
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use ::http::{HeaderMap, header};
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cloakroom_core::ClientId;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::form::Form;
+use crate::client::{Client, SecretHash};
+use crate::directory::ClientDirectory;
+use crate::error::TokenError;
+
+/// Authenticates the client that calls an endpoint.
+///
+/// [`SecretAuthenticator`] is built in. An app may add its own, such as mutual TLS (RFC 8705) or
+/// signed assertions (RFC 7523), and fall back on the built-in one.
+#[async_trait]
+pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
+    /// The client that calls.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidClient`] if it is unknown or its credentials are wrong, in the same time
+    /// for both; [`TokenError::InvalidRequest`] if it authenticates twice; [`TokenError::Directory`]
+    /// if the directory fails.
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        form: &Form,
+        clients: &dyn ClientDirectory,
+    ) -> Result<Arc<Client>, TokenError>;
+}
+
+/// `client_secret_basic`, `client_secret_post` (RFC 6749 §2.3.1), and `none` for public clients.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SecretAuthenticator;
+
+#[async_trait]
+impl ClientAuthenticator for SecretAuthenticator {
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        form: &Form,
+        clients: &dyn ClientDirectory,
+    ) -> Result<Arc<Client>, TokenError> {
+        let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+        let (id, secret) = match (authorization.next(), authorization.next()) {
+            (None, _) => (
+                form.get("client_id").ok_or(TokenError::InvalidClient)?.to_owned(),
+                form.get("client_secret").map(|secret| Zeroizing::new(secret.to_owned())),
+            ),
+            (Some(_), Some(_)) => {
+                return Err(TokenError::InvalidRequest("the client authenticates twice"));
+            }
+            (Some(header), None) => {
+                // RFC 6749 §2.3: "The client MUST NOT use more than one authentication method in
+                // each request."
+                if form.get("client_secret").is_some() {
+                    return Err(TokenError::InvalidRequest("the client authenticates twice"));
+                }
+                let (id, secret) = basic(header.as_bytes()).ok_or(TokenError::InvalidClient)?;
+                if form.get("client_id").is_some_and(|other| other != id) {
+                    return Err(TokenError::InvalidRequest("client_id differs from the header's"));
+                }
+                (id, Some(secret))
+            }
+        };
+        let id = ClientId::new(id).map_err(|_| TokenError::InvalidClient)?;
+        let client = clients.client(&id).await?;
+        let Some(secret) = secret else {
+            return client.filter(|client| client.is_public()).ok_or(TokenError::InvalidClient);
+        };
+        // An unknown client costs the same hash and comparison as a known one.
+        let matches =
+            client.as_deref().unwrap_or(&DECOY).has_secret(&SecretHash::presented(&secret));
+        client.filter(|_| matches).ok_or(TokenError::InvalidClient)
+    }
+}
+
+/// A client with a secret that nobody has.
+static DECOY: LazyLock<Client> = LazyLock::new(|| {
+    let Ok(client) = Client::public("decoy") else {
+        unreachable!("`decoy` is a client identifier")
+    };
+    client.secret(SecretHash::from_bytes([0; 32]))
+});
+
+/// The identifier and secret of a `Basic` header: both are form-encoded before they are joined (RFC
+/// 6749 §2.3.1).
+fn basic(header: &[u8]) -> Option<(String, Zeroizing<String>)> {
+    let header = std::str::from_utf8(header).ok()?;
+    let (scheme, credentials) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = Zeroizing::new(STANDARD.decode(credentials.trim_start()).ok()?);
+    let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((form_decoded(id)?.to_string(), form_decoded(secret)?))
+}
+
+fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
+    // As the value of a parameter of its own: `&` and `=` are only themselves here.
+    let escaped = Zeroizing::new(format!("v={}", text.replace('&', "%26")));
+    let (_, value) = form_urlencoded::parse(escaped.as_bytes()).next()?;
+    (!value.contains('\u{fffd}')).then(|| Zeroizing::new(value.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_form_decoded() {
+        let header = |text: &str| format!("bAsIc {}", STANDARD.encode(text));
+        let (id, secret) = basic(header("a%20b+c:p%3Aq%25&r=s").as_bytes()).unwrap();
+        assert_eq!((id.as_str(), secret.as_str()), ("a b c", "p:q%&r=s"));
+        assert!(basic(header("no colon").as_bytes()).is_none());
+        assert!(basic(header("a:%ff").as_bytes()).is_none());
+        assert!(basic(b"Basic !!!").is_none());
+        assert!(basic(b"Bearer abc").is_none());
+        assert!(basic(b"Basic").is_none());
+    }
+}

@@ -1,0 +1,53 @@
+//! The axum router over the handlers.
+
+use ::axum::Router;
+use ::axum::body::{Body, to_bytes};
+use ::axum::extract::{Request, State};
+use ::axum::response::{IntoResponse, Response};
+use ::axum::routing::any;
+
+use super::{Endpoints, INTROSPECT, JWK_SET, METADATA, REVOKE, TOKEN, respond};
+use crate::grant::TokenResponse;
+
+impl Endpoints {
+    /// A router with all endpoints, each under the path of the issuer's URL. Merge it into the
+    /// app's own at the root.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloakroom::http::Endpoints;
+    /// use cloakroom::{Client, Issuer};
+    ///
+    /// let issuer = Issuer::dev().static_clients([Client::public("app")?])?.build().await?;
+    /// let app: axum::Router = axum::Router::new().merge(Endpoints::new(issuer).router());
+    /// # Ok(()) }
+    /// ```
+    pub fn router(self) -> Router {
+        let under = |path: &str| format!("{}{path}", self.path);
+        let mut router = Router::new().route(&format!("{METADATA}{}", self.path), any(serve));
+        for path in [TOKEN, INTROSPECT, REVOKE, JWK_SET] {
+            router = router.route(&under(path), any(serve));
+        }
+        router.with_state(self)
+    }
+}
+
+async fn serve(State(endpoints): State<Endpoints>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    // Or the client went away while it sent: then nobody reads the answer.
+    let Ok(body) = to_bytes(body, endpoints.body_limit).await else {
+        return respond::too_large().map(Body::from);
+    };
+    endpoints.handle(Request::from_parts(parts, body)).await.map(Body::from)
+}
+
+impl IntoResponse for TokenResponse {
+    /// The body of RFC 6749 §5.1, never cached.
+    fn into_response(self) -> Response {
+        match respond::json(200, &self) {
+            Ok(response) => response.map(Body::from),
+            Err(error) => respond::error(&error).map(Body::from),
+        }
+    }
+}

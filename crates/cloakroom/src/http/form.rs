@@ -1,0 +1,159 @@
+//! Form bodies (RFC 6749 appendix B).
+
+use std::fmt;
+
+use ::http::{HeaderMap, Request, header};
+use bytes::Bytes;
+use cloakroom_core::TokenSecret;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::error::TokenError;
+
+/// The most parameters of a request. Each is compared with those before it, so that without a bound
+/// one body could keep a core busy.
+const MOST_PARAMETERS: usize = 64;
+
+/// The parameters of a request. Redacted in `Debug`: it holds secrets.
+pub struct Form(Vec<(String, Zeroizing<String>)>);
+
+impl Form {
+    /// Reads the form that a request carries.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidRequest`] if the content type is another, if the body is no UTF-8, if it
+    /// has more than 64 parameters, or if one is repeated (only `resource` may be, RFC 8707 §2).
+    pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
+        if !is_form(request.headers()) {
+            return Err(TokenError::InvalidRequest(
+                "the content type must be application/x-www-form-urlencoded",
+            ));
+        }
+        Self::parse(request.body())
+    }
+
+    /// Reads a form.
+    ///
+    /// # Errors
+    ///
+    /// As [`Form::of`].
+    pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
+        let mut parameters: Vec<(String, Zeroizing<String>)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            if parameters.len() == MOST_PARAMETERS {
+                return Err(TokenError::InvalidRequest("it has too many parameters"));
+            }
+            if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
+                return Err(TokenError::InvalidRequest("a parameter is not UTF-8"));
+            }
+            // RFC 6749 §3.2: "Parameters sent without a value MUST be treated as if they were
+            // omitted from the request. [...] Request and response parameters MUST NOT be included
+            // more than once."
+            let repeated = parameters.iter().any(|(known, _)| *known == name);
+            if repeated && name != "resource" {
+                return Err(TokenError::InvalidRequest("a parameter is repeated"));
+            }
+            parameters.push((name.into_owned(), Zeroizing::new(value.into_owned())));
+        }
+        parameters.retain(|(_, value)| !value.is_empty());
+        Ok(Self(parameters))
+    }
+
+    /// The value of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidRequest`] with `missing` if it is not.
+    pub fn require(&self, name: &str, missing: &'static str) -> Result<&str, TokenError> {
+        self.get(name).ok_or(TokenError::InvalidRequest(missing))
+    }
+
+    /// A secret that must be there.
+    pub(crate) fn secret(
+        &self,
+        name: &str,
+        missing: &'static str,
+    ) -> Result<TokenSecret, TokenError> {
+        self.require(name, missing).map(TokenSecret::new)
+    }
+
+    /// The resources that the request names (RFC 8707 §2).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidTarget`] if one is no absolute URI, or has a fragment.
+    pub fn resources(&self) -> Result<Vec<String>, TokenError> {
+        let resources = self.0.iter().filter(|(name, _)| name == "resource");
+        resources
+            .map(|(_, value)| match url::Url::parse(value) {
+                // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a fragment"
+                Ok(url) if url.fragment().is_none() => Ok(value.to_string()),
+                _ => Err(TokenError::InvalidTarget("a resource is an absolute URI")),
+            })
+            .collect()
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else {
+        return false;
+    };
+    value.to_str().is_ok_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_read_strictly() {
+        let form =
+            Form::parse(b"token=a%20b&empty=&resource=https://a&resource=https://b").unwrap();
+        assert_eq!(form.get("token"), Some("a b"));
+        assert_eq!(form.get("empty"), None);
+        assert_eq!(form.resources().unwrap(), ["https://a", "https://b"]);
+        assert!(Form::parse(b"token=a&token=b").is_err());
+        assert!(Form::parse(b"token=a&token=").is_err());
+        assert!(Form::parse(b"token=%ff").is_err());
+        let many = |count| (0..count).map(|n| format!("p{n}=x&")).collect::<String>();
+        assert!(Form::parse(many(MOST_PARAMETERS).as_bytes()).is_ok());
+        assert!(Form::parse(many(MOST_PARAMETERS + 1).as_bytes()).is_err());
+        assert!(Form::parse(b"resource=orders").unwrap().resources().is_err());
+        assert!(Form::parse(b"resource=https://a%23x").unwrap().resources().is_err());
+    }
+
+    #[test]
+    fn debug_shows_names_alone() {
+        let form = Form::parse(b"client_secret=hush").unwrap();
+        assert_eq!(format!("{form:?}"), r#"{"client_secret"}"#);
+    }
+
+    #[test]
+    fn the_content_type_is_checked() {
+        let with = |value: &str| {
+            let request = Request::post("/").header("content-type", value);
+            Form::of(&request.body(Bytes::new()).unwrap())
+        };
+        assert!(with("application/x-www-form-urlencoded; charset=UTF-8").is_ok());
+        assert!(with("Application/X-WWW-Form-Urlencoded").is_ok());
+        assert!(with("application/json").is_err());
+        assert!(Form::of(&Request::post("/").body(Bytes::new()).unwrap()).is_err());
+    }
+}

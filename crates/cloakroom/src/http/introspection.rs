@@ -1,0 +1,92 @@
+//! The introspection endpoint (RFC 7662), in three representations.
+
+use ::http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use cloakroom_core::{Introspection, TokenSecret};
+use cloakroom_jwt::sign_jwt;
+use serde::Serialize;
+
+use super::accept::{Representation, representation};
+use super::form::Form;
+use super::{Endpoints, respond};
+use crate::client::Client;
+use crate::error::TokenError;
+use crate::introspect::Caller;
+
+impl Endpoints {
+    pub(super) async fn introspect(
+        &self,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Bytes>, TokenError> {
+        let form = Form::of(request)?;
+        let client = self.authenticate(request, &form).await?;
+        // RFC 7662 §2.1: "To prevent token scanning attacks, the endpoint MUST also require some
+        // form of authorization to access this endpoint"
+        if client.is_public() {
+            return Err(TokenError::InvalidClient);
+        }
+        let token = form.secret("token", "token is missing")?;
+        match representation(request.headers()) {
+            Representation::Json => {
+                let answer = self.issuer.introspect(&token, Caller::Client(&client)).await?;
+                respond::json(200, &answer)
+            }
+            Representation::Signed => self.signed(&token, &client).await,
+            Representation::Jwt => {
+                let resources = form.resources()?;
+                let resource = match resources.as_slice() {
+                    [] => None,
+                    [one] => Some(one.as_str()),
+                    _ => return Err(TokenError::InvalidTarget("name one resource")),
+                };
+                self.swapped(&token, resource, &client).await
+            }
+        }
+    }
+
+    /// The phantom JWT alone as the body; 204 when the handle is inactive. Never a 200 with
+    /// anything but a JWT: a gateway would send it on as one.
+    async fn swapped(
+        &self,
+        token: &TokenSecret,
+        resource: Option<&str>,
+        client: &Client,
+    ) -> Result<Response<Bytes>, TokenError> {
+        let Some(swapped) = self.issuer.swap(token, resource, Caller::Client(client)).await? else {
+            return Ok(respond::empty(StatusCode::NO_CONTENT));
+        };
+        let life = swapped.expires_at.since(self.issuer.inner.now());
+        let seconds = life.min(self.cache_swapped).as_secs();
+        let response = respond::body("application/jwt", swapped.jwt.expose().to_owned());
+        Ok(match seconds {
+            0 => response,
+            _ => respond::cached(response, &format!("max-age={seconds}")),
+        })
+    }
+
+    /// The answer as a JWT that the caller can keep as evidence (RFC 9701). It is signed also when
+    /// the token is inactive, and its `typ` keeps it from passing for an access token.
+    async fn signed(
+        &self,
+        token: &TokenSecret,
+        client: &Client,
+    ) -> Result<Response<Bytes>, TokenError> {
+        #[derive(Serialize)]
+        struct Claims<'a> {
+            iss: &'a str,
+            aud: &'a str,
+            iat: u64,
+            token_introspection: &'a Introspection,
+        }
+        let answer = self.issuer.introspect(token, Caller::Client(client)).await?;
+        let signer = self.issuer.keys().signer().await?;
+        let claims = Claims {
+            iss: self.issuer.url(),
+            aud: client.id().as_str(),
+            iat: self.issuer.inner.now().as_secs(),
+            token_introspection: &answer,
+        };
+        let jwt = sign_jwt(&*signer, "token-introspection+jwt", &claims).await?;
+        Ok(respond::body("application/token-introspection+jwt", jwt.expose().to_owned()))
+    }
+}

@@ -1,0 +1,69 @@
+//! What everyone may read: the JWK Set (RFC 7517) and the server's metadata (RFC 8414).
+
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{Endpoints, INTROSPECT, JWK_SET, REVOKE, TOKEN, respond};
+use crate::client::GrantType;
+use crate::error::TokenError;
+
+impl Endpoints {
+    pub(super) async fn jwk_set(
+        &self,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Bytes>, TokenError> {
+        let jwks = self.issuer.jwks().await?;
+        let mut response = if names(request, &jwks.etag) {
+            respond::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            respond::body("application/jwk-set+json", jwks.json.clone())
+        };
+        if let Ok(etag) = HeaderValue::try_from(&jwks.etag) {
+            response.headers_mut().insert(header::ETAG, etag);
+        }
+        let max_age = jwks.max_age.as_secs();
+        Ok(respond::cached(response, &format!("public, max-age={max_age}")))
+    }
+
+    pub(super) fn metadata(&self) -> Response<Bytes> {
+        let issuer = self.issuer.url();
+        let at = |path: &str| format!("{issuer}{path}");
+        let (secret, public) = (["client_secret_basic", "client_secret_post"], "none");
+        let any = [secret[0], secret[1], public];
+        let mut metadata = json!({
+            "issuer": issuer,
+            "token_endpoint": at(TOKEN),
+            "introspection_endpoint": at(INTROSPECT),
+            "revocation_endpoint": at(REVOKE),
+            "jwks_uri": at(JWK_SET),
+            "response_types_supported": ["code"],
+            "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
+            "token_endpoint_auth_methods_supported": any,
+            "revocation_endpoint_auth_methods_supported": any,
+            "introspection_endpoint_auth_methods_supported": secret,
+            "introspection_signing_alg_values_supported":
+                [self.issuer.inner.algorithm.to_string()],
+            "code_challenge_methods_supported": ["S256"],
+        });
+        if let Some(members) = metadata.as_object_mut() {
+            members.extend(self.metadata.clone());
+        }
+        respond::cached(
+            respond::body("application/json", metadata.to_string()),
+            "public, max-age=3600",
+        )
+    }
+}
+
+/// Whether `If-None-Match` names the entity tag (RFC 9110 §13.1.2).
+fn names(request: &Request<Bytes>, etag: &str) -> bool {
+    request.headers().get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        value.to_str().is_ok_and(|value| {
+            value
+                .split(',')
+                .map(str::trim)
+                .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+        })
+    })
+}

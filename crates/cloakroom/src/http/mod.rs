@@ -1,0 +1,216 @@
+//! The endpoints: framework-free handlers over [`http`] types, and an axum router over them.
+//!
+//! | path, after the issuer's | method | RFC |
+//! |---|---|---|
+//! | `/token` | POST | 6749 §3.2, 7636, 8707 |
+//! | `/introspect` | POST | 7662, 9701, and the phantom JWT alone |
+//! | `/revoke` | POST | 7009 |
+//! | `/.well-known/jwks.json` | GET | 7517 |
+//! | `/.well-known/oauth-authorization-server` | GET | 8414 |
+//!
+//! The authorization endpoint is the app's own: it signs the user in, asks for consent, and calls
+//! [`Issuer::authorize`].
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use cloakroom::http::Endpoints;
+//! use cloakroom::{Client, Issuer};
+//!
+//! let issuer = Issuer::dev().static_clients([Client::public("app")?])?.build().await?;
+//! let endpoints = Endpoints::new(issuer);
+//!
+//! let request = http::Request::get("/.well-known/jwks.json").body(bytes::Bytes::new())?;
+//! let response = endpoints.handle(request).await;
+//! assert_eq!(response.status(), 200);
+//! assert!(response.headers().contains_key("etag"));
+//! # Ok(()) }
+//! ```
+
+mod accept;
+mod authenticate;
+#[cfg(feature = "axum")]
+mod axum;
+mod cors;
+mod form;
+mod introspection;
+mod metadata;
+mod respond;
+mod revocation;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Method, Request, Response};
+use bytes::Bytes;
+
+use crate::client::Client;
+use crate::error::TokenError;
+use crate::issuer::Issuer;
+
+pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
+pub use form::Form;
+
+/// The most bytes that the body of a request may have, by default.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// The endpoints of an issuer. Cheap to clone.
+///
+/// The key that a client has proved (a `DPoP` proof, a client certificate) is taken from the
+/// request's extensions, where the app's own middleware puts a
+/// [`Confirmation`](cloakroom_core::Confirmation).
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    issuer: Issuer,
+    authenticator: Arc<dyn ClientAuthenticator>,
+    /// The path of the issuer's URL, without a slash at its end.
+    path: Arc<str>,
+    /// Members that the app adds to the metadata.
+    metadata: serde_json::Map<String, serde_json::Value>,
+    origins: cors::Origins,
+    cache_swapped: Duration,
+    body_limit: usize,
+}
+
+/// The endpoints by path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Token,
+    Introspect,
+    Revoke,
+    JwkSet,
+    Metadata,
+}
+
+const TOKEN: &str = "/token";
+const INTROSPECT: &str = "/introspect";
+const REVOKE: &str = "/revoke";
+const JWK_SET: &str = "/.well-known/jwks.json";
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+
+impl Endpoints {
+    /// The endpoints of this issuer, with [`SecretAuthenticator`].
+    #[must_use]
+    pub fn new(issuer: Issuer) -> Self {
+        let path = url::Url::parse(issuer.url())
+            .map_or_else(|_| String::new(), |url| url.path().trim_end_matches('/').to_owned());
+        Self {
+            issuer,
+            authenticator: Arc::new(SecretAuthenticator),
+            path: path.into(),
+            metadata: serde_json::Map::new(),
+            origins: cors::Origins::default(),
+            cache_swapped: Duration::ZERO,
+            body_limit: BODY_LIMIT,
+        }
+    }
+
+    /// Authenticates clients in a way of the app's own.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Arc<dyn ClientAuthenticator>) -> Self {
+        self.authenticator = authenticator;
+        self
+    }
+
+    /// Names the app's authorization endpoint in the metadata.
+    #[must_use]
+    pub fn authorization_endpoint(self, url: &str) -> Self {
+        self.add_metadata("authorization_endpoint", url.into())
+    }
+
+    /// Adds a member to the metadata, such as `scopes_supported` (RFC 8414 §2).
+    #[must_use]
+    pub fn add_metadata(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.metadata.insert(name.into(), value);
+        self
+    }
+
+    /// Lets scripts of this origin, such as `https://app.example`, call `/token` and `/revoke` and
+    /// read the JWK Set and the metadata (CORS). Without it, none may.
+    #[must_use]
+    pub fn allow_origin(mut self, origin: &str) -> Self {
+        self.origins.allow(origin);
+        self
+    }
+
+    /// Lets plain HTTP caches keep a swapped JWT for at most this long, and never beyond its life.
+    /// A handle that is revoked meanwhile lives on in such a cache. Without it, nothing is cached.
+    #[must_use]
+    pub const fn cache_swapped(mut self, at_most: Duration) -> Self {
+        self.cache_swapped = at_most;
+        self
+    }
+
+    /// Bounds the body of a request (64 KiB).
+    #[must_use]
+    pub const fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// The issuer.
+    #[must_use]
+    pub const fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// Answers a request to any of the endpoints.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let Some(endpoint) = self.endpoint(request.uri().path()) else {
+            return respond::not_found();
+        };
+        // A resource server is no script.
+        let shared = endpoint != Endpoint::Introspect && self.origins.any();
+        if shared && request.method() == Method::OPTIONS {
+            return self.origins.preflight(request.headers());
+        }
+        let allowed = match endpoint {
+            Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
+            _ => [Method::POST].as_slice(),
+        };
+        if !allowed.contains(request.method()) {
+            return respond::method_not_allowed(allowed);
+        }
+        if request.body().len() > self.body_limit {
+            return respond::too_large();
+        }
+        let answer = match endpoint {
+            Endpoint::Token => self.token(&request).await,
+            Endpoint::Introspect => self.introspect(&request).await,
+            Endpoint::Revoke => self.revoke(&request).await,
+            Endpoint::JwkSet => self.jwk_set(&request).await,
+            Endpoint::Metadata => Ok(self.metadata()),
+        };
+        let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+        if shared {
+            self.origins.mark(request.headers(), response.headers_mut());
+        }
+        if request.method() == Method::HEAD {
+            respond::head_only(&mut response);
+        }
+        response
+    }
+
+    fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        // RFC 8414 §3.1: the well-known part stands between the host and the issuer's path.
+        if path.strip_prefix(METADATA) == Some(&*self.path) {
+            return Some(Endpoint::Metadata);
+        }
+        match path.strip_prefix(&*self.path)? {
+            TOKEN => Some(Endpoint::Token),
+            INTROSPECT => Some(Endpoint::Introspect),
+            REVOKE => Some(Endpoint::Revoke),
+            JWK_SET => Some(Endpoint::JwkSet),
+            _ => None,
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        request: &Request<Bytes>,
+        form: &Form,
+    ) -> Result<Arc<Client>, TokenError> {
+        self.authenticator.authenticate(request.headers(), form, self.issuer.clients()).await
+    }
+}

@@ -1,0 +1,82 @@
+//! The token endpoint (RFC 6749 §3.2).
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use cloakroom_core::{Audience, Confirmation, Scope, Subject, TokenSecret};
+
+use super::form::Form;
+use super::{Endpoints, respond};
+use crate::client::{Client, GrantType};
+use crate::error::TokenError;
+use crate::grant::{Grant, Redeem, Refresh, TokenResponse};
+
+impl Endpoints {
+    pub(super) async fn token(
+        &self,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Bytes>, TokenError> {
+        let form = Form::of(request)?;
+        let client = self.authenticate(request, &form).await?;
+        let proved = request.extensions().get::<Confirmation>().cloned();
+        let grant_type = form.require("grant_type", "grant_type is missing")?;
+        let tokens = match grant_type.parse() {
+            Ok(GrantType::ClientCredentials) => {
+                self.client_credentials(&client, &form, proved).await?
+            }
+            Ok(GrantType::AuthorizationCode) => {
+                let code = form.secret("code", "code is missing")?;
+                self.issuer
+                    .redeem(Redeem {
+                        redirect_uri: form.get("redirect_uri").map(Into::into),
+                        verifier: form.get("code_verifier").map(TokenSecret::new),
+                        resources: form.resources()?,
+                        confirmation: proved,
+                        ..Redeem::new(code, client.id().clone())
+                    })
+                    .await?
+            }
+            Ok(GrantType::RefreshToken) => {
+                let token = form.secret("refresh_token", "refresh_token is missing")?;
+                self.issuer
+                    .refresh(Refresh {
+                        scope: scope(&form)?,
+                        resources: form.resources()?,
+                        confirmation: proved,
+                        ..Refresh::new(token, client.id().clone())
+                    })
+                    .await?
+            }
+            Err(_) => return Err(TokenError::UnsupportedGrantType),
+        };
+        respond::json(200, &tokens)
+    }
+
+    async fn client_credentials(
+        &self,
+        client: &Client,
+        form: &Form,
+        proved: Option<Confirmation>,
+    ) -> Result<TokenResponse, TokenError> {
+        // RFC 6749 §4.4: "MUST only be used by confidential clients"
+        if client.is_public() || !client.allows(GrantType::ClientCredentials) {
+            return Err(TokenError::UnauthorizedClient("it may not use client_credentials"));
+        }
+        let mut grant = Grant::new(client.id().clone(), Subject::Client(client.id().clone()));
+        grant.scope = scope(form)?;
+        grant.confirmation = proved;
+        let resources = form.resources()?;
+        if !resources.is_empty() {
+            let audience = Audience::new(resources)
+                .map_err(|_| TokenError::InvalidTarget("a resource is invalid"))?;
+            grant = grant.audience(audience);
+        }
+        self.issuer.issue(grant).await
+    }
+}
+
+fn scope(form: &Form) -> Result<Option<Scope>, TokenError> {
+    form.get("scope")
+        .map(Scope::parse)
+        .transpose()
+        .map_err(|_| TokenError::InvalidScope("it is malformed"))
+}

@@ -1,0 +1,260 @@
+//! The engine.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cloakroom_core::{
+    Audience, ClientId, Clock, Epoch, FormatError, GrantId, GrantRecord, HandleKeys, Kept, Lookup,
+    MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret, TokenStore,
+    TokenStoreExt, TokenTerms, UnixTime,
+};
+use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks};
+
+use crate::builder::IssuerBuilder;
+use crate::client::{Client, ClientLifetimes, Format};
+use crate::directory::ClientDirectory;
+use crate::error::TokenError;
+use crate::events::{Event, EventSink};
+use crate::settings::Lifetimes;
+
+#[doc = include_str!("issuer.md")]
+#[derive(Clone)]
+pub struct Issuer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) url: Arc<str>,
+    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) clients: Arc<dyn ClientDirectory>,
+    pub(crate) handles: HandleKeys,
+    pub(crate) keys: KeyManager,
+    /// With which new signing keys sign.
+    pub(crate) algorithm: Algorithm,
+    pub(crate) phantom: PhantomFormat,
+    pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
+    /// The formats in the order in which a presented token is tried.
+    pub(crate) locators: Vec<Arc<dyn TokenFormat>>,
+    pub(crate) scope_mapper: ScopeMapper,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
+    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) heartbeat: Duration,
+    pub(crate) housekeeping: Duration,
+    /// When maintenance last ran, or was last missed, in ms.
+    pub(crate) maintained: AtomicU64,
+}
+
+/// Maps a token's scope to the scope of the JWT for one audience.
+pub(crate) type ScopeMapper = Arc<dyn Fn(&str, &Scope) -> Scope + Send + Sync>;
+
+impl Issuer {
+    /// An issuer of this URL: `https`, without query, fragment or trailing slash (RFC 8414 §2).
+    pub fn builder(url: impl Into<String>) -> IssuerBuilder {
+        IssuerBuilder::new(url.into())
+    }
+
+    /// A preset for trying things out: `http://127.0.0.1:9000`, everything in memory, fresh random
+    /// keys. Whatever it issues is worthless after a restart.
+    #[cfg(feature = "memory")]
+    pub fn dev() -> IssuerBuilder {
+        IssuerBuilder::dev()
+    }
+
+    /// The issuer's URL (`iss`).
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The clients.
+    #[must_use]
+    pub fn clients(&self) -> &dyn ClientDirectory {
+        &*self.inner.clients
+    }
+
+    /// The keys that sign its JWTs.
+    #[must_use]
+    pub fn keys(&self) -> &KeyManager {
+        &self.inner.keys
+    }
+
+    /// The clock that it goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// The JWK Set (RFC 7517 §5) with its `ETag` and `max-age`.
+    ///
+    /// # Errors
+    ///
+    /// If the key store fails and what is in memory is too old to be served.
+    pub async fn jwks(&self) -> Result<Arc<PublishedJwks>, TokenError> {
+        Ok(self.inner.keys.jwks().await?)
+    }
+
+    /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch).
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn epoch(&self) -> Result<Epoch, TokenError> {
+        Ok(self.inner.store.epoch().await?)
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("url", &self.inner.url)
+            .field("store", &self.inner.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new access token, ready for the response and for the store.
+pub(crate) struct NewToken {
+    pub(crate) secret: TokenSecret,
+    pub(crate) expires_in: u64,
+    pub(crate) token_type: &'static str,
+    pub(crate) scope: Scope,
+    /// What the store keeps of it.
+    pub(crate) record: Option<TokenRecord>,
+    /// Whether the store must hold its grant.
+    pub(crate) needs_grant: bool,
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    /// The client of this identifier, which has authenticated before.
+    pub(crate) async fn client(&self, id: &ClientId) -> Result<Arc<Client>, TokenError> {
+        self.clients.client(id).await?.ok_or(TokenError::InvalidClient)
+    }
+
+    /// The grant of this identifier, live or not. A tombstone is none.
+    pub(crate) async fn find(&self, id: GrantId) -> Result<Option<Arc<GrantRecord>>, StoreError> {
+        Ok(match self.store.find(id, None).await? {
+            Lookup::Found(found) => Some(found.grant),
+            Lookup::Tombstone | Lookup::Absent => None,
+        })
+    }
+
+    /// Makes an access token for a grant, in the format of its audience. Nothing is written.
+    pub(crate) async fn mint(
+        &self,
+        client: &Client,
+        grant: &GrantRecord,
+        scope: Scope,
+        audience: Audience,
+        now: UnixTime,
+    ) -> Result<NewToken, TokenError> {
+        let life = self.lifetimes_of(client).access_token;
+        let terms = TokenTerms {
+            issued_at: now,
+            expires_at: (now + life).min(grant.expires_at),
+            scope,
+            audience,
+            confirmation: grant.confirmation.clone(),
+        };
+        let format = self.format_of(client, &terms.audience)?;
+        let minted = format.mint(MintContext::new(&self.url, grant, &terms, &self.random)).await?;
+        let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
+        let (token_type, scope) = (token_type(&terms), terms.scope.clone());
+        let (record, needs_grant) = match minted.kept {
+            Kept::Token(digest) => (Some(terms.record(grant.id, digest)), true),
+            Kept::Nothing => (None, false),
+            _ => (None, true),
+        };
+        Ok(NewToken { secret: minted.token, expires_in, token_type, scope, record, needs_grant })
+    }
+
+    /// The one format that the client has for all of these resources.
+    fn format_of(
+        &self,
+        client: &Client,
+        audience: &Audience,
+    ) -> Result<&Arc<dyn TokenFormat>, TokenError> {
+        let mut formats = audience.iter().map(|resource| client.format_for(resource));
+        let first = formats
+            .next()
+            .flatten()
+            .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
+        if formats.any(|format| format != Some(first)) {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different formats: ask for one at a time",
+            ));
+        }
+        self.formats.get(first).ok_or_else(|| {
+            tracing::error!(format = first.as_str(), "a client's token format is not registered");
+            TokenError::Format(FormatError::Other("the token format is not registered".into()))
+        })
+    }
+
+    /// A client's lifetimes: its own, but never beyond the issuer's, from which the ends of keys
+    /// and rules are computed.
+    pub(crate) fn lifetimes_of(&self, client: &Client) -> Lifetimes {
+        let ClientLifetimes { access_token, refresh_idle, grant } = client.lifetimes;
+        let at_most = |own: Option<Duration>, most: Duration| own.map_or(most, |own| own.min(most));
+        Lifetimes {
+            access_token: at_most(access_token, self.lifetimes.access_token),
+            refresh_idle: at_most(refresh_idle, self.lifetimes.refresh_idle),
+            grant: at_most(grant, self.lifetimes.grant),
+            ..self.lifetimes
+        }
+    }
+
+    /// The longest that any token lives after its grant is revoked, as verifiers see it.
+    pub(crate) fn token_horizon(&self) -> Duration {
+        let policy = self.keys.policy();
+        policy.max_token_life.max(self.lifetimes.adopted_token) + policy.clock_skew + policy.leeway
+    }
+
+    pub(crate) fn clock_skew(&self) -> Duration {
+        self.keys.policy().clock_skew
+    }
+
+    pub(crate) fn record_event(&self, event: &Event) {
+        match event {
+            Event::ReuseDetected { .. } | Event::StoreRegressed { .. } => {
+                tracing::warn!(?event, "a grant was revoked");
+            }
+            // The key manager has traced it already.
+            Event::Key(_) => {}
+            _ => tracing::info!(?event, "an event"),
+        }
+        self.events.record(event);
+    }
+
+    /// Says so, once an hour, if nobody runs maintenance: expired rows then pile up, and keys do
+    /// not rotate.
+    pub(crate) fn notice_missing_maintenance(&self, now: UnixTime) {
+        const HOUR: u64 = 3_600_000;
+        let last = self.maintained.load(Ordering::Relaxed);
+        if now.as_millis().saturating_sub(last) >= HOUR
+            && self
+                .maintained
+                .compare_exchange(last, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            tracing::error!(
+                "no maintenance for an hour: spawn `issuer.run_maintenance()`, or signing keys \
+                 will not rotate and expired rows will stay"
+            );
+        }
+    }
+}
+
+fn token_type(terms: &TokenTerms) -> &'static str {
+    match terms.confirmation {
+        Some(cloakroom_core::Confirmation::JwkThumbprint(_)) => "DPoP",
+        _ => "Bearer",
+    }
+}

@@ -1,0 +1,121 @@
+//! The work beside the requests: heartbeat, rotation of signing keys, housekeeping.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloakroom_core::{Housekeeping, Kid, Maintained, Revocation, Target};
+use cloakroom_jwt::KeyEvent;
+
+use crate::error::TokenError;
+use crate::events::Event;
+use crate::issuer::Issuer;
+
+/// How much later than its end a row is deleted, beside the clock skew.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// Rows touched by one call of the store.
+const BATCH: u32 = 1_000;
+
+/// Calls of the store in one round: a backlog is worked off over many rounds.
+const BATCHES: usize = 20;
+
+impl Issuer {
+    /// Runs maintenance for ever: a heartbeat into the revocation log each second, the rest each
+    /// half minute (both are settings). Spawn it once on every node; nodes do not disturb each
+    /// other. Failures are traced and tried again; dropping the future at any time is safe.
+    ///
+    /// ```no_run
+    /// # async fn demo(issuer: cloakroom::Issuer) {
+    /// tokio::spawn(async move { issuer.run_maintenance().await });
+    /// # }
+    /// ```
+    pub async fn run_maintenance(&self) {
+        let inner = &*self.inner;
+        let mut until_housekeeping = Duration::ZERO;
+        loop {
+            if let Err(error) = self.heartbeat().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
+            }
+            if until_housekeeping.is_zero() {
+                if let Err(error) = self.maintain().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
+                }
+                until_housekeeping = inner.housekeeping;
+            }
+            tokio::time::sleep(inner.heartbeat).await;
+            until_housekeeping = until_housekeeping.saturating_sub(inner.heartbeat);
+        }
+    }
+
+    /// One round of maintenance: rotates signing keys as their schedule says, and deletes what has
+    /// ended. Keys and store are both tried, whichever fails.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub async fn maintain(&self) -> Result<Maintained, TokenError> {
+        let inner = &*self.inner;
+        let keys = inner.keys.maintain().await;
+        let mut total = Maintained::default();
+        for _ in 0..BATCHES {
+            let now = inner.now();
+            let before = now - (inner.clock_skew() + MARGIN);
+            let done = inner.store.maintain(Housekeeping { now, before, limit: BATCH }).await?;
+            total.grants += done.grants;
+            total.tokens += done.tokens;
+            total.revocations += done.revocations;
+            total.more = done.more;
+            if !done.more {
+                break;
+            }
+        }
+        for event in keys? {
+            inner.record_event(&Event::Key(event));
+        }
+        inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
+        Ok(total)
+    }
+
+    /// Writes a heartbeat into the revocation log.
+    async fn heartbeat(&self) -> Result<(), TokenError> {
+        let inner = &*self.inner;
+        let now = inner.now();
+        Ok(inner.store.heartbeat(now, now + inner.token_horizon()).await?)
+    }
+
+    /// Ends the current signing key; its successor, which every verifier knows, takes over at once.
+    ///
+    /// # Errors
+    ///
+    /// If the successor has not been published for long enough, or the key store fails.
+    pub async fn rotate_keys(&self) -> Result<KeyEvent, TokenError> {
+        let event = self.inner.keys.rotate().await?;
+        self.inner.record_event(&Event::Key(event.clone()));
+        Ok(event)
+    }
+
+    /// Declares a signing key compromised; irreversible. It leaves the JWK Set at once, its
+    /// successor signs, and a rule denies everything that it ever signed.
+    ///
+    /// A node that is cut off from the key store may go on signing with it for
+    /// [`KeyPolicy::max_blind`](cloakroom_core::KeyPolicy::max_blind); what it signs is denied
+    /// wherever the rule is known.
+    ///
+    /// # Errors
+    ///
+    /// If the key is unknown, or a store fails; calling again completes it.
+    pub async fn compromise_key(&self, kid: &Kid) -> Result<(), TokenError> {
+        let inner = &*self.inner;
+        let compromised = inner.keys.compromise(kid).await?;
+        inner
+            .store
+            .revoke(Revocation {
+                target: Target::Key(kid.clone()),
+                at: inner.now(),
+                until: compromised.rule_until,
+            })
+            .await?;
+        inner.record_event(&Event::KeyCompromised { kid: kid.clone() });
+        Ok(())
+    }
+}

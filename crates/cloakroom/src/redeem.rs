@@ -1,0 +1,143 @@
+//! Redeeming an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::{
+    Advance, Advanced, Chain, ChainKind, Change, CodeBinding, GrantRecord, Subject, TokenKind,
+    UnixTime,
+};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::chain::{Standing, chain_of};
+use crate::client::GrantType;
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::Event;
+use crate::grant::{Redeem, TokenResponse};
+use crate::issuer::{Inner, Issuer};
+
+impl Issuer {
+    /// Redeems an authorization code, once: for an access token, and a refresh token if the client
+    /// may have one.
+    ///
+    /// A second redemption by someone who knows the verifier ends the grant: "If an authorization
+    /// code is used more than once, the authorization server MUST deny the request and SHOULD
+    /// revoke (when possible) all tokens previously issued based on that authorization code" (RFC
+    /// 6749 §4.1.2).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
+    /// for a resource that was not granted; else if a part fails, and then the code is not spent.
+    pub async fn redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+        let inner = &*self.inner;
+        let now = inner.now();
+        let handle = inner
+            .handles
+            .parse_chain(ChainKind::Code, request.code.expose())
+            .ok_or(GrantRefusal::Forged)?;
+        let client = inner.client(&request.client).await?;
+        if !client.allows(GrantType::AuthorizationCode) {
+            return Err(TokenError::UnauthorizedClient("it may not use codes"));
+        }
+        let proved = request.confirmation.as_ref();
+        let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
+        let chain = chain_of(&grant)?;
+        check_binding(chain.code.as_ref(), &request)?;
+        match Standing::of(&handle, chain) {
+            Standing::Current => {}
+            Standing::Previous | Standing::Older => {
+                return Err(inner.end_for_reuse(&handle, &grant, now).await);
+            }
+            Standing::Newer => return Err(inner.end_for_regression(&handle, &grant, now).await),
+        }
+        let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
+
+        // Everything that can fail comes before the one write.
+        let refreshable =
+            matches!(grant.subject, Subject::User(_)) && client.allows(GrantType::RefreshToken);
+        let mut next = GrantRecord::clone(&grant);
+        next.confirmation = next.confirmation.or(request.confirmation);
+        let lifetimes = inner.lifetimes_of(&client);
+        if !refreshable {
+            next.expires_at = next.expires_at.min(now + lifetimes.access_token);
+        }
+        let expires_at = refresh_expiry(&next, chain.rotates, now, lifetimes.refresh_idle);
+        let (refresh_token, digest) = inner.handles.mint_chain(
+            ChainKind::Refresh,
+            grant.id,
+            chain.generation + 1,
+            &chain.key,
+            &inner.random,
+        )?;
+        next.chain = Some(Chain {
+            credential: TokenKind::Refresh,
+            generation: chain.generation + 1,
+            digest,
+            // A client without refresh tokens gets none: what was minted is thrown away, and only
+            // marks the code as spent.
+            expires_at: if refreshable { expires_at } else { now },
+            successor: None,
+            ..chain.clone()
+        });
+        next.row_expires_at = inner.row_expiry(&next, expires_at);
+        let token = inner.mint(&client, &next, next.scope.clone(), audience, now).await?;
+
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now,
+            change: Change::Move(Box::new(next)),
+            tokens: token.record.into_iter().collect(),
+        };
+        match inner.store.advance(step).await? {
+            Advanced::Advanced => {}
+            // Its own look saw the code unspent: a double click, not a thief.
+            Advanced::Stale(_) => return Err(GrantRefusal::Spent.into()),
+            Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
+        }
+        inner.record_event(&Event::Redeemed { grant: grant.id, client: request.client });
+        Ok(TokenResponse {
+            access_token: token.secret,
+            token_type: token.token_type,
+            expires_in: token.expires_in,
+            refresh_token: refreshable.then_some(refresh_token),
+            scope: token.scope,
+        })
+    }
+}
+
+/// When a new refresh token expires. One that never rotates has no idle time-out: its use leaves no
+/// trace in the row.
+pub(crate) fn refresh_expiry(
+    grant: &GrantRecord,
+    rotates: bool,
+    now: UnixTime,
+    idle: std::time::Duration,
+) -> UnixTime {
+    if rotates { (now + idle).min(grant.expires_at) } else { grant.expires_at }
+}
+
+fn check_binding(binding: Option<&CodeBinding>, request: &Redeem) -> Result<(), GrantRefusal> {
+    let binding = binding.ok_or(GrantRefusal::Verifier)?;
+    // RFC 6749 §4.1.3: "their values MUST be identical"
+    if request.redirect_uri.as_deref() != Some(&*binding.redirect_uri) {
+        return Err(GrantRefusal::RedirectUri);
+    }
+    match (&binding.challenge, &request.verifier) {
+        // RFC 7636 §4.6: BASE64URL-ENCODE(SHA256(ASCII(code_verifier))) == code_challenge
+        (Some(challenge), Some(verifier)) => {
+            let verifier = verifier.expose();
+            let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+            let long_enough = (43..=128).contains(&verifier.len());
+            if long_enough && bool::from(computed.as_bytes().ct_eq(challenge.as_bytes())) {
+                Ok(())
+            } else {
+                Err(GrantRefusal::Verifier)
+            }
+        }
+        (None, None) => Ok(()),
+        // RFC 9700 §2.1.1: a verifier without a challenge is a downgrade, and refused.
+        _ => Err(GrantRefusal::Verifier),
+    }
+}

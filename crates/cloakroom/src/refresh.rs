@@ -1,0 +1,184 @@
+//! Redeeming a refresh token (RFC 6749 §6), so that no session is lost.
+
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Advance, Advanced, Chain, ChainHandle, ChainKind, Change, GrantRecord, SealedSuccessor,
+    TokenSecret, UnixTime,
+};
+
+use crate::chain::{Standing, chain_of};
+use crate::client::{Client, GrantType};
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::Event;
+use crate::grant::{Refresh, TokenResponse};
+use crate::issuer::{Inner, Issuer, NewToken};
+use crate::redeem::refresh_expiry;
+use crate::successor;
+
+impl Issuer {
+    /// Redeems a refresh token: for a new access token, and its successor if it rotates.
+    ///
+    /// A lost response, or a second tab, that presents the same token within the retry window gets
+    /// the *same* successor. After the window, a spent token is reuse: the grant is revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidGrant`] whatever is wrong with the token; [`TokenError::InvalidScope`]
+    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
+    /// the same token may be sent again.
+    pub async fn refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+        let inner = &*self.inner;
+        let now = inner.now();
+        inner.notice_missing_maintenance(now);
+        let handle = inner
+            .handles
+            .parse_chain(ChainKind::Refresh, request.token.expose())
+            .ok_or(GrantRefusal::Forged)?;
+        let client = inner.client(&request.client).await?;
+        if !client.allows(GrantType::RefreshToken) {
+            return Err(TokenError::UnauthorizedClient("it may not refresh"));
+        }
+        let proved = request.confirmation.as_ref();
+        let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
+        let attempt = Attempt { inner, client: &client, handle: &handle, request: &request, now };
+        let chain = chain_of(&grant)?;
+        let window_open = chain.successor.as_ref().is_some_and(|sealed| now < sealed.until);
+        match Standing::of(&handle, chain) {
+            Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
+            Standing::Current if chain.rotates => attempt.rotate(&grant, chain).await,
+            Standing::Current => attempt.attach(&grant, chain, None).await,
+            Standing::Previous if window_open => attempt.retry(&grant).await,
+            // A slow tab: refused, and no harm done.
+            Standing::Older if window_open => Err(GrantRefusal::Spent.into()),
+            Standing::Previous | Standing::Older => {
+                Err(inner.end_for_reuse(&handle, &grant, now).await)
+            }
+            Standing::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
+        }
+    }
+}
+
+/// One request to refresh, past every check but the generation.
+struct Attempt<'a> {
+    inner: &'a Inner,
+    client: &'a Client,
+    handle: &'a ChainHandle,
+    request: &'a Refresh,
+    now: UnixTime,
+}
+
+impl Attempt<'_> {
+    /// Moves the chain on.
+    async fn rotate(
+        &self,
+        grant: &Arc<GrantRecord>,
+        chain: &Chain,
+    ) -> Result<TokenResponse, TokenError> {
+        let (inner, now) = (self.inner, self.now);
+        let lifetimes = inner.lifetimes_of(self.client);
+        // Everything that can fail comes before the one write.
+        let generation = chain.generation + 1;
+        let (refresh_token, digest) = inner.handles.mint_chain(
+            ChainKind::Refresh,
+            grant.id,
+            generation,
+            &chain.key,
+            &inner.random,
+        )?;
+        let sealed =
+            successor::seal(self.handle, grant, generation, &refresh_token, &inner.random)?;
+        let until = now + lifetimes.retry_window + inner.clock_skew();
+        let mut next = GrantRecord::clone(grant);
+        let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
+        next.refreshed_at = Some(now);
+        next.row_expires_at = inner.row_expiry(grant, expires_at);
+        next.chain = Some(Chain {
+            generation,
+            digest,
+            expires_at,
+            successor: Some(SealedSuccessor { sealed, until }),
+            ..chain.clone()
+        });
+        let token = self.mint(&next).await?;
+
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now,
+            change: Change::Move(Box::new(next)),
+            tokens: token.record.clone().into_iter().collect(),
+        };
+        match inner.store.advance(step).await? {
+            Advanced::Advanced => {
+                inner.record_event(&Event::Refreshed {
+                    grant: grant.id,
+                    client: grant.client.clone(),
+                    generation,
+                });
+                Ok(respond(token, Some(refresh_token)))
+            }
+            // It saw the chain where it should be and then lost the race: that is a retry, or is
+            // refused, but never reuse, whatever its clock says.
+            Advanced::Stale(grant) if chain_of(&grant)?.generation == generation => {
+                self.retry(&grant).await
+            }
+            Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
+            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+        }
+    }
+
+    /// Brings the successor that the presented token already has.
+    async fn retry(&self, grant: &GrantRecord) -> Result<TokenResponse, TokenError> {
+        let chain = chain_of(grant)?;
+        let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
+        let successor = successor::open(self.handle, grant, chain.generation, &sealed.sealed)
+            .ok_or(GrantRefusal::Spent)?;
+        let response = self.attach(grant, chain, Some(successor)).await?;
+        self.inner.record_event(&Event::Retried {
+            grant: grant.id,
+            client: grant.client.clone(),
+            generation: chain.generation,
+        });
+        Ok(response)
+    }
+
+    /// Leaves the chain where it stands, and adds an access token.
+    async fn attach(
+        &self,
+        grant: &GrantRecord,
+        chain: &Chain,
+        refresh_token: Option<TokenSecret>,
+    ) -> Result<TokenResponse, TokenError> {
+        let token = self.mint(grant).await?;
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now: self.now,
+            change: Change::Attach,
+            tokens: token.record.clone().into_iter().collect(),
+        };
+        match self.inner.store.advance(step).await? {
+            Advanced::Advanced => Ok(respond(token, refresh_token)),
+            Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
+            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+        }
+    }
+
+    /// An access token for what this request asks for. Narrowing touches it alone, not the grant.
+    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+        let scope = Inner::narrow_scope(self.request.scope.clone(), &grant.scope)?;
+        let audience = Inner::narrow_audience(&self.request.resources, &grant.audience)?;
+        self.inner.mint(self.client, grant, scope, audience, self.now).await
+    }
+}
+
+fn respond(token: NewToken, refresh_token: Option<TokenSecret>) -> TokenResponse {
+    TokenResponse {
+        access_token: token.secret,
+        token_type: token.token_type,
+        expires_in: token.expires_in,
+        refresh_token,
+        scope: token.scope,
+    }
+}

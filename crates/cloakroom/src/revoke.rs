@@ -1,0 +1,116 @@
+//! Revocation (RFC 7009), with its cascades.
+
+use cloakroom_core::{
+    ChainKind, ClientId, GrantId, Located, Lookup, Subject, Target, TokenKind, TokenSecret,
+};
+
+use crate::error::TokenError;
+use crate::events::Event;
+use crate::issuer::{Inner, Issuer};
+
+impl Issuer {
+    /// Revokes a token that a client presents (RFC 7009).
+    ///
+    /// An access token is revoked alone. A refresh token or code — any genuine one of the chain,
+    /// spent or not — ends the grant with all that hangs off it: "If the particular token is a
+    /// refresh token and the authorization server supports the revocation of access tokens, then
+    /// the authorization server SHOULD also invalidate all access tokens based on the same
+    /// authorization grant" (§2.1). A token that is not known is not an error (§2.2).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else
+    /// if a part fails, and then the token must be presumed alive.
+    pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
+        let inner = &*self.inner;
+        for kind in [ChainKind::Refresh, ChainKind::Code] {
+            let Some(handle) = inner.handles.parse_chain(kind, token.expose()) else {
+                continue;
+            };
+            let Some(grant) = inner.find(handle.grant).await? else {
+                return Ok(());
+            };
+            if !grant.chain.as_ref().is_some_and(|chain| handle.is_genuine(&chain.key)) {
+                return Ok(());
+            }
+            owned(&grant.client, client)?;
+            return inner.revoke_now(Target::Grant(grant.id)).await;
+        }
+        match inner.locate(token).await? {
+            Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
+                owned(&carried.grant.client, client)?;
+                inner.revoke_now(Target::Jti(carried.jti)).await
+            }
+            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+                let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
+                    return Ok(());
+                };
+                if found.token.is_none() {
+                    return Ok(());
+                }
+                owned(&found.grant.client, client)?;
+                inner.revoke_now(Target::Token { grant, digest }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends one grant, with all that hangs off it.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grant must then be presumed alive.
+    pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Grant(grant)).await
+    }
+
+    /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
+    /// affected.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Subject(subject.clone())).await
+    }
+
+    /// Ends every grant of a client so far: "revoke this app".
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Client(client.clone())).await
+    }
+
+    /// Ends every grant of a subject at one client so far.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_subject_at_client(
+        &self,
+        subject: &Subject,
+        client: &ClientId,
+    ) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::SubjectAtClient(subject.clone(), client.clone())).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn revoke_now(&self, target: Target) -> Result<(), TokenError> {
+        self.revoke_target(target.clone(), self.now()).await?;
+        self.record_event(&Event::Revoked { target });
+        Ok(())
+    }
+}
+
+/// RFC 7009 §2.1: the server "verifies whether the token was issued to the client making the
+/// revocation request".
+fn owned(owner: &ClientId, client: &ClientId) -> Result<(), TokenError> {
+    if owner == client {
+        Ok(())
+    } else {
+        Err(TokenError::UnauthorizedClient("the token was issued to another client"))
+    }
+}
