@@ -1,0 +1,483 @@
+//! A whole authorization server, to be tried out with curl:
+//!
+//! ```text
+//! cargo run --release --example authorization_server -- --listen 127.0.0.1:9000
+//! ```
+//!
+//! Its endpoints are those of the library; the page that signs users in is the app's own, and here
+//! a demo: it signs in whoever is named, without asking. SIGUSR1 rotates the signing key at once.
+//! `clients.toml` lies beside this file.
+//!
+//! ```toml
+//! [dependencies]
+//! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
+//! base64 = "0.23"
+//! clap = { version = "4", features = ["derive"] }
+//! cloakroom = "0.1"
+//! serde = { version = "1", features = ["derive"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal", "time"] }
+//! toml = "1"
+//! tracing-subscriber = { version = "0.3", features = ["env-filter"] }
+//! url = "2"
+//! ```
+
+use std::error::Error;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use clap::{Parser, ValueEnum};
+use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope, Subject, TokenSecret};
+use cloakroom::http::{Endpoints, Form};
+use cloakroom::{
+    Client, ClientLifetimes, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash, Serves, TokenError,
+};
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use url::Url;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// An authorization server for trying things out. It signs in everyone, without asking.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where grants and keys are kept
+    #[arg(long, value_enum, default_value_t = Store::Memory)]
+    store: Store,
+    /// The issuer's URL [default: http:// and the address]
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// For how long a spent refresh token still brings its successor, at most 300
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    retry_window: u64,
+    /// The clients, instead of the demo set
+    #[arg(long, value_name = "FILE.toml")]
+    clients: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Store {
+    Memory,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match serve(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprintln!("  because: {error}");
+                source = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: Options) -> Result<(), Failure> {
+    let clients = match &options.clients {
+        None => clients(include_str!("clients.toml"), "the demo clients")?,
+        Some(path) => read_clients(path)?,
+    };
+    let listener = tokio::net::TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let address = listener.local_addr()?;
+    let url = options.issuer.unwrap_or_else(|| format!("http://{address}"));
+
+    // `dev()` makes handle keys and a sealing key at random, and keeps everything in memory.
+    let issuer = match options.store {
+        Store::Memory => Issuer::dev(),
+    }
+    .url(&url)
+    .static_clients(clients)?
+    .lifetimes(Lifetimes {
+        retry_window: Duration::from_secs(options.retry_window),
+        ..Lifetimes::default()
+    })
+    // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
+    // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
+    // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
+    .key_policy(KeyPolicy {
+        jwks_max_age: Duration::from_secs(2),
+        reload: Duration::from_secs(1),
+        clock_skew: Duration::from_secs(1),
+        ..KeyPolicy::default()
+    })
+    .build()
+    .await?;
+
+    // Caught before anyone hears that it is up.
+    let end = signals(issuer.clone())?;
+    let maintained = issuer.clone();
+    tokio::spawn(async move { maintained.run_maintenance().await });
+
+    // The library's endpoints stand under the issuer's path; so does the app's own.
+    let path = Url::parse(&url)?.path().trim_end_matches('/').to_owned();
+    let sign_in = Router::new()
+        .route(&format!("{path}/authorize"), get(authorize))
+        .with_state(issuer.clone());
+    let endpoints = Endpoints::new(issuer).authorization_endpoint(&format!("{url}/authorize"));
+    let app = sign_in.merge(endpoints.router());
+
+    eprintln!("*** DEMO: {url}/authorize signs in `alice`, or whoever `login_hint` names,");
+    eprintln!("*** DEMO: without asking. Its keys are made at each start, and kept in memory:");
+    eprintln!("*** DEMO: what it issues is worthless after a restart. Not for the open network.");
+    println!("ready http://{address}");
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            end.await;
+            tracing::info!("ending: open requests have 5 seconds");
+            tokio::spawn(async {
+                // A connection that someone holds open does not keep the server up.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                std::process::exit(0);
+            });
+        })
+        .await?;
+    Ok(())
+}
+
+// --- Signing in -----------------------------------------------------------------------------
+
+/// The authorization endpoint (RFC 6749 §3.1). A real one asks who the user is, and whether the
+/// client may have what it asks for.
+async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
+    let (form, client, mut redirect) = match checked(&issuer, &query.unwrap_or_default()).await {
+        Ok(checked) => checked,
+        Err((status, why)) => return page(status, None, why),
+    };
+    let user = form.get("login_hint").unwrap_or("alice");
+    let answer = match form.get("response_type") {
+        Some("code") => code(&issuer, &client, user, &form).await.map_err(|error| refusal(&error)),
+        Some(_) => Err(("unsupported_response_type", "it must be code".into())),
+        None => Err(("invalid_request", "response_type is missing".into())),
+    };
+    let (mut parameters, text) = match answer {
+        Ok(code) => (
+            vec![("code", code.expose().to_owned())],
+            format!("DEMO: signed in `{user}` without asking"),
+        ),
+        Err((error, why)) => (
+            vec![("error", error.to_owned()), ("error_description", why.clone())],
+            format!("{error}: {why}"),
+        ),
+    };
+    parameters.extend(form.get("state").map(|state| ("state", state.to_owned())));
+    // RFC 9207 §2: so that a client of several servers knows which one answers.
+    parameters.push(("iss", issuer.url().to_owned()));
+    redirect.query_pairs_mut().extend_pairs(parameters);
+    page(StatusCode::FOUND, Some(redirect), text)
+}
+
+/// The parameters, once the client and its redirect URI are known to be right. Until then the user
+/// must not be sent anywhere (RFC 6749 §4.1.2.1).
+async fn checked(
+    issuer: &Issuer,
+    query: &str,
+) -> Result<(Form, Arc<Client>, Url), (StatusCode, String)> {
+    let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
+    let form = Form::parse(query.as_bytes()).map_err(|error| bad(&error.to_string()))?;
+    let id = form.get("client_id").ok_or(bad("client_id is missing"))?;
+    let id = ClientId::new(id).map_err(|error| bad(&error.to_string()))?;
+    let client = match issuer.clients().client(&id).await {
+        Ok(client) => client.ok_or(bad("no client has this client_id"))?,
+        Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+    };
+    let uri = form.get("redirect_uri").ok_or(bad("redirect_uri is missing"))?;
+    if !client.is_redirect_uri(uri) {
+        return Err(bad("this redirect_uri is not registered"));
+    }
+    let redirect = Url::parse(uri).map_err(|error| bad(&error.to_string()))?;
+    Ok((form, client, redirect))
+}
+
+/// A code for this user.
+async fn code(
+    issuer: &Issuer,
+    client: &Client,
+    user: &str,
+    form: &Form,
+) -> Result<TokenSecret, TokenError> {
+    let invalid = |why| move |_: Invalid| TokenError::InvalidRequest(why);
+    let challenge = form.get("code_challenge");
+    let pkce = match (challenge, form.get("code_challenge_method")) {
+        (None, None) => None,
+        (Some(challenge), Some("S256")) => {
+            let pkce = Pkce::s256(challenge);
+            Some(pkce.map_err(invalid("code_challenge is not 43 characters of base64url"))?)
+        }
+        // RFC 7636 §4.3 takes a missing method for `plain`, which protects nothing.
+        _ => {
+            return Err(TokenError::InvalidRequest("PKCE takes a code_challenge and S256"));
+        }
+    };
+    let subject = Subject::user(user).map_err(invalid("login_hint is no user"))?;
+    let mut grant = Grant::new(client.id().clone(), subject)
+        .username(user)
+        .map_err(invalid("login_hint is no user"))?
+        .auth_time(issuer.clock().now());
+    if let Some(scope) = form.get("scope") {
+        grant = grant.scope(scope).map_err(|error| TokenError::InvalidScope(error.why))?;
+    }
+    let resources = form.resources()?;
+    if !resources.is_empty() {
+        let audience = Audience::new(resources);
+        grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
+    }
+    let redirect_uri = form.get("redirect_uri").unwrap_or_default();
+    issuer.authorize(grant, redirect_uri, pkce).await
+}
+
+/// What the client is told: an error of RFC 6749 §4.1.2.1, and a description for its developers.
+fn refusal(error: &TokenError) -> (&'static str, String) {
+    match error.code() {
+        // The user was revoked meanwhile.
+        Some("invalid_grant") => ("access_denied", "sign in again".into()),
+        Some(code) => (code, error.description().unwrap_or_default().into()),
+        None => {
+            tracing::error!(error = error as &dyn Error, "no code could be issued");
+            ("temporarily_unavailable", "try again".into())
+        }
+    }
+}
+
+fn page(status: StatusCode, location: Option<Url>, text: String) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let location = location.map(|url| [(header::LOCATION, url.to_string())]);
+    (status, headers, location, text + "\n").into_response()
+}
+
+// --- Signals --------------------------------------------------------------------------------
+
+/// Rotates the signing key on each SIGUSR1; ready on SIGTERM or ctrl-c.
+#[cfg(unix)]
+fn signals(issuer: Issuer) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut rotation = signal(SignalKind::user_defined1())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = rotation.recv() => rotate(&issuer).await,
+            }
+        }
+    })
+}
+
+/// Ready on ctrl-c.
+#[cfg(not(unix))]
+fn signals(_: Issuer) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    Ok(async { tokio::signal::ctrl_c().await.unwrap_or(()) })
+}
+
+#[cfg(unix)]
+async fn rotate(issuer: &Issuer) {
+    use cloakroom::jwt::KeyManagerError;
+    match issuer.rotate_keys().await {
+        Ok(event) => eprintln!("rotated: {event:?}"),
+        Err(TokenError::Keys(KeyManagerError::SuccessorNotKnown { ready_at })) => {
+            eprintln!(
+                "not rotated: a verifier may not know the next key yet; try again after {ready_at}"
+            );
+        }
+        Err(error) => eprintln!("not rotated: {error}"),
+    }
+}
+
+// --- Clients --------------------------------------------------------------------------------
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientsFile {
+    client: Vec<toml::Table>,
+}
+
+/// One `[[client]]`; `clients.toml` explains it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: ClientId,
+    #[serde(default)]
+    public: bool,
+    secret: Option<String>,
+    secret_sha256: Option<String>,
+    #[serde(default)]
+    grant_types: Vec<String>,
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    #[serde(default)]
+    scope: Scope,
+    #[serde(default)]
+    audiences: Vec<AudienceEntry>,
+    #[serde(default)]
+    lifetimes: LifetimesEntry,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    serves: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AudienceEntry {
+    resource: String,
+    format: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct LifetimesEntry {
+    access_token: Option<u64>,
+    refresh_idle: Option<u64>,
+    grant: Option<u64>,
+}
+
+fn read_clients(path: &Path) -> Result<Vec<Client>, Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read the clients from {name}: {error}"))?;
+    clients(&text, &name)
+}
+
+fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
+    let file: ClientsFile = toml::from_str(text).map_err(|error| {
+        // Not the error's own text: it quotes the line, which may hold a secret.
+        let line = 1 + text[..error.span().map_or(0, |span| span.start)].matches('\n').count();
+        format!("{name}, line {line}: {}", error.message())
+    })?;
+    let mut clients: Vec<Client> = Vec::new();
+    for (index, table) in file.client.into_iter().enumerate() {
+        let who = match table.get("id").and_then(toml::Value::as_str) {
+            Some(id) => format!("{name}: client `{id}`"),
+            None => format!("{name}: client {}", index + 1),
+        };
+        let entry = Entry::deserialize(table)
+            .map_err(|error| format!("{who}: {}", error.to_string().trim().replace('\n', " ")))?;
+        let client = client(&entry).map_err(|why| format!("{who}: {why}"))?;
+        clients.push(client);
+    }
+    if clients.is_empty() {
+        return Err(format!("{name}: there is no client in it").into());
+    }
+    Ok(clients)
+}
+
+/// The client of an entry; else which field is wrong, and why.
+fn client(entry: &Entry) -> Result<Client, String> {
+    let wrong = |field: &'static str| move |error: Invalid| format!("{field}: {}", error.why);
+    let mut client = Client::public(entry.id.as_str()).map_err(wrong("id"))?;
+    match (entry.public, &entry.secret, &entry.secret_sha256) {
+        (true, None, None) => {}
+        (false, Some(secret), None) => {
+            client = client.secret(SecretHash::of(secret).map_err(wrong("secret"))?);
+        }
+        (false, None, Some(hash)) => {
+            let hash = sha256(hash).ok_or("secret_sha256: it is not 32 bytes, hex or base64url")?;
+            client = client.secret(SecretHash::from_bytes(hash));
+        }
+        (true, ..) => return Err("public: a public client has no secret".into()),
+        _ => return Err("secret: give either secret, secret_sha256 or public = true".into()),
+    }
+    for name in &entry.grant_types {
+        let unknown = |_| format!("grant_types: `{name}` is not a grant type of this server");
+        client = client.grant_types([name.parse().map_err(unknown)?]);
+    }
+    for uri in &entry.redirect_uris {
+        client = client.redirect_uri(absolute("redirect_uris", uri)?);
+    }
+    client = client.scope(entry.scope.as_str()).map_err(wrong("scope"))?;
+    for (index, AudienceEntry { resource, format }) in entry.audiences.iter().enumerate() {
+        if entry.audiences[..index].iter().any(|other| other.resource == *resource) {
+            return Err(format!("audiences: `{resource}` is there twice"));
+        }
+        let format = match Format::from(&**format) {
+            Format::Custom(name) => {
+                return Err(format!("audiences: format `{name}` is none of opaque, phantom, jwt"));
+            }
+            format => format,
+        };
+        let resource = absolute("audiences", resource)?;
+        client = client.audience(resource, format).map_err(wrong("audiences"))?;
+    }
+    client = client.lifetimes(entry.lifetimes.checked()?);
+    for role in &entry.roles {
+        let role = role.parse().map_err(|error| format!("roles: `{role}`: {error}"))?;
+        client = client.role(role);
+    }
+    if entry.serves == ["*"] {
+        client = client.serves(Serves::Everything);
+    } else if !entry.serves.is_empty() {
+        entry.serves.iter().try_for_each(|uri| absolute("serves", uri).map(drop))?;
+        let audience = Audience::new(&entry.serves).map_err(wrong("serves"))?;
+        client = client.serves(Serves::Only(audience));
+    }
+    Ok(client)
+}
+
+impl LifetimesEntry {
+    /// The library would cut what is too long; whoever wrote it should know.
+    fn checked(&self) -> Result<ClientLifetimes, String> {
+        let within = |field: &str, own: Option<u64>, most: Duration| match own {
+            Some(own) if !(1..=most.as_secs()).contains(&own) => {
+                let most = most.as_secs();
+                Err(format!("lifetimes.{field}: {own} is not between 1 and {most} seconds"))
+            }
+            own => Ok(own.map(Duration::from_secs)),
+        };
+        let most = Lifetimes::default();
+        Ok(ClientLifetimes {
+            access_token: within("access_token", self.access_token, most.access_token)?,
+            refresh_idle: within("refresh_idle", self.refresh_idle, most.refresh_idle)?,
+            grant: within("grant", self.grant, most.grant)?,
+        })
+    }
+}
+
+/// Redirect URIs and resources are absolute and have no fragment (RFC 6749 §3.1.2, RFC 8707 §2).
+fn absolute<'a>(field: &str, uri: &'a str) -> Result<&'a str, String> {
+    match Url::parse(uri) {
+        Ok(url) if url.fragment().is_none() => Ok(uri),
+        _ => Err(format!("{field}: `{uri}` is no absolute URI without a fragment")),
+    }
+}
+
+/// 32 bytes in hex (64 digits) or base64url (43 characters).
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    let bytes = if text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        let digits = (0..64).step_by(2).map(|at| text.get(at..at + 2));
+        digits.map(|two| u8::from_str_radix(two?, 16).ok()).collect::<Option<Vec<u8>>>()?
+    } else {
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?
+    };
+    bytes.try_into().ok()
+}

@@ -1,0 +1,125 @@
+//! Access tokens of the app's own spelling, and tokens of a former system, taken over.
+//!
+//! An app that replaces another authorization server often has to keep two things: what its tokens
+//! look like, and the tokens that are out there. Both are one [`TokenFormat`].
+//!
+//! ```toml
+//! [dependencies]
+//! async-trait = "0.1"
+//! base64 = "0.23"
+//! cloakroom = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::Caller::Internal;
+use cloakroom::core::{
+    Clock, FormatError, GrantId, Kept, Located, MintContext, Minted, SystemClock, TokenDigest,
+    TokenFormat, TokenKind, TokenSecret,
+};
+use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
+
+/// `acme.GRANT.SECRET` for new tokens; 32 hexadecimal digits for those of the former system.
+#[derive(Debug)]
+struct AcmeTokens;
+
+#[async_trait]
+impl TokenFormat for AcmeTokens {
+    async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
+        // The grant's identifier is no secret; these 192 bits are.
+        let secret: [u8; 24] = context.random.array()?;
+        let secret = URL_SAFE_NO_PAD.encode(secret);
+        let token = TokenSecret::new(format!("acme.{}.{secret}", context.grant.id));
+        let digest = TokenDigest::compute(TokenKind::Access, token.expose().as_bytes());
+        Ok(Minted {
+            token,
+            // The store learns the digest, and never the token.
+            kept: Kept::Token(digest),
+        })
+    }
+
+    fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
+        let token = presented.expose();
+        let grant: Option<GrantId> = token
+            .strip_prefix("acme.")
+            .and_then(|rest| rest.split_once('.'))
+            .and_then(|(grant, _)| grant.parse().ok());
+        if grant.is_none() && !is_former(token) {
+            return Ok(None);
+        }
+        let digest = TokenDigest::compute(TokenKind::Access, token.as_bytes());
+        // A former token names no grant: its digest does.
+        let grant = grant.unwrap_or_else(|| GrantId::from_digest(&digest));
+        // Nothing here proves that the token is genuine. If the digest is in the store, it is.
+        Ok(Some(Located { kind: TokenKind::Access, grant, digest, carried: None }))
+    }
+}
+
+/// Only the spelling that the former system used: two spellings of one token would be two tokens.
+fn is_former(token: &str) -> bool {
+    token.len() == 32 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let client = Client::confidential("shop", "shop-demo-secret-0123456789")?
+        .grant_types([GrantType::RefreshToken])
+        .scope("orders:read orders:write")?
+        .audience("https://orders.example", Format::Custom("acme".into()))?;
+    let shop = client.id().clone();
+    let issuer = Issuer::dev()
+        .format("acme", Arc::new(AcmeTokens))
+        .static_clients([client])?
+        .build()
+        .await?;
+
+    println!("A new token has the app's own spelling, and lives like any other.");
+    let tokens = issuer.issue(Grant::user("shop", "alice")?).await?;
+    let token = &tokens.access_token;
+    assert!(token.expose().starts_with("acme."));
+    println!("  {}… ({} characters)", &token.expose()[..28], token.expose().len());
+    assert!(issuer.introspect(token, Internal).await?.is_active());
+    let forged = TokenSecret::new(format!("{}A", token.expose()));
+    assert!(!issuer.introspect(&forged, Internal).await?.is_active());
+
+    println!("A gateway may swap it for a JWT.");
+    let swapped = issuer.swap(token, None, Internal).await?;
+    let jwt = swapped.ok_or("an active token is swapped")?.jwt;
+    assert_eq!(jwt.expose().split('.').count(), 3);
+
+    println!("The refresh token is one of the library's; what it brings is again the app's.");
+    let refresh_token = tokens.refresh_token.ok_or("the client may refresh")?;
+    let next = issuer.refresh(Refresh::new(refresh_token, shop.clone())).await?;
+    assert!(next.access_token.expose().starts_with("acme."));
+
+    println!("A token of the former system means nothing at first.");
+    let former = TokenSecret::new("6f1d0c8a5b7e4c2f9a3d1e0b8c7a6f54");
+    assert!(!issuer.introspect(&former, Internal).await?.is_active());
+
+    println!("Adopted, with what the former system's database knows of it, it is active.");
+    let grant = Grant::user("shop", "bob")?.scope("orders:read")?;
+    let expires_at = SystemClock::new().now() + Duration::from_secs(300);
+    issuer.adopt(&former, grant, expires_at).await?;
+    let answer = issuer.introspect(&former, Internal).await?;
+    let active = answer.active().ok_or("an adopted token is active")?;
+    println!(
+        "  it stands for {}, scope {}",
+        active.subject.as_ref().map_or("-", |s| s.id()),
+        active.scope
+    );
+    assert_eq!(active.scope.as_str(), "orders:read");
+    assert!(issuer.swap(&former, None, Internal).await?.is_some());
+
+    println!("Revoking one of them leaves the other alone.");
+    issuer.revoke(&former, &shop).await?;
+    assert!(!issuer.introspect(&former, Internal).await?.is_active());
+    assert!(issuer.swap(&former, None, Internal).await?.is_none());
+    assert!(issuer.introspect(&next.access_token, Internal).await?.is_active());
+    println!("custom format: ok");
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! An API that only lets requests with a good JWT access token in.
+//!
+//! It finds the authorization server's keys through its metadata, and verifies every token on its
+//! own from then on. Start the authorization server first, then this, then ask:
+//!
+//! ```text
+//! cargo run --example authorization_server -- --listen 127.0.0.1:9000
+//! cargo run --example protect_api -- --issuer http://127.0.0.1:9000
+//!
+//! token=$(curl -s -u batch-job:batch-job-demo-secret-0123456789 \
+//!     -d grant_type=client_credentials http://127.0.0.1:9000/token | sed 's/.*access_token":"//; s/".*//')
+//! curl -i -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
+//! ```
+//!
+//! Why a token was refused stands in the traces, never in the answer: set
+//! `RUST_LOG=cloakroom_resource=debug`. In a package of your own it needs:
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! clap = { version = "4", features = ["derive"] }
+//! cloakroom-resource = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["macros", "net", "rt-multi-thread", "signal"] }
+//! tracing-subscriber = { version = "0.3", features = ["env-filter"] }
+//! ```
+
+use std::error::Error;
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use clap::Parser;
+use cloakroom_resource::{BearerLayer, VerifiedToken, Verifier};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+/// An API behind bearer tokens.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9100")]
+    listen: String,
+    /// The authorization server, exactly as it stands in the tokens' `iss`.
+    #[arg(long, default_value = "http://127.0.0.1:9000")]
+    issuer: String,
+    /// The name of this API in the tokens' `aud`. It need not be where it listens.
+    #[arg(long, default_value = "https://orders.example")]
+    audience: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let args = Args::parse();
+
+    let verifier = Verifier::discover(&args.issuer, &args.audience).await?;
+    let socket = TcpListener::bind(&args.listen).await?;
+    println!("ready http://{}", socket.local_addr()?);
+    axum::serve(socket, api(BearerLayer::new(verifier))?).with_graceful_shutdown(stopped()).await?;
+    Ok(())
+}
+
+/// One layer for each group of routes, with the scope that it asks for.
+fn api(bearer: BearerLayer) -> Result<Router, Box<dyn Error>> {
+    let reading = Router::new()
+        .route("/orders", get(read_orders))
+        .route_layer(bearer.clone().require_scope("orders:read")?);
+    let writing = Router::new()
+        .route("/orders", post(place_order))
+        .route_layer(bearer.require_scope("orders:write")?);
+    Ok(reading.merge(writing))
+}
+
+/// The handler of a protected route asks for the token, and reads from it who is calling.
+async fn read_orders(token: VerifiedToken) -> Json<Value> {
+    Json(json!({ "orders": [], "claims": token.token() }))
+}
+
+async fn place_order(token: VerifiedToken) -> (StatusCode, Json<Value>) {
+    let by = token.subject().map(|subject| subject.id().to_owned());
+    (StatusCode::CREATED, Json(json!({ "ordered_by": by })))
+}
+
+/// Until Ctrl-C, or SIGTERM.
+async fn stopped() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
