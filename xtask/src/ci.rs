@@ -23,14 +23,10 @@ fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
     steps.run("clippy", || {
         cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()
     })?;
-    steps.run("features", || {
-        crates.iter().try_for_each(|name| each_feature_alone(name))
-    })?;
+    steps.run("features", || crates.iter().try_for_each(|name| each_feature_alone(name)))?;
     let counts = test::steps(steps)?;
     steps.run("docs", || {
-        cargo("doc --workspace --no-deps --all-features")
-            .env("RUSTDOCFLAGS", "-D warnings")
-            .run()
+        cargo("doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings").run()
     })?;
     steps.run("packages", || packages(&crates))?;
     steps.run("dependency tree", || tree::check(&crates))?;
@@ -59,11 +55,8 @@ fn each_feature_alone(name: &str) -> Result<(), Failure> {
         "tree --package {name} --all-features --depth 0 --prefix none --format {{f}}"
     ))
     .output()?;
-    let features: Vec<&str> = features
-        .trim()
-        .split(',')
-        .filter(|name| !matches!(*name, "" | "default"))
-        .collect();
+    let features: Vec<&str> =
+        features.trim().split(',').filter(|name| !matches!(*name, "" | "default")).collect();
     if features.is_empty() {
         return Ok(());
     }
@@ -72,17 +65,12 @@ fn each_feature_alone(name: &str) -> Result<(), Failure> {
         cargo(&format!("{package} {features} -- -D warnings")).run()
     };
     clippy("")?;
-    features
-        .iter()
-        .try_for_each(|feature| clippy(&format!("--features {feature}")))
+    features.iter().try_for_each(|feature| clippy(&format!("--features {feature}")))
 }
 
 /// Builds the published form of every crate, together, as none of them need be on crates.io yet.
 fn packages(crates: &[String]) -> Result<(), Failure> {
-    let packages: String = crates
-        .iter()
-        .map(|name| format!(" --package {name}"))
-        .collect();
+    let packages: String = crates.iter().map(|name| format!(" --package {name}")).collect();
     cargo(&format!("package --allow-dirty{packages}")).run()
 }
 

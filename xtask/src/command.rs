@@ -20,10 +20,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            reproduce: None,
-        }
+        Self { what: what.into(), reproduce: None }
     }
 }
 
@@ -48,20 +45,12 @@ pub(crate) struct Cmd {
 /// `cargo` with arguments that are split at white space.
 pub(crate) fn cargo(args: &str) -> Cmd {
     let args = args.split_whitespace().map(ToOwned::to_owned).collect();
-    Cmd {
-        program: "cargo".into(),
-        args,
-        env: Vec::new(),
-    }
+    Cmd { program: "cargo".into(), args, env: Vec::new() }
 }
 
 /// A program without arguments.
 pub(crate) fn program(path: PathBuf) -> Cmd {
-    Cmd {
-        program: path,
-        args: Vec::new(),
-        env: Vec::new(),
-    }
+    Cmd { program: path, args: Vec::new(), env: Vec::new() }
 }
 
 impl Cmd {
@@ -96,10 +85,7 @@ impl Cmd {
     }
 
     pub(crate) fn failure(&self, what: impl Display) -> Failure {
-        Failure {
-            what: format!("`{self}` {what}"),
-            reproduce: Some(self.to_string()),
-        }
+        Failure { what: format!("`{self}` {what}"), reproduce: Some(self.to_string()) }
     }
 
     fn announce(&self) {
@@ -108,10 +94,7 @@ impl Cmd {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .envs(self.env.iter().copied())
-            .current_dir(root());
+        command.args(&self.args).envs(self.env.iter().copied()).current_dir(root());
         command
     }
 
@@ -156,42 +139,25 @@ mod tests {
     #[test]
     fn a_command_is_shown_as_it_would_be_typed() {
         let command = cargo("doc --no-deps").env("RUSTDOCFLAGS", "-D warnings");
-        assert_eq!(
-            command.to_string(),
-            "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps"
-        );
+        assert_eq!(command.to_string(), "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps");
     }
 
     #[test]
     fn a_failed_command_says_how_to_reproduce_it() {
-        let failure = cargo("no-such-subcommand")
-            .output()
-            .expect_err("must fail")
-            .to_string();
-        assert!(
-            failure.ends_with("\nreproduce with: cargo no-such-subcommand"),
-            "{failure}"
-        );
+        let failure = cargo("no-such-subcommand").output().expect_err("must fail").to_string();
+        assert!(failure.ends_with("\nreproduce with: cargo no-such-subcommand"), "{failure}");
     }
 
     #[test]
     fn a_missing_program_is_a_failure() {
-        let failure = program("/no/such/program".into())
-            .run()
-            .expect_err("must fail")
-            .to_string();
+        let failure = program("/no/such/program".into()).run().expect_err("must fail").to_string();
         assert!(failure.contains("could not be run"), "{failure}");
     }
 
     #[test]
     fn every_line_of_the_output_is_seen() {
         let mut lines = Vec::new();
-        cargo("--version")
-            .stream(|line| lines.push(line.to_owned()))
-            .expect("cargo runs");
-        assert!(
-            matches!(&lines[..], [line] if line.starts_with("cargo ")),
-            "{lines:?}"
-        );
+        cargo("--version").stream(|line| lines.push(line.to_owned())).expect("cargo runs");
+        assert!(matches!(&lines[..], [line] if line.starts_with("cargo ")), "{lines:?}");
     }
 }

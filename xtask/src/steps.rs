@@ -27,11 +27,7 @@ impl Steps {
         println!("\n==> {name}");
         let start = Instant::now();
         let result = work();
-        self.done.push(Done {
-            name,
-            took: start.elapsed(),
-            ok: result.is_ok(),
-        });
+        self.done.push(Done { name, took: start.elapsed(), ok: result.is_ok() });
         result
     }
 }
@@ -56,15 +52,11 @@ mod tests {
     fn the_table_names_every_step_and_its_result() {
         let mut steps = Steps::default();
         steps.run("good", || Ok(())).expect("the step passes");
-        steps
-            .run("bad", || Err(Failure::new("why")))
-            .expect_err("the step fails");
+        steps.run("bad", || Err(Failure::new("why"))).expect_err("the step fails");
 
         let table = steps.to_string();
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(matches!(rows[1][..], ["good", _, "s", "ok"]), "{table}");
         assert!(matches!(rows[2][..], ["bad", _, "s", "FAILED"]), "{table}");
         assert_eq!(rows[3][0], "total");

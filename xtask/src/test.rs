@@ -19,9 +19,7 @@ pub(crate) fn task() -> Result<(), Failure> {
 pub(crate) fn steps(steps: &mut Steps) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     steps.run("tests", || tests(&mut counts))?;
-    steps.run("examples", || {
-        cargo("build --workspace --all-features --examples").run()
-    })?;
+    steps.run("examples", || cargo("build --workspace --all-features --examples").run())?;
     steps.run(EXAMPLE, example)?;
     Ok(counts)
 }
@@ -41,9 +39,7 @@ fn tests(counts: &mut Counts) -> Result<(), Failure> {
 /// Runs the binary that was just built: `cargo run` would unify other features and compile anew.
 fn example() -> Result<(), Failure> {
     let xtask = env::current_exe().map_err(|error| {
-        Failure::new(format!(
-            "cannot find the directory that holds the examples: {error}"
-        ))
+        Failure::new(format!("cannot find the directory that holds the examples: {error}"))
     })?;
     let name = format!("{EXAMPLE}{}", env::consts::EXE_SUFFIX);
     let command = program(xtask.with_file_name("examples").join(name));
@@ -115,24 +111,13 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
 ";
         let mut counts = Counts::default();
         output.lines().for_each(|line| counts.add(line));
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 3,
-                failed: 1,
-                ignored: 1
-            }
-        );
+        assert_eq!(counts, Counts { passed: 3, failed: 1, ignored: 1 });
         assert_eq!(counts.to_string(), "1 ignored\n3 passed, 1 failed");
     }
 
     #[test]
     fn the_closing_line_is_plain() {
-        let counts = Counts {
-            passed: 12,
-            failed: 0,
-            ignored: 0,
-        };
+        let counts = Counts { passed: 12, failed: 0, ignored: 0 };
         assert_eq!(counts.to_string(), "12 passed, 0 failed");
     }
 }

@@ -1,0 +1,1 @@
+//! Benchmarks of cloakroom. Run them with `cargo bench --package cloakroom-benches`.

@@ -1,0 +1,275 @@
+//! What checks ask of a store, with the answers that they count on.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Advance, Advanced, Change, Created, Cursor, Epoch, Found, GrantId, GrantRecord, Housekeeping,
+    LogEntry, LogEvent, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, Rule,
+    RuleKey, Selector, StoreError, Target, TokenDigest, TokenRecord, TokenStore, UnixTime,
+};
+
+use crate::fixtures::{NOW, revocation};
+use crate::report::Broken;
+
+/// Breaks off the check unless the condition holds; the rest says what happened.
+macro_rules! ensure {
+    ($holds:expr, $($happened:tt)+) => {
+        if !$holds {
+            return Err(format!($($happened)+).into());
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// The most calls after which a loop over a store has to come to its end.
+const MOST_CALLS: usize = 2_000;
+
+/// Questions to a token store whose answers are beyond doubt: any other breaks off the check.
+pub(crate) trait Ask {
+    /// Creates a grant that nothing stands against.
+    async fn inserted(&self, grant: &GrantRecord, tokens: &[TokenRecord]) -> Result<(), Broken>;
+
+    /// The grant, which must be there.
+    async fn grant(&self, id: GrantId) -> Result<GrantRecord, Broken>;
+
+    /// The grant, which must be there, and the token, which need not.
+    async fn found(&self, id: GrantId, token: TokenDigest) -> Result<Found, Broken>;
+
+    /// Whether anything unrevoked is there.
+    async fn is_unrevoked(&self, id: GrantId) -> Result<bool, Broken>;
+
+    /// Revokes at [`NOW`], and finishes the sweep if that was left open.
+    async fn revoked(&self, target: Target) -> Result<(), Broken>;
+
+    /// Revokes, and finishes the sweep if that was left open.
+    async fn revoked_as(&self, revocation: Revocation) -> Result<(), Broken>;
+
+    /// The bound that the last revocation of this target was allotted, by the log.
+    async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken>;
+
+    /// The log from its beginning.
+    async fn log(&self) -> Result<Vec<LogEntry>, Broken>;
+
+    /// The rule for this key.
+    async fn rule(&self, key: RuleKey) -> Result<Option<Rule>, Broken>;
+
+    /// The log's newest bound.
+    async fn newest_bound(&self) -> Result<Epoch, Broken>;
+
+    /// All that `list` returns, page by page.
+    async fn listed(
+        &self,
+        of: Selector,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<Arc<GrantRecord>>, Broken>;
+
+    /// The ids of all that `list` returns.
+    async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken>;
+
+    /// Calls `maintain` until nothing is left to do; the sum of what it did.
+    async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken>;
+
+    /// Takes a step from where the record's chain stands, at [`NOW`].
+    async fn step(
+        &self,
+        from: &GrantRecord,
+        change: Change,
+        tokens: &[TokenRecord],
+    ) -> Result<Advanced, Broken>;
+}
+
+impl Ask for dyn TokenStore {
+    async fn inserted(&self, grant: &GrantRecord, tokens: &[TokenRecord]) -> Result<(), Broken> {
+        same(
+            "the answer to the first `create`",
+            &self.create(grant.clone(), tokens.to_vec()).await?,
+            &Created::Inserted,
+        )
+    }
+
+    async fn grant(&self, id: GrantId) -> Result<GrantRecord, Broken> {
+        match self.find(id, None).await? {
+            Lookup::Found(found) => Ok(GrantRecord::clone(&found.grant)),
+            other => Err(format!("`find` of a grant that is there answered {other:?}").into()),
+        }
+    }
+
+    async fn found(&self, id: GrantId, token: TokenDigest) -> Result<Found, Broken> {
+        match self.find(id, Some(token)).await? {
+            Lookup::Found(found) => Ok(found),
+            other => Err(format!("`find` of a grant that is there answered {other:?}").into()),
+        }
+    }
+
+    async fn is_unrevoked(&self, id: GrantId) -> Result<bool, Broken> {
+        Ok(match self.find(id, None).await? {
+            Lookup::Found(found) => found.grant.revoked_at.is_none(),
+            Lookup::Tombstone | Lookup::Absent => false,
+        })
+    }
+
+    async fn revoked(&self, target: Target) -> Result<(), Broken> {
+        self.revoked_as(revocation(target)).await
+    }
+
+    async fn revoked_as(&self, revocation: Revocation) -> Result<(), Broken> {
+        if self.revoke(revocation).await? == Revoked::Sweeping {
+            // Nothing ended before the beginning of time: only the sweep is left to do.
+            self.housekept(UnixTime::from_millis(0)).await?;
+        }
+        Ok(())
+    }
+
+    async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken> {
+        let log = self.log().await?;
+        let bound = log.iter().rev().find_map(|entry| match &entry.event {
+            LogEvent::Revoked { target: own, bound } if own == target => Some(*bound),
+            _ => None,
+        });
+        match bound {
+            Some(Some(bound)) => Ok(bound),
+            Some(None) => Err(format!("the entry of {target:?} has no bound").into()),
+            None => Err(format!("the log holds no entry of {target:?}").into()),
+        }
+    }
+
+    async fn log(&self) -> Result<Vec<LogEntry>, Broken> {
+        let mut log = Vec::new();
+        let mut cursor = Cursor::start();
+        for _ in 0..MOST_CALLS {
+            let batch = self.revocations(cursor, 100).await?;
+            let RevocationBatch::Entries { entries, next, more, .. } = batch else {
+                return Err("reading the log from its beginning met a gap".into());
+            };
+            log.extend(entries);
+            if !more {
+                return Ok(log);
+            }
+            cursor = next;
+        }
+        Err(format!("the log said \"more\" {MOST_CALLS} times").into())
+    }
+
+    async fn rule(&self, key: RuleKey) -> Result<Option<Rule>, Broken> {
+        let answer = self.rules(vec![key.clone()]).await?;
+        ensure!(
+            answer.rules.len() <= 1 && answer.rules.iter().all(|rule| rule.key == key),
+            "`rules` for {key:?} alone returned {:?}",
+            answer.rules
+        );
+        Ok(answer.rules.into_iter().next())
+    }
+
+    async fn newest_bound(&self) -> Result<Epoch, Broken> {
+        Ok(self.rules(Vec::new()).await?.newest_bound)
+    }
+
+    async fn listed(
+        &self,
+        of: Selector,
+        limit: u32,
+        now: UnixTime,
+    ) -> Result<Vec<Arc<GrantRecord>>, Broken> {
+        let mut listed = Vec::new();
+        let mut after = None;
+        for _ in 0..MOST_CALLS {
+            let listing = self.list(of.clone(), Page { after, limit }, now).await?;
+            ensure!(
+                listing.grants.len() <= limit as usize,
+                "a page of at most {limit} held {} grants",
+                listing.grants.len()
+            );
+            listed.extend(listing.grants);
+            match listing.next {
+                None => return Ok(listed),
+                Some(next) => {
+                    ensure!(
+                        Some(next) > after,
+                        "the page after {after:?} says that {next:?} comes next"
+                    );
+                    after = Some(next);
+                }
+            }
+        }
+        Err(format!("the listing of {of:?} went on for {MOST_CALLS} pages").into())
+    }
+
+    async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken> {
+        let listed = self.listed(of, 100, now).await?;
+        Ok(listed.iter().map(|grant| grant.id).collect())
+    }
+
+    async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken> {
+        let mut sum = Maintained::default();
+        for _ in 0..MOST_CALLS {
+            let task = Housekeeping { now: before.max(NOW), before, limit: 1_000 };
+            let done = self.maintain(task).await?;
+            sum.grants += done.grants;
+            sum.tokens += done.tokens;
+            sum.revocations += done.revocations;
+            if !done.more {
+                return Ok(sum);
+            }
+        }
+        Err(format!("`maintain` said \"more\" {MOST_CALLS} times").into())
+    }
+
+    async fn step(
+        &self,
+        from: &GrantRecord,
+        change: Change,
+        tokens: &[TokenRecord],
+    ) -> Result<Advanced, Broken> {
+        Ok(self.advance(step_from(from, change, tokens)?).await?)
+    }
+}
+
+/// A step from where the record's chain stands, at [`NOW`].
+pub(crate) fn step_from(
+    from: &GrantRecord,
+    change: Change,
+    tokens: &[TokenRecord],
+) -> Result<Advance, Broken> {
+    let chain = from.chain.as_ref().ok_or("a grant without a chain")?;
+    Ok(Advance {
+        grant: from.id,
+        expected: chain.position(),
+        now: NOW,
+        change,
+        tokens: tokens.to_vec(),
+    })
+}
+
+/// That two values are the same, and if they are not, where they differ.
+pub(crate) fn same<T: PartialEq + Debug>(what: &str, is: &T, should: &T) -> Result<(), Broken> {
+    if is == should {
+        return Ok(());
+    }
+    let (short_is, short_should) = (format!("{is:?}"), format!("{should:?}"));
+    if short_is.len() + short_should.len() < 160 && short_is != short_should {
+        return Err(format!("{what} is {short_is}; it should be {short_should}").into());
+    }
+    let (is, should) = (format!("{is:#?}"), format!("{should:#?}"));
+    let difference = is.lines().zip(should.lines()).find(|(is, should)| is != should);
+    Err(match difference {
+        Some((is, should)) => format!(
+            "{what} differs from what it should be: `{}` in the place of `{}`",
+            is.trim(),
+            should.trim()
+        ),
+        // Digests and keys do not show all of themselves.
+        None => format!("{what} differs from what it should be, in a part that is not shown"),
+    }
+    .into())
+}
+
+/// That the store refused the call as misuse.
+pub(crate) fn misused<T: Debug>(what: &str, answer: Result<T, StoreError>) -> Result<(), Broken> {
+    match answer {
+        Err(StoreError::Misuse(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(answer) => Err(format!("{what} was no misuse, but {answer:?}").into()),
+    }
+}

@@ -1,0 +1,113 @@
+//! The conformance kit of **cloakroom**: what every [`TokenStore`] and [`KeyStore`] must pass.
+//!
+//! The kit asks a store to keep each promise of the contract — alone, under races, when futures are
+//! dropped, against a model — and says of a store that breaks one which promise it was, what
+//! happened, and which operations led there.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use async_trait::async_trait;
+//! use cloakroom_conformance::{Factory, run_all};
+//! use cloakroom_core::{KeyStore, TokenStore};
+//! use cloakroom_memory::MemoryStore;
+//!
+//! #[derive(Debug)]
+//! struct Memory;
+//!
+//! #[async_trait]
+//! impl Factory for Memory {
+//!     async fn tokens(&self) -> Arc<dyn TokenStore> {
+//!         Arc::new(MemoryStore::new()) // fresh and empty at every call
+//!     }
+//!
+//!     async fn keys(&self) -> Arc<dyn KeyStore> {
+//!         Arc::new(MemoryStore::new())
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! run_all(Memory).await.assert_ok();
+//! # }
+//! ```
+//!
+//! Run it on a multi-threaded tokio runtime: races need threads.
+
+mod ask;
+mod checks;
+mod context;
+mod fixtures;
+mod promises;
+mod report;
+mod story;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cloakroom_core::{KeyStore, TokenStore};
+
+pub use context::Context;
+pub use promises::Promise;
+pub use report::{Failure, Report};
+
+/// Makes the stores that the kit tries.
+#[async_trait]
+pub trait Factory: fmt::Debug + Send + Sync + 'static {
+    /// A fresh, empty token store, apart from every other.
+    async fn tokens(&self) -> Arc<dyn TokenStore>;
+
+    /// A fresh, empty key store, apart from every other.
+    async fn keys(&self) -> Arc<dyn KeyStore>;
+}
+
+/// One check of the kit.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// Its name, as `module::function`.
+    pub name: &'static str,
+    /// The promise of the contract that it tries.
+    pub promise: Promise,
+    run: fn(Context) -> report::CheckFuture,
+}
+
+impl Check {
+    /// Runs this check alone.
+    ///
+    /// # Errors
+    ///
+    /// If the store breaks the promise, or fails.
+    pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<(), Failure> {
+        let context = Context::new(factory);
+        let story = context.story();
+        (self.run)(context).await.map_err(|what| Failure {
+            check: self.name,
+            promise: self.promise,
+            happened: report::with_sources(&*what),
+            story: story.told(),
+        })
+    }
+}
+
+/// Every check of the kit, in order.
+#[must_use]
+pub fn checks() -> Vec<Check> {
+    checks::all()
+}
+
+/// Runs every check, each on stores of its own.
+pub async fn run_all(factory: impl Factory) -> Report {
+    run(&checks(), Arc::new(factory)).await
+}
+
+/// Runs these checks.
+pub async fn run(checks: &[Check], factory: Arc<dyn Factory>) -> Report {
+    let mut report = Report::default();
+    for check in checks {
+        match check.run(Arc::clone(&factory)).await {
+            Ok(()) => report.passed += 1,
+            Err(failure) => report.failures.push(failure),
+        }
+    }
+    report
+}

@@ -1,0 +1,75 @@
+//! What a run of the kit found.
+
+use std::fmt;
+use std::pin::Pin;
+
+use crate::promises::Promise;
+
+/// What went wrong inside a check; any error, or text.
+pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) type CheckFuture = Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>>;
+
+/// An error and what it came from: a driver's own words say more than "unavailable".
+pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// The result of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How many checks passed.
+    pub passed: usize,
+    /// The checks that failed.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// Passes if every check did.
+    ///
+    /// # Panics
+    ///
+    /// With every failure, each with what the contract asks, what happened and what led there.
+    pub fn assert_ok(&self) {
+        assert!(self.failures.is_empty(), "{self}");
+    }
+
+    /// Whether a check of this promise failed.
+    #[must_use]
+    pub fn convicts(&self, promise: Promise) -> bool {
+        self.failures.iter().any(|failure| failure.promise == promise)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} checks passed, {} failed", self.passed, self.failures.len())?;
+        self.failures.iter().try_for_each(|failure| write!(f, "\n{failure}"))
+    }
+}
+
+/// A promise that a store broke.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The check that found out.
+    pub check: &'static str,
+    /// The promise.
+    pub promise: Promise,
+    /// What happened.
+    pub happened: String,
+    /// The operations that led there, with their answers.
+    pub story: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "broken promise: {} (check {})", self.promise, self.check)?;
+        writeln!(f, "  the contract asks: {}", self.promise.contract())?;
+        writeln!(f, "  what happened:     {}", self.happened)?;
+        writeln!(f, "  what led there:")?;
+        self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
+    }
+}

@@ -1,0 +1,134 @@
+//! Keeps a record of what a check asked of a store, and what it answered.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use cloakroom_core::{
+    Advance, Advanced, Created, Cursor, GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord,
+    KeyStore, KeyUpdated, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked,
+    RuleKey, Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+};
+
+/// Operations and answers, in the order in which the answers came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Story(Arc<Mutex<Vec<String>>>);
+
+/// The most lines of a story that a failure shows, and the most characters of a line.
+const MOST_LINES: usize = 40;
+const MOST_CHARS: usize = 600;
+
+impl Story {
+    pub(crate) fn tell(&self, line: impl Into<String>) {
+        let mut line: String = line.into();
+        if let Some((end, _)) = line.char_indices().nth(MOST_CHARS) {
+            line.truncate(end);
+            line.push('…');
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// The last lines.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines[lines.len().saturating_sub(MOST_LINES)..].to_vec()
+    }
+
+    fn answer<T: Debug>(&self, asked: &str, answer: T) -> T {
+        self.tell(format!("{asked} → {answer:?}"));
+        answer
+    }
+}
+
+/// A store whose every operation is told.
+#[derive(Debug)]
+pub(crate) struct Told<S: ?Sized> {
+    pub(crate) story: Story,
+    pub(crate) inner: Arc<S>,
+}
+
+#[async_trait]
+impl TokenStore for Told<dyn TokenStore> {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        let asked = format!("create({grant:?}, {tokens:?})");
+        let answer = self.inner.create(grant, tokens).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        let answer = self.inner.find(grant, token).await;
+        self.story.answer(&format!("find({grant:?}, {token:?})"), answer)
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        let asked = format!("advance({step:?})");
+        let answer = self.inner.advance(step).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        let asked = format!("revoke({revocation:?})");
+        let answer = self.inner.revoke(revocation).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let asked = format!("rules({keys:?})");
+        let answer = self.inner.rules(keys).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        let asked = format!("list({of:?}, {page:?}, {now:?})");
+        let answer = self.inner.list(of, page, now).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        let answer = self.inner.revocations(after, limit).await;
+        self.story.answer(&format!("revocations({after:?}, {limit})"), answer)
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.inner.wakeups()
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        let answer = self.inner.heartbeat(now, until).await;
+        self.story.answer(&format!("heartbeat({now:?}, {until:?})"), answer)
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        let answer = self.inner.maintain(task).await;
+        self.story.answer(&format!("maintain({task:?})"), answer)
+    }
+}
+
+#[async_trait]
+impl KeyStore for Told<dyn KeyStore> {
+    async fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let answer = self.inner.load().await;
+        self.story.answer("load()", answer)
+    }
+
+    async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
+        let asked = format!("insert({record:?})");
+        let answer = self.inner.insert(record).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
+        let asked = format!("update({record:?}, {expected})");
+        let answer = self.inner.update(record, expected).await;
+        self.story.answer(&asked, answer)
+    }
+
+    async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
+        let answer = self.inner.delete(generation, expected).await;
+        self.story.answer(&format!("delete({generation}, {expected})"), answer)
+    }
+}

@@ -1,0 +1,313 @@
+//! What can be wrong with a [`Plain`](super::plain::Plain) store: one thing at a time.
+
+use cloakroom_conformance::Promise;
+
+macro_rules! faults {
+    ($($(#[doc = $what:literal])+ $test:ident $fault:ident: $($promise:ident),+;)*) => {
+        /// The one thing that a wrong store does wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Fault {
+            $($(#[doc = $what])+ $fault,)*
+        }
+
+        impl Fault {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$fault),*];
+
+            /// What it does.
+            pub(crate) const fn what(self) -> &'static str {
+                match self { $(Self::$fault => concat!($($what),+),)* }
+            }
+
+            /// The promises that it breaks: the kit must convict it of one of them.
+            pub(crate) const fn promises(self) -> &'static [Promise] {
+                match self { $(Self::$fault => &[$(Promise::$promise),+],)* }
+            }
+        }
+
+        /// One test a mutant.
+        mod convicted {
+            use super::Fault;
+            use crate::mutants::convict;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $test() {
+                    convict(Fault::$fault).await;
+                }
+            )*
+        }
+    };
+}
+
+faults! {
+    /// `create` replaces whatever is there.
+    create_upserts CreateUpserts: CreateNeverOverwrites, CreateRetry;
+    /// `create` looks whether the id is free, and writes later.
+    create_looks_then_writes CreateLooksThenWrites: CreateNeverOverwrites, CreateAtomic;
+    /// `create` looks for rules, and writes later.
+    create_checks_rules_first CreateChecksRulesFirst: CreateBarredByOverlap;
+    /// `create` never looks for rules.
+    create_ignores_rules CreateIgnoresRules: CreateBarredByRule, CreateBarredByOverlap;
+    /// `create` looks for rules of the subject alone.
+    create_ignores_client_rules CreateIgnoresClientRules: CreateBarredByRule;
+    /// `create` does not look for rules of the pair.
+    create_ignores_pair_rules CreateIgnoresPairRules: CreateBarredByRule;
+    /// `create` answers `Barred`, and leaves the grant as it wrote it.
+    barred_stays_live BarredStaysLive: CreateBarredByRule;
+    /// `create` overwrites a tombstone.
+    create_ignores_tombstones CreateIgnoresTombstones: CreateBarredByTombstone, RevokeTombstone;
+    /// A retried `create` that finds its row does not look for rules again.
+    retry_skips_check RetrySkipsCheck: CreateRetry;
+    /// A retried `create` does not see that its row was revoked.
+    retry_misses_revocation RetryMissesRevocation: CreateRetry;
+    /// A retried `create` is told that the id is taken.
+    retry_is_refused RetryIsRefused: CreateRetry;
+    /// `create` writes the grant, and its tokens in a second step.
+    create_writes_tokens_later CreateWritesTokensLater: CreateAtomic, Cancellation;
+    /// `create` inserts the tokens even where another grant has the id.
+    create_leaves_tokens CreateLeavesTokens: CreateAtomic, CreateNeverOverwrites;
+    /// `create` writes the first token alone.
+    create_writes_one_token CreateWritesOneToken: CreateAtomic, RecordsSurvive;
+    /// Rules deny only epochs before their bound.
+    rules_spare_their_bound RulesSpareTheirBound: CreateBarredByRule;
+    /// Rules deny every epoch.
+    rules_deny_every_epoch RulesDenyEveryEpoch: CreateLoginAfter;
+
+    /// `find` looks a token up by its digest alone.
+    find_any_token FindAnyToken: FindToken;
+    /// `find` hides revoked grants.
+    find_hides_revoked FindHidesRevoked: FindReturnsDead, RevokeVisible;
+    /// `find` hides revoked tokens.
+    find_hides_revoked_tokens FindHidesRevokedTokens: FindReturnsDead, RevokeVisible;
+    /// `find` hides expired grants.
+    find_hides_expired FindHidesExpired: FindReturnsDead;
+
+    /// Fields of a newer version are lost when a chain moves on.
+    rewrite_drops_unknown RewriteDropsUnknown: RecordsSurvive, AdvanceWrites;
+    /// Fields of a newer version are lost when a grant is created.
+    create_drops_unknown CreateDropsUnknown: RecordsSurvive;
+    /// Fields of a newer version are lost from tokens.
+    tokens_drop_unknown TokensDropUnknown: RecordsSurvive;
+    /// Times are kept in seconds.
+    times_in_seconds TimesInSeconds: RecordsSurvive;
+    /// Subjects are filed in lower case.
+    subjects_fold_case SubjectsFoldCase: IdentifiersExact;
+    /// Clients are filed in lower case.
+    clients_fold_case ClientsFoldCase: IdentifiersExact;
+    /// Clients are filed without trailing blanks.
+    clients_lose_blanks ClientsLoseBlanks: IdentifiersExact;
+    /// Subjects are filed up to their first NUL.
+    subjects_end_at_nul SubjectsEndAtNul: IdentifiersExact;
+    /// Subjects are filed by their first 191 bytes.
+    subjects_are_cut SubjectsAreCut: IdentifiersExact;
+    /// Characters of four bytes are filed as question marks.
+    subjects_lose_astral SubjectsLoseAstral: IdentifiersExact;
+    /// A `jti` is filed in lower case.
+    jtis_fold_case JtisFoldCase: IdentifiersExact, RulesAnswer;
+    /// A user and a client of one spelling are filed as one subject.
+    subjects_lose_kind SubjectsLoseKind: IdentifiersExact, ListSelects, RevokeCovers;
+
+    /// `advance` reads, and writes later.
+    advance_reads_then_writes AdvanceReadsThenWrites: AdvanceOneWinner, AdvanceRevokeWins;
+    /// `advance` looks whether the grant is revoked, then compares and writes.
+    advance_misses_late_revocation AdvanceMissesLateRevocation: AdvanceRevokeWins;
+    /// `advance` compares generations alone.
+    advance_compares_generation AdvanceComparesGeneration: AdvanceCompares;
+    /// `advance` compares digests alone.
+    advance_compares_digest AdvanceComparesDigest: AdvanceCompares;
+    /// `advance` takes a chain that has already moved further.
+    advance_takes_older AdvanceTakesOlder: AdvanceCompares, AdvanceOneWinner;
+    /// Attaching does not compare at all.
+    attach_does_not_compare AttachDoesNotCompare: AdvanceCompares;
+    /// `advance` moves the chain of a revoked grant.
+    advance_ignores_revocation AdvanceIgnoresRevocation: AdvanceRevoked;
+    /// Tokens are attached to a revoked grant.
+    attach_ignores_revocation AttachIgnoresRevocation: AdvanceRevoked;
+    /// `advance` ignores that the chain has expired.
+    advance_ignores_chain_end AdvanceIgnoresChainEnd: AdvanceExpired;
+    /// `advance` ignores that the grant has expired.
+    advance_ignores_grant_end AdvanceIgnoresGrantEnd: AdvanceExpired;
+    /// `advance` still takes a step at the very end of the chain.
+    advance_at_the_end AdvanceAtTheEnd: AdvanceExpired;
+    /// Tokens are attached to an expired grant.
+    attach_ignores_end AttachIgnoresEnd: AdvanceExpired;
+    /// `advance` counts the generation, but keeps the digest.
+    advance_keeps_digest AdvanceKeepsDigest: AdvanceWrites, AdvanceCompares;
+    /// `advance` writes the chain, and keeps the rest of the record.
+    advance_writes_chain_alone AdvanceWritesChainAlone: AdvanceWrites;
+    /// Moving a chain drops the tokens.
+    move_drops_tokens MoveDropsTokens: AdvanceWrites;
+    /// `advance` moves the chain, and inserts the tokens in a second step.
+    advance_writes_tokens_later AdvanceWritesTokensLater: AdvanceWrites, Cancellation;
+    /// Attaching notes in the record when it was.
+    attach_writes_record AttachWritesRecord: AdvanceAttaches;
+    /// The tokens of a step that is refused are inserted.
+    losers_leave_tokens LosersLeaveTokens: AdvanceOneWinner, AdvanceCompares;
+    /// `Stale` shows what the loser wanted.
+    stale_shows_the_losers_record StaleShowsLosersRecord: AdvanceOneWinner, AdvanceCompares;
+    /// `advance` inserts a grant that is not there.
+    advance_inserts_unknown AdvanceInsertsUnknown: AdvanceUnknown;
+    /// The next record may change the grant's client, subject or epoch.
+    advance_changes_owner AdvanceChangesOwner: AdvanceMisuse;
+    /// The next record may be without a chain.
+    advance_loses_chain AdvanceLosesChain: AdvanceMisuse;
+    /// `advance` takes tokens of other grants.
+    advance_takes_foreign_tokens AdvanceTakesForeignTokens: AdvanceMisuse;
+    /// `advance` holds a lock that nobody frees when its future is dropped.
+    advance_leaks_its_lock AdvanceLeaksItsLock: Cancellation;
+
+    /// The revocation of a grant is not logged.
+    grants_are_not_logged GrantsAreNotLogged: RevokeLogged, LogComplete;
+    /// The revocation of a token is not logged.
+    tokens_are_not_logged TokensAreNotLogged: RevokeLogged, LogComplete;
+    /// The revocation of a grant that is absent is not logged.
+    absent_grants_are_not_logged AbsentAreNotLogged: RevokeLogged, RevokeTombstone;
+    /// A second revocation of a grant is an error.
+    revoked_twice_is_an_error RevokedTwiceIsAnError: RevokeIdempotent;
+    /// A second revocation of a grant lifts the first.
+    revoked_twice_is_live RevokedTwiceIsLive: RevokeIdempotent;
+    /// `revoke` logs, and flags the grant in a second step.
+    logged_then_flagged LoggedThenFlagged: Cancellation;
+    /// `revoke` flags the grant, and logs in a second step.
+    flagged_then_logged FlaggedThenLogged: Cancellation;
+    /// `revoke` answers before `find` shows it.
+    answered_before_visible AnsweredBeforeVisible: RevokeVisible;
+    /// The revocation of a token is logged, and the token left as it is.
+    token_stays_live TokenStaysLive: RevokeVisible;
+    /// A revocation looks which grants it covers before it leaves its rule.
+    sweep_misses_late_create SweepMissesLateCreate: CreateBarredByOverlap, RevokeCovers;
+    /// A sweep revokes grants of later epochs, too.
+    sweep_ignores_epochs SweepIgnoresEpochs: CreateLoginAfter, RevokeCovers;
+    /// A sweep ends after a hundred grants.
+    sweep_ends_early SweepEndsEarly: RevokeCovers;
+    /// A sweep that is to be finished by `maintain` is forgotten.
+    sweep_is_forgotten SweepIsForgotten: RevokeCovers, RevokeVisible;
+    /// A sweep whose future is dropped is forgotten.
+    dropped_sweep_is_forgotten DroppedSweepIsForgotten: Cancellation;
+    /// The revocation of a pair covers all grants of the subject.
+    pair_covers_subject PairCoversSubject: RevokeCovers;
+    /// The revocation of a client covers nothing.
+    client_covers_nothing ClientCoversNothing: RevokeCovers, RevokeVisible;
+    /// The revocation of an absent grant leaves nothing.
+    no_tombstones NoTombstones: RevokeTombstone, CreateBarredByTombstone;
+    /// A bound is the time alone.
+    bounds_go_back BoundsGoBack: RevokeBounds;
+    /// A bound may equal the one before.
+    bounds_repeat BoundsRepeat: RevokeBounds;
+    /// A bound is read, and written later.
+    bounds_race BoundsRace: RevokeBounds;
+    /// The newest bound is that of the rules that are still there.
+    bounds_end_with_rules BoundsEndWithRules: RevokeBounds, RulesAnswer;
+    /// A second rule replaces the first, its end included.
+    second_rule_shortens SecondRuleShortens: RevokeRules;
+    /// A second rule on a key is ignored.
+    second_rule_is_ignored SecondRuleIsIgnored: RevokeRules;
+    /// The revocation of a `jti` leaves no rule.
+    jtis_leave_no_rule JtisLeaveNoRule: RevokeRules, RulesAnswer;
+    /// The revocation of a key leaves no rule.
+    keys_leave_no_rule KeysLeaveNoRule: RevokeRules, RulesAnswer;
+    /// `rules` answers only the first key.
+    rules_answer_one_key RulesAnswerOneKey: RulesAnswer;
+    /// `rules` without keys answers no bound.
+    rules_forget_the_bound RulesForgetTheBound: RulesAnswer;
+
+    /// `list` returns everything at once.
+    list_is_unpaged ListIsUnpaged: ListPages;
+    /// `list` skips a grant between two pages.
+    list_skips_at_borders ListSkipsAtBorders: ListPages;
+    /// `list` says that a short page is the last.
+    list_ends_at_short_pages ListEndsAtShortPages: ListPages, ListLive;
+    /// `list` goes from the highest id to the lowest.
+    list_is_backwards ListIsBackwards: ListPages;
+    /// `list` shows grants that a rule denies.
+    list_shows_denied ListShowsDenied: ListLive;
+    /// `list` shows revoked grants.
+    list_shows_revoked ListShowsRevoked: ListLive;
+    /// `list` shows expired grants.
+    list_shows_expired ListShowsExpired: ListLive;
+    /// `list` of a pair shows all grants of the subject.
+    list_ignores_client ListIgnoresClient: ListSelects;
+
+    /// An entry takes its position, and is written later.
+    positions_before_commit PositionsBeforeCommit: LogComplete;
+    /// Two entries that are written at once take one position.
+    positions_collide PositionsCollide: LogComplete, RevokeLogged;
+    /// A full batch points to the end of the log.
+    batch_points_to_the_end BatchPointsToTheEnd: LogComplete;
+    /// A batch never says that more is waiting.
+    batch_hides_more BatchHidesMore: LogComplete;
+    /// There is never a gap.
+    no_gaps NoGaps: LogGap;
+    /// An entry that was trimmed is no gap.
+    trimmed_is_no_gap TrimmedIsNoGap: LogGap;
+    /// Another entry at the place is no gap.
+    other_entry_is_no_gap OtherEntryIsNoGap: LogGap;
+    /// Another incarnation is no gap.
+    other_incarnation_is_no_gap OtherIncarnationIsNoGap: LogGap;
+    /// The newest entry is trimmed, too.
+    trim_takes_the_newest TrimTakesTheNewest: LogSnapshot, MaintainSpares, LogGap;
+    /// An entry is trimmed by when it was written.
+    trim_by_age TrimByAge: LogSnapshot, MaintainSpares;
+    /// An entry is trimmed with any later one that has ended.
+    trim_by_prefix TrimByPrefix: LogSnapshot, MaintainSpares;
+    /// Wake-ups begin when the stream is first asked.
+    wakeups_begin_late WakeupsBeginLate: LogWakeups;
+    /// Revocations of subjects wake nobody.
+    subjects_do_not_wake SubjectsDoNotWake: LogWakeups;
+    /// The stream of wake-ups ends after the first.
+    wakeups_end WakeupsEnd: LogWakeups;
+    /// A heartbeat gets in before the newest entry.
+    heartbeat_overtakes HeartbeatOvertakes: LogHeartbeat;
+    /// A heartbeat is not written.
+    heartbeat_is_lost HeartbeatIsLost: LogHeartbeat;
+
+    /// `maintain` deletes a grant at its end, though its row is needed longer.
+    purge_at_the_grants_end PurgeAtTheGrantsEnd: MaintainSpares;
+    /// `maintain` deletes a grant whose chain has ended, though tokens still hang off it.
+    purge_at_the_chains_end PurgeAtTheChainsEnd: MaintainSpares;
+    /// `maintain` deletes what has ended now.
+    purge_without_margin PurgeWithoutMargin: MaintainSpares;
+    /// `maintain` deletes all tokens of a grant with the first that ends.
+    purge_all_tokens PurgeAllTokens: MaintainSpares;
+    /// `maintain` deletes revoked grants.
+    purge_revoked PurgeRevoked: MaintainSpares;
+    /// `maintain` deletes tombstones at once.
+    purge_tombstones PurgeTombstones: MaintainSpares;
+    /// `maintain` removes a rule a day before its end.
+    purge_rules_early PurgeRulesEarly: MaintainRules;
+    /// `maintain` removes the rules of sweeps that are done.
+    purge_swept_rules PurgeSweptRules: MaintainRules;
+    /// `maintain` deletes nothing.
+    purge_nothing PurgeNothing: MaintainDeletes;
+    /// `maintain` leaves tokens to the end of their grant.
+    purge_no_tokens PurgeNoTokens: MaintainDeletes;
+    /// `maintain` does everything at once.
+    maintain_is_unbounded MaintainIsUnbounded: MaintainDeletes;
+    /// `maintain` never says that more is left.
+    maintain_hides_more MaintainHidesMore: MaintainDeletes;
+    /// `maintain` always says that more is left.
+    maintain_never_ends MaintainNeverEnds: MaintainDeletes;
+    /// `maintain` looks for ended rows, and deletes them later.
+    maintain_looks_then_deletes MaintainLooksThenDeletes: MaintainRaces;
+
+    /// Keys: the generation of a deleted record is free again.
+    keys_reuse_generations KeysReuseGenerations: KeysNeverReused;
+    /// Keys: any free generation is taken.
+    keys_fill_holes KeysFillHoles: KeysNeverReused;
+    /// Keys: `insert` replaces a record.
+    keys_upsert KeysUpsert: KeysNeverReused;
+    /// Keys: `insert` looks, and writes later.
+    keys_insert_races KeysInsertRaces: KeysNeverReused, KeysCompareAndSet;
+    /// Keys: `update` compares no version.
+    keys_update_unchecked KeysUpdateUnchecked: KeysCompareAndSet;
+    /// Keys: `update` looks, and writes later.
+    keys_update_races KeysUpdateRaces: KeysCompareAndSet;
+    /// Keys: `update` inserts a record that is not there.
+    keys_update_inserts KeysUpdateInserts: KeysCompareAndSet, KeysNeverReused;
+    /// Keys: `delete` compares no version.
+    keys_delete_unchecked KeysDeleteUnchecked: KeysCompareAndSet;
+    /// Keys: `load` returns the newest first.
+    keys_load_backwards KeysLoadBackwards: KeysOrdered;
+    /// Keys: fields of a newer version are lost.
+    keys_drop_unknown KeysDropUnknown: KeysOrdered;
+}

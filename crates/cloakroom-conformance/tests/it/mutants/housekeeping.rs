@@ -1,0 +1,127 @@
+//! What a [`Plain`](super::plain::Plain) store deletes, and when.
+
+use cloakroom_core::{GrantId, GrantRecord, Housekeeping, Maintained, UnixTime};
+
+use super::fault::Fault;
+use super::state::{Slot, State};
+
+/// Something under this id has ended.
+pub(crate) struct Due {
+    id: GrantId,
+    /// All of it.
+    over: bool,
+    tokens: Vec<[u8; 32]>,
+}
+
+impl State {
+    /// Deletes what has ended, and does what sweeps left; `found` is what was found before.
+    pub(crate) fn maintain(&mut self, task: &Housekeeping, found: Option<Vec<Due>>) -> Maintained {
+        let mut done = Maintained::default();
+        let before = match self.fault {
+            Some(Fault::PurgeNothing) => return done,
+            Some(Fault::PurgeWithoutMargin) => task.now,
+            _ => task.before,
+        };
+        let mut left = match task.limit as usize {
+            _ if self.has(Fault::MaintainIsUnbounded) => usize::MAX,
+            limit => limit.max(1),
+        };
+        while let Some(sweep) = self.sweeps.first().cloned() {
+            let flagged = self.sweep(&sweep, left);
+            if flagged == left {
+                left = 0;
+                break;
+            }
+            left -= flagged;
+            self.swept(sweep.bound);
+        }
+        for due in found.unwrap_or_else(|| self.due(before)) {
+            if left > 0 {
+                left -= self.delete(&due, left, &mut done);
+            }
+        }
+        done.revocations += self.journal.trim(before, left) as u64;
+        done.more = match self.fault {
+            Some(Fault::MaintainHidesMore) => false,
+            Some(Fault::MaintainNeverEnds) => true,
+            _ => {
+                let rows = !self.sweeps.is_empty() || !self.due(before).is_empty();
+                rows || self.journal.is_due(before)
+            }
+        };
+        done
+    }
+
+    /// Whatever has ended before `before`.
+    pub(crate) fn due(&self, before: UnixTime) -> Vec<Due> {
+        let due = self.slots.iter().map(|(id, slot)| match slot {
+            Slot::Tombstone { until } => Due {
+                id: *id,
+                over: *until < before || self.has(Fault::PurgeTombstones),
+                tokens: Vec::new(),
+            },
+            Slot::Grant(grant) => Due {
+                id: *id,
+                over: self.is_over(grant, before),
+                tokens: self.ended_tokens(*id, before),
+            },
+        });
+        due.filter(|due| due.over || !due.tokens.is_empty())
+            .collect()
+    }
+
+    /// Deletes it, whatever it is by now; how many rows.
+    fn delete(&mut self, due: &Due, limit: usize, done: &mut Maintained) -> usize {
+        if due.over {
+            match self.slots.remove(&due.id) {
+                Some(Slot::Grant(_)) => done.grants += 1,
+                Some(Slot::Tombstone { .. }) => done.revocations += 1,
+                None => {}
+            }
+            self.tokens.retain(|(grant, _), _| *grant != due.id);
+            return 1;
+        }
+        let mut deleted = 0;
+        for digest in due.tokens.iter().take(limit) {
+            self.tokens.remove(&(due.id, *digest));
+            deleted += 1;
+        }
+        done.tokens += deleted as u64;
+        deleted
+    }
+
+    fn is_over(&self, grant: &GrantRecord, before: UnixTime) -> bool {
+        let early = match self.fault {
+            Some(Fault::PurgeAtTheGrantsEnd) => grant.expires_at < before,
+            Some(Fault::PurgeAtTheChainsEnd) => grant
+                .chain
+                .as_ref()
+                .is_some_and(|chain| chain.expires_at < before),
+            Some(Fault::PurgeRevoked) => grant.revoked_at.is_some(),
+            _ => false,
+        };
+        let tokens_ended = self
+            .tokens_of(grant.id)
+            .all(|(_, expires_at)| expires_at < before);
+        early || (grant.row_expires_at < before && tokens_ended)
+    }
+
+    fn ended_tokens(&self, id: GrantId, before: UnixTime) -> Vec<[u8; 32]> {
+        if self.has(Fault::PurgeNoTokens) {
+            return Vec::new();
+        }
+        let any = self
+            .tokens_of(id)
+            .any(|(_, expires_at)| expires_at < before);
+        self.tokens_of(id)
+            .filter(|(_, end)| *end < before || (any && self.has(Fault::PurgeAllTokens)))
+            .map(|(digest, _)| digest)
+            .collect()
+    }
+
+    fn tokens_of(&self, id: GrantId) -> impl Iterator<Item = ([u8; 32], UnixTime)> {
+        self.tokens
+            .range((id, [0; 32])..=(id, [0xff; 32]))
+            .map(|((_, digest), token)| (*digest, token.expires_at))
+    }
+}

@@ -1,0 +1,322 @@
+//! The log and the rules of a [`Plain`](super::plain::Plain) store.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Duration;
+
+use cloakroom_core::{
+    Clock, Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Random,
+    Revocation, RevocationBatch, Rule, RuleKey, Rules, SystemClock, Target, UnixTime,
+};
+use tokio::sync::watch;
+
+use super::fault::Fault;
+use super::names::filed_key;
+
+pub(crate) struct Journal {
+    fault: Option<Fault>,
+    /// By position; positions are ten apart.
+    log: BTreeMap<u64, LogEntry>,
+    newest: u64,
+    incarnation: [u8; 16],
+    first_bound: Epoch,
+    newest_bound: Epoch,
+    pub(crate) rules: BTreeMap<RuleKey, Rule>,
+    pub(crate) grown: watch::Sender<u64>,
+}
+
+impl Journal {
+    pub(crate) fn new(fault: Option<Fault>) -> Self {
+        let first_bound = Epoch::new(SystemClock::new().now().as_millis());
+        Self {
+            fault,
+            log: BTreeMap::new(),
+            newest: 0,
+            incarnation: random(),
+            first_bound,
+            newest_bound: first_bound,
+            rules: BTreeMap::new(),
+            grown: watch::Sender::new(0),
+        }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// Allots the bound, leaves the rule, appends the entry.
+    pub(crate) fn record(&mut self, revocation: &Revocation) -> Option<Epoch> {
+        let bound = revocation.target.has_bound().then(|| self.allot(revocation.at));
+        self.leave_rule(revocation, bound);
+        let position = self.next_position();
+        self.write(position, revocation, bound);
+        bound
+    }
+
+    pub(crate) fn allot(&mut self, at: UnixTime) -> Epoch {
+        let newest = self.newest_bound();
+        self.newest_bound = match self.fault {
+            Some(Fault::BoundsGoBack) => Epoch::new(at.as_millis()),
+            Some(Fault::BoundsRepeat) => newest.max(Epoch::new(at.as_millis())),
+            _ => newest.next_bound(at),
+        };
+        self.newest_bound
+    }
+
+    pub(crate) fn allot_this(&mut self, bound: Epoch) {
+        self.newest_bound = bound;
+    }
+
+    pub(crate) fn newest_bound(&self) -> Epoch {
+        if self.has(Fault::BoundsEndWithRules) {
+            let bounds = self.rules.values().filter_map(|rule| rule.bound);
+            return bounds.max().unwrap_or(self.first_bound);
+        }
+        self.newest_bound
+    }
+
+    pub(crate) fn leave_rule(&mut self, revocation: &Revocation, bound: Option<Epoch>) {
+        match &revocation.target {
+            Target::Jti(_) if self.has(Fault::JtisLeaveNoRule) => return,
+            Target::Key(_) if self.has(Fault::KeysLeaveNoRule) => return,
+            _ => {}
+        }
+        let Some(key) = revocation.target.rule_key() else {
+            return;
+        };
+        let key = filed_key(self.fault, &key);
+        let mut rule = Rule {
+            key: key.clone(),
+            bound,
+            until: revocation.until,
+        };
+        match self.rules.get(&key) {
+            Some(_) if self.has(Fault::SecondRuleIsIgnored) => return,
+            Some(known) if !self.has(Fault::SecondRuleShortens) => rule.merge(known),
+            _ => {}
+        }
+        self.rules.insert(key, rule);
+    }
+
+    pub(crate) fn next_position(&mut self) -> u64 {
+        self.newest += 10;
+        self.newest
+    }
+
+    pub(crate) fn peek_position(&self) -> u64 {
+        self.newest + 10
+    }
+
+    pub(crate) fn write(&mut self, position: u64, revocation: &Revocation, bound: Option<Epoch>) {
+        let event = LogEvent::Revoked {
+            target: revocation.target.clone(),
+            bound,
+        };
+        let wakes = !(bound.is_some() && self.has(Fault::SubjectsDoNotWake));
+        self.append(position, event, revocation.at, revocation.until, wakes);
+    }
+
+    pub(crate) fn heartbeat(&mut self, at: UnixTime, until: UnixTime) {
+        if self.has(Fault::HeartbeatIsLost) {
+            return;
+        }
+        let before = (self.newest.saturating_sub(9)..self.newest)
+            .rev()
+            .find(|position| *position > 0 && !self.log.contains_key(position));
+        let position = match before {
+            Some(position) if self.has(Fault::HeartbeatOvertakes) => position,
+            _ => self.next_position(),
+        };
+        self.append(position, LogEvent::Heartbeat {}, at, until, true);
+    }
+
+    fn append(&mut self, at: u64, event: LogEvent, when: UnixTime, until: UnixTime, wakes: bool) {
+        self.newest = self.newest.max(at);
+        let entry = LogEntry {
+            id: EntryId::from_bytes(random()),
+            event,
+            at: when,
+            until,
+        };
+        self.log.insert(at, entry);
+        if wakes {
+            self.grown.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(crate) fn rules(&self, keys: &[RuleKey]) -> Rules {
+        let mut rules: Vec<Rule> = Vec::new();
+        for key in keys {
+            if rules.iter().any(|rule| rule.key == *key) {
+                continue;
+            }
+            if let Some(rule) = self.rules.get(&filed_key(self.fault, key)) {
+                rules.push(Rule {
+                    key: key.clone(),
+                    ..rule.clone()
+                });
+            }
+        }
+        if self.has(Fault::RulesAnswerOneKey) {
+            rules.truncate(1);
+        }
+        let newest_bound = if keys.is_empty() && self.has(Fault::RulesForgetTheBound) {
+            Epoch::default()
+        } else {
+            self.newest_bound()
+        };
+        Rules {
+            rules,
+            newest_bound,
+        }
+    }
+
+    /// Whether a rule of its subject, its client or the pair denies the grant.
+    pub(crate) fn denies(&self, grant: &GrantRecord) -> bool {
+        let (subject, client) = (&grant.subject, &grant.client);
+        [
+            RuleKey::Subject(subject.clone()),
+            RuleKey::Client(client.clone()),
+            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
+        ]
+        .iter()
+        .any(|key| self.denies_by(key, grant.epoch))
+    }
+
+    /// As `create` asks: with what it may do wrong.
+    pub(crate) fn bars(&self, grant: &GrantRecord) -> bool {
+        let subject = RuleKey::Subject(grant.subject.clone());
+        let client = RuleKey::Client(grant.client.clone());
+        let pair = RuleKey::SubjectAtClient(grant.subject.clone(), grant.client.clone());
+        let keys = match self.fault {
+            Some(Fault::CreateIgnoresRules) => vec![],
+            Some(Fault::CreateIgnoresClientRules) => vec![subject],
+            Some(Fault::CreateIgnoresPairRules) => vec![subject, client],
+            _ => vec![subject, client, pair],
+        };
+        keys.iter().any(|key| self.denies_by(key, grant.epoch))
+    }
+
+    fn denies_by(&self, key: &RuleKey, epoch: Epoch) -> bool {
+        let Some(rule) = self.rules.get(&filed_key(self.fault, key)) else {
+            return false;
+        };
+        match self.fault {
+            Some(Fault::RulesSpareTheirBound) => rule.bound.is_none_or(|bound| epoch < bound),
+            Some(Fault::RulesDenyEveryEpoch) => true,
+            _ => rule.denies(epoch),
+        }
+    }
+
+    pub(crate) fn read(&self, after: &Cursor, limit: u32) -> RevocationBatch {
+        let Some(position) = self.locate(after) else {
+            return RevocationBatch::Gap;
+        };
+        let mut rest = self
+            .log
+            .range((Bound::Excluded(position), Bound::Unbounded));
+        let mut next = *after;
+        let entries: Vec<LogEntry> = rest
+            .by_ref()
+            .take(limit.max(1) as usize)
+            .map(|(position, entry)| {
+                next = self.cursor(*position, entry);
+                entry.clone()
+            })
+            .collect();
+        if self.has(Fault::BatchPointsToTheEnd) {
+            if let Some((position, entry)) = self.log.last_key_value() {
+                next = self.cursor(*position, entry);
+            }
+        }
+        RevocationBatch::Entries {
+            entries,
+            next,
+            more: rest.next().is_some() && !self.has(Fault::BatchHidesMore),
+            newest_bound: self.newest_bound(),
+        }
+    }
+
+    /// The position that the cursor names, if its entry is still there.
+    fn locate(&self, cursor: &Cursor) -> Option<u64> {
+        let Some(place) = cursor.place() else {
+            return Some(0);
+        };
+        let known = self.log.get(&place.position);
+        let ours = match self.fault {
+            Some(Fault::NoGaps) => true,
+            Some(Fault::OtherIncarnationIsNoGap) => {
+                known.is_some_and(|entry| entry.id == place.entry)
+            }
+            Some(Fault::OtherEntryIsNoGap) => {
+                place.incarnation == self.incarnation && known.is_some()
+            }
+            Some(Fault::TrimmedIsNoGap) => {
+                place.incarnation == self.incarnation
+                    && known.is_none_or(|entry| entry.id == place.entry)
+            }
+            _ => {
+                place.incarnation == self.incarnation
+                    && known.is_some_and(|entry| entry.id == place.entry)
+            }
+        };
+        ours.then_some(place.position)
+    }
+
+    fn cursor(&self, position: u64, entry: &LogEntry) -> Cursor {
+        Cursor::after(CursorPlace {
+            incarnation: self.incarnation,
+            position,
+            entry: entry.id,
+        })
+    }
+
+    /// Removes at most `limit` entries and rules that ended before `before`.
+    pub(crate) fn trim(&mut self, before: UnixTime, limit: usize) -> usize {
+        let entries: Vec<u64> = self.ended_entries(before).take(limit).collect();
+        for position in &entries {
+            self.log.remove(position);
+        }
+        let left = limit - entries.len();
+        let rules: Vec<RuleKey> = self.ended_rules(before).take(left).cloned().collect();
+        for key in &rules {
+            self.rules.remove(key);
+        }
+        entries.len() + rules.len()
+    }
+
+    pub(crate) fn is_due(&self, before: UnixTime) -> bool {
+        self.ended_entries(before).next().is_some() || self.ended_rules(before).next().is_some()
+    }
+
+    fn ended_entries(&self, before: UnixTime) -> impl Iterator<Item = u64> {
+        let last_ended = self.log.iter().rev().find(|(_, entry)| entry.until < before);
+        let prefix = last_ended.map_or(0, |(position, _)| *position);
+        self.log
+            .iter()
+            .filter(move |(position, entry)| match self.fault {
+                Some(Fault::TrimByAge) => entry.at < before,
+                Some(Fault::TrimByPrefix) => **position <= prefix,
+                _ => entry.until < before,
+            })
+            .map(|(position, _)| *position)
+            .filter(|position| *position != self.newest || self.has(Fault::TrimTakesTheNewest))
+    }
+
+    fn ended_rules(&self, before: UnixTime) -> impl Iterator<Item = &RuleKey> {
+        let ends_by = match self.fault {
+            Some(Fault::PurgeRulesEarly) => before + Duration::from_secs(86_400),
+            Some(Fault::PurgeSweptRules) => UnixTime::MAX,
+            _ => before,
+        };
+        self.rules
+            .values()
+            .filter(move |rule| rule.until < ends_by)
+            .filter(|rule| rule.bound.is_some() || !self.has(Fault::PurgeSweptRules))
+            .map(|rule| &rule.key)
+    }
+}
+
+pub(crate) fn random() -> [u8; 16] {
+    Random::system().array().expect("the system has random bytes")
+}

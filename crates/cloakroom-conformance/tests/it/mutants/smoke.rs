@@ -1,0 +1,284 @@
+//! That the plain store is right must not rest on the kit alone: here it walks beside the memory
+//! store, through operations drawn at random, and answers alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{
+    Advance, Audience, Chain, ChainKey, ChainPosition, Change, Claims, ClientId, Cursor, Device,
+    Epoch, GrantId, GrantRecord, Housekeeping, Jti, LogEvent, Page, Random, Revocation,
+    RevocationBatch, RuleKey, Scope, Selector, Subject, Target, TokenDigest, TokenKind,
+    TokenRecord, TokenStore, UnixTime, UnknownFields,
+};
+use cloakroom_memory::MemoryStore;
+
+use super::plain::{Manners, Plain};
+
+const START: UnixTime = UnixTime::from_secs(3_000_000_000);
+const STEPS: u64 = 400;
+
+/// Numbers that look random, and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    fn byte(&mut self, sides: u64) -> u8 {
+        self.roll(sides).to_le_bytes()[0]
+    }
+
+    fn subject(&mut self) -> Subject {
+        Subject::user(["alice", "Alice"][self.roll(2) as usize]).expect("a subject")
+    }
+
+    fn client(&mut self) -> ClientId {
+        ClientId::new(["app", "app "][self.roll(2) as usize]).expect("a client")
+    }
+
+    fn id(&mut self) -> GrantId {
+        GrantId::from_bytes([self.byte(12); 16])
+    }
+
+    fn digest(&mut self) -> TokenDigest {
+        TokenDigest::from_bytes([self.byte(4); 32])
+    }
+
+    fn soon(&mut self, now: UnixTime) -> UnixTime {
+        now + Duration::from_secs(self.roll(60))
+    }
+
+    fn grant(&mut self, now: UnixTime, epoch: Epoch) -> GrantRecord {
+        let expires_at = self.soon(now) + Duration::from_secs(20);
+        GrantRecord {
+            id: self.id(),
+            client: self.client(),
+            subject: self.subject(),
+            scope: Scope::parse("read").expect("a scope"),
+            audience: Audience::one("https://api.example").expect("an audience"),
+            confirmation: None,
+            auth_time: None,
+            created_at: now,
+            epoch,
+            username: None,
+            act: None,
+            authorization_details: None,
+            session: None,
+            claims: Claims::default(),
+            device: Device::default(),
+            chain: Some(Chain {
+                credential: TokenKind::Refresh,
+                generation: 0,
+                digest: self.digest(),
+                key: ChainKey::random(&Random::system()).expect("random bytes"),
+                expires_at: self.soon(now),
+                code: None,
+                successor: None,
+                rotates: true,
+                unknown: UnknownFields::default(),
+            }),
+            expires_at,
+            row_expires_at: expires_at + Duration::from_secs(10),
+            refreshed_at: None,
+            revoked_at: None,
+            unknown: UnknownFields::default(),
+        }
+    }
+
+    fn tokens(&mut self, grant: &GrantRecord) -> Vec<TokenRecord> {
+        if self.roll(2) == 0 {
+            return Vec::new();
+        }
+        vec![TokenRecord {
+            digest: self.digest(),
+            grant: grant.id,
+            issued_at: START,
+            expires_at: grant.expires_at,
+            revoked_at: None,
+            scope: grant.scope.clone(),
+            audience: grant.audience.clone(),
+            confirmation: None,
+            unknown: UnknownFields::default(),
+        }]
+    }
+
+    fn target(&mut self) -> Target {
+        match self.roll(9) {
+            0 => Target::Subject(self.subject()),
+            1 => Target::Client(self.client()),
+            2 => Target::SubjectAtClient(self.subject(), self.client()),
+            3 => Target::Jti(Jti::new("one").expect("a jti")),
+            4 | 5 => Target::Token {
+                grant: self.id(),
+                digest: self.digest(),
+            },
+            _ => Target::Grant(self.id()),
+        }
+    }
+
+    fn selector(&mut self) -> Selector {
+        match self.roll(3) {
+            0 => Selector::Subject(self.subject()),
+            1 => Selector::Client(self.client()),
+            _ => Selector::SubjectAtClient(self.subject(), self.client()),
+        }
+    }
+}
+
+/// What a store answered; errors as text.
+fn said(answer: impl std::fmt::Debug) -> String {
+    format!("{answer:?}")
+}
+
+fn told(batch: RevocationBatch) -> Vec<LogEvent> {
+    match batch {
+        RevocationBatch::Entries { entries, .. } => {
+            entries.into_iter().map(|entry| entry.event).collect()
+        }
+        RevocationBatch::Gap => Vec::new(),
+    }
+}
+
+async fn answers(stores: &[Arc<dyn TokenStore>; 2], asked: &Asked) -> [String; 2] {
+    [answer(&*stores[0], asked).await, answer(&*stores[1], asked).await]
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    Create(GrantRecord, Vec<TokenRecord>),
+    Find(GrantId, TokenDigest),
+    Advance(Advance),
+    Revoke(Revocation),
+    Rules(Vec<RuleKey>),
+    List(Selector, u32, UnixTime),
+    Log,
+    Maintain(Housekeeping),
+}
+
+async fn answer(store: &dyn TokenStore, asked: &Asked) -> String {
+    match asked.clone() {
+        Asked::Create(grant, tokens) => said(store.create(grant, tokens).await),
+        Asked::Find(grant, digest) => said(store.find(grant, Some(digest)).await),
+        Asked::Advance(step) => said(store.advance(step).await),
+        Asked::Revoke(revocation) => said(store.revoke(revocation).await),
+        Asked::Rules(keys) => said(store.rules(keys).await),
+        Asked::List(of, limit, now) => {
+            let (mut all, mut after) = (Vec::new(), None);
+            loop {
+                let page = Page { after, limit };
+                let listing = store.list(of.clone(), page, now).await.expect("a page");
+                all.extend(listing.grants.iter().map(|grant| grant.id));
+                after = listing.next;
+                if after.is_none() {
+                    return said(all);
+                }
+            }
+        }
+        Asked::Log => said(told(
+            store.revocations(Cursor::start(), 1_000).await.expect("the log"),
+        )),
+        Asked::Maintain(task) => loop {
+            let done = store.maintain(task).await.expect("it is done");
+            if !done.more {
+                return said(done.more);
+            }
+        },
+    }
+}
+
+async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
+    match dice.roll(10) {
+        0..3 => {
+            let newest = store.rules(Vec::new()).await.expect("a bound").newest_bound;
+            let epoch = Epoch::new(newest.get() + dice.roll(3) - 1);
+            let grant = dice.grant(now, epoch);
+            let tokens = dice.tokens(&grant);
+            Asked::Create(grant, tokens)
+        }
+        3 => Asked::Find(dice.id(), dice.digest()),
+        4 | 5 => {
+            let grant = dice.id();
+            let found = match store.find(grant, None).await.expect("it answers") {
+                cloakroom_core::Lookup::Found(found) => GrantRecord::clone(&found.grant),
+                _ => dice.grant(now, Epoch::new(1)),
+            };
+            let mut next = GrantRecord {
+                id: grant,
+                revoked_at: None,
+                ..found
+            };
+            let tokens = dice.tokens(&next);
+            let chain = next.chain.as_mut().expect("a chain");
+            let expected = ChainPosition {
+                generation: chain.generation.saturating_sub(u32::from(dice.byte(5) == 0)),
+                ..chain.position()
+            };
+            chain.generation += 1;
+            chain.digest = dice.digest();
+            chain.expires_at = dice.soon(now);
+            let change = match dice.roll(3) {
+                0 => Change::Attach,
+                _ => Change::Move(Box::new(next)),
+            };
+            Asked::Advance(Advance {
+                grant,
+                expected,
+                now,
+                change,
+                tokens,
+            })
+        }
+        6 => Asked::Revoke(Revocation {
+            target: dice.target(),
+            at: now,
+            until: dice.soon(now),
+        }),
+        7 => Asked::List(dice.selector(), 1 + dice.roll(3) as u32, now),
+        8 => Asked::Rules(vec![
+            RuleKey::Subject(dice.subject()),
+            RuleKey::Client(dice.client()),
+            RuleKey::Jti(Jti::new("one").expect("a jti")),
+        ]),
+        _ if dice.roll(3) == 0 => Asked::Maintain(Housekeeping {
+            now,
+            before: now - Duration::from_secs(dice.roll(60)),
+            limit: 1 + dice.roll(9) as u32,
+        }),
+        _ => Asked::Log,
+    }
+}
+
+#[tokio::test]
+async fn it_answers_as_the_memory_store_does() {
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let stores: [Arc<dyn TokenStore>; 2] = [
+            Arc::new(MemoryStore::new()),
+            Arc::new(Plain::new(None, Manners::default())),
+        ];
+        // From here on their bounds are the same.
+        let first = Asked::Revoke(Revocation {
+            target: Target::Subject(Subject::user("nobody").expect("a subject")),
+            at: START,
+            until: START,
+        });
+        answers(&stores, &first).await;
+        for step in 0..STEPS {
+            let now = START + Duration::from_secs(step);
+            let asked = ask(&mut dice, &*stores[0], now).await;
+            let [memory, plain] = answers(&stores, &asked).await;
+            let same = match (&asked, memory == plain) {
+                (_, same) if same => true,
+                // A grant that came too late is revoked at a time of the store's choice.
+                (Asked::Find(..) | Asked::Advance(_), _) => {
+                    memory.contains("revoked_at: Some") && plain.contains("revoked_at: Some")
+                }
+                _ => false,
+            };
+            assert!(same, "seed {seed}, step {step}: {asked:#?}\n{memory}\n{plain}");
+        }
+    }
+}

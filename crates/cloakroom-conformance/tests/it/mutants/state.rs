@@ -1,0 +1,416 @@
+//! What a [`Plain`](super::plain::Plain) store keeps, and each step that is one locked section.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Advance, Advanced, Change, Clock, Epoch, Found, GrantId, GrantRecord, Listing, Lookup, Page,
+    Selector, StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
+};
+
+use super::fault::Fault;
+use super::journal::Journal;
+use super::names::{filed_client, filed_subject};
+
+pub(crate) struct State {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) slots: BTreeMap<GrantId, Slot>,
+    pub(crate) tokens: BTreeMap<(GrantId, [u8; 32]), TokenRecord>,
+    pub(crate) journal: Journal,
+    /// Sweeps that are not done.
+    pub(crate) sweeps: Vec<Sweep>,
+    /// Grants that were revoked, and do not show it yet.
+    pub(crate) late: Vec<(GrantId, UnixTime)>,
+    /// A lock, for stores that do not free it.
+    pub(crate) busy: bool,
+    /// The latest time that anyone named.
+    pub(crate) seen: UnixTime,
+}
+
+pub(crate) enum Slot {
+    Grant(GrantRecord),
+    Tombstone { until: UnixTime },
+}
+
+#[derive(Clone)]
+pub(crate) struct Sweep {
+    pub(crate) of: Selector,
+    pub(crate) bound: Epoch,
+    pub(crate) at: UnixTime,
+}
+
+/// What [`State::insert`] found or did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    Written,
+    Present,
+    Exists,
+    Revoked,
+}
+
+impl State {
+    pub(crate) fn new(fault: Option<Fault>) -> Self {
+        Self {
+            fault,
+            slots: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            journal: Journal::new(fault),
+            sweeps: Vec::new(),
+            late: Vec::new(),
+            busy: false,
+            seen: SystemClock::new().now(),
+        }
+    }
+
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    pub(crate) fn see(&mut self, now: UnixTime) {
+        self.seen = self.seen.max(now);
+    }
+
+    // create
+
+    pub(crate) fn insert(
+        &mut self,
+        grant: &GrantRecord,
+        tokens: &[TokenRecord],
+    ) -> Result<Inserted, StoreError> {
+        match self.slots.get(&grant.id) {
+            Some(Slot::Tombstone { .. }) if !self.has(Fault::CreateIgnoresTombstones) => {
+                return Ok(Inserted::Revoked);
+            }
+            Some(Slot::Grant(own)) if !self.has(Fault::CreateUpserts) => {
+                let revoked = own.revoked_at.is_some();
+                return Ok(if !self.holds(own, grant, tokens) {
+                    if self.has(Fault::CreateLeavesTokens) {
+                        self.put_tokens(tokens.to_vec());
+                    }
+                    Inserted::Exists
+                } else if self.has(Fault::RetryIsRefused) {
+                    Inserted::Exists
+                } else if revoked && !self.has(Fault::RetryMissesRevocation) {
+                    Inserted::Revoked
+                } else {
+                    Inserted::Present
+                });
+            }
+            _ => {}
+        }
+        self.fresh(tokens)?;
+        self.put(grant.clone());
+        match self.fault {
+            Some(Fault::CreateWritesTokensLater) => {}
+            Some(Fault::CreateWritesOneToken) => {
+                self.put_tokens(tokens.iter().take(1).cloned().collect());
+            }
+            _ => self.put_tokens(tokens.to_vec()),
+        }
+        Ok(Inserted::Written)
+    }
+
+    /// Whether it is barred; a grant that is gets revoked.
+    pub(crate) fn check(&mut self, grant: &GrantRecord) -> bool {
+        let barred = self.journal.bars(grant);
+        if barred && !self.has(Fault::BarredStaysLive) {
+            self.flag(grant.id, grant.created_at);
+        }
+        barred
+    }
+
+    pub(crate) fn put(&mut self, mut grant: GrantRecord) {
+        if self.has(Fault::CreateDropsUnknown) {
+            grant.unknown.clear();
+            if let Some(chain) = &mut grant.chain {
+                chain.unknown.clear();
+            }
+        }
+        if self.has(Fault::TimesInSeconds) {
+            grant.expires_at = UnixTime::from_secs(grant.expires_at.as_secs());
+            grant.created_at = UnixTime::from_secs(grant.created_at.as_secs());
+        }
+        self.slots.insert(grant.id, Slot::Grant(grant));
+    }
+
+    pub(crate) fn put_tokens(&mut self, tokens: Vec<TokenRecord>) {
+        for mut token in tokens {
+            if self.has(Fault::TokensDropUnknown) {
+                token.unknown.clear();
+            }
+            // What is there already is the same: a retry, which lifts no revocation.
+            let key = (token.grant, *token.digest.as_bytes());
+            self.tokens.entry(key).or_insert(token);
+        }
+    }
+
+    /// Whether the store has what a `create` of these would have written; revocations aside.
+    fn holds(&self, own: &GrantRecord, grant: &GrantRecord, tokens: &[TokenRecord]) -> bool {
+        let unrevoked = GrantRecord {
+            revoked_at: grant.revoked_at,
+            ..own.clone()
+        };
+        unrevoked == *grant && tokens.iter().all(|token| self.known(token) == Some(true))
+    }
+
+    /// Whether the token is there with the same content; `None` if it is not there.
+    fn known(&self, token: &TokenRecord) -> Option<bool> {
+        let known = self.tokens.get(&(token.grant, *token.digest.as_bytes()))?;
+        let unrevoked = TokenRecord {
+            revoked_at: token.revoked_at,
+            ..known.clone()
+        };
+        Some(unrevoked == *token)
+    }
+
+    fn fresh(&self, tokens: &[TokenRecord]) -> Result<(), StoreError> {
+        if tokens.iter().any(|token| self.known(token) == Some(false)) {
+            return Err(StoreError::Misuse("the token's digest is taken"));
+        }
+        Ok(())
+    }
+
+    // find
+
+    pub(crate) fn find(&self, id: GrantId, digest: Option<TokenDigest>) -> Lookup {
+        let grant = match self.slots.get(&id) {
+            None => return Lookup::Absent,
+            Some(Slot::Tombstone { .. }) => return Lookup::Tombstone,
+            Some(Slot::Grant(grant)) => grant,
+        };
+        let hidden = match self.fault {
+            Some(Fault::FindHidesRevoked) => grant.revoked_at.is_some(),
+            Some(Fault::FindHidesExpired) => grant.expires_at <= self.seen,
+            _ => false,
+        };
+        if hidden {
+            return Lookup::Absent;
+        }
+        let token = digest.and_then(|digest| {
+            if self.has(Fault::FindAnyToken) {
+                return self.tokens.values().find(|token| token.digest == digest);
+            }
+            self.tokens.get(&(id, *digest.as_bytes()))
+        });
+        let token = token.filter(|token| {
+            token.revoked_at.is_none() || !self.has(Fault::FindHidesRevokedTokens)
+        });
+        Lookup::Found(Found {
+            grant: Arc::new(grant.clone()),
+            token: token.cloned().map(Arc::new),
+        })
+    }
+
+    // advance
+
+    /// What to answer; `None` if the step is to be taken.
+    pub(crate) fn judge(&mut self, step: &Advance) -> Result<Option<Advanced>, StoreError> {
+        let foreign = step.tokens.iter().any(|token| token.grant != step.grant);
+        if foreign && !self.has(Fault::AdvanceTakesForeignTokens) {
+            return Err(StoreError::Misuse("a token names another grant"));
+        }
+        let record = match (self.slots.get(&step.grant), &step.change) {
+            (None, Change::Move(next)) if self.has(Fault::AdvanceInsertsUnknown) => {
+                self.put((**next).clone());
+                return Ok(Some(Advanced::Unknown));
+            }
+            (None, _) => return Ok(Some(Advanced::Unknown)),
+            (Some(Slot::Tombstone { .. }), _) => return Ok(Some(Advanced::Dead)),
+            (Some(Slot::Grant(record)), _) => record,
+        };
+        if let Change::Move(next) = &step.change {
+            self.follows(record, next)?;
+        }
+        if self.is_dead(record, step) {
+            return Ok(Some(Advanced::Dead));
+        }
+        if !self.stands(record, step) {
+            let shown = match &step.change {
+                Change::Move(next) if self.has(Fault::StaleShowsLosersRecord) => (**next).clone(),
+                _ => record.clone(),
+            };
+            if self.has(Fault::LosersLeaveTokens) {
+                self.put_tokens(step.tokens.clone());
+            }
+            return Ok(Some(Advanced::Stale(Arc::new(shown))));
+        }
+        self.fresh(&step.tokens)?;
+        Ok(None)
+    }
+
+    /// The answer if the chain stands elsewhere, whatever else is the matter with the grant.
+    pub(crate) fn stale(&self, step: &Advance) -> Option<Advanced> {
+        match self.slots.get(&step.grant) {
+            Some(Slot::Grant(record)) if self.stands(record, step) => None,
+            Some(Slot::Grant(record)) => Some(Advanced::Stale(Arc::new(record.clone()))),
+            _ => Some(Advanced::Unknown),
+        }
+    }
+
+    fn follows(&self, record: &GrantRecord, next: &GrantRecord) -> Result<(), StoreError> {
+        if next.chain.is_none() && !self.has(Fault::AdvanceLosesChain) {
+            return Err(StoreError::Misuse("the next record has no chain"));
+        }
+        let same_owner = next.client == record.client
+            && next.subject == record.subject
+            && next.epoch == record.epoch;
+        if next.id != record.id || !(same_owner || self.has(Fault::AdvanceChangesOwner)) {
+            return Err(StoreError::Misuse("the next record is another grant's"));
+        }
+        Ok(())
+    }
+
+    fn is_dead(&self, record: &GrantRecord, step: &Advance) -> bool {
+        let attaches = step.change == Change::Attach;
+        let ignores_revocation = match self.fault {
+            Some(Fault::AdvanceIgnoresRevocation) => !attaches,
+            Some(Fault::AttachIgnoresRevocation) => attaches,
+            _ => false,
+        };
+        if record.revoked_at.is_some() && !ignores_revocation {
+            return true;
+        }
+        if attaches && self.has(Fault::AttachIgnoresEnd) {
+            return false;
+        }
+        let grant_ended = step.now >= record.expires_at || step.now >= record.row_expires_at;
+        if grant_ended && !self.has(Fault::AdvanceIgnoresGrantEnd) {
+            return true;
+        }
+        let chain_ends = record.chain.as_ref().map(|chain| chain.expires_at);
+        chain_ends.is_some_and(|end| match self.fault {
+            Some(Fault::AdvanceIgnoresChainEnd) => false,
+            Some(Fault::AdvanceAtTheEnd) => step.now > end,
+            _ => step.now >= end,
+        })
+    }
+
+    fn stands(&self, record: &GrantRecord, step: &Advance) -> bool {
+        let Some(chain) = &record.chain else {
+            return false;
+        };
+        let (own, expected) = (chain.position(), step.expected);
+        match self.fault {
+            Some(Fault::AdvanceComparesGeneration) => own.generation == expected.generation,
+            Some(Fault::AdvanceComparesDigest) => own.digest == expected.digest,
+            Some(Fault::AdvanceTakesOlder) => own.generation >= expected.generation,
+            Some(Fault::AttachDoesNotCompare) if step.change == Change::Attach => true,
+            _ => own == expected,
+        }
+    }
+
+    /// Takes the step, whatever stands there.
+    pub(crate) fn take(&mut self, step: Advance) {
+        let moves = step.change != Change::Attach;
+        if let Some(Slot::Grant(record)) = self.slots.get_mut(&step.grant) {
+            match (step.change, self.fault) {
+                (Change::Attach, Some(Fault::AttachWritesRecord)) => {
+                    record.refreshed_at = Some(step.now);
+                }
+                (Change::Attach, _) => {}
+                (Change::Move(next), Some(Fault::AdvanceKeepsDigest)) => {
+                    let digest = record.chain.as_ref().map(|chain| chain.digest);
+                    *record = *next;
+                    if let (Some(chain), Some(digest)) = (&mut record.chain, digest) {
+                        chain.digest = digest;
+                    }
+                }
+                (Change::Move(next), Some(Fault::AdvanceWritesChainAlone)) => {
+                    record.chain = next.chain;
+                }
+                (Change::Move(next), Some(Fault::RewriteDropsUnknown)) => {
+                    *record = *next;
+                    record.unknown.clear();
+                }
+                (Change::Move(next), _) => *record = *next,
+            }
+        }
+        if !(moves && self.drops_tokens_of_moves()) {
+            self.put_tokens(step.tokens);
+        }
+    }
+
+    fn drops_tokens_of_moves(&self) -> bool {
+        self.has(Fault::MoveDropsTokens) || self.has(Fault::AdvanceWritesTokensLater)
+    }
+
+    // list
+
+    pub(crate) fn list(&self, of: &Selector, page: Page, now: UnixTime) -> Listing {
+        let fits = |grant: &GrantRecord| {
+            let wide = self.has(Fault::ListIgnoresClient);
+            self.selects(of, grant, wide)
+        };
+        let mut found: Vec<&GrantRecord> = self.grants().filter(|grant| fits(grant)).collect();
+        if self.has(Fault::ListIsBackwards) {
+            found.reverse();
+        }
+        if let Some(after) = page.after {
+            let seen = found.iter().position(|grant| grant.id == after);
+            match seen {
+                Some(index) => drop(found.drain(..=index)),
+                None => found.retain(|grant| grant.id > after),
+            }
+        }
+        let limit = match page.limit as usize {
+            _ if self.has(Fault::ListIsUnpaged) => usize::MAX,
+            limit => limit.max(1),
+        };
+        let mut next = found.get(limit - 1).map(|last| last.id);
+        if found.len() <= limit {
+            next = None;
+        } else if self.has(Fault::ListSkipsAtBorders) {
+            next = Some(found[limit].id);
+        }
+        found.truncate(limit);
+        found.retain(|grant| self.shows(grant, now));
+        if found.len() < limit && self.has(Fault::ListEndsAtShortPages) {
+            next = None;
+        }
+        Listing {
+            grants: found.into_iter().cloned().map(Arc::new).collect(),
+            next,
+        }
+    }
+
+    fn shows(&self, grant: &GrantRecord, now: UnixTime) -> bool {
+        let live = match self.fault {
+            Some(Fault::ListShowsRevoked) => now < grant.expires_at,
+            Some(Fault::ListShowsExpired) => grant.revoked_at.is_none(),
+            _ => grant.is_live(now),
+        };
+        let denied = self.journal.denies(grant)
+            && !self.has(Fault::ListShowsDenied)
+            && !self.has(Fault::ListShowsRevoked);
+        live && !denied
+    }
+
+    pub(crate) fn selects(&self, of: &Selector, grant: &GrantRecord, wide: bool) -> bool {
+        let subject_is = |subject| {
+            filed_subject(self.fault, subject) == filed_subject(self.fault, &grant.subject)
+        };
+        let client_is =
+            |client| filed_client(self.fault, client) == filed_client(self.fault, &grant.client);
+        match of {
+            Selector::Subject(subject) => subject_is(subject),
+            Selector::Client(client) => client_is(client),
+            Selector::SubjectAtClient(subject, client) => {
+                subject_is(subject) && (wide || client_is(client))
+            }
+        }
+    }
+
+    pub(crate) fn grants(&self) -> impl Iterator<Item = &GrantRecord> {
+        self.slots.values().filter_map(|slot| match slot {
+            Slot::Grant(grant) => Some(grant),
+            Slot::Tombstone { .. } => None,
+        })
+    }
+
+    /// Marks a grant revoked, if it is there; the first revocation counts.
+    pub(crate) fn flag(&mut self, id: GrantId, at: UnixTime) {
+        if let Some(Slot::Grant(grant)) = self.slots.get_mut(&id) {
+            grant.revoked_at.get_or_insert(at);
+        }
+    }
+}
