@@ -11,7 +11,7 @@ use crate::signing::Signer;
 /// `typ` of an access token (RFC 9068 §2.1).
 pub const ACCESS_TOKEN_TYP: &str = "at+jwt";
 
-/// The most bytes of a JWT: what HTTP headers are sure to carry.
+/// The most bytes of an access token: what HTTP headers are sure to carry.
 pub const MAX_JWT_BYTES: usize = 8192;
 
 /// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. Makes
@@ -34,7 +34,8 @@ pub const MAX_JWT_BYTES: usize = 8192;
 ///
 /// # Errors
 ///
-/// [`FormatError::TooLarge`] if the JWT would have more than 8,192 bytes,
+/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs
+/// travel in bodies, and are not bounded),
 /// [`FormatError::KeysUnavailable`] if the signer fails, and [`FormatError::Other`] if the claims
 /// cannot be written as JSON.
 pub async fn sign_jwt(
@@ -46,7 +47,7 @@ pub async fn sign_jwt(
     let header = encoded_header(signer.algorithm(), signer.kid(), typ);
     let unsigned = header.len() + 1 + encoded_len(claims.len()) + 1;
     // What cannot fit even without its signature is not worth one.
-    within_limit(unsigned)?;
+    within_limit(typ, unsigned)?;
 
     // Room for an RSA signature of 4096 bits: the token is not moved, and leaves no copy behind.
     let mut jwt = String::with_capacity(unsigned + encoded_len(512));
@@ -57,7 +58,7 @@ pub async fn sign_jwt(
         .sign(jwt.as_bytes())
         .await
         .map_err(|error| FormatError::KeysUnavailable(error.into()))?;
-    within_limit(unsigned + encoded_len(signature.len()))?;
+    within_limit(typ, unsigned + encoded_len(signature.len()))?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
     Ok(TokenSecret::new(jwt))
@@ -77,8 +78,8 @@ const fn encoded_len(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }
 
-const fn within_limit(size: usize) -> Result<(), FormatError> {
-    if size > MAX_JWT_BYTES {
+fn within_limit(typ: &str, size: usize) -> Result<(), FormatError> {
+    if typ == ACCESS_TOKEN_TYP && size > MAX_JWT_BYTES {
         return Err(FormatError::TooLarge { size, limit: MAX_JWT_BYTES });
     }
     Ok(())

@@ -24,6 +24,7 @@ use subtle::{Choice, ConstantTimeEq};
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) id: ClientId,
+    public: bool,
     secrets: Vec<SecretHash>,
     pub(crate) grant_types: Vec<GrantType>,
     pub(crate) redirect_uris: Vec<String>,
@@ -44,6 +45,7 @@ impl Client {
     pub fn public(id: impl AsRef<str>) -> Result<Self, Invalid> {
         Ok(Self {
             id: ClientId::new(id)?,
+            public: true,
             secrets: Vec::new(),
             grant_types: Vec::new(),
             redirect_uris: Vec::new(),
@@ -66,6 +68,17 @@ impl Client {
         Ok(Self::public(id)?.secret(SecretHash::of(secret)?))
     }
 
+    /// A confidential client that the app's own
+    /// [`ClientAuthenticator`](crate::http::ClientAuthenticator) knows, by a certificate or a signed
+    /// assertion. It has no secret here, and is not let in without one.
+    ///
+    /// # Errors
+    ///
+    /// If `id` is no client identifier.
+    pub fn authenticated_by_app(id: impl AsRef<str>) -> Result<Self, Invalid> {
+        Ok(Self { public: false, ..Self::public(id)? })
+    }
+
     /// A resource server: it introspects tokens meant for what it serves, and gets none itself.
     ///
     /// # Errors
@@ -83,6 +96,7 @@ impl Client {
     #[must_use]
     pub fn secret(mut self, secret: SecretHash) -> Self {
         self.secrets.push(secret);
+        self.public = false;
         self
     }
 
@@ -157,10 +171,10 @@ impl Client {
         &self.id
     }
 
-    /// Whether it has no secret.
+    /// Whether it cannot authenticate (RFC 6749 §2.1).
     #[must_use]
-    pub fn is_public(&self) -> bool {
-        self.secrets.is_empty()
+    pub const fn is_public(&self) -> bool {
+        self.public
     }
 
     /// Whether it may use this grant type.
@@ -443,6 +457,14 @@ mod tests {
         assert!(client.has_secret(&SecretHash::presented(secret)));
         assert!(!client.has_secret(&SecretHash::presented("0123456789012345678902")));
         assert!(!format!("{client:?}").contains(secret));
+    }
+
+    #[test]
+    fn who_has_no_secret_here_is_not_therefore_public() {
+        assert!(Client::public("app").unwrap().is_public());
+        let client = Client::authenticated_by_app("app").unwrap();
+        assert!(!client.is_public());
+        assert!(!client.has_secret(&SecretHash::presented("")));
     }
 
     #[test]

@@ -98,6 +98,10 @@ impl Issuer {
         let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
             return Ok(None);
         };
+        // A JWT counts in seconds: in the handle's last one there is none that is not over.
+        if token.expires_at.as_secs() <= now.as_secs() {
+            return Ok(None);
+        }
         if !caller.may_see(&grant, &token) {
             return Ok(None);
         }

@@ -35,6 +35,10 @@ pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
         form: &Form,
         clients: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError>;
+
+    /// The methods that it knows, as the metadata names them (RFC 8414 §2), such as
+    /// `client_secret_basic`; `none` if it lets public clients in.
+    fn methods(&self) -> Vec<&'static str>;
 }
 
 /// `client_secret_basic`, `client_secret_post` (RFC 6749 §2.3.1), and `none` for public clients.
@@ -80,6 +84,10 @@ impl ClientAuthenticator for SecretAuthenticator {
         let matches =
             client.as_deref().unwrap_or(&DECOY).has_secret(&SecretHash::presented(&secret));
         client.filter(|_| matches).ok_or(TokenError::InvalidClient)
+    }
+
+    fn methods(&self) -> Vec<&'static str> {
+        vec!["client_secret_basic", "client_secret_post", "none"]
     }
 }
 

@@ -29,8 +29,8 @@ impl Endpoints {
     pub(super) fn metadata(&self) -> Response<Bytes> {
         let issuer = self.issuer.url();
         let at = |path: &str| format!("{issuer}{path}");
-        let (secret, public) = (["client_secret_basic", "client_secret_post"], "none");
-        let any = [secret[0], secret[1], public];
+        let any = self.authenticator.methods();
+        let confidential: Vec<_> = any.iter().filter(|method| **method != "none").collect();
         let mut metadata = json!({
             "issuer": issuer,
             "token_endpoint": at(TOKEN),
@@ -41,7 +41,7 @@ impl Endpoints {
             "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
             "token_endpoint_auth_methods_supported": any,
             "revocation_endpoint_auth_methods_supported": any,
-            "introspection_endpoint_auth_methods_supported": secret,
+            "introspection_endpoint_auth_methods_supported": confidential,
             "introspection_signing_alg_values_supported":
                 [self.issuer.inner.algorithm.to_string()],
             "code_challenge_methods_supported": ["S256"],

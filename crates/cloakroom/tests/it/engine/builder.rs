@@ -1,0 +1,203 @@
+//! What `build` refuses, and how it says so.
+
+use std::sync::Arc;
+
+use cloakroom::core::*;
+use cloakroom::jwt::{AesGcmSealer, KeyManagerError};
+use cloakroom::memory::MemoryStore;
+use cloakroom::{
+    BuildError, Client, ClientLifetimes, Format, GrantType, Issuer, IssuerBuilder, Lifetimes,
+};
+
+use super::support::*;
+
+/// A builder that lacks nothing.
+fn complete() -> IssuerBuilder {
+    Issuer::dev().static_clients([Client::public("app").unwrap()]).unwrap()
+}
+
+/// Why these settings are refused: the setting, and the advice.
+async fn refused(builder: IssuerBuilder) -> (&'static str, String) {
+    match builder.build().await.unwrap_err() {
+        BuildError::Setting { setting, why } => (setting, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn refused_policy(policy: KeyPolicy) -> String {
+    let (setting, why) = refused(complete().key_policy(policy)).await;
+    assert_eq!(setting, "key_policy");
+    why
+}
+
+#[tokio::test]
+async fn the_defaults_fit_together() {
+    let issuer = complete().build().await.unwrap();
+    assert_eq!(issuer.url(), "http://127.0.0.1:9000");
+    assert!(issuer.jwks().await.unwrap().json.contains("ES256"));
+}
+
+#[tokio::test]
+async fn a_rotation_that_would_sign_before_it_published_is_refused() {
+    let good = KeyPolicy::default();
+    let least = good.jwks_max_age + 2 * good.reload + good.clock_skew;
+    let exact = KeyPolicy { publish_ahead: least, ..good };
+    complete().key_policy(exact).build().await.unwrap();
+    let short = KeyPolicy { publish_ahead: least - secs(1), ..good };
+    let why = refused_policy(short).await;
+    assert!(why.contains("publish_ahead is 3724s, but must be at least 3725s"), "{why}");
+    assert!(why.contains("jwks_max_age + 2 × reload + clock_skew"), "{why}");
+}
+
+#[tokio::test]
+async fn each_setting_of_the_keys_is_named_with_its_remedy() {
+    let good = KeyPolicy::default();
+    let least = good.max_token_life + good.clock_skew + good.leeway + good.max_blind;
+    complete().key_policy(KeyPolicy { retention: least, ..good }).build().await.unwrap();
+    for (policy, parts) in [
+        (
+            KeyPolicy { retention: least - secs(1), ..good },
+            ["retention", "at least 7235s", "max_token_life + clock_skew + leeway + max_blind"],
+        ),
+        (
+            KeyPolicy { rotation: good.publish_ahead - secs(1), ..good },
+            ["rotation", "at least 86400s", "publish_ahead"],
+        ),
+        (KeyPolicy { max_blind: secs(59), ..good }, ["max_blind", "at least 60s", "reload"]),
+        (
+            KeyPolicy { jwks_max_age: 2 * DAY, ..good },
+            ["publish_ahead", "at least", "jwks_max_age"],
+        ),
+        (
+            KeyPolicy { max_token_life: 3 * DAY, ..good },
+            ["retention", "at least", "max_token_life"],
+        ),
+    ] {
+        let why = refused_policy(policy).await;
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn each_lifetime_is_named_with_its_bounds() {
+    let good = Lifetimes::default();
+    let zero = secs(0);
+    for (lifetimes, setting, bounds) in [
+        (Lifetimes { access_token: zero, ..good }, "access_token", "1 s"),
+        (Lifetimes { access_token: DAY, ..good }, "access_token", "max_token_life (3600s)"),
+        (Lifetimes { code: zero, ..good }, "code", "1s"),
+        (Lifetimes { code: secs(601), ..good }, "code", "600s"),
+        (Lifetimes { phantom_jwt: zero, ..good }, "phantom_jwt", "1s"),
+        (Lifetimes { phantom_jwt: secs(301), ..good }, "phantom_jwt", "300s"),
+        (Lifetimes { retry_window: secs(301), ..good }, "retry_window", "300s"),
+        // A grant without an end could never be forgotten.
+        (Lifetimes { grant: std::time::Duration::MAX, ..good }, "grant", "600s"),
+        (Lifetimes { grant: MINUTE, ..good }, "grant", "600s"),
+        (Lifetimes { refresh_idle: zero, ..good }, "refresh_idle", "1s"),
+        (Lifetimes { refresh_idle: 91 * DAY, ..good }, "refresh_idle", "7776000s"),
+        (Lifetimes { adopted_token: zero, ..good }, "adopted_token", "1s"),
+        (Lifetimes { adopted_token: 91 * DAY, ..good }, "adopted_token", "7776000s"),
+    ] {
+        let (named, why) = refused(complete().lifetimes(lifetimes)).await;
+        assert_eq!(named, format!("lifetimes.{setting}"));
+        assert!(why.contains(bounds), "{named}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn maintenance_that_cannot_keep_its_promises_is_refused() {
+    let millis = std::time::Duration::from_millis;
+    for (heartbeat, housekeeping) in
+        [(millis(9), secs(30)), (secs(0), secs(30)), (secs(31), secs(30)), (secs(1), secs(3601))]
+    {
+        let (setting, why) = refused(complete().maintenance(heartbeat, housekeeping)).await;
+        assert_eq!(setting, "maintenance");
+        assert!(why.contains("heartbeat") || why.contains("hourly"), "{why}");
+    }
+    complete().maintenance(millis(10), HOUR).build().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_issuer_is_an_https_url_in_its_one_spelling() {
+    for good in ["https://as.example", "https://as.example/tenant-1", "http://localhost:9000"] {
+        let issuer = complete().url(good).build().await.unwrap();
+        assert_eq!(issuer.url(), good);
+    }
+    for (bad, advice) in [
+        ("as.example", "https://as.example"),
+        ("", "https://as.example"),
+        ("http://as.example", "https"),
+        ("https://as.example/", "slash"),
+        ("https://as.example?tenant=1", "query"),
+        ("https://as.example#x", "fragment"),
+        ("https://user@as.example", "credentials"),
+        ("https://AS.example", "byte for byte"),
+    ] {
+        let (setting, why) = refused(complete().url(bad)).await;
+        assert_eq!(setting, "issuer");
+        assert!(why.contains(advice), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_part_is_named_with_the_call_that_brings_it() {
+    let bare = || Issuer::builder(ISSUER);
+    let store = Arc::new(MemoryStore::new());
+    let sealer = Arc::new(AesGcmSealer::new(1, [2; 32]));
+    let missing = async |builder: IssuerBuilder| match builder.build().await.unwrap_err() {
+        BuildError::Missing { call, .. } => call,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(missing(bare()).await, "store(…)");
+    let tokens = bare().token_store(store.clone());
+    assert_eq!(missing(tokens).await, "key_store(…)");
+    let stores = || bare().store(store.clone());
+    assert_eq!(missing(stores()).await, "handle_keys(…)");
+    let keyed = || stores().handle_keys(handles());
+    assert_eq!(missing(keyed()).await, "sealer(…)");
+    let sealed = || keyed().sealer(sealer.clone());
+    assert_eq!(missing(sealed()).await, "clients(…)");
+    sealed().static_clients([]).unwrap().build().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_format_that_nobody_registered_is_refused() {
+    let client = Client::public("app").unwrap();
+    let client = client.audience(ORDERS, Format::from("house-made")).unwrap();
+    let (setting, why) = refused(Issuer::dev().static_clients([client]).unwrap()).await;
+    assert_eq!(setting, "formats");
+    assert!(why.contains(r#"`format("house-made", …)`"#), "{why}");
+}
+
+#[tokio::test]
+async fn a_sealer_that_does_not_open_the_ring_is_noticed_at_the_start() {
+    let store = Arc::new(MemoryStore::new());
+    let with = |id, key| {
+        complete().store(store.clone()).sealer(Arc::new(AesGcmSealer::new(id, key))).build()
+    };
+    with(1, [1; 32]).await.unwrap();
+    for (id, key) in [(1, [9; 32]), (2, [1; 32])] {
+        let error = with(id, key).await.unwrap_err();
+        let BuildError::Keys(cause @ KeyManagerError::Seal { .. }) = &error else {
+            panic!("{error:?}");
+        };
+        assert!(cause.to_string().contains("give the sealer the key-encryption key"));
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[test]
+fn contradictory_clients_are_refused_by_name() {
+    let app = || Client::public("app").unwrap().audience(ORDERS, Format::Opaque).unwrap();
+    let zero = ClientLifetimes { access_token: Some(secs(0)), ..ClientLifetimes::default() };
+    for client in [
+        app().grant_types([GrantType::ClientCredentials]),
+        app().grant_types([GrantType::AuthorizationCode]),
+        app().lifetimes(zero),
+    ] {
+        let refused = Issuer::dev().static_clients([client]).unwrap_err();
+        assert!(refused.to_string().starts_with("client `app`: "), "{refused}");
+    }
+    assert!(Client::confidential("app", "too-short").is_err());
+    assert!(Client::public("").is_err());
+}

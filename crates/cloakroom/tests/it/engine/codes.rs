@@ -1,0 +1,281 @@
+//! Authorization codes (RFC 6749 §4.1, RFC 7636).
+
+use cloakroom::core::{Audience, Confirmation, TokenSecret, UserId};
+use cloakroom::{
+    Caller, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce, Redeem, Refresh, TokenError,
+};
+use tokio::task::JoinSet;
+
+use super::support::*;
+
+#[tokio::test]
+async fn a_code_brings_tokens() {
+    let fixture = Fixture::new().await;
+    let code = fixture.code().await;
+    assert_eq!(fixture.events.names(), ["Issued"]);
+    let response = fixture.redeem(&code).await.unwrap();
+    assert_eq!(fixture.events.names(), ["Redeemed"]);
+    assert_eq!(response.token_type, "Bearer");
+    assert_eq!(response.expires_in, 600);
+    assert_eq!(response.scope.as_str(), "orders:read orders:write");
+
+    let answer = fixture.issuer.introspect(&response.access_token, Caller::Internal);
+    let answer = answer.await.unwrap();
+    let token = answer.active().unwrap();
+    assert_eq!(token.client, Some(client_id("web-app")));
+    assert_eq!(token.subject, Some(alice()));
+    assert_eq!(token.grant, Some(grant_of(&code)), "one grant, from the code on");
+    fixture.refresh(&response.refresh_token.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_redemption_changes_nothing() {
+    let other_key = Some(Confirmation::JwkThumbprint([9; 32]));
+    type Wrong = (&'static str, GrantRefusal, fn(Redeem) -> Redeem);
+    let wrong: [Wrong; 8] = [
+        ("wrong verifier", GrantRefusal::Verifier, |right| Redeem {
+            verifier: Some(TokenSecret::new(VERIFIER.to_uppercase())),
+            ..right
+        }),
+        ("no verifier", GrantRefusal::Verifier, |right| Redeem { verifier: None, ..right }),
+        ("short verifier", GrantRefusal::Verifier, |right| Redeem {
+            verifier: Some(TokenSecret::new("short")),
+            ..right
+        }),
+        ("the challenge itself", GrantRefusal::Verifier, |right| Redeem {
+            verifier: Some(TokenSecret::new(format!("{:?}", challenge()))),
+            ..right
+        }),
+        ("wrong redirect URI", GrantRefusal::RedirectUri, |right| Redeem {
+            redirect_uri: Some(format!("{CALLBACK}/")),
+            ..right
+        }),
+        ("no redirect URI", GrantRefusal::RedirectUri, |right| Redeem {
+            redirect_uri: None,
+            ..right
+        }),
+        ("another client", GrantRefusal::OtherClient, |right| Redeem {
+            client: client_id("other-app"),
+            ..right
+        }),
+        ("no key", GrantRefusal::OtherKey, |right| Redeem { confirmation: None, ..right }),
+    ];
+    let fixture = Fixture::new().await;
+    let key = Confirmation::JwkThumbprint([4; 32]);
+    let right = |code: &TokenSecret| Redeem { confirmation: Some(key.clone()), ..redemption(code) };
+    let bound = || async {
+        let grant = Grant::user("web-app", "alice").unwrap().confirmation(key.clone());
+        let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
+        code.await.unwrap()
+    };
+
+    let code = bound().await;
+    let before = fixture.store.grant(grant_of(&code)).await;
+    fixture.events.take();
+    for (what, why, spoil) in wrong {
+        let request = spoil(right(&code));
+        assert_eq!(refusal(fixture.issuer.redeem(request).await), why, "{what}");
+    }
+    let request = Redeem { confirmation: other_key, ..right(&code) };
+    assert_eq!(refusal(fixture.issuer.redeem(request).await), GrantRefusal::OtherKey);
+    let request = Redeem { resources: vec![BILLING.into()], ..right(&code) };
+    assert!(matches!(fixture.issuer.redeem(request).await, Err(TokenError::InvalidTarget(_))));
+    assert_eq!(fixture.store.grant(grant_of(&code)).await, before);
+    assert_eq!(fixture.events.names(), [""; 0]);
+
+    // The right one still works; and after it, the wrong ones still end nothing.
+    let tokens = fixture.issuer.redeem(right(&code)).await.unwrap();
+    assert_eq!(tokens.token_type, "DPoP");
+    for (what, why, spoil) in wrong {
+        let request = spoil(right(&code));
+        assert_eq!(refusal(fixture.issuer.redeem(request).await), why, "{what}");
+    }
+    assert!(fixture.is_active(&tokens.access_token).await);
+}
+
+#[tokio::test]
+async fn a_verifier_without_a_challenge_is_a_downgrade() {
+    let fixture = Fixture::new().await;
+    let grant = Grant::user("web-app", "alice").unwrap();
+    let code = fixture.issuer.authorize(grant, CALLBACK, None).await.unwrap();
+    assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Verifier);
+    let right = Redeem { verifier: None, ..redemption(&code) };
+    fixture.issuer.redeem(right).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_proved_at_redemption_binds_the_grant() {
+    let fixture = Fixture::new().await;
+    let key = Confirmation::JwkThumbprint([4; 32]);
+    let request = Redeem { confirmation: Some(key.clone()), ..redemption(&fixture.code().await) };
+    let session = Session::of(fixture.issuer.redeem(request).await.unwrap());
+    let without = fixture.refresh(&session.refresh).await;
+    assert_eq!(refusal(without), GrantRefusal::OtherKey);
+    let with = Refresh { confirmation: Some(key), ..refreshing(&session.refresh) };
+    assert_eq!(fixture.issuer.refresh(with).await.unwrap().token_type, "DPoP");
+}
+
+#[tokio::test]
+async fn who_may_have_no_code_gets_none() {
+    let fixture = Fixture::new().await;
+    let issuer = &fixture.issuer;
+    let grant = |client| Grant::user(client, "alice").unwrap();
+    let foreign = issuer.authorize(grant("web-app"), "https://evil.example/", Some(challenge()));
+    assert!(matches!(foreign.await, Err(TokenError::RedirectUri)));
+    // RFC 9700 §2.1.1: public clients must use PKCE.
+    let bare = issuer.authorize(grant("spa-app"), CALLBACK, None).await;
+    assert!(matches!(bare, Err(TokenError::InvalidRequest(_))));
+    let api = issuer.authorize(grant("orders-api"), CALLBACK, Some(challenge()));
+    assert!(api.await.is_err());
+    let unknown = issuer.authorize(grant("nobody"), CALLBACK, Some(challenge()));
+    assert!(matches!(unknown.await, Err(TokenError::InvalidClient)));
+    let wide = grant("web-app").scope("admin").unwrap();
+    let wide = issuer.authorize(wide, CALLBACK, Some(challenge())).await;
+    assert!(matches!(wide, Err(TokenError::InvalidScope(_))));
+    let elsewhere = grant("web-app").audience(Audience::one("https://x.example").unwrap());
+    let elsewhere = issuer.authorize(elsewhere, CALLBACK, Some(challenge()));
+    assert!(matches!(elsewhere.await, Err(TokenError::InvalidTarget(_))));
+    assert!(Pkce::s256("too-short").is_err() && Pkce::s256("=".repeat(43)).is_err());
+    assert_eq!(fixture.events.names(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_code_redeemed_twice_ends_its_grant() {
+    let fixture = Fixture::new().await;
+    let code = fixture.code().await;
+    let first = Session::of(fixture.redeem(&code).await.unwrap());
+    let next = Session::of(fixture.refresh(&first.refresh).await.unwrap());
+    fixture.events.take();
+    // Codes have no retry window: at once is late enough.
+    assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Reused);
+    assert!(matches!(
+        &fixture.events.take()[..],
+        [Event::ReuseDetected { presented: 0, current: 2, .. }]
+    ));
+    for token in [&first.access, &next.access] {
+        assert!(!fixture.is_active(token).await);
+    }
+    for token in [&first.refresh, &next.refresh] {
+        assert_eq!(refusal(fixture.refresh(token).await), GrantRefusal::Dead);
+    }
+    assert_eq!(fixture.sessions().await, 0);
+}
+
+#[tokio::test]
+async fn a_year_old_code_without_its_verifier_changes_nothing() {
+    let years = Lifetimes { refresh_idle: 500 * DAY, grant: 1000 * DAY, ..Lifetimes::default() };
+    let fixture = Fixture::with(|builder| builder.lifetimes(years)).await;
+    let code = fixture.code().await;
+    let session = Session::of(fixture.redeem(&code).await.unwrap());
+    fixture.clock.advance(365 * DAY);
+    let found_in_a_log = Redeem { verifier: None, ..redemption(&code) };
+    assert_eq!(refusal(fixture.issuer.redeem(found_in_a_log).await), GrantRefusal::Verifier);
+    let session = Session::of(fixture.refresh(&session.refresh).await.unwrap());
+    assert!(fixture.is_active(&session.access).await);
+    // In the hands of someone who knows the verifier it is reuse, however old it is.
+    assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Reused);
+    assert!(!fixture.is_active(&session.access).await);
+}
+
+#[tokio::test]
+async fn a_code_lives_for_its_minute() {
+    let fixture = Fixture::new().await;
+    let (good, late) = (fixture.code().await, fixture.code().await);
+    fixture.clock.advance(MINUTE - std::time::Duration::from_millis(1));
+    fixture.redeem(&good).await.unwrap();
+    fixture.clock.advance(std::time::Duration::from_millis(1));
+    assert_eq!(refusal(fixture.redeem(&late).await), GrantRefusal::Dead);
+}
+
+#[tokio::test]
+async fn an_unredeemed_code_is_no_session() {
+    let fixture = Fixture::new().await;
+    let code = fixture.code().await;
+    assert_eq!(fixture.sessions().await, 0);
+    fixture.redeem(&code).await.unwrap();
+    assert_eq!(fixture.sessions().await, 1);
+}
+
+#[tokio::test]
+async fn a_client_without_refresh_tokens_gets_an_access_token_alone() {
+    let clients = || {
+        let client = cloakroom::Client::confidential("web-app", CLIENT_SECRET).unwrap();
+        let client = client.grant_types([cloakroom::GrantType::AuthorizationCode]);
+        let client = client.redirect_uri(CALLBACK).scope("orders:read").unwrap();
+        [client.audience(ORDERS, cloakroom::Format::Opaque).unwrap()]
+    };
+    let fixture = Fixture::with(|builder| builder.static_clients(clients()).unwrap()).await;
+    let code = fixture.code().await;
+    let tokens = fixture.redeem(&code).await.unwrap();
+    assert!(tokens.refresh_token.is_none());
+    assert!(fixture.is_active(&tokens.access_token).await);
+    assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Reused);
+    assert!(!fixture.is_active(&tokens.access_token).await);
+}
+
+/// Redeems from many tasks at once, all of which see the code unspent.
+async fn redeem_at_once(fixture: &Fixture, number: usize) -> Vec<Result<Session, TokenError>> {
+    let code = fixture.code().await;
+    fixture.store.meet_after("find", number);
+    let mut tasks = JoinSet::new();
+    for _ in 0..number {
+        let (issuer, request): (Issuer, _) = (fixture.issuer.clone(), redemption(&code));
+        tasks.spawn(async move { issuer.redeem(request).await.map(Session::of) });
+    }
+    let answers = tasks.join_all().await;
+    fixture.store.no_meeting();
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_redemptions_at_once_one_wins_and_its_session_lives() {
+    let fixture = Fixture::new().await;
+    for _ in 0..20 {
+        fixture.events.take();
+        let (won, lost): (Vec<_>, Vec<_>) =
+            redeem_at_once(&fixture, 32).await.into_iter().partition(Result::is_ok);
+        let [winner] = won.try_into().ok().unwrap();
+        let winner: Session = winner.ok().unwrap();
+        for loser in lost {
+            // A double click, not a thief.
+            assert_eq!(refusal(loser.map(|_| ())), GrantRefusal::Spent);
+        }
+        assert!(fixture.is_active(&winner.access).await);
+        let next = Session::of(fixture.refresh(&winner.refresh).await.unwrap());
+        assert_ne!(next.refresh.expose(), winner.refresh.expose());
+        assert_eq!(fixture.events.names(), ["Issued", "Redeemed", "Refreshed"]);
+    }
+}
+
+#[tokio::test]
+async fn a_code_keeps_what_was_granted() {
+    let fixture = Fixture::new().await;
+    let user = UserId::new("alice").unwrap();
+    let grant = Grant::new(client_id("web-app"), cloakroom::core::Subject::User(user))
+        .scope("orders:read")
+        .unwrap()
+        .audience(Audience::new([ORDERS, BILLING]).unwrap())
+        .username("Alice Liddell")
+        .unwrap()
+        .auth_time(START)
+        .session("sid-1")
+        .claim("tenant", serde_json::json!("acme"))
+        .unwrap();
+    let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
+    let request = Redeem { resources: vec![BILLING.into()], ..redemption(&code.await.unwrap()) };
+    let tokens = fixture.issuer.redeem(request).await.unwrap();
+    let answer = fixture.issuer.introspect(&tokens.access_token, Caller::Internal);
+    let answer = answer.await.unwrap();
+    let token = answer.active().unwrap();
+    assert_eq!(token.scope.as_str(), "orders:read");
+    assert_eq!(token.audience.as_ref().unwrap().single(), Some(BILLING));
+    assert_eq!(token.username.as_deref(), Some("Alice Liddell"));
+    assert_eq!(token.auth_time, Some(START));
+    assert_eq!(token.session.as_deref(), Some("sid-1"));
+    assert_eq!(token.extra.get("tenant"), Some(&serde_json::json!("acme")));
+    // The refresh token still brings the other one.
+    let wide = fixture.refresh(&tokens.refresh_token.unwrap()).await.unwrap();
+    let answer = fixture.issuer.introspect(&wide.access_token, Caller::Internal);
+    let audience = answer.await.unwrap().active().unwrap().audience.clone();
+    assert_eq!(audience.unwrap().iter().len(), 2);
+}

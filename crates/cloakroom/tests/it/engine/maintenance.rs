@@ -1,0 +1,126 @@
+//! The work beside the requests, one round at a time.
+
+use std::sync::{Arc, Mutex};
+
+use cloakroom::Event;
+use cloakroom::core::{GrantId, Lookup, TokenStore as _};
+use cloakroom::jwt::KeyEvent;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::support::*;
+
+impl Fixture {
+    async fn is_stored(&self, grant: GrantId) -> bool {
+        let found = self.store.memory().find(grant, None).await.unwrap();
+        !matches!(found, Lookup::Absent)
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_is_deleted_a_minute_later_and_what_lives_is_not() {
+    let fixture = Fixture::new().await;
+    let (code, session) = (fixture.code().await, fixture.session().await);
+    let grant = grant_of(&code);
+    // Its end, the clock skew, and the margin.
+    fixture.clock.advance(MINUTE + secs(5) + MINUTE);
+    fixture.issuer.maintain().await.unwrap();
+    assert!(fixture.is_stored(grant).await);
+    fixture.clock.advance(secs(1));
+    let done = fixture.issuer.maintain().await.unwrap();
+    assert_eq!((done.grants, done.more), (1, false));
+    assert!(!fixture.is_stored(grant).await);
+    assert!(fixture.is_active(&session.access).await);
+
+    fixture.clock.advance(10 * MINUTE);
+    let done = fixture.issuer.maintain().await.unwrap();
+    assert_eq!((done.grants, done.tokens), (0, 1), "an access token, but not its grant");
+    let next = Session::of(fixture.refresh(&session.refresh).await.unwrap());
+    fixture.clock.advance(91 * DAY);
+    fixture.issuer.maintain().await.unwrap();
+    assert!(!fixture.is_stored(grant_of(&next.refresh)).await);
+}
+
+#[tokio::test]
+async fn a_revoked_grant_stays_dead_through_housekeeping() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    for _ in 0..200 {
+        fixture.clock.advance(DAY / 2);
+        fixture.issuer.maintain().await.unwrap();
+        fixture.refresh(&session.refresh).await.unwrap_err();
+    }
+    assert!(!fixture.is_stored(grant_of(&session.access)).await, "and goes in the end");
+}
+
+#[tokio::test]
+async fn a_rule_lives_as_long_as_a_grant_that_it_denies_might() {
+    let fixture = Fixture::new().await;
+    let epoch = fixture.issuer.epoch().await.unwrap();
+    fixture.issuer.revoke_subject(&alice()).await.unwrap();
+    // A login that took absurdly long is still covered.
+    fixture.clock.advance(90 * DAY);
+    fixture.issuer.maintain().await.unwrap();
+    let grant = cloakroom::Grant::user("web-app", "alice").unwrap().epoch(epoch);
+    let late = fixture.issuer.issue(grant).await;
+    assert!(matches!(late, Err(cloakroom::TokenError::Barred)));
+    let done = fixture.issuer.maintain().await.unwrap();
+    assert_eq!(done.revocations, 0);
+    fixture.clock.advance(DAY);
+    let done = fixture.issuer.maintain().await.unwrap();
+    assert!(done.revocations > 0, "and is forgotten after");
+}
+
+#[tokio::test]
+async fn what_happens_to_the_keys_is_told() {
+    let fixture = Fixture::new().await;
+    fixture.issuer.maintain().await.unwrap();
+    fixture.events.take();
+    fixture.clock.advance(29 * DAY + HOUR);
+    fixture.issuer.maintain().await.unwrap();
+    let events = fixture.events.take();
+    let published = |event: &Event| matches!(event, Event::Key(KeyEvent::Published { .. }));
+    assert_eq!(events.iter().filter(|event| published(event)).count(), 1);
+}
+
+#[tokio::test]
+async fn whoever_forgets_maintenance_is_told_once_an_hour() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::ERROR)
+        .with_writer(move || Lines(writer.clone()))
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let told = || {
+        let lines = lines.lock().unwrap();
+        lines.iter().filter(|line| line.contains("no maintenance for an hour")).count()
+    };
+
+    let fixture = Fixture::new().await;
+    fixture.clock.advance(HOUR - secs(1));
+    fixture.session().await;
+    assert_eq!(told(), 0);
+    fixture.clock.advance(secs(1));
+    for _ in 0..10 {
+        fixture.session().await;
+    }
+    assert_eq!(told(), 1);
+    fixture.issuer.maintain().await.unwrap();
+    fixture.clock.advance(HOUR - secs(1));
+    fixture.session().await;
+    assert_eq!(told(), 1, "maintenance was run");
+}
+
+/// Keeps what is traced, line by line.
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().push(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

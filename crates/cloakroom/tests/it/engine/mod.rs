@@ -1,0 +1,16 @@
+//! The engine, in process: over the in-memory store, with a clock that moves only when told to.
+#![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
+
+mod builder;
+mod codes;
+mod counts;
+mod formats;
+mod jwts;
+mod maintenance;
+mod outage;
+mod races;
+mod refresh;
+mod revocation;
+mod secrets;
+mod store;
+mod support;

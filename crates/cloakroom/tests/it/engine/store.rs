@@ -1,0 +1,277 @@
+//! A store that watches: it writes down every call with all its arguments, fails on order, and lets
+//! a test put one thing between two others.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use async_trait::async_trait;
+use cloakroom::core::*;
+use cloakroom::memory::MemoryStore;
+use tokio::sync::Barrier;
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One call, and everything that a store learns from it.
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    /// The arguments as `{:?}` shows them, and every record among them as the bytes of its row.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// When a call that is made to fail does so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Nothing has happened.
+    Before,
+    /// It took effect, but the answer is lost.
+    After,
+}
+
+/// The in-memory store, watched.
+pub(crate) struct ProbeStore {
+    clock: Arc<ManualClock>,
+    memory: RwLock<MemoryStore>,
+    calls: Mutex<Vec<Call>>,
+    tokens_down: AtomicBool,
+    keys_down: AtomicBool,
+    fault: Mutex<Option<(&'static str, When)>>,
+    between: Mutex<VecDeque<(&'static str, Boxed)>>,
+    meeting: Mutex<Option<(&'static str, Arc<Barrier>)>>,
+}
+
+impl ProbeStore {
+    pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
+        Arc::new(Self {
+            memory: RwLock::new(MemoryStore::with_clock(clock.clone())),
+            clock,
+            calls: Mutex::default(),
+            tokens_down: AtomicBool::new(false),
+            keys_down: AtomicBool::new(false),
+            fault: Mutex::default(),
+            between: Mutex::default(),
+            meeting: Mutex::default(),
+        })
+    }
+
+    /// The calls of the token store since the last look, by name.
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        let calls = std::mem::take(&mut *self.calls.lock().unwrap());
+        let names = calls.iter().map(|call| call.method);
+        names.filter(|name| !name.starts_with("keys")).collect()
+    }
+
+    /// Every call since the last look, those of the key store too, with its arguments.
+    pub(crate) fn seen(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// Tokens cannot be reached, or can again.
+    pub(crate) fn tokens_down(&self, down: bool) {
+        self.tokens_down.store(down, Ordering::SeqCst);
+    }
+
+    /// Signing keys cannot be reached, or can again.
+    pub(crate) fn keys_down(&self, down: bool) {
+        self.keys_down.store(down, Ordering::SeqCst);
+    }
+
+    /// The next call of this method fails.
+    pub(crate) fn fail_next(&self, method: &'static str, when: When) {
+        *self.fault.lock().unwrap() = Some((method, when));
+    }
+
+    /// Does this right before the next call of that method takes effect.
+    pub(crate) fn before_next(
+        &self,
+        method: &'static str,
+        what: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let what: Boxed = Box::pin(what);
+        self.between.lock().unwrap().push_back((method, what));
+    }
+
+    /// From now on, calls of this method wait for each other: none returns before this many have
+    /// their answers.
+    pub(crate) fn meet_after(&self, method: &'static str, number: usize) {
+        *self.meeting.lock().unwrap() = Some((method, Arc::new(Barrier::new(number))));
+    }
+
+    /// No call waits for another any more.
+    pub(crate) fn no_meeting(&self) {
+        *self.meeting.lock().unwrap() = None;
+    }
+
+    /// The grant as it stands. Not counted as a call.
+    pub(crate) async fn grant(&self, id: GrantId) -> GrantRecord {
+        match self.memory().find(id, None).await.unwrap() {
+            Lookup::Found(found) => GrantRecord::clone(&found.grant),
+            other => panic!("no grant, but {other:?}"),
+        }
+    }
+
+    /// A failover to a standby that had nothing but this record.
+    pub(crate) async fn fail_over(&self, record: GrantRecord) {
+        let standby = MemoryStore::with_clock(self.clock.clone());
+        let created = standby.create(record, Vec::new()).await.unwrap();
+        assert_eq!(created, Created::Inserted);
+        *self.memory.write().unwrap() = standby;
+    }
+
+    /// The store itself, for looking into it.
+    pub(crate) fn memory(&self) -> MemoryStore {
+        self.memory.read().unwrap().clone()
+    }
+
+    async fn call<T>(
+        &self,
+        method: &'static str,
+        arguments: Vec<u8>,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.calls.lock().unwrap().push(Call { method, arguments });
+        let between = {
+            let mut queue = self.between.lock().unwrap();
+            let at = queue.iter().position(|(name, _)| *name == method);
+            at.and_then(|at| queue.remove(at))
+        };
+        if let Some((_, what)) = between {
+            what.await;
+        }
+        // Lets racing tasks get in between everywhere.
+        tokio::task::yield_now().await;
+        self.check(method, When::Before)?;
+        let answer = operation.await;
+        let meeting = self.meeting.lock().unwrap().clone();
+        if let Some((_, barrier)) = meeting.filter(|(name, _)| *name == method) {
+            barrier.wait().await;
+        }
+        self.check(method, When::After)?;
+        answer
+    }
+
+    fn check(&self, method: &'static str, when: When) -> Result<(), StoreError> {
+        let down = if method.starts_with("keys") { &self.keys_down } else { &self.tokens_down };
+        let mut fault = self.fault.lock().unwrap();
+        let fails = down.load(Ordering::SeqCst)
+            || fault.take_if(|fault| *fault == (method, when)).is_some();
+        if fails {
+            return Err(StoreError::unavailable("test", "the store is down"));
+        }
+        Ok(())
+    }
+}
+
+fn shown(arguments: &dyn fmt::Debug) -> Vec<u8> {
+    format!("{arguments:?}").into_bytes()
+}
+
+/// The body of a grant's row, and its columns.
+fn grant_bytes(grant: &GrantRecord) -> Vec<u8> {
+    let row = grant.to_row();
+    [shown(&row), row.body].concat()
+}
+
+fn token_bytes(tokens: &[TokenRecord]) -> Vec<u8> {
+    let rows = tokens.iter().map(TokenRecord::to_row);
+    rows.flat_map(|row| [shown(&row), row.body].concat()).collect()
+}
+
+#[async_trait]
+impl TokenStore for ProbeStore {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        let (memory, tokens_seen) = (self.memory(), token_bytes(&tokens));
+        let seen = [shown(&(&grant, &tokens)), grant_bytes(&grant), tokens_seen].concat();
+        self.call("create", seen, memory.create(grant, tokens)).await
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        let memory = self.memory();
+        let mut seen = shown(&(grant, token));
+        seen.extend(token.iter().flat_map(|digest| *digest.as_bytes()));
+        self.call("find", seen, memory.find(grant, token)).await
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        let memory = self.memory();
+        let mut seen = [shown(&step), token_bytes(&step.tokens)].concat();
+        if let Change::Move(next) = &step.change {
+            seen.extend(grant_bytes(next));
+        }
+        self.call("advance", seen, memory.advance(step)).await
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        let memory = self.memory();
+        let target = serde_json::to_vec(&revocation.target).unwrap();
+        let seen = [shown(&revocation), target].concat();
+        self.call("revoke", seen, memory.revoke(revocation)).await
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let memory = self.memory();
+        self.call("rules", shown(&keys), memory.rules(keys)).await
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        let (memory, seen) = (self.memory(), shown(&(&of, page, now)));
+        self.call("list", seen, memory.list(of, page, now)).await
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        let (memory, seen) = (self.memory(), shown(&(after, limit)));
+        self.call("revocations", seen, memory.revocations(after, limit)).await
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.memory().wakeups()
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        let (memory, seen) = (self.memory(), shown(&(now, until)));
+        self.call("heartbeat", seen, memory.heartbeat(now, until)).await
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        let memory = self.memory();
+        self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for ProbeStore {
+    async fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let memory = self.memory();
+        self.call("keys.load", Vec::new(), memory.load()).await
+    }
+
+    async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
+        let memory = self.memory();
+        let seen = [shown(&record), record.to_body()].concat();
+        self.call("keys.insert", seen, memory.insert(record)).await
+    }
+
+    async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
+        let memory = self.memory();
+        let seen = [shown(&record), record.to_body()].concat();
+        self.call("keys.update", seen, memory.update(record, expected)).await
+    }
+
+    async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
+        let (memory, seen) = (self.memory(), shown(&(generation, expected)));
+        self.call("keys.delete", seen, memory.delete(generation, expected)).await
+    }
+}
+
+impl fmt::Debug for ProbeStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeStore").finish_non_exhaustive()
+    }
+}

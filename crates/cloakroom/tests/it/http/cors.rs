@@ -1,0 +1,98 @@
+//! Scripts of other origins: off by default, and on for those allowed alone.
+
+use bytes::Bytes;
+use http::{Method, Request};
+
+use super::request::{Reply, With, get, post};
+use super::server::{Server, Wire};
+
+const APP: &str = "https://app.example";
+const OPEN: [&str; 4] =
+    ["/token", "/revoke", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"];
+
+fn preflight(path: &str, origin: &str) -> Request<Bytes> {
+    Request::options(path)
+        .body(Bytes::new())
+        .unwrap()
+        .with("origin", origin)
+        .with("access-control-request-method", "POST")
+        .with("access-control-request-headers", "authorization,content-type")
+}
+
+/// The real thing after the preflight.
+fn request(path: &str, origin: &str) -> Request<Bytes> {
+    let request = if path.starts_with("/.") { get(path) } else { post(path, &[]) };
+    request.with("origin", origin)
+}
+
+#[track_caller]
+fn assert_closed(reply: &Reply) {
+    let mut names = reply.headers.keys();
+    assert!(!names.any(|name| name.as_str().starts_with("access-control-")), "{reply:?}");
+}
+
+#[tokio::test]
+async fn no_script_may_call_by_default() {
+    let server = Server::new().await;
+    for path in OPEN.into_iter().chain(["/introspect"]) {
+        for asked in [preflight(path, APP), request(path, APP)] {
+            let is_preflight = asked.method() == Method::OPTIONS;
+            let reply = server.send(asked).await;
+            assert_closed(&reply);
+            assert_eq!(reply.header("vary"), "");
+            assert_eq!(reply.status == 405, is_preflight, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn scripts_of_an_allowed_origin_may_call() {
+    let other = "http://localhost:5173";
+    let wire = Wire::at("", |e| e.allow_origin(APP).allow_origin(other)).await;
+    for path in OPEN {
+        for origin in [APP, other] {
+            let reply = wire.send(preflight(path, origin)).await;
+            assert_eq!((reply.status, reply.text()), (204, ""));
+            assert_eq!(reply.header("access-control-allow-origin"), origin);
+            assert_eq!(reply.header("access-control-allow-methods"), "GET, POST");
+            let headers = reply.header("access-control-allow-headers");
+            assert_eq!(headers, "authorization, content-type, dpop");
+            assert_eq!(reply.header("vary"), "origin");
+
+            // Errors, too: a script must be able to read them.
+            let reply = wire.send(request(path, origin)).await;
+            assert_eq!(reply.header("access-control-allow-origin"), origin, "{path}");
+            assert_eq!(reply.header("vary"), "origin");
+            // Cookies play no part.
+            assert_eq!(reply.header("access-control-allow-credentials"), "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn scripts_of_any_other_origin_may_not() {
+    let server = Server::new().await.mounted(|endpoints| endpoints.allow_origin(APP));
+    for path in OPEN {
+        for origin in [
+            "https://evil.example",
+            "https://app.example.evil.example",
+            "https://app.example:8443",
+            "http://app.example",
+            "https://APP.example",
+            "null",
+            "*",
+            "",
+        ] {
+            for asked in [preflight(path, origin), request(path, origin)] {
+                let reply = server.send(asked).await;
+                assert_closed(&reply);
+                // A cache must not serve this to the origin that is allowed.
+                assert_eq!(reply.header("vary"), "origin", "{path}");
+            }
+        }
+    }
+    // Introspection is for resource servers, and they are no scripts.
+    for asked in [preflight("/introspect", APP), request("/introspect", APP)] {
+        assert_closed(&server.send(asked).await);
+    }
+}

@@ -1,0 +1,177 @@
+//! What everyone may read: the JWK Set (RFC 7517) and the metadata (RFC 8414).
+
+use std::time::Duration;
+
+use cloakroom::jwt::Algorithm;
+use serde_json::{Value, json};
+
+use super::request::{Reply, With, get, post};
+use super::server::{Server, Wire};
+
+const JWK_SET: &str = "/.well-known/jwks.json";
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+
+#[tokio::test]
+async fn the_jwk_set_is_cached_and_asked_for_again_cheaply() {
+    let wire = Wire::new().await;
+    let reply = wire.send(get(JWK_SET)).await.ok();
+    assert_eq!(reply.header("content-type"), "application/jwk-set+json");
+    assert_eq!(reply.header("cache-control"), "public, max-age=3600");
+    assert_eq!(reply.header("pragma"), "");
+    let etag = reply.header("etag").to_owned();
+    assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 8, "{etag}");
+
+    let ask = |tags: &str| wire.send(get(JWK_SET).with("if-none-match", tags));
+    for known in [
+        &*etag,
+        &format!("W/{etag}"),
+        &format!("\"other\", {etag}"),
+        &format!("\"other\",W/{etag} , \"more\""),
+        "*",
+    ] {
+        let reply = ask(known).await;
+        assert_eq!((reply.status, reply.text()), (304, ""), "{known}");
+        assert_eq!(reply.header("etag"), etag);
+        assert_eq!(reply.header("cache-control"), "public, max-age=3600");
+    }
+    for other in ["\"other\"", etag.trim_matches('"'), "W/\"other\", \"x\"", "", "junk\""] {
+        assert_eq!(ask(other).await.status, 200, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn another_set_has_another_tag() {
+    let server = Server::new().await;
+    let before = server.send(get(JWK_SET)).await;
+    server.issuer().keys().maintain().await.unwrap();
+    // A key's successor is published a day before it signs.
+    server.clock.advance(Duration::from_secs(30 * 86_400));
+    server.issuer().keys().maintain().await.unwrap();
+    let after = server.send(get(JWK_SET)).await;
+    assert_ne!(before.body, after.body);
+    let asked = get(JWK_SET).with("if-none-match", before.header("etag"));
+    assert_eq!(server.send(asked).await.status, 200);
+}
+
+#[tokio::test]
+async fn no_private_member_is_published() {
+    for algorithm in
+        [Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa, Algorithm::Rs256, Algorithm::Ps256]
+    {
+        let server = Server::with(|issuer| issuer.algorithm(algorithm)).await;
+        let document = server.send(get(JWK_SET)).await.ok().json();
+        let keys = document["keys"].as_array().unwrap();
+        assert!(!keys.is_empty());
+        for key in keys {
+            let members = key.as_object().unwrap();
+            // RFC 7518 §6: `d`, `p`, `q`, `dp`, `dq`, `qi`, `oth` and `k` are private; and nobody
+            // asks for more than these.
+            for name in members.keys() {
+                let public = ["alg", "crv", "e", "kid", "kty", "n", "use", "x", "y"];
+                assert!(public.contains(&&**name), "{algorithm}: {name}");
+            }
+            assert_eq!(key["alg"], algorithm.as_str());
+            assert_eq!(key["use"], "sig");
+        }
+        assert_eq!(document.as_object().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_metadata_says_where_everything_is() {
+    let wire = Wire::at("", |endpoints| endpoints).await;
+    let reply = wire.send(get(METADATA)).await.ok();
+    assert_eq!(reply.header("content-type"), "application/json");
+    assert_eq!(reply.header("cache-control"), "public, max-age=3600");
+    let issuer = wire.server.issuer().url();
+    let at = |path: &str| format!("{issuer}{path}");
+    assert_eq!(
+        reply.json(),
+        json!({
+            "issuer": issuer,
+            "token_endpoint": at("/token"),
+            "introspection_endpoint": at("/introspect"),
+            "revocation_endpoint": at("/revoke"),
+            "jwks_uri": at(JWK_SET),
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+            "token_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post", "none"],
+            "revocation_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post", "none"],
+            "introspection_endpoint_auth_methods_supported":
+                ["client_secret_basic", "client_secret_post"],
+            "introspection_signing_alg_values_supported": ["ES256"],
+            "code_challenge_methods_supported": ["S256"],
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_with_a_path_is_found_and_every_endpoint_answers() {
+    let page = "https://login.example/authorize";
+    let wire = Wire::at("/tenants/one", |e| e.authorization_endpoint(page)).await;
+    // RFC 8414 §3.1: the well-known part goes between the host and the path.
+    let metadata = wire.send(get(&format!("{METADATA}/tenants/one"))).await.ok().json();
+    assert_eq!(metadata["issuer"], wire.server.issuer().url());
+    assert_eq!(metadata["authorization_endpoint"], page);
+
+    let url = |name: &str| metadata[name].as_str().unwrap().to_owned();
+    let keys = wire.send(get(&url("jwks_uri"))).await.ok().json();
+    assert!(!keys["keys"].as_array().unwrap().is_empty());
+    for name in ["token_endpoint", "introspection_endpoint", "revocation_endpoint"] {
+        let reply = wire.send(post(&url(name), &[])).await;
+        reply.refused(401, "invalid_client");
+    }
+    for elsewhere in [
+        METADATA,
+        JWK_SET,
+        "/token",
+        &format!("/tenants/one{METADATA}"),
+        &format!("{METADATA}/tenants/two"),
+        &format!("{METADATA}/tenants/one/"),
+        "/tenants/two/token",
+    ] {
+        assert_eq!(wire.send(get(elsewhere)).await.status, 404, "{elsewhere}");
+        assert_eq!(wire.server.send(get(elsewhere)).await.status, 404, "{elsewhere}");
+    }
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let wire = Wire::new().await;
+    for path in [JWK_SET, METADATA] {
+        let head = || http::Request::head(path).body(bytes::Bytes::new()).unwrap();
+        let full = wire.send(get(path)).await.ok();
+        let same = |reply: &Reply| {
+            assert_eq!((reply.status, reply.text()), (200, ""));
+            assert_eq!(reply.header("content-length"), full.body.len().to_string());
+            for name in ["etag", "cache-control", "content-type"] {
+                assert_eq!(reply.header(name), full.header(name));
+            }
+        };
+        same(&wire.send(head()).await);
+        same(&wire.server.send(head()).await);
+    }
+    let etag = wire.send(get(JWK_SET)).await.header("etag").to_owned();
+    let head = http::Request::head(JWK_SET).body(bytes::Bytes::new()).unwrap();
+    assert_eq!(wire.send(head.with("if-none-match", &etag)).await.status, 304);
+}
+
+#[tokio::test]
+async fn a_server_without_its_keys_says_so_and_never_publishes_an_empty_set() {
+    let server = Server::new().await;
+    server.store.keys_down(true);
+    // What was loaded a moment ago is good enough.
+    let keys: Value = server.send(get(JWK_SET)).await.ok().json();
+    assert_eq!(keys["keys"].as_array().map(Vec::is_empty), Some(false));
+
+    server.advance(61);
+    let reply = server.send(get(JWK_SET)).await;
+    reply.refused(503, "temporarily_unavailable");
+    server.send(get(METADATA)).await.ok();
+    server.store.keys_down(false);
+    // The key store is not asked again at once.
+    server.advance(10);
+    server.send(get(JWK_SET)).await.ok();
+}

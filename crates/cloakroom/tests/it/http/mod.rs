@@ -1,0 +1,21 @@
+//! The endpoints: tables through [`Endpoints::handle`](cloakroom::http::Endpoints::handle), and the
+//! main stories over real sockets of 127.0.0.1.
+#![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
+
+mod authentication;
+mod cors;
+mod documents;
+mod faulty_store;
+mod introspection;
+mod junk;
+mod methods;
+mod outage;
+mod phantom;
+mod request;
+mod revocation;
+mod server;
+mod signed;
+mod silence;
+mod story;
+mod token;
+mod token_errors;

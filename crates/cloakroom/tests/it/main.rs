@@ -1,0 +1,4 @@
+//! The engine and its endpoints, against the real in-memory store.
+
+mod engine;
+mod http;
