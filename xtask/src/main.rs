@@ -2,6 +2,7 @@
 
 mod ci;
 mod command;
+mod fuzz;
 mod steps;
 mod test;
 mod tools;
@@ -11,6 +12,7 @@ use std::env;
 use std::process::ExitCode;
 
 use crate::command::Failure;
+use crate::fuzz::Fuzz;
 
 const USAGE: &str = "\
 The workspace's tasks.
@@ -18,6 +20,8 @@ The workspace's tasks.
 Usage: cargo xtask <task>
 
   test    run every test, compile the examples, run the phantom token flow
+  fuzz TARGET [--minutes N]
+          fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   ci      check format, lints, features, tests, docs, packages and the dependency tree
   help    print this text
 ";
@@ -36,17 +40,19 @@ fn main() -> ExitCode {
     }
 }
 
-type Task = fn() -> Result<(), Failure>;
+type Task = Box<dyn FnOnce() -> Result<(), Failure>>;
 
 fn task(args: &[String]) -> Option<Task> {
-    match args {
-        [name] => match name.as_str() {
-            "test" => Some(test::task),
-            "ci" => Some(ci::task),
-            "help" | "--help" | "-h" => Some(help),
-            _ => None,
-        },
-        [] | [_, ..] => None,
+    let (name, rest) = args.split_first()?;
+    match (name.as_str(), rest) {
+        ("test", []) => Some(Box::new(test::task)),
+        ("ci", []) => Some(Box::new(ci::task)),
+        ("fuzz", rest) => {
+            let fuzz = Fuzz::parse(rest)?;
+            Some(Box::new(move || fuzz.run()))
+        }
+        ("help" | "--help" | "-h", []) => Some(Box::new(help)),
+        _ => None,
     }
 }
 

@@ -1,0 +1,124 @@
+//! What comes back from a store, or from the revocation log.
+
+use cloakroom::core::{
+    Audience, ClientId, Cursor, CursorPlace, EntryId, Epoch, GrantId, GrantRecord, GrantRow,
+    KeyRecord, LogEntry, LogEvent, Scope, Subject, Target, TokenDigest, TokenKind, TokenRecord,
+    TokenRow, TokenTerms, UnixTime,
+};
+use serde_json::json;
+
+const GRANT: GrantId = GrantId::from_bytes([5; 16]);
+
+/// The first byte chooses what the rest is the body of. A body is read or refused, and what is read
+/// survives being written and read again.
+pub(crate) fn row(input: &[u8]) {
+    let Some((kind, body)) = input.split_first() else { return };
+    let body = body.to_vec();
+    match kind % 3 {
+        0 => {
+            let chain = (body.len() % 2 == 0).then_some((7, [1; 32]));
+            let row = GrantRow {
+                id: GRANT,
+                client: "web-app".into(),
+                subject: "u:alice".into(),
+                epoch: 1,
+                chain,
+                chain_expires_at: chain.map(|_| 2),
+                expires_at: 3,
+                row_expires_at: 4,
+                revoked_at: None,
+                body,
+            };
+            if let Ok(record) = GrantRecord::from_row(&row) {
+                let again = GrantRecord::from_row(&record.to_row()).expect("what was written");
+                assert_eq!(again, record);
+            }
+        }
+        1 => {
+            let row = TokenRow {
+                digest: [2; 32],
+                grant: GRANT,
+                issued_at: 1,
+                expires_at: 2,
+                revoked_at: Some(3),
+                body,
+            };
+            if let Ok(record) = TokenRecord::from_row(&row) {
+                let again = TokenRecord::from_row(&record.to_row()).expect("what was written");
+                assert_eq!(again, record);
+            }
+        }
+        _ => {
+            if let Ok(record) = KeyRecord::from_body(&body) {
+                let again = KeyRecord::from_body(&record.to_body()).expect("what was written");
+                assert_eq!(again, record);
+            }
+        }
+    }
+}
+
+pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
+    let grant = json!({
+        "scope": "a b", "audience": "https://a", "created_at": 1, "username": "Alice",
+        "claims": { "tenant": "acme" }, "device": { "browser": "Firefox" }, "new": [1],
+        "cnf": { "jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" },
+        "chain": {
+            "credential": "refresh", "key": "AAAAAAAAAAAAAAAAAAAAAA", "rotates": true,
+            "code": { "redirect_uri": "https://a/cb", "challenge": "x" },
+            "successor": { "sealed": "AAAA", "until": 5 },
+        },
+    });
+    let key = json!({
+        "generation": 1, "version": 2, "kid": "k", "algorithm": "ES256", "public_jwk": {},
+        "sealed": "AAAA",
+        "times": { "published": 1, "signing": { "from": 1, "until": 2, "published_until": 3 } },
+    });
+    let terms = TokenTerms {
+        issued_at: UnixTime::from_millis(1),
+        expires_at: UnixTime::from_millis(2),
+        scope: Scope::parse("a b").expect("a scope"),
+        audience: Audience::one("https://a").expect("an audience"),
+        confirmation: None,
+    };
+    let token = terms.record(GRANT, TokenDigest::compute(TokenKind::Access, b"x")).to_row();
+    vec![
+        format!("\0\x01{grant}").into_bytes(),
+        format!("\0\x01{grant} ").into_bytes(),
+        [b"\x01", &*token.body].concat(),
+        format!("\x02\x01{key}").into_bytes(),
+    ]
+}
+
+/// Entries and cursors are read or refused, and what is read survives being written again.
+pub(crate) fn revocations(input: &[u8]) {
+    if let Ok(entry) = LogEntry::from_body(input) {
+        assert_eq!(LogEntry::from_body(&entry.to_body()).expect("what was written"), entry);
+    }
+    if let Ok(cursor) = String::from_utf8_lossy(input).parse::<Cursor>() {
+        assert_eq!(cursor.to_string().as_bytes(), input);
+    }
+}
+
+pub(crate) fn revocation_seeds() -> Vec<Vec<u8>> {
+    let entry = EntryId::from_bytes([3; 16]);
+    let client = ClientId::new("web-app").expect("a client");
+    let subject = Subject::user("alice").expect("a subject");
+    let digest = TokenDigest::compute(TokenKind::Access, b"x");
+    let targets = [
+        Target::Token { grant: GRANT, digest },
+        Target::Grant(GRANT),
+        Target::SubjectAtClient(subject, client),
+    ];
+    let written = |event| {
+        let at = UnixTime::from_millis(1);
+        LogEntry { id: entry, event, at, until: UnixTime::MAX }.to_body()
+    };
+    let place = CursorPlace { incarnation: [1; 16], position: 2, entry };
+    let mut seeds = vec![written(LogEvent::Heartbeat {})];
+    seeds.push(Cursor::after(place).to_string().into_bytes());
+    seeds.extend(targets.map(|target| {
+        let bound = target.has_bound().then_some(Epoch::new(9));
+        written(LogEvent::Revoked { target, bound })
+    }));
+    seeds
+}
