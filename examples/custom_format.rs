@@ -19,8 +19,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Caller::Internal;
 use cloakroom::core::{
-    Clock, FormatError, GrantId, Kept, Located, MintContext, Minted, SystemClock, TokenDigest,
-    TokenFormat, TokenKind, TokenSecret,
+    Clock, FormatError, GrantId, Kept, Located, MintContext, Minted, TokenDigest, TokenFormat,
+    TokenKind, TokenSecret,
 };
 use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
 
@@ -101,10 +101,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let former = TokenSecret::new("6f1d0c8a5b7e4c2f9a3d1e0b8c7a6f54");
     assert!(!issuer.introspect(&former, Internal).await?.is_active());
 
+    let now = issuer.clock().now();
     println!("Adopted, with what the former system's database knows of it, it is active.");
     let grant = Grant::user("shop", "bob")?.scope("orders:read")?;
-    let expires_at = SystemClock::new().now() + Duration::from_secs(300);
-    issuer.adopt(&former, grant, expires_at).await?;
+    let (issued_at, expires_at) = (now - Duration::from_secs(60), now + Duration::from_secs(300));
+    issuer.adopt(&former, grant, issued_at, expires_at).await?;
     let answer = issuer.introspect(&former, Internal).await?;
     let active = answer.active().ok_or("an adopted token is active")?;
     println!(

@@ -299,8 +299,9 @@ impl HandleKeys {
     fn decode<const N: usize>(&self, kind: TokenKind, presented: &str) -> Option<[u8; N]> {
         self.spellings
             .iter()
-            .find_map(|spelling| presented.strip_prefix(spelling.prefix(kind)))
-            .and_then(crate::secret::decode_array)
+            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(kind)))
+            // One spelling may begin like another.
+            .find_map(crate::secret::decode_array)
     }
 }
 

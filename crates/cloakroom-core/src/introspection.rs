@@ -9,8 +9,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::ids::{ClientId, GrantId, Jti, Subject};
-use crate::record::{Confirmation, GrantRecord, TokenRecord};
+use crate::ids::{ClientId, GrantId, Jti, Subject, UserId};
+use crate::record::{Confirmation, GrantRecord, TokenRecord, token_type};
 use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
 use crate::time::UnixTime;
@@ -71,7 +71,8 @@ pub struct ActiveToken {
     pub issued_at: Option<UnixTime>,
     /// `nbf`.
     pub not_before: Option<UnixTime>,
-    /// `sub`; a client acting for itself is marked by `sub_kind`: `client`.
+    /// `sub`; a client acting for itself is marked by `sub_kind`: `client`. Without that mark, a
+    /// `sub` that equals `client_id` is the client.
     pub subject: Option<Subject>,
     /// `aud`.
     pub audience: Option<Audience>,
@@ -105,10 +106,7 @@ impl ActiveToken {
             scope: token.scope.clone(),
             client: Some(grant.client.clone()),
             username: grant.username.clone(),
-            token_type: Some(Cow::Borrowed(match token.confirmation {
-                Some(Confirmation::JwkThumbprint(_)) => "DPoP",
-                _ => "Bearer",
-            })),
+            token_type: Some(Cow::Borrowed(token_type(token.confirmation.as_ref()))),
             expires_at: Some(token.expires_at),
             issued_at: Some(token.issued_at),
             not_before: None,
@@ -126,6 +124,10 @@ impl ActiveToken {
             epoch: Some(grant.epoch),
             extra: grant.claims.iter().map(|(k, v)| (k.to_owned(), v.clone())).collect(),
         }
+    }
+
+    fn is_named_like_its_client(&self, user: &UserId) -> bool {
+        self.client.as_ref().is_some_and(|client| client.as_str() == user.as_str())
     }
 
     /// The members of the answer but `active`, in the order of RFC 7662.
@@ -146,8 +148,13 @@ impl ActiveToken {
         put(map, "iat", seconds(self.issued_at).as_ref())?;
         put(map, "nbf", seconds(self.not_before).as_ref())?;
         put(map, "sub", self.subject.as_ref().map(Subject::id).as_ref())?;
-        let is_client = matches!(self.subject, Some(Subject::Client(_)));
-        put(map, "sub_kind", is_client.then_some(&"client"))?;
+        let kind = match &self.subject {
+            Some(Subject::Client(_)) => Some("client"),
+            // It would be taken for the client's own name.
+            Some(Subject::User(user)) if self.is_named_like_its_client(user) => Some("user"),
+            _ => None,
+        };
+        put(map, "sub_kind", kind.as_ref())?;
         put(map, "aud", self.audience.as_ref())?;
         put(map, "iss", self.issuer.as_ref())?;
         put(map, "jti", self.jti.as_ref())?;
@@ -234,6 +241,11 @@ impl Wire {
         let subject = match (self.sub, self.sub_kind.as_deref()) {
             (None, _) => None,
             (Some(id), Some("client")) => Some(Subject::client(id)),
+            // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A server
+            // that says no more than that leaves nothing else to go by.
+            (Some(id), None) if self.client_id.as_ref().is_some_and(|own| own.as_str() == id) => {
+                Some(Subject::client(id))
+            }
             (Some(id), _) => Some(Subject::user(id)),
         };
         Ok(ActiveToken {
@@ -301,6 +313,21 @@ mod tests {
         assert_eq!(json["sub_kind"], json!("client"));
         let read: Introspection = serde_json::from_value(json).unwrap();
         assert_eq!(read.active().unwrap().subject, Some(grant.subject));
+
+        // A user who is called like the client stays a user.
+        let grant = GrantRecord {
+            subject: Subject::user("web-app").unwrap(),
+            ..crate::test_records::grant(1)
+        };
+        let active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
+        let json = serde_json::to_value(Introspection::Active(Box::new(active))).unwrap();
+        let read: Introspection = serde_json::from_value(json).unwrap();
+        assert_eq!(read.active().unwrap().subject, Some(grant.subject));
+
+        // A foreign server has no mark.
+        let foreign = json!({"active": true, "sub": "job", "client_id": "job"});
+        let read: Introspection = serde_json::from_value(foreign).unwrap();
+        assert_eq!(read.active().unwrap().subject, Some(Subject::client("job").unwrap()));
     }
 
     #[test]

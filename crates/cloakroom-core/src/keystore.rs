@@ -54,6 +54,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
 /// What [`KeyStore::insert`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the generation may be taken"]
 pub enum KeyInserted {
     /// The record is there.
     Inserted,
@@ -63,6 +64,7 @@ pub enum KeyInserted {
 
 /// What [`KeyStore::update`] or [`KeyStore::delete`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the record may have changed meanwhile"]
 pub enum KeyUpdated {
     /// It was done.
     Updated,

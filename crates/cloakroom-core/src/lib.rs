@@ -58,7 +58,8 @@ pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 pub use random::{Random, RandomError};
 pub use record::{
     Chain, ChainKey, ChainPosition, Claims, CodeBinding, Confirmation, Device, GrantRecord,
-    RESERVED_CLAIMS, SealedSuccessor, TokenRecord, UnknownFields,
+    RESERVED_CLAIMS, SealedSuccessor, SpentBefore, TokenRecord, UnknownFields, bounded_json,
+    token_type,
 };
 pub use revocation::{
     Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,

@@ -139,6 +139,32 @@ pub struct SealedSuccessor {
     pub sealed: Vec<u8>,
     /// When the retry window ends.
     pub until: UnixTime,
+    /// The credentials spent before that one whose own windows were still open, oldest first: a
+    /// slow tab is not a thief. At most [`SealedSuccessor::MOST_EARLIER`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<SpentBefore>,
+}
+
+impl SealedSuccessor {
+    /// How many credentials spent before the last one are remembered. A client that rotates more
+    /// often than this within one window is not waiting for answers.
+    pub const MOST_EARLIER: usize = 8;
+
+    /// Whether a credential of this generation, spent before the last one, was spent so shortly
+    /// before `now` that presenting it is no reuse.
+    #[must_use]
+    pub fn is_recent(&self, generation: u32, now: UnixTime) -> bool {
+        self.earlier.iter().any(|spent| spent.generation == generation && now < spent.until)
+    }
+}
+
+/// A credential that was spent before the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpentBefore {
+    /// Its number in the chain.
+    pub generation: u32,
+    /// When its own window ends.
+    pub until: UnixTime,
 }
 
 /// The key of one chain's tags: 16 random bytes in the grant's row. Wiped on drop, redacted in
@@ -224,6 +250,15 @@ pub enum Confirmation {
     CertificateThumbprint(#[serde(with = "bytes")] [u8; 32]),
 }
 
+/// The `token_type` of a token that is bound like this: `DPoP` (RFC 9449 §5) or `Bearer`.
+#[must_use]
+pub const fn token_type(confirmation: Option<&Confirmation>) -> &'static str {
+    match confirmation {
+        Some(Confirmation::JwkThumbprint(_)) => "DPoP",
+        _ => "Bearer",
+    }
+}
+
 /// Claims that the library itself writes; an app may not set them as claims of its own.
 pub const RESERVED_CLAIMS: [&str; 25] = [
     "act",
@@ -285,10 +320,12 @@ impl Claims {
         if map.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
             return Err(Invalid::new("claims", "a name is reserved for the token itself"));
         }
-        if Value::Object(map.clone()).to_string().len() > Self::MAX_BYTES {
-            return Err(Invalid::new("claims", "they take more than 4096 bytes"));
+        let value = Value::Object(map);
+        bounded_json("claims", &value, Self::MAX_BYTES)?;
+        match value {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(Invalid::new("claims", "they are no object")),
         }
-        Ok(Self(map))
     }
 
     /// The claim of this name.
@@ -307,6 +344,33 @@ impl Claims {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// How deep JSON of the app's own may be nested: within what every reader of it takes.
+const MAX_DEPTH: usize = 16;
+
+/// Refuses JSON that takes more than `most` bytes, or is nested more than 16 deep.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<(), Invalid> {
+    fn is_within(value: &Value, depth: usize) -> bool {
+        match value {
+            Value::Array(items) => depth > 0 && items.iter().all(|v| is_within(v, depth - 1)),
+            Value::Object(members) => {
+                depth > 0 && members.values().all(|v| is_within(v, depth - 1))
+            }
+            _ => true,
+        }
+    }
+    if !is_within(value, MAX_DEPTH) {
+        return Err(Invalid::new(what, "it is nested more than 16 deep"));
+    }
+    if value.to_string().len() > most {
+        return Err(Invalid::new(what, "it takes too many bytes"));
+    }
+    Ok(())
 }
 
 /// What describes a session to its user ("Firefox on Linux, Lisbon"): at most 1,024 bytes of
@@ -373,6 +437,9 @@ mod tests {
             assert!(Claims::new([(name, json!(1))]).is_err(), "{name}");
         }
         assert!(Claims::new([("big", json!("x".repeat(4096)))]).is_err());
+        let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        assert!(Claims::new([("deep", nested(15))]).is_ok());
+        assert!(Claims::new([("deep", nested(16))]).is_err());
         assert!(Device::new([("name", "x".repeat(1024))]).is_err());
     }
 

@@ -62,10 +62,9 @@ impl Epoch {
     }
 }
 
-/// What is revoked.
+/// What is revoked. Exhaustive on purpose: a new target must not compile silently in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Target {
     /// One stored access token of a grant.
     Token {
@@ -124,7 +123,6 @@ pub struct Revocation {
 
 /// What a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum RuleKey {
     /// One JWT.
     Jti(Jti),

@@ -148,6 +148,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What [`TokenStore::create`] did.
+#[must_use = "a grant may be barred"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     /// The grant and its tokens are there.
@@ -159,6 +160,7 @@ pub enum Created {
 }
 
 /// What [`TokenStore::find`] found.
+#[must_use]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
     /// The grant, live or not.
@@ -203,6 +205,7 @@ pub enum Change {
 }
 
 /// What [`TokenStore::advance`] did.
+#[must_use = "the step may not have been taken"]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Advanced {
     /// The step was taken.

@@ -6,7 +6,7 @@ use crate::ids::{ClientId, GrantId, Subject};
 use crate::random::Random;
 use crate::record::{
     Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, SealedSuccessor,
-    TokenRecord,
+    SpentBefore, TokenRecord,
 };
 use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
@@ -41,7 +41,11 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
                 redirect_uri: "https://app.example/cb".into(),
                 challenge: Some("c".repeat(43)),
             }),
-            successor: Some(SealedSuccessor { sealed: vec![1, 2, 3], until: now }),
+            successor: Some(SealedSuccessor {
+                sealed: vec![1, 2, 3],
+                until: now,
+                earlier: vec![SpentBefore { generation: 0, until: now }],
+            }),
             rotates: true,
             unknown: Default::default(),
         }),

@@ -64,6 +64,14 @@ pub async fn sign_jwt(
     Ok(TokenSecret::new(jwt))
 }
 
+/// Whether an access token of these claims will be within the limit, under any key of ours.
+pub(crate) fn will_fit(claims: &impl Serialize) -> Result<(), FormatError> {
+    // A header with a thumbprint as `kid`, and a signature of RSA with 2048 bits.
+    const REST: usize = 96 + 1 + 1 + encoded_len(256);
+    let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
+    within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + REST)
+}
+
 /// The header segment that [`sign_jwt`] writes.
 pub(crate) fn encoded_header(algorithm: Algorithm, kid: &Kid, typ: &str) -> String {
     let (kid, typ) = (json_string(kid.as_str()), json_string(typ));

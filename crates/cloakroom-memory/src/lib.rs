@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use cloakroom_core::{
-//!     Audience, Claims, ClientId, Device, GrantId, GrantRecord, Lookup, Random, Revocation, Scope,
+//!     Audience, Claims, ClientId, Created, Device, GrantId, GrantRecord, Lookup, Random, Revocation, Scope,
 //!     Subject, Target, TokenStore, TokenStoreExt, UnixTime,
 //! };
 //! use cloakroom_memory::MemoryStore;
@@ -41,7 +41,7 @@
 //! #   unknown: Default::default(),
 //! };
 //! let id = grant.id;
-//! store.create(grant, vec![]).await?;
+//! assert_eq!(store.create(grant, vec![]).await?, Created::Inserted);
 //!
 //! // "Log out everywhere":
 //! let target = Target::Subject(Subject::user("alice")?);

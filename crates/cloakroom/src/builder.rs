@@ -145,6 +145,7 @@ impl IssuerBuilder {
     /// Who may do what.
     pub fn clients(mut self, clients: Arc<dyn ClientDirectory>) -> Self {
         self.clients = Some(clients);
+        self.used_formats.clear();
         self
     }
 
@@ -158,8 +159,10 @@ impl IssuerBuilder {
         clients: impl IntoIterator<Item = Client>,
     ) -> Result<Self, ClientRefused> {
         let clients = StaticClients::new(clients)?;
-        self.used_formats = clients.iter().flat_map(Client::formats).cloned().collect();
-        Ok(self.clients(Arc::new(clients)))
+        let used = clients.iter().flat_map(Client::formats).cloned().collect();
+        self = self.clients(Arc::new(clients));
+        self.used_formats = used;
+        Ok(self)
     }
 
     /// Adds a token format of the app's own, for [`Format::Custom`] of this name.
@@ -241,6 +244,7 @@ impl IssuerBuilder {
         }
         self.lifetimes.check(&self.key_policy)?;
         self.check_maintenance()?;
+        self.check_formats()?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -262,8 +266,10 @@ impl IssuerBuilder {
             if self.stateless_jwt { Arc::new(jwt.stateless()) } else { Arc::new(jwt) };
         let opaque: Arc<dyn TokenFormat> = Arc::new(opaque);
 
-        let mut locators = vec![Arc::clone(&opaque), Arc::clone(&jwt)];
+        // JWTs come last: only they may find that they cannot tell, for want of keys.
+        let mut locators = vec![Arc::clone(&opaque)];
         locators.extend(self.formats.iter().map(|(_, format)| Arc::clone(format)));
+        locators.push(Arc::clone(&jwt));
         let mut formats: HashMap<_, _> = self.formats.into_iter().collect();
         formats.insert(Format::Opaque, opaque);
         formats.insert(Format::Phantom, Arc::new(phantom.clone()));
@@ -297,6 +303,20 @@ impl IssuerBuilder {
                 maintained,
             }),
         })
+    }
+
+    fn check_formats(&self) -> Result<(), BuildError> {
+        let built_in = [Format::Opaque, Format::Phantom, Format::Jwt];
+        for (index, (format, _)) in self.formats.iter().enumerate() {
+            let name = format.as_str();
+            let taken = built_in.iter().any(|own| own.as_str() == name)
+                || self.formats[..index].iter().any(|(other, _)| other == format);
+            if taken {
+                let why = format!("the name `{name}` is taken: give the format another");
+                return Err(BuildError::Setting { setting: "formats", why });
+            }
+        }
+        Ok(())
     }
 
     fn check_maintenance(&self) -> Result<(), BuildError> {

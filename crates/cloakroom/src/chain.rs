@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Chain, ChainHandle, ClientId, Confirmation, GrantRecord, Revocation, Target, UnixTime,
+    Chain, ChainHandle, ClientId, Confirmation, GrantRecord, Revocation, Revoked, Target, UnixTime,
 };
 
 use crate::error::{GrantRefusal, TokenError};
@@ -115,7 +115,11 @@ impl Inner {
             }
             _ => self.token_horizon(),
         };
-        self.store.revoke(Revocation { target, at: now, until: now + horizon }).await?;
+        let revocation = Revocation { target, at: now, until: now + horizon };
+        if self.store.revoke(revocation).await? == Revoked::Sweeping {
+            // It is in force, but `find` does not show it of every grant yet.
+            while self.housekeep().await?.more {}
+        }
         Ok(())
     }
 }

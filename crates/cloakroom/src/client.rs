@@ -68,6 +68,18 @@ impl Client {
         Ok(Self::public(id)?.secret(SecretHash::of(secret)?))
     }
 
+    /// A confidential client whose secrets are kept as hashes. Without any it is let in by none.
+    ///
+    /// # Errors
+    ///
+    /// If `id` is no client identifier.
+    pub fn hashed(
+        id: impl AsRef<str>,
+        secrets: impl IntoIterator<Item = SecretHash>,
+    ) -> Result<Self, Invalid> {
+        Ok(secrets.into_iter().fold(Self::authenticated_by_app(id)?, Self::secret))
+    }
+
     /// A confidential client that the app's own
     /// [`ClientAuthenticator`](crate::http::ClientAuthenticator) knows, by a certificate or a signed
     /// assertion. It has no secret here, and is not let in without one.
@@ -260,7 +272,7 @@ fn without_port(uri: &str) -> Option<String> {
 
 /// SHA-256 of a client secret: all that is kept of it. Secrets are random, so a password hash would
 /// only cost: one per introspection brings a server down.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
@@ -289,6 +301,14 @@ impl SecretHash {
         Self(Sha256::digest(secret).into())
     }
 }
+
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretHash {}
 
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -50,9 +50,7 @@ impl StaticClients {
         let mut all = HashMap::new();
         for client in clients {
             let refused = |why| ClientRefused { client: client.id.clone(), why };
-            if let Some(why) = client.contradiction() {
-                return Err(refused(why));
-            }
+            client.check()?;
             if all.contains_key(&client.id) {
                 return Err(refused("two clients have this client_id"));
             }
@@ -76,7 +74,19 @@ impl ClientDirectory for StaticClients {
 }
 
 impl Client {
-    /// What contradicts itself in the registration.
+    /// Refuses a registration that contradicts itself. [`StaticClients`] does this to each of its
+    /// clients; a directory of the app's own must do it before it returns one.
+    ///
+    /// # Errors
+    ///
+    /// What contradicts itself.
+    pub fn check(&self) -> Result<(), ClientRefused> {
+        match self.contradiction() {
+            Some(why) => Err(ClientRefused { client: self.id.clone(), why }),
+            None => Ok(()),
+        }
+    }
+
     fn contradiction(&self) -> Option<&'static str> {
         let lifetimes =
             [self.lifetimes.access_token, self.lifetimes.refresh_idle, self.lifetimes.grant];
@@ -98,6 +108,8 @@ impl Client {
             Some("an audience is listed twice")
         } else if lifetimes.contains(&Some(Duration::ZERO)) {
             Some("a lifetime is zero")
+        } else if !self.has_role(Role::Introspect) && self.serves != Serves::Nothing {
+            Some("it serves resources, but may not introspect")
         } else if self.has_role(Role::Introspect) && self.serves == Serves::Nothing {
             Some("it may introspect, but serves nothing")
         } else if self.has_role(Role::Introspect) && self.is_public() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cloakroom_core::{ClientId, GrantId, Kid, Subject, Target};
+use cloakroom_core::{ClientId, GrantId, Subject, Target};
 use cloakroom_jwt::KeyEvent;
 
 /// Something that an audit trail wants to know. No event holds a token.
@@ -72,11 +72,6 @@ pub enum Event {
     },
     /// A signing key changed its state.
     Key(KeyEvent),
-    /// A signing key was declared compromised.
-    KeyCompromised {
-        /// Which.
-        kid: Kid,
-    },
 }
 
 /// Receives events, on the path of the request that causes them: hand them on, do not wait.

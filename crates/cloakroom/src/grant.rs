@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom_core::{
-    Audience, Claims, ClientId, Confirmation, Device, Epoch, Invalid, Scope, Subject, TokenSecret,
-    UnixTime,
+    Audience, Claims, ClientId, Confirmation, Device, Epoch, GrantId, Invalid, Scope, Subject,
+    TokenSecret, UnixTime,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -167,7 +167,8 @@ impl Grant {
     }
 
     /// The epoch that was read ([`Issuer::epoch`](crate::Issuer::epoch)) when the login began: a
-    /// revocation of the subject or client while the user signs in then covers this grant.
+    /// revocation of the subject or client while the user signs in then covers this grant. Keep it
+    /// on the server: one that is newer than the log's counts as the log's.
     #[must_use]
     pub const fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
@@ -277,6 +278,9 @@ pub struct TokenResponse {
     pub refresh_token: Option<TokenSecret>,
     /// The access token's scope.
     pub scope: Scope,
+    /// The grant they hang off, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). Not sent
+    /// to the client.
+    pub grant: GrantId,
 }
 
 impl Serialize for TokenResponse {

@@ -114,7 +114,9 @@ impl Issuer {
         )?;
         let allowed = match caller {
             Caller::Internal => true,
-            Caller::Client(client) => client.is_served(resource),
+            Caller::Client(client) => {
+                client.has_role(Role::Introspect) && client.is_served(resource)
+            }
         };
         if !allowed || !token.audience.contains(resource) {
             return Ok(None);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use cloakroom_core::{
-    Audience, Chain, ChainKey, ChainKind, CodeBinding, Created, FormatError, GrantId, GrantRecord,
-    Located, Scope, StoreError, Subject, TokenDigest, TokenKind, TokenRecord, TokenSecret,
-    TokenStoreExt, TokenTerms, UnixTime, UnknownFields,
+    Audience, Chain, ChainKey, ChainKind, CodeBinding, Created, Epoch, FormatError, GrantId,
+    GrantRecord, Located, MAX_ID_BYTES, RuleKey, Scope, StoreError, Subject, TokenDigest,
+    TokenKind, TokenRecord, TokenSecret, TokenStoreExt, TokenTerms, UnixTime, UnknownFields,
+    bounded_json,
 };
 
 use crate::client::{Client, GrantType};
@@ -15,6 +16,9 @@ use crate::grant::{Grant, Pkce, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 use crate::redeem::refresh_expiry;
 
+/// The most bytes of JSON that `act`, and `authorization_details`, may take.
+const MAX_DETAILS: usize = 8192;
+
 impl Issuer {
     /// Makes a grant and its first tokens at once: an access token, and a refresh token if a user
     /// is the subject and the client may have one (never for `client_credentials`, RFC 6749
@@ -23,7 +27,9 @@ impl Issuer {
     /// # Errors
     ///
     /// If the client may not have what is asked for, if a revocation of the subject or client
-    /// covers the grant ([`TokenError::Barred`]), or if a part fails.
+    /// covers the grant ([`TokenError::Barred`]), if a token would not fit into HTTP headers, or if
+    /// a part fails. A store that fails after it has taken the step leaves a session behind whose
+    /// tokens nobody holds, until it ends.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
         let inner = &*self.inner;
         let now = inner.now();
@@ -51,17 +57,14 @@ impl Issuer {
             record.row_expires_at = record.expires_at;
         }
         let (scope, audience) = (record.scope.clone(), record.audience.clone());
-        let token = inner.mint(&client, &record, scope, audience, now).await?;
+        let token = inner.mint(&client, &record, scope, audience, None, now).await?;
+        let id = record.id;
         if token.needs_grant || record.chain.is_some() {
-            inner.create(record, token.record.into_iter().collect()).await?;
+            inner.create_new(record, token.record.clone().into_iter().collect()).await?;
+        } else {
+            inner.allow_stateless(&record).await?;
         }
-        Ok(TokenResponse {
-            access_token: token.secret,
-            token_type: token.token_type,
-            expires_in: token.expires_in,
-            refresh_token,
-            scope: token.scope,
-        })
+        Ok(token.respond(id, refresh_token))
     }
 
     /// Makes a grant whose first credential is an authorization code, bound to the redirect URI and
@@ -111,18 +114,23 @@ impl Issuer {
     }
 
     /// Takes over an access token of another system: from now on it is introspected, swapped and
-    /// revoked like one of ours, until `expires_at`, and at most for
-    /// [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token). A registered format must
-    /// recognize it, and derive its grant from its digest ([`GrantId::from_digest`]).
+    /// revoked like one of ours, until `expires_at`. A registered format must recognize it, and
+    /// derive its grant from its digest ([`GrantId::from_digest`]).
+    ///
+    /// `issued_at` is when the other system issued it: a revocation of its subject or client since
+    /// then covers it. A token that was revoked by [`Issuer::revoke`] *before* it was taken over is
+    /// not known to have been: take tokens over before clients may revoke them here.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if no format recognizes it as such; else as
-    /// [`Issuer::issue`].
+    /// [`TokenError::InvalidRequest`] if no format recognizes it as such, or if it lives longer than
+    /// [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), for which revocations are
+    /// remembered; [`TokenError::Barred`] if a revocation covers it; else as [`Issuer::issue`].
     pub async fn adopt(
         &self,
         token: &TokenSecret,
         grant: Grant,
+        issued_at: UnixTime,
         expires_at: UnixTime,
     ) -> Result<Adopted, TokenError> {
         let inner = &*self.inner;
@@ -133,14 +141,19 @@ impl Issuer {
             .filter(|located| located.carried.is_none())
             .filter(|located| located.grant == GrantId::from_digest(&located.digest))
             .ok_or(TokenError::InvalidRequest("no token format recognizes the foreign token"))?;
+        if expires_at > now + inner.lifetimes.adopted_token {
+            return Err(TokenError::InvalidRequest(
+                "the foreign token outlives lifetimes.adopted_token",
+            ));
+        }
         let client = inner.client(&grant.client).await?;
         let mut record = inner.new_grant(&client, grant, now).await?;
         record.id = located.grant;
-        let latest = now + inner.lifetimes.adopted_token;
-        record.expires_at = expires_at.min(latest).min(record.expires_at);
-        record.row_expires_at = record.expires_at;
+        record.epoch = record.epoch.min(Epoch::new(issued_at.as_millis()));
+        record.expires_at = expires_at;
+        record.row_expires_at = expires_at;
         let terms = TokenTerms {
-            issued_at: now,
+            issued_at,
             expires_at: record.expires_at,
             scope: record.scope.clone(),
             audience: record.audience.clone(),
@@ -162,6 +175,14 @@ pub enum Adopted {
     Now,
     /// It was taken over before; nothing was changed.
     Before,
+}
+
+fn issued(record: &GrantRecord) -> Event {
+    Event::Issued {
+        grant: record.id,
+        client: record.client.clone(),
+        subject: record.subject.clone(),
+    }
 }
 
 fn chain(
@@ -213,11 +234,19 @@ impl Inner {
         }
         let most = self.lifetimes_of(client).grant;
         let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
-        // Read before anything is written: a revocation from here on covers the grant.
-        let epoch = match grant.epoch {
-            Some(epoch) => epoch,
-            None => self.store.epoch().await?,
-        };
+        let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];
+        for (name, value) in json.into_iter().filter_map(|(n, v)| Some((n, v.as_ref()?))) {
+            bounded_json(name, value, MAX_DETAILS).map_err(|_| {
+                TokenError::InvalidRequest("act or authorization_details is too large")
+            })?;
+        }
+        if grant.session.as_ref().is_some_and(|session| session.len() > MAX_ID_BYTES) {
+            return Err(TokenError::InvalidRequest("sid is longer than 255 bytes"));
+        }
+        // Read before anything is written: a revocation from here on covers the grant. An epoch
+        // from the future would escape it.
+        let newest = self.store.epoch().await?;
+        let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
         Ok(GrantRecord {
             id: GrantId::random(&self.random)?,
             client: grant.client,
@@ -250,6 +279,22 @@ impl Inner {
         (chain_expires_at + tail).min(grant.expires_at)
     }
 
+    /// Refuses a grant that no store will hold, if a rule covers it.
+    async fn allow_stateless(&self, record: &GrantRecord) -> Result<(), TokenError> {
+        let (subject, client) = (record.subject.clone(), record.client.clone());
+        let keys = vec![
+            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
+            RuleKey::Subject(subject),
+            RuleKey::Client(client),
+        ];
+        let rules = self.store.rules(keys).await?;
+        if rules.rules.iter().any(|rule| rule.denies(record.epoch)) {
+            return Err(TokenError::Barred);
+        }
+        self.record_event(&issued(record));
+        Ok(())
+    }
+
     async fn create_new(
         &self,
         record: GrantRecord,
@@ -269,11 +314,7 @@ impl Inner {
         record: GrantRecord,
         tokens: Vec<TokenRecord>,
     ) -> Result<bool, TokenError> {
-        let event = Event::Issued {
-            grant: record.id,
-            client: record.client.clone(),
-            subject: record.subject.clone(),
-        };
+        let event = issued(&record);
         match self.store.create(record, tokens).await? {
             Created::Inserted => {
                 self.record_event(&event);
@@ -284,8 +325,14 @@ impl Inner {
         }
     }
 
-    /// The scope that a request asks for, if it is no wider than `most`.
-    pub(crate) fn narrow_scope(asked: Option<Scope>, most: &Scope) -> Result<Scope, TokenError> {
+    /// The scope that a request asks for, if it is no wider than what was granted. What the client
+    /// may no longer have is left out.
+    pub(crate) fn narrow_scope(
+        asked: Option<Scope>,
+        granted: &Scope,
+        client: &Client,
+    ) -> Result<Scope, TokenError> {
+        let most = &granted.intersection(client.allowed_scope());
         match asked {
             None => Ok(most.clone()),
             // RFC 6749 §6: "MUST NOT include any scope not originally granted by the resource owner"

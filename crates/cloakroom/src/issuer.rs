@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::{
-    Audience, ClientId, Clock, Epoch, FormatError, GrantId, GrantRecord, HandleKeys, Kept, Lookup,
-    MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret, TokenStore,
-    TokenStoreExt, TokenTerms, UnixTime,
+    Audience, ClientId, Clock, Confirmation, Epoch, FormatError, GrantId, GrantRecord, HandleKeys,
+    Kept, Lookup, MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret,
+    TokenStore, TokenStoreExt, TokenTerms, UnixTime, token_type,
 };
 use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks};
 
@@ -18,6 +18,7 @@ use crate::client::{Client, ClientLifetimes, Format};
 use crate::directory::ClientDirectory;
 use crate::error::TokenError;
 use crate::events::{Event, EventSink};
+use crate::grant::TokenResponse;
 use crate::settings::Lifetimes;
 
 #[doc = include_str!("issuer.md")]
@@ -129,6 +130,24 @@ pub(crate) struct NewToken {
     pub(crate) needs_grant: bool,
 }
 
+impl NewToken {
+    /// The response to the client.
+    pub(crate) fn respond(
+        self,
+        grant: GrantId,
+        refresh_token: Option<TokenSecret>,
+    ) -> TokenResponse {
+        TokenResponse {
+            access_token: self.secret,
+            token_type: self.token_type,
+            expires_in: self.expires_in,
+            refresh_token,
+            scope: self.scope,
+            grant,
+        }
+    }
+}
+
 impl Inner {
     pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
@@ -154,6 +173,7 @@ impl Inner {
         grant: &GrantRecord,
         scope: Scope,
         audience: Audience,
+        proved: Option<&Confirmation>,
         now: UnixTime,
     ) -> Result<NewToken, TokenError> {
         let life = self.lifetimes_of(client).access_token;
@@ -162,12 +182,13 @@ impl Inner {
             expires_at: (now + life).min(grant.expires_at),
             scope,
             audience,
-            confirmation: grant.confirmation.clone(),
+            confirmation: grant.confirmation.as_ref().or(proved).cloned(),
         };
         let format = self.format_of(client, &terms.audience)?;
         let minted = format.mint(MintContext::new(&self.url, grant, &terms, &self.random)).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
-        let (token_type, scope) = (token_type(&terms), terms.scope.clone());
+        let token_type = token_type(terms.confirmation.as_ref());
+        let scope = terms.scope.clone();
         let (record, needs_grant) = match minted.kept {
             Kept::Token(digest) => (Some(terms.record(grant.id, digest)), true),
             Kept::Nothing => (None, false),
@@ -249,12 +270,5 @@ impl Inner {
                  will not rotate and expired rows will stay"
             );
         }
-    }
-}
-
-fn token_type(terms: &TokenTerms) -> &'static str {
-    match terms.confirmation {
-        Some(cloakroom_core::Confirmation::JwkThumbprint(_)) => "DPoP",
-        _ => "Bearer",
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloakroom_core::{ClientId, Introspection, TokenSecret};
-use cloakroom_resource::{ClientError, Introspector, Swapped};
+use cloakroom_resource::{Introspector, Outage, Swapped};
 
 use crate::client::Client;
 use crate::error::TokenError;
@@ -32,7 +32,7 @@ use crate::issuer::Issuer;
 #[derive(Debug, Clone)]
 pub struct LocalIntrospector {
     issuer: Issuer,
-    client: Arc<Client>,
+    client: ClientId,
 }
 
 impl LocalIntrospector {
@@ -42,25 +42,28 @@ impl LocalIntrospector {
     ///
     /// [`TokenError::InvalidClient`] if there is none, or if the client directory fails.
     pub async fn new(issuer: Issuer, client: &ClientId) -> Result<Self, TokenError> {
-        let client = issuer.inner.client(client).await?;
-        Ok(Self { issuer, client })
+        issuer.inner.client(client).await?;
+        Ok(Self { issuer, client: client.clone() })
+    }
+
+    /// The client as it is registered now.
+    async fn client(&self) -> Result<Arc<Client>, Outage> {
+        self.issuer.inner.client(&self.client).await.map_err(Outage::other)
     }
 }
 
 #[async_trait]
 impl Introspector for LocalIntrospector {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, ClientError> {
-        let caller = Caller::Client(&self.client);
-        self.issuer.introspect(token, caller).await.map_err(ClientError::other)
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+        let client = self.client().await?;
+        let caller = Caller::Client(&client);
+        self.issuer.introspect(token, caller).await.map_err(Outage::other)
     }
 
-    async fn swap(
-        &self,
-        token: &TokenSecret,
-        resource: &str,
-    ) -> Result<Option<Swapped>, ClientError> {
-        let caller = Caller::Client(&self.client);
+    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+        let client = self.client().await?;
+        let caller = Caller::Client(&client);
         let swapped = self.issuer.swap(token, Some(resource), caller).await;
-        swapped.map_err(ClientError::other)?.map(|swapped| Swapped::parse(swapped.jwt)).transpose()
+        swapped.map_err(Outage::other)?.map(|swapped| Swapped::parse(swapped.jwt)).transpose()
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloakroom_core::{Housekeeping, Kid, Maintained, Revocation, Target};
-use cloakroom_jwt::KeyEvent;
+use cloakroom_core::{Housekeeping, Kid, Maintained, Revocation, StoreError, Target};
+use cloakroom_jwt::{KeyEvent, KeyManagerError};
 
 use crate::error::TokenError;
 use crate::events::Event;
-use crate::issuer::Issuer;
+use crate::issuer::{Inner, Issuer};
 
 /// How much later than its end a row is deleted, beside the clock skew.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -37,10 +37,16 @@ impl Issuer {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
             }
             if until_housekeeping.is_zero() {
-                if let Err(error) = self.maintain().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
-                }
-                until_housekeeping = inner.housekeeping;
+                until_housekeeping = match self.maintain().await {
+                    // A backlog is worked off at every heartbeat.
+                    Ok(done) if done.more => Duration::ZERO,
+                    Ok(_) => inner.housekeeping,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "maintenance failed");
+                        inner.housekeeping
+                    }
+                };
             }
             tokio::time::sleep(inner.heartbeat).await;
             until_housekeeping = until_housekeeping.saturating_sub(inner.heartbeat);
@@ -56,11 +62,11 @@ impl Issuer {
     pub async fn maintain(&self) -> Result<Maintained, TokenError> {
         let inner = &*self.inner;
         let keys = inner.keys.maintain().await;
+        // Told before anything else may fail: the key manager tells them once.
+        self.record_key_events(&keys);
         let mut total = Maintained::default();
         for _ in 0..BATCHES {
-            let now = inner.now();
-            let before = now - (inner.clock_skew() + MARGIN);
-            let done = inner.store.maintain(Housekeeping { now, before, limit: BATCH }).await?;
+            let done = inner.housekeep().await?;
             total.grants += done.grants;
             total.tokens += done.tokens;
             total.revocations += done.revocations;
@@ -69,11 +75,15 @@ impl Issuer {
                 break;
             }
         }
-        for event in keys? {
-            inner.record_event(&Event::Key(event));
-        }
+        keys?;
         inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
         Ok(total)
+    }
+
+    fn record_key_events(&self, events: &Result<Vec<KeyEvent>, KeyManagerError>) {
+        for event in events.iter().flatten() {
+            self.inner.record_event(&Event::Key(event.clone()));
+        }
     }
 
     /// Writes a heartbeat into the revocation log.
@@ -115,7 +125,17 @@ impl Issuer {
                 until: compromised.rule_until,
             })
             .await?;
-        inner.record_event(&Event::KeyCompromised { kid: kid.clone() });
+        // What the key manager has to tell of it. If it cannot now, it will with the next round.
+        self.record_key_events(&inner.keys.maintain().await);
         Ok(())
+    }
+}
+
+impl Inner {
+    /// One batch of the store's housekeeping.
+    pub(crate) async fn housekeep(&self) -> Result<Maintained, StoreError> {
+        let now = self.now();
+        let before = now - (self.clock_skew() + MARGIN);
+        self.store.maintain(Housekeeping { now, before, limit: BATCH }).await
     }
 }

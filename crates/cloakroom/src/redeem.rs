@@ -28,7 +28,8 @@ impl Issuer {
     /// # Errors
     ///
     /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
-    /// for a resource that was not granted; else if a part fails, and then the code is not spent.
+    /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
+    /// the store failed after it had taken the step: codes have no retry, the user signs in again.
     pub async fn redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
         let inner = &*self.inner;
         let now = inner.now();
@@ -58,11 +59,12 @@ impl Issuer {
             matches!(grant.subject, Subject::User(_)) && client.allows(GrantType::RefreshToken);
         let mut next = GrantRecord::clone(&grant);
         next.confirmation = next.confirmation.or(request.confirmation);
+        let rotates = client.rotates_refresh_tokens();
         let lifetimes = inner.lifetimes_of(&client);
         if !refreshable {
             next.expires_at = next.expires_at.min(now + lifetimes.access_token);
         }
-        let expires_at = refresh_expiry(&next, chain.rotates, now, lifetimes.refresh_idle);
+        let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
         let (refresh_token, digest) = inner.handles.mint_chain(
             ChainKind::Refresh,
             grant.id,
@@ -78,17 +80,19 @@ impl Issuer {
             // marks the code as spent.
             expires_at: if refreshable { expires_at } else { now },
             successor: None,
+            rotates,
             ..chain.clone()
         });
         next.row_expires_at = inner.row_expiry(&next, expires_at);
-        let token = inner.mint(&client, &next, next.scope.clone(), audience, now).await?;
+        let scope = Inner::narrow_scope(None, &next.scope, &client)?;
+        let token = inner.mint(&client, &next, scope, audience, None, now).await?;
 
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
             now,
             change: Change::Move(Box::new(next)),
-            tokens: token.record.into_iter().collect(),
+            tokens: token.record.clone().into_iter().collect(),
         };
         match inner.store.advance(step).await? {
             Advanced::Advanced => {}
@@ -97,13 +101,7 @@ impl Issuer {
             Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
         }
         inner.record_event(&Event::Redeemed { grant: grant.id, client: request.client });
-        Ok(TokenResponse {
-            access_token: token.secret,
-            token_type: token.token_type,
-            expires_in: token.expires_in,
-            refresh_token: refreshable.then_some(refresh_token),
-            scope: token.scope,
-        })
+        Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
     }
 }
 

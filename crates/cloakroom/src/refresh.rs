@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::{
     Advance, Advanced, Chain, ChainHandle, ChainKind, Change, GrantRecord, SealedSuccessor,
-    TokenSecret, UnixTime,
+    SpentBefore, TokenSecret, UnixTime,
 };
 
 use crate::chain::{Standing, chain_of};
@@ -46,11 +46,21 @@ impl Issuer {
         let window_open = chain.successor.as_ref().is_some_and(|sealed| now < sealed.until);
         match Standing::of(&handle, chain) {
             Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
-            Standing::Current if chain.rotates => attempt.rotate(&grant, chain).await,
+            Standing::Current if chain.rotates || client.rotates_refresh_tokens() => {
+                attempt.rotate(&grant, chain).await
+            }
             Standing::Current => attempt.attach(&grant, chain, None).await,
             Standing::Previous if window_open => attempt.retry(&grant).await,
-            // A slow tab: refused, and no harm done.
-            Standing::Older if window_open => Err(GrantRefusal::Spent.into()),
+            // A slow tab: refused, and no harm done. Its own window counts, not that of the last
+            // rotation: a thief who keeps rotating must not keep it open.
+            Standing::Older
+                if chain
+                    .successor
+                    .as_ref()
+                    .is_some_and(|sealed| sealed.is_recent(handle.generation, now)) =>
+            {
+                Err(GrantRefusal::Spent.into())
+            }
             Standing::Previous | Standing::Older => {
                 Err(inner.end_for_reuse(&handle, &grant, now).await)
             }
@@ -92,12 +102,14 @@ impl Attempt<'_> {
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
+        next.confirmation = next.confirmation.or_else(|| self.request.confirmation.clone());
         next.row_expires_at = inner.row_expiry(grant, expires_at);
         next.chain = Some(Chain {
             generation,
             digest,
             expires_at,
-            successor: Some(SealedSuccessor { sealed, until }),
+            rotates: true,
+            successor: Some(SealedSuccessor { sealed, until, earlier: earlier(chain, now) }),
             ..chain.clone()
         });
         let token = self.mint(&next).await?;
@@ -116,7 +128,7 @@ impl Attempt<'_> {
                     client: grant.client.clone(),
                     generation,
                 });
-                Ok(respond(token, Some(refresh_token)))
+                Ok(token.respond(grant.id, Some(refresh_token)))
             }
             // It saw the chain where it should be and then lost the race: that is a retry, or is
             // refused, but never reuse, whatever its clock says.
@@ -159,7 +171,7 @@ impl Attempt<'_> {
             tokens: token.record.clone().into_iter().collect(),
         };
         match self.inner.store.advance(step).await? {
-            Advanced::Advanced => Ok(respond(token, refresh_token)),
+            Advanced::Advanced => Ok(token.respond(grant.id, refresh_token)),
             Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
             Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
         }
@@ -167,18 +179,21 @@ impl Attempt<'_> {
 
     /// An access token for what this request asks for. Narrowing touches it alone, not the grant.
     async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
-        let scope = Inner::narrow_scope(self.request.scope.clone(), &grant.scope)?;
+        let scope = Inner::narrow_scope(self.request.scope.clone(), &grant.scope, self.client)?;
         let audience = Inner::narrow_audience(&self.request.resources, &grant.audience)?;
-        self.inner.mint(self.client, grant, scope, audience, self.now).await
+        let proved = self.request.confirmation.as_ref();
+        self.inner.mint(self.client, grant, scope, audience, proved, self.now).await
     }
 }
 
-fn respond(token: NewToken, refresh_token: Option<TokenSecret>) -> TokenResponse {
-    TokenResponse {
-        access_token: token.secret,
-        token_type: token.token_type,
-        expires_in: token.expires_in,
-        refresh_token,
-        scope: token.scope,
-    }
+/// The credentials whose windows are open beside the one that is spent now.
+fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
+    let Some(last) = &chain.successor else { return Vec::new() };
+    let previous = chain.generation.checked_sub(1);
+    let previous = previous.map(|generation| SpentBefore { generation, until: last.until });
+    let mut open: Vec<_> =
+        last.earlier.iter().copied().chain(previous).filter(|spent| now < spent.until).collect();
+    let surplus = open.len().saturating_sub(SealedSuccessor::MOST_EARLIER);
+    open.drain(..surplus);
+    open
 }

@@ -1,7 +1,7 @@
 //! Revocation (RFC 7009), with its cascades.
 
 use cloakroom_core::{
-    ChainKind, ClientId, GrantId, Located, Lookup, Subject, Target, TokenKind, TokenSecret,
+    ChainKind, ClientId, GrantId, Located, Lookup, RuleKey, Subject, Target, TokenKind, TokenSecret,
 };
 
 use crate::error::TokenError;
@@ -34,28 +34,59 @@ impl Issuer {
                 return Ok(());
             }
             owned(&grant.client, client)?;
+            if grant.revoked_at.is_some() {
+                // Each revocation is an entry of the log: whoever repeats one must not fill it.
+                return Ok(());
+            }
             return inner.revoke_now(Target::Grant(grant.id)).await;
         }
         match inner.locate(token).await? {
             Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
                 owned(&carried.grant.client, client)?;
+                let known = inner.store.rules(vec![RuleKey::Jti(carried.jti.clone())]).await?;
+                if !known.rules.is_empty() {
+                    return Ok(());
+                }
                 inner.revoke_now(Target::Jti(carried.jti)).await
             }
             Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
                     return Ok(());
                 };
-                if found.token.is_none() {
+                let Some(token) = found.token else { return Ok(()) };
+                owned(&found.grant.client, client)?;
+                if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
                     return Ok(());
                 }
-                owned(&found.grant.client, client)?;
                 inner.revoke_now(Target::Token { grant, digest }).await
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends one grant, with all that hangs off it.
+    /// Ends one of a subject's sessions, with all that hangs off it: for a user who picks one from
+    /// [`Issuer::sessions`]. Whether there was one; another subject's is left alone, since ids of
+    /// grants are no secrets.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the session must then be presumed alive.
+    pub async fn revoke_session(
+        &self,
+        subject: &Subject,
+        grant: GrantId,
+    ) -> Result<bool, TokenError> {
+        match self.inner.find(grant).await? {
+            Some(found) if found.subject == *subject => {
+                self.revoke_grant(grant).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends one grant, with all that hangs off it, whoever's it is: check that the caller may. For
+    /// a user's own sessions there is [`Issuer::revoke_session`].
     ///
     /// # Errors
     ///

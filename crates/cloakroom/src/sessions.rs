@@ -11,7 +11,7 @@ use crate::issuer::Issuer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
-    /// The grant, for [`Issuer::revoke_grant`].
+    /// The grant, for [`Issuer::revoke_session`].
     pub grant: GrantId,
     /// The client it was given to.
     pub client: ClientId,

@@ -16,15 +16,17 @@ pub(crate) fn seal(
     random: &Random,
 ) -> Result<Vec<u8>, FormatError> {
     let nonce: [u8; NONCE_LEN] = random.array()?;
-    let mut sealed = successor.expose().as_bytes().to_vec();
-    key(spent)?
-        .seal_in_place_append_tag(
+    let failed = |error: aws_lc_rs::error::Unspecified| FormatError::Other(Box::new(error));
+    // Encrypted in place, with the tag apart: a buffer that grows would leave plaintext behind.
+    let mut sealed = Zeroizing::new(successor.expose().as_bytes().to_vec());
+    let tag = key(spent)?
+        .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(context(grant, generation)),
             &mut sealed,
         )
-        .map_err(|error| FormatError::Other(Box::new(error)))?;
-    Ok([&nonce[..], &sealed].concat())
+        .map_err(failed)?;
+    Ok([&nonce[..], &sealed, tag.as_ref()].concat())
 }
 
 /// Opens what [`seal`] sealed; `None` if it was sealed for another token, or is damaged.

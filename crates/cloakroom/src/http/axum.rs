@@ -7,6 +7,7 @@ use ::axum::response::{IntoResponse, Response};
 use ::axum::routing::any;
 
 use super::{Endpoints, INTROSPECT, JWK_SET, METADATA, REVOKE, TOKEN, respond};
+use crate::error::TokenError;
 use crate::grant::TokenResponse;
 
 impl Endpoints {
@@ -49,5 +50,12 @@ impl IntoResponse for TokenResponse {
             Ok(response) => response.map(Body::from),
             Err(error) => respond::error(&error).map(Body::from),
         }
+    }
+}
+
+impl IntoResponse for TokenError {
+    /// The error of RFC 6749 §5.2, or 503 with `Retry-After` for an outage; why stays in the trace.
+    fn into_response(self) -> Response {
+        respond::error(&self).map(Body::from)
     }
 }

@@ -28,10 +28,13 @@ impl Endpoints {
         let token = form.secret("token", "token is missing")?;
         match representation(request.headers()) {
             Representation::Json => {
-                let answer = self.issuer.introspect(&token, Caller::Client(&client)).await?;
+                let answer = self.answer(&token, &form.resources()?, &client).await?;
                 respond::json(200, &answer)
             }
-            Representation::Signed => self.signed(&token, &client).await,
+            Representation::Signed => {
+                let answer = self.answer(&token, &form.resources()?, &client).await?;
+                self.signed(&answer, &client).await
+            }
             Representation::Jwt => {
                 let resources = form.resources()?;
                 let resource = match resources.as_slice() {
@@ -42,6 +45,23 @@ impl Endpoints {
                 self.swapped(&token, resource, &client).await
             }
         }
+    }
+
+    /// What the caller may know. A caller that names resources asks about a token for them: one that
+    /// is not meant for each of them is inactive.
+    async fn answer(
+        &self,
+        token: &TokenSecret,
+        resources: &[String],
+        client: &Client,
+    ) -> Result<Introspection, TokenError> {
+        let answer = self.issuer.introspect(token, Caller::Client(client)).await?;
+        let is_meant = answer.active().is_some_and(|token| {
+            resources.iter().all(|resource| {
+                token.audience.as_ref().is_some_and(|audience| audience.contains(resource))
+            })
+        });
+        Ok(if is_meant { answer } else { Introspection::Inactive })
     }
 
     /// The phantom JWT alone as the body; 204 when the handle is inactive. Never a 200 with
@@ -68,7 +88,7 @@ impl Endpoints {
     /// the token is inactive, and its `typ` keeps it from passing for an access token.
     async fn signed(
         &self,
-        token: &TokenSecret,
+        answer: &Introspection,
         client: &Client,
     ) -> Result<Response<Bytes>, TokenError> {
         #[derive(Serialize)]
@@ -78,13 +98,12 @@ impl Endpoints {
             iat: u64,
             token_introspection: &'a Introspection,
         }
-        let answer = self.issuer.introspect(token, Caller::Client(client)).await?;
         let signer = self.issuer.keys().signer().await?;
         let claims = Claims {
             iss: self.issuer.url(),
             aud: client.id().as_str(),
             iat: self.issuer.inner.now().as_secs(),
-            token_introspection: &answer,
+            token_introspection: answer,
         };
         let jwt = sign_jwt(&*signer, "token-introspection+jwt", &claims).await?;
         Ok(respond::body("application/token-introspection+jwt", jwt.expose().to_owned()))

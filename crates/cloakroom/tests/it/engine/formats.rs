@@ -302,7 +302,7 @@ async fn a_token_of_a_former_system_is_taken_over() {
     let token = TokenSecret::new("3f0a8b1e-7c2d-4e5f-9a6b-0c1d2e3f4a5b");
     let grant = || Grant::user("web-app", "alice").unwrap().claim("tenant", json!("acme")).unwrap();
     assert!(!fixture.is_active(&token).await);
-    assert_eq!(issuer.adopt(&token, grant(), until).await.unwrap(), Adopted::Now);
+    assert_eq!(issuer.adopt(&token, grant(), START, until).await.unwrap(), Adopted::Now);
 
     let answer = issuer.introspect(&token, Caller::Internal).await.unwrap();
     let active = answer.active().unwrap();
@@ -314,7 +314,7 @@ async fn a_token_of_a_former_system_is_taken_over() {
     fixture.events.take();
     // Whoever takes them over on sight may see one twice.
     let again = grant().claim("tenant", json!("mallory")).unwrap();
-    assert_eq!(issuer.adopt(&token, again, until).await.unwrap(), Adopted::Before);
+    assert_eq!(issuer.adopt(&token, again, START, until).await.unwrap(), Adopted::Before);
     assert_eq!(fixture.events.names(), [""; 0]);
     let answer = issuer.introspect(&token, Caller::Internal).await.unwrap();
     assert_eq!(answer.active().unwrap().extra.get("tenant"), Some(&json!("acme")));
@@ -322,15 +322,26 @@ async fn a_token_of_a_former_system_is_taken_over() {
     assert!(!fixture.is_active(&token).await);
 
     let other = TokenSecret::new("00000000-0000-4000-8000-000000000000");
-    issuer.adopt(&other, grant(), until).await.unwrap();
+    issuer.adopt(&other, grant(), START, until).await.unwrap();
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&other).await);
     let expiring = TokenSecret::new("11111111-0000-4000-8000-000000000000");
-    issuer.adopt(&expiring, grant(), START + 1000 * DAY).await.unwrap();
+    let login = UnixTime::from_millis(issuer.epoch().await.unwrap().get());
+    let refused = issuer.adopt(&expiring, grant(), login, START + 1000 * DAY).await;
+    assert!(
+        matches!(refused, Err(TokenError::InvalidRequest(_))),
+        "revocations would be forgotten"
+    );
+    // Issued before "log out everywhere", seen here only after.
+    let covered = issuer.adopt(&expiring, grant(), START - HOUR, until).await;
+    assert!(matches!(covered, Err(TokenError::Barred)), "{covered:?}");
+    let later = TokenSecret::new("22222222-0000-4000-8000-000000000000");
+    assert_eq!(issuer.adopt(&later, grant(), login, until).await.unwrap(), Adopted::Now);
+    // A token that was revoked does not come back, whatever housekeeping has done since.
     fixture.clock.advance(HOUR - secs(1));
-    assert!(fixture.is_active(&expiring).await);
-    fixture.clock.advance(secs(1));
-    assert!(!fixture.is_active(&expiring).await, "not beyond what the issuer allows");
+    issuer.maintain().await.unwrap();
+    assert_eq!(issuer.adopt(&token, grant(), login, until).await.unwrap(), Adopted::Before);
+    assert!(!fixture.is_active(&token).await);
 }
 
 #[tokio::test]
@@ -340,7 +351,7 @@ async fn what_no_format_derives_from_itself_is_not_taken_over() {
     let unknown = TokenSecret::new("what is this");
     for token in [&session.access, &session.refresh, &unknown] {
         let grant = Grant::user("web-app", "mallory").unwrap();
-        let refused = fixture.issuer.adopt(token, grant, START + HOUR).await;
+        let refused = fixture.issuer.adopt(token, grant, START, START + HOUR).await;
         assert!(matches!(refused, Err(TokenError::InvalidRequest(_))));
     }
 }

@@ -1,6 +1,7 @@
 //! The engine, in process: over the in-memory store, with a clock that moves only when told to.
 #![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
 
+mod attacks;
 mod builder;
 mod codes;
 mod counts;

@@ -50,7 +50,8 @@ async fn a_store_that_is_down_answers_nothing_and_loses_nothing() {
     outage(issuer.sessions(&alice()).await);
     outage(issuer.epoch().await);
     outage(issuer.maintain().await);
-    assert_eq!(fixture.events.names(), [""; 0], "nothing is said to have happened");
+    let events = fixture.events.names();
+    assert!(events.iter().all(|name| name == "Key"), "nothing else has happened: {events:?}");
 
     // Forged tokens need no store to be told apart.
     for token in [&access, &refresh, &code] {

@@ -156,7 +156,7 @@ async fn story(fixture: &Fixture) -> (Vec<Secret>, String) {
         Session::of(fixture.token_for(JOBS).await);
     let legacy = TokenSecret::new(LEGACY);
     let grant = Grant::user("web-app", "alice").unwrap();
-    issuer.adopt(&legacy, grant, START + HOUR).await.unwrap();
+    issuer.adopt(&legacy, grant, START, START + HOUR).await.unwrap();
     let swapped = issuer.swap(&last.access, Some(ORDERS), Caller::Internal).await.unwrap();
     let gateway = fixture.client("gateway").await;
     for token in [&last.access, &last.refresh, &code, &jwt, &legacy, &tampered(&jwt, 300)] {
@@ -255,7 +255,7 @@ async fn no_secret_reaches_a_store_a_trace_an_event_or_an_error() {
     }
     holds_none(&trace, &secrets, "a trace");
     let events = format!("{:?}", fixture.events.take());
-    assert!(events.contains("KeyCompromised"));
+    assert!(events.contains("Compromised"));
     holds_none(events.as_bytes(), &secrets, "an event");
     assert!(errors.lines().count() >= 6);
     holds_none(errors.as_bytes(), &secrets, "an error");

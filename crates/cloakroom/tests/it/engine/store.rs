@@ -38,6 +38,8 @@ pub(crate) struct ProbeStore {
     calls: Mutex<Vec<Call>>,
     tokens_down: AtomicBool,
     keys_down: AtomicBool,
+    sweeps_later: AtomicBool,
+    unswept: Mutex<Vec<Revocation>>,
     fault: Mutex<Option<(&'static str, When)>>,
     between: Mutex<VecDeque<(&'static str, Boxed)>>,
     meeting: Mutex<Option<(&'static str, Arc<Barrier>)>>,
@@ -51,10 +53,17 @@ impl ProbeStore {
             calls: Mutex::default(),
             tokens_down: AtomicBool::new(false),
             keys_down: AtomicBool::new(false),
+            sweeps_later: AtomicBool::new(false),
+            unswept: Mutex::default(),
             fault: Mutex::default(),
             between: Mutex::default(),
             meeting: Mutex::default(),
         })
+    }
+
+    /// Leaves sweeps to housekeeping, one a round, as a store for millions of grants may.
+    pub(crate) fn sweep_later(&self) {
+        self.sweeps_later.store(true, Ordering::SeqCst);
     }
 
     /// The calls of the token store since the last look, by name.
@@ -209,6 +218,10 @@ impl TokenStore for ProbeStore {
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        if self.sweeps_later.load(Ordering::SeqCst) && revocation.target.has_bound() {
+            self.unswept.lock().unwrap().push(revocation);
+            return Ok(Revoked::Sweeping);
+        }
         let memory = self.memory();
         let target = serde_json::to_vec(&revocation.target).unwrap();
         let seen = [shown(&revocation), target].concat();
@@ -240,6 +253,12 @@ impl TokenStore for ProbeStore {
     }
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        let unswept = self.unswept.lock().unwrap().pop();
+        if let Some(revocation) = unswept {
+            let done = self.memory().revoke(revocation).await?;
+            assert_eq!(done, Revoked::Done);
+            return Ok(Maintained { more: true, ..Maintained::default() });
+        }
         let memory = self.memory();
         self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await
     }

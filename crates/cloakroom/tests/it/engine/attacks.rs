@@ -1,0 +1,174 @@
+//! What a thief, a greedy client or a careless registration tries.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cloakroom::core::*;
+use cloakroom::{
+    Caller, Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
+    Refresh, TokenError,
+};
+
+use super::support::*;
+
+/// One client, whose registration changes.
+#[derive(Debug)]
+struct Changing(Mutex<Arc<Client>>);
+
+#[async_trait]
+impl ClientDirectory for Changing {
+    async fn client(&self, _: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
+        Ok(Some(Arc::clone(&self.0.lock().unwrap())))
+    }
+}
+
+fn app(client: Client, scope: &str) -> Client {
+    let client = client.grant_types([GrantType::RefreshToken]);
+    client.scope(scope).unwrap().audience(ORDERS, Format::Opaque).unwrap()
+}
+
+fn confidential() -> Client {
+    Client::confidential("web-app", CLIENT_SECRET).unwrap()
+}
+
+async fn changing(client: Client) -> (Fixture, Arc<Changing>) {
+    let directory = Arc::new(Changing(Mutex::new(Arc::new(client))));
+    let clients: Arc<dyn ClientDirectory> = directory.clone();
+    (Fixture::with(|builder| builder.clients(clients)).await, directory)
+}
+
+#[tokio::test]
+async fn a_thief_who_keeps_rotating_does_not_keep_the_window_open() {
+    let fixture = Fixture::new().await;
+    let stolen = fixture.session().await.refresh;
+    let mut thief = fixture.refresh(&stolen).await.unwrap().refresh_token.unwrap();
+    // Always within the window of the last rotation.
+    while fixture.clock.now() < START + 2 * WINDOW {
+        fixture.clock.advance(WINDOW / 2);
+        thief = fixture.refresh(&thief).await.unwrap().refresh_token.unwrap();
+    }
+    assert_eq!(refusal(fixture.refresh(&stolen).await), GrantRefusal::Reused);
+    assert_eq!(refusal(fixture.refresh(&thief).await), GrantRefusal::Dead);
+}
+
+#[tokio::test]
+async fn rotating_faster_than_anybody_waits_is_reuse_as_well() {
+    let fixture = Fixture::new().await;
+    let stolen = fixture.session().await.refresh;
+    let mut thief = stolen.clone();
+    for _ in 0..=SealedSuccessor::MOST_EARLIER {
+        thief = fixture.refresh(&thief).await.unwrap().refresh_token.unwrap();
+    }
+    // Spent this very moment, and still remembered.
+    assert_eq!(refusal(fixture.refresh(&stolen).await), GrantRefusal::Spent);
+    thief = fixture.refresh(&thief).await.unwrap().refresh_token.unwrap();
+    assert_eq!(refusal(fixture.refresh(&stolen).await), GrantRefusal::Reused);
+    assert_eq!(refusal(fixture.refresh(&thief).await), GrantRefusal::Dead);
+}
+
+#[tokio::test]
+async fn a_revocation_is_acknowledged_only_once_every_grant_shows_it() {
+    let fixture = Fixture::new().await;
+    fixture.store.sweep_later();
+    let session = fixture.session().await;
+    fixture.issuer.revoke_subject(&alice()).await.unwrap();
+    assert!(!fixture.is_active(&session.access).await);
+    assert_eq!(refusal(fixture.refresh(&session.refresh).await), GrantRefusal::Dead);
+}
+
+#[tokio::test]
+async fn whoever_repeats_a_revocation_does_not_fill_the_log() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    let jwt = fixture.token_for(JOBS).await.access_token;
+    for token in [&session.access, &jwt, &session.refresh, &session.access] {
+        for _ in 0..3 {
+            fixture.issuer.revoke(token, &client_id("web-app")).await.unwrap();
+        }
+    }
+    let batch = fixture.store.memory().revocations(Cursor::start(), 100).await.unwrap();
+    let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap at the start") };
+    assert_eq!(entries.len(), 3, "{entries:?}");
+}
+
+#[tokio::test]
+async fn scope_that_a_client_may_no_longer_have_is_no_longer_handed_out() {
+    let (fixture, directory) = changing(app(confidential(), "orders:read orders:write")).await;
+    let refresh = fixture.session().await.refresh;
+    *directory.0.lock().unwrap() = Arc::new(app(confidential(), "orders:read"));
+    let asked =
+        Refresh { scope: Some(Scope::parse("orders:write").unwrap()), ..refreshing(&refresh) };
+    assert!(matches!(fixture.issuer.refresh(asked).await, Err(TokenError::InvalidScope(_))));
+    let next = fixture.refresh(&refresh).await.unwrap();
+    assert_eq!(next.scope.as_str(), "orders:read");
+}
+
+#[tokio::test]
+async fn a_client_that_is_told_to_rotate_does() {
+    let shared = app(confidential(), "orders:read");
+    let (fixture, directory) = changing(shared.clone().without_rotation()).await;
+    let refresh = fixture.session().await.refresh;
+    assert!(fixture.refresh(&refresh).await.unwrap().refresh_token.is_none());
+    *directory.0.lock().unwrap() = Arc::new(shared.clone());
+    let next = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
+    // And goes on, once its chain has begun to.
+    *directory.0.lock().unwrap() = Arc::new(shared.without_rotation());
+    assert!(fixture.refresh(&next).await.unwrap().refresh_token.is_some());
+}
+
+#[tokio::test]
+async fn a_key_proved_at_refresh_binds_what_comes_of_it() {
+    let fixture = Fixture::new().await;
+    let refresh = fixture.session().await.refresh;
+    let proved = |key| Some(Confirmation::JwkThumbprint([key; 32]));
+    let request = Refresh { confirmation: proved(1), ..refreshing(&refresh) };
+    let bound = fixture.issuer.refresh(request).await.unwrap();
+    assert_eq!(bound.token_type, "DPoP");
+    let answer = fixture.issuer.introspect(&bound.access_token, Caller::Internal).await.unwrap();
+    assert_eq!(answer.active().unwrap().confirmation, proved(1));
+    let next = bound.refresh_token.unwrap();
+    for confirmation in [None, proved(2)] {
+        let request = Refresh { confirmation, ..refreshing(&next) };
+        assert_eq!(refusal(fixture.issuer.refresh(request).await), GrantRefusal::OtherKey);
+    }
+}
+
+#[tokio::test]
+async fn a_stateless_token_is_barred_as_a_stored_one_is() {
+    let fixture = Fixture::with(cloakroom::IssuerBuilder::stateless_jwt).await;
+    let begun = fixture.issuer.epoch().await.unwrap();
+    let client = Subject::client("web-app").unwrap();
+    fixture.issuer.revoke_subject(&client).await.unwrap();
+    fixture.events.take();
+    let grant = || {
+        let grant = Grant::client("web-app").unwrap();
+        grant.audience(Audience::one(JOBS).unwrap())
+    };
+    let late = fixture.issuer.issue(grant().epoch(begun)).await;
+    assert!(matches!(late, Err(TokenError::Barred)), "{late:?}");
+    assert_eq!(fixture.events.names(), [""; 0]);
+    fixture.issuer.issue(grant()).await.unwrap();
+    assert_eq!(fixture.events.names(), ["Issued"]);
+}
+
+#[tokio::test]
+async fn an_epoch_from_the_future_escapes_no_revocation() {
+    let fixture = Fixture::new().await;
+    let grant = Grant::user("web-app", "alice").unwrap().epoch(Epoch::new(u64::MAX));
+    let token = fixture.issuer.issue(grant).await.unwrap().access_token;
+    fixture.issuer.revoke_subject(&alice()).await.unwrap();
+    assert!(!fixture.is_active(&token).await);
+}
+
+#[tokio::test]
+async fn a_user_ends_only_sessions_of_their_own() {
+    let fixture = Fixture::new().await;
+    let tokens = fixture.sign_in("web-app").await;
+    let mallory = Subject::user("mallory").unwrap();
+    assert!(!fixture.issuer.revoke_session(&mallory, tokens.grant).await.unwrap());
+    assert!(fixture.is_active(&tokens.access_token).await);
+    assert!(fixture.issuer.revoke_session(&alice(), tokens.grant).await.unwrap());
+    assert!(!fixture.is_active(&tokens.access_token).await);
+    let unknown = GrantId::from_bytes([0; 16]);
+    assert!(!fixture.issuer.revoke_session(&alice(), unknown).await.unwrap());
+}
