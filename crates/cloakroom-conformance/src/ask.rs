@@ -9,7 +9,7 @@ use cloakroom_core::{
     RuleKey, Selector, StoreError, Target, TokenDigest, TokenRecord, TokenStore, UnixTime,
 };
 
-use crate::fixtures::{NOW, revocation};
+use crate::fixtures::{DAY, NOW, revocation};
 use crate::report::Broken;
 
 /// Breaks off the check unless the condition holds; the rest says what happened.
@@ -45,10 +45,10 @@ pub(crate) trait Ask {
     /// Revokes, and finishes the sweep if that was left open.
     async fn revoked_as(&self, revocation: Revocation) -> Result<(), Broken>;
 
-    /// The bound that the last revocation of this target was allotted, by the log.
+    /// The newest bound that a revocation of this target was allotted, by the log.
     async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken>;
 
-    /// The log from its beginning.
+    /// The log from its beginning, each entry once, however often it was delivered.
     async fn log(&self) -> Result<Vec<LogEntry>, Broken>;
 
     /// The rule for this key.
@@ -71,7 +71,15 @@ pub(crate) trait Ask {
     /// Calls `maintain` until nothing is left to do; the sum of what it did.
     async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken>;
 
-    /// Takes a step from where the record's chain stands, at [`NOW`].
+    /// Takes a step that nothing stands against, from where the record's chain stands, at [`NOW`].
+    async fn advanced(
+        &self,
+        from: &GrantRecord,
+        change: Change,
+        tokens: &[TokenRecord],
+    ) -> Result<(), Broken>;
+
+    /// Tries a step from where the record's chain stands, at [`NOW`].
     async fn step(
         &self,
         from: &GrantRecord,
@@ -124,10 +132,11 @@ impl Ask for dyn TokenStore {
 
     async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken> {
         let log = self.log().await?;
-        let bound = log.iter().rev().find_map(|entry| match &entry.event {
+        let bounds = log.iter().filter_map(|entry| match &entry.event {
             LogEvent::Revoked { target: own, bound } if own == target => Some(*bound),
             _ => None,
         });
+        let bound = bounds.max();
         match bound {
             Some(Some(bound)) => Ok(bound),
             Some(None) => Err(format!("the entry of {target:?} has no bound").into()),
@@ -136,14 +145,18 @@ impl Ask for dyn TokenStore {
     }
 
     async fn log(&self) -> Result<Vec<LogEntry>, Broken> {
-        let mut log = Vec::new();
+        let mut log: Vec<LogEntry> = Vec::new();
         let mut cursor = Cursor::start();
         for _ in 0..MOST_CALLS {
             let batch = self.revocations(cursor, 100).await?;
             let RevocationBatch::Entries { entries, next, more, .. } = batch else {
                 return Err("reading the log from its beginning met a gap".into());
             };
-            log.extend(entries);
+            for entry in entries {
+                if !log.contains(&entry) {
+                    log.push(entry);
+                }
+            }
             if !more {
                 return Ok(log);
             }
@@ -204,7 +217,9 @@ impl Ask for dyn TokenStore {
     async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken> {
         let mut sum = Maintained::default();
         for _ in 0..MOST_CALLS {
-            let task = Housekeeping { now: before.max(NOW), before, limit: 1_000 };
+            // The time is ahead of what may be deleted: a store that goes by it deletes too much.
+            let now = NOW.max(before + 30 * DAY);
+            let task = Housekeeping { now, before, limit: 1_000 };
             let done = self.maintain(task).await?;
             sum.grants += done.grants;
             sum.tokens += done.tokens;
@@ -214,6 +229,15 @@ impl Ask for dyn TokenStore {
             }
         }
         Err(format!("`maintain` said \"more\" {MOST_CALLS} times").into())
+    }
+
+    async fn advanced(
+        &self,
+        from: &GrantRecord,
+        change: Change,
+        tokens: &[TokenRecord],
+    ) -> Result<(), Broken> {
+        same("the step", &self.step(from, change, tokens).await?, &Advanced::Advanced)
     }
 
     async fn step(

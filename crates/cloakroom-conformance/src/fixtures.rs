@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Audience, Chain, ChainKey, Claims, ClientId, CodeBinding, Confirmation, Device, Epoch, GrantId,
-    GrantRecord, Invalid, Random, RandomError, Revocation, Scope, SealedSuccessor, Subject, Target,
-    TokenDigest, TokenKind, TokenRecord, UnixTime, UnknownFields,
+    GrantRecord, Invalid, Random, RandomError, Revocation, Scope, SealedSuccessor, SpentBefore,
+    Subject, Target, TokenDigest, TokenKind, TokenRecord, UnixTime, UnknownFields,
 };
 use serde_json::json;
 
@@ -103,6 +103,7 @@ pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> 
             successor: Some(SealedSuccessor {
                 sealed: vec![0, 0xff, seed, b'\n', b'\'', b'\\'],
                 until: at(2),
+                earlier: vec![SpentBefore { generation: 0, until: NOW }],
             }),
             rotates: seed.is_multiple_of(2),
             unknown: unknown(seed),

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! Run it on a multi-threaded tokio runtime: races need threads.
+//! Run it on a multi-threaded tokio runtime with its timer: races need threads.
 
 mod ask;
 mod checks;
@@ -43,6 +43,7 @@ mod story;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{KeyStore, TokenStore};
@@ -76,18 +77,28 @@ impl Check {
     ///
     /// # Errors
     ///
-    /// If the store breaks the promise, or fails.
+    /// If the store breaks the promise, fails, panics, or has not answered for two minutes.
     pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<(), Failure> {
         let context = Context::new(factory);
         let story = context.story();
-        (self.run)(context).await.map_err(|what| Failure {
-            check: self.name,
-            promise: self.promise,
-            happened: report::with_sources(&*what),
-            story: story.told(),
-        })
+        // A task of its own: what panics or hangs in a store does so in there.
+        let mut task = tokio::spawn((self.run)(context));
+        let happened = match tokio::time::timeout(LONGEST, &mut task).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(what))) => report::with_sources(&*what),
+            Ok(Err(panic)) => format!("it panicked: {panic}"),
+            Err(_) => {
+                task.abort();
+                format!("it did not come to its end in {LONGEST:?}")
+            }
+        };
+        Err(Failure { check: self.name, promise: self.promise, happened, story: story.told() })
     }
 }
+
+/// The longest time that a check may take. No promise speaks of time: whatever takes this long
+/// hangs.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Every check of the kit, in order.
 #[must_use]

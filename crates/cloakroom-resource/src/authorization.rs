@@ -1,15 +1,38 @@
-//! The token in a request (RFC 6750 §2.1), and in a cookie where the app says so.
+//! The token in a request (RFC 6750 §2.1, RFC 9449 §7.1), and in a cookie where the app says so.
 
-use cloakroom_core::TokenSecret;
-use http::HeaderMap;
+use cloakroom_core::{Confirmation, TokenSecret};
 use http::header::{self, HeaderValue};
+use http::{Extensions, HeaderMap};
 
 use crate::MAX_TOKEN_BYTES;
 use crate::challenge::Refusal;
+use crate::proof::{Proof, Scheme};
 
-/// The bearer token of the `Authorization` header. No other place is looked at: a token in a query
-/// ends up in logs and histories (RFC 9700 §4.3.2).
-pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<Option<TokenSecret>, Refusal> {
+/// The token of a request and what else the request proves; or why it goes no further.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    pub(crate) token: Result<TokenSecret, Refusal>,
+    pub(crate) proof: Proof,
+}
+
+impl Presented {
+    pub(crate) fn new(
+        token: Result<Option<(Scheme, TokenSecret)>, Refusal>,
+        extensions: &Extensions,
+    ) -> Self {
+        let key = extensions.get::<Confirmation>().cloned();
+        let (scheme, token) = match token {
+            Ok(Some((scheme, token))) => (scheme, Ok(token)),
+            Ok(None) => (Scheme::Bearer, Err(Refusal::NoToken)),
+            Err(refusal) => (Scheme::Bearer, Err(refusal)),
+        };
+        Self { token, proof: Proof { scheme: Some(scheme), key } }
+    }
+}
+
+/// The token of the `Authorization` header, and the scheme it came in. No other place is looked at:
+/// a token in a query ends up in logs and histories (RFC 9700 §4.3.2).
+pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<(Scheme, TokenSecret)>, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -20,12 +43,16 @@ pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<Option<TokenSecret>, R
     }
     let value = value.as_bytes();
     let end = value.iter().position(|byte| *byte == b' ');
-    let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
+    let (name, rest) = value.split_at(end.unwrap_or(value.len()));
     // RFC 9110 §11.1: the scheme is case-insensitive. One that is not ours is no credential here.
-    if !scheme.eq_ignore_ascii_case(b"Bearer") {
+    let scheme = if name.eq_ignore_ascii_case(b"Bearer") {
+        Scheme::Bearer
+    } else if name.eq_ignore_ascii_case(b"DPoP") {
+        Scheme::Dpop
+    } else {
         return Ok(None);
-    }
-    token68(rest.trim_ascii_start()).map(Some)
+    };
+    token68(rest.trim_ascii_start()).map(|token| Some((scheme, token)))
 }
 
 /// The token in the cookie of this name.

@@ -7,28 +7,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use cloakroom_core::{ActiveToken, Clock, Introspection, Invalid, Scope, SystemClock, TokenSecret};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::authorization::bearer_token;
+use crate::authorization::{Presented, authorization};
 use crate::challenge::{Challenges, Refusal};
 use crate::error::{InvalidToken, TokenError};
 use crate::introspection::Introspector;
+use crate::proof::{Proof, Scheme};
 use crate::verified::VerifiedToken;
 use crate::verifier::{Verifier, is_jwt_shaped};
 
 /// A tower layer that lets a request through only with a good access token, and puts a
 /// [`VerifiedToken`] into its extensions. For any HTTP service: axum, hyper, tonic.
 ///
-/// The token is taken from the `Authorization` header alone. Other requests are answered here, with
-/// an empty body:
+/// The token is taken from the `Authorization` header alone. Requests without a good one are
+/// answered here, with an empty body:
 ///
 /// | request | answer |
 /// |---|---|
 /// | no bearer token | 401 |
 /// | two `Authorization` headers, or one that cannot be read | 400 `invalid_request` |
-/// | a token that is not good, or bound to a key | 401 `invalid_token` |
+/// | a token that is not good, or bound to a key that is not proved | 401 `invalid_token` |
 /// | a good token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
 /// | nobody can tell just now | 503 with `Retry-After` |
 ///
@@ -76,6 +77,35 @@ use crate::verifier::{Verifier, is_jwt_shaped};
 ///         .route_layer(bearer.require_scope("orders:write")?);
 ///     Ok(reading.merge(writing))
 /// }
+/// ```
+/// # Tokens bound to a key
+///
+/// A token with `cnf` passes only with a proof of that key. **The app verifies proofs**: a
+/// middleware outside of this layer checks the `DPoP` header with its `ath` (RFC 9449 §4.3) or the
+/// client certificate (RFC 8705), and puts the [`Confirmation`] it found into the request's
+/// extensions. Here it is compared.
+///
+/// | the token | passes |
+/// |---|---|
+/// | not bound | as `Bearer`, whatever is proved |
+/// | bound to a certificate (`x5t#S256`) | as `Bearer`, if that certificate is proved |
+/// | bound by `DPoP` (`jkt`) | as `DPoP`, if that key is proved; as `Bearer`, never (RFC 9449 §7.2) |
+///
+/// A service behind a gateway sees bound JWTs whose proofs the gateway has checked: see
+/// [`Verifier::trust_gateway_proofs`].
+///
+/// ```
+/// use cloakroom_resource::{Confirmation, http::Request};
+///
+/// # const THUMBPRINT: [u8; 32] = [0; 32];
+/// # fn checked<B>(_: &Request<B>) -> Option<[u8; 32]> { Some(THUMBPRINT) }
+/// fn note_proof<B>(mut request: Request<B>) -> Request<B> {
+///     if let Some(thumbprint) = checked(&request) {
+///         request.extensions_mut().insert(Confirmation::JwkThumbprint(thumbprint));
+///     }
+///     request
+/// }
+/// # assert!(note_proof(Request::new(())).extensions().get::<Confirmation>().is_some());
 /// ```
 #[derive(Debug, Clone)]
 pub struct BearerLayer(Arc<Checks>);
@@ -156,8 +186,8 @@ impl BearerLayer {
 
 impl Checks {
     async fn check(&self, presented: Presented) -> Result<VerifiedToken, Refusal> {
-        let token = presented?.ok_or(Refusal::NoToken)?;
-        let verified = self.verify(&token).await.map_err(|error| {
+        let (token, proof) = (presented.token?, presented.proof);
+        let verified = self.verify(&token, &proof).await.map_err(|error| {
             crate::trace_refusal(&error);
             Refusal::from(&error)
         })?;
@@ -170,15 +200,20 @@ impl Checks {
         }
     }
 
-    async fn verify(&self, token: &TokenSecret) -> Result<VerifiedToken, TokenError> {
+    async fn verify(
+        &self,
+        token: &TokenSecret,
+        proof: &Proof,
+    ) -> Result<VerifiedToken, TokenError> {
+        proof.check()?;
         match (&self.verifier, &self.introspector) {
             (Some(verifier), introspector)
                 if introspector.is_none() || is_jwt_shaped(token.expose()) =>
             {
-                verifier.verify(token.expose()).await
+                verifier.check(token.expose(), proof).await
             }
             (_, Some(introspector)) => match introspector.introspect(token).await? {
-                Introspection::Active(token) => Ok(self.admit(*token)?),
+                Introspection::Active(token) => Ok(self.admit(*token, proof)?),
                 Introspection::Inactive => Err(InvalidToken::Inactive.into()),
             },
             // Unreachable by construction; nobody who could tell is an invalid token.
@@ -188,7 +223,7 @@ impl Checks {
 
     /// The authorization server vouches for the token; that it is meant for this resource is for
     /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
-    fn admit(&self, token: ActiveToken) -> Result<VerifiedToken, InvalidToken> {
+    fn admit(&self, token: ActiveToken, proof: &Proof) -> Result<VerifiedToken, InvalidToken> {
         if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
             return Err(InvalidToken::Audience);
         }
@@ -198,11 +233,10 @@ impl Checks {
         if matches!(token.expires_at, Some(end) if end <= self.clock.now()) {
             return Err(InvalidToken::Expired);
         }
-        VerifiedToken::admit(token)
+        proof.covers(token.confirmation.as_ref())?;
+        VerifiedToken::of_introspected(token)
     }
 }
-
-type Presented = Result<Option<TokenSecret>, Refusal>;
 
 impl<S> Layer<S> for BearerLayer {
     type Service = BearerService<S>;
@@ -239,26 +273,28 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let checks = Arc::clone(&self.checks);
-        let presented = present(request.headers_mut());
+        let presented = present(&mut request);
+        let scheme = presented.proof.scheme.unwrap_or(Scheme::Bearer);
         Box::pin(async move {
             match checks.check(presented).await {
                 Ok(token) => {
                     request.extensions_mut().insert(token);
                     inner.call(request).await
                 }
-                Err(refusal) => Ok(checks.challenges.response(refusal)),
+                Err(refusal) => Ok(checks.challenges.response(refusal, scheme)),
             }
         })
     }
 }
 
 /// The token, which from here on no trace of the request's headers shows.
-fn present(headers: &mut HeaderMap) -> Presented {
-    for value in headers
+fn present<B>(request: &mut Request<B>) -> Presented {
+    for value in request
+        .headers_mut()
         .iter_mut()
         .filter_map(|(name, value)| (*name == http::header::AUTHORIZATION).then_some(value))
     {
         value.set_sensitive(true);
     }
-    bearer_token(headers)
+    Presented::new(authorization(request.headers()), request.extensions())
 }

@@ -1,11 +1,11 @@
 //! Authorization server metadata (RFC 8414).
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use serde::Deserialize;
 
 use crate::endpoint::Endpoint;
-use crate::error::{ClientError, SetupError};
+use crate::error::{Outage, SetupError};
 use crate::http_client::{HttpClient, exchange, is_media_type};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
@@ -16,6 +16,21 @@ struct Document {
     issuer: String,
     jwks_uri: Option<String>,
     introspection_endpoint: Option<String>,
+}
+
+impl Document {
+    fn read(response: &Response<Bytes>) -> Result<Self, Outage> {
+        // RFC 8414 §3.2: "A successful response MUST use the 200 OK HTTP status code and return a
+        // JSON object using the application/json content type"
+        if response.status() != StatusCode::OK {
+            return Err(Outage::Status(response.status()));
+        }
+        if !is_media_type(response, "application/json") {
+            return Err(Outage::Malformed("the metadata is not application/json"));
+        }
+        serde_json::from_slice(response.body())
+            .map_err(|_| Outage::Malformed("the metadata is no such JSON object"))
+    }
 }
 
 /// Metadata that was checked to be of the issuer asked for.
@@ -33,21 +48,16 @@ impl Metadata {
         }
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = well_known(&endpoint).uri("issuer")?;
+        let uri = well_known(&endpoint).uri("issuer")?;
+        *request.uri_mut() = uri.clone();
         request
             .headers_mut()
             .insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-        let response = exchange(client, request).await?;
-        // RFC 8414 §3.2: "A successful response MUST use the 200 OK HTTP status code and return a
-        // JSON object using the application/json content type"
-        if response.status() != StatusCode::OK {
-            return Err(ClientError::Status(response.status()).into());
-        }
-        if !is_media_type(&response, "application/json") {
-            return Err(ClientError::Malformed("the metadata is not application/json").into());
-        }
-        let document: Document = serde_json::from_slice(response.body())
-            .map_err(|_| ClientError::Malformed("the metadata is no such JSON object"))?;
+        let document = match exchange(client, request).await {
+            Ok(response) => Document::read(&response),
+            Err(outage) => Err(outage),
+        };
+        let document = document.map_err(|source| SetupError::Fetch { uri, source })?;
         // RFC 8414 §3.3: "The "issuer" value returned MUST be identical to the authorization
         // server's issuer identifier value into which the well-known URI string was inserted"
         if document.issuer != issuer {

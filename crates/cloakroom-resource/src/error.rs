@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 
 /// A token was not accepted.
 ///
@@ -18,7 +18,7 @@ pub enum TokenError {
     Invalid(#[from] InvalidToken),
     /// Just now it cannot be told whether the token is good: 503.
     #[error("the token could not be checked")]
-    Unavailable(#[from] ClientError),
+    Unavailable(#[from] Outage),
 }
 
 /// Why a token is refused; for traces, never for the one who presented it.
@@ -49,10 +49,10 @@ pub enum InvalidToken {
     /// It is no access token.
     #[error("the token is no access token")]
     NotAccess,
-    /// It is bound to a key (`cnf`, RFC 7800), and proofs of possession are not checked here.
-    /// Accepting it as a bearer token would undo the binding (RFC 9449 §7.2).
-    #[error("the token is bound to a key")]
-    Bound,
+    /// The key it is bound to (`cnf`, RFC 7800), the key that is proved and the scheme it came in
+    /// do not go together. Accepting it all the same would undo the binding (RFC 9449 §7.2).
+    #[error("the token's binding to a key is not kept: {0}")]
+    Binding(&'static str),
 }
 
 impl From<cloakroom_jwt::VerifyError> for InvalidToken {
@@ -61,10 +61,10 @@ impl From<cloakroom_jwt::VerifyError> for InvalidToken {
     }
 }
 
-/// The authorization server gave no usable answer. Always an outage, never a verdict on a token.
+/// The authorization server gave no usable answer. Never a verdict on a token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum ClientError {
+pub enum Outage {
     /// No answer: connection refused, timed out, cut off, or larger than is read.
     #[error("no answer from the authorization server")]
     NoAnswer(#[source] Arc<dyn Error + Send + Sync>),
@@ -82,7 +82,7 @@ pub enum ClientError {
     Other(#[source] Arc<dyn Error + Send + Sync>),
 }
 
-impl ClientError {
+impl Outage {
     /// The failure of an [`Introspector`](crate::Introspector) of the app's own.
     #[must_use]
     pub fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -90,7 +90,7 @@ impl ClientError {
     }
 }
 
-impl From<crate::HttpError> for ClientError {
+impl From<crate::HttpError> for Outage {
     fn from(error: crate::HttpError) -> Self {
         Self::NoAnswer(Arc::new(error))
     }
@@ -121,8 +121,13 @@ pub enum SetupError {
     #[error("the authorization server's metadata has no {0}")]
     Missing(&'static str),
     /// The metadata could not be fetched.
-    #[error("the authorization server's metadata could not be fetched")]
-    Fetch(#[from] ClientError),
+    #[error("the authorization server's metadata could not be fetched from {uri}")]
+    Fetch {
+        /// Where it should be (RFC 8414 §3.1).
+        uri: Uri,
+        /// What went wrong.
+        source: Outage,
+    },
     /// The HTTP client could not be built.
     #[error("the HTTP client could not be built")]
     Client(#[source] Arc<dyn Error + Send + Sync>),

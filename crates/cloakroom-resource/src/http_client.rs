@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::error::ClientError;
+use crate::error::Outage;
 
 /// The most bytes of a response body that are read: 256 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -65,7 +65,7 @@ impl HttpError {
 pub(crate) async fn exchange(
     client: &dyn HttpClient,
     request: Request<Bytes>,
-) -> Result<Response<Bytes>, ClientError> {
+) -> Result<Response<Bytes>, Outage> {
     let response = client.send(request).await?;
     if response.body().len() > MAX_BODY_BYTES {
         return Err(HttpError::TooLarge.into());

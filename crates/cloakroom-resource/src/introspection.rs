@@ -14,7 +14,7 @@ use url::form_urlencoded;
 
 use crate::discovery::Metadata;
 use crate::endpoint::Endpoint;
-use crate::error::{ClientError, SetupError};
+use crate::error::{Outage, SetupError};
 use crate::http_client::{HttpClient, exchange, is_media_type};
 use crate::swapped::Swapped;
 
@@ -29,7 +29,7 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If it cannot be told.
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, ClientError>;
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage>;
 
     /// The JWT that stands for a token at `resource`; `None` if the token is not active, or not
     /// meant for it.
@@ -37,24 +37,16 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If it cannot be told.
-    async fn swap(
-        &self,
-        token: &TokenSecret,
-        resource: &str,
-    ) -> Result<Option<Swapped>, ClientError>;
+    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage>;
 }
 
 #[async_trait]
 impl<T: Introspector + ?Sized> Introspector for Arc<T> {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, ClientError> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
         (**self).introspect(token).await
     }
 
-    async fn swap(
-        &self,
-        token: &TokenSecret,
-        resource: &str,
-    ) -> Result<Option<Swapped>, ClientError> {
+    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
         (**self).swap(token, resource).await
     }
 }
@@ -83,7 +75,7 @@ impl ClientCredentials {
 
     /// RFC 6749 §2.3.1: both are "encoded using the "application/x-www-form-urlencoded" encoding
     /// algorithm", and only then used as user name and password of HTTP Basic.
-    fn basic(&self) -> Result<HeaderValue, ClientError> {
+    fn basic(&self) -> Result<HeaderValue, Outage> {
         let encode = |text: &str| {
             let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
             TokenSecret::new(encoded)
@@ -91,7 +83,7 @@ impl ClientCredentials {
         let (id, secret) = (encode(&self.client_id), encode(self.secret.expose()));
         let pair = TokenSecret::new(format!("{}:{}", id.expose(), secret.expose()));
         let value = TokenSecret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
-        let mut value = HeaderValue::from_str(value.expose()).map_err(ClientError::other)?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(Outage::other)?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -179,7 +171,7 @@ impl IntrospectionClient {
         token: &TokenSecret,
         resource: Option<&str>,
         accept: &'static str,
-    ) -> Result<Request<Bytes>, ClientError> {
+    ) -> Result<Request<Bytes>, Outage> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("token", token.expose());
         if let Some(resource) = resource {
@@ -198,48 +190,44 @@ impl IntrospectionClient {
         Ok(request)
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientError> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Outage> {
         let response = exchange(&*self.client, request).await?;
         match response.status() {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
             // RFC 7662 §2.3: these are about the caller's own credentials, not about the token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(ClientError::Credentials(status))
+                Err(Outage::Credentials(status))
             }
-            status => Err(ClientError::Status(status)),
+            status => Err(Outage::Status(status)),
         }
     }
 }
 
 #[async_trait]
 impl Introspector for IntrospectionClient {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, ClientError> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
         let response = self.send(self.request(token, None, "application/json")?).await?;
         if response.status() != StatusCode::OK {
-            return Err(ClientError::Status(response.status()));
+            return Err(Outage::Status(response.status()));
         }
         if !is_media_type(&response, "application/json") {
-            return Err(ClientError::Malformed("it is not application/json"));
+            return Err(Outage::Malformed("it is not application/json"));
         }
         serde_json::from_slice(response.body())
-            .map_err(|_| ClientError::Malformed("it is no introspection response"))
+            .map_err(|_| Outage::Malformed("it is no introspection response"))
     }
 
-    async fn swap(
-        &self,
-        token: &TokenSecret,
-        resource: &str,
-    ) -> Result<Option<Swapped>, ClientError> {
+    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
         let response = self.send(self.request(token, Some(resource), "application/jwt")?).await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         // A body of any other type is no token, however it looks.
         if !is_media_type(&response, "application/jwt") {
-            return Err(ClientError::Malformed("it is not application/jwt"));
+            return Err(Outage::Malformed("it is not application/jwt"));
         }
-        let jwt = std::str::from_utf8(response.body())
-            .map_err(|_| ClientError::Malformed("it is no JWT"))?;
+        let jwt =
+            std::str::from_utf8(response.body()).map_err(|_| Outage::Malformed("it is no JWT"))?;
         Swapped::parse(TokenSecret::new(jwt)).map(Some)
     }
 }

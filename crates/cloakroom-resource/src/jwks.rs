@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::error::ClientError;
+use crate::error::Outage;
 use crate::http_client::{HttpClient, exchange};
 use crate::moment::Moment;
 
@@ -37,7 +37,7 @@ pub(crate) struct FetchedKeys {
 struct State {
     loaded: Option<Loaded>,
     /// The last fetch, if it failed.
-    failure: Option<(Moment, ClientError)>,
+    failure: Option<(Moment, Outage)>,
     /// When the last fetch for an unknown key was sent, and what came of it.
     unknown: Option<(Moment, Outcome)>,
     /// When refreshing ahead was last tried.
@@ -58,7 +58,7 @@ enum Outcome {
     /// It never ended: its future was dropped.
     Lost,
     Answered,
-    Failed(ClientError),
+    Failed(Outage),
 }
 
 enum Freshness {
@@ -98,7 +98,7 @@ impl FetchedKeys {
     pub(crate) async fn current(
         self: &Arc<Self>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<KeySet, ClientError> {
+    ) -> Result<KeySet, Outage> {
         let now = Moment::now(&**clock);
         match self.read(|state| state.freshness(now)) {
             Freshness::Fresh(keys) => return Ok(keys),
@@ -135,7 +135,7 @@ impl FetchedKeys {
         self: &Arc<Self>,
         kid: &Kid,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Option<KeySet>, ClientError> {
+    ) -> Result<Option<KeySet>, Outage> {
         let flight = Arc::clone(&self.flight).lock_owned().await;
         let now = Moment::now(&**clock);
         if let Some(keys) = self.read(|state| {
@@ -151,7 +151,7 @@ impl FetchedKeys {
             return match outcome {
                 Outcome::Answered => Ok(None),
                 Outcome::Failed(error) => Err(error),
-                Outcome::Lost => Err(ClientError::other("the JWK Set could not be read again")),
+                Outcome::Lost => Err(Outage::other("the JWK Set could not be read again")),
             };
         }
         self.write(|state| state.unknown = Some((now, Outcome::Lost)));
@@ -187,7 +187,7 @@ impl FetchedKeys {
         self: &Arc<Self>,
         flight: OwnedMutexGuard<()>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<KeySet, ClientError> {
+    ) -> Result<KeySet, Outage> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.fetch(flight, &**clock).await;
         };
@@ -195,7 +195,7 @@ impl FetchedKeys {
         runtime
             .spawn(async move { keys.fetch(flight, &*clock).await })
             .await
-            .unwrap_or_else(|error| Err(ClientError::NoAnswer(Arc::new(error))))
+            .unwrap_or_else(|error| Err(Outage::NoAnswer(Arc::new(error))))
     }
 
     /// One request; its outcome is written down before the flight is over.
@@ -203,7 +203,7 @@ impl FetchedKeys {
         &self,
         _flight: OwnedMutexGuard<()>,
         clock: &dyn Clock,
-    ) -> Result<KeySet, ClientError> {
+    ) -> Result<KeySet, Outage> {
         let before = self.read(|state| state.loaded.clone());
         let sent = Moment::now(clock);
         let result = match exchange(&*self.client, self.request(before.as_ref())).await {
@@ -262,12 +262,12 @@ fn read(
     response: &Response<Bytes>,
     before: Option<Loaded>,
     sent: Moment,
-) -> Result<Loaded, ClientError> {
+) -> Result<Loaded, Outage> {
     let headers = response.headers();
     match (response.status(), before) {
         (StatusCode::OK, _) => {
-            let set = JwkSet::from_json(response.body())
-                .map_err(|_| ClientError::Malformed("no JWK Set"))?;
+            let set =
+                JwkSet::from_json(response.body()).map_err(|_| Outage::Malformed("no JWK Set"))?;
             Ok(Loaded {
                 keys: KeySet::prepare(&set),
                 sent,
@@ -284,7 +284,7 @@ fn read(
             },
             ..before
         }),
-        (status, _) => Err(ClientError::Status(status)),
+        (status, _) => Err(Outage::Status(status)),
     }
 }
 

@@ -48,6 +48,7 @@ mod introspection;
 mod jwks;
 mod moment;
 mod phantom;
+mod proof;
 #[cfg(feature = "client")]
 mod reqwest_client;
 mod swapped;
@@ -55,7 +56,7 @@ mod verified;
 mod verifier;
 
 pub use bearer::{BearerLayer, BearerService};
-pub use error::{ClientError, InvalidToken, SetupError, TokenError};
+pub use error::{InvalidToken, Outage, SetupError, TokenError};
 #[cfg(feature = "axum")]
 pub use extract::MissingLayer;
 pub use http_client::{HttpClient, HttpError, MAX_BODY_BYTES};
@@ -66,6 +67,19 @@ pub use reqwest_client::ReqwestClient;
 pub use swapped::Swapped;
 pub use verified::VerifiedToken;
 pub use verifier::Verifier;
+
+/// For an [`Introspector`] or an [`HttpClient`] of the app's own.
+pub use async_trait::async_trait;
+pub use bytes;
+pub use cloakroom_core::{
+    ActiveToken, Audience, ClientId, Clock, Confirmation, Epoch, GrantId, Introspection, Invalid,
+    Jti, Kid, ManualClock, Scope, Subject, SystemClock, TokenDigest, TokenSecret, UnixTime, UserId,
+};
+/// JWTs, JWK Sets and signing keys: what tests of an API sign their tokens with.
+pub use cloakroom_jwt as jwt;
+pub use cloakroom_jwt::JwkSet;
+pub use http;
+pub use serde_json;
 
 /// The longest token that is looked at: 8,192 bytes, what HTTP headers carry.
 pub const MAX_TOKEN_BYTES: usize = cloakroom_jwt::MAX_JWT_BYTES;

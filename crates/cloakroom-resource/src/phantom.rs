@@ -12,10 +12,11 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::authorization::{bearer_token, cookie_token, remove_cookie};
+use crate::authorization::{Presented, authorization, cookie_token, remove_cookie};
 use crate::challenge::{Challenges, Refusal};
-use crate::error::{ClientError, InvalidToken, TokenError};
+use crate::error::{InvalidToken, Outage, TokenError};
 use crate::introspection::Introspector;
+use crate::proof::{Proof, Scheme};
 
 /// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
 /// that stands for it at one audience (the phantom token pattern), and passes the request on with
@@ -24,8 +25,7 @@ use crate::introspection::Introspector;
 /// Whatever a client put into `Authorization` is replaced: no JWT of its own gets through. Every
 /// request asks the authorization server, so that a revoked handle is refused at once. Requests
 /// without a good handle are answered here as [`BearerLayer`](crate::BearerLayer) does: 401, 400,
-/// or 503 when the authorization server gives no answer. A handle bound to a key is refused: proofs
-/// of possession are not checked here.
+/// or 503 when the authorization server gives no answer.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +48,7 @@ use crate::introspection::Introspector;
 /// ```
 /// use async_trait::async_trait;
 /// use cloakroom_core::{Introspection, TokenSecret};
-/// use cloakroom_resource::{ClientError, Introspector, PhantomLayer, Swapped};
+/// use cloakroom_resource::{Outage, Introspector, PhantomLayer, Swapped};
 /// use http::{Request, Response, StatusCode};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
@@ -57,10 +57,10 @@ use crate::introspection::Introspector;
 ///
 /// #[async_trait]
 /// impl Introspector for NobodyIsIn {
-///     async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, ClientError> {
+///     async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, Outage> {
 ///         Ok(Introspection::Inactive)
 ///     }
-///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<Swapped>, ClientError> {
+///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<Swapped>, Outage> {
 ///         Ok(None)
 ///     }
 /// }
@@ -77,6 +77,15 @@ use crate::introspection::Introspector;
 /// assert_eq!(gateway.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(()) }
 /// ```
+/// # Handles bound to a key
+///
+/// A handle with `cnf` is swapped only with a proof of that key, which a middleware of the app's
+/// own verifies and puts into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
+/// describes. A handle bound by `DPoP` must come in that scheme; in a cookie it is refused.
+///
+/// The JWT goes on as `Bearer`, and keeps its `cnf`. **A service inside therefore sees a bound JWT
+/// whose proof only this gateway could check**, and refuses it, unless it says that it stands
+/// behind a gateway: [`Verifier::trust_gateway_proofs`](crate::Verifier::trust_gateway_proofs).
 #[derive(Debug, Clone)]
 pub struct PhantomLayer(Arc<Gateway>);
 
@@ -117,8 +126,8 @@ impl PhantomLayer {
 
 impl Gateway {
     /// Takes the handle out of a request, with everything that must not go on.
-    fn take(&self, headers: &mut HeaderMap) -> Result<Option<TokenSecret>, Refusal> {
-        let bearer = bearer_token(headers)?;
+    fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, TokenSecret)>, Refusal> {
+        let header = authorization(headers)?;
         let cookie = match &self.cookie {
             Some(name) => cookie_token(headers, name)?,
             None => None,
@@ -127,35 +136,34 @@ impl Gateway {
         if let Some(name) = &self.cookie {
             remove_cookie(headers, name);
         }
-        match (bearer, cookie) {
+        match (header, cookie) {
             // RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in
             // each request."
             (Some(_), Some(_)) => Err(Refusal::InvalidRequest),
-            (bearer, cookie) => Ok(bearer.or(cookie)),
+            (header, cookie) => Ok(header.or(cookie.map(|handle| (Scheme::Bearer, handle)))),
         }
     }
 
-    async fn swap(
-        &self,
-        handle: Result<Option<TokenSecret>, Refusal>,
-    ) -> Result<HeaderValue, Refusal> {
-        let handle = handle?.ok_or(Refusal::NoToken)?;
-        self.authorization(&handle).await.map_err(|error| {
+    async fn swap(&self, presented: Presented) -> Result<HeaderValue, Refusal> {
+        let (handle, proof) = (presented.token?, presented.proof);
+        self.authorization(&handle, &proof).await.map_err(|error| {
             crate::trace_refusal(&error);
             Refusal::from(&error)
         })
     }
 
-    async fn authorization(&self, handle: &TokenSecret) -> Result<HeaderValue, TokenError> {
+    async fn authorization(
+        &self,
+        handle: &TokenSecret,
+        proof: &Proof,
+    ) -> Result<HeaderValue, TokenError> {
+        proof.check()?;
         let swapped = self.introspector.swap(handle, &self.audience).await?;
         let swapped = swapped.ok_or(InvalidToken::Inactive)?;
-        // Whoever stole it could otherwise use it through here without its key: many services
-        // behind a gateway do not look at `cnf`.
-        if swapped.is_bound() {
-            return Err(InvalidToken::Bound.into());
-        }
+        // Nobody behind the gateway can check this any more: the proof is about the handle.
+        proof.covers(swapped.confirmation())?;
         let value = TokenSecret::new(format!("Bearer {}", swapped.jwt().expose()));
-        let mut value = HeaderValue::from_str(value.expose()).map_err(ClientError::other)?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(Outage::other)?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -197,13 +205,15 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let gateway = Arc::clone(&self.gateway);
         let handle = gateway.take(request.headers_mut());
+        let presented = Presented::new(handle, request.extensions());
+        let scheme = presented.proof.scheme.unwrap_or(Scheme::Bearer);
         Box::pin(async move {
-            match gateway.swap(handle).await {
+            match gateway.swap(presented).await {
                 Ok(authorization) => {
                     request.headers_mut().insert(header::AUTHORIZATION, authorization);
                     inner.call(request).await
                 }
-                Err(refusal) => Ok(gateway.challenges.response(refusal)),
+                Err(refusal) => Ok(gateway.challenges.response(refusal, scheme)),
             }
         })
     }

@@ -2,11 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{TokenSecret, UnixTime};
+use cloakroom_core::{Confirmation, TokenSecret, UnixTime};
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::MAX_TOKEN_BYTES;
-use crate::error::ClientError;
+use crate::error::Outage;
 
 /// The JWT that a handle was swapped for. Its signature is for the service behind the gateway to
 /// check; the gateway trusts the connection it came over.
@@ -14,7 +15,7 @@ use crate::error::ClientError;
 pub struct Swapped {
     jwt: TokenSecret,
     expires_at: Option<UnixTime>,
-    bound: bool,
+    confirmation: Option<Confirmation>,
 }
 
 impl Swapped {
@@ -23,9 +24,9 @@ impl Swapped {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Malformed`] if it is anything else.
-    pub fn parse(jwt: TokenSecret) -> Result<Self, ClientError> {
-        let refuse = ClientError::Malformed;
+    /// [`Outage::Malformed`] if it is anything else.
+    pub fn parse(jwt: TokenSecret) -> Result<Self, Outage> {
+        let refuse = Outage::Malformed;
         let text = jwt.expose();
         if text.len() > MAX_TOKEN_BYTES {
             return Err(refuse("the JWT is larger than what HTTP headers carry"));
@@ -47,9 +48,11 @@ impl Swapped {
         if typ.trim_start_matches("application/") == "token-introspection+jwt" {
             return Err(refuse("it is an introspection response, not a token"));
         }
+        // A binding of a kind unknown here must not turn a bound token into a bearer token.
+        let confirmation = claims.get("cnf").map(Confirmation::deserialize).transpose();
         Ok(Self {
             expires_at: claims.get("exp").and_then(Value::as_u64).map(UnixTime::from_secs),
-            bound: claims.contains_key("cnf"),
+            confirmation: confirmation.map_err(|_| refuse("the JWT's `cnf` cannot be read"))?,
             jwt,
         })
     }
@@ -66,10 +69,10 @@ impl Swapped {
         self.expires_at
     }
 
-    /// Whether it is bound to a key (`cnf`): then it is no bearer token.
+    /// The key it is bound to (`cnf`): then only who proves that key may use it.
     #[must_use]
-    pub const fn is_bound(&self) -> bool {
-        self.bound
+    pub const fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_ref()
     }
 }
 
@@ -92,9 +95,10 @@ mod tests {
         let swapped = Swapped::parse(TokenSecret::new(text.clone())).unwrap();
         assert_eq!(swapped.jwt().expose(), text);
         assert_eq!(swapped.expires_at(), Some(UnixTime::from_secs(1_700_000_000)));
-        assert!(!swapped.is_bound());
-        let text = jwt(r#"{"alg":"ES256"}"#, r#"{"cnf":{"jkt":"x"}}"#);
-        assert!(Swapped::parse(TokenSecret::new(text)).unwrap().is_bound());
+        assert_eq!(swapped.confirmation(), None);
+        let text = jwt("{}", &format!(r#"{{"cnf":{{"jkt":"{}"}}}}"#, "A".repeat(43)));
+        let swapped = Swapped::parse(TokenSecret::new(text)).unwrap();
+        assert_eq!(swapped.confirmation(), Some(&Confirmation::JwkThumbprint([0; 32])));
     }
 
     #[test]
@@ -112,6 +116,10 @@ mod tests {
             format!(" {good}"),
             jwt("[]", "{}"),
             jwt("{}", "null"),
+            jwt("{}", r#"{"cnf":null}"#),
+            jwt("{}", r#"{"cnf":{}}"#),
+            jwt("{}", r#"{"cnf":{"jkt":"x"}}"#),
+            jwt("{}", r#"{"cnf":{"new-kind":"x"}}"#),
             jwt(r#"{"typ":"token-introspection+jwt"}"#, "{}"),
             jwt(r#"{"typ":"application/Token-Introspection+JWT"}"#, "{}"),
             jwt("{}", &format!(r#"{{"x":"{}"}}"#, "y".repeat(8192))),

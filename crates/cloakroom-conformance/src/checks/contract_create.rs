@@ -124,24 +124,25 @@ async fn a_record_that_differs_in_one_field_is_another_grant(
     let store = context.tokens().await;
     let first = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&first, &[]).await?;
-    let changes: [fn(&mut GrantRecord) -> Result<(), Broken>; 6] = [
-        |other| Ok(other.subject = Subject::client("alice")?),
-        |other| Ok(other.client = client("App")?),
-        |other| Ok(other.epoch = other.epoch.following()),
-        |other| Ok(other.claims = Claims::new([("admin", json!(true))])?),
-        |other| Ok(other.expires_at = other.expires_at + DAY),
-        |other| {
-            let chain = other.chain.as_mut().ok_or("no chain")?;
-            Ok(chain.digest = stranger()?)
-        },
+    let mut with_other_digest = first.clone();
+    with_other_digest.chain.as_mut().ok_or("no chain")?.digest = stranger()?;
+    let claims = Claims::new([("admin", json!(true))])?;
+    let others = [
+        with_other_digest,
+        GrantRecord { subject: Subject::client("alice")?, ..first.clone() },
+        GrantRecord { client: client("App")?, ..first.clone() },
+        GrantRecord { epoch: first.epoch.following(), ..first.clone() },
+        GrantRecord { claims, ..first.clone() },
+        GrantRecord { expires_at: first.expires_at + DAY, ..first.clone() },
+        GrantRecord { chain: None, ..first.clone() },
     ];
-    for change in changes {
-        let mut other = first.clone();
-        change(&mut other)?;
+    for other in others {
         let token = token(&other)?;
-        let answer = store.create(other, vec![token.clone()]).await?;
-        same("the second answer", &answer, &Created::Exists)?;
-        stands_as(&*store, &first, &token).await?;
+        for tokens in [vec![], vec![token.clone()]] {
+            let answer = store.create(other.clone(), tokens).await?;
+            same("the second answer", &answer, &Created::Exists)?;
+            stands_as(&*store, &first, &token).await?;
+        }
     }
     Ok(())
 }
@@ -168,9 +169,9 @@ async fn a_grant_that_has_moved_on_is_not_put_back(context: Context) -> Result<(
     store.inserted(&grant, &[]).await?;
     let next = moved(&grant)?;
     let step = Change::Move(Box::new(next.clone()));
-    store.step(&grant, step, &[]).await?;
+    store.advanced(&grant, step, &[]).await?;
     let answer = store.create(grant.clone(), vec![]).await?;
-    ensure!(answer != Created::Barred, "`Barred`, but no revocation covers the grant");
+    same("the answer about a record that was", &answer, &Created::Exists)?;
     same("the grant", &store.grant(grant.id).await?, &next)
 }
 
@@ -182,7 +183,7 @@ async fn a_revoked_grant_is_not_brought_back(context: Context) -> Result<(), Bro
     let revoked = store.grant(first.id).await?;
     let (rival, token) = rival(&first)?;
     let answer = store.create(rival, vec![token.clone()]).await?;
-    ensure!(answer != Created::Inserted, "a grant took the place of a revoked one");
+    same("the second answer", &answer, &Created::Exists)?;
     stands_as(&*store, &revoked, &token).await
 }
 
@@ -212,7 +213,8 @@ async fn a_revoked_token_stays_revoked_when_create_is_repeated(
     store.inserted(&grant, std::slice::from_ref(&token)).await?;
     let target = Target::Token { grant: grant.id, digest: token.digest };
     store.revoked(target).await?;
-    store.create(grant.clone(), vec![token.clone()]).await?;
+    // What the answer is here is the store's to say.
+    let _ = store.create(grant.clone(), vec![token.clone()]).await?;
     let found = store.found(grant.id, token.digest).await?;
     let is_revoked = found.token.is_some_and(|token| token.revoked_at.is_some());
     ensure!(is_revoked, "the revoked token is live again");

@@ -1,8 +1,6 @@
 //! `find`: whatever is there, dead or alive, and no token but the grant's own.
 
-use cloakroom_core::{
-    Advanced, Change, Lookup, Selector, Target, TokenDigest, TokenStoreExt, UnixTime,
-};
+use cloakroom_core::{Change, Lookup, Selector, Target, TokenDigest, TokenStoreExt, UnixTime};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};
@@ -158,8 +156,7 @@ async fn tokens_of_every_step_are_found(context: Context) -> Result<(), Broken> 
         let next = moved(&grant)?;
         for change in [Change::Attach, Change::Move(Box::new(next.clone()))] {
             let token = token(&grant)?;
-            let answer = store.step(&grant, change, std::slice::from_ref(&token)).await?;
-            same("the answer", &answer, &Advanced::Advanced)?;
+            store.advanced(&grant, change, std::slice::from_ref(&token)).await?;
             tokens.push(token);
         }
         grant = next;

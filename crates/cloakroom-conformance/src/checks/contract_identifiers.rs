@@ -1,7 +1,7 @@
 //! Identifiers are byte-exact: in every index, every rule and every entry of the log.
 
 use cloakroom_core::{
-    ClientId, GrantId, GrantRecord, Jti, Kid, LogEvent, RuleKey, Selector, Subject, Target,
+    ClientId, GrantId, GrantRecord, Jti, Kid, LogEvent, Random, RuleKey, Selector, Subject, Target,
     TokenStore, TokenStoreExt,
 };
 
@@ -213,7 +213,7 @@ async fn revokes_alone(
         ensure!(rule.is_some() == is_revoked(place), "the rule for {key:?} is {rule:?}");
         // One more of the same: the rule alone speaks for it.
         let mut again = grant.clone();
-        again.id = GrantId::random(&cloakroom_core::Random::system())?;
+        again.id = GrantId::random(&Random::system())?;
         if is_revoked(place) {
             barred_and_dead(store, &again, &[]).await?;
         } else {

@@ -17,11 +17,33 @@ macro_rules! checks {
     };
 }
 
+mod cancellation;
+mod cancellation_rest;
+mod contract_advance;
 mod contract_barred;
 mod contract_create;
 mod contract_find;
 mod contract_identifiers;
+mod contract_keys;
+mod contract_list;
+mod contract_maintain;
 mod contract_records;
+mod contract_revoke;
+mod contract_rules;
+mod contract_spares;
+mod contract_steps;
+mod contract_sweep;
+mod log_cursors;
+mod log_readers;
+mod model;
+mod model_play;
+mod model_reference;
+mod pace;
+mod races_advance;
+mod races_create;
+mod races_keys;
+mod races_maintain;
+mod races_revoke;
 
 /// Every check, in the order in which they run: the ground first, then what stands on it.
 pub(crate) fn all() -> Vec<Check> {
@@ -31,6 +53,25 @@ pub(crate) fn all() -> Vec<Check> {
         contract_find::CHECKS,
         contract_records::CHECKS,
         contract_identifiers::CHECKS,
+        contract_advance::CHECKS,
+        contract_steps::CHECKS,
+        contract_revoke::CHECKS,
+        contract_sweep::CHECKS,
+        contract_rules::CHECKS,
+        contract_list::CHECKS,
+        contract_maintain::CHECKS,
+        contract_spares::CHECKS,
+        contract_keys::CHECKS,
+        races_advance::CHECKS,
+        races_create::CHECKS,
+        races_revoke::CHECKS,
+        races_maintain::CHECKS,
+        races_keys::CHECKS,
+        log_cursors::CHECKS,
+        log_readers::CHECKS,
+        cancellation::CHECKS,
+        cancellation_rest::CHECKS,
+        model::CHECKS,
     ];
     tables.concat()
 }

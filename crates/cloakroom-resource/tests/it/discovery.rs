@@ -1,6 +1,6 @@
 use cloakroom_core::TokenSecret;
 use cloakroom_resource::{
-    ClientCredentials, ClientError, IntrospectionClient, Introspector, SetupError, Verifier,
+    ClientCredentials, IntrospectionClient, Introspector, Outage, SetupError, Verifier,
 };
 use serde_json::json;
 
@@ -120,7 +120,7 @@ async fn what_is_no_metadata_is_refused() {
     let url = peer.url.clone();
     drop(peer);
     let error = Verifier::discover(&url, AUDIENCE).await.unwrap_err();
-    assert!(matches!(error, SetupError::Fetch(ClientError::NoAnswer(_))), "{error}");
+    assert!(matches!(error, SetupError::Fetch(Outage::NoAnswer(_))), "{error}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloakroom_core::{Subject, TokenSecret};
 use cloakroom_resource::{
-    ClientCredentials, ClientError, IntrospectionClient, Introspector, ReqwestClient, SetupError,
+    ClientCredentials, IntrospectionClient, Introspector, Outage, ReqwestClient, SetupError,
 };
 use serde_json::json;
 
@@ -121,7 +121,7 @@ async fn garbage_is_an_outage_and_never_a_verdict() {
         for error in [introspected.err(), swapped.err()].into_iter().flatten() {
             let text = format!("{error:?} {}", chain(&error));
             assert!(!text.contains("do+not") && !text.contains("s3cret"), "{text}");
-            let credentials = matches!(error, ClientError::Credentials(_));
+            let credentials = matches!(error, Outage::Credentials(_));
             assert_eq!(credentials, matches!(status, 401 | 403));
         }
     }
@@ -134,7 +134,7 @@ async fn nobody_listening_is_an_outage() {
     let client = client(&peer);
     drop(peer);
     let error = client.introspect(&handle()).await.unwrap_err();
-    assert!(matches!(error, ClientError::NoAnswer(_)), "{error}");
+    assert!(matches!(error, Outage::NoAnswer(_)), "{error}");
     assert!(!format!("{error:?} {}", chain(&error)).contains("do+not"));
     assert!(client.swap(&handle(), "x").await.is_err());
 }

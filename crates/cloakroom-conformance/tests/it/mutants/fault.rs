@@ -66,6 +66,8 @@ faults! {
     create_writes_tokens_later CreateWritesTokensLater: CreateAtomic, Cancellation;
     /// `create` inserts the tokens even where another grant has the id.
     create_leaves_tokens CreateLeavesTokens: CreateAtomic, CreateNeverOverwrites;
+    /// `create` takes tokens of other grants.
+    create_takes_foreign_tokens CreateTakesForeignTokens: CreateAtomic, FindToken, AdvanceMisuse;
     /// `create` writes the first token alone.
     create_writes_one_token CreateWritesOneToken: CreateAtomic, RecordsSurvive;
     /// Rules deny only epochs before their bound.
@@ -139,6 +141,8 @@ faults! {
     move_drops_tokens MoveDropsTokens: AdvanceWrites;
     /// `advance` moves the chain, and inserts the tokens in a second step.
     advance_writes_tokens_later AdvanceWritesTokensLater: AdvanceWrites, Cancellation;
+    /// Attaching inserts nothing.
+    attach_drops_tokens AttachDropsTokens: AdvanceAttaches;
     /// Attaching notes in the record when it was.
     attach_writes_record AttachWritesRecord: AdvanceAttaches;
     /// The tokens of a step that is refused are inserted.
@@ -178,6 +182,8 @@ faults! {
     sweep_misses_late_create SweepMissesLateCreate: CreateBarredByOverlap, RevokeCovers;
     /// A sweep revokes grants of later epochs, too.
     sweep_ignores_epochs SweepIgnoresEpochs: CreateLoginAfter, RevokeCovers;
+    /// A sweep spares the epoch that equals its bound.
+    sweep_spares_its_bound SweepSparesItsBound: RevokeCovers;
     /// A sweep ends after a hundred grants.
     sweep_ends_early SweepEndsEarly: RevokeCovers;
     /// A sweep that is to be finished by `maintain` is forgotten.
@@ -190,20 +196,32 @@ faults! {
     client_covers_nothing ClientCoversNothing: RevokeCovers, RevokeVisible;
     /// The revocation of an absent grant leaves nothing.
     no_tombstones NoTombstones: RevokeTombstone, CreateBarredByTombstone;
+    /// A second revocation of an absent grant may let the tombstone end earlier.
+    tombstones_shorten TombstonesShorten: RevokeTombstone, MaintainSpares, RevokeIdempotent;
     /// A bound is the time alone.
     bounds_go_back BoundsGoBack: RevokeBounds;
     /// A bound may equal the one before.
     bounds_repeat BoundsRepeat: RevokeBounds;
     /// A bound is read, and written later.
     bounds_race BoundsRace: RevokeBounds;
+    /// A log begins with the bound 0.
+    bounds_begin_at_zero BoundsBeginAtZero: RevokeBounds, RulesAnswer;
+    /// The entries of the log do not say what bound they were allotted.
+    bounds_are_not_logged BoundsAreNotLogged: RevokeBounds, RevokeLogged, LogComplete;
+    /// A batch of the log does not say what the newest bound is.
+    batch_forgets_the_bound BatchForgetsTheBound: RevokeBounds, LogComplete, LogSnapshot, RulesAnswer;
     /// The newest bound is that of the rules that are still there.
     bounds_end_with_rules BoundsEndWithRules: RevokeBounds, RulesAnswer;
     /// A second rule replaces the first, its end included.
     second_rule_shortens SecondRuleShortens: RevokeRules;
+    /// A second rule keeps the bound of the first.
+    second_rule_keeps_bound SecondRuleKeepsBound: RevokeRules;
     /// A second rule on a key is ignored.
     second_rule_is_ignored SecondRuleIsIgnored: RevokeRules;
     /// The revocation of a `jti` leaves no rule.
     jtis_leave_no_rule JtisLeaveNoRule: RevokeRules, RulesAnswer;
+    /// The revocation of a pair leaves no rule.
+    pairs_leave_no_rule PairsLeaveNoRule: RevokeRules, RulesAnswer, CreateBarredByRule;
     /// The revocation of a key leaves no rule.
     keys_leave_no_rule KeysLeaveNoRule: RevokeRules, RulesAnswer;
     /// `rules` answers only the first key.
@@ -244,6 +262,8 @@ faults! {
     other_entry_is_no_gap OtherEntryIsNoGap: LogGap;
     /// Another incarnation is no gap.
     other_incarnation_is_no_gap OtherIncarnationIsNoGap: LogGap;
+    /// Every log has the same incarnation, and numbers its entries.
+    incarnation_is_fixed IncarnationIsFixed: LogGap;
     /// The newest entry is trimmed, too.
     trim_takes_the_newest TrimTakesTheNewest: LogSnapshot, MaintainSpares, LogGap;
     /// An entry is trimmed by when it was written.
@@ -252,6 +272,8 @@ faults! {
     trim_by_prefix TrimByPrefix: LogSnapshot, MaintainSpares;
     /// Wake-ups begin when the stream is first asked.
     wakeups_begin_late WakeupsBeginLate: LogWakeups;
+    /// Whoever is not waiting misses the wake-up; but for the first.
+    wakeups_are_missed WakeupsAreMissed: LogWakeups;
     /// Revocations of subjects wake nobody.
     subjects_do_not_wake SubjectsDoNotWake: LogWakeups;
     /// The stream of wake-ups ends after the first.
@@ -294,6 +316,8 @@ faults! {
     keys_reuse_generations KeysReuseGenerations: KeysNeverReused;
     /// Keys: any free generation is taken.
     keys_fill_holes KeysFillHoles: KeysNeverReused;
+    /// Keys: `insert` writes the record, and counts its generation in a second step.
+    keys_count_later KeysCountLater: Cancellation, KeysNeverReused, KeysCompareAndSet;
     /// Keys: `insert` replaces a record.
     keys_upsert KeysUpsert: KeysNeverReused;
     /// Keys: `insert` looks, and writes later.

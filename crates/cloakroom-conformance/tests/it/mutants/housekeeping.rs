@@ -66,8 +66,7 @@ impl State {
                 tokens: self.ended_tokens(*id, before),
             },
         });
-        due.filter(|due| due.over || !due.tokens.is_empty())
-            .collect()
+        due.filter(|due| due.over || !due.tokens.is_empty()).collect()
     }
 
     /// Deletes it, whatever it is by now; how many rows.
@@ -93,26 +92,22 @@ impl State {
     fn is_over(&self, grant: &GrantRecord, before: UnixTime) -> bool {
         let early = match self.fault {
             Some(Fault::PurgeAtTheGrantsEnd) => grant.expires_at < before,
-            Some(Fault::PurgeAtTheChainsEnd) => grant
-                .chain
-                .as_ref()
-                .is_some_and(|chain| chain.expires_at < before),
+            Some(Fault::PurgeAtTheChainsEnd) => {
+                grant.chain.as_ref().is_some_and(|chain| chain.expires_at < before)
+            }
             Some(Fault::PurgeRevoked) => grant.revoked_at.is_some(),
             _ => false,
         };
-        let tokens_ended = self
-            .tokens_of(grant.id)
-            .all(|(_, expires_at)| expires_at < before);
-        early || (grant.row_expires_at < before && tokens_ended)
+        let tokens_ended = self.tokens_of(grant.id).all(|(_, expires_at)| expires_at < before);
+        let whatever_hangs_off_it = self.manners.other_choices;
+        early || (grant.row_expires_at < before && (tokens_ended || whatever_hangs_off_it))
     }
 
     fn ended_tokens(&self, id: GrantId, before: UnixTime) -> Vec<[u8; 32]> {
         if self.has(Fault::PurgeNoTokens) {
             return Vec::new();
         }
-        let any = self
-            .tokens_of(id)
-            .any(|(_, expires_at)| expires_at < before);
+        let any = self.tokens_of(id).any(|(_, expires_at)| expires_at < before);
         self.tokens_of(id)
             .filter(|(_, end)| *end < before || (any && self.has(Fault::PurgeAllTokens)))
             .map(|(digest, _)| digest)

@@ -27,12 +27,19 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(fault: Option<Fault>) -> Self {
-        let first_bound = Epoch::new(SystemClock::new().now().as_millis());
+        let first_bound = match fault {
+            Some(Fault::BoundsBeginAtZero) => Epoch::default(),
+            _ => Epoch::new(SystemClock::new().now().as_millis()),
+        };
+        let incarnation = match fault {
+            Some(Fault::IncarnationIsFixed) => [1; 16],
+            _ => random(),
+        };
         Self {
             fault,
             log: BTreeMap::new(),
             newest: 0,
-            incarnation: random(),
+            incarnation,
             first_bound,
             newest_bound: first_bound,
             rules: BTreeMap::new(),
@@ -79,20 +86,22 @@ impl Journal {
         match &revocation.target {
             Target::Jti(_) if self.has(Fault::JtisLeaveNoRule) => return,
             Target::Key(_) if self.has(Fault::KeysLeaveNoRule) => return,
+            Target::SubjectAtClient(..) if self.has(Fault::PairsLeaveNoRule) => return,
             _ => {}
         }
         let Some(key) = revocation.target.rule_key() else {
             return;
         };
         let key = filed_key(self.fault, &key);
-        let mut rule = Rule {
-            key: key.clone(),
-            bound,
-            until: revocation.until,
-        };
+        let mut rule = Rule { key: key.clone(), bound, until: revocation.until };
         match self.rules.get(&key) {
             Some(_) if self.has(Fault::SecondRuleIsIgnored) => return,
-            Some(known) if !self.has(Fault::SecondRuleShortens) => rule.merge(known),
+            Some(known) if !self.has(Fault::SecondRuleShortens) => {
+                rule.merge(known);
+                if self.has(Fault::SecondRuleKeepsBound) {
+                    rule.bound = known.bound;
+                }
+            }
             _ => {}
         }
         self.rules.insert(key, rule);
@@ -110,7 +119,7 @@ impl Journal {
     pub(crate) fn write(&mut self, position: u64, revocation: &Revocation, bound: Option<Epoch>) {
         let event = LogEvent::Revoked {
             target: revocation.target.clone(),
-            bound,
+            bound: bound.filter(|_| !self.has(Fault::BoundsAreNotLogged)),
         };
         let wakes = !(bound.is_some() && self.has(Fault::SubjectsDoNotWake));
         self.append(position, event, revocation.at, revocation.until, wakes);
@@ -132,12 +141,11 @@ impl Journal {
 
     fn append(&mut self, at: u64, event: LogEvent, when: UnixTime, until: UnixTime, wakes: bool) {
         self.newest = self.newest.max(at);
-        let entry = LogEntry {
-            id: EntryId::from_bytes(random()),
-            event,
-            at: when,
-            until,
+        let id = match self.fault {
+            Some(Fault::IncarnationIsFixed) => u128::from(at).to_be_bytes(),
+            _ => random(),
         };
+        let entry = LogEntry { id: EntryId::from_bytes(id), event, at: when, until };
         self.log.insert(at, entry);
         if wakes {
             self.grown.send_modify(|count| *count += 1);
@@ -151,10 +159,7 @@ impl Journal {
                 continue;
             }
             if let Some(rule) = self.rules.get(&filed_key(self.fault, key)) {
-                rules.push(Rule {
-                    key: key.clone(),
-                    ..rule.clone()
-                });
+                rules.push(Rule { key: key.clone(), ..rule.clone() });
             }
         }
         if self.has(Fault::RulesAnswerOneKey) {
@@ -165,10 +170,7 @@ impl Journal {
         } else {
             self.newest_bound()
         };
-        Rules {
-            rules,
-            newest_bound,
-        }
+        Rules { rules, newest_bound }
     }
 
     /// Whether a rule of its subject, its client or the pair denies the grant.
@@ -212,9 +214,7 @@ impl Journal {
         let Some(position) = self.locate(after) else {
             return RevocationBatch::Gap;
         };
-        let mut rest = self
-            .log
-            .range((Bound::Excluded(position), Bound::Unbounded));
+        let mut rest = self.log.range((Bound::Excluded(position), Bound::Unbounded));
         let mut next = *after;
         let entries: Vec<LogEntry> = rest
             .by_ref()
@@ -224,16 +224,20 @@ impl Journal {
                 entry.clone()
             })
             .collect();
-        if self.has(Fault::BatchPointsToTheEnd) {
-            if let Some((position, entry)) = self.log.last_key_value() {
-                next = self.cursor(*position, entry);
-            }
+        if let Some((position, entry)) = self.log.last_key_value()
+            && self.has(Fault::BatchPointsToTheEnd)
+        {
+            next = self.cursor(*position, entry);
         }
+        let newest_bound = match self.fault {
+            Some(Fault::BatchForgetsTheBound) => Epoch::default(),
+            _ => self.newest_bound(),
+        };
         RevocationBatch::Entries {
             entries,
             next,
             more: rest.next().is_some() && !self.has(Fault::BatchHidesMore),
-            newest_bound: self.newest_bound(),
+            newest_bound,
         }
     }
 
@@ -264,11 +268,7 @@ impl Journal {
     }
 
     fn cursor(&self, position: u64, entry: &LogEntry) -> Cursor {
-        Cursor::after(CursorPlace {
-            incarnation: self.incarnation,
-            position,
-            entry: entry.id,
-        })
+        Cursor::after(CursorPlace { incarnation: self.incarnation, position, entry: entry.id })
     }
 
     /// Removes at most `limit` entries and rules that ended before `before`.
@@ -306,13 +306,12 @@ impl Journal {
     fn ended_rules(&self, before: UnixTime) -> impl Iterator<Item = &RuleKey> {
         let ends_by = match self.fault {
             Some(Fault::PurgeRulesEarly) => before + Duration::from_secs(86_400),
-            Some(Fault::PurgeSweptRules) => UnixTime::MAX,
             _ => before,
         };
+        let swept = |rule: &Rule| rule.bound.is_some() && self.has(Fault::PurgeSweptRules);
         self.rules
             .values()
-            .filter(move |rule| rule.until < ends_by)
-            .filter(|rule| rule.bound.is_some() || !self.has(Fault::PurgeSweptRules))
+            .filter(move |rule| rule.until < ends_by || swept(rule))
             .map(|rule| &rule.key)
     }
 }

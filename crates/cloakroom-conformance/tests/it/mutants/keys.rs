@@ -24,10 +24,7 @@ struct Ring {
 
 impl PlainKeys {
     pub(crate) fn new(fault: Option<Fault>) -> Self {
-        Self {
-            fault,
-            ring: Mutex::default(),
-        }
+        Self { fault, ring: Mutex::default() }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -85,6 +82,20 @@ impl KeyStore for PlainKeys {
                 return Ok(KeyInserted::Taken);
             }
             self.lock().put(record);
+            return Ok(KeyInserted::Inserted);
+        }
+        if self.has(Fault::KeysCountLater) {
+            let generation = record.generation;
+            {
+                let mut ring = self.lock();
+                if !self.is_free(&ring, generation) {
+                    return Ok(KeyInserted::Taken);
+                }
+                ring.records.insert(generation, record);
+            }
+            pause().await;
+            let mut ring = self.lock();
+            ring.highest = ring.highest.max(generation);
             return Ok(KeyInserted::Inserted);
         }
         let inserted = {

@@ -7,6 +7,7 @@ mod fault;
 mod housekeeping;
 mod journal;
 mod keys;
+mod listing;
 mod names;
 mod plain;
 mod revoking;
@@ -44,10 +45,7 @@ impl Factory for Plainly {
 }
 
 fn wrong(fault: Fault) -> Arc<dyn Factory> {
-    Arc::new(Plainly {
-        fault: Some(fault),
-        ..Plainly::default()
-    })
+    Arc::new(Plainly { fault: Some(fault), ..Plainly::default() })
 }
 
 fn rounds() -> usize {
@@ -100,10 +98,7 @@ mod acquitted {
     use super::{Manners, Plainly, run_all};
 
     async fn acquit(manners: Manners) {
-        let plainly = Plainly {
-            manners,
-            ..Plainly::default()
-        };
+        let plainly = Plainly { manners, ..Plainly::default() };
         run_all(plainly).await.assert_ok();
     }
 
@@ -118,7 +113,7 @@ mod acquitted {
         };
     }
 
-    manners! { lazy_sweeps polls short_pages own_tasks small_steps }
+    manners! { lazy_sweeps polls short_pages own_tasks other_choices small_steps }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -155,10 +150,8 @@ fn panic_text(report: Report) -> String {
 
 #[test]
 fn every_promise_has_a_mutant() {
-    let tried: Vec<Promise> = Fault::ALL
-        .iter()
-        .flat_map(|fault| fault.promises().iter().copied())
-        .collect();
+    let tried: Vec<Promise> =
+        Fault::ALL.iter().flat_map(|fault| fault.promises().iter().copied()).collect();
     // Any mutant may fall to the model.
     let untried: Vec<_> = Promise::ALL
         .iter()

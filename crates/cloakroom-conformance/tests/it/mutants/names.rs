@@ -10,10 +10,9 @@ pub(crate) fn filed_subject(fault: Option<Fault>, subject: &Subject) -> Subject 
         Some(Fault::SubjectsFoldCase) => name.to_lowercase(),
         Some(Fault::SubjectsEndAtNul) => name.split('\0').next().unwrap_or_default().to_owned(),
         Some(Fault::SubjectsAreCut) => first_bytes(name, 191).to_owned(),
-        Some(Fault::SubjectsLoseAstral) => name
-            .chars()
-            .map(|c| if c.len_utf8() == 4 { '?' } else { c })
-            .collect(),
+        Some(Fault::SubjectsLoseAstral) => {
+            name.chars().map(|c| if c.len_utf8() == 4 { '?' } else { c }).collect()
+        }
         _ => name.to_owned(),
     };
     match subject {
@@ -37,10 +36,9 @@ pub(crate) fn filed_key(fault: Option<Fault>, key: &RuleKey) -> RuleKey {
     match key {
         RuleKey::Subject(subject) => RuleKey::Subject(filed_subject(fault, subject)),
         RuleKey::Client(client) => RuleKey::Client(filed_client(fault, client)),
-        RuleKey::SubjectAtClient(subject, client) => RuleKey::SubjectAtClient(
-            filed_subject(fault, subject),
-            filed_client(fault, client),
-        ),
+        RuleKey::SubjectAtClient(subject, client) => {
+            RuleKey::SubjectAtClient(filed_subject(fault, subject), filed_client(fault, client))
+        }
         RuleKey::Jti(jti) if fault == Some(Fault::JtisFoldCase) => {
             RuleKey::Jti(Jti::new(jti.as_str().to_lowercase()).unwrap_or_else(|_| jti.clone()))
         }

@@ -34,6 +34,10 @@ pub(crate) struct Manners {
     pub(crate) short_pages: bool,
     /// Each operation runs in a task of its own: dropped, it goes on.
     pub(crate) own_tasks: bool,
+    /// Where the memory store says that it chose, it chose otherwise: `advance` does not know
+    /// tombstones, and says of a chain that has moved and expired that it has moved; a digest that
+    /// is taken stays as it is; a row goes at its own end.
+    pub(crate) other_choices: bool,
     /// `maintain` touches one row a call.
     pub(crate) small_steps: bool,
 }
@@ -52,11 +56,7 @@ impl Plain {
             fault,
             Some(Fault::RetrySkipsCheck | Fault::ListShowsDenied | Fault::SweepIsForgotten)
         );
-        Self {
-            fault,
-            manners,
-            state: Arc::new(Mutex::new(State::new(fault))),
-        }
+        Self { fault, manners, state: Arc::new(Mutex::new(State::new(fault, manners))) }
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
@@ -80,7 +80,8 @@ impl Plain {
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
     ) -> Result<Created, StoreError> {
-        if tokens.iter().any(|token| token.grant != grant.id) {
+        let foreign = tokens.iter().any(|token| token.grant != grant.id);
+        if foreign && !self.has(Fault::CreateTakesForeignTokens) {
             return Err(StoreError::Misuse("a token names another grant"));
         }
         self.lock().see(grant.created_at);
@@ -95,22 +96,14 @@ impl Plain {
             Inserted::Present if self.has(Fault::RetrySkipsCheck) => return Ok(Created::Inserted),
             Inserted::Present | Inserted::Written => {}
         }
-        let unchecked = Unchecked {
-            store: &self,
-            grant: &grant,
-            done: false,
-        };
+        let unchecked = Unchecked { store: &self, grant: &grant, done: false };
         pause().await;
         if self.has(Fault::CreateWritesTokensLater) {
             self.lock().put_tokens(tokens);
         }
         let barred = unchecked.check();
         pause().await;
-        Ok(if barred {
-            Created::Barred
-        } else {
-            Created::Inserted
-        })
+        Ok(if barred { Created::Barred } else { Created::Inserted })
     }
 
     async fn found(self, grant: GrantId, token: Option<TokenDigest>) -> Lookup {
@@ -161,11 +154,7 @@ impl Plain {
         let sweep = {
             let mut state = self.lock();
             let bound = state.journal.record(&revocation).unwrap_or_default();
-            let sweep = Sweep {
-                of,
-                bound,
-                at: revocation.at,
-            };
+            let sweep = Sweep { of, bound, at: revocation.at };
             if !self.has(Fault::DroppedSweepIsForgotten) && !self.has(Fault::SweepIsForgotten) {
                 state.sweeps.push(sweep.clone());
             }
@@ -209,13 +198,16 @@ impl Plain {
         }
         let grown = self.lock().journal.grown.clone();
         let readers = (!self.has(Fault::WakeupsBeginLate)).then(|| grown.subscribe());
-        let ends = self.has(Fault::WakeupsEnd);
+        let (ends, misses) = (self.has(Fault::WakeupsEnd), self.has(Fault::WakeupsAreMissed));
         let start = (readers, grown, 0_u32);
         Wakeups::Stream(Box::pin(unfold(start, move |(reader, grown, count)| async move {
             if ends && count > 0 {
                 return None;
             }
             let mut reader: watch::Receiver<u64> = reader.unwrap_or_else(|| grown.subscribe());
+            if misses && count > 0 {
+                reader.mark_unchanged();
+            }
             reader.changed().await.ok()?;
             Some(((), (Some(reader), grown, count + 1)))
         })))
@@ -288,7 +280,12 @@ impl TokenStore for Plain {
         Ok(rules)
     }
 
-    async fn list(&self, of: Selector, mut page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        mut page: Page,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         pause().await;
         if self.manners.short_pages {
             page.limit = 1;

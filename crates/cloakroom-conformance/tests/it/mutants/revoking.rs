@@ -13,7 +13,10 @@ impl State {
                 let revoked = match self.slots.get_mut(id) {
                     Some(Slot::Grant(grant)) => grant.revoked_at.is_some(),
                     Some(Slot::Tombstone { until }) => {
-                        *until = revocation.until.max(*until);
+                        let shortens = self.fault == Some(Fault::TombstonesShorten);
+                        if shortens || revocation.until > *until {
+                            *until = revocation.until;
+                        }
                         false
                     }
                     None => {
@@ -45,10 +48,10 @@ impl State {
             }
             Target::Token { grant, digest } => {
                 let key = (*grant, *digest.as_bytes());
-                if let Some(token) = self.tokens.get_mut(&key) {
-                    if self.fault != Some(Fault::TokenStaysLive) {
-                        token.revoked_at.get_or_insert(revocation.at);
-                    }
+                if let Some(token) = self.tokens.get_mut(&key)
+                    && self.fault != Some(Fault::TokenStaysLive)
+                {
+                    token.revoked_at.get_or_insert(revocation.at);
                 }
                 if self.has(Fault::TokensAreNotLogged) {
                     return Ok(());
@@ -84,7 +87,11 @@ impl State {
         }
         self.grants()
             .filter(|grant| grant.revoked_at.is_none())
-            .filter(|grant| grant.epoch <= bound || self.has(Fault::SweepIgnoresEpochs))
+            .filter(|grant| match self.fault {
+                Some(Fault::SweepIgnoresEpochs) => true,
+                Some(Fault::SweepSparesItsBound) => grant.epoch < bound,
+                _ => grant.epoch <= bound,
+            })
             .filter(|grant| self.selects(of, grant, wide))
             .take(limit)
             .map(|grant| grant.id)

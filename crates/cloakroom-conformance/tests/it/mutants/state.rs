@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Advance, Advanced, Change, Clock, Epoch, Found, GrantId, GrantRecord, Listing, Lookup, Page,
-    Selector, StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
+    Advance, Advanced, Change, Clock, Epoch, Found, GrantId, GrantRecord, Lookup, Selector,
+    StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
 };
 
 use super::fault::Fault;
 use super::journal::Journal;
-use super::names::{filed_client, filed_subject};
+use super::plain::Manners;
 
 pub(crate) struct State {
     pub(crate) fault: Option<Fault>,
+    pub(crate) manners: Manners,
     pub(crate) slots: BTreeMap<GrantId, Slot>,
     pub(crate) tokens: BTreeMap<(GrantId, [u8; 32]), TokenRecord>,
     pub(crate) journal: Journal,
@@ -28,7 +29,7 @@ pub(crate) struct State {
 }
 
 pub(crate) enum Slot {
-    Grant(GrantRecord),
+    Grant(Box<GrantRecord>),
     Tombstone { until: UnixTime },
 }
 
@@ -49,9 +50,10 @@ pub(crate) enum Inserted {
 }
 
 impl State {
-    pub(crate) fn new(fault: Option<Fault>) -> Self {
+    pub(crate) fn new(fault: Option<Fault>, manners: Manners) -> Self {
         Self {
             fault,
+            manners,
             slots: BTreeMap::new(),
             tokens: BTreeMap::new(),
             journal: Journal::new(fault),
@@ -130,7 +132,7 @@ impl State {
             grant.expires_at = UnixTime::from_secs(grant.expires_at.as_secs());
             grant.created_at = UnixTime::from_secs(grant.created_at.as_secs());
         }
-        self.slots.insert(grant.id, Slot::Grant(grant));
+        self.slots.insert(grant.id, Slot::Grant(Box::new(grant)));
     }
 
     pub(crate) fn put_tokens(&mut self, tokens: Vec<TokenRecord>) {
@@ -146,25 +148,20 @@ impl State {
 
     /// Whether the store has what a `create` of these would have written; revocations aside.
     fn holds(&self, own: &GrantRecord, grant: &GrantRecord, tokens: &[TokenRecord]) -> bool {
-        let unrevoked = GrantRecord {
-            revoked_at: grant.revoked_at,
-            ..own.clone()
-        };
+        let unrevoked = GrantRecord { revoked_at: grant.revoked_at, ..own.clone() };
         unrevoked == *grant && tokens.iter().all(|token| self.known(token) == Some(true))
     }
 
     /// Whether the token is there with the same content; `None` if it is not there.
     fn known(&self, token: &TokenRecord) -> Option<bool> {
         let known = self.tokens.get(&(token.grant, *token.digest.as_bytes()))?;
-        let unrevoked = TokenRecord {
-            revoked_at: token.revoked_at,
-            ..known.clone()
-        };
+        let unrevoked = TokenRecord { revoked_at: token.revoked_at, ..known.clone() };
         Some(unrevoked == *token)
     }
 
     fn fresh(&self, tokens: &[TokenRecord]) -> Result<(), StoreError> {
-        if tokens.iter().any(|token| self.known(token) == Some(false)) {
+        let taken = tokens.iter().any(|token| self.known(token) == Some(false));
+        if taken && !self.manners.other_choices {
             return Err(StoreError::Misuse("the token's digest is taken"));
         }
         Ok(())
@@ -192,11 +189,10 @@ impl State {
             }
             self.tokens.get(&(id, *digest.as_bytes()))
         });
-        let token = token.filter(|token| {
-            token.revoked_at.is_none() || !self.has(Fault::FindHidesRevokedTokens)
-        });
+        let token = token
+            .filter(|token| token.revoked_at.is_none() || !self.has(Fault::FindHidesRevokedTokens));
         Lookup::Found(Found {
-            grant: Arc::new(grant.clone()),
+            grant: Arc::new(GrantRecord::clone(grant)),
             token: token.cloned().map(Arc::new),
         })
     }
@@ -215,19 +211,24 @@ impl State {
                 return Ok(Some(Advanced::Unknown));
             }
             (None, _) => return Ok(Some(Advanced::Unknown)),
+            (Some(Slot::Tombstone { .. }), _) if self.manners.other_choices => {
+                return Ok(Some(Advanced::Unknown));
+            }
             (Some(Slot::Tombstone { .. }), _) => return Ok(Some(Advanced::Dead)),
             (Some(Slot::Grant(record)), _) => record,
         };
         if let Change::Move(next) = &step.change {
             self.follows(record, next)?;
         }
-        if self.is_dead(record, step) {
+        let stands = self.stands(record, step);
+        let looks_elsewhere_first = self.manners.other_choices && record.revoked_at.is_none();
+        if (stands || !looks_elsewhere_first) && self.is_dead(record, step) {
             return Ok(Some(Advanced::Dead));
         }
-        if !self.stands(record, step) {
+        if !stands {
             let shown = match &step.change {
                 Change::Move(next) if self.has(Fault::StaleShowsLosersRecord) => (**next).clone(),
-                _ => record.clone(),
+                _ => GrantRecord::clone(record),
             };
             if self.has(Fault::LosersLeaveTokens) {
                 self.put_tokens(step.tokens.clone());
@@ -242,7 +243,9 @@ impl State {
     pub(crate) fn stale(&self, step: &Advance) -> Option<Advanced> {
         match self.slots.get(&step.grant) {
             Some(Slot::Grant(record)) if self.stands(record, step) => None,
-            Some(Slot::Grant(record)) => Some(Advanced::Stale(Arc::new(record.clone()))),
+            Some(Slot::Grant(record)) => {
+                Some(Advanced::Stale(Arc::new(GrantRecord::clone(record))))
+            }
             _ => Some(Advanced::Unknown),
         }
     }
@@ -307,10 +310,11 @@ impl State {
                 (Change::Attach, Some(Fault::AttachWritesRecord)) => {
                     record.refreshed_at = Some(step.now);
                 }
+                (Change::Attach, Some(Fault::AttachDropsTokens)) => return,
                 (Change::Attach, _) => {}
                 (Change::Move(next), Some(Fault::AdvanceKeepsDigest)) => {
                     let digest = record.chain.as_ref().map(|chain| chain.digest);
-                    *record = *next;
+                    *record = next;
                     if let (Some(chain), Some(digest)) = (&mut record.chain, digest) {
                         chain.digest = digest;
                     }
@@ -319,10 +323,10 @@ impl State {
                     record.chain = next.chain;
                 }
                 (Change::Move(next), Some(Fault::RewriteDropsUnknown)) => {
-                    *record = *next;
+                    *record = next;
                     record.unknown.clear();
                 }
-                (Change::Move(next), _) => *record = *next,
+                (Change::Move(next), _) => *record = next,
             }
         }
         if !(moves && self.drops_tokens_of_moves()) {
@@ -334,75 +338,9 @@ impl State {
         self.has(Fault::MoveDropsTokens) || self.has(Fault::AdvanceWritesTokensLater)
     }
 
-    // list
-
-    pub(crate) fn list(&self, of: &Selector, page: Page, now: UnixTime) -> Listing {
-        let fits = |grant: &GrantRecord| {
-            let wide = self.has(Fault::ListIgnoresClient);
-            self.selects(of, grant, wide)
-        };
-        let mut found: Vec<&GrantRecord> = self.grants().filter(|grant| fits(grant)).collect();
-        if self.has(Fault::ListIsBackwards) {
-            found.reverse();
-        }
-        if let Some(after) = page.after {
-            let seen = found.iter().position(|grant| grant.id == after);
-            match seen {
-                Some(index) => drop(found.drain(..=index)),
-                None => found.retain(|grant| grant.id > after),
-            }
-        }
-        let limit = match page.limit as usize {
-            _ if self.has(Fault::ListIsUnpaged) => usize::MAX,
-            limit => limit.max(1),
-        };
-        let mut next = found.get(limit - 1).map(|last| last.id);
-        if found.len() <= limit {
-            next = None;
-        } else if self.has(Fault::ListSkipsAtBorders) {
-            next = Some(found[limit].id);
-        }
-        found.truncate(limit);
-        found.retain(|grant| self.shows(grant, now));
-        if found.len() < limit && self.has(Fault::ListEndsAtShortPages) {
-            next = None;
-        }
-        Listing {
-            grants: found.into_iter().cloned().map(Arc::new).collect(),
-            next,
-        }
-    }
-
-    fn shows(&self, grant: &GrantRecord, now: UnixTime) -> bool {
-        let live = match self.fault {
-            Some(Fault::ListShowsRevoked) => now < grant.expires_at,
-            Some(Fault::ListShowsExpired) => grant.revoked_at.is_none(),
-            _ => grant.is_live(now),
-        };
-        let denied = self.journal.denies(grant)
-            && !self.has(Fault::ListShowsDenied)
-            && !self.has(Fault::ListShowsRevoked);
-        live && !denied
-    }
-
-    pub(crate) fn selects(&self, of: &Selector, grant: &GrantRecord, wide: bool) -> bool {
-        let subject_is = |subject| {
-            filed_subject(self.fault, subject) == filed_subject(self.fault, &grant.subject)
-        };
-        let client_is =
-            |client| filed_client(self.fault, client) == filed_client(self.fault, &grant.client);
-        match of {
-            Selector::Subject(subject) => subject_is(subject),
-            Selector::Client(client) => client_is(client),
-            Selector::SubjectAtClient(subject, client) => {
-                subject_is(subject) && (wide || client_is(client))
-            }
-        }
-    }
-
     pub(crate) fn grants(&self) -> impl Iterator<Item = &GrantRecord> {
         self.slots.values().filter_map(|slot| match slot {
-            Slot::Grant(grant) => Some(grant),
+            Slot::Grant(grant) => Some(&**grant),
             Slot::Tombstone { .. } => None,
         })
     }

@@ -1,8 +1,8 @@
 //! Operations that go wrong in the order of their steps.
 
 use cloakroom_core::{
-    Advance, Advanced, Change, Created, Epoch, GrantId, GrantRecord, Revocation, Revoked, Selector, StoreError,
-    Target, TokenRecord,
+    Advance, Advanced, Change, Created, Epoch, GrantId, GrantRecord, Revocation, Revoked, Selector,
+    StoreError, Target, TokenRecord,
 };
 
 use super::fault::Fault;
@@ -189,12 +189,7 @@ impl Plain {
     }
 }
 
-fn commit(
-    state: &mut State,
-    revocation: &Revocation,
-    position: u64,
-    bound: Option<Epoch>,
-) {
+fn commit(state: &mut State, revocation: &Revocation, position: u64, bound: Option<Epoch>) {
     state.journal.leave_rule(revocation, bound);
     state.journal.write(position, revocation, bound);
     match (&revocation.target, bound) {
