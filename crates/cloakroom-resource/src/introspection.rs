@@ -95,8 +95,7 @@ impl ClientCredentials {
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use cloakroom_core::TokenSecret;
-/// use cloakroom_resource::{ClientCredentials, IntrospectionClient, Introspector};
+/// use cloakroom_resource::{ClientCredentials, IntrospectionClient, Introspector, TokenSecret};
 ///
 /// let credentials = ClientCredentials::new("orders-api", std::env::var("ORDERS_API_SECRET")?);
 /// let client = IntrospectionClient::discover("https://as.example", credentials).await?;

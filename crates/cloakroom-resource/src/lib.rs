@@ -79,6 +79,7 @@ pub use cloakroom_core::{
 pub use cloakroom_jwt as jwt;
 pub use cloakroom_jwt::JwkSet;
 pub use http;
+/// [`VerifiedToken::claim`] and [`VerifiedToken::claims`] speak in it.
 pub use serde_json;
 
 /// The longest token that is looked at: 8,192 bytes, what HTTP headers carry.

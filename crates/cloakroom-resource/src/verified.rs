@@ -16,7 +16,7 @@ use crate::proof::check_type;
 ///
 /// ```
 /// use cloakroom_resource::VerifiedToken;
-/// use http::StatusCode;
+/// use cloakroom_resource::http::StatusCode;
 ///
 /// fn delete_order(token: &VerifiedToken) -> Result<(), StatusCode> {
 ///     if !token.has_scope("orders:write") {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Clock, SystemClock};
+use cloakroom_core::{Clock, Confirmation, SystemClock};
 use cloakroom_jwt::{JwkSet, KeySet};
 
 use crate::MAX_TOKEN_BYTES;
@@ -12,6 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{InvalidToken, SetupError, TokenError};
 use crate::http_client::HttpClient;
 use crate::jwks::FetchedKeys;
+use crate::proof::Proof;
 use crate::verified::VerifiedToken;
 
 /// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
@@ -39,9 +40,8 @@ use crate::verified::VerifiedToken;
 /// With keys at hand nothing is fetched:
 ///
 /// ```
-/// use cloakroom_core::{Clock, SystemClock};
-/// use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, SigningKey, sign_jwt};
-/// use cloakroom_resource::{TokenError, Verifier};
+/// use cloakroom_resource::jwt::{ACCESS_TOKEN_TYP, Algorithm, SigningKey, sign_jwt};
+/// use cloakroom_resource::{Clock, JwkSet, SystemClock, TokenError, Verifier};
 /// use serde_json::json;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -70,6 +70,7 @@ pub struct Verifier {
     audience: Arc<str>,
     checks: cloakroom_jwt::Verifier,
     clock: Arc<dyn Clock>,
+    trusts_gateway: bool,
     keys: Keys,
 }
 
@@ -88,7 +89,23 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`.
+    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`. What
+    /// went wrong is in the error and its sources; print them all, not the `Debug` of the error:
+    ///
+    /// ```
+    /// # use cloakroom_resource::Verifier;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let result = Verifier::discover("http://127.0.0.1:1", "https://orders.example").await;
+    /// let error = result.expect_err("nobody listens");
+    ///
+    /// let mut next: Option<&dyn std::error::Error> = Some(&error);
+    /// while let Some(error) = next {
+    ///     eprintln!("{error}");
+    ///     next = error.source();
+    /// }
+    /// # }
+    /// ```
     #[cfg(feature = "client")]
     pub async fn discover(issuer: &str, audience: &str) -> Result<Self, SetupError> {
         Self::discover_with(issuer, audience, crate::ReqwestClient::new()?).await
@@ -148,6 +165,7 @@ impl Verifier {
             audience: audience.into(),
             checks: cloakroom_jwt::Verifier::new(issuer, audience).clock(Arc::clone(&clock)),
             clock,
+            trusts_gateway: false,
             keys,
         }
     }
@@ -167,15 +185,53 @@ impl Verifier {
         self
     }
 
+    /// **Switches the check of proofs off for the JWTs that a gateway swapped.** Such a phantom JWT
+    /// (it has `handle_hash`) is then accepted although it is bound to a key (`cnf`), as `Bearer`,
+    /// whatever is proved: its proof was about the handle, and only the gateway could check it.
+    /// Bound JWTs of any other kind still need their proof.
+    ///
+    /// Only for a service that clients cannot reach but through gateways which check proofs, such
+    /// as [`PhantomLayer`](crate::PhantomLayer). To anybody else who gets hold of a phantom JWT, or
+    /// may swap a handle without a proof, a bound token is a bearer token here.
+    #[must_use]
+    pub const fn trust_gateway_proofs(mut self) -> Self {
+        self.trusts_gateway = true;
+        self
+    }
+
     /// Verifies a JWT: form, signature, issuer, audience, times.
     ///
-    /// A token bound to a key (`cnf`) is refused: proofs of possession are not checked here.
+    /// A token bound to a key (`cnf`) is refused: see [`verify_with`](Self::verify_with).
     ///
     /// # Errors
     ///
     /// [`TokenError::Invalid`] if the token fails a check; [`TokenError::Unavailable`] if there
     /// are no keys to tell.
     pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        self.verify_with(token, None).await
+    }
+
+    /// Verifies a JWT that came with a proof of this key: one that is bound must be bound to it.
+    /// The caller has verified the proof, and sees to it that a token bound by `DPoP` came in the
+    /// scheme `DPoP` (RFC 9449 §7.2), as [`BearerLayer`](crate::BearerLayer) does.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Invalid`] if the token fails a check; [`TokenError::Unavailable`] if there
+    /// are no keys to tell.
+    pub async fn verify_with(
+        &self,
+        token: &str,
+        proved: Option<&Confirmation>,
+    ) -> Result<VerifiedToken, TokenError> {
+        self.check(token, &Proof { scheme: None, key: proved.cloned() }).await
+    }
+
+    pub(crate) async fn check(
+        &self,
+        token: &str,
+        proof: &Proof,
+    ) -> Result<VerifiedToken, TokenError> {
         // Junk must not make anyone fetch.
         if token.len() > MAX_TOKEN_BYTES {
             return Err(InvalidToken::TooLarge.into());
@@ -195,7 +251,10 @@ impl Verifier {
             result = self.checks.verify(&keys, token);
         }
         let verified = result.map_err(InvalidToken::from)?;
-        Ok(VerifiedToken::admit(verified.token)?)
+        if !(self.trusts_gateway && verified.handle_hash.is_some()) {
+            proof.covers(verified.token.confirmation.as_ref())?;
+        }
+        Ok(VerifiedToken::of_jwt(verified)?)
     }
 
     pub(crate) fn issuer(&self) -> &Arc<str> {
