@@ -32,14 +32,17 @@ use crate::time::UnixTime;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
-#[serde(transparent)]
+#[serde(from = "u64", into = "u64")]
 pub struct Epoch(u64);
 
 impl Epoch {
+    /// Within what a signed column of 64 bits holds.
+    const MAX: u64 = i64::MAX.cast_unsigned();
+
     /// An epoch or bound read back from a store.
     #[must_use]
     pub const fn new(value: u64) -> Self {
-        Self(value)
+        if value > Self::MAX { Self(Self::MAX) } else { Self(value) }
     }
 
     /// Its number.
@@ -51,14 +54,26 @@ impl Epoch {
     /// The epoch of a grant whose creation begins while `self` is the newest bound.
     #[must_use]
     pub const fn following(self) -> Self {
-        Self(self.0.saturating_add(1))
+        Self::new(self.0.saturating_add(1))
     }
 
     /// The bound of a revocation at `now`, while `self` is the newest bound:
     /// max(now in ms, newest bound + 1).
     #[must_use]
     pub fn next_bound(self, now: UnixTime) -> Self {
-        Self(now.as_millis().max(self.0.saturating_add(1)))
+        Self::new(now.as_millis().max(self.0.saturating_add(1)))
+    }
+}
+
+impl From<u64> for Epoch {
+    fn from(value: u64) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
     }
 }
 

@@ -65,8 +65,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
-    /// chain or leaves it where it stands, or if a token names another grant; else if the store
-    /// fails.
+    /// chain or one that stands at `step.expected`, or if a token names another grant; else if the
+    /// store fails. A step sent again after a lost answer is no misuse: it is `Stale`.
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.

@@ -22,23 +22,24 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(expires.since(issued), Duration::from_secs(600));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "u64", into = "u64")]
 pub struct UnixTime(u64);
 
 impl UnixTime {
-    /// The latest time that can be expressed: later than every expiry.
-    pub const MAX: Self = Self(u64::MAX);
+    /// The latest time that can be expressed: later than every expiry, and within what a signed
+    /// column of 64 bits holds.
+    pub const MAX: Self = Self(i64::MAX.cast_unsigned());
 
     /// A time from milliseconds since the epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        if millis > Self::MAX.0 { Self::MAX } else { Self(millis) }
     }
 
     /// A time from whole seconds since the epoch (a JWT's `NumericDate`).
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
-        Self(secs.saturating_mul(1000))
+        Self::from_millis(secs.saturating_mul(1000))
     }
 
     /// Milliseconds since the epoch.
@@ -65,11 +66,23 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+impl From<u64> for UnixTime {
+    fn from(millis: u64) -> Self {
+        Self::from_millis(millis)
+    }
+}
+
+impl From<UnixTime> for u64 {
+    fn from(time: UnixTime) -> Self {
+        time.0
+    }
+}
+
 impl std::ops::Add<Duration> for UnixTime {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(millis(duration)))
+        Self::from_millis(self.0.saturating_add(millis(duration)))
     }
 }
 
@@ -140,7 +153,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
         // A machine set before 1970 counts as 1970: every key and token is then "not yet valid".
-        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
+        UnixTime::from_millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
     }
 
     fn monotonic(&self) -> Duration {
@@ -185,7 +198,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixTime {
-        UnixTime(self.now.load(Ordering::SeqCst))
+        UnixTime::from_millis(self.now.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {

@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
 use cloakroom_core::{
-    Advance, Advanced, Chain, Change, ClientId, Epoch, Found, GrantId, GrantRecord, Lookup, Page,
-    Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
+    Advance, Advanced, ChainPosition, Change, ClientId, Epoch, Found, GrantId, GrantRecord, Lookup,
+    Page, Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
 };
 
 use crate::index::Index;
@@ -113,7 +113,7 @@ impl Grants {
         };
         let record = &grant.record;
         if let Change::Move(next) = &step.change {
-            follows(record, next)?;
+            follows(record, next, &step.expected)?;
         }
         if !record.is_live(step.now) {
             return Ok(Advanced::Dead);
@@ -338,12 +338,15 @@ fn of_grant(id: GrantId, tokens: &[TokenRecord]) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn follows(record: &GrantRecord, next: &GrantRecord) -> Result<(), StoreError> {
-    if next.chain.is_none() {
+fn follows(
+    record: &GrantRecord,
+    next: &GrantRecord,
+    expected: &ChainPosition,
+) -> Result<(), StoreError> {
+    let Some(chain) = &next.chain else {
         return Err(StoreError::Misuse("the next record has no chain"));
-    }
-    let position = |record: &GrantRecord| record.chain.as_ref().map(Chain::position);
-    if position(next) == position(record) {
+    };
+    if chain.position() == *expected {
         return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
     }
     if next.id != record.id

@@ -36,6 +36,12 @@ pub use local::LocalIntrospector;
 pub use sessions::Session;
 pub use settings::Lifetimes;
 
+// What the signatures above are made of.
+pub use cloakroom_core::{
+    Audience, ClientId, Confirmation, Device, Epoch, GrantId, HandleKeys, HandleSecret,
+    Introspection, Invalid, KeyPolicy, Scope, Subject, TokenSecret, UnixTime,
+};
+
 /// Words, records, the store contract and opaque handles.
 pub use cloakroom_core as core;
 /// JWTs, JWK Sets and signing keys.
@@ -46,3 +52,8 @@ pub use cloakroom_memory as memory;
 /// The resource side: verifier, introspection client, tower layers.
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;
+
+/// The first program of the repository's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

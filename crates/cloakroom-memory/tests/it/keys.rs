@@ -42,7 +42,7 @@ fn a_generation_is_never_reused() {
 #[test]
 fn only_the_expected_version_is_replaced_or_deleted() {
     let store = store();
-    ready(store.insert(key(1, 1)));
+    let _ = ready(store.insert(key(1, 1)));
     assert_eq!(ready(store.update(key(1, 2), 1)), KeyUpdated::Updated);
     assert_eq!(ready(store.update(key(1, 3), 1)), KeyUpdated::Stale);
     assert_eq!(ready(store.update(key(2, 2), 1)), KeyUpdated::Stale, "absent");
@@ -57,7 +57,7 @@ fn only_the_expected_version_is_replaced_or_deleted() {
 #[test]
 fn of_racing_writers_one_wins() {
     let store = store();
-    ready(store.insert(key(1, 1)));
+    let _ = ready(store.insert(key(1, 1)));
     let barrier = Barrier::new(4);
     let (inserted, updated) = std::thread::scope(|scope| {
         let racers: Vec<_> = (0..4)

@@ -80,7 +80,7 @@ fn a_revocation_wins_over_an_advance() {
             if racer == 0 {
                 revoke(&store, target.clone());
             } else {
-                ready(store.advance(move_to(&grant, &moved(&grant, 2))));
+                let _ = ready(store.advance(move_to(&grant, &moved(&grant, 2))));
             }
         });
         assert!(is_revoked(&store, grant.id));
@@ -147,7 +147,7 @@ fn a_revocation_may_come_at_any_point_of_a_create() {
         let tokens: Vec<_> = (0..64).map(|seed| token(&grant, seed)).collect();
         race(2, |racer| {
             if racer == 1 {
-                ready(store.create(grant.clone(), tokens.clone()));
+                let _ = ready(store.create(grant.clone(), tokens.clone()));
                 return;
             }
             for _ in 0..(round % ROUNDS) * 20 {
@@ -168,7 +168,7 @@ fn a_create_beside_the_revocation_of_its_id_leaves_nothing_live() {
             if racer == 0 {
                 revoke(&store, Target::Grant(grant.id));
             } else {
-                ready(store.create(grant.clone(), vec![]));
+                let _ = ready(store.create(grant.clone(), vec![]));
             }
         });
         match ready(store.find(grant.id, None)) {
