@@ -18,12 +18,8 @@ impl Slot {
     /// thus outlives its tokens, whatever its own `row_expires_at` says.
     pub(crate) fn due(&self) -> UnixTime {
         match self {
-            Self::Grant(grant) => grant
-                .tokens
-                .iter()
-                .map(|token| token.expires_at)
-                .min()
-                .unwrap_or(grant.record.row_expires_at),
+            Self::Grant(grant) if grant.tokens.is_empty() => grant.record.row_expires_at,
+            Self::Grant(grant) => grant.first_end,
             Self::Tombstone { until } => *until,
         }
     }
@@ -34,6 +30,8 @@ pub(crate) struct Grant {
     pub(crate) record: Arc<GrantRecord>,
     // Ordered by digest. Few, so a vector: a map would cost each grant more than its tokens.
     tokens: Vec<Arc<TokenRecord>>,
+    /// When the first of the tokens ends.
+    first_end: UnixTime,
 }
 
 impl Grant {
@@ -41,7 +39,7 @@ impl Grant {
         record: Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<Self, StoreError> {
-        let mut grant = Self { record, tokens: Vec::new() };
+        let mut grant = Self { record, tokens: Vec::new(), first_end: UnixTime::MAX };
         let tokens = grant.fresh(tokens)?;
         grant.attach(tokens);
         Ok(grant)
@@ -106,6 +104,8 @@ impl Grant {
         let count = self.tokens.len();
         self.tokens.retain(|token| token.expires_at >= before);
         self.tokens.shrink_to_fit();
+        let ends = self.tokens.iter().map(|token| token.expires_at);
+        self.first_end = ends.min().unwrap_or(UnixTime::MAX);
         (count - self.tokens.len()) as u64
     }
 
@@ -116,11 +116,14 @@ impl Grant {
 
     fn attach(&mut self, tokens: Vec<Arc<TokenRecord>>) {
         if self.tokens.is_empty() {
-            self.tokens = tokens;
-        } else {
-            self.tokens.extend(tokens);
+            // Most grants never have more than their first token.
+            self.tokens.reserve_exact(tokens.len());
         }
-        self.tokens.sort_unstable_by(|a, b| a.digest.as_bytes().cmp(b.digest.as_bytes()));
+        for token in tokens {
+            let at = self.search(&token.digest).unwrap_or_else(|at| at);
+            self.first_end = self.first_end.min(token.expires_at);
+            self.tokens.insert(at, token);
+        }
     }
 
     // The order of digests shows in the time this takes. It tells nothing: whoever could choose a
