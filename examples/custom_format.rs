@@ -19,8 +19,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Caller::Internal;
 use cloakroom::core::{
-    Clock, FormatError, GrantId, Kept, Located, MintContext, Minted, TokenDigest, TokenFormat,
-    TokenKind, TokenSecret,
+    FormatError, GrantId, Kept, Located, MintContext, Minted, TokenDigest, TokenFormat, TokenKind,
+    TokenSecret,
 };
 use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
 

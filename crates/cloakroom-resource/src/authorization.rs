@@ -12,6 +12,8 @@ use crate::proof::{Proof, Scheme};
 #[derive(Debug)]
 pub(crate) struct Presented {
     pub(crate) token: Result<TokenSecret, Refusal>,
+    /// What a refusal is written in.
+    pub(crate) scheme: Scheme,
     pub(crate) proof: Proof,
 }
 
@@ -26,7 +28,7 @@ impl Presented {
             Ok(None) => (Scheme::Bearer, Err(Refusal::NoToken)),
             Err(refusal) => (Scheme::Bearer, Err(refusal)),
         };
-        Self { token, proof: Proof { scheme: Some(scheme), key } }
+        Self { token, scheme, proof: Proof { scheme: Some(scheme), key } }
     }
 }
 

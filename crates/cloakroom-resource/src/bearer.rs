@@ -15,7 +15,7 @@ use crate::authorization::{Presented, authorization};
 use crate::challenge::{Challenges, Refusal};
 use crate::error::{InvalidToken, TokenError};
 use crate::introspection::Introspector;
-use crate::proof::{Proof, Scheme};
+use crate::proof::Proof;
 use crate::verified::VerifiedToken;
 use crate::verifier::{Verifier, is_jwt_shaped};
 
@@ -34,9 +34,8 @@ use crate::verifier::{Verifier, is_jwt_shaped};
 /// | nobody can tell just now | 503 with `Retry-After` |
 ///
 /// ```
-/// use cloakroom_jwt::JwkSet;
-/// use cloakroom_resource::{BearerLayer, Verifier, VerifiedToken};
-/// use http::{Request, Response, StatusCode, header};
+/// use cloakroom_resource::http::{Request, Response, StatusCode, header};
+/// use cloakroom_resource::{BearerLayer, JwkSet, VerifiedToken, Verifier};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -81,31 +80,36 @@ use crate::verifier::{Verifier, is_jwt_shaped};
 /// # Tokens bound to a key
 ///
 /// A token with `cnf` passes only with a proof of that key. **The app verifies proofs**: a
-/// middleware outside of this layer checks the `DPoP` header with its `ath` (RFC 9449 §4.3) or the
-/// client certificate (RFC 8705), and puts the [`Confirmation`] it found into the request's
-/// extensions. Here it is compared.
+/// middleware outside of this layer checks the `DPoP` header with its `ath` (RFC 9449 §4.3), or the
+/// client certificate (RFC 8705), and puts the key it found into the request's extensions, as a
+/// [`Confirmation`](crate::Confirmation). Here it is compared.
 ///
-/// | the token | passes |
+/// | the token is | and passes |
 /// |---|---|
 /// | not bound | as `Bearer`, whatever is proved |
 /// | bound to a certificate (`x5t#S256`) | as `Bearer`, if that certificate is proved |
-/// | bound by `DPoP` (`jkt`) | as `DPoP`, if that key is proved; as `Bearer`, never (RFC 9449 §7.2) |
+/// | bound by `DPoP` (`jkt`) | as `DPoP`, if that key is proved; never as `Bearer` (RFC 9449 §7.2) |
 ///
-/// A service behind a gateway sees bound JWTs whose proofs the gateway has checked: see
+/// A service behind a gateway sees bound JWTs whose proofs the gateway has checked:
 /// [`Verifier::trust_gateway_proofs`].
 ///
 /// ```
-/// use cloakroom_resource::{Confirmation, http::Request};
+/// use axum::{Router, extract::Request, middleware::{Next, from_fn}, response::Response};
+/// use cloakroom_resource::{BearerLayer, Confirmation};
 ///
-/// # const THUMBPRINT: [u8; 32] = [0; 32];
-/// # fn checked<B>(_: &Request<B>) -> Option<[u8; 32]> { Some(THUMBPRINT) }
-/// fn note_proof<B>(mut request: Request<B>) -> Request<B> {
-///     if let Some(thumbprint) = checked(&request) {
-///         request.extensions_mut().insert(Confirmation::JwkThumbprint(thumbprint));
+/// # struct Tls([u8; 32]);
+/// async fn prove(mut request: Request, next: Next) -> Response {
+///     // Here, from the connection: whoever ends TLS knows the client's certificate.
+///     if let Some(Tls(thumbprint)) = request.extensions().get() {
+///         let proved = Confirmation::CertificateThumbprint(*thumbprint);
+///         request.extensions_mut().insert(proved);
 ///     }
-///     request
+///     next.run(request).await
 /// }
-/// # assert!(note_proof(Request::new(())).extensions().get::<Confirmation>().is_some());
+///
+/// fn protect(api: Router, bearer: BearerLayer) -> Router {
+///     api.route_layer(bearer).layer(from_fn(prove)) // what is added last sees a request first
+/// }
 /// ```
 #[derive(Debug, Clone)]
 pub struct BearerLayer(Arc<Checks>);
@@ -274,7 +278,7 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let checks = Arc::clone(&self.checks);
         let presented = present(&mut request);
-        let scheme = presented.proof.scheme.unwrap_or(Scheme::Bearer);
+        let scheme = presented.scheme;
         Box::pin(async move {
             match checks.check(presented).await {
                 Ok(token) => {

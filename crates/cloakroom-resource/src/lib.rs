@@ -14,6 +14,11 @@
 //! An outage of the authorization server is never taken for a verdict: it is
 //! [`TokenError::Unavailable`] and 503, lets nobody in and makes no client throw its token away.
 //!
+//! A token bound to a key (`cnf`) passes only with a proof of that key, which the app verifies and
+//! the layers compare: see [`BearerLayer`].
+//!
+//! Whatever its signatures name is re-exported here: an API needs no other crate of the workspace.
+//!
 //! ```
 //! use axum::{Router, routing::get};
 //! use cloakroom_resource::{BearerLayer, VerifiedToken, Verifier};

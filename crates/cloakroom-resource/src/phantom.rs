@@ -46,10 +46,10 @@ use crate::proof::{Proof, Scheme};
 /// the same process:
 ///
 /// ```
-/// use async_trait::async_trait;
-/// use cloakroom_core::{Introspection, TokenSecret};
-/// use cloakroom_resource::{Outage, Introspector, PhantomLayer, Swapped};
-/// use http::{Request, Response, StatusCode};
+/// use cloakroom_resource::http::{Request, Response, StatusCode};
+/// use cloakroom_resource::{
+///     Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret, async_trait,
+/// };
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
 /// #[derive(Debug)]
@@ -127,6 +127,11 @@ impl PhantomLayer {
 impl Gateway {
     /// Takes the handle out of a request, with everything that must not go on.
     fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, TokenSecret)>, Refusal> {
+        // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
+        // remove the JWT: a request that was let in would go on as nobody's.
+        if names_authorization(headers) {
+            return Err(Refusal::InvalidRequest);
+        }
         let header = authorization(headers)?;
         let cookie = match &self.cookie {
             Some(name) => cookie_token(headers, name)?,
@@ -169,6 +174,14 @@ impl Gateway {
     }
 }
 
+fn names_authorization(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| {
+        value.to_str().is_ok_and(|value| {
+            value.split(',').any(|name| name.trim().eq_ignore_ascii_case("authorization"))
+        })
+    })
+}
+
 impl<S> Layer<S> for PhantomLayer {
     type Service = PhantomService<S>;
 
@@ -206,7 +219,7 @@ where
         let gateway = Arc::clone(&self.gateway);
         let handle = gateway.take(request.headers_mut());
         let presented = Presented::new(handle, request.extensions());
-        let scheme = presented.proof.scheme.unwrap_or(Scheme::Bearer);
+        let scheme = presented.scheme;
         Box::pin(async move {
             match gateway.swap(presented).await {
                 Ok(authorization) => {

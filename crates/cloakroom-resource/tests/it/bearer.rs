@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::Clock;
+use cloakroom_core::{Clock, Confirmation};
 use cloakroom_resource::{BearerLayer, ReqwestClient, VerifiedToken, Verifier};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use serde_json::{Value, json};
@@ -15,6 +15,15 @@ use crate::support::{
 
 /// Sends a request with these `Authorization` headers; the body says whom the API saw.
 async fn send(layer: &BearerLayer, authorization: &[&[u8]]) -> Response<String> {
+    send_with(layer, authorization, None).await
+}
+
+/// The same, where a middleware of the app has checked the proof of a key.
+pub(crate) async fn send_with(
+    layer: &BearerLayer,
+    authorization: &[&[u8]],
+    proved: Option<Confirmation>,
+) -> Response<String> {
     let api = layer.layer(service_fn(|request: Request<()>| async move {
         let token = request.extensions().get::<VerifiedToken>().unwrap();
         let who = token.subject().map_or("-", |subject| subject.id()).to_owned();
@@ -24,6 +33,9 @@ async fn send(layer: &BearerLayer, authorization: &[&[u8]]) -> Response<String> 
     for value in authorization {
         let value = HeaderValue::from_bytes(value).unwrap();
         request.headers_mut().append("authorization", value);
+    }
+    if let Some(key) = proved {
+        request.extensions_mut().insert(key);
     }
     api.oneshot(request).await.unwrap()
 }
@@ -67,7 +79,7 @@ async fn the_authorization_header_is_read_strictly() {
         let response = send(&layer, &[&credential(good)]).await;
         assert_eq!((response.status().as_u16(), &**response.body()), (200, "alice"), "{good}");
     }
-    for none in [&b""[..], b"Basic YTpi", b"DPoP abc", b"BearerX abc", b"Bearer\tabc"] {
+    for none in [&b""[..], b"Basic YTpi", b"DPoPX abc", b"BearerX abc", b"Bearer\tabc"] {
         assert_refused(&send(&layer, &[none]).await, 401, "", &String::from_utf8_lossy(none));
     }
     assert_refused(&send(&layer, &[]).await, 401, "", "no header");
@@ -82,6 +94,8 @@ async fn the_authorization_header_is_read_strictly() {
         b"Bearer token=a",
         b"Bearer a\xff",
         b"Bearer \xc3\xa9",
+        b"DPoP",
+        b"DPoP a b",
     ] {
         let response = send(&layer, &[malformed]).await;
         assert_refused(&response, 400, "invalid_request", &String::from_utf8_lossy(malformed));

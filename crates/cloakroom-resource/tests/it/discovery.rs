@@ -4,7 +4,7 @@ use cloakroom_resource::{
 };
 use serde_json::json;
 
-use crate::support::{AUDIENCE, Key, Peer, claims_with, json, key_set, respond};
+use crate::support::{AUDIENCE, Key, Peer, chain, claims_with, json, key_set, respond};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
@@ -115,12 +115,16 @@ async fn what_is_no_metadata_is_refused() {
     ] {
         peer.answer_with(move |_| respond(status, content_type, &body));
         let error = Verifier::discover(&peer.url, AUDIENCE).await.unwrap_err();
-        assert!(matches!(error, SetupError::Fetch(_)), "{status} {content_type}: {error}");
+        assert!(matches!(error, SetupError::Fetch { .. }), "{status} {content_type}: {error}");
     }
     let url = peer.url.clone();
     drop(peer);
     let error = Verifier::discover(&url, AUDIENCE).await.unwrap_err();
-    assert!(matches!(error, SetupError::Fetch(Outage::NoAnswer(_))), "{error}");
+    assert!(matches!(error, SetupError::Fetch { source: Outage::NoAnswer(_), .. }), "{error}");
+    let text = chain(&error);
+    // Where, what, and what the HTTP stack says of it.
+    let place = format!("{url}{WELL_KNOWN}: no answer");
+    assert!(text.contains(&place) && text.contains("the HTTP request failed: "), "{text}");
 }
 
 #[tokio::test]

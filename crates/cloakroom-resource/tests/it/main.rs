@@ -8,5 +8,6 @@ mod http_client;
 mod introspection;
 mod jwks;
 mod phantom;
+mod proof;
 mod readiness;
 mod support;

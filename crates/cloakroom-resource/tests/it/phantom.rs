@@ -206,3 +206,17 @@ async fn gateway_and_api_over_real_http() {
     api_server.abort();
     gateway_server.abort();
 }
+
+#[tokio::test]
+async fn the_jwt_cannot_be_made_to_disappear_behind_the_gateway() {
+    let (peer, _) = authorization_server().await;
+    let layer = PhantomLayer::new(client(&peer), AUDIENCE);
+    for connection in ["authorization", "close, Authorization", "x,AUTHORIZATION ,y"] {
+        let headers = [("authorization", "Bearer cr_at_x"), ("connection", connection)];
+        assert_eq!(status(&send(&layer, &headers).await), 400, "{connection}");
+    }
+    assert_eq!(peer.count(), 0, "nobody is asked");
+    let headers =
+        [("authorization", "Bearer cr_at_x"), ("connection", "keep-alive, x-authorization")];
+    assert_eq!(status(&send(&layer, &headers).await), 200);
+}

@@ -1,0 +1,94 @@
+//! Tokens that are bound to a key (`cnf`, RFC 7800), and the key that a request proves.
+
+use cloakroom_core::{ActiveToken, Confirmation};
+
+use crate::error::InvalidToken;
+
+/// How a token came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// RFC 6750 §2.1; also a cookie.
+    Bearer,
+    /// RFC 9449 §7.1.
+    Dpop,
+}
+
+/// What a request proves of who sends it.
+#[derive(Debug, Clone)]
+pub(crate) struct Proof {
+    /// `None` if the caller sees to it.
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) key: Option<Confirmation>,
+}
+
+impl Proof {
+    /// What can be told before the token is looked at: nobody needs to be asked about one that
+    /// came as `DPoP` without a proof.
+    pub(crate) fn check(&self) -> Result<(), InvalidToken> {
+        let proves_jwk = matches!(self.key, Some(Confirmation::JwkThumbprint(_)));
+        if self.scheme == Some(Scheme::Dpop) && !proves_jwk {
+            return Err(InvalidToken::Binding("it came as DPoP, and no DPoP proof was checked"));
+        }
+        Ok(())
+    }
+
+    /// Whether a token that is bound like this may be used with this proof. One that is not bound
+    /// may be, whatever is proved: a client that always shows a certificate may use any token.
+    pub(crate) fn covers(&self, bound: Option<&Confirmation>) -> Result<(), InvalidToken> {
+        let refuse = |why| Err(InvalidToken::Binding(why));
+        let is_dpop = matches!(bound, Some(Confirmation::JwkThumbprint(_)));
+        match (bound, &self.key) {
+            (Some(_), None) => return refuse("no key is proved"),
+            (Some(bound), Some(key)) if bound != key => return refuse("another key is proved"),
+            _ => {}
+        }
+        match self.scheme {
+            // RFC 9449 §7.2: a resource server "MUST reject a DPoP-bound access token received as
+            // a bearer token".
+            Some(Scheme::Bearer) if is_dpop => refuse("it is bound by DPoP and came as Bearer"),
+            // RFC 9449 §4.3: with a token, the proof's key must be the one the token is bound to.
+            Some(Scheme::Dpop) if !is_dpop => refuse("it came as DPoP and is not bound by it"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A token may say by its type alone that it is bound: then nobody here can tell to which key.
+pub(crate) fn check_type(token: &ActiveToken) -> Result<(), InvalidToken> {
+    let is = |kind: &str| {
+        token.token_type.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(kind))
+    };
+    let names_key = matches!(token.confirmation, Some(Confirmation::JwkThumbprint(_)));
+    if is("mac") || is("DPoP") && !names_key {
+        return Err(InvalidToken::Binding("its type says that it is bound, but not to which key"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_and_scheme_must_both_be_right() {
+        let jwk = |byte| Confirmation::JwkThumbprint([byte; 32]);
+        let certificate = |byte| Confirmation::CertificateThumbprint([byte; 32]);
+        let keys = [None, Some(jwk(1)), Some(jwk(2)), Some(certificate(1)), Some(certificate(2))];
+        for bound in &keys {
+            for key in &keys {
+                let same = bound == key;
+                let is_dpop = matches!(bound, Some(Confirmation::JwkThumbprint(_)));
+                for (scheme, accepted) in [
+                    (None, bound.is_none() || same),
+                    (Some(Scheme::Bearer), bound.is_none() || same && !is_dpop),
+                    (Some(Scheme::Dpop), same && is_dpop),
+                ] {
+                    let proof = Proof { scheme, key: key.clone() };
+                    let covers = proof.covers(bound.as_ref()).is_ok();
+                    assert_eq!(covers, accepted, "{bound:?} {proof:?}");
+                    assert!(proof.check().is_ok() || !covers, "{bound:?} {proof:?}");
+                }
+            }
+        }
+    }
+}
