@@ -7,14 +7,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::claims::{Claims, Device};
 use crate::error::StoreError;
 use crate::ids::{ClientId, GrantId, Subject};
 use crate::keystore::KeyRecord;
+use crate::log::LogEntry;
 use crate::record::{
-    Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, SealedSuccessor,
-    TokenRecord, UnknownFields,
+    Chain, ChainKey, CodeBinding, Confirmation, GrantRecord, SealedSuccessor, TokenRecord,
+    UnknownFields,
 };
-use crate::revocation::{Epoch, LogEntry};
+use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind};
 use crate::time::UnixTime;

@@ -27,6 +27,7 @@
 //! # Ok::<(), cloakroom_core::RandomError>(())
 //! ```
 
+mod claims;
 mod codec;
 mod error;
 mod format;
@@ -34,6 +35,7 @@ mod handle;
 mod ids;
 mod introspection;
 mod keystore;
+mod log;
 mod random;
 mod record;
 mod revocation;
@@ -46,6 +48,7 @@ mod time;
 #[cfg(test)]
 mod test_records;
 
+pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
 pub use error::StoreError;
 pub use format::{
@@ -55,16 +58,13 @@ pub use handle::{AccessHandle, ChainHandle, ChainKind, HandleKeys, HandleSecret,
 pub use ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 pub use introspection::{ActiveToken, Introspection};
 pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
 pub use random::{Random, RandomError};
 pub use record::{
-    Chain, ChainKey, ChainPosition, Claims, CodeBinding, Confirmation, Device, GrantRecord,
-    RESERVED_CLAIMS, SealedSuccessor, SpentBefore, TokenRecord, UnknownFields, bounded_json,
-    token_type,
+    Chain, ChainKey, ChainPosition, CodeBinding, Confirmation, GrantRecord, SealedSuccessor,
+    SpentBefore, TokenRecord, UnknownFields, token_type,
 };
-pub use revocation::{
-    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
-    RuleKey, Rules, Target, Wakeups,
-};
+pub use revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
 pub use schedule::{KeyPolicy, PolicyError};
 pub use scope::{Audience, Scope};
 pub use secret::{TokenDigest, TokenKind, TokenSecret};

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::ids::{ClientId, GrantId, Subject};
+use crate::log::{Cursor, RevocationBatch, Wakeups};
 use crate::record::{ChainPosition, GrantRecord, TokenRecord};
-use crate::revocation::{Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Rules, Wakeups};
+use crate::revocation::{Epoch, Revocation, RuleKey, Rules};
 use crate::secret::TokenDigest;
 use crate::time::UnixTime;
 

@@ -2,11 +2,12 @@
 
 use serde_json::json;
 
+use crate::claims::{Claims, Device};
 use crate::ids::{ClientId, GrantId, Subject};
 use crate::random::Random;
 use crate::record::{
-    Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, SealedSuccessor,
-    SpentBefore, TokenRecord,
+    Chain, ChainKey, CodeBinding, Confirmation, GrantRecord, SealedSuccessor, SpentBefore,
+    TokenRecord,
 };
 use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};

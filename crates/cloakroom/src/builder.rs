@@ -12,11 +12,12 @@ use cloakroom_core::{
 };
 use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeySealer, PhantomFormat};
 
-use crate::client::{Client, Format};
+use crate::client::Client;
 use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
 use crate::error::BuildError;
 use crate::events::{EventSink, NoSink};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::registration::Format;
 use crate::settings::{Lifetimes, check_issuer};
 
 /// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says

@@ -1,12 +1,12 @@
 //! Clients, and the directory that knows them.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cloakroom_core::{Audience, ClientId, Invalid, Scope};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::Choice;
+
+use crate::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+use crate::secret_hash::SecretHash;
 
 /// A registered client (RFC 6749 §2), or a resource server that introspects.
 ///
@@ -253,7 +253,7 @@ impl Client {
 
     /// Whether the secret is one of its own. Every registered secret is looked at.
     pub(crate) fn has_secret(&self, presented: &SecretHash) -> bool {
-        self.secrets.iter().fold(Choice::from(0), |any, own| any | own.0.ct_eq(&presented.0)).into()
+        self.secrets.iter().fold(Choice::from(0), |any, own| any | own.matches(presented)).into()
     }
 }
 
@@ -268,173 +268,6 @@ fn without_port(uri: &str) -> Option<String> {
     let loopback = matches!(host, "127.0.0.1" | "[::1]");
     (loopback && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| format!("http://{host}{path}"))
-}
-
-/// SHA-256 of a client secret: all that is kept of it. Secrets are random, so a password hash would
-/// only cost: one per introspection brings a server down.
-#[derive(Clone, Copy)]
-pub struct SecretHash([u8; 32]);
-
-impl SecretHash {
-    /// The hash of a secret of at least 22 bytes (128 random bits in base64url).
-    ///
-    /// # Errors
-    ///
-    /// If the secret is shorter.
-    pub fn of(secret: &str) -> Result<Self, Invalid> {
-        if secret.len() < 22 {
-            return Err(Invalid {
-                what: "client secret",
-                why: "it is shorter than 22 bytes; use 128 random bits or more",
-            });
-        }
-        Ok(Self::presented(secret))
-    }
-
-    /// A hash that was made elsewhere.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn presented(secret: &str) -> Self {
-        Self(Sha256::digest(secret).into())
-    }
-}
-
-impl PartialEq for SecretHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for SecretHash {}
-
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(redacted)")
-    }
-}
-
-/// The grant types that the token endpoint knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GrantType {
-    /// RFC 6749 §4.1.
-    AuthorizationCode,
-    /// RFC 6749 §6.
-    RefreshToken,
-    /// RFC 6749 §4.4.
-    ClientCredentials,
-}
-
-impl GrantType {
-    /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
-
-    /// Its name in `grant_type`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AuthorizationCode => "authorization_code",
-            Self::RefreshToken => "refresh_token",
-            Self::ClientCredentials => "client_credentials",
-        }
-    }
-}
-
-impl std::str::FromStr for GrantType {
-    type Err = Invalid;
-
-    fn from_str(name: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|grant_type| grant_type.as_str() == name)
-            .ok_or(Invalid { what: "grant type", why: "it is none that this server knows" })
-    }
-}
-
-/// How access tokens for a resource look to the client.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// A handle; resource servers introspect it.
-    Opaque,
-    /// A handle that a gateway swaps for a JWT.
-    Phantom,
-    /// An RFC 9068 JWT.
-    Jwt,
-    /// One that the app registered under this name; a gateway may swap it, too.
-    Custom(Arc<str>),
-}
-
-impl Format {
-    /// Its name: `opaque`, `phantom`, `jwt`, or the app's own.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Opaque => "opaque",
-            Self::Phantom => "phantom",
-            Self::Jwt => "jwt",
-            Self::Custom(name) => name,
-        }
-    }
-}
-
-impl From<&str> for Format {
-    fn from(name: &str) -> Self {
-        match name {
-            "opaque" => Self::Opaque,
-            "phantom" => Self::Phantom,
-            "jwt" => Self::Jwt,
-            custom => Self::Custom(custom.into()),
-        }
-    }
-}
-
-/// What a client may do beside getting tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
-    /// Introspect tokens that are meant for what it serves.
-    Introspect,
-    /// Follow the revocation log, and so learn who was revoked.
-    RevocationLog,
-}
-
-impl std::str::FromStr for Role {
-    type Err = Invalid;
-
-    fn from_str(name: &str) -> Result<Self, Invalid> {
-        match name {
-            "introspect" => Ok(Self::Introspect),
-            "revocation-log" => Ok(Self::RevocationLog),
-            _ => Err(Invalid { what: "role", why: "it is neither introspect nor revocation-log" }),
-        }
-    }
-}
-
-/// Which resources a resource server serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Serves {
-    /// None.
-    Nothing,
-    /// These.
-    Only(Audience),
-    /// All, as a gateway does.
-    Everything,
-}
-
-/// Lifetimes of one client, each at most the issuer's own; `None` is the issuer's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClientLifetimes {
-    /// Of access tokens.
-    pub access_token: Option<Duration>,
-    /// Of a refresh token that is not used.
-    pub refresh_idle: Option<Duration>,
-    /// Of a grant, however often it is refreshed.
-    pub grant: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_core::ClientId;
 
-use crate::client::{Client, Format, GrantType, Role, Serves};
+use crate::client::Client;
+use crate::registration::{Format, GrantType, Role, Serves};
 
 /// Who may do what. Implement it over the app's own registry; [`StaticClients`] is built in.
 #[async_trait]
@@ -127,7 +128,7 @@ fn is_absolute(uri: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientLifetimes;
+    use crate::registration::ClientLifetimes;
 
     #[test]
     fn registrations_that_contradict_themselves_are_refused() {

@@ -9,9 +9,10 @@ use cloakroom_core::{
 use cloakroom_jwt::{Swap, Swapped};
 
 use crate::chain::Standing;
-use crate::client::{Client, Format, Role};
+use crate::client::Client;
 use crate::error::TokenError;
 use crate::issuer::{Inner, Issuer};
+use crate::registration::{Format, Role};
 
 /// Who asks about a token.
 #[derive(Debug, Clone, Copy)]

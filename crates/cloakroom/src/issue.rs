@@ -9,12 +9,13 @@ use cloakroom_core::{
     bounded_json,
 };
 
-use crate::client::{Client, GrantType};
+use crate::client::Client;
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::grant::{Grant, Pkce, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 use crate::redeem::refresh_expiry;
+use crate::registration::GrantType;
 
 /// The most bytes of JSON that `act`, and `authorization_details`, may take.
 const MAX_DETAILS: usize = 8192;

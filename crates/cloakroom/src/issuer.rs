@@ -14,11 +14,12 @@ use cloakroom_core::{
 use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks};
 
 use crate::builder::IssuerBuilder;
-use crate::client::{Client, ClientLifetimes, Format};
+use crate::client::Client;
 use crate::directory::ClientDirectory;
 use crate::error::TokenError;
 use crate::events::{Event, EventSink};
 use crate::grant::TokenResponse;
+use crate::registration::{ClientLifetimes, Format};
 use crate::settings::Lifetimes;
 
 #[doc = include_str!("issuer.md")]

@@ -17,13 +17,15 @@ mod local;
 mod maintenance;
 mod redeem;
 mod refresh;
+mod registration;
 mod revoke;
+mod secret_hash;
 mod sessions;
 mod settings;
 mod successor;
 
 pub use builder::IssuerBuilder;
-pub use client::{Client, ClientLifetimes, Format, GrantType, Role, SecretHash, Serves};
+pub use client::Client;
 pub use directory::{ClientDirectory, ClientRefused, DirectoryError, StaticClients};
 pub use error::{BuildError, GrantRefusal, TokenError};
 pub use events::{Event, EventSink, NoSink};
@@ -33,6 +35,8 @@ pub use issue::Adopted;
 pub use issuer::Issuer;
 #[cfg(feature = "resource")]
 pub use local::LocalIntrospector;
+pub use registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+pub use secret_hash::SecretHash;
 pub use sessions::Session;
 pub use settings::Lifetimes;
 

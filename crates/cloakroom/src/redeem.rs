@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::chain::{Standing, chain_of};
-use crate::client::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::grant::{Redeem, TokenResponse};
 use crate::issuer::{Inner, Issuer};
+use crate::registration::GrantType;
 
 impl Issuer {
     /// Redeems an authorization code, once: for an access token, and a refresh token if the client

@@ -8,12 +8,13 @@ use cloakroom_core::{
 };
 
 use crate::chain::{Standing, chain_of};
-use crate::client::{Client, GrantType};
+use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::grant::{Refresh, TokenResponse};
 use crate::issuer::{Inner, Issuer, NewToken};
 use crate::redeem::refresh_expiry;
+use crate::registration::GrantType;
 use crate::successor;
 
 impl Issuer {

@@ -12,9 +12,10 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::form::Form;
-use crate::client::{Client, SecretHash};
+use crate::client::Client;
 use crate::directory::ClientDirectory;
 use crate::error::TokenError;
+use crate::secret_hash::SecretHash;
 
 /// Authenticates the client that calls an endpoint.
 ///

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{Endpoints, INTROSPECT, JWK_SET, REVOKE, TOKEN, respond};
-use crate::client::GrantType;
 use crate::error::TokenError;
+use crate::registration::GrantType;
 
 impl Endpoints {
     pub(super) async fn jwk_set(

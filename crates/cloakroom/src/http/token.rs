@@ -6,9 +6,10 @@ use cloakroom_core::{Audience, Confirmation, Scope, Subject, TokenSecret};
 
 use super::form::Form;
 use super::{Endpoints, respond};
-use crate::client::{Client, GrantType};
+use crate::client::Client;
 use crate::error::TokenError;
 use crate::grant::{Grant, Redeem, Refresh, TokenResponse};
+use crate::registration::GrantType;
 
 impl Endpoints {
     pub(super) async fn token(
