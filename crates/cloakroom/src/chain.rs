@@ -72,16 +72,13 @@ impl Inner {
         grant: &GrantRecord,
         now: UnixTime,
     ) -> TokenError {
-        if let Err(error) = self.revoke_target(Target::Grant(grant.id), now).await {
-            return error;
-        }
-        self.record_event(&Event::ReuseDetected {
+        let event = Event::ReuseDetected {
             grant: grant.id,
             client: grant.client.clone(),
             presented: handle.generation,
             current: generation(grant),
-        });
-        GrantRefusal::Reused.into()
+        };
+        self.end(grant, now, &event, GrantRefusal::Reused).await
     }
 
     /// Ends a grant because its store has gone back in time.
@@ -91,15 +88,29 @@ impl Inner {
         grant: &GrantRecord,
         now: UnixTime,
     ) -> TokenError {
-        if let Err(error) = self.revoke_target(Target::Grant(grant.id), now).await {
-            return error;
-        }
-        self.record_event(&Event::StoreRegressed {
+        let event = Event::StoreRegressed {
             grant: grant.id,
             presented: handle.generation,
             current: generation(grant),
-        });
-        GrantRefusal::Regressed.into()
+        };
+        self.end(grant, now, &event, GrantRefusal::Regressed).await
+    }
+
+    /// Revokes a grant, and tells why: what the request is refused with.
+    async fn end(
+        &self,
+        grant: &GrantRecord,
+        now: UnixTime,
+        event: &Event,
+        refusal: GrantRefusal,
+    ) -> TokenError {
+        match self.revoke_target(Target::Grant(grant.id), now).await {
+            Ok(()) => {
+                self.record_event(event);
+                refusal.into()
+            }
+            Err(error) => error,
+        }
     }
 
     /// Revokes one thing in the store, until nothing that hangs off it can be alive any more.
