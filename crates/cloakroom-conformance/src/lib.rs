@@ -48,6 +48,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_core::{KeyStore, TokenStore};
 
+pub use checks::processes;
 pub use context::Context;
 pub use promises::Promise;
 pub use report::{Failure, Report};

@@ -19,6 +19,7 @@ macro_rules! checks {
 
 mod cancellation;
 mod cancellation_rest;
+mod cancellation_revoke;
 mod contract_advance;
 mod contract_barred;
 mod contract_create;
@@ -35,21 +36,26 @@ mod contract_steps;
 mod contract_sweep;
 mod log_cursors;
 mod log_readers;
+mod log_wakeups;
 mod model;
 mod model_play;
 mod model_reference;
+mod more_create;
 mod pace;
+pub mod processes;
 mod races_advance;
 mod races_create;
 mod races_keys;
 mod races_maintain;
 mod races_revoke;
+mod sight;
 
 /// Every check, in the order in which they run: the ground first, then what stands on it.
 pub(crate) fn all() -> Vec<Check> {
     let tables: &[&[Check]] = &[
         contract_create::CHECKS,
         contract_barred::CHECKS,
+        more_create::CHECKS,
         contract_find::CHECKS,
         contract_records::CHECKS,
         contract_identifiers::CHECKS,
@@ -69,7 +75,9 @@ pub(crate) fn all() -> Vec<Check> {
         races_keys::CHECKS,
         log_cursors::CHECKS,
         log_readers::CHECKS,
+        log_wakeups::CHECKS,
         cancellation::CHECKS,
+        cancellation_revoke::CHECKS,
         cancellation_rest::CHECKS,
         model::CHECKS,
     ];

@@ -58,6 +58,12 @@ faults! {
     create_ignores_tombstones CreateIgnoresTombstones: CreateBarredByTombstone, RevokeTombstone;
     /// A retried `create` that finds its row does not look for rules again.
     retry_skips_check RetrySkipsCheck: CreateRetry;
+    /// A retried `create` that finds what a crashed one left does not look for rules.
+    crashed_retry_skips_check CrashedRetrySkipsCheck: CreateRetry, Cancellation;
+    /// A crashed `create` leaves its grant out of the indexes, and so does its retry.
+    retry_misses_index RetryMissesIndex: CreateAtomic, CreateRetry, Cancellation;
+    /// A retried `create` brings a revoked token back.
+    retry_revives_tokens RetryRevivesTokens: CreateRetry, CreateNeverOverwrites;
     /// A retried `create` does not see that its row was revoked.
     retry_misses_revocation RetryMissesRevocation: CreateRetry;
     /// A retried `create` is told that the id is taken.
@@ -68,6 +74,8 @@ faults! {
     create_leaves_tokens CreateLeavesTokens: CreateAtomic, CreateNeverOverwrites;
     /// `create` takes tokens of other grants.
     create_takes_foreign_tokens CreateTakesForeignTokens: CreateAtomic, FindToken, AdvanceMisuse;
+    /// `create` of another record under the id of a revoked grant is barred.
+    another_revoked_is_barred AnotherRevokedIsBarred: CreateNeverOverwrites;
     /// `create` writes the first token alone.
     create_writes_one_token CreateWritesOneToken: CreateAtomic, RecordsSurvive;
     /// Rules deny only epochs before their bound.
@@ -83,6 +91,9 @@ faults! {
     find_hides_revoked_tokens FindHidesRevokedTokens: FindReturnsDead, RevokeVisible;
     /// `find` hides expired grants.
     find_hides_expired FindHidesExpired: FindReturnsDead;
+
+    /// `find` shows no token of a revoked grant.
+    find_hides_tokens_of_revoked FindHidesTokensOfRevoked: FindReturnsDead, FindToken;
 
     /// Fields of a newer version are lost when a chain moves on.
     rewrite_drops_unknown RewriteDropsUnknown: RecordsSurvive, AdvanceWrites;
@@ -123,12 +134,20 @@ faults! {
     attach_does_not_compare AttachDoesNotCompare: AdvanceCompares;
     /// `advance` moves the chain of a revoked grant.
     advance_ignores_revocation AdvanceIgnoresRevocation: AdvanceRevoked;
+    /// `advance` of a grant that is revoked is stale if its chain stands elsewhere.
+    revoked_elsewhere_is_stale RevokedElsewhereIsStale: AdvanceRevoked;
+    /// `advance` of a grant or chain that has expired is stale if it stands elsewhere.
+    expired_elsewhere_is_stale ExpiredElsewhereIsStale: AdvanceExpired;
+    /// `advance` does not know tombstones.
+    tombstones_are_unknown TombstonesAreUnknown: AdvanceRevoked, AdvanceUnknown, RevokeTombstone;
     /// Tokens are attached to a revoked grant.
     attach_ignores_revocation AttachIgnoresRevocation: AdvanceRevoked;
     /// `advance` ignores that the chain has expired.
     advance_ignores_chain_end AdvanceIgnoresChainEnd: AdvanceExpired;
     /// `advance` ignores that the grant has expired.
     advance_ignores_grant_end AdvanceIgnoresGrantEnd: AdvanceExpired;
+    /// `advance` still takes a step at the very end of the grant.
+    advance_at_the_grants_end AdvanceAtTheGrantsEnd: AdvanceExpired;
     /// `advance` still takes a step at the very end of the chain.
     advance_at_the_end AdvanceAtTheEnd: AdvanceExpired;
     /// Tokens are attached to an expired grant.
@@ -137,6 +156,8 @@ faults! {
     advance_keeps_digest AdvanceKeepsDigest: AdvanceWrites, AdvanceCompares;
     /// `advance` writes the chain, and keeps the rest of the record.
     advance_writes_chain_alone AdvanceWritesChainAlone: AdvanceWrites;
+    /// Moving a chain deletes the tokens that hang off the grant.
+    move_deletes_old_tokens MoveDeletesOldTokens: AdvanceWrites, MaintainSpares;
     /// Moving a chain drops the tokens.
     move_drops_tokens MoveDropsTokens: AdvanceWrites;
     /// `advance` moves the chain, and inserts the tokens in a second step.
@@ -153,6 +174,8 @@ faults! {
     advance_inserts_unknown AdvanceInsertsUnknown: AdvanceUnknown;
     /// The next record may change the grant's client, subject or epoch.
     advance_changes_owner AdvanceChangesOwner: AdvanceMisuse;
+    /// The next record may leave the chain where it stands.
+    advance_stays AdvanceStays: AdvanceMisuse;
     /// The next record may be without a chain.
     advance_loses_chain AdvanceLosesChain: AdvanceMisuse;
     /// `advance` takes tokens of other grants.
@@ -166,6 +189,10 @@ faults! {
     tokens_are_not_logged TokensAreNotLogged: RevokeLogged, LogComplete;
     /// The revocation of a grant that is absent is not logged.
     absent_grants_are_not_logged AbsentAreNotLogged: RevokeLogged, RevokeTombstone;
+    /// Entries are logged with an end an hour after they were made.
+    entries_lose_their_end EntriesLoseTheirEnd: RevokeLogged, LogComplete, LogSnapshot;
+    /// The revocation of a pair is logged as that of its subject.
+    pairs_are_logged_as_subjects PairsAreLoggedAsSubjects: RevokeLogged, LogComplete;
     /// A second revocation of a grant is an error.
     revoked_twice_is_an_error RevokedTwiceIsAnError: RevokeIdempotent;
     /// A second revocation of a grant lifts the first.
@@ -196,6 +223,8 @@ faults! {
     client_covers_nothing ClientCoversNothing: RevokeCovers, RevokeVisible;
     /// The revocation of an absent grant leaves nothing.
     no_tombstones NoTombstones: RevokeTombstone, CreateBarredByTombstone;
+    /// `revoke` looks whether the grant is there, and leaves its tombstone later.
+    tombstone_looks_then_writes TombstoneLooksThenWrites: CreateBarredByTombstone, RevokeTombstone;
     /// A second revocation of an absent grant may let the tombstone end earlier.
     tombstones_shorten TombstonesShorten: RevokeTombstone, MaintainSpares, RevokeIdempotent;
     /// A bound is the time alone.
@@ -226,6 +255,10 @@ faults! {
     keys_leave_no_rule KeysLeaveNoRule: RevokeRules, RulesAnswer;
     /// `rules` answers only the first key.
     rules_answer_one_key RulesAnswerOneKey: RulesAnswer;
+    /// `rules` leaves out rules that have ended.
+    rules_hide_ended RulesHideEnded: RulesAnswer;
+    /// `rules` answers a key twice that is asked twice.
+    rules_repeat RulesRepeat: RulesAnswer;
     /// `rules` without keys answers no bound.
     rules_forget_the_bound RulesForgetTheBound: RulesAnswer;
 
@@ -243,6 +276,8 @@ faults! {
     list_shows_revoked ListShowsRevoked: ListLive;
     /// `list` shows expired grants.
     list_shows_expired ListShowsExpired: ListLive;
+    /// `list` still shows a grant at its very end.
+    list_at_the_end ListAtTheEnd: ListLive;
     /// `list` of a pair shows all grants of the subject.
     list_ignores_client ListIgnoresClient: ListSelects;
 
@@ -270,12 +305,16 @@ faults! {
     trim_by_age TrimByAge: LogSnapshot, MaintainSpares;
     /// An entry is trimmed with any later one that has ended.
     trim_by_prefix TrimByPrefix: LogSnapshot, MaintainSpares;
+    /// A reader who reads first and listens after is not woken by what came between.
+    wakeups_begin_with_the_stream WakeupsBeginWithTheStream: LogWakeups;
     /// Wake-ups begin when the stream is first asked.
     wakeups_begin_late WakeupsBeginLate: LogWakeups;
     /// Whoever is not waiting misses the wake-up; but for the first.
     wakeups_are_missed WakeupsAreMissed: LogWakeups;
     /// Revocations of subjects wake nobody.
     subjects_do_not_wake SubjectsDoNotWake: LogWakeups;
+    /// Heartbeats wake nobody.
+    heartbeats_do_not_wake HeartbeatsDoNotWake: LogWakeups, LogHeartbeat;
     /// The stream of wake-ups ends after the first.
     wakeups_end WakeupsEnd: LogWakeups;
     /// A heartbeat gets in before the newest entry.
@@ -289,6 +328,12 @@ faults! {
     purge_at_the_chains_end PurgeAtTheChainsEnd: MaintainSpares;
     /// `maintain` deletes what has ended now.
     purge_without_margin PurgeWithoutMargin: MaintainSpares;
+    /// `maintain` trims entries that have ended now.
+    trim_without_margin TrimWithoutMargin: MaintainSpares, LogSnapshot;
+    /// `maintain` removes rules that have ended now.
+    purge_rules_without_margin PurgeRulesWithoutMargin: MaintainRules;
+    /// `maintain` deletes what ends just at `before`.
+    purge_at_the_border PurgeAtTheBorder: MaintainSpares;
     /// `maintain` deletes all tokens of a grant with the first that ends.
     purge_all_tokens PurgeAllTokens: MaintainSpares;
     /// `maintain` deletes revoked grants.
@@ -330,6 +375,8 @@ faults! {
     keys_update_inserts KeysUpdateInserts: KeysCompareAndSet, KeysNeverReused;
     /// Keys: `delete` compares no version.
     keys_delete_unchecked KeysDeleteUnchecked: KeysCompareAndSet;
+    /// Keys: `delete` looks, and deletes later.
+    keys_delete_races KeysDeleteRaces: KeysCompareAndSet;
     /// Keys: `load` returns the newest first.
     keys_load_backwards KeysLoadBackwards: KeysOrdered;
     /// Keys: fields of a newer version are lost.

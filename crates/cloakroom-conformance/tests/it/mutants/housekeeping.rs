@@ -1,5 +1,7 @@
 //! What a [`Plain`](super::plain::Plain) store deletes, and when.
 
+use std::time::Duration;
+
 use cloakroom_core::{GrantId, GrantRecord, Housekeeping, Maintained, UnixTime};
 
 use super::fault::Fault;
@@ -20,6 +22,7 @@ impl State {
         let before = match self.fault {
             Some(Fault::PurgeNothing) => return done,
             Some(Fault::PurgeWithoutMargin) => task.now,
+            Some(Fault::PurgeAtTheBorder) => task.before + Duration::from_millis(1),
             _ => task.before,
         };
         let mut left = match task.limit as usize {
@@ -40,7 +43,7 @@ impl State {
                 left -= self.delete(&due, left, &mut done);
             }
         }
-        done.revocations += self.journal.trim(before, left) as u64;
+        done.revocations += self.journal.trim(before, task.now, left) as u64;
         done.more = match self.fault {
             Some(Fault::MaintainHidesMore) => false,
             Some(Fault::MaintainNeverEnds) => true,

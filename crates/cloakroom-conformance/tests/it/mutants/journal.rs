@@ -117,12 +117,22 @@ impl Journal {
     }
 
     pub(crate) fn write(&mut self, position: u64, revocation: &Revocation, bound: Option<Epoch>) {
+        let target = match &revocation.target {
+            Target::SubjectAtClient(subject, _) if self.has(Fault::PairsAreLoggedAsSubjects) => {
+                Target::Subject(subject.clone())
+            }
+            target => target.clone(),
+        };
         let event = LogEvent::Revoked {
-            target: revocation.target.clone(),
+            target,
             bound: bound.filter(|_| !self.has(Fault::BoundsAreNotLogged)),
         };
         let wakes = !(bound.is_some() && self.has(Fault::SubjectsDoNotWake));
-        self.append(position, event, revocation.at, revocation.until, wakes);
+        let until = match self.fault {
+            Some(Fault::EntriesLoseTheirEnd) => revocation.at + Duration::from_secs(3_600),
+            _ => revocation.until,
+        };
+        self.append(position, event, revocation.at, until, wakes);
     }
 
     pub(crate) fn heartbeat(&mut self, at: UnixTime, until: UnixTime) {
@@ -136,7 +146,8 @@ impl Journal {
             Some(position) if self.has(Fault::HeartbeatOvertakes) => position,
             _ => self.next_position(),
         };
-        self.append(position, LogEvent::Heartbeat {}, at, until, true);
+        let wakes = !self.has(Fault::HeartbeatsDoNotWake);
+        self.append(position, LogEvent::Heartbeat {}, at, until, wakes);
     }
 
     fn append(&mut self, at: u64, event: LogEvent, when: UnixTime, until: UnixTime, wakes: bool) {
@@ -152,15 +163,18 @@ impl Journal {
         }
     }
 
-    pub(crate) fn rules(&self, keys: &[RuleKey]) -> Rules {
+    pub(crate) fn rules(&self, keys: &[RuleKey], seen: UnixTime) -> Rules {
         let mut rules: Vec<Rule> = Vec::new();
         for key in keys {
-            if rules.iter().any(|rule| rule.key == *key) {
+            if rules.iter().any(|rule| rule.key == *key) && !self.has(Fault::RulesRepeat) {
                 continue;
             }
             if let Some(rule) = self.rules.get(&filed_key(self.fault, key)) {
                 rules.push(Rule { key: key.clone(), ..rule.clone() });
             }
+        }
+        if self.has(Fault::RulesHideEnded) {
+            rules.retain(|rule| seen < rule.until);
         }
         if self.has(Fault::RulesAnswerOneKey) {
             rules.truncate(1);
@@ -272,8 +286,13 @@ impl Journal {
     }
 
     /// Removes at most `limit` entries and rules that ended before `before`.
-    pub(crate) fn trim(&mut self, before: UnixTime, limit: usize) -> usize {
-        let entries: Vec<u64> = self.ended_entries(before).take(limit).collect();
+    pub(crate) fn trim(&mut self, before: UnixTime, now: UnixTime, limit: usize) -> usize {
+        let (entries_before, before) = match self.fault {
+            Some(Fault::TrimWithoutMargin) => (now, before),
+            Some(Fault::PurgeRulesWithoutMargin) => (before, now),
+            _ => (before, before),
+        };
+        let entries: Vec<u64> = self.ended_entries(entries_before).take(limit).collect();
         for position in &entries {
             self.log.remove(position);
         }

@@ -144,11 +144,19 @@ impl KeyStore for PlainKeys {
 
     async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
         pause().await;
+        let stood = self.lock().stands(generation, expected);
+        if self.has(Fault::KeysDeleteRaces) {
+            pause().await;
+        }
         let deleted = {
             let mut ring = self.lock();
             let there = ring.records.contains_key(&generation);
-            if ring.stands(generation, expected) || (there && self.has(Fault::KeysDeleteUnchecked))
-            {
+            let stands = match self.fault {
+                Some(Fault::KeysDeleteUnchecked) => there,
+                Some(Fault::KeysDeleteRaces) => stood,
+                _ => ring.stands(generation, expected),
+            };
+            if stands {
                 ring.records.remove(&generation);
                 KeyUpdated::Updated
             } else {

@@ -34,10 +34,12 @@ pub(crate) struct Manners {
     pub(crate) short_pages: bool,
     /// Each operation runs in a task of its own: dropped, it goes on.
     pub(crate) own_tasks: bool,
-    /// Where the memory store says that it chose, it chose otherwise: `advance` does not know
-    /// tombstones, and says of a chain that has moved and expired that it has moved; a digest that
-    /// is taken stays as it is; a row goes at its own end.
+    /// Where the memory store says that it chose, it chose otherwise: a digest that is taken stays
+    /// as it is, and a row goes at its own end.
     pub(crate) other_choices: bool,
+    /// A `create` that is dropped between its writes and its look for rules stays as it is: its
+    /// tokens are held by nobody, and a retry looks.
+    pub(crate) crashes: bool,
     /// `maintain` touches one row a call.
     pub(crate) small_steps: bool,
 }
@@ -56,6 +58,7 @@ impl Plain {
             fault,
             Some(Fault::RetrySkipsCheck | Fault::ListShowsDenied | Fault::SweepIsForgotten)
         );
+        manners.crashes |= fault == Some(Fault::CrashedRetrySkipsCheck);
         Self { fault, manners, state: Arc::new(Mutex::new(State::new(fault, manners))) }
     }
 
@@ -65,6 +68,10 @@ impl Plain {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn skips_checks_of_retries(&self) -> bool {
+        self.has(Fault::RetrySkipsCheck) || self.has(Fault::CrashedRetrySkipsCheck)
     }
 
     /// Does the work: here, or in a task of its own.
@@ -93,13 +100,16 @@ impl Plain {
         match inserted {
             Inserted::Exists => return Ok(Created::Exists),
             Inserted::Revoked => return Ok(Created::Barred),
-            Inserted::Present if self.has(Fault::RetrySkipsCheck) => return Ok(Created::Inserted),
+            Inserted::Present if self.skips_checks_of_retries() => return Ok(Created::Inserted),
             Inserted::Present | Inserted::Written => {}
         }
-        let unchecked = Unchecked { store: &self, grant: &grant, done: false };
+        let unchecked = Unchecked { store: &self, grant: &grant, done: self.manners.crashes };
         pause().await;
         if self.has(Fault::CreateWritesTokensLater) {
             self.lock().put_tokens(tokens);
+        }
+        if inserted == Inserted::Written {
+            self.lock().unindexed.remove(&grant.id);
         }
         let barred = unchecked.check();
         pause().await;
@@ -191,15 +201,21 @@ impl Plain {
         maintained
     }
 
-    /// Entries come with one wake-up or more after the stream was asked for.
+    /// One wake-up at the start, and one whenever the log has grown since the last.
     fn wakes(&self) -> Wakeups {
         if self.manners.polls {
             return Wakeups::Poll(Duration::from_millis(100));
         }
         let grown = self.lock().journal.grown.clone();
-        let readers = (!self.has(Fault::WakeupsBeginLate)).then(|| grown.subscribe());
+        let reader = (!self.has(Fault::WakeupsBeginLate)).then(|| {
+            let mut reader = grown.subscribe();
+            if !self.has(Fault::WakeupsBeginWithTheStream) {
+                reader.mark_changed();
+            }
+            reader
+        });
         let (ends, misses) = (self.has(Fault::WakeupsEnd), self.has(Fault::WakeupsAreMissed));
-        let start = (readers, grown, 0_u32);
+        let start = (reader, grown, 0_u32);
         Wakeups::Stream(Box::pin(unfold(start, move |(reader, grown, count)| async move {
             if ends && count > 0 {
                 return None;
@@ -275,7 +291,10 @@ impl TokenStore for Plain {
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
         pause().await;
-        let rules = self.lock().journal.rules(&keys);
+        let rules = {
+            let state = self.lock();
+            state.journal.rules(&keys, state.seen)
+        };
         pause().await;
         Ok(rules)
     }

@@ -1,6 +1,6 @@
 //! What a [`Plain`](super::plain::Plain) store keeps, and each step that is one locked section.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloakroom_core::{
@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) sweeps: Vec<Sweep>,
     /// Grants that were revoked, and do not show it yet.
     pub(crate) late: Vec<(GrantId, UnixTime)>,
+    /// Grants that no index knows.
+    pub(crate) unindexed: BTreeSet<GrantId>,
     /// A lock, for stores that do not free it.
     pub(crate) busy: bool,
     /// The latest time that anyone named.
@@ -59,6 +61,7 @@ impl State {
             journal: Journal::new(fault),
             sweeps: Vec::new(),
             late: Vec::new(),
+            unindexed: BTreeSet::new(),
             busy: false,
             seen: SystemClock::new().now(),
         }
@@ -86,6 +89,9 @@ impl State {
             Some(Slot::Grant(own)) if !self.has(Fault::CreateUpserts) => {
                 let revoked = own.revoked_at.is_some();
                 return Ok(if !self.holds(own, grant, tokens) {
+                    if revoked && self.has(Fault::AnotherRevokedIsBarred) {
+                        return Ok(Inserted::Revoked);
+                    }
                     if self.has(Fault::CreateLeavesTokens) {
                         self.put_tokens(tokens.to_vec());
                     }
@@ -94,6 +100,9 @@ impl State {
                     Inserted::Exists
                 } else if revoked && !self.has(Fault::RetryMissesRevocation) {
                     Inserted::Revoked
+                } else if self.has(Fault::RetryRevivesTokens) {
+                    self.put_tokens(tokens.to_vec());
+                    Inserted::Present
                 } else {
                     Inserted::Present
                 });
@@ -101,6 +110,9 @@ impl State {
             _ => {}
         }
         self.fresh(tokens)?;
+        if self.has(Fault::RetryMissesIndex) {
+            self.unindexed.insert(grant.id);
+        }
         self.put(grant.clone());
         match self.fault {
             Some(Fault::CreateWritesTokensLater) => {}
@@ -142,6 +154,9 @@ impl State {
             }
             // What is there already is the same: a retry, which lifts no revocation.
             let key = (token.grant, *token.digest.as_bytes());
+            if self.has(Fault::RetryRevivesTokens) {
+                self.tokens.remove(&key);
+            }
             self.tokens.entry(key).or_insert(token);
         }
     }
@@ -189,8 +204,11 @@ impl State {
             }
             self.tokens.get(&(id, *digest.as_bytes()))
         });
-        let token = token
-            .filter(|token| token.revoked_at.is_none() || !self.has(Fault::FindHidesRevokedTokens));
+        let token = token.filter(|token| match self.fault {
+            Some(Fault::FindHidesRevokedTokens) => token.revoked_at.is_none(),
+            Some(Fault::FindHidesTokensOfRevoked) => grant.revoked_at.is_none(),
+            _ => true,
+        });
         Lookup::Found(Found {
             grant: Arc::new(GrantRecord::clone(grant)),
             token: token.cloned().map(Arc::new),
@@ -211,17 +229,21 @@ impl State {
                 return Ok(Some(Advanced::Unknown));
             }
             (None, _) => return Ok(Some(Advanced::Unknown)),
-            (Some(Slot::Tombstone { .. }), _) if self.manners.other_choices => {
+            (Some(Slot::Tombstone { .. }), _) if self.has(Fault::TombstonesAreUnknown) => {
                 return Ok(Some(Advanced::Unknown));
             }
             (Some(Slot::Tombstone { .. }), _) => return Ok(Some(Advanced::Dead)),
             (Some(Slot::Grant(record)), _) => record,
         };
         if let Change::Move(next) = &step.change {
-            self.follows(record, next)?;
+            self.follows(record, next, step)?;
         }
         let stands = self.stands(record, step);
-        let looks_elsewhere_first = self.manners.other_choices && record.revoked_at.is_none();
+        let looks_elsewhere_first = match self.fault {
+            Some(Fault::RevokedElsewhereIsStale) => record.revoked_at.is_some(),
+            Some(Fault::ExpiredElsewhereIsStale) => record.revoked_at.is_none(),
+            _ => false,
+        };
         if (stands || !looks_elsewhere_first) && self.is_dead(record, step) {
             return Ok(Some(Advanced::Dead));
         }
@@ -250,9 +272,18 @@ impl State {
         }
     }
 
-    fn follows(&self, record: &GrantRecord, next: &GrantRecord) -> Result<(), StoreError> {
+    fn follows(
+        &self,
+        record: &GrantRecord,
+        next: &GrantRecord,
+        step: &Advance,
+    ) -> Result<(), StoreError> {
         if next.chain.is_none() && !self.has(Fault::AdvanceLosesChain) {
             return Err(StoreError::Misuse("the next record has no chain"));
+        }
+        let stays = next.chain.as_ref().is_some_and(|chain| chain.position() == step.expected);
+        if stays && !self.has(Fault::AdvanceStays) {
+            return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
         }
         let same_owner = next.client == record.client
             && next.subject == record.subject
@@ -277,7 +308,13 @@ impl State {
             return false;
         }
         let grant_ended = step.now >= record.expires_at || step.now >= record.row_expires_at;
-        if grant_ended && !self.has(Fault::AdvanceIgnoresGrantEnd) {
+        let at_the_end = step.now == record.expires_at;
+        let ignores_end = match self.fault {
+            Some(Fault::AdvanceIgnoresGrantEnd) => true,
+            Some(Fault::AdvanceAtTheGrantsEnd) => at_the_end,
+            _ => false,
+        };
+        if grant_ended && !ignores_end {
             return true;
         }
         let chain_ends = record.chain.as_ref().map(|chain| chain.expires_at);
@@ -328,6 +365,9 @@ impl State {
                 }
                 (Change::Move(next), _) => *record = next,
             }
+        }
+        if moves && self.has(Fault::MoveDeletesOldTokens) {
+            self.tokens.retain(|(grant, _), _| *grant != step.grant);
         }
         if !(moves && self.drops_tokens_of_moves()) {
             self.put_tokens(step.tokens);

@@ -139,6 +139,18 @@ impl Plain {
                 pause().await;
                 self.lock().journal.record(revocation);
             }
+            (Fault::TombstoneLooksThenWrites, Target::Grant(id)) => {
+                let absent = !self.lock().slots.contains_key(id);
+                pause().await;
+                let mut state = self.lock();
+                if absent {
+                    let until = revocation.until;
+                    state.slots.entry(*id).or_insert(Slot::Tombstone { until });
+                    state.journal.record(revocation);
+                } else {
+                    state.revoke_one(revocation).ok()?;
+                }
+            }
             (Fault::PositionsBeforeCommit, _) => {
                 let position = self.lock().journal.next_position();
                 pause().await;

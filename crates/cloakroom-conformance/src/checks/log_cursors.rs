@@ -1,0 +1,334 @@
+//! Cursors into the log: where they go on, and when they must not.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use cloakroom_core::{
+    Cursor, CursorPlace, EntryId, Epoch, Jti, Kid, LogEntry, LogEvent, Random, Revocation,
+    RevocationBatch, Target, TokenStore, UnixTime,
+};
+
+use super::log_readers::read_on;
+use super::races_create::lone;
+use crate::Context;
+use crate::ask::{Ask, ensure, same};
+use crate::fixtures::{DAY, MINUTE, NOW, client, pair, revocation, stranger, subject};
+use crate::report::Broken;
+
+checks! { "log_cursors":
+    a_new_log_is_empty => LogComplete,
+    a_reader_goes_on_where_it_was => LogComplete,
+    every_pace_reads_the_same => LogComplete,
+    a_cursor_survives_text_and_time => LogComplete,
+    nothing_new_is_no_entry => LogComplete,
+    entries_say_what_was_asked => RevokeLogged,
+    a_heartbeat_says_when_it_was_written => LogHeartbeat,
+    every_batch_tells_the_newest_bound => RevokeBounds,
+    a_cursor_of_another_store_is_a_gap => LogGap,
+    a_cursor_into_an_emptied_store_is_a_gap => LogGap,
+    a_cursor_of_another_incarnation_is_a_gap => LogGap,
+    a_cursor_to_another_entry_is_a_gap => LogGap,
+    a_cursor_ahead_of_the_log_is_a_gap => LogGap,
+    a_cursor_to_a_trimmed_entry_is_a_gap => LogGap,
+    a_reader_at_the_newest_entry_survives_trimming => LogSnapshot,
+    the_beginning_is_the_snapshot => LogSnapshot,
+    the_newest_bound_survives_trimming => RevokeBounds,
+}
+
+/// Revocations of everything that can be revoked, with times of their own.
+fn revocations() -> Result<Vec<Revocation>, Broken> {
+    let (alice, app) = (subject("alice")?, client("app")?);
+    let grant = lone(Epoch::default())?.id;
+    let targets = [
+        Target::Grant(grant),
+        Target::Token { grant, digest: stranger()? },
+        Target::Jti(Jti::new("a jti, \0 and é")?),
+        Target::Subject(alice.clone()),
+        Target::Client(app.clone()),
+        pair(&alice, &app),
+        Target::Key(Kid::new("a key")?),
+        // A second time, and by a clock that went back.
+        Target::Subject(alice),
+    ];
+    let revocation = |(number, target)| {
+        let number = Duration::from_millis(number as u64);
+        Revocation { target, at: NOW - number, until: NOW + DAY + number }
+    };
+    Ok(targets.into_iter().enumerate().map(revocation).collect())
+}
+
+/// A store with these revocations in its log, and the log.
+async fn filled(store: &dyn TokenStore) -> Result<Vec<LogEntry>, Broken> {
+    for revocation in revocations()? {
+        store.revoked_as(revocation).await?;
+    }
+    store.heartbeat(NOW, NOW + DAY).await?;
+    Ok(read_on(store, Cursor::start(), 1_000).await?.0)
+}
+
+/// Where a reader who has read this many entries stands.
+async fn place_after(store: &dyn TokenStore, count: u32) -> Result<CursorPlace, Broken> {
+    let batch = store.revocations(Cursor::start(), count).await?;
+    match batch {
+        RevocationBatch::Entries { next, .. } => {
+            Ok(*next.place().ok_or("after reading entries, the cursor is at the start")?)
+        }
+        RevocationBatch::Gap => Err("reading from the start met a gap".into()),
+    }
+}
+
+async fn is_a_gap(store: &dyn TokenStore, place: CursorPlace, what: &str) -> Result<(), Broken> {
+    for limit in [1, 1_000] {
+        let batch = store.revocations(Cursor::after(place), limit).await?;
+        same(&format!("the answer to {what}"), &batch, &RevocationBatch::Gap)?;
+    }
+    Ok(())
+}
+
+async fn a_new_log_is_empty(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let (read, cursor) = read_on(&*store, Cursor::start(), 10).await?;
+    let revoked = read.iter().find(|entry| matches!(entry.event, LogEvent::Revoked { .. }));
+    ensure!(revoked.is_none(), "the log of a new store holds {revoked:?}");
+    // From there the reader goes on.
+    let first = revocations()?.swap_remove(0);
+    store.revoked_as(first.clone()).await?;
+    let (read, _) = read_on(&*store, cursor, 10).await?;
+    let targets: Vec<_> = read.iter().map(|entry| entry.event.clone()).collect();
+    let should = LogEvent::Revoked { target: first.target, bound: None };
+    same("what a reader of the empty log reads next", &targets, &vec![should])
+}
+
+async fn a_reader_goes_on_where_it_was(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let (mut cursor, mut seen) = (Cursor::start(), Vec::new());
+    for revocation in revocations()? {
+        store.revoked_as(revocation.clone()).await?;
+        let (read, next) = read_on(&*store, cursor, 10).await?;
+        let is_new = |entry: &LogEntry| !seen.contains(&entry.id);
+        let targets: Vec<_> =
+            read.iter().filter(|entry| is_new(entry)).map(|entry| entry.event.clone()).collect();
+        ensure!(
+            matches!(&targets[..], [LogEvent::Revoked { target, .. }] if *target == revocation.target),
+            "after {revocation:?}, a reader that goes on reads {targets:?}"
+        );
+        seen.extend(read.iter().map(|entry| entry.id));
+        cursor = next;
+    }
+    Ok(())
+}
+
+async fn every_pace_reads_the_same(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let log = filled(&*store).await?;
+    let ids: HashSet<_> = log.iter().map(|entry| entry.id).collect();
+    same("how many ids the entries have", &ids.len(), &9)?;
+    for limit in [1, 2, 7, 8, 9, 10, u32::MAX] {
+        let (read, _) = read_on(&*store, Cursor::start(), limit).await?;
+        same(&format!("the log, read by {limit}"), &read, &log)?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_survives_text_and_time(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let log = filled(&*store).await?;
+    for count in 1..log.len() {
+        let place = place_after(&*store, u32::try_from(count)?).await?;
+        same("the entry that the cursor names", &place.entry, &log[count - 1].id)?;
+        let text = Cursor::after(place).to_string();
+        // Any number of times: a reader may crash before it has noted where it is.
+        for _ in 0..2 {
+            let (read, _) = read_on(&*store, text.parse()?, 3).await?;
+            same("the rest of the log", &read, &log[count..].to_vec())?;
+        }
+    }
+    Ok(())
+}
+
+async fn nothing_new_is_no_entry(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    let (_, mut cursor) = read_on(&*store, Cursor::start(), 4).await?;
+    for _ in 0..3 {
+        let (read, next) = read_on(&*store, cursor, 4).await?;
+        ensure!(read.is_empty(), "nothing was written, and the reader got {read:?}");
+        cursor = next;
+    }
+    let last = revocations()?.swap_remove(0);
+    store.revoked_as(last).await?;
+    same("how much is new", &read_on(&*store, cursor, 4).await?.0.len(), &1)
+}
+
+async fn entries_say_what_was_asked(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let mut newest = store.newest_bound().await?;
+    let mut cursor = read_on(&*store, Cursor::start(), 10).await?.1;
+    for Revocation { target, at, until } in revocations()? {
+        let asked = Revocation { target: target.clone(), at, until };
+        store.revoked_as(asked).await?;
+        let (read, next) = read_on(&*store, cursor, 10).await?;
+        cursor = next;
+        let entry = read.last().ok_or("the log holds nothing of an acknowledged revocation")?;
+        let bound = target.has_bound().then(|| newest.next_bound(at));
+        newest = bound.unwrap_or(newest);
+        same("the entry's event", &entry.event, &LogEvent::Revoked { target, bound })?;
+        same("its times", &(entry.at, entry.until), &(at, until))?;
+    }
+    Ok(())
+}
+
+async fn a_heartbeat_says_when_it_was_written(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let bound = store.newest_bound().await?;
+    for beat in 0..3 {
+        let at = NOW + beat * MINUTE;
+        store.heartbeat(at, at + DAY).await?;
+    }
+    let log = store.log().await?;
+    let beats: Vec<_> =
+        log.iter().map(|entry| (entry.event.clone(), entry.at, entry.until)).collect();
+    let beat = |beat| (LogEvent::Heartbeat {}, NOW + beat * MINUTE, NOW + beat * MINUTE + DAY);
+    same("the log after three heartbeats", &beats, &(0..3).map(beat).collect::<Vec<_>>())?;
+    same("the newest bound", &store.newest_bound().await?, &bound)
+}
+
+async fn every_batch_tells_the_newest_bound(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    for revocation in revocations()? {
+        store.revoked_as(revocation).await?;
+        let newest = store.newest_bound().await?;
+        let mut cursor = Cursor::start();
+        loop {
+            let batch = store.revocations(cursor, 3).await?;
+            let RevocationBatch::Entries { next, more, newest_bound, .. } = batch else {
+                return Err("reading on met a gap".into());
+            };
+            same("the newest bound that a batch tells", &newest_bound, &newest)?;
+            if !more {
+                break;
+            }
+            cursor = next;
+        }
+    }
+    Ok(())
+}
+
+async fn a_cursor_of_another_store_is_a_gap(context: Context) -> Result<(), Broken> {
+    let (one, two) = (context.tokens().await, context.tokens().await);
+    filled(&*one).await?;
+    filled(&*two).await?;
+    for count in [1, 5, 9] {
+        let place = place_after(&*one, count).await?;
+        is_a_gap(&*two, place, "a cursor of another store").await?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_into_an_emptied_store_is_a_gap(context: Context) -> Result<(), Broken> {
+    let (before, after) = (context.tokens().await, context.tokens().await);
+    filled(&*before).await?;
+    let place = place_after(&*before, 9).await?;
+    is_a_gap(&*after, place, "a cursor of a store that has been emptied since").await?;
+    // Nor when as much has been written again.
+    filled(&*after).await?;
+    is_a_gap(&*after, place, "a cursor of a store that has been filled anew").await
+}
+
+async fn a_cursor_of_another_incarnation_is_a_gap(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    for byte in [0, 15] {
+        let mut place = place_after(&*store, 5).await?;
+        place.incarnation[byte] ^= 1;
+        is_a_gap(&*store, place, "a cursor of another incarnation").await?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_to_another_entry_is_a_gap(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    for count in [1, 5, 9] {
+        let mut place = place_after(&*store, count).await?;
+        // As after a failover that lost this entry and wrote another in its place.
+        place.entry = EntryId::random(&Random::system())?;
+        is_a_gap(&*store, place, "a cursor whose entry is a different one").await?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_ahead_of_the_log_is_a_gap(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    for ahead in [1, 1_000, u64::MAX] {
+        let mut place = place_after(&*store, 9).await?;
+        place.position = place.position.saturating_add(ahead);
+        place.entry = EntryId::random(&Random::system())?;
+        is_a_gap(&*store, place, "a cursor ahead of the log").await?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_to_a_trimmed_entry_is_a_gap(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let log = filled(&*store).await?;
+    let place = place_after(&*store, 2).await?;
+    store.housekept(UnixTime::from_millis(u64::MAX / 4)).await?;
+    let left = store.log().await?;
+    if left.iter().any(|entry| entry.id == log[1].id) {
+        // It may keep more than it must; then the cursor still stands.
+        let (read, _) = read_on(&*store, Cursor::after(place), 10).await?;
+        let after = left.iter().position(|entry| entry.id == log[1].id).unwrap_or(0) + 1;
+        return same("the rest of the log", &read, &left[after..].to_vec());
+    }
+    is_a_gap(&*store, place, "a cursor to an entry that was trimmed").await
+}
+
+async fn a_reader_at_the_newest_entry_survives_trimming(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    let (_, cursor) = read_on(&*store, Cursor::start(), 10).await?;
+    for _ in 0..2 {
+        store.housekept(UnixTime::from_millis(u64::MAX / 4)).await?;
+        let (read, _) = read_on(&*store, cursor, 10).await?;
+        ensure!(read.is_empty(), "trimming gave a reader {read:?}");
+    }
+    store.revoked(Target::Grant(lone(Epoch::default())?.id)).await?;
+    same("how much is new", &read_on(&*store, cursor, 10).await?.0.len(), &1)
+}
+
+async fn the_beginning_is_the_snapshot(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    // Ends in no order: what has ended stands between what has not.
+    let mut should = Vec::new();
+    for (number, days) in [5, 1, 9, 2, 7, 1, 8, 3].into_iter().enumerate() {
+        let target = Target::Client(client(&format!("app-{number}"))?);
+        let until = NOW + days * DAY;
+        store.revoked_as(Revocation { until, ..revocation(target) }).await?;
+        should.push(until);
+    }
+    for day in 0..10 {
+        let now = NOW + day * DAY;
+        store.housekept(now).await?;
+        let left: Vec<_> = store.log().await?.iter().map(|entry| entry.until).collect();
+        let due: Vec<_> = should.iter().copied().filter(|until| *until >= now).collect();
+        let kept: Vec<_> = left.iter().copied().filter(|until| *until >= now).collect();
+        same("the ends of the entries that still matter", &kept, &due)?;
+        same("the end of the newest entry", &left.last(), &should.last())?;
+    }
+    Ok(())
+}
+
+async fn the_newest_bound_survives_trimming(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    let before = store.newest_bound().await?;
+    // The newest entry is a heartbeat: no entry that is left has a bound.
+    store.housekept(UnixTime::from_millis(u64::MAX / 4)).await?;
+    same("the newest bound after trimming", &store.newest_bound().await?, &before)?;
+    let target = Target::Subject(subject("alice")?);
+    store.revoked(target.clone()).await?;
+    let bound = store.bound_of(&target).await?;
+    same("the next bound", &bound, &before.next_bound(NOW))
+}

@@ -1,0 +1,184 @@
+//! The contract as a small machine: one thread, no races, no crashes.
+
+use std::collections::BTreeMap;
+
+use cloakroom_core::{
+    Advance, Advanced, Change, Created, EntryId, Epoch, GrantId, GrantRecord, LogEntry, LogEvent,
+    Revocation, Rule, RuleKey, Selector, Target, TokenDigest, TokenRecord, UnixTime,
+};
+
+/// What a store should hold.
+#[derive(Debug, Default)]
+pub(super) struct Reference {
+    pub(super) slots: BTreeMap<GrantId, Slot>,
+    pub(super) rules: BTreeMap<RuleKey, Rule>,
+    pub(super) newest_bound: Epoch,
+    /// Entries have no id until they are read.
+    pub(super) log: Vec<LogEntry>,
+}
+
+/// What stands under one id.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Slot {
+    Grant { record: Box<GrantRecord>, tokens: Vec<TokenRecord> },
+    Tombstone { until: UnixTime },
+}
+
+impl Reference {
+    /// What `create` should answer. A barred grant of which nothing was there is not taken up: what
+    /// the store keeps of it is its own affair.
+    pub(super) fn create(&mut self, grant: &GrantRecord, tokens: &[TokenRecord]) -> Created {
+        let is_denied = self.denies(grant);
+        match self.slots.get_mut(&grant.id) {
+            Some(Slot::Tombstone { .. }) => Created::Barred,
+            Some(Slot::Grant { record, tokens: held }) => {
+                let written = GrantRecord { revoked_at: None, ..(**record).clone() };
+                let holds = |token: &TokenRecord| held.iter().any(|own| own.digest == token.digest);
+                if written != *grant || !tokens.iter().all(holds) {
+                    Created::Exists
+                } else if record.revoked_at.is_some() {
+                    Created::Barred
+                } else if is_denied {
+                    record.revoked_at = Some(record.created_at);
+                    Created::Barred
+                } else {
+                    Created::Inserted
+                }
+            }
+            None if is_denied => Created::Barred,
+            None => {
+                let record = Box::new(grant.clone());
+                self.slots.insert(grant.id, Slot::Grant { record, tokens: tokens.to_vec() });
+                Created::Inserted
+            }
+        }
+    }
+
+    pub(super) fn advance(&mut self, step: &Advance) -> Advanced {
+        let (record, tokens) = match self.slots.get_mut(&step.grant) {
+            None => return Advanced::Unknown,
+            Some(Slot::Tombstone { .. }) => return Advanced::Dead,
+            Some(Slot::Grant { record, tokens }) => (record, tokens),
+        };
+        let Some(chain) = &record.chain else { return Advanced::Dead };
+        if !record.is_live(step.now) || step.now >= chain.expires_at {
+            return Advanced::Dead;
+        }
+        if chain.position() != step.expected {
+            return Advanced::Stale((**record).clone().into());
+        }
+        if let Change::Move(next) = &step.change {
+            *record = next.clone();
+        }
+        tokens.extend(step.tokens.iter().cloned());
+        Advanced::Advanced
+    }
+
+    pub(super) fn revoke(&mut self, revocation: &Revocation) {
+        let Revocation { target, at, until } = revocation;
+        let bound = target.has_bound().then(|| self.newest_bound.next_bound(*at));
+        self.newest_bound = bound.unwrap_or(self.newest_bound);
+        if let Some(key) = target.rule_key() {
+            let rule = Rule { key: key.clone(), bound, until: *until };
+            self.rules.entry(key).or_insert_with(|| rule.clone()).merge(&rule);
+        }
+        match target {
+            Target::Grant(id) => match self.slots.get_mut(id) {
+                Some(Slot::Grant { record, .. }) => revoked(record, *at),
+                Some(Slot::Tombstone { until: own }) => *own = (*own).max(*until),
+                None => {
+                    self.slots.insert(*id, Slot::Tombstone { until: *until });
+                }
+            },
+            Target::Token { grant, digest } => self.revoke_token(*grant, digest, *at),
+            _ => {}
+        }
+        if let Some(bound) = bound {
+            for record in self.records_mut() {
+                if record.epoch <= bound && covers(target, record) {
+                    revoked(record, *at);
+                }
+            }
+        }
+        self.write(LogEvent::Revoked { target: target.clone(), bound }, *at, *until);
+    }
+
+    pub(super) fn write(&mut self, event: LogEvent, at: UnixTime, until: UnixTime) {
+        self.log.push(LogEntry { id: EntryId::from_bytes([0; 16]), event, at, until });
+    }
+
+    fn revoke_token(&mut self, grant: GrantId, digest: &TokenDigest, at: UnixTime) {
+        if let Some(Slot::Grant { tokens, .. }) = self.slots.get_mut(&grant) {
+            for token in tokens.iter_mut().filter(|token| token.digest == *digest) {
+                token.revoked_at = token.revoked_at.or(Some(at));
+            }
+        }
+    }
+
+    /// The ids that `list` should return, in order.
+    pub(super) fn list(&self, of: &Selector, now: UnixTime) -> Vec<GrantId> {
+        let records = self.slots.values().filter_map(|slot| match slot {
+            Slot::Grant { record, .. } => Some(record),
+            Slot::Tombstone { .. } => None,
+        });
+        records
+            .filter(|record| record.is_live(now) && selects(of, record) && !self.denies(record))
+            .map(|record| record.id)
+            .collect()
+    }
+
+    fn denies(&self, grant: &GrantRecord) -> bool {
+        self.rules.values().any(|rule| {
+            rule.bound.is_some() && rule.denies(grant.epoch) && is_about(&rule.key, grant)
+        })
+    }
+
+    fn records_mut(&mut self) -> impl Iterator<Item = &mut GrantRecord> {
+        self.slots.values_mut().filter_map(|slot| match slot {
+            Slot::Grant { record, .. } => Some(&mut **record),
+            Slot::Tombstone { .. } => None,
+        })
+    }
+}
+
+impl Slot {
+    /// Whether it may be deleted, as a whole.
+    pub(super) fn is_over(&self, before: UnixTime) -> bool {
+        match self {
+            Self::Tombstone { until } => *until < before,
+            Self::Grant { record, tokens } => {
+                record.row_expires_at < before
+                    && tokens.iter().all(|token| token.expires_at < before)
+            }
+        }
+    }
+}
+
+fn revoked(record: &mut GrantRecord, at: UnixTime) {
+    record.revoked_at = record.revoked_at.or(Some(at));
+}
+
+fn covers(target: &Target, grant: &GrantRecord) -> bool {
+    target.rule_key().is_some_and(|key| is_about(&key, grant))
+}
+
+fn is_about(key: &RuleKey, grant: &GrantRecord) -> bool {
+    match key {
+        RuleKey::Subject(subject) => *subject == grant.subject,
+        RuleKey::Client(client) => *client == grant.client,
+        RuleKey::SubjectAtClient(subject, client) => {
+            *subject == grant.subject && *client == grant.client
+        }
+        RuleKey::Jti(_) | RuleKey::Key(_) => false,
+    }
+}
+
+fn selects(of: &Selector, grant: &GrantRecord) -> bool {
+    match of {
+        Selector::Subject(subject) => *subject == grant.subject,
+        Selector::Client(client) => *client == grant.client,
+        Selector::SubjectAtClient(subject, client) => {
+            *subject == grant.subject && *client == grant.client
+        }
+    }
+}
