@@ -32,6 +32,10 @@
 //! ```
 //!
 //! Run it on a multi-threaded tokio runtime with its timer: races need threads.
+//!
+//! The model's random sequences are the same at every run, unless `CLOAKROOM_CONFORMANCE_SEED` and
+//! `CLOAKROOM_CONFORMANCE_CASES` (numbers) ask for others, or more. A store that several programs
+//! share is raced from several [`processes`], too.
 
 mod ask;
 mod checks;

@@ -73,3 +73,5 @@ impl fmt::Display for Failure {
         self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
     }
 }
+
+impl std::error::Error for Failure {}

@@ -79,7 +79,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///   ([`Epoch::next_bound`]) in the atomic step that appends it; only grants whose epoch ≤ that
     ///   bound may be revoked by it.
     /// - A second rule on one key must keep the later bound and the later end.
-    /// - A grant that is absent must get a tombstone, so that a `create` that comes late is barred.
+    /// - A grant that is absent must get a tombstone, so that a `create` that comes late is barred;
+    ///   should a row appear under it all the same, no `find` may show it alive.
     ///
     /// # Errors
     ///
