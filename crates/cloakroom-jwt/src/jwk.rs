@@ -16,8 +16,9 @@ use crate::strict_json::Object;
 /// A **public** signature key: EC on P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits.
 ///
 /// Parsing refuses a key that carries a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`,
-/// `k`), a point that is not on its curve, base64url that is not canonical, and an `alg` that does
-/// not fit the key. Members that are not understood are ignored (RFC 7517 §4).
+/// `k`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is
+/// not canonical, and an `alg` that does not fit the key. Members that are not understood are
+/// ignored (RFC 7517 §4).
 ///
 /// ```
 /// use cloakroom_jwt::Jwk;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::jwk::{Jwk, JwkError};
-use crate::strict_json::Object;
+use crate::strict_json::{self, Object};
 
 /// Public keys, as an issuer publishes them.
 ///
@@ -43,13 +43,14 @@ impl JwkSet {
     ///
     /// # Errors
     ///
-    /// If it is no JWK Set at all, has more than 256 KiB, or more than 100 keys.
+    /// If it is no JWK Set at all, holds a duplicate member at any depth, has more than 256 KiB, or
+    /// more than 100 keys.
     pub fn from_json(json: &[u8]) -> Result<Self, JwkError> {
         if json.len() > Self::MAX_BYTES {
             return Err(JwkError::TooLarge { size: json.len(), limit: Self::MAX_BYTES });
         }
-        let Object(wire) = serde_json::from_slice::<Object<Wire>>(json)?;
-        wire.try_into()
+        // RFC 7517 §4, §5: of a member that occurs twice, another parser may take the other value.
+        strict_json::from_slice::<Wire>(json)?.try_into()
     }
 
     /// The keys, in the order of the document.

@@ -92,6 +92,13 @@ impl Material {
             if e.len() > 4 || **e == [1] || even {
                 return Err("`e` is odd, at least 3, and has 4 bytes at most");
             }
+            if n.last().is_none_or(|byte| byte % 2 == 0) {
+                return Err("`n` is even, and so no product of two large primes");
+            }
+        }
+        // RFC 8032 §5.1.7 leaves it to the application.
+        if matches!(self, Self::Ed25519 { x } if is_weak(x)) {
+            return Err("the point is of small order or not canonical");
         }
         self.prepare(algorithm).map(|_| ())
     }
@@ -116,4 +123,28 @@ impl Material {
             }
         }
     }
+}
+
+/// Whether an Ed25519 point is one of those under which anybody can sign anything, or is written
+/// with a `y` that has a second spelling below the prime 2²⁵⁵ - 19.
+fn is_weak(point: &[u8; 32]) -> bool {
+    /// `y` of the points of order 8, little-endian.
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
+            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
+            0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
+            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
+            0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let mut y = *point;
+    // The highest bit is the sign of `x`.
+    y[31] &= 0x7f;
+    let tail_is = |byte: u8, last: u8| y[1..31].iter().all(|b| *b == byte) && y[31] == last;
+    // 0 and 1 have order 4 and 1, p - 1 has order 2, and p and more are spelled wrong.
+    (tail_is(0, 0) && y[0] <= 1) || (tail_is(0xff, 0x7f) && y[0] >= 0xec) || ORDER_8.contains(&y)
 }

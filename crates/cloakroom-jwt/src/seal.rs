@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use cloakroom_core::{Random, RandomError};
+use cloakroom_core::{Invalid, Random, RandomError, decode_hex};
 use zeroize::Zeroizing;
 
 /// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key
@@ -73,6 +73,16 @@ impl AesGcmSealer {
     #[must_use]
     pub fn new(id: u8, key: [u8; 32]) -> Self {
         Self { current: SealingKey::new(id, key), former: Vec::new(), random: Random::system() }
+    }
+
+    /// Seals under the key of 64 hexadecimal digits (`openssl rand -hex 32`), as an environment
+    /// variable holds it.
+    ///
+    /// # Errors
+    ///
+    /// If it is anything else.
+    pub fn from_hex(id: u8, hex: &str) -> Result<Self, Invalid> {
+        Ok(Self::new(id, decode_hex(hex)?))
     }
 
     /// Opens, but does not seal, under a key that was or will be the current one. One of the

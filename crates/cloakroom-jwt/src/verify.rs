@@ -31,6 +31,10 @@ use crate::strict_json;
 ///
 /// A valid token may have been revoked all the same.
 ///
+/// The text of a token is no name for it: an ECDSA signature `(r, s)` has a twin `(r, n - s)`,
+/// which JOSE allows, and so anybody can write a second token that says the same. Tell tokens apart
+/// by `jti`.
+///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// use std::sync::Arc;

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     /// A header of the usual members with these over them; null takes one away.
-    fn with_header(&self, members: Value) -> String {
+    pub(crate) fn with_header(&self, members: Value) -> String {
         let mut all = header(&self.key);
         overlay(&mut all, members);
         signed(&self.key, &all.to_string(), &claims().to_string())
@@ -319,7 +319,7 @@ fn signatures_that_are_not_right() {
 }
 
 /// `ECDSA-Sig-Value` (RFC 3279 §2.2.3).
-fn der(r: &[u8], s: &[u8]) -> Vec<u8> {
+pub(crate) fn der(r: &[u8], s: &[u8]) -> Vec<u8> {
     let integer = |bytes: &[u8]| {
         let sign: &[u8] = if bytes[0] & 0x80 == 0 { &[] } else { &[0] };
         [&[2, u8::try_from(bytes.len() + sign.len()).unwrap()], sign, bytes].concat()

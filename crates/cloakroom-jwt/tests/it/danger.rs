@@ -78,7 +78,7 @@ fn a_public_key_is_no_shared_secret() {
 }
 
 /// `SubjectPublicKeyInfo` of a JWK: what `openssl` would write.
-fn spki(jwk: &serde_json::Value) -> Vec<u8> {
+pub(crate) fn spki(jwk: &serde_json::Value) -> Vec<u8> {
     use aws_lc_rs::encoding::AsDer as _;
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,

@@ -1,6 +1,7 @@
 //! What a user of the crate sees: one binary, a module per subject.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod attacks;
 mod bad_claims;
 mod bad_input;
 mod cross;
@@ -8,4 +9,5 @@ mod danger;
 mod keys;
 mod properties;
 mod support;
+mod vectors;
 mod verifying;

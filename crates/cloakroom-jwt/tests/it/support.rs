@@ -70,6 +70,40 @@ pub(crate) fn header(key: &dyn Signer) -> Value {
     json!({"alg": key.algorithm().as_str(), "kid": key.kid(), "typ": "at+jwt"})
 }
 
+/// What a segment says.
+pub(crate) fn unb64(text: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(text).unwrap()
+}
+
+/// The reason of a refusal: how `{:?}` shows the error, without quotation marks.
+pub(crate) fn reason(error: &dyn std::fmt::Debug) -> String {
+    format!("{error:?}").replace(['"', '\\'], "")
+}
+
+/// The token is refused, for a reason that begins like this.
+#[track_caller]
+pub(crate) fn refuses(keys: &KeySet, what: &str, jwt: &str, expected: &str) {
+    let verified = verifier().max_bytes(1 << 20).verify(keys, jwt);
+    let Err(error) = verified else { panic!("{what}: accepted, where {expected} was expected") };
+    let reason = reason(&error);
+    assert!(reason.starts_with(expected), "{what}: {reason}, where {expected} was expected");
+}
+
+/// The token is accepted: the twin of a refused one, lest that was refused for something else.
+#[track_caller]
+pub(crate) fn accepts(keys: &KeySet, what: &str, jwt: &str) {
+    if let Err(error) = verifier().max_bytes(1 << 20).verify(keys, jwt) {
+        panic!("{what}: {error:?}");
+    }
+}
+
+/// An existing key with a `kid` of another choice.
+pub(crate) fn published_as(key: &SigningKey, kid: &str) -> KeySet {
+    let mut jwk = serde_json::to_value(key.public_jwk()).unwrap();
+    jwk["kid"] = json!(kid);
+    KeySet::prepare(&serde_json::from_value(json!({"keys": [jwk]})).unwrap())
+}
+
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> =

@@ -1,0 +1,20 @@
+//! The attacks that tokens and keys are known for, as tables: each row with the reason why it is
+//! refused, each table with a twin that is accepted.
+
+mod bignum;
+mod confusion;
+mod ecdsa;
+mod ed25519;
+mod encoding;
+mod headers;
+mod json;
+mod jwk;
+mod jwk_set;
+mod kinds;
+mod rsa;
+
+/// The reasons that recur.
+const SEGMENTS: &str = "Malformed(it has not three segments)";
+const NO_HEADER: &str = "Malformed(the header is no unambiguous JSON object)";
+const OWN_KEY: &str = "Header(it brings a key of its own)";
+const WRONG_TYP: &str = "Header(`typ` is not `at+jwt`)";
