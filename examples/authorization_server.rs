@@ -13,10 +13,11 @@
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 //! base64 = "0.23"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom = "0.1"
+//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
 //! serde = { version = "1", features = ["derive"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal", "time"] }
 //! toml = "1"
+//! tracing = "0.1"
 //! tracing-subscriber = { version = "0.3", features = ["env-filter"] }
 //! url = "2"
 //! ```
@@ -51,13 +52,13 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// An authorization server for trying things out. It signs in everyone, without asking.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where to listen; port 0 takes a free one
+    /// Where to listen, an IP address and a port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where grants and keys are kept
     #[arg(long, value_enum, default_value_t = Store::Memory)]
     store: Store,
-    /// The issuer's URL [default: http:// and the address]
+    /// The issuer's URL [default: http:// and the address, which must then be a loopback one]
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
     /// For how long a spent refresh token still brings its successor, at most 300
@@ -105,7 +106,15 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     let address = listener.local_addr()?;
-    let url = options.issuer.unwrap_or_else(|| format!("http://{address}"));
+    let url = match options.issuer {
+        Some(url) => url,
+        None if address.ip().is_loopback() => format!("http://{address}"),
+        None => {
+            let why =
+                "is no loopback address: give the URL that clients use with --issuer https://…";
+            return Err(format!("--listen {address} {why}").into());
+        }
+    };
 
     // `dev()` makes handle keys and a sealing key at random, and keeps everything in memory.
     let issuer = match options.store {

@@ -7,7 +7,7 @@
 //! [dependencies]
 //! async-trait = "0.1"
 //! base64 = "0.23"
-//! cloakroom = "0.1"
+//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 

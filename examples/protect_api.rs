@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! cargo run --example authorization_server -- --listen 127.0.0.1:9000
-//! cargo run --example protect_api -- --issuer http://127.0.0.1:9000
+//! cargo run --release --example protect_api -- --issuer http://127.0.0.1:9000
 //!
 //! token=$(curl -s -u batch-job:batch-job-demo-secret-0123456789 \
 //!     -d grant_type=client_credentials http://127.0.0.1:9000/token | sed 's/.*access_token":"//; s/".*//')
-//! curl -i -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
+//! curl -si -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
 //! ```
 //!
 //! Why a token was refused stands in the traces, never in the answer: set
@@ -26,6 +26,7 @@
 //! ```
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -51,7 +52,18 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        eprintln!("  because: {error}");
+        source = error.source();
+    }
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(std::io::stderr)

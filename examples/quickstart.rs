@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! cloakroom = "0.1"
+//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 

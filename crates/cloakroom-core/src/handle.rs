@@ -17,7 +17,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::ids::{GrantId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::record::ChainKey;
-use crate::secret::{TokenDigest, TokenKind, TokenSecret};
+use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex};
 
 const VERSION: u8 = 1;
 const TAG: usize = 8;
@@ -41,10 +41,22 @@ pub struct HandleSecret {
 }
 
 impl HandleSecret {
-    /// The secret `id`, of these bytes.
+    /// The secret `id`, of these random bytes. Start with 1, and take the next number for a secret
+    /// that replaces it; the old one goes on with [`HandleKeys::with_former`]. Ids of sealing keys
+    /// are counted apart.
     #[must_use]
     pub const fn new(id: u8, bytes: [u8; 32]) -> Self {
         Self { id, bytes }
+    }
+
+    /// The secret `id`, from 64 hexadecimal digits (`openssl rand -hex 32`), as an environment
+    /// variable holds it.
+    ///
+    /// # Errors
+    ///
+    /// If it is anything else.
+    pub fn from_hex(id: u8, hex: &str) -> Result<Self, Invalid> {
+        Ok(Self { id, bytes: decode_hex(hex)? })
     }
 
     /// A new random secret.

@@ -67,7 +67,7 @@ pub use record::{
 pub use revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
 pub use schedule::{KeyPolicy, PolicyError};
 pub use scope::{Audience, Scope};
-pub use secret::{TokenDigest, TokenKind, TokenSecret};
+pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex};
 pub use store::{
     Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
     Revoked, Selector, TokenStore, TokenStoreExt,

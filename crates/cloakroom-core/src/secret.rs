@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::ids::Invalid;
+
 /// A token as its holder presents it: wiped from memory on drop, redacted in `Debug`, without
 /// `Display`, and readable only through [`expose`](TokenSecret::expose).
 ///
@@ -182,6 +184,27 @@ pub(crate) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     (length == N).then_some(bytes)
 }
 
+/// Decodes the 32 bytes of a secret from 64 hexadecimal digits.
+///
+/// # Errors
+///
+/// If it is anything else.
+pub fn decode_hex(hex: &str) -> Result<[u8; 32], Invalid> {
+    let invalid = Invalid::new("secret", "it is not 64 hexadecimal digits");
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    if hex.len() != 64 {
+        return Err(invalid);
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        match (digit(pair[0]), digit(pair[1])) {
+            (Some(high), Some(low)) => *byte = high << 4 | low,
+            _ => return Err(invalid),
+        }
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +222,17 @@ mod tests {
         assert_eq!(json.len(), 45);
         assert_eq!(serde_json::from_str::<TokenDigest>(&json).unwrap(), digest);
         assert!(serde_json::from_str::<TokenDigest>("\"AAAA\"").is_err());
+    }
+
+    #[test]
+    fn secrets_are_read_from_hex() {
+        let hex = "00ff".repeat(16);
+        assert_eq!(decode_hex(&hex).unwrap()[..3], [0, 0xff, 0]);
+        assert_eq!(decode_hex(&hex.to_uppercase()).unwrap(), decode_hex(&hex).unwrap());
+        for bad in ["", &hex[2..], &format!("{hex}00"), &hex.replace("ff", "fg"), &"é".repeat(32)]
+        {
+            assert!(decode_hex(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -110,7 +110,10 @@ pub enum SetupError {
     },
     /// The metadata is of another issuer (RFC 8414 §3.3): a mistake in the configuration, or an
     /// attempt to pass for somebody else.
-    #[error("the metadata of {expected} says that its issuer is {found:?}")]
+    #[error(
+        "the metadata of {expected} says that its issuer is {found:?}; issuers are compared byte for \
+         byte: ask for that one if it is the server you mean"
+    )]
     IssuerMismatch {
         /// The issuer asked for.
         expected: String,

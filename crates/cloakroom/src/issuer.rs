@@ -55,7 +55,8 @@ pub(crate) struct Inner {
 pub(crate) type ScopeMapper = Arc<dyn Fn(&str, &Scope) -> Scope + Send + Sync>;
 
 impl Issuer {
-    /// An issuer of this URL: `https`, without query, fragment or trailing slash (RFC 8414 §2).
+    /// An issuer of this URL: `https` (`http` on a loopback address alone), without query, fragment
+    /// or trailing slash (RFC 8414 §2).
     pub fn builder(url: impl Into<String>) -> IssuerBuilder {
         IssuerBuilder::new(url.into())
     }

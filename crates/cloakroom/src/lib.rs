@@ -57,7 +57,7 @@ pub use cloakroom_memory as memory;
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;
 
-/// The first program of the repository's README, compiled.
-#[cfg(doctest)]
+/// The programs of the repository's README, compiled.
+#[cfg(all(doctest, feature = "memory", feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

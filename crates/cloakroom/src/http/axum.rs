@@ -11,8 +11,10 @@ use crate::error::TokenError;
 use crate::grant::TokenResponse;
 
 impl Endpoints {
-    /// A router with all endpoints, each under the path of the issuer's URL. Merge it into the
-    /// app's own at the root.
+    /// A router with all endpoints, each under the path of the issuer's URL; the metadata's
+    /// well-known part alone stands before that path
+    /// (`/.well-known/oauth-authorization-server/tenant`, RFC 8414 §3.1). Merge it into the app's own
+    /// at the root: nesting would move it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

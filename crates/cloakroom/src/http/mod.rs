@@ -6,7 +6,7 @@
 //! | `/introspect` | POST | 7662, 9701, and the phantom JWT alone |
 //! | `/revoke` | POST | 7009 |
 //! | `/.well-known/jwks.json` | GET | 7517 |
-//! | `/.well-known/oauth-authorization-server` | GET | 8414 |
+//! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
 //! The authorization endpoint is the app's own: it signs the user in, asks for consent, and calls
 //! [`Issuer::authorize`].

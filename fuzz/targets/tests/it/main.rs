@@ -61,7 +61,8 @@ fn the_corpus_and_generated_inputs_hold() {
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
-    files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    let read = |file: std::fs::DirEntry| std::fs::read(file.path()).expect("a readable input");
+    files.map(|file| read(file.expect("a readable corpus"))).collect()
 }
 
 /// One of the inputs, cut, joined with another, and damaged in a few places.
