@@ -20,21 +20,33 @@ use crate::issuer::Inner;
 pub(crate) enum Standing {
     /// It is the one that may be redeemed.
     Current,
-    /// It was spent by the last step.
-    Previous,
-    /// It was spent before that.
-    Older,
+    /// It was spent by the last step, and its window is open: its successor is kept for it.
+    Retriable,
+    /// It was spent before that, and its own window is open: a slow tab. The window of the last
+    /// rotation does not count: a thief who keeps rotating must not keep it open.
+    SpentRecently,
+    /// It was spent.
+    Spent,
     /// The chain never came so far: the store has gone back in time.
     Newer,
 }
 
 impl Standing {
-    pub(crate) fn of(handle: &ChainHandle, chain: &Chain) -> Self {
-        match handle.generation.cmp(&chain.generation) {
-            Ordering::Equal if handle.digest == chain.digest => Self::Current,
-            Ordering::Equal | Ordering::Greater => Self::Newer,
-            Ordering::Less if handle.generation + 1 == chain.generation => Self::Previous,
-            Ordering::Less => Self::Older,
+    pub(crate) fn of(handle: &ChainHandle, chain: &Chain, now: UnixTime) -> Self {
+        let presented = handle.generation;
+        match (presented.cmp(&chain.generation), &chain.successor) {
+            (Ordering::Equal, _) if handle.digest == chain.digest => Self::Current,
+            (Ordering::Equal | Ordering::Greater, _) => Self::Newer,
+            (Ordering::Less, Some(successor)) => {
+                if presented + 1 == chain.generation && now < successor.until {
+                    Self::Retriable
+                } else if successor.is_recent(presented, now) {
+                    Self::SpentRecently
+                } else {
+                    Self::Spent
+                }
+            }
+            (Ordering::Less, None) => Self::Spent,
         }
     }
 }

@@ -212,7 +212,7 @@ impl Inner {
             grant.is_live(now)
                 && grant.client == client.id
                 && handle.is_genuine(&chain.key)
-                && Standing::of(handle, chain) == Standing::Current
+                && Standing::of(handle, chain, now) == Standing::Current
                 && now < chain.expires_at
         }) else {
             return Ok(Introspection::Inactive);

@@ -45,9 +45,10 @@ impl Issuer {
         let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
         let chain = chain_of(&grant)?;
         check_binding(chain.code.as_ref(), &request)?;
-        match Standing::of(&handle, chain) {
+        match Standing::of(&handle, chain, now) {
             Standing::Current => {}
-            Standing::Previous | Standing::Older => {
+            // Codes have no retry window.
+            Standing::Retriable | Standing::SpentRecently | Standing::Spent => {
                 return Err(inner.end_for_reuse(&handle, &grant, now).await);
             }
             Standing::Newer => return Err(inner.end_for_regression(&handle, &grant, now).await),

@@ -44,27 +44,16 @@ impl Issuer {
         let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
         let attempt = Attempt { inner, client: &client, handle: &handle, request: &request, now };
         let chain = chain_of(&grant)?;
-        let window_open = chain.successor.as_ref().is_some_and(|sealed| now < sealed.until);
-        match Standing::of(&handle, chain) {
+        match Standing::of(&handle, chain, now) {
             Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
             Standing::Current if chain.rotates || client.rotates_refresh_tokens() => {
                 attempt.rotate(&grant, chain).await
             }
             Standing::Current => attempt.attach(&grant, chain, None).await,
-            Standing::Previous if window_open => attempt.retry(&grant).await,
-            // A slow tab: refused, and no harm done. Its own window counts, not that of the last
-            // rotation: a thief who keeps rotating must not keep it open.
-            Standing::Older
-                if chain
-                    .successor
-                    .as_ref()
-                    .is_some_and(|sealed| sealed.is_recent(handle.generation, now)) =>
-            {
-                Err(GrantRefusal::Spent.into())
-            }
-            Standing::Previous | Standing::Older => {
-                Err(inner.end_for_reuse(&handle, &grant, now).await)
-            }
+            Standing::Retriable => attempt.retry(&grant).await,
+            // Refused, and no harm done.
+            Standing::SpentRecently => Err(GrantRefusal::Spent.into()),
+            Standing::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
             Standing::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
         }
     }
