@@ -251,9 +251,11 @@ impl Client {
         self.rotates || self.is_public()
     }
 
-    /// Whether the secret is one of its own. Every registered secret is looked at.
-    pub(crate) fn has_secret(&self, presented: &SecretHash) -> bool {
-        self.secrets.iter().fold(Choice::from(0), |any, own| any | own.matches(presented)).into()
+    /// Whether the secret is one of its own, in constant time: every registered one is looked at.
+    #[must_use]
+    pub fn has_secret(&self, presented: &str) -> bool {
+        let presented = SecretHash::presented(presented);
+        self.secrets.iter().fold(Choice::from(0), |any, own| any | own.matches(&presented)).into()
     }
 }
 
@@ -307,8 +309,8 @@ mod tests {
         assert!(Client::confidential("app", "short").is_err());
         let secret = "0123456789012345678901";
         let client = Client::confidential("app", secret).unwrap();
-        assert!(client.has_secret(&SecretHash::presented(secret)));
-        assert!(!client.has_secret(&SecretHash::presented("0123456789012345678902")));
+        assert!(client.has_secret(secret));
+        assert!(!client.has_secret("0123456789012345678902"));
         assert!(!format!("{client:?}").contains(secret));
     }
 
@@ -317,7 +319,7 @@ mod tests {
         assert!(Client::public("app").unwrap().is_public());
         let client = Client::authenticated_by_app("app").unwrap();
         assert!(!client.is_public());
-        assert!(!client.has_secret(&SecretHash::presented("")));
+        assert!(!client.has_secret(""));
     }
 
     #[test]

@@ -86,6 +86,12 @@ impl Issuer {
         &self.inner.keys
     }
 
+    /// The algorithm of new signing keys.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.inner.algorithm
+    }
+
     /// The clock that it goes by.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {

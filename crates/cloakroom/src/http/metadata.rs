@@ -43,7 +43,7 @@ impl Endpoints {
             "revocation_endpoint_auth_methods_supported": any,
             "introspection_endpoint_auth_methods_supported": confidential,
             "introspection_signing_alg_values_supported":
-                [self.issuer.inner.algorithm.to_string()],
+                [self.issuer.algorithm().to_string()],
             "code_challenge_methods_supported": ["S256"],
         });
         if let Some(members) = metadata.as_object_mut() {
