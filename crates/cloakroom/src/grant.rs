@@ -168,7 +168,9 @@ impl Grant {
 
     /// The epoch that was read ([`Issuer::epoch`](crate::Issuer::epoch)) when the login began: a
     /// revocation of the subject or client while the user signs in then covers this grant. Keep it
-    /// on the server: one that is newer than the log's counts as the log's.
+    /// on the server: one that is newer than the log's counts as the log's. Give up a login that
+    /// takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant): revocations are remembered
+    /// for no longer than a grant made before them may live.
     #[must_use]
     pub const fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);

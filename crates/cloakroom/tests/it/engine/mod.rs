@@ -13,5 +13,5 @@ mod races;
 mod refresh;
 mod revocation;
 mod secrets;
-mod store;
-mod support;
+pub(crate) mod store;
+pub(crate) mod support;

@@ -23,7 +23,7 @@ pub(crate) struct Call {
 }
 
 /// When a call that is made to fail does so.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// Nothing has happened.
     Before,

@@ -1,0 +1,189 @@
+//! The in-memory store, which tells what was written at whose turn, pauses around every call, and
+//! fails where the story says so.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use cloakroom::core::*;
+use cloakroom::memory::MemoryStore;
+
+use crate::engine::store::When;
+
+/// Which call of a request fails, and whether it takes effect all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) call: u8,
+    pub(super) when: When,
+}
+
+/// What a call did or saw.
+pub(super) enum Effect {
+    /// The epoch was read.
+    Epoch,
+    Inserted(GrantId),
+    Barred,
+    Found(GrantId),
+    /// The chain moved on from this generation.
+    Moved(GrantId, u32),
+    /// A revocation was asked for.
+    Asked(Target),
+    /// It is in force; when it was asked for.
+    Revoked(Target, UnixTime),
+}
+
+/// The calls of one request, between two pauses.
+#[derive(Default)]
+pub(super) struct Turn {
+    pub(super) fault: Option<Fault>,
+    pub(super) failed: bool,
+    pub(super) effects: Vec<Effect>,
+    pub(super) calls: u8,
+}
+
+pub(super) struct Watched {
+    pub(super) memory: MemoryStore,
+    turn: Mutex<Turn>,
+    /// Whether sweeps are left to housekeeping, one a round.
+    late: bool,
+    unswept: Mutex<Vec<Revocation>>,
+}
+
+impl Watched {
+    pub(super) fn new(memory: MemoryStore, late: bool) -> Self {
+        Self { memory, turn: Mutex::default(), late, unswept: Mutex::default() }
+    }
+
+    /// Whose turn it is.
+    pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap()
+    }
+
+    async fn call<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+        effects: impl FnOnce(&T) -> Vec<Effect>,
+    ) -> Result<T, StoreError> {
+        pause().await;
+        self.check(When::Before)?;
+        let answer = operation.await?;
+        self.turn().effects.extend(effects(&answer));
+        pause().await;
+        self.check(When::After)?;
+        self.turn().calls += 1;
+        Ok(answer)
+    }
+
+    fn check(&self, when: When) -> Result<(), StoreError> {
+        let mut turn = self.turn();
+        let now = Fault { call: turn.calls, when };
+        if turn.fault.take_if(|fault| *fault == now).is_none() {
+            return Ok(());
+        }
+        turn.failed = true;
+        Err(StoreError::unavailable("test", "the store is down"))
+    }
+}
+
+/// Gives the turn back, once.
+async fn pause() {
+    let mut waited = false;
+    std::future::poll_fn(|_| match std::mem::replace(&mut waited, true) {
+        false => Poll::Pending,
+        true => Poll::Ready(()),
+    })
+    .await;
+}
+
+#[async_trait]
+impl TokenStore for Watched {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        let id = grant.id;
+        self.call(self.memory.create(grant, tokens), |created| match created {
+            Created::Inserted => vec![Effect::Inserted(id)],
+            Created::Barred => vec![Effect::Barred],
+            Created::Exists => Vec::new(),
+        })
+        .await
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        self.call(self.memory.find(grant, token), |_| vec![Effect::Found(grant)]).await
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        let moves = matches!(step.change, Change::Move(_));
+        let moved = Effect::Moved(step.grant, step.expected.generation);
+        self.call(self.memory.advance(step), |advanced| match advanced {
+            Advanced::Advanced if moves => vec![moved],
+            _ => Vec::new(),
+        })
+        .await
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        let (target, at) = (revocation.target.clone(), revocation.at);
+        let late = self.late && target.has_bound();
+        let revoke = async {
+            if late {
+                self.unswept.lock().unwrap().push(revocation);
+                return Ok(Revoked::Sweeping);
+            }
+            self.memory.revoke(revocation).await
+        };
+        self.call(revoke, |_| match late {
+            true => vec![Effect::Asked(target)],
+            false => vec![Effect::Asked(target.clone()), Effect::Revoked(target, at)],
+        })
+        .await
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let epoch = keys.is_empty();
+        self.call(self.memory.rules(keys), |_| epoch.then_some(Effect::Epoch).into_iter().collect())
+            .await
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        self.memory.list(of, page, now).await
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        self.memory.revocations(after, limit).await
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.memory.wakeups()
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.memory.heartbeat(now, until).await
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        let round = async {
+            let unswept = self.unswept.lock().unwrap().pop();
+            let Some(revocation) = unswept else {
+                return Ok((TokenStore::maintain(&self.memory, task).await?, None));
+            };
+            let swept = (revocation.target.clone(), revocation.at);
+            self.memory.revoke(revocation).await?;
+            Ok((Maintained { more: true, ..Maintained::default() }, Some(swept)))
+        };
+        let swept = |(_, swept): &(_, Option<(Target, UnixTime)>)| {
+            swept.iter().map(|(target, at)| Effect::Revoked(target.clone(), *at)).collect()
+        };
+        Ok(self.call(round, swept).await?.0)
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
