@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::claims::{Claims, Device};
 use crate::ids::{ClientId, GrantId, Subject};
 use crate::random::{Random, RandomError};
-use crate::revocation::Epoch;
+use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
 use crate::time::UnixTime;
@@ -75,6 +75,16 @@ impl GrantRecord {
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {
         self.revoked_at.is_none() && now < self.expires_at && now < self.row_expires_at
+    }
+
+    /// The keys of the rules that may deny it: of its subject, its client, and the pair.
+    #[must_use]
+    pub fn rule_keys(&self) -> [RuleKey; 3] {
+        [
+            RuleKey::Subject(self.subject.clone()),
+            RuleKey::Client(self.client.clone()),
+            RuleKey::SubjectAtClient(self.subject.clone(), self.client.clone()),
+        ]
     }
 }
 

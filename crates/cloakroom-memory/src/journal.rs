@@ -185,15 +185,11 @@ impl State {
         if self.rules.is_empty() {
             return false;
         }
-        let (subject, client) = (&grant.subject, &grant.client);
-        [
-            RuleKey::Subject(subject.clone()),
-            RuleKey::Client(client.clone()),
-            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
-        ]
-        .iter()
-        .filter_map(|key| self.rules.get(key))
-        .any(|rule| rule.denies(grant.epoch))
+        grant
+            .rule_keys()
+            .iter()
+            .filter_map(|key| self.rules.get(key))
+            .any(|rule| rule.denies(grant.epoch))
     }
 
     /// The position that the cursor names, if the very entry is still there.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{Audience, ClientId, Invalid, Scope};
+use cloakroom_core::{Audience, ClientId, Invalid, Scope, Subject};
 use subtle::Choice;
 
 use crate::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
@@ -245,6 +245,12 @@ impl Client {
 
     pub(crate) fn default_audience(&self) -> Option<&str> {
         self.audiences.first().map(|(resource, _)| &**resource)
+    }
+
+    /// Whether it gets a refresh token for a grant of this subject: never for itself, since it can
+    /// ask again (RFC 6749 §4.4.3).
+    pub(crate) fn may_refresh(&self, subject: &Subject) -> bool {
+        matches!(subject, Subject::User(_)) && self.allows(GrantType::RefreshToken)
     }
 
     pub(crate) fn rotates_refresh_tokens(&self) -> bool {

@@ -180,14 +180,9 @@ impl Inner {
             Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
             _ => return Ok(None),
         };
-        let (subject, client) = (grant.subject.clone(), grant.client.clone());
-        let keys = vec![
-            RuleKey::Jti(carried.jti.clone()),
-            RuleKey::Key(carried.kid.clone()),
-            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
-            RuleKey::Subject(subject),
-            RuleKey::Client(client),
-        ];
+        let mut keys = Vec::from(grant.rule_keys());
+        keys.push(RuleKey::Jti(carried.jti.clone()));
+        keys.push(RuleKey::Key(carried.kid.clone()));
         let rules = self.store.rules(keys).await?;
         if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
             return Ok(None);

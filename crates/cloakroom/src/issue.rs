@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Audience, Chain, ChainKey, ChainKind, CodeBinding, Created, Epoch, FormatError, GrantId,
-    GrantRecord, Located, MAX_ID_BYTES, RuleKey, Scope, StoreError, Subject, TokenDigest,
-    TokenKind, TokenRecord, TokenSecret, TokenStoreExt, TokenTerms, UnixTime, UnknownFields,
-    bounded_json,
+    GrantRecord, Located, MAX_ID_BYTES, Scope, StoreError, TokenDigest, TokenKind, TokenRecord,
+    TokenSecret, TokenStoreExt, TokenTerms, UnixTime, UnknownFields, bounded_json,
 };
 
 use crate::client::Client;
@@ -36,8 +35,7 @@ impl Issuer {
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
-        let refreshable =
-            matches!(grant.subject, Subject::User(_)) && client.allows(GrantType::RefreshToken);
+        let refreshable = client.may_refresh(&grant.subject);
         let mut record = inner.new_grant(&client, grant, now).await?;
 
         let mut refresh_token = None;
@@ -282,13 +280,7 @@ impl Inner {
 
     /// Refuses a grant that no store will hold, if a rule covers it.
     async fn allow_stateless(&self, record: &GrantRecord) -> Result<(), TokenError> {
-        let (subject, client) = (record.subject.clone(), record.client.clone());
-        let keys = vec![
-            RuleKey::SubjectAtClient(subject.clone(), client.clone()),
-            RuleKey::Subject(subject),
-            RuleKey::Client(client),
-        ];
-        let rules = self.store.rules(keys).await?;
+        let rules = self.store.rules(record.rule_keys().into()).await?;
         if rules.rules.iter().any(|rule| rule.denies(record.epoch)) {
             return Err(TokenError::Barred);
         }

@@ -3,8 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{
-    Advance, Advanced, Chain, ChainKind, Change, CodeBinding, GrantRecord, Subject, TokenKind,
-    UnixTime,
+    Advance, Advanced, Chain, ChainKind, Change, CodeBinding, GrantRecord, TokenKind, UnixTime,
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -56,8 +55,7 @@ impl Issuer {
         let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
 
         // Everything that can fail comes before the one write.
-        let refreshable =
-            matches!(grant.subject, Subject::User(_)) && client.allows(GrantType::RefreshToken);
+        let refreshable = client.may_refresh(&grant.subject);
         let mut next = GrantRecord::clone(&grant);
         next.confirmation = next.confirmation.or(request.confirmation);
         let rotates = client.rotates_refresh_tokens();
