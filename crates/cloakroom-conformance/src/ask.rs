@@ -133,7 +133,7 @@ impl Ask for dyn TokenStore {
     async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken> {
         let log = self.log().await?;
         let bounds = log.iter().filter_map(|entry| match &entry.event {
-            LogEvent::Revoked { target: own, bound } if own == target => Some(*bound),
+            LogEvent::Revoked { target: own, bound, .. } if own == target => Some(*bound),
             _ => None,
         });
         let bound = bounds.max();

@@ -150,7 +150,7 @@ pub(crate) fn moved(grant: &GrantRecord) -> Result<GrantRecord, Broken> {
 
 /// A revocation at [`NOW`] that matters for two days.
 pub(crate) fn revocation(target: Target) -> Revocation {
-    Revocation { target, at: NOW, until: NOW + 2 * DAY }
+    Revocation::new(target, NOW, NOW + 2 * DAY)
 }
 
 pub(crate) fn client(name: &str) -> Result<ClientId, Invalid> {

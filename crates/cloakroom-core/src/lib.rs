@@ -36,6 +36,7 @@ mod ids;
 mod introspection;
 mod keystore;
 mod log;
+mod log_page;
 mod random;
 mod record;
 mod revocation;
@@ -59,6 +60,7 @@ pub use ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserI
 pub use introspection::{ActiveToken, Introspection};
 pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
+pub use log_page::RevocationPage;
 pub use random::{Random, RandomError};
 pub use record::{
     Chain, ChainKey, ChainPosition, CodeBinding, Confirmation, GrantRecord, SealedSuccessor,

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::Stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::Invalid;
+use crate::ids::{ClientId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, Target};
 use crate::secret::{bytes, decode_array};
@@ -41,6 +41,9 @@ pub enum LogEvent {
         /// The bound that it was allotted, where it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bound: Option<Epoch>,
+        /// Whose token or grant it is, where the target does not say and the writer knew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<ClientId>,
     },
     /// Nothing happened; the log is alive.
     Heartbeat {},
@@ -201,7 +204,7 @@ impl fmt::Debug for Wakeups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, Subject};
+    use crate::ids::{Jti, Subject};
 
     #[test]
     fn cursors_survive_text() {
@@ -226,6 +229,12 @@ mod tests {
                     ClientId::new("b").unwrap(),
                 ),
                 bound: Some(Epoch::new(7)),
+                client: None,
+            },
+            LogEvent::Revoked {
+                target: Target::Jti(Jti::new("c").unwrap()),
+                bound: None,
+                client: Some(ClientId::new("d").unwrap()),
             },
         ] {
             let entry = LogEntry {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClientId, GrantId, Jti, Kid, Subject};
+use crate::log::LogEvent;
 use crate::secret::TokenDigest;
 use crate::time::UnixTime;
 
@@ -126,6 +127,23 @@ pub struct Revocation {
     pub at: UnixTime,
     /// Until when its log entry and its rule matter.
     pub until: UnixTime,
+    /// Whose token or grant it is, where the caller knows. It goes into the log, so that a reader
+    /// can bound what one client makes it remember.
+    pub client: Option<ClientId>,
+}
+
+impl Revocation {
+    /// The revocation of a target whose client is unknown, or said by the target.
+    #[must_use]
+    pub const fn new(target: Target, at: UnixTime, until: UnixTime) -> Self {
+        Self { target, at, until, client: None }
+    }
+
+    /// The event that a store writes into the log, with the bound that it allotted.
+    #[must_use]
+    pub fn event(&self, bound: Option<Epoch>) -> LogEvent {
+        LogEvent::Revoked { target: self.target.clone(), bound, client: self.client.clone() }
+    }
 }
 
 /// What a rule is about.

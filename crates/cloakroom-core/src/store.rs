@@ -73,7 +73,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Revokes what [`Revocation::target`] names. Idempotent.
     ///
     /// - When it returns, every `find` that starts later must show the revocation, and the log must
-    ///   hold it.
+    ///   hold its [`Revocation::event`].
     /// - A grant must cost one write, whatever hangs off it.
     /// - The entry of a subject, a client or a pair must be allotted its bound
     ///   ([`Epoch::next_bound`]) in the atomic step that appends it; only grants whose epoch ≤ that

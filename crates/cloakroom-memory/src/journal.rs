@@ -55,7 +55,7 @@ impl Journal {
     /// Appends the entry of a revocation and puts its rule in force. Returns the bound that it was
     /// allotted, if its target has one.
     pub(crate) fn record(&self, id: EntryId, revocation: &Revocation) -> Option<Epoch> {
-        let Revocation { target, at, until } = revocation;
+        let Revocation { target, at, until, .. } = revocation;
         let mut state = write(&self.state);
         let bound = target.has_bound().then(|| state.newest_bound.next_bound(*at));
         if let Some(bound) = bound {
@@ -64,12 +64,7 @@ impl Journal {
         if let Some(key) = target.rule_key() {
             state.rule(Rule { key, bound, until: *until });
         }
-        state.append(LogEntry {
-            id,
-            event: LogEvent::Revoked { target: target.clone(), bound },
-            at: *at,
-            until: *until,
-        });
+        state.append(LogEntry { id, event: revocation.event(bound), at: *at, until: *until });
         bound
     }
 

@@ -45,7 +45,7 @@
 //!
 //! // "Log out everywhere":
 //! let target = Target::Subject(Subject::user("alice")?);
-//! store.revoke(Revocation { target, at: now, until: end }).await?;
+//! store.revoke(Revocation::new(target, now, end)).await?;
 //!
 //! let Lookup::Found(found) = store.find(id, None).await? else { panic!("it is there") };
 //! assert_eq!(found.grant.revoked_at, Some(now));

@@ -41,7 +41,7 @@ fn client() -> ClientId {
 }
 
 fn revocation() -> Revocation {
-    Revocation { target: Target::Client(client()), at: NOW, until: END }
+    Revocation::new(Target::Client(client()), NOW, END)
 }
 
 fn ready<T>(future: impl Future<Output = T>) -> T {

@@ -116,7 +116,7 @@ impl Inner {
         event: &Event,
         refusal: GrantRefusal,
     ) -> TokenError {
-        match self.revoke_target(Target::Grant(grant.id), now).await {
+        match self.revoke_target(Target::Grant(grant.id), Some(&grant.client), now).await {
             Ok(()) => {
                 self.record_event(event);
                 refusal.into()
@@ -126,9 +126,11 @@ impl Inner {
     }
 
     /// Revokes one thing in the store, until nothing that hangs off it can be alive any more.
+    /// `client` is whose it is, where that is known and the target does not say.
     pub(crate) async fn revoke_target(
         &self,
         target: Target,
+        client: Option<&ClientId>,
         now: UnixTime,
     ) -> Result<(), TokenError> {
         let horizon = match &target {
@@ -138,7 +140,8 @@ impl Inner {
             }
             _ => self.token_horizon(),
         };
-        let revocation = Revocation { target, at: now, until: now + horizon };
+        let client = client.cloned();
+        let revocation = Revocation { client, ..Revocation::new(target, now, now + horizon) };
         if self.store.revoke(revocation).await? == Revoked::Sweeping {
             // It is in force, but `find` does not show it of every grant yet.
             while self.housekeep().await?.more {}

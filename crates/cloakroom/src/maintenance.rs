@@ -119,11 +119,7 @@ impl Issuer {
         let compromised = inner.keys.compromise(kid).await?;
         inner
             .store
-            .revoke(Revocation {
-                target: Target::Key(kid.clone()),
-                at: inner.now(),
-                until: compromised.rule_until,
-            })
+            .revoke(Revocation::new(Target::Key(kid.clone()), inner.now(), compromised.rule_until))
             .await?;
         // What the key manager has to tell of it. If it cannot now, it will with the next round.
         self.record_key_events(&inner.keys.maintain().await);

@@ -38,7 +38,7 @@ impl Issuer {
                 // Each revocation is an entry of the log: whoever repeats one must not fill it.
                 return Ok(());
             }
-            return inner.revoke_now(Target::Grant(grant.id)).await;
+            return inner.revoke_now(Target::Grant(grant.id), Some(client)).await;
         }
         match inner.locate(token).await? {
             Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
@@ -47,7 +47,7 @@ impl Issuer {
                 if !known.rules.is_empty() {
                     return Ok(());
                 }
-                inner.revoke_now(Target::Jti(carried.jti)).await
+                inner.revoke_now(Target::Jti(carried.jti), Some(client)).await
             }
             Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
@@ -58,7 +58,7 @@ impl Issuer {
                 if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
                     return Ok(());
                 }
-                inner.revoke_now(Target::Token { grant, digest }).await
+                inner.revoke_now(Target::Token { grant, digest }, Some(client)).await
             }
             _ => Ok(()),
         }
@@ -78,7 +78,7 @@ impl Issuer {
     ) -> Result<bool, TokenError> {
         match self.inner.find(grant).await? {
             Some(found) if found.subject == *subject => {
-                self.revoke_grant(grant).await?;
+                self.inner.revoke_now(Target::Grant(grant), Some(&found.client)).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -92,7 +92,7 @@ impl Issuer {
     ///
     /// If the store fails; the grant must then be presumed alive.
     pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Grant(grant)).await
+        self.inner.revoke_now(Target::Grant(grant), None).await
     }
 
     /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
@@ -102,7 +102,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Subject(subject.clone())).await
+        self.inner.revoke_now(Target::Subject(subject.clone()), None).await
     }
 
     /// Ends every grant of a client so far: "revoke this app".
@@ -111,7 +111,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Client(client.clone())).await
+        self.inner.revoke_now(Target::Client(client.clone()), None).await
     }
 
     /// Ends every grant of a subject at one client so far.
@@ -124,13 +124,18 @@ impl Issuer {
         subject: &Subject,
         client: &ClientId,
     ) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::SubjectAtClient(subject.clone(), client.clone())).await
+        self.inner.revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), None).await
     }
 }
 
 impl Inner {
-    pub(crate) async fn revoke_now(&self, target: Target) -> Result<(), TokenError> {
-        self.revoke_target(target.clone(), self.now()).await?;
+    /// `client` is whose it is, where that is known and the target does not say.
+    async fn revoke_now(
+        &self,
+        target: Target,
+        client: Option<&ClientId>,
+    ) -> Result<(), TokenError> {
+        self.revoke_target(target.clone(), client, self.now()).await?;
         self.record_event(&Event::Revoked { target });
         Ok(())
     }

@@ -107,7 +107,7 @@ pub(crate) fn revocation_seeds() -> Vec<Vec<u8>> {
     let targets = [
         Target::Token { grant: GRANT, digest },
         Target::Grant(GRANT),
-        Target::SubjectAtClient(subject, client),
+        Target::SubjectAtClient(subject, client.clone()),
     ];
     let written = |event| {
         let at = UnixTime::from_millis(1);
@@ -118,7 +118,7 @@ pub(crate) fn revocation_seeds() -> Vec<Vec<u8>> {
     seeds.push(Cursor::after(place).to_string().into_bytes());
     seeds.extend(targets.map(|target| {
         let bound = target.has_bound().then_some(Epoch::new(9));
-        written(LogEvent::Revoked { target, bound })
+        written(LogEvent::Revoked { target, bound, client: Some(client.clone()) })
     }));
     seeds
 }

@@ -147,7 +147,7 @@ async fn a_tombstone_bars(context: Context) -> Result<(), Broken> {
 async fn a_tombstone_bars_whatever_the_epoch(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let late = grant("alice", "app", Epoch::new((NOW + DAY).as_millis()))?;
-    let end = Revocation { target: Target::Grant(late.id), at: NOW, until: NOW + MINUTE };
+    let end = Revocation::new(Target::Grant(late.id), NOW, NOW + MINUTE);
     store.revoked_as(end).await?;
     barred_and_dead(&*store, &late, &[]).await
 }

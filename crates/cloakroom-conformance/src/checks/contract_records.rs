@@ -221,8 +221,7 @@ async fn survive_the_end_of_time(store: &dyn TokenStore, grant: GrantRecord) -> 
     come_back(store, &grant, &token).await?;
 
     let jti = Jti::random(&Random::system())?;
-    let revocation =
-        Revocation { target: Target::Jti(jti.clone()), at: NOW, until: grant.expires_at };
+    let revocation = Revocation::new(Target::Jti(jti.clone()), NOW, grant.expires_at);
     store.revoked_as(revocation).await?;
     store.housekept(NOW).await?;
     let rule = store.rule(RuleKey::Jti(jti)).await?;

@@ -115,11 +115,8 @@ async fn a_revoked_token_stays_revoked_when_the_chain_moves(
 async fn an_expired_grant_can_be_revoked(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let (grant, _) = with_token(&*store).await?;
-    let late = Revocation {
-        target: Target::Grant(grant.id),
-        at: grant.row_expires_at + DAY,
-        until: grant.row_expires_at + 2 * DAY,
-    };
+    let (at, until) = (grant.row_expires_at + DAY, grant.row_expires_at + 2 * DAY);
+    let late = Revocation::new(Target::Grant(grant.id), at, until);
     store.revoked_as(late).await?;
     ensure!(!store.is_unrevoked(grant.id).await?, "the expired grant was revoked, and is not");
     Ok(())
@@ -145,8 +142,7 @@ async fn every_target_is_logged(context: Context) -> Result<(), Broken> {
     let targets = every_target(&grant, &token)?;
     for (place, target) in targets.iter().enumerate() {
         let tick = Duration::from_millis(place as u64);
-        let revocation =
-            Revocation { target: target.clone(), at: NOW + tick, until: NOW + DAY + 2 * tick };
+        let revocation = Revocation::new(target.clone(), NOW + tick, NOW + DAY + 2 * tick);
         store.revoked_as(revocation.clone()).await?;
         let log = store.log().await?;
         let of_target: Vec<_> = log
@@ -219,7 +215,7 @@ async fn an_absent_grant_gets_a_tombstone(context: Context) -> Result<(), Broken
     // In the past by the store's own clock, in the present, in the future.
     for at in [UnixTime::from_secs(1_000_000_000), NOW, NOW + 9 * DAY] {
         let id = grant("alice", "app", absent.epoch)?.id;
-        store.revoked_as(Revocation { target: Target::Grant(id), at, until: at + DAY }).await?;
+        store.revoked_as(Revocation::new(Target::Grant(id), at, at + DAY)).await?;
         let lookup = store.find(id, None).await?;
         same("the absent grant", &lookup, &Lookup::Tombstone)?;
     }

@@ -123,7 +123,7 @@ async fn a_rule_past_its_end_is_answered(context: Context) -> Result<(), Broken>
     // Past by the store's own clock, too: the engine judges the end, `maintain` removes.
     let at = UnixTime::from_secs(1_000_000_000);
     for target in targets()? {
-        let revocation = Revocation { target: target.clone(), at, until: at + MINUTE };
+        let revocation = Revocation::new(target.clone(), at, at + MINUTE);
         store.revoked_as(revocation).await?;
         same("its end", &rule_of(&*store, &target).await?.until, &(at + MINUTE))?;
     }
@@ -181,7 +181,7 @@ async fn the_later_bound_stays_though_a_clock_went_back(context: Context) -> Res
     for target in targets()?.into_iter().filter(Target::has_bound) {
         let mut bound = Epoch::default();
         for at in [NOW + DAY, NOW, NOW - DAY, NOW + 2 * DAY] {
-            let revocation = Revocation { target: target.clone(), at, until: at + DAY };
+            let revocation = Revocation::new(target.clone(), at, at + DAY);
             store.revoked_as(revocation).await?;
             let rule = rule_of(&*store, &target).await?;
             ensure!(
@@ -256,7 +256,7 @@ async fn the_newest_bound_outlives_its_rule(context: Context) -> Result<(), Brok
     let target = Target::Subject(subject("alice")?);
     // Far ahead of every clock, so that nothing but memory can know it.
     let at = NOW + 1_000 * DAY;
-    store.revoked_as(Revocation { target: target.clone(), at, until: NOW + MINUTE }).await?;
+    store.revoked_as(Revocation::new(target.clone(), at, NOW + MINUTE)).await?;
     let bound = store.newest_bound().await?;
     store.heartbeat(NOW, NOW + MINUTE).await?;
     store.heartbeat(NOW, NOW + MINUTE).await?;

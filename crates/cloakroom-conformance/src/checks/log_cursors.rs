@@ -51,8 +51,10 @@ fn revocations() -> Result<Vec<Revocation>, Broken> {
         Target::Subject(alice),
     ];
     let revocation = |(number, target)| {
+        // Every second time the caller knows whose it is.
+        let client = (number % 2 == 1).then(|| app.clone());
         let number = Duration::from_millis(number as u64);
-        Revocation { target, at: NOW - number, until: NOW + DAY + number }
+        Revocation { client, ..Revocation::new(target, NOW - number, NOW + DAY + number) }
     };
     Ok(targets.into_iter().enumerate().map(revocation).collect())
 }
@@ -95,7 +97,7 @@ async fn a_new_log_is_empty(context: Context) -> Result<(), Broken> {
     store.revoked_as(first.clone()).await?;
     let (read, _) = read_on(&*store, cursor, 10).await?;
     let targets: Vec<_> = read.iter().map(|entry| entry.event.clone()).collect();
-    let should = LogEvent::Revoked { target: first.target, bound: None };
+    let should = first.event(None);
     same("what a reader of the empty log reads next", &targets, &vec![should])
 }
 
@@ -164,16 +166,15 @@ async fn entries_say_what_was_asked(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let mut newest = store.newest_bound().await?;
     let mut cursor = read_on(&*store, Cursor::start(), 10).await?.1;
-    for Revocation { target, at, until } in revocations()? {
-        let asked = Revocation { target: target.clone(), at, until };
-        store.revoked_as(asked).await?;
+    for asked in revocations()? {
+        store.revoked_as(asked.clone()).await?;
         let (read, next) = read_on(&*store, cursor, 10).await?;
         cursor = next;
         let entry = read.last().ok_or("the log holds nothing of an acknowledged revocation")?;
-        let bound = target.has_bound().then(|| newest.next_bound(at));
+        let bound = asked.target.has_bound().then(|| newest.next_bound(asked.at));
         newest = bound.unwrap_or(newest);
-        same("the entry's event", &entry.event, &LogEvent::Revoked { target, bound })?;
-        same("its times", &(entry.at, entry.until), &(at, until))?;
+        same("the entry's event", &entry.event, &asked.event(bound))?;
+        same("its times", &(entry.at, entry.until), &(asked.at, asked.until))?;
     }
     Ok(())
 }

@@ -235,10 +235,10 @@ impl Play {
 
     async fn revoke(&mut self, target: Target, when: u8, ends: u8) -> Result<(), Broken> {
         let at = time(when);
-        let revocation = Revocation { target, at, until: lasting(at, ends) };
+        let revocation = Revocation::new(target, at, lasting(at, ends));
         // Told again, it may leave the entry that says as much already.
         let is_told = self.model.log.iter().any(|entry| {
-            let LogEvent::Revoked { target, bound: None } = &entry.event else { return false };
+            let LogEvent::Revoked { target, bound: None, .. } = &entry.event else { return false };
             *target == revocation.target && entry.until >= revocation.until
         });
         if self.store.revoke(revocation.clone()).await? == Revoked::Sweeping {

@@ -75,7 +75,7 @@ impl Reference {
     }
 
     pub(super) fn revoke(&mut self, revocation: &Revocation) {
-        let Revocation { target, at, until } = revocation;
+        let Revocation { target, at, until, .. } = revocation;
         let bound = target.has_bound().then(|| self.newest_bound.next_bound(*at));
         self.newest_bound = bound.unwrap_or(self.newest_bound);
         if let Some(key) = target.rule_key() {
@@ -100,7 +100,7 @@ impl Reference {
                 }
             }
         }
-        self.write(LogEvent::Revoked { target: target.clone(), bound }, *at, *until);
+        self.write(revocation.event(bound), *at, *until);
     }
 
     pub(super) fn write(&mut self, event: LogEvent, at: UnixTime, until: UnixTime) {

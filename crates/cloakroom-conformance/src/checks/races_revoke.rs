@@ -30,7 +30,7 @@ async fn bounds(store: &dyn TokenStore) -> Result<Vec<(LogEntry, Target, Epoch)>
     let mut known = HashSet::new();
     let mut bounds = Vec::new();
     for entry in store.log().await? {
-        let LogEvent::Revoked { target, bound } = entry.event.clone() else { continue };
+        let LogEvent::Revoked { target, bound, .. } = entry.event.clone() else { continue };
         if !target.has_bound() || !known.insert(entry.id) {
             continue;
         }

@@ -133,7 +133,7 @@ pub(crate) fn move_to(grant: &GrantRecord, next: &GrantRecord) -> Advance {
 }
 
 pub(crate) fn revocation(target: Target) -> Revocation {
-    Revocation { target, at: NOW, until: secs(2_000) }
+    Revocation::new(target, NOW, secs(2_000))
 }
 
 pub(crate) fn revoke(store: &MemoryStore, target: Target) {

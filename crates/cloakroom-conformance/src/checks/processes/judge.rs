@@ -83,7 +83,7 @@ async fn judge_revocations(
     let mut newest = None;
     let mut bounds = [(); 3].map(|()| Vec::new());
     for entry in log {
-        let LogEvent::Revoked { target: Target::Subject(subject), bound } = entry.event else {
+        let LogEvent::Revoked { target: Target::Subject(subject), bound, .. } = entry.event else {
             continue;
         };
         if bound.is_none() || bound < newest {

@@ -237,6 +237,8 @@ faults! {
     bounds_begin_at_zero BoundsBeginAtZero: RevokeBounds, RulesAnswer;
     /// The entries of the log do not say what bound they were allotted.
     bounds_are_not_logged BoundsAreNotLogged: RevokeBounds, RevokeLogged, LogComplete;
+    /// The entries of the log do not say whose token it was.
+    clients_are_not_logged ClientsAreNotLogged: RevokeLogged, LogComplete;
     /// A batch of the log does not say what the newest bound is.
     batch_forgets_the_bound BatchForgetsTheBound: RevokeBounds, LogComplete, LogSnapshot, RulesAnswer;
     /// The newest bound is that of the rules that are still there.

@@ -231,7 +231,7 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
             };
             Asked::Advance(Advance { grant, expected, now, change, tokens })
         }
-        6 => Asked::Revoke(Revocation { target: dice.target(), at: now, until: dice.soon(now) }),
+        6 => Asked::Revoke(Revocation::new(dice.target(), now, dice.soon(now))),
         7 => Asked::List(dice.selector(), 1 + dice.roll(3) as u32, now),
         8 => Asked::Rules(vec![
             RuleKey::Subject(dice.subject()),
@@ -254,11 +254,11 @@ async fn it_answers_as_the_memory_store_does() {
         let stores: [Arc<dyn TokenStore>; 2] =
             [Arc::new(MemoryStore::new()), Arc::new(Plain::new(None, Manners::default()))];
         // From here on their bounds are the same.
-        let first = Asked::Revoke(Revocation {
-            target: Target::Subject(Subject::user("nobody").expect("a subject")),
-            at: START,
-            until: START,
-        });
+        let first = Asked::Revoke(Revocation::new(
+            Target::Subject(Subject::user("nobody").expect("a subject")),
+            START,
+            START,
+        ));
         answers(&stores, &first).await;
         for step in 0..STEPS {
             let now = START + Duration::from_secs(step);
