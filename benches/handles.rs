@@ -1,9 +1,9 @@
-//! Opaque handles, each operation beside its floor: the primitives that it cannot do without.
+//! Opaque handles: minted, and told from forged ones.
 
 use std::hint::black_box;
 
+use cloakroom_benches::{Pair, Suite, per_call};
 use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random};
-use criterion::{Criterion, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 const BODY: usize = 42;
 const WHOLE: usize = 50;
 
-fn handles(c: &mut Criterion) {
+fn main() {
+    let suite = Suite::from_args();
     let random = Random::system();
     let keys = HandleKeys::new(&HandleSecret::new(1, [7; 32]));
     let grant = GrantId::from_bytes([9; 16]);
@@ -22,33 +23,35 @@ fn handles(c: &mut Criterion) {
         mac.finalize().into_bytes()
     };
 
-    let mut group = c.benchmark_group("mint");
-    group.bench_function("access handle", |b| b.iter(|| keys.mint_access(grant, &random)));
-    group.bench_function("floor: getrandom + HMAC + SHA-256", |b| {
-        b.iter(|| {
-            let mut bytes = [0; WHOLE];
-            getrandom::fill(&mut bytes[18..BODY]).expect("random bytes");
-            (tag(black_box(&bytes[..BODY])), Sha256::digest(black_box(bytes)))
-        });
-    });
-    group.finish();
+    let mint = Pair::new("mint an opaque handle", per_call(|| keys.mint_access(grant, &random)))
+        .floor(
+            "getrandom, HMAC, SHA-256",
+            per_call(|| {
+                let mut bytes = [0; WHOLE];
+                getrandom::fill(&mut bytes[18..BODY]).expect("random bytes");
+                (tag(black_box(&bytes[..BODY])), Sha256::digest(black_box(bytes)))
+            }),
+        );
+    suite.report(mint.measure(&suite));
 
     let (token, _) = keys.mint_access(grant, &random).expect("random bytes");
-    let mut forged = token.expose().to_owned();
-    forged.replace_range(40..41, if &forged[40..41] == "A" { "B" } else { "A" });
-    let mut group = c.benchmark_group("parse");
-    group.bench_function("access handle", |b| {
-        b.iter(|| keys.parse_access(black_box(token.expose())));
-    });
-    group.bench_function("forged access handle", |b| {
-        b.iter(|| keys.parse_access(black_box(&forged)));
-    });
-    group.bench_function("floor: HMAC + SHA-256", |b| {
-        let bytes = [7; WHOLE];
-        b.iter(|| (tag(black_box(&bytes[..BODY])), Sha256::digest(black_box(bytes))));
-    });
-    group.finish();
-}
+    let genuine = token.expose();
+    let parse =
+        Pair::new("recognize an opaque handle", per_call(|| keys.parse_access(black_box(genuine))))
+            .floor(
+                "HMAC, SHA-256",
+                per_call(|| {
+                    let bytes = black_box([7; WHOLE]);
+                    (tag(&bytes[..BODY]), Sha256::digest(bytes))
+                }),
+            );
+    suite.report(parse.measure(&suite));
 
-criterion_group!(benches, handles);
-criterion_main!(benches);
+    let mut forged = genuine.to_owned();
+    forged.replace_range(40..41, if &forged[40..41] == "A" { "B" } else { "A" });
+    assert!(keys.parse_access(&forged).is_none(), "or it is not what is refused");
+    let refuse =
+        Pair::new("refuse a forged handle", per_call(|| keys.parse_access(black_box(&forged))))
+            .floor("HMAC", per_call(|| tag(black_box(&[7; BODY]))));
+    suite.report(refuse.measure(&suite));
+}

@@ -1,1 +1,30 @@
-//! Benchmarks of cloakroom. Run them with `cargo bench --package cloakroom-benches`.
+//! What every benchmark shares: how it measures beside a floor, and how it says what came out.
+//!
+//! A benchmark is a binary that makes one [`Suite`] and reports [`Row`]s and [`Point`]s through it.
+//! `cargo xtask bench` runs them all, and makes one table and the plots of what they report.
+//!
+//! ```
+//! use cloakroom_benches::{Aim, Floor, Line, Row, Unit};
+//!
+//! let row = Row {
+//!     name: "introspect over HTTP".into(),
+//!     unit: Unit::PerSecond,
+//!     ours: 90_000.0,
+//!     floor: Some(Floor::new("a bare axum handler", 100_000.0, &[0.88, 0.9, 0.93])),
+//!     aim: Some(Aim::AtLeast(0.85)),
+//!     beside: vec![],
+//! };
+//! assert_eq!(row.is_met(), Some(true));
+//! let line = Line::from(row);
+//! assert_eq!(Line::parse(&line.to_json()), Some(line));
+//! ```
+
+mod pair;
+mod row;
+mod suite;
+#[path = "timing/statistics.rs"]
+pub mod timing;
+
+pub use pair::{Pair, Timed, per_call};
+pub use row::{Aim, Beside, Floor, Line, Point, Row, Unit};
+pub use suite::Suite;

@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::command::{Failure, cargo, root};
+use crate::coverage::Coverage;
 use crate::steps::Steps;
-use crate::{test, tools, tree};
+use crate::{api, features, test, tools, tree};
 
 pub(crate) fn task() -> Result<(), Failure> {
     let mut steps = Steps::default();
@@ -20,21 +21,40 @@ fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
     let crates = crates()?;
     steps.run("tools", tools::check)?;
     steps.run("format", || cargo("fmt --all --check").run())?;
+    steps.run("dependencies", dependencies)?;
+    steps.run("dependency tree", || tree::check(&crates))?;
     steps.run("clippy", || {
         cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()
     })?;
-    steps.run("features", || crates.iter().try_for_each(|name| each_feature_alone(name)))?;
-    let counts = test::steps(steps)?;
+    steps.run("features", || features::check(&crates))?;
+    steps.run("public API", api::check)?;
     steps.run("docs", || {
         cargo("doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings").run()
     })?;
+    let coverage = Coverage::start();
+    let counts = test::steps(steps, coverage.as_ref().ok())?;
+    match coverage {
+        Ok(coverage) => steps.run("coverage", || {
+            let report = coverage.report()?;
+            println!("{report}");
+            report.check()
+        })?,
+        Err(why) => steps.skip("coverage", &why),
+    }
     steps.run("packages", || packages(&crates))?;
-    steps.run("dependency tree", || tree::check(&crates))?;
     Ok(counts)
 }
 
+/// Bans, licences and sources, as `deny.toml` says. Advisories are news, not properties of a
+/// change: whoever wants them asks with `cargo deny check advisories`.
+fn dependencies() -> Result<(), Failure> {
+    tools::install("deny", "0.20.2")?;
+    // That a crate is there in two versions is for those who look for it, not for every run.
+    cargo("deny --log-level error check bans licenses sources").run()
+}
+
 /// The crates that users depend on: the names of the directories under `crates/`.
-fn crates() -> Result<Vec<String>, Failure> {
+pub(crate) fn crates() -> Result<Vec<String>, Failure> {
     let directory = root().join("crates");
     let unreadable =
         |error| Failure::new(format!("cannot read `{}`: {error}", directory.display()));
@@ -47,25 +67,6 @@ fn crates() -> Result<Vec<String>, Failure> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Features add and none needs another: the crate compiles with none, and with each by itself.
-fn each_feature_alone(name: &str) -> Result<(), Failure> {
-    let features = cargo(&format!(
-        "tree --package {name} --all-features --depth 0 --prefix none --format {{f}}"
-    ))
-    .output()?;
-    let features: Vec<&str> =
-        features.trim().split(',').filter(|name| !matches!(*name, "" | "default")).collect();
-    if features.is_empty() {
-        return Ok(());
-    }
-    let clippy = |features: &str| {
-        let package = format!("clippy --package {name} --no-default-features");
-        cargo(&format!("{package} {features} -- -D warnings")).run()
-    };
-    clippy("")?;
-    features.iter().try_for_each(|feature| clippy(&format!("--features {feature}")))
 }
 
 /// Builds the published form of every crate, together, as none of them need be on crates.io yet.

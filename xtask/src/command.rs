@@ -1,5 +1,6 @@
 //! Child processes: announced before they run, and shown again when they fail.
 
+use std::env;
 use std::fmt::{self, Display};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 pub(crate) fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
+}
+
+/// Where cargo puts what it builds: the directory above the profile's, where xtask itself is.
+pub(crate) fn target() -> Result<PathBuf, Failure> {
+    let xtask = env::current_exe()
+        .map_err(|error| Failure::new(format!("cannot find the target directory: {error}")))?;
+    Ok(xtask.ancestors().nth(2).unwrap_or(&xtask).to_owned())
 }
 
 /// Why a task ended early, and the command that shows it again.
@@ -35,11 +43,11 @@ impl Display for Failure {
 }
 
 /// A command line, to be run from the root of the workspace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cmd {
     program: PathBuf,
     args: Vec<String>,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
 }
 
 /// `cargo` with arguments that are split at white space.
@@ -49,13 +57,19 @@ pub(crate) fn cargo(args: &str) -> Cmd {
 }
 
 /// A program without arguments.
-pub(crate) fn program(path: PathBuf) -> Cmd {
-    Cmd { program: path, args: Vec::new(), env: Vec::new() }
+pub(crate) fn program(path: impl Into<PathBuf>) -> Cmd {
+    Cmd { program: path.into(), args: Vec::new(), env: Vec::new() }
 }
 
 impl Cmd {
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Display) -> Self {
+        self.env.push((name, value.to_string()));
+        self
+    }
+
+    /// Adds one argument, white space and all.
+    pub(crate) fn arg(mut self, arg: impl Display) -> Self {
+        self.args.push(arg.to_string());
         self
     }
 
@@ -94,7 +108,10 @@ impl Cmd {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).envs(self.env.iter().copied()).current_dir(root());
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(root());
         command
     }
 
@@ -150,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_a_failure() {
-        let failure = program("/no/such/program".into()).run().expect_err("must fail").to_string();
+        let failure = program("/no/such/program").run().expect_err("must fail").to_string();
         assert!(failure.contains("could not be run"), "{failure}");
     }
 

@@ -1,8 +1,16 @@
 //! The workspace's tasks, run as `cargo xtask <task>`; `cargo xtask help` lists them.
 
+mod api;
+mod bench;
+mod bench_plot;
+mod bench_report;
 mod ci;
 mod command;
+mod coverage;
+mod coverage_report;
+mod features;
 mod fuzz;
+mod stand_in;
 mod steps;
 mod test;
 mod tools;
@@ -11,6 +19,7 @@ mod tree;
 use std::env;
 use std::process::ExitCode;
 
+use crate::bench::Bench;
 use crate::command::Failure;
 use crate::fuzz::Fuzz;
 
@@ -22,11 +31,21 @@ Usage: cargo xtask <task>
   test    run every test, compile the examples, run the phantom token flow
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
-  ci      check format, lints, features, tests, docs, packages and the dependency tree
+  bench [--quick] [NAME...]
+          run the benchmarks, or those of these names, and print one table; all of them renew
+          docs/benchmarks.md; --quick only shows that they run
+  coverage
+          run every test, and show which lines none of them reaches
+  api     write the listing of each crate's public API anew, in docs/public-api
+  ci      check format, dependencies, lints, features, public API, docs, tests, coverage and
+          packages; installs cargo-deny if it is missing
   help    print this text
 ";
 
 fn main() -> ExitCode {
+    if let Some(code) = stand_in::run() {
+        return code;
+    }
     let args: Vec<String> = env::args().skip(1).collect();
     match task(&args) {
         Some(task) => finish(task()),
@@ -46,10 +65,16 @@ fn task(args: &[String]) -> Option<Task> {
     let (name, rest) = args.split_first()?;
     match (name.as_str(), rest) {
         ("test", []) => Some(Box::new(test::task)),
+        ("coverage", []) => Some(Box::new(coverage::task)),
+        ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
         ("fuzz", rest) => {
             let fuzz = Fuzz::parse(rest)?;
             Some(Box::new(move || fuzz.run()))
+        }
+        ("bench", rest) => {
+            let bench = Bench::parse(rest)?;
+            Some(Box::new(move || bench.run()))
         }
         ("help" | "--help" | "-h", []) => Some(Box::new(help)),
         _ => None,
@@ -83,7 +108,7 @@ mod tests {
 
     #[test]
     fn knows_its_tasks_and_nothing_else() {
-        for name in ["test", "ci", "help", "--help", "-h"] {
+        for name in ["test", "coverage", "api", "ci", "help", "--help", "-h"] {
             assert!(is_task(&[name]), "{name}");
             assert!(!is_task(&[name, "more"]), "{name} more");
         }

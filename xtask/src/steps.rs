@@ -15,7 +15,7 @@ pub(crate) struct Steps {
 struct Done {
     name: &'static str,
     took: Duration,
-    ok: bool,
+    result: &'static str,
 }
 
 impl Steps {
@@ -27,16 +27,22 @@ impl Steps {
         println!("\n==> {name}");
         let start = Instant::now();
         let result = work();
-        self.done.push(Done { name, took: start.elapsed(), ok: result.is_ok() });
+        let shown = if result.is_ok() { "ok" } else { "FAILED" };
+        self.done.push(Done { name, took: start.elapsed(), result: shown });
         result
+    }
+
+    /// Says why a step could not run where that is no reason to stop.
+    pub(crate) fn skip(&mut self, name: &'static str, why: &Failure) {
+        println!("\n==> {name}\nskipped: {why}");
+        self.done.push(Done { name, took: Duration::ZERO, result: "skipped" });
     }
 }
 
 impl Display for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<16} {:>8}  result", "step", "time")?;
-        for Done { name, took, ok } in &self.done {
-            let result = if *ok { "ok" } else { "FAILED" };
+        for Done { name, took, result } in &self.done {
             writeln!(f, "{name:<16} {:>6.1} s  {result}", took.as_secs_f64())?;
         }
         let total: Duration = self.done.iter().map(|step| step.took).sum();
@@ -52,13 +58,15 @@ mod tests {
     fn the_table_names_every_step_and_its_result() {
         let mut steps = Steps::default();
         steps.run("good", || Ok(())).expect("the step passes");
+        steps.skip("other", &Failure::new("why"));
         steps.run("bad", || Err(Failure::new("why"))).expect_err("the step fails");
 
         let table = steps.to_string();
         let rows: Vec<Vec<&str>> =
             table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(matches!(rows[1][..], ["good", _, "s", "ok"]), "{table}");
-        assert!(matches!(rows[2][..], ["bad", _, "s", "FAILED"]), "{table}");
-        assert_eq!(rows[3][0], "total");
+        assert!(matches!(rows[2][..], ["other", "0.0", "s", "skipped"]), "{table}");
+        assert!(matches!(rows[3][..], ["bad", _, "s", "FAILED"]), "{table}");
+        assert_eq!(rows[4][0], "total");
     }
 }

@@ -1,32 +1,47 @@
-//! `cargo xtask test`: every test, and the main example from end to end.
+//! `cargo xtask test`: every test, and the examples that run from end to end.
 
-use std::env;
+use std::env::consts::EXE_SUFFIX;
 use std::fmt::{self, Display};
 
-use crate::command::{Failure, cargo, program};
+use crate::command::{Failure, cargo, program, target};
+use crate::coverage::Coverage;
 use crate::steps::Steps;
+use crate::tools;
 
-const EXAMPLE: &str = "phantom_token";
-const EXAMPLE_OK: &str = "phantom token flow: ok";
+/// Compiles the tests, and would run them.
+pub(crate) const TESTS: &str = "test --workspace --all-features";
+
+/// The examples that run from end to end by themselves: name, arguments, last line.
+const EXAMPLES: [(&str, &[&str], &str); 3] = [
+    ("phantom_token", &[], "phantom token flow: ok"),
+    ("gateway", &["--demo"], "gateway: ok"),
+    ("custom_store", &[], "custom store: ok"),
+];
 
 pub(crate) fn task() -> Result<(), Failure> {
-    let counts = steps(&mut Steps::default())?;
+    let counts = steps(&mut Steps::default(), None)?;
     println!("\n{counts}");
     Ok(())
 }
 
 /// Runs everything in one profile with one set of features, so that it is compiled only once.
-pub(crate) fn steps(steps: &mut Steps) -> Result<Counts, Failure> {
+pub(crate) fn steps(steps: &mut Steps, coverage: Option<&Coverage>) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
-    steps.run("tests", || tests(&mut counts))?;
+    steps.run("servers", tools::servers)?;
+    steps.run("tests", || tests(&mut counts, coverage))?;
     steps.run("examples", || cargo("build --workspace --all-features --examples").run())?;
-    steps.run(EXAMPLE, example)?;
+    for (name, arguments, last) in EXAMPLES {
+        steps.run(name, || example(name, arguments, last))?;
+    }
     Ok(counts)
 }
 
-fn tests(counts: &mut Counts) -> Result<(), Failure> {
+pub(crate) fn tests(counts: &mut Counts, coverage: Option<&Coverage>) -> Result<(), Failure> {
     // Without `--no-fail-fast`, what follows the first failing binary would not be counted.
-    let command = cargo("test --workspace --all-features --no-fail-fast");
+    let mut command = cargo(TESTS).arg("--no-fail-fast");
+    if let Some(coverage) = coverage {
+        command = coverage.measured(command)?;
+    }
     let result = command.stream(|line| counts.add(line));
     if counts.failed > 0 {
         println!("\n{counts}");
@@ -37,18 +52,17 @@ fn tests(counts: &mut Counts) -> Result<(), Failure> {
 }
 
 /// Runs the binary that was just built: `cargo run` would unify other features and compile anew.
-fn example() -> Result<(), Failure> {
-    let xtask = env::current_exe().map_err(|error| {
-        Failure::new(format!("cannot find the directory that holds the examples: {error}"))
-    })?;
-    let name = format!("{EXAMPLE}{}", env::consts::EXE_SUFFIX);
-    let command = program(xtask.with_file_name("examples").join(name));
+fn example(name: &str, arguments: &[&str], expected: &str) -> Result<(), Failure> {
+    let mut command = program(target()?.join("debug/examples").join(format!("{name}{EXE_SUFFIX}")));
+    for argument in arguments {
+        command = command.arg(argument);
+    }
     let mut last = String::new();
     command.stream(|line| line.clone_into(&mut last))?;
-    if last == EXAMPLE_OK {
+    if last == expected {
         Ok(())
     } else {
-        Err(command.failure(format_args!("ended with `{last}`, not with `{EXAMPLE_OK}`")))
+        Err(command.failure(format_args!("ended with `{last}`, not with `{expected}`")))
     }
 }
 

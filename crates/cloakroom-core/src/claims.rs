@@ -92,6 +92,10 @@ impl Claims {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    pub(crate) const fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
 }
 
 /// How deep JSON of the app's own may be nested: within what every reader of it takes.

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::claims::{Claims, Device};
 use crate::error::StoreError;
-use crate::ids::{ClientId, GrantId, Subject};
+use crate::ids::{ClientId, GrantId, Jti, Kid, Subject};
 use crate::keystore::KeyRecord;
 use crate::log::LogEntry;
 use crate::record::{
     Chain, ChainKey, CodeBinding, Confirmation, GrantRecord, SealedSuccessor, TokenRecord,
     UnknownFields,
 };
-use crate::revocation::Epoch;
+use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind};
 use crate::time::UnixTime;
@@ -259,6 +259,123 @@ impl TokenRecord {
     }
 }
 
+impl GrantRecord {
+    /// The whole record as bytes, for a store that has keys and values but no columns.
+    ///
+    /// ```
+    /// # use cloakroom_core::*;
+    /// # fn demo(grant: GrantRecord) -> Result<(), StoreError> {
+    /// assert_eq!(GrantRecord::from_bytes(grant.id, &grant.to_bytes())?, grant);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let row = self.to_row();
+        let columns = GrantColumns {
+            client: row.client,
+            subject: row.subject,
+            epoch: row.epoch,
+            chain: row.chain,
+            chain_expires_at: row.chain_expires_at,
+            expires_at: row.expires_at,
+            row_expires_at: row.row_expires_at,
+            revoked_at: row.revoked_at,
+        };
+        join(&columns, &row.body)
+    }
+
+    /// The grant of this id that the bytes hold.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if they are damaged, or written by a version that this one cannot
+    /// read.
+    pub fn from_bytes(id: GrantId, bytes: &[u8]) -> Result<Self, StoreError> {
+        let (columns, body) = split::<GrantColumns>("a grant", bytes)?;
+        Self::from_row(&GrantRow {
+            id,
+            client: columns.client,
+            subject: columns.subject,
+            epoch: columns.epoch,
+            chain: columns.chain,
+            chain_expires_at: columns.chain_expires_at,
+            expires_at: columns.expires_at,
+            row_expires_at: columns.row_expires_at,
+            revoked_at: columns.revoked_at,
+            body,
+        })
+    }
+}
+
+impl TokenRecord {
+    /// The whole record as bytes, for a store that has keys and values but no columns.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let row = self.to_row();
+        let columns = TokenColumns {
+            issued_at: row.issued_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+        };
+        join(&columns, &row.body)
+    }
+
+    /// The token of this grant, with this digest, that the bytes hold.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if they are damaged, or written by a version that this one cannot
+    /// read.
+    pub fn from_bytes(
+        grant: GrantId,
+        digest: &TokenDigest,
+        bytes: &[u8],
+    ) -> Result<Self, StoreError> {
+        let (columns, body) = split::<TokenColumns>("a token", bytes)?;
+        Self::from_row(&TokenRow {
+            digest: *digest.as_bytes(),
+            grant,
+            issued_at: columns.issued_at,
+            expires_at: columns.expires_at,
+            revoked_at: columns.revoked_at,
+            body,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct GrantColumns {
+    client: String,
+    subject: String,
+    epoch: u64,
+    chain: Option<(u32, [u8; 32])>,
+    chain_expires_at: Option<u64>,
+    expires_at: u64,
+    row_expires_at: u64,
+    revoked_at: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenColumns {
+    issued_at: u64,
+    expires_at: u64,
+    revoked_at: Option<u64>,
+}
+
+/// The columns, a line feed (which no JSON of ours has), the body.
+fn join(columns: &impl Serialize, body: &[u8]) -> Vec<u8> {
+    [&encode(columns)[..], b"\n", body].concat()
+}
+
+fn split<C: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<(C, Vec<u8>), StoreError> {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let end = end.ok_or_else(|| StoreError::corrupt(what, "it is cut off"))?;
+    Ok((decode(what, &bytes[..end])?, bytes[end + 1..].to_vec()))
+}
+
 impl LogEntry {
     /// The entry as the body of a row.
     #[must_use]
@@ -273,6 +390,58 @@ impl LogEntry {
     /// [`StoreError::Corrupt`] if it is damaged, or written by a version that this one cannot read.
     pub fn from_body(body: &[u8]) -> Result<Self, StoreError> {
         decode("an entry of the revocation log", body)
+    }
+}
+
+impl RuleKey {
+    /// The key as bytes, for a column that is compared byte by byte.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (kind, first, second) = match self {
+            Self::Jti(jti) => (b'j', jti.as_str().to_owned(), ""),
+            Self::Subject(subject) => (b's', subject.to_key(), ""),
+            Self::Client(client) => (b'c', client.as_str().to_owned(), ""),
+            Self::SubjectAtClient(subject, client) => (b'p', subject.to_key(), client.as_str()),
+            Self::Key(kid) => (b'k', kid.as_str().to_owned(), ""),
+        };
+        // Identifiers may hold any byte: the length of the first says where the second begins.
+        let length = u16::try_from(first.len()).unwrap_or(u16::MAX).to_be_bytes();
+        [&[kind], &length[..], first.as_bytes(), second.as_bytes()].concat()
+    }
+
+    /// The key that these bytes hold.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if they are no such key.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged = |why: &'static str| StoreError::corrupt("a rule's key", why);
+        let Some((&[kind, high, low], rest)) = bytes.split_first_chunk() else {
+            return Err(damaged("it is too short"));
+        };
+        let Some((first, second)) =
+            rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))
+        else {
+            return Err(damaged("it is cut off"));
+        };
+        let text = |bytes| {
+            std::str::from_utf8(bytes).map_err(|error| StoreError::corrupt("a rule's key", error))
+        };
+        let (first, second) = (text(first)?, text(second)?);
+        let key = match kind {
+            b'j' => Jti::new(first).map(Self::Jti),
+            b's' => Subject::from_key(first).map(Self::Subject),
+            b'c' => ClientId::new(first).map(Self::Client),
+            b'p' => Subject::from_key(first).and_then(|subject| {
+                ClientId::new(second).map(|client| Self::SubjectAtClient(subject, client))
+            }),
+            b'k' => Kid::new(first).map(Self::Key),
+            _ => return Err(damaged("it is of no known kind")),
+        };
+        if kind != b'p' && !second.is_empty() {
+            return Err(damaged("something follows it"));
+        }
+        key.map_err(|error| StoreError::corrupt("a rule's key", error))
     }
 }
 
@@ -324,6 +493,46 @@ mod tests {
         assert_eq!(GrantRecord::from_row(&without_chain.to_row()).unwrap(), without_chain);
         let token = token(without_chain.id, 1);
         assert_eq!(TokenRecord::from_row(&token.to_row()).unwrap(), token);
+    }
+
+    #[test]
+    fn records_survive_their_bytes() {
+        let mut grant = grant(1);
+        grant.revoked_at = Some(UnixTime::from_millis(7));
+        for grant in [GrantRecord { chain: None, ..grant.clone() }, grant] {
+            let bytes = grant.to_bytes();
+            assert_eq!(GrantRecord::from_bytes(grant.id, &bytes).unwrap(), grant);
+            for length in 0..bytes.len() {
+                assert!(GrantRecord::from_bytes(grant.id, &bytes[..length]).is_err(), "{length}");
+            }
+        }
+        let token = token(GrantId::from_bytes([1; 16]), 1);
+        let bytes = token.to_bytes();
+        assert_eq!(TokenRecord::from_bytes(token.grant, &token.digest, &bytes).unwrap(), token);
+        assert!(TokenRecord::from_bytes(token.grant, &token.digest, b"").is_err());
+    }
+
+    #[test]
+    fn rule_keys_survive_their_bytes() {
+        let (subject, client) = (Subject::user("a\0é").unwrap(), ClientId::new("u:").unwrap());
+        let keys = [
+            RuleKey::Jti(Jti::new("j").unwrap()),
+            RuleKey::Subject(subject.clone()),
+            RuleKey::Subject(Subject::Client(client.clone())),
+            RuleKey::Client(client.clone()),
+            RuleKey::SubjectAtClient(subject, client),
+            RuleKey::Key(Kid::new("k").unwrap()),
+        ];
+        for key in &keys {
+            let bytes = key.to_bytes();
+            assert_eq!(RuleKey::from_bytes(&bytes).unwrap(), *key);
+            for length in 0..bytes.len() {
+                let cut = RuleKey::from_bytes(&bytes[..length]);
+                assert!(cut.is_err() || cut.is_ok_and(|cut| cut != *key), "{key:?}");
+            }
+        }
+        let all: std::collections::BTreeSet<_> = keys.iter().map(RuleKey::to_bytes).collect();
+        assert_eq!(all.len(), keys.len());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,16 +15,17 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::handle_access::{
+    ACCESS, ACCESS_BODY, AccessHandle, AccessHandleKeys, AccessKey, HandleCheck,
+};
+use crate::handle_spelling::Spelling;
 use crate::ids::{GrantId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::record::ChainKey;
-use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex};
+use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, decode_into};
 
-const VERSION: u8 = 1;
-const TAG: usize = 8;
-/// version, key, grant id, secret.
-const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
-const ACCESS: usize = ACCESS_BODY + TAG;
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const TAG: usize = 8;
 /// version, key, grant id, generation, secret.
 const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
 const CHAIN: usize = CHAIN_BODY + TAG + TAG;
@@ -70,11 +72,18 @@ impl HandleSecret {
 
     /// The key for one purpose: HMAC of its name under the secret. Access and chain handles have
     /// separate keys, so that only the former may be given to gateways.
-    fn derive(&self, purpose: &[u8]) -> TagKey {
+    fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut mac = keyed(&self.bytes);
         mac.update(purpose);
-        let key: Zeroizing<[u8; 32]> = Zeroizing::new(mac.finalize().into_bytes().into());
-        TagKey { id: self.id, mac: keyed(&*key) }
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    fn access_key(&self) -> AccessKey {
+        AccessKey::new(self.id, self.derive(b"cloakroom access handle"))
+    }
+
+    fn chain_key(&self) -> TagKey {
+        TagKey::new(self.id, &self.derive(b"cloakroom chain handle"))
     }
 }
 
@@ -94,9 +103,21 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 
 /// A prepared HMAC key.
 #[derive(Clone)]
-struct TagKey {
-    id: u8,
-    mac: Hmac<Sha256>,
+pub(crate) struct TagKey {
+    pub(crate) id: u8,
+    /// In a place of its own: a vector of keys that grows would leave copies of them behind.
+    mac: Arc<Hmac<Sha256>>,
+}
+
+impl TagKey {
+    pub(crate) fn new(id: u8, key: &[u8; 32]) -> Self {
+        Self { id, mac: Arc::new(keyed(key)) }
+    }
+
+    /// Whether the tag of this body was made with this key, in constant time.
+    pub(crate) fn made(&self, kind: TokenKind, body: &[u8], presented: &[u8]) -> bool {
+        tag(&self.mac, kind, body).ct_eq(presented).into()
+    }
 }
 
 fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
@@ -107,54 +128,6 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
     let mut tag = [0; TAG];
     tag.copy_from_slice(&full[..TAG]);
     tag
-}
-
-/// How the kinds of handles are spelled: their prefixes. Secret scanners find leaks by them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spelling {
-    access: String,
-    refresh: String,
-    code: String,
-}
-
-impl Spelling {
-    /// Prefixes of access token, refresh token and code.
-    ///
-    /// # Errors
-    ///
-    /// If one is empty, longer than 32 bytes, not of `A-Z a-z 0-9 _ - .`, or the beginning of
-    /// another.
-    pub fn new(access: &str, refresh: &str, code: &str) -> Result<Self, Invalid> {
-        let all = [access, refresh, code];
-        let invalid = |why| Err(Invalid::new("handle prefix", why));
-        for (index, prefix) in all.iter().enumerate() {
-            if prefix.is_empty() || prefix.len() > 32 {
-                return invalid("it has fewer than 1 or more than 32 bytes");
-            }
-            if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
-                return invalid("it holds a character other than A-Z a-z 0-9 _ - .");
-            }
-            if all.iter().enumerate().any(|(i, other)| i != index && other.starts_with(prefix)) {
-                return invalid("it begins like the prefix of another kind");
-            }
-        }
-        Ok(Self { access: access.into(), refresh: refresh.into(), code: code.into() })
-    }
-
-    fn prefix(&self, kind: TokenKind) -> &str {
-        match kind {
-            TokenKind::Access => &self.access,
-            TokenKind::Refresh => &self.refresh,
-            TokenKind::Code => &self.code,
-        }
-    }
-}
-
-impl Default for Spelling {
-    /// `cr_at_`, `cr_rt_`, `cr_ac_`.
-    fn default() -> Self {
-        Self { access: "cr_at_".into(), refresh: "cr_rt_".into(), code: "cr_ac_".into() }
-    }
 }
 
 /// Makes handles, and tells genuine ones from forged ones before any store is asked.
@@ -177,8 +150,8 @@ impl Default for Spelling {
 /// ```
 #[derive(Clone)]
 pub struct HandleKeys {
+    access: AccessHandleKeys,
     /// The first one mints.
-    access: Vec<TagKey>,
     chain: Vec<TagKey>,
     /// The first one is written.
     spellings: Vec<Spelling>,
@@ -188,10 +161,11 @@ impl HandleKeys {
     /// Keys derived from the current secret, with the default spelling.
     #[must_use]
     pub fn new(current: &HandleSecret) -> Self {
+        let spelling = Spelling::default();
         Self {
-            access: vec![current.derive(b"cloakroom access handle")],
-            chain: vec![current.derive(b"cloakroom chain handle")],
-            spellings: vec![Spelling::default()],
+            access: AccessHandleKeys::new(current.access_key(), &spelling.access),
+            chain: vec![current.chain_key()],
+            spellings: vec![spelling],
         }
     }
 
@@ -201,11 +175,8 @@ impl HandleKeys {
     ///
     /// If a secret of this id is there already.
     pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
-        if self.access.iter().any(|key| key.id == former.id) {
-            return Err(Invalid::new("handle secret", "another one has the same id"));
-        }
-        self.access.push(former.derive(b"cloakroom access handle"));
-        self.chain.push(former.derive(b"cloakroom chain handle"));
+        self.access.add(former.access_key())?;
+        self.chain.push(former.chain_key());
         Ok(self)
     }
 
@@ -213,8 +184,16 @@ impl HandleKeys {
     /// nor digest covers the prefix.
     #[must_use]
     pub fn spelled(mut self, spelling: Spelling) -> Self {
+        self.access.spelled(&spelling.access);
         self.spellings.insert(0, spelling);
         self
+    }
+
+    /// What a gateway needs to refuse forged access handles by itself, and no more: nothing that
+    /// makes or checks refresh tokens and codes.
+    #[must_use]
+    pub const fn access_keys(&self) -> &AccessHandleKeys {
+        &self.access
     }
 
     /// A new access token for a grant, with its digest.
@@ -227,7 +206,7 @@ impl HandleKeys {
         grant: GrantId,
         random: &Random,
     ) -> Result<(TokenSecret, TokenDigest), RandomError> {
-        let key = &self.access[0];
+        let key = self.access.minting();
         let mut bytes = Zeroizing::new([0; ACCESS]);
         bytes[0] = VERSION;
         bytes[1] = key.id;
@@ -241,15 +220,10 @@ impl HandleKeys {
     /// The access handle that this string is, if its tag is genuine.
     #[must_use]
     pub fn parse_access(&self, presented: &str) -> Option<AccessHandle> {
-        let bytes = Zeroizing::new(self.decode::<ACCESS>(TokenKind::Access, presented)?);
-        let (body, presented_tag) = bytes.split_at(ACCESS_BODY);
-        genuine(&self.access, TokenKind::Access, body, presented_tag)?;
-        let mut grant = [0; 16];
-        grant.copy_from_slice(&bytes[2..18]);
-        Some(AccessHandle {
-            grant: GrantId::from_bytes(grant),
-            digest: TokenDigest::compute(TokenKind::Access, &*bytes),
-        })
+        match self.access.check(presented) {
+            HandleCheck::Genuine(handle) => Some(handle),
+            _ => None,
+        }
     }
 
     /// A new credential of a grant's chain, with its digest. `kind` is a refresh token or a code.
@@ -284,9 +258,23 @@ impl HandleKeys {
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();
-        let bytes = Zeroizing::new(self.decode::<CHAIN>(token_kind, presented)?);
+        let bytes = self
+            .spellings
+            .iter()
+            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(token_kind)))
+            // One spelling may begin like another.
+            .find_map(|text| {
+                let mut bytes = Zeroizing::new(vec![0; CHAIN]);
+                decode_into(text, &mut bytes).then_some(bytes)
+            })?;
         let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
-        genuine(&self.chain, token_kind, body, presented_tag)?;
+        if body[0] != VERSION {
+            return None;
+        }
+        let key = self.chain.iter().find(|key| key.id == body[1])?;
+        if !key.made(token_kind, body, presented_tag) {
+            return None;
+        }
         let (mut grant, mut generation) = ([0; 16], [0; 4]);
         grant.copy_from_slice(&bytes[2..18]);
         generation.copy_from_slice(&bytes[18..22]);
@@ -294,7 +282,7 @@ impl HandleKeys {
             kind,
             grant: GrantId::from_bytes(grant),
             generation: u32::from_be_bytes(generation),
-            digest: TokenDigest::compute(token_kind, &*bytes),
+            digest: TokenDigest::compute(token_kind, &bytes),
             bytes,
         })
     }
@@ -307,41 +295,15 @@ impl HandleKeys {
         URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
         (TokenSecret::new(text), TokenDigest::compute(kind, bytes))
     }
-
-    fn decode<const N: usize>(&self, kind: TokenKind, presented: &str) -> Option<[u8; N]> {
-        self.spellings
-            .iter()
-            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(kind)))
-            // One spelling may begin like another.
-            .find_map(crate::secret::decode_array)
-    }
-}
-
-/// Checks version and tag of a decoded handle, in constant time as far as its secrets go.
-fn genuine(keys: &[TagKey], kind: TokenKind, body: &[u8], presented: &[u8]) -> Option<()> {
-    if body[0] != VERSION {
-        return None;
-    }
-    let key = keys.iter().find(|key| key.id == body[1])?;
-    bool::from(tag(&key.mac, kind, body).ct_eq(presented)).then_some(())
 }
 
 impl fmt::Debug for HandleKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandleKeys")
-            .field("ids", &self.access.iter().map(|key| key.id).collect::<Vec<_>>())
+            .field("ids", &self.access.ids().collect::<Vec<_>>())
             .field("spellings", &self.spellings)
             .finish_non_exhaustive()
     }
-}
-
-/// An access token whose tag is genuine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccessHandle {
-    /// The grant it hangs off.
-    pub grant: GrantId,
-    /// Its digest.
-    pub digest: TokenDigest,
 }
 
 /// The two kinds of handles of a chain.
@@ -375,7 +337,8 @@ pub struct ChainHandle {
     pub generation: u32,
     /// Its digest.
     pub digest: TokenDigest,
-    bytes: Zeroizing<[u8; CHAIN]>,
+    /// In a place of its own: a handle that is moved leaves no copy of them behind.
+    bytes: Zeroizing<Vec<u8>>,
 }
 
 impl ChainHandle {
@@ -391,7 +354,7 @@ impl ChainHandle {
     /// The decoded handle: the secret that a sealed successor's key is derived from.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &*self.bytes
+        &self.bytes
     }
 }
 

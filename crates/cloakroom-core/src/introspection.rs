@@ -13,6 +13,7 @@ use crate::ids::{ClientId, GrantId, Jti, Subject, UserId};
 use crate::record::{Confirmation, GrantRecord, TokenRecord, token_type};
 use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
+use crate::secret::TokenDigest;
 use crate::time::UnixTime;
 
 /// What introspection says of a token. [`Introspection::Inactive`] carries no data, so that no
@@ -113,8 +114,7 @@ impl ActiveToken {
             subject: Some(grant.subject.clone()),
             audience: Some(token.audience.clone()),
             issuer: Some(Arc::clone(issuer)),
-            // Half of the digest: names the token to those who have it, and to nobody else.
-            jti: Jti::new(URL_SAFE_NO_PAD.encode(&token.digest.as_bytes()[..16])).ok(),
+            jti: jti(&token.digest),
             confirmation: token.confirmation.clone(),
             auth_time: grant.auth_time,
             act: grant.act.clone(),
@@ -122,7 +122,7 @@ impl ActiveToken {
             session: grant.session.clone(),
             grant: Some(grant.id),
             epoch: Some(grant.epoch),
-            extra: grant.claims.iter().map(|(k, v)| (k.to_owned(), v.clone())).collect(),
+            extra: grant.claims.as_map().clone(),
         }
     }
 
@@ -167,6 +167,13 @@ impl ActiveToken {
         put(map, "grant_epoch", self.epoch.as_ref())?;
         self.extra.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))
     }
+}
+
+/// Half of the digest: names the token to those who have it, and to nobody else.
+fn jti(digest: &TokenDigest) -> Option<Jti> {
+    let mut text = [0; 22];
+    let length = URL_SAFE_NO_PAD.encode_slice(&digest.as_bytes()[..16], &mut text).ok()?;
+    Jti::new(std::str::from_utf8(&text[..length]).ok()?).ok()
 }
 
 impl Serialize for ActiveToken {

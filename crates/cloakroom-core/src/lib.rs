@@ -32,8 +32,11 @@ mod codec;
 mod error;
 mod format;
 mod handle;
+mod handle_access;
+mod handle_spelling;
 mod ids;
 mod introspection;
+mod judge;
 mod keystore;
 mod log;
 mod log_page;
@@ -55,9 +58,12 @@ pub use error::StoreError;
 pub use format::{
     Carried, FormatError, Kept, Located, MintContext, Minted, OpaqueFormat, TokenFormat, TokenTerms,
 };
-pub use handle::{AccessHandle, ChainHandle, ChainKind, HandleKeys, HandleSecret, Spelling};
+pub use handle::{ChainHandle, ChainKind, HandleKeys, HandleSecret};
+pub use handle_access::{AccessHandle, AccessHandleKeys, HandleCheck};
+pub use handle_spelling::Spelling;
 pub use ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 pub use introspection::{ActiveToken, Introspection};
+pub use judge::{fresh_tokens, tokens_of};
 pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
 pub use log_page::RevocationPage;

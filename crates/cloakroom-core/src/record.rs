@@ -71,6 +71,65 @@ pub struct GrantRecord {
 }
 
 impl GrantRecord {
+    /// A grant of one client for one subject that begins at `created_at` and ends at `expires_at`,
+    /// its row with it. It has no scope, no chain and epoch 0: fill in what it needs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cloakroom_core::{
+    ///     Audience, ClientId, GrantId, GrantRecord, Invalid, Random, Subject, TokenDigest,
+    ///     TokenKind, TokenRecord, UnixTime,
+    /// };
+    ///
+    /// fn sample(now: UnixTime) -> Result<(GrantRecord, TokenRecord), Box<dyn std::error::Error>> {
+    ///     let grant = GrantRecord::new(
+    ///         GrantId::random(&Random::system())?,
+    ///         ClientId::new("web-app")?,
+    ///         Subject::user("alice")?,
+    ///         Audience::one("https://orders.example")?,
+    ///         now,
+    ///         now + Duration::from_secs(3_600),
+    ///     );
+    ///     let digest = TokenDigest::compute(TokenKind::Access, b"6d7f2b0c");
+    ///     let token = TokenRecord::new(digest, &grant, now, now + Duration::from_secs(600));
+    ///     Ok((grant, token))
+    /// }
+    /// # sample(UnixTime::from_secs(1)).unwrap();
+    /// ```
+    #[must_use]
+    pub fn new(
+        id: GrantId,
+        client: ClientId,
+        subject: Subject,
+        audience: Audience,
+        created_at: UnixTime,
+        expires_at: UnixTime,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            subject,
+            scope: Scope::empty(),
+            audience,
+            confirmation: None,
+            auth_time: None,
+            created_at,
+            epoch: Epoch::default(),
+            username: None,
+            act: None,
+            authorization_details: None,
+            session: None,
+            claims: Claims::default(),
+            device: Device::default(),
+            chain: None,
+            expires_at,
+            row_expires_at: expires_at,
+            refreshed_at: None,
+            revoked_at: None,
+            unknown: UnknownFields::default(),
+        }
+    }
+
     /// Whether the grant is neither revoked nor past its end at `now`.
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {
@@ -114,6 +173,27 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// A chain that rotates, at its first credential.
+    #[must_use]
+    pub fn new(
+        credential: TokenKind,
+        digest: TokenDigest,
+        key: ChainKey,
+        expires_at: UnixTime,
+    ) -> Self {
+        Self {
+            credential,
+            generation: 0,
+            digest,
+            key,
+            expires_at,
+            code: None,
+            successor: None,
+            rotates: true,
+            unknown: UnknownFields::default(),
+        }
+    }
+
     /// Where the chain stands.
     #[must_use]
     pub const fn position(&self) -> ChainPosition {
@@ -237,6 +317,27 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
+    /// A token of this grant, with all of its scope, audience and binding.
+    #[must_use]
+    pub fn new(
+        digest: TokenDigest,
+        grant: &GrantRecord,
+        issued_at: UnixTime,
+        expires_at: UnixTime,
+    ) -> Self {
+        Self {
+            digest,
+            grant: grant.id,
+            issued_at,
+            expires_at,
+            revoked_at: None,
+            scope: grant.scope.clone(),
+            audience: grant.audience.clone(),
+            confirmation: grant.confirmation.clone(),
+            unknown: UnknownFields::default(),
+        }
+    }
+
     /// Whether the token itself is neither revoked nor expired at `now`. It is active only if its
     /// grant is live, too.
     #[must_use]

@@ -176,12 +176,15 @@ pub(crate) mod byte_vec {
 /// Decodes exactly `N` bytes of canonical, unpadded base64url.
 pub(crate) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
+    decode_into(text, &mut bytes).then_some(bytes)
+}
+
+/// As [`decode_array`], for a secret: to where it stays. What is moved leaves a copy where it was.
+pub(crate) fn decode_into(text: &str, bytes: &mut [u8]) -> bool {
+    let length = bytes.len();
     // Longer input is refused before decoding: the buffer bounds the work.
-    if text.len() != (N * 8).div_ceil(6) {
-        return None;
-    }
-    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-    (length == N).then_some(bytes)
+    text.len() == (length * 8).div_ceil(6)
+        && URL_SAFE_NO_PAD.decode_slice(text, bytes) == Ok(length)
 }
 
 /// Decodes the 32 bytes of a secret from 64 hexadecimal digits.

@@ -67,10 +67,16 @@ impl FromStr for Algorithm {
 
     /// Reads a name as RFC 7518 spells it; "alg" is case-sensitive (RFC 7515 §4.1.1).
     fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        [Self::Es256, Self::EdDsa, Self::Rs256, Self::Ps256, Self::Es384]
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == name)
-            .ok_or(UnknownAlgorithm)
+        use jsonwebtoken::Algorithm as Named;
+        // What a name means is for jsonwebtoken to say; which of them may be used, for this crate.
+        match name.parse() {
+            Ok(Named::ES256) => Ok(Self::Es256),
+            Ok(Named::EdDSA) => Ok(Self::EdDsa),
+            Ok(Named::RS256) => Ok(Self::Rs256),
+            Ok(Named::PS256) => Ok(Self::Ps256),
+            Ok(Named::ES384) => Ok(Self::Es384),
+            _ => Err(UnknownAlgorithm),
+        }
     }
 }
 

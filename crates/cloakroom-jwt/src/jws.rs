@@ -1,5 +1,7 @@
 //! Writing a JWT as a compact JWS (RFC 7515 §3.1).
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{FormatError, Kid, TokenSecret};
@@ -43,17 +45,23 @@ pub async fn sign_jwt(
     typ: &str,
     claims: &(impl Serialize + ?Sized + Sync),
 ) -> Result<TokenSecret, FormatError> {
-    let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
-    let header = encoded_header(signer.algorithm(), signer.kid(), typ);
-    let unsigned = header.len() + 1 + encoded_len(claims.len()) + 1;
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, claims).map_err(|error| FormatError::Other(error.into()))?;
+    let ready = signer.access_token_header().filter(|_| typ == ACCESS_TOKEN_TYP);
+    let header = ready.map_or_else(
+        || encoded_header(signer.algorithm(), signer.kid(), typ).into(),
+        Cow::Borrowed,
+    );
+    let unsigned = header.len() + 1 + encoded_len(json.len()) + 1;
     // What cannot fit even without its signature is not worth one.
     within_limit(typ, unsigned)?;
 
-    // Room for an RSA signature of 4096 bits: the token is not moved, and leaves no copy behind.
-    let mut jwt = String::with_capacity(unsigned + encoded_len(512));
+    // Room for its signature, too: the token is not moved, and leaves no copy behind.
+    let room = unsigned + encoded_len(most_signature_bytes(signer.algorithm()));
+    let mut jwt = String::with_capacity(room);
     jwt.push_str(&header);
     jwt.push('.');
-    URL_SAFE_NO_PAD.encode_string(claims, &mut jwt);
+    URL_SAFE_NO_PAD.encode_string(json, &mut jwt);
     let signature = signer
         .sign(jwt.as_bytes())
         .await
@@ -80,6 +88,16 @@ pub(crate) fn encoded_header(algorithm: Algorithm, kid: &Kid, typ: &str) -> Stri
 
 fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// The most bytes of a signature: of RSA, that of a key of 4096 bits.
+const fn most_signature_bytes(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::Danger(_) => 32,
+        Algorithm::Es256 | Algorithm::EdDsa => 64,
+        Algorithm::Es384 => 96,
+        Algorithm::Rs256 | Algorithm::Ps256 => 512,
+    }
 }
 
 const fn encoded_len(bytes: usize) -> usize {

@@ -1,6 +1,7 @@
 //! How private keys are sealed before they reach a store.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -59,7 +60,8 @@ pub struct AesGcmSealer {
 #[derive(Clone)]
 struct SealingKey {
     id: u8,
-    bytes: Zeroizing<[u8; 32]>,
+    /// In a place of its own: a vector of keys that grows would leave copies of them behind.
+    bytes: Arc<Zeroizing<[u8; 32]>>,
 }
 
 const VERSION: u8 = 1;
@@ -113,7 +115,7 @@ impl AesGcmSealer {
 
 impl SealingKey {
     fn new(id: u8, bytes: [u8; 32]) -> Self {
-        Self { id, bytes: Zeroizing::new(bytes) }
+        Self { id, bytes: Arc::new(Zeroizing::new(bytes)) }
     }
 
     fn prepare(&self) -> Result<LessSafeKey, SealError> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{self, KeySize};
 use aws_lc_rs::signature::{
@@ -11,12 +12,14 @@ use aws_lc_rs::signature::{
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
     RsaEncoding,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cloakroom_core::Kid;
-use jsonwebtoken::EncodingKey;
 use zeroize::Zeroizing;
 
 use crate::algorithm::Algorithm;
 use crate::jwk::Jwk;
+use crate::jws::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::material::Material;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -36,6 +39,8 @@ pub struct SigningKey {
     algorithm: Algorithm,
     jwk: Jwk,
     kid: Kid,
+    /// What an access token starts with.
+    header: String,
 }
 
 enum Private {
@@ -51,7 +56,7 @@ impl SigningKey {
     ///
     /// If the cryptographic library fails, or `algorithm` has no key pairs.
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
-        let failed = |error: aws_lc_rs::error::Unspecified| KeyError::Generate(error.into());
+        let failed = |error: Unspecified| KeyError::Generate(error.into());
         Self::new(
             algorithm,
             match Kind::of(algorithm)? {
@@ -104,22 +109,15 @@ impl SigningKey {
     /// If it holds no key of this algorithm, or an RSA key of less than 2048 bits.
     pub fn from_pkcs8_pem(algorithm: Algorithm, pem: &str) -> Result<Self, KeyError> {
         let rejected = |source: Source| KeyError::Rejected { algorithm, source };
-        let kind = Kind::of(algorithm)?;
-        let der = match kind {
-            Kind::Ec(_) => EncodingKey::from_ec_pem(pem.as_bytes()),
-            Kind::Ed25519 => EncodingKey::from_ed_pem(pem.as_bytes()),
-            Kind::Rsa(_) => EncodingKey::from_rsa_pem(pem.as_bytes()),
+        if let Kind::Rsa(encoding) = Kind::of(algorithm)?
+            && let Some(der) = pem_block(pem, "RSA PRIVATE KEY")
+        {
+            let pair = rsa::KeyPair::from_der(&der).map_err(|error| rejected(error.into()))?;
+            return Self::new(algorithm, Private::Rsa(Box::new(pair), encoding));
         }
-        .map_err(|error| rejected(error.into()))?;
-        match kind {
-            // The reader takes the PKCS#1 key out of its PKCS#8 wrapping.
-            Kind::Rsa(encoding) => {
-                let pair = rsa::KeyPair::from_der(der.as_bytes())
-                    .map_err(|error| rejected(error.into()))?;
-                Self::new(algorithm, Private::Rsa(Box::new(pair), encoding))
-            }
-            _ => Self::from_pkcs8_der(algorithm, der.as_bytes()),
-        }
+        let der = pem_block(pem, "PRIVATE KEY")
+            .ok_or_else(|| rejected("it has no PEM block of a private key".into()))?;
+        Self::from_pkcs8_der(algorithm, &der)
     }
 
     /// The private key as PKCS#8 version 1, wiped on drop. Seal it before it goes anywhere.
@@ -160,15 +158,17 @@ impl SigningKey {
     fn new(algorithm: Algorithm, private: Private) -> Result<Self, KeyError> {
         let material = private.public().ok_or(KeyError::Unsupported(algorithm))?;
         let jwk = Jwk::of_signer(algorithm, material);
-        Ok(Self { kid: jwk.thumbprint(), private, algorithm, jwk })
+        let kid = jwk.thumbprint();
+        let header = encoded_header(algorithm, &kid, ACCESS_TOKEN_TYP);
+        Ok(Self { private, algorithm, jwk, kid, header })
     }
 
-    fn sign_now(&self, input: &[u8]) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
+    fn sign_now(&self, input: &[u8]) -> Result<Vec<u8>, Unspecified> {
         // The library draws its own random bytes and ignores the argument.
         let random = SystemRandom::new();
         match &self.private {
-            Private::Ec(pair) => pair.sign(&random, input).map(|sig| sig.as_ref().to_vec()),
-            Private::Ed25519(pair) => pair.try_sign(input).map(|sig| sig.as_ref().to_vec()),
+            Private::Ec(pair) => Ok(pair.sign(&random, input)?.as_ref().to_vec()),
+            Private::Ed25519(pair) => Ok(pair.try_sign(input)?.as_ref().to_vec()),
             Private::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*encoding, &random, input, &mut signature)?;
@@ -176,6 +176,19 @@ impl SigningKey {
             }
         }
     }
+}
+
+/// What the first block of this label holds (RFC 7468 §2), if it is base64. Nothing else keeps a
+/// copy of it: no buffer grows, and each is wiped.
+fn pem_block(pem: &str, label: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
+    let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
+    let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
+    text.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; text.len()]);
+    let length = STANDARD.decode_slice(&*text, &mut der).ok()?;
+    der.truncate(length);
+    Some(der)
 }
 
 impl fmt::Debug for SigningKey {
@@ -203,6 +216,13 @@ pub trait Signer: fmt::Debug + Send + Sync + 'static {
     ///
     /// If no signature can be made just now.
     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// The encoded header of an access token, if it is kept ready: what [`sign_jwt`](crate::sign_jwt)
+    /// would else write each time.
+    #[doc(hidden)]
+    fn access_token_header(&self) -> Option<&str> {
+        None
+    }
 }
 
 #[async_trait]
@@ -218,6 +238,10 @@ impl Signer for SigningKey {
     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SignError> {
         tracing::trace!(target: "cloakroom::signature", kid = %self.kid, "a signature");
         self.sign_now(signing_input).map_err(SignError::new)
+    }
+
+    fn access_token_header(&self) -> Option<&str> {
+        Some(&self.header)
     }
 }
 

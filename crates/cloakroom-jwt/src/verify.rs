@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{ActiveToken, Clock, Kid, SystemClock, TokenDigest, UnixTime};
 use serde::Deserialize;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::header;
 use crate::jws::MAX_JWT_BYTES;
@@ -128,6 +129,7 @@ impl Verifier {
         let key = header::select(keys, header)?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
+            .map(Zeroizing::new)
             .map_err(|_| VerifyError::Malformed("the signature is not canonical base64url"))?;
         if !key.verifies(input.as_bytes(), &signature) {
             return Err(VerifyError::Signature);

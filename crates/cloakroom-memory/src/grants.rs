@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
 use cloakroom_core::{
-    Advance, Advanced, ChainPosition, Change, ClientId, Epoch, Found, GrantId, GrantRecord, Lookup,
-    Page, Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
+    Advance, Advanced, ChainPosition, Change, ClientId, Epoch, GrantId, GrantRecord, Lookup, Page,
+    Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
 };
 
 use crate::index::Index;
@@ -96,10 +96,7 @@ impl Grants {
         match read(self.shard(id)).slots.get(&id) {
             None => Lookup::Absent,
             Some(Slot::Tombstone { .. }) => Lookup::Tombstone,
-            Some(Slot::Grant(grant)) => Lookup::Found(Found {
-                grant: Arc::clone(&grant.record),
-                token: token.and_then(|digest| grant.token(&digest).cloned()),
-            }),
+            Some(Slot::Grant(grant)) => Lookup::Found(grant.found(token)),
         }
     }
 

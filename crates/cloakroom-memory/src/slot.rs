@@ -1,8 +1,10 @@
 //! What the store keeps under one grant id.
 
+use std::hint::black_box;
 use std::sync::Arc;
+use std::{mem, slice};
 
-use cloakroom_core::{Change, GrantRecord, StoreError, TokenDigest, TokenRecord, UnixTime};
+use cloakroom_core::{Change, Found, GrantRecord, StoreError, TokenDigest, TokenRecord, UnixTime};
 
 /// What the store keeps under one grant id.
 pub(crate) enum Slot {
@@ -18,7 +20,7 @@ impl Slot {
     /// thus outlives its tokens, whatever its own `row_expires_at` says.
     pub(crate) fn due(&self) -> UnixTime {
         match self {
-            Self::Grant(grant) if grant.tokens.is_empty() => grant.record.row_expires_at,
+            Self::Grant(grant) if grant.tokens().is_empty() => grant.record.row_expires_at,
             Self::Grant(grant) => grant.first_end,
             Self::Tombstone { until } => *until,
         }
@@ -28,8 +30,7 @@ impl Slot {
 /// A grant with the tokens that hang off it.
 pub(crate) struct Grant {
     pub(crate) record: Arc<GrantRecord>,
-    // Ordered by digest. Few, so a vector: a map would cost each grant more than its tokens.
-    tokens: Vec<Arc<TokenRecord>>,
+    tokens: Tokens,
     /// When the first of the tokens ends.
     first_end: UnixTime,
 }
@@ -39,14 +40,21 @@ impl Grant {
         record: Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<Self, StoreError> {
-        let mut grant = Self { record, tokens: Vec::new(), first_end: UnixTime::MAX };
+        let mut grant = Self { record, tokens: Tokens::Any(Vec::new()), first_end: UnixTime::MAX };
         let tokens = grant.fresh(tokens)?;
         grant.attach(tokens);
         Ok(grant)
     }
 
-    pub(crate) fn token(&self, digest: &TokenDigest) -> Option<&Arc<TokenRecord>> {
-        self.search(digest).ok().map(|at| &self.tokens[at])
+    /// The grant, and the token of this digest.
+    pub(crate) fn found(&self, digest: Option<TokenDigest>) -> Found {
+        let token = digest.and_then(|digest| self.token(&digest));
+        fetch(&self.record, token);
+        Found { grant: Arc::clone(&self.record), token: token.cloned() }
+    }
+
+    fn token(&self, digest: &TokenDigest) -> Option<&Arc<TokenRecord>> {
+        self.search(digest).ok().map(|at| &self.tokens()[at])
     }
 
     /// Whether the grant holds what a `create` of these records would have written; revocations
@@ -94,43 +102,101 @@ impl Grant {
         let Ok(index) = self.search(digest) else {
             return;
         };
-        if self.tokens[index].revoked_at.is_none() {
-            Arc::make_mut(&mut self.tokens[index]).revoked_at = Some(at);
+        let token = &mut self.tokens.as_mut_slice()[index];
+        if token.revoked_at.is_none() {
+            Arc::make_mut(token).revoked_at = Some(at);
         }
     }
 
     /// Drops the tokens that ended before `before`, and counts them.
     pub(crate) fn reap_tokens(&mut self, before: UnixTime) -> u64 {
-        let count = self.tokens.len();
-        self.tokens.retain(|token| token.expires_at >= before);
-        self.tokens.shrink_to_fit();
-        let ends = self.tokens.iter().map(|token| token.expires_at);
+        let mut tokens = self.tokens.take();
+        let count = tokens.len();
+        tokens.retain(|token| token.expires_at >= before);
+        let reaped = count - tokens.len();
+        self.tokens.put(tokens);
+        let ends = self.tokens().iter().map(|token| token.expires_at);
         self.first_end = ends.min().unwrap_or(UnixTime::MAX);
-        (count - self.tokens.len()) as u64
+        reaped as u64
     }
 
     /// Whether the row as a whole ended before `before`.
     pub(crate) fn is_over(&self, before: UnixTime) -> bool {
-        self.tokens.is_empty() && self.record.row_expires_at < before
+        self.tokens().is_empty() && self.record.row_expires_at < before
     }
 
-    fn attach(&mut self, tokens: Vec<Arc<TokenRecord>>) {
-        if self.tokens.is_empty() {
-            // Most grants never have more than their first token.
-            self.tokens.reserve_exact(tokens.len());
+    fn attach(&mut self, new: Vec<Arc<TokenRecord>>) {
+        if new.is_empty() {
+            return;
         }
-        for token in tokens {
-            let at = self.search(&token.digest).unwrap_or_else(|at| at);
+        let mut tokens = self.tokens.take();
+        for token in new {
+            let at = search(&tokens, &token.digest).unwrap_or_else(|at| at);
             self.first_end = self.first_end.min(token.expires_at);
-            self.tokens.insert(at, token);
+            tokens.insert(at, token);
+        }
+        self.tokens.put(tokens);
+    }
+
+    fn tokens(&self) -> &[Arc<TokenRecord>] {
+        match &self.tokens {
+            Tokens::One(token) => slice::from_ref(token),
+            Tokens::Any(tokens) => tokens,
         }
     }
 
-    // The order of digests shows in the time this takes. It tells nothing: whoever could choose a
-    // token for its digest would have to break SHA-256, and the search stays inside one grant.
     fn search(&self, digest: &TokenDigest) -> Result<usize, usize> {
-        self.tokens.binary_search_by(|token| token.digest.as_bytes().cmp(digest.as_bytes()))
+        search(self.tokens(), digest)
     }
+}
+
+/// The tokens of a grant, ordered by digest. Few, so a vector: a map would cost each grant more than
+/// its tokens. Most grants have but one, which saves them the vector, and its reader a look.
+enum Tokens {
+    One(Arc<TokenRecord>),
+    Any(Vec<Arc<TokenRecord>>),
+}
+
+impl Tokens {
+    fn as_mut_slice(&mut self) -> &mut [Arc<TokenRecord>] {
+        match self {
+            Self::One(token) => slice::from_mut(token),
+            Self::Any(tokens) => tokens,
+        }
+    }
+
+    fn take(&mut self) -> Vec<Arc<TokenRecord>> {
+        match mem::replace(self, Self::Any(Vec::new())) {
+            Self::One(token) => vec![token],
+            Self::Any(tokens) => tokens,
+        }
+    }
+
+    fn put(&mut self, mut tokens: Vec<Arc<TokenRecord>>) {
+        *self = match tokens.len() {
+            1 => Self::One(tokens.remove(0)),
+            _ => Self::Any(tokens),
+        };
+    }
+}
+
+// The order of digests shows in the time this takes. It tells nothing: whoever could choose a token
+// for its digest would have to break SHA-256, and the search stays inside one grant.
+fn search(tokens: &[Arc<TokenRecord>], digest: &TokenDigest) -> Result<usize, usize> {
+    tokens.binary_search_by(|token| token.digest.as_bytes().cmp(digest.as_bytes()))
+}
+
+/// Reads a little of everything that an answer is made of. Whoever found the records is about to
+/// count references to all of it, one after the other; among a million grants each count would wait
+/// for memory by itself, while these reads wait together.
+fn fetch(grant: &GrantRecord, token: Option<&Arc<TokenRecord>>) {
+    let first = |text: &str| text.as_bytes().first().copied();
+    black_box((
+        (grant.revoked_at, grant.auth_time, grant.act.is_some(), grant.session.is_some()),
+        (first(grant.client.as_str()), first(grant.subject.id()), grant.username.is_some()),
+        token.map(|token| (token.expires_at, first(token.scope.as_str()))),
+        token.and_then(|token| token.audience.iter().next().map(str::len)),
+    ));
 }
 
 /// Whether both say the same; revocation aside.

@@ -33,6 +33,24 @@ fn rsa_keys_of_pkcs1_pem_are_read() {
 }
 
 #[test]
+fn a_pem_block_is_found_among_others() {
+    let key = SigningKey::generate(Algorithm::Es256).unwrap();
+    let block = pem("PRIVATE KEY", &key.to_pkcs8_der().unwrap());
+    let others = pem("EC PARAMETERS", b"parameters");
+    for text in [format!("a comment\n{others}{block}{others}"), block.replace('\n', "\r\n")] {
+        let again = SigningKey::from_pkcs8_pem(Algorithm::Es256, &text).unwrap();
+        assert_eq!(again.kid(), key.kid());
+    }
+    for bad in [
+        block.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
+        block.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n\n", 1),
+        block.replace("-----END", "=-----END"),
+    ] {
+        assert!(SigningKey::from_pkcs8_pem(Algorithm::Es256, &bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn ed25519_keys_are_written_as_version_1() {
     // RFC 8037 appendix A.1, in the wrapping of RFC 8410 §7.
     let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();

@@ -13,6 +13,15 @@ pub(super) enum Representation {
     Jwt,
 }
 
+/// The media ranges (RFC 9110 §12.5.1) that name something that we have.
+const RANGES: &[(&str, Representation)] = &[
+    ("application/json", Representation::Json),
+    ("application/jwt", Representation::Jwt),
+    ("application/token-introspection+jwt", Representation::Signed),
+    ("application/*", Representation::Json),
+    ("*/*", Representation::Json),
+];
+
 /// The representation of the highest weight; among equals the one named first; JSON if nothing that
 /// we have is named.
 pub(super) fn representation(headers: &HeaderMap) -> Representation {
@@ -21,17 +30,14 @@ pub(super) fn representation(headers: &HeaderMap) -> Representation {
         let Ok(value) = value.to_str() else { continue };
         for range in value.split(',') {
             let mut parts = range.split(';').map(str::trim);
-            let found = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "application/jwt" => Representation::Jwt,
-                "application/token-introspection+jwt" => Representation::Signed,
-                "application/json" | "application/*" | "*/*" => Representation::Json,
-                _ => continue,
-            };
+            let named = parts.next().unwrap_or_default();
+            let known = |(range, _): &&(&str, _)| named.eq_ignore_ascii_case(range);
+            let Some((_, found)) = RANGES.iter().find(known) else { continue };
             let weight = parts
                 .find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='))
                 .map_or(1000, weight);
             if weight > best.0 {
-                best = (weight, found);
+                best = (weight, *found);
             }
         }
     }

@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloakroom_core::ClientId;
-use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::form::Form;
+use super::form::{Form, decoded};
 use crate::client::Client;
 use crate::directory::ClientDirectory;
 use crate::error::TokenError;
@@ -57,7 +56,7 @@ impl ClientAuthenticator for SecretAuthenticator {
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
         let (id, secret) = match (authorization.next(), authorization.next()) {
             (None, _) => (
-                form.get("client_id").ok_or(TokenError::InvalidClient)?.to_owned(),
+                Zeroizing::new(form.get("client_id").ok_or(TokenError::InvalidClient)?.to_owned()),
                 form.get("client_secret").map(|secret| Zeroizing::new(secret.to_owned())),
             ),
             (Some(_), Some(_)) => {
@@ -70,13 +69,13 @@ impl ClientAuthenticator for SecretAuthenticator {
                     return Err(TokenError::InvalidRequest("the client authenticates twice"));
                 }
                 let (id, secret) = basic(header.as_bytes()).ok_or(TokenError::InvalidClient)?;
-                if form.get("client_id").is_some_and(|other| other != id) {
+                if form.get("client_id").is_some_and(|other| other != *id) {
                     return Err(TokenError::InvalidRequest("client_id differs from the header's"));
                 }
                 (id, Some(secret))
             }
         };
-        let id = ClientId::new(id).map_err(|_| TokenError::InvalidClient)?;
+        let id = ClientId::new(&*id).map_err(|_| TokenError::InvalidClient)?;
         let client = clients.client(&id).await?;
         let Some(secret) = secret else {
             return client.filter(|client| client.is_public()).ok_or(TokenError::InvalidClient);
@@ -101,22 +100,18 @@ static DECOY: LazyLock<Client> = LazyLock::new(|| {
 
 /// The identifier and secret of a `Basic` header: both are form-encoded before they are joined (RFC
 /// 6749 §2.3.1).
-fn basic(header: &[u8]) -> Option<(String, Zeroizing<String>)> {
+fn basic(header: &[u8]) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     let header = std::str::from_utf8(header).ok()?;
     let (scheme, credentials) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = Zeroizing::new(STANDARD.decode(credentials.trim_start()).ok()?);
-    let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    Some((form_decoded(id)?.to_string(), form_decoded(secret)?))
-}
-
-fn form_decoded(text: &str) -> Option<Zeroizing<String>> {
-    // As the value of a parameter of its own: `&` and `=` are only themselves here.
-    let escaped = Zeroizing::new(format!("v={}", text.replace('&', "%26")));
-    let (_, value) = form_urlencoded::parse(escaped.as_bytes()).next()?;
-    (!value.contains('\u{fffd}')).then(|| Zeroizing::new(value.into_owned()))
+    let credentials = credentials.trim_start();
+    // Into a buffer of our own: it is wiped even if the end is no base64.
+    let mut joined = Zeroizing::new(vec![0; credentials.len()]);
+    let length = STANDARD.decode_slice(credentials, &mut joined).ok()?;
+    let mut parts = joined[..length].splitn(2, |byte| *byte == b':');
+    Some((decoded(parts.next()?)?, decoded(parts.next()?)?))
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! The axum router over the handlers.
 
+use std::sync::Arc;
+
 use ::axum::Router;
 use ::axum::body::{Body, to_bytes};
 use ::axum::extract::{Request, State};
 use ::axum::response::{IntoResponse, Response};
 use ::axum::routing::any;
 
-use super::{Endpoints, INTROSPECT, JWK_SET, METADATA, REVOKE, TOKEN, respond};
+use super::{
+    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REVOCATIONS, REVOKE, TOKEN, respond,
+};
 use crate::error::TokenError;
 use crate::grant::TokenResponse;
 
@@ -29,26 +33,26 @@ impl Endpoints {
     pub fn router(self) -> Router {
         let under = |path: &str| format!("{}{path}", self.path);
         let mut router = Router::new().route(&format!("{METADATA}{}", self.path), any(serve));
-        for path in [TOKEN, INTROSPECT, REVOKE, JWK_SET] {
+        for path in [TOKEN, INTROSPECT, REVOKE, REVOCATIONS, HANDLE_KEYS, JWK_SET] {
             router = router.route(&under(path), any(serve));
         }
-        router.with_state(self)
+        router.with_state(Arc::new(self))
     }
 }
 
-async fn serve(State(endpoints): State<Endpoints>, request: Request) -> Response {
+async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     // Or the client went away while it sent: then nobody reads the answer.
     let Ok(body) = to_bytes(body, endpoints.body_limit).await else {
         return respond::too_large().map(Body::from);
     };
-    endpoints.handle(Request::from_parts(parts, body)).await.map(Body::from)
+    endpoints.respond(&Request::from_parts(parts, body)).await.map(Body::from)
 }
 
 impl IntoResponse for TokenResponse {
     /// The body of RFC 6749 §5.1, never cached.
     fn into_response(self) -> Response {
-        match respond::json(200, &self) {
+        match respond::tokens(&self) {
             Ok(response) => response.map(Body::from),
             Err(error) => respond::error(&error).map(Body::from),
         }

@@ -5,8 +5,7 @@ use std::fmt;
 use ::http::{HeaderMap, Request, header};
 use bytes::Bytes;
 use cloakroom_core::TokenSecret;
-use url::form_urlencoded;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::TokenError;
 
@@ -15,7 +14,7 @@ use crate::error::TokenError;
 const MOST_PARAMETERS: usize = 64;
 
 /// The parameters of a request. Redacted in `Debug`: it holds secrets.
-pub struct Form(Vec<(String, Zeroizing<String>)>);
+pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
 
 impl Form {
     /// Reads the form that a request carries.
@@ -39,22 +38,24 @@ impl Form {
     ///
     /// As [`Form::of`].
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
-        let mut parameters: Vec<(String, Zeroizing<String>)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(body) {
+        let mut parameters: Vec<(Zeroizing<String>, Zeroizing<String>)> = Vec::new();
+        for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             if parameters.len() == MOST_PARAMETERS {
                 return Err(TokenError::InvalidRequest("it has too many parameters"));
             }
-            if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
+            let mut parts = pair.splitn(2, |byte| *byte == b'=');
+            let mut next = || decoded(parts.next().unwrap_or_default());
+            let (Some(name), Some(value)) = (next(), next()) else {
                 return Err(TokenError::InvalidRequest("a parameter is not UTF-8"));
-            }
+            };
             // RFC 6749 §3.2: "Parameters sent without a value MUST be treated as if they were
             // omitted from the request. [...] Request and response parameters MUST NOT be included
             // more than once."
             let repeated = parameters.iter().any(|(known, _)| *known == name);
-            if repeated && name != "resource" {
+            if repeated && *name != "resource" {
                 return Err(TokenError::InvalidRequest("a parameter is repeated"));
             }
-            parameters.push((name.into_owned(), Zeroizing::new(value.into_owned())));
+            parameters.push((name, value));
         }
         parameters.retain(|(_, value)| !value.is_empty());
         Ok(Self(parameters))
@@ -63,7 +64,7 @@ impl Form {
     /// The value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| **own == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter that must be there.
@@ -90,7 +91,7 @@ impl Form {
     ///
     /// [`TokenError::InvalidTarget`] if one is no absolute URI, or has a fragment.
     pub fn resources(&self) -> Result<Vec<String>, TokenError> {
-        let resources = self.0.iter().filter(|(name, _)| name == "resource");
+        let resources = self.0.iter().filter(|(name, _)| **name == "resource");
         resources
             .map(|(_, value)| match url::Url::parse(value) {
                 // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a fragment"
@@ -98,6 +99,41 @@ impl Form {
                 _ => Err(TokenError::InvalidTarget("a resource is an absolute URI")),
             })
             .collect()
+    }
+}
+
+/// A name or a value as it was before it was form-encoded; `None` if it is no UTF-8. The buffer is
+/// long enough from the start: one that grows leaves parts of a secret behind.
+pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
+    let mut plain = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
+        let (run, escape) = rest.split_at(at);
+        plain.extend_from_slice(run);
+        let (byte, length) = match (escape, escaped(escape)) {
+            (_, Some(byte)) => (byte, 3),
+            ([b'+', ..], None) => (b' ', 1),
+            _ => (b'%', 1),
+        };
+        plain.push(byte);
+        rest = &escape[length..];
+    }
+    plain.extend_from_slice(rest);
+    match String::from_utf8(plain) {
+        Ok(text) => Some(Zeroizing::new(text)),
+        Err(error) => {
+            error.into_bytes().zeroize();
+            None
+        }
+    }
+}
+
+/// The byte that `%` and two hexadecimal digits at the beginning stand for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match text {
+        [b'%', high, low, ..] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
     }
 }
 
@@ -114,12 +150,15 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name.as_str())).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use url::form_urlencoded;
+
     use super::*;
 
     #[test]
@@ -137,6 +176,19 @@ mod tests {
         assert!(Form::parse(many(MOST_PARAMETERS + 1).as_bytes()).is_err());
         assert!(Form::parse(b"resource=orders").unwrap().resources().is_err());
         assert!(Form::parse(b"resource=https://a%23x").unwrap().resources().is_err());
+    }
+
+    proptest! {
+        /// As browsers do it, but for what is no UTF-8.
+        #[test]
+        fn names_and_values_are_decoded_as_everywhere(encoded in "[a-c%+0-9é\u{fffd}]{0,40}") {
+            let pair = format!("v={encoded}");
+            let (_, expected) = form_urlencoded::parse(pair.as_bytes()).next().unwrap();
+            match decoded(encoded.as_bytes()) {
+                Some(text) => prop_assert_eq!(text.as_str(), expected),
+                None => prop_assert!(expected.contains(char::REPLACEMENT_CHARACTER)),
+            }
+        }
     }
 
     #[test]

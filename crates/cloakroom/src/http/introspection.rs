@@ -26,14 +26,15 @@ impl Endpoints {
             return Err(TokenError::InvalidClient);
         }
         let token = form.secret("token", "token is missing")?;
+        // Each representation in a future of its own, as in `respond`.
         match representation(request.headers()) {
             Representation::Json => {
                 let answer = self.answer(&token, &form.resources()?, &client).await?;
-                respond::json(200, &answer)
+                respond::json(&answer)
             }
             Representation::Signed => {
                 let answer = self.answer(&token, &form.resources()?, &client).await?;
-                self.signed(&answer, &client).await
+                Box::pin(self.signed(&answer, &client)).await
             }
             Representation::Jwt => {
                 let resources = form.resources()?;
@@ -42,7 +43,7 @@ impl Endpoints {
                     [one] => Some(one.as_str()),
                     _ => return Err(TokenError::InvalidTarget("name one resource")),
                 };
-                self.swapped(&token, resource, &client).await
+                Box::pin(self.swapped(&token, resource, &client)).await
             }
         }
     }
@@ -55,7 +56,7 @@ impl Endpoints {
         resources: &[String],
         client: &Client,
     ) -> Result<Introspection, TokenError> {
-        let answer = self.issuer.introspect(token, Caller::Client(client)).await?;
+        let answer = Box::pin(self.issuer.introspect(token, Caller::Client(client))).await?;
         let is_meant = answer.active().is_some_and(|token| {
             resources.iter().all(|resource| {
                 token.audience.as_ref().is_some_and(|audience| audience.contains(resource))
@@ -77,7 +78,7 @@ impl Endpoints {
         };
         let life = swapped.expires_at.since(self.issuer.inner.now());
         let seconds = life.min(self.cache_swapped).as_secs();
-        let response = respond::body("application/jwt", swapped.jwt.expose().to_owned());
+        let response = respond::jwt("application/jwt", &swapped.jwt);
         Ok(match seconds {
             0 => response,
             _ => respond::cached(response, &format!("max-age={seconds}")),
@@ -106,6 +107,6 @@ impl Endpoints {
             token_introspection: answer,
         };
         let jwt = sign_jwt(&*signer, "token-introspection+jwt", &claims).await?;
-        Ok(respond::body("application/token-introspection+jwt", jwt.expose().to_owned()))
+        Ok(respond::jwt("application/token-introspection+jwt", &jwt))
     }
 }

@@ -1,22 +1,60 @@
 //! Responses. All are `no-store` until somebody says otherwise.
 
+use std::io;
+
 use ::http::{HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
-use cloakroom_core::{FormatError, StoreError};
+use cloakroom_core::{FormatError, StoreError, TokenSecret};
 use serde::Serialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::error::TokenError;
+use crate::grant::TokenResponse;
 
 /// Seconds after which to try again when a part is down.
 const RETRY_AFTER: &str = "1";
 
-pub(super) fn json(status: u16, body: &impl Serialize) -> Result<Response<Bytes>, TokenError> {
-    let text = serde_json::to_string(body)
-        .map_err(|error| TokenError::Format(FormatError::Other(Box::new(error))))?;
-    let mut response = self::body("application/json", text);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    Ok(response)
+/// More bytes than most bodies have.
+const TYPICAL: usize = 512;
+
+pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError> {
+    let mut text = Vec::with_capacity(TYPICAL);
+    serde_json::to_writer(&mut text, body).map_err(unwritten)?;
+    Ok(self::body("application/json", text))
+}
+
+/// The body of RFC 6749 §5.1, wiped when it was sent.
+pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenError> {
+    /// Counts what is written.
+    struct Length(usize);
+
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    // Written twice: a buffer that grows leaves tokens behind where it was.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
+    Ok(body("application/json", Bytes::from_owner(text)))
+}
+
+/// A JWT alone, wiped when it was sent.
+pub(super) fn jwt(content_type: &'static str, jwt: &TokenSecret) -> Response<Bytes> {
+    body(content_type, Bytes::from_owner(Zeroizing::new(jwt.expose().to_owned())))
+}
+
+fn unwritten(error: serde_json::Error) -> TokenError {
+    TokenError::Format(FormatError::Other(Box::new(error)))
 }
 
 pub(super) fn body(content_type: &'static str, text: impl Into<Bytes>) -> Response<Bytes> {
@@ -86,6 +124,16 @@ pub(super) fn error(error: &TokenError) -> Response<Bytes> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
     response
+}
+
+/// The refusal of what a client may not see: no endpoint of OAuth, whose refusals are 400.
+pub(super) fn forbidden(refused: TokenError) -> Result<Response<Bytes>, TokenError> {
+    if !matches!(refused, TokenError::UnauthorizedClient(_)) {
+        return Err(refused);
+    }
+    let mut response = error(&refused);
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    Ok(response)
 }
 
 /// The answer to a `HEAD` request: what a `GET` would bring, without its body (RFC 9110 §9.3.2).

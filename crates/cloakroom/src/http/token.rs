@@ -26,30 +26,28 @@ impl Endpoints {
             }
             Ok(GrantType::AuthorizationCode) => {
                 let code = form.secret("code", "code is missing")?;
-                self.issuer
-                    .redeem(Redeem {
-                        redirect_uri: form.get("redirect_uri").map(Into::into),
-                        verifier: form.get("code_verifier").map(TokenSecret::new),
-                        resources: form.resources()?,
-                        confirmation: proved,
-                        ..Redeem::new(code, client.id().clone())
-                    })
-                    .await?
+                let redeem = Redeem {
+                    redirect_uri: form.get("redirect_uri").map(Into::into),
+                    verifier: form.get("code_verifier").map(TokenSecret::new),
+                    resources: form.resources()?,
+                    confirmation: proved,
+                    ..Redeem::new(code, client.id().clone())
+                };
+                Box::pin(self.issuer.redeem(redeem)).await?
             }
             Ok(GrantType::RefreshToken) => {
                 let token = form.secret("refresh_token", "refresh_token is missing")?;
-                self.issuer
-                    .refresh(Refresh {
-                        scope: scope(&form)?,
-                        resources: form.resources()?,
-                        confirmation: proved,
-                        ..Refresh::new(token, client.id().clone())
-                    })
-                    .await?
+                let refresh = Refresh {
+                    scope: scope(&form)?,
+                    resources: form.resources()?,
+                    confirmation: proved,
+                    ..Refresh::new(token, client.id().clone())
+                };
+                Box::pin(self.issuer.refresh(refresh)).await?
             }
             Err(_) => return Err(TokenError::UnsupportedGrantType),
         };
-        respond::json(200, &tokens)
+        respond::tokens(&tokens)
     }
 
     async fn client_credentials(
@@ -71,7 +69,7 @@ impl Endpoints {
                 .map_err(|_| TokenError::InvalidTarget("a resource is invalid"))?;
             grant = grant.audience(audience);
         }
-        self.issuer.issue(grant).await
+        Box::pin(self.issuer.issue(grant)).await
     }
 }
 

@@ -1,0 +1,296 @@
+//! Grants in memory: issued, introspected and refreshed, among a thousand up to a million.
+
+mod floor;
+
+use std::hint::{black_box, spin_loop};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Refresh};
+use cloakroom_benches::{Pair, Point, Row, Suite, per_call};
+use cloakroom_core::{
+    ClientId, Clock, HandleKeys, HandleSecret, Housekeeping, KeyPolicy, Random, SystemClock,
+    TokenSecret, TokenStore, UnixTime,
+};
+use cloakroom_jwt::AesGcmSealer;
+use cloakroom_memory::MemoryStore;
+
+use crate::floor::{AccessBytes, Floor};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn main() {
+    let suite = Suite::from_args();
+    let sizes: &[usize] =
+        if suite.is_quick() { &[1_000] } else { &[1_000, 10_000, 100_000, 1_000_000] };
+    for size in sizes {
+        suite.say(format_args!("among {size} grants"));
+        let mut world = World::new(*size);
+        let introspect = world.introspect().at_most(1.4).measure(&suite);
+        let threads = world.two_threads(&suite);
+        let issue = world.issue().measure(&suite);
+        // It ends the access tokens: it comes last.
+        let refresh = world.refresh().measure(&suite);
+
+        for (series, row) in [("introspect", &introspect), ("issue", &issue), ("refresh", &refresh)]
+        {
+            let floor = row.floor.as_ref().map_or(f64::NAN, |floor| floor.value);
+            let series = series.to_owned();
+            suite.report(Point { series, grants: *size as u64, ours: row.ours, floor });
+        }
+        if Some(size) == sizes.last() {
+            [introspect, threads, issue, refresh].into_iter().for_each(|row| suite.report(row));
+        }
+    }
+}
+
+/// An issuer with so many grants, and a floor with as many.
+struct World {
+    issuer: Issuer,
+    store: MemoryStore,
+    floor: Floor,
+    access: Vec<TokenSecret>,
+    refresh: Vec<TokenSecret>,
+    dice: Dice,
+}
+
+impl World {
+    fn new(size: usize) -> Self {
+        let store = MemoryStore::new();
+        let secret = HandleSecret::random(1, &Random::system()).expect("random bytes");
+        let app = Client::public("app")
+            .expect("valid")
+            .grant_types([GrantType::RefreshToken])
+            .scope("orders:read orders:write")
+            .expect("valid")
+            .audience("https://orders.example", Format::Opaque)
+            .expect("valid");
+        let lifetimes = cloakroom::Lifetimes { access_token: HOUR, ..Default::default() };
+        let issuer = Issuer::builder("https://as.example")
+            .store(Arc::new(store.clone()))
+            .handle_keys(HandleKeys::new(&secret))
+            .sealer(Arc::new(AesGcmSealer::random().expect("random bytes")))
+            .lifetimes(lifetimes)
+            .key_policy(KeyPolicy { max_token_life: HOUR, ..KeyPolicy::default() })
+            .static_clients([app])
+            .expect("valid")
+            .build();
+        let issuer = now(issuer).expect("an issuer");
+        let mut world = Self {
+            issuer,
+            store,
+            floor: Floor::new(),
+            access: Vec::with_capacity(size),
+            refresh: Vec::with_capacity(size),
+            dice: Dice(1),
+        };
+        for number in 0..size {
+            let grant = Grant::user("app", format!("user-{number}")).expect("valid");
+            let grant = grant.scope("orders:read").expect("valid");
+            let tokens = now(world.issuer.issue(grant)).expect("tokens");
+            world.floor.add(&world.store, &tokens.access_token);
+            world.access.push(tokens.access_token);
+            world.refresh.push(tokens.refresh_token.expect("the client may refresh"));
+        }
+        world
+    }
+
+    fn introspect(&self) -> Pair<'_> {
+        let (mut ours, mut theirs) = (self.dice.clone(), self.dice.other());
+        Pair::new(
+            "introspect an opaque token, in process",
+            Box::new(move |calls| {
+                let tokens = self.presented(&mut ours, calls);
+                timed(|| self.introspect_all(&tokens))
+            }),
+        )
+        .floor(
+            "SHA-256, HMAC, one lookup in a sharded std map",
+            Box::new(move |calls| {
+                let handles = self.handles(&mut theirs, calls);
+                timed(|| self.floor.introspect_all(&handles))
+            }),
+        )
+    }
+
+    fn two_threads(&self, suite: &Suite) -> Row {
+        let (mut dice, mut floor_dice) =
+            ([self.dice.clone(), self.dice.other()], [Dice(7), Dice(8)]);
+        let mut alone = self.dice.clone();
+        let mut floor_alone = Dice(9);
+        let both = move |calls: u64| {
+            let half = calls.div_ceil(2);
+            let tokens = dice.each_mut().map(|dice| self.presented(dice, half));
+            together(tokens, |tokens| self.introspect_all(tokens))
+        };
+        let one = move |calls| {
+            together([self.presented(&mut alone, calls)], |tokens| self.introspect_all(tokens))
+        };
+        let floor_both = move |calls: u64| {
+            let half = calls.div_ceil(2);
+            let handles = floor_dice.each_mut().map(|dice| self.handles(dice, half));
+            together(handles, |handles| self.floor.introspect_all(handles))
+        };
+        let floor_one = move |calls| {
+            let handles = [self.handles(&mut floor_alone, calls)];
+            together(handles, |handles| self.floor.introspect_all(handles))
+        };
+        Pair::new("introspect on two threads", Box::new(both))
+            .floor("the same on one", Box::new(one))
+            .beside("the floor of introspection on two", Box::new(floor_both))
+            .beside("that on one", Box::new(floor_one))
+            .per_second()
+            .at_least(1.8)
+            .measure(suite)
+    }
+
+    /// Presented tokens, of random grants: a token that has just come from the network is in the
+    /// caches, its grant is not.
+    fn presented(&self, dice: &mut Dice, calls: u64) -> Vec<TokenSecret> {
+        (0..calls).map(|_| self.access[dice.below(self.access.len())].clone()).collect()
+    }
+
+    fn handles(&self, dice: &mut Dice, calls: u64) -> Vec<AccessBytes> {
+        (0..calls).map(|_| self.floor.handle(dice.below(self.access.len()))).collect()
+    }
+
+    fn introspect_all(&self, tokens: &[TokenSecret]) {
+        for token in tokens {
+            let answer = now(self.issuer.introspect(token, Caller::Internal)).expect("an answer");
+            assert!(black_box(answer).is_active());
+        }
+    }
+
+    /// New grants are deleted between the turns: their number stays what it is.
+    fn issue(&self) -> Pair<'_> {
+        let brief = Duration::from_secs(1);
+        let (mut ours, mut theirs) = (0_u64, 0_u64);
+        let issue = move |calls| {
+            let start = Instant::now();
+            for _ in 0..calls {
+                ours += 1;
+                let grant = Grant::user("app", format!("new-{ours}")).expect("valid");
+                let grant = grant.scope("orders:read").expect("valid").lifetime(brief);
+                black_box(now(self.issuer.issue(grant)).expect("tokens"));
+            }
+            let took = start.elapsed();
+            self.delete_before(SystemClock::new().now() + 10 * brief);
+            took
+        };
+        let floor = move |calls| {
+            let first = theirs;
+            let start = Instant::now();
+            for _ in 0..calls {
+                theirs += 1;
+                self.floor.issue(theirs);
+            }
+            let took = start.elapsed();
+            (first..theirs).for_each(|number| self.floor.forget(number + 1));
+            took
+        };
+        Pair::new("issue opaque tokens, in memory", Box::new(issue)).floor(
+            "random bytes, HMACs and digests of both tokens, one insertion into a sharded std map",
+            Box::new(floor),
+        )
+    }
+
+    fn refresh(&mut self) -> Pair<'_> {
+        let Self { issuer, store, floor, refresh, dice, .. } = self;
+        let (mut ours, mut theirs) = (dice.clone(), dice.other());
+        let size = refresh.len();
+        let client = ClientId::new("app").expect("valid");
+        let floor = &*floor;
+        let (issuer, store) = (&*issuer, &*store);
+        let turn = move |calls| {
+            let start = Instant::now();
+            for _ in 0..calls {
+                let place = &mut refresh[ours.below(size)];
+                let request = Refresh::new(place.clone(), client.clone());
+                let tokens = now(issuer.refresh(request)).expect("tokens");
+                *place = tokens.refresh_token.expect("it rotates");
+            }
+            let took = start.elapsed();
+            // The access tokens alone: they must not pile up on few grants.
+            delete_before(store, SystemClock::new().now() + 2 * HOUR);
+            took
+        };
+        Pair::new("refresh, in memory", Box::new(turn)).floor(
+            "HMACs and digests of three tokens, random bytes, HKDF, AES-GCM, one lookup and one \
+             replacement in a sharded std map",
+            per_call(move || floor.refresh(theirs.below(size))),
+        )
+    }
+
+    fn delete_before(&self, before: UnixTime) {
+        delete_before(&self.store, before);
+    }
+}
+
+fn delete_before(store: &MemoryStore, before: UnixTime) {
+    let task = Housekeeping { now: SystemClock::new().now(), before, limit: u32::MAX };
+    let done = now(store.maintain(task)).expect("housekeeping");
+    assert!(!done.more, "all of it fits into one call");
+}
+
+/// The output of a future that never waits: nothing in memory does. It is polled where it is, as a
+/// server would; to move it would cost as much as the rest of a call.
+#[inline]
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("nothing waits"),
+    }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// How long it takes to do all that work, each part on a thread of its own.
+fn together<T: Send, const N: usize>(parts: [T; N], work: impl Fn(&T) + Sync) -> Duration {
+    let ready = AtomicUsize::new(0);
+    let (ready, work) = (&ready, &work);
+    let times: Vec<(Instant, Instant, T)> = thread::scope(|scope| {
+        let threads = parts.map(|part| {
+            scope.spawn(move || {
+                // Whoever is woken starts late; whoever spins does not.
+                ready.fetch_add(1, Ordering::SeqCst);
+                while ready.load(Ordering::SeqCst) < N {
+                    spin_loop();
+                }
+                let start = Instant::now();
+                work(&part);
+                // What it worked on is not dropped before the clock is read.
+                (start, Instant::now(), part)
+            })
+        });
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let start = times.iter().map(|(start, ..)| *start).min();
+    let end = times.iter().map(|(_, end, _)| *end).max();
+    end.zip(start).map_or(Duration::ZERO, |(end, start)| end - start)
+}
+
+/// Numbers that no cache can foresee (`SplitMix64`).
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn other(&self) -> Self {
+        Self(self.0 ^ 0x5555_5555_5555_5555)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}

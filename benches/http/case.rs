@@ -1,0 +1,110 @@
+//! What is asked of the servers.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// The resource that every token is meant for.
+pub(crate) const RESOURCE: &str = "https://orders.example";
+
+/// What every token allows.
+pub(crate) const SCOPE: &str = "orders:read";
+
+/// Who gets tokens, by `client_credentials`.
+pub(crate) const BATCH: Login = Login { id: "batch", secret: "S5WkVqXo0bQyZ1uHc7NnTgE2rJdLmP9a" };
+
+/// Who introspects them.
+pub(crate) const API: Login =
+    Login { id: "orders-api", secret: "hB3xYtR8eKfC6vUwQ0iZsMqD1nGpL7oA" };
+
+/// Who holds the tokens that are introspected, for many users.
+pub(crate) const APP: &str = "web-app";
+
+/// A client's credentials.
+pub(crate) struct Login {
+    pub(crate) id: &'static str,
+    pub(crate) secret: &'static str,
+}
+
+/// One kind of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// A resource server introspects opaque tokens of many users.
+    Introspect,
+    /// A client fetches opaque tokens.
+    IssueOpaque,
+    /// A client fetches JWTs.
+    IssueEs256,
+}
+
+impl Case {
+    pub(crate) const ALL: [Self; 3] = [Self::Introspect, Self::IssueOpaque, Self::IssueEs256];
+
+    /// As the command line spells it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Introspect => "introspect",
+            Self::IssueOpaque => "issue-opaque",
+            Self::IssueEs256 => "issue-es256",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|case| case.as_str() == text)
+    }
+
+    /// What a good answer holds.
+    pub(crate) const fn expects(self) -> &'static str {
+        match self {
+            Self::Introspect => "\"active\":true",
+            Self::IssueOpaque | Self::IssueEs256 => "\"access_token\":\"",
+        }
+    }
+
+    /// The requests to send, over and over: one a token, where there are tokens.
+    pub(crate) fn requests(self, tokens: &[String]) -> Vec<Vec<u8>> {
+        match self {
+            // Not in the order in which they were issued, and so stored.
+            Self::Introspect => (0..tokens.len())
+                .map(|index| &tokens[index * STRIDE % tokens.len()])
+                .map(|token| post("/introspect", &API, &format!("token={token}")))
+                .collect(),
+            Self::IssueOpaque | Self::IssueEs256 => {
+                let scope = SCOPE.replace(':', "%3A");
+                let form = format!("grant_type=client_credentials&scope={scope}");
+                vec![post("/token", &BATCH, &form)]
+            }
+        }
+    }
+}
+
+/// A prime number, so that it visits every token.
+const STRIDE: usize = 7919;
+
+/// A request as a client's HTTP library sends it, `client_secret_basic` (RFC 6749 §2.3.1).
+fn post(path: &str, login: &Login, form: &str) -> Vec<u8> {
+    let credentials = STANDARD.encode(format!("{}:{}", login.id, login.secret));
+    format!(
+        "POST {path} HTTP/1.1\r\n\
+         host: 127.0.0.1:9000\r\n\
+         accept: application/json\r\n\
+         authorization: Basic {credentials}\r\n\
+         content-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n\
+         \r\n\
+         {form}",
+        form.len()
+    )
+    .into_bytes()
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Introspect => "introspect over HTTP",
+            Self::IssueOpaque => "issue an opaque token over HTTP",
+            Self::IssueEs256 => "issue an ES256 JWT over HTTP",
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! The servers take turns.
+
+use std::iter;
+use std::time::Duration;
+
+use cloakroom_benches::{Aim, Floor, Row, Suite, Unit};
+
+use crate::Failure;
+use crate::case::Case;
+use crate::load::Load;
+use crate::process::Server;
+use crate::servers::Kind;
+
+/// Measures one case with every server that knows it, and reports what came out.
+pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
+    let plan = Plan::of(case, suite);
+    let mut ours = Contestant::start(Kind::Ours, case, &plan, "")?;
+    let body = ours.load.ask()?;
+    let mut others = Vec::new();
+    for kind in Kind::others(case) {
+        others.push(Contestant::start(*kind, case, &plan, &body)?);
+    }
+    for round in 0..plan.rounds {
+        let mut all: Vec<_> = iter::once(&mut ours).chain(&mut others).collect();
+        // Nobody always runs after the same one.
+        let first = round % all.len();
+        all.rotate_left(first);
+        all.into_iter().try_for_each(|contestant| contestant.run(plan.requests))?;
+    }
+    for contestant in iter::once(&ours).chain(&others) {
+        suite.say(contestant.summary(case));
+    }
+    for (other, aim) in iter::zip(&others, Kind::others(case))
+        .filter_map(|(other, kind)| Some((other, kind.aim(case)?)))
+    {
+        let ratios: Vec<f64> =
+            iter::zip(&ours.rates, &other.rates).map(|(ours, other)| ours / other).collect();
+        suite.report(Row {
+            name: case.to_string(),
+            unit: Unit::PerSecond,
+            ours: median(&ours.rates),
+            floor: Some(Floor::new(other.kind.to_string(), median(&other.rates), &ratios)),
+            aim: Some(Aim::AtLeast(aim)),
+            beside: Vec::new(),
+        });
+    }
+    Ok(())
+}
+
+/// How much is measured.
+struct Plan {
+    rounds: usize,
+    /// Requests a round.
+    requests: usize,
+    /// Tokens that are live before the first request.
+    tokens: usize,
+}
+
+impl Plan {
+    fn of(case: Case, suite: &Suite) -> Self {
+        let introspects = case == Case::Introspect;
+        if suite.is_quick() {
+            return Self { rounds: 2, requests: 64, tokens: if introspects { 100 } else { 0 } };
+        }
+        Self {
+            rounds: 15,
+            // About a quarter of a second: long beside a hiccup, short beside what else changes.
+            requests: if case == Case::IssueEs256 { 4_000 } else { 12_000 },
+            tokens: if introspects { 100_000 } else { 0 },
+        }
+    }
+}
+
+/// A server that takes part, with the client's connections to it.
+struct Contestant {
+    kind: Kind,
+    server: Server,
+    load: Load,
+    /// Requests a second of the server's core, round by round.
+    rates: Vec<f64>,
+    /// The same by the clock on the wall.
+    by_the_wall: Vec<f64>,
+}
+
+impl Contestant {
+    fn start(kind: Kind, case: Case, plan: &Plan, body: &str) -> Result<Self, Failure> {
+        let server = Server::start(kind, case, plan.tokens, body)?;
+        let mut load = Load::connect(server.address, case.requests(&server.tokens))?;
+        let answer = load.ask()?;
+        if !answer.contains(case.expects()) {
+            return Err(format!("{kind} answers {answer}").into());
+        }
+        // Warm caches, and a store with as much room as it needs.
+        load.run(plan.requests)?;
+        Ok(Self { kind, server, load, rates: Vec::new(), by_the_wall: Vec::new() })
+    }
+
+    /// One round. What counts is how long the server was on its core: while it has requests to
+    /// answer, that is the clock on the wall, unless something else was on that core, too.
+    fn run(&mut self, requests: usize) -> Result<(), Failure> {
+        let before = self.server.on_core();
+        let (requests, took) = self.load.run(requests)?;
+        let on_core = self.server.on_core().zip(before).map(|(after, before)| after - before);
+        let rate = |took: Duration| requests as f64 / took.as_secs_f64();
+        self.rates.push(rate(on_core.unwrap_or(took)));
+        self.by_the_wall.push(rate(took));
+        Ok(())
+    }
+
+    fn summary(&self, case: Case) -> String {
+        let (rate, by_the_wall) = (median(&self.rates), median(&self.by_the_wall));
+        format!("{case}, {}: {rate:.0}/s of its core, {by_the_wall:.0}/s by the wall", self.kind)
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}

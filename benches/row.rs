@@ -1,0 +1,172 @@
+//! What a benchmark reports, one line of JSON each.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that was measured, beside what it is held against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was measured: `sign ES256`.
+    pub name: String,
+    /// What the figures count.
+    pub unit: Unit,
+    /// Our figure.
+    pub ours: f64,
+    /// What it is held against; `None` where only the figure itself counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
+    /// What the ratio, or without a floor the figure, should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aim: Option<Aim>,
+    /// Others, measured in the same rounds, to compare with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Beside>,
+}
+
+/// The least that has to be done, measured in the same rounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// What it does.
+    pub name: String,
+    /// Its figure.
+    pub value: f64,
+    /// The median of the rounds' ratios, ours to the floor's.
+    pub ratio: f64,
+    /// The first and the third quartile of the rounds' ratios.
+    pub quartiles: (f64, f64),
+}
+
+/// Another way to do the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// What it is.
+    pub name: String,
+    /// Its figure.
+    pub value: f64,
+}
+
+/// How one figure grows with the number of grants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Of which line of the plot: `introspect`.
+    pub series: String,
+    /// How many grants there were.
+    pub grants: u64,
+    /// Nanoseconds.
+    pub ours: f64,
+    /// Nanoseconds of the floor.
+    pub floor: f64,
+}
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Nanoseconds a call.
+    Nanoseconds,
+    /// Calls a second.
+    PerSecond,
+    /// Bytes.
+    Bytes,
+}
+
+/// What should come out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// This or less.
+    AtMost(f64),
+    /// This or more.
+    AtLeast(f64),
+}
+
+/// One reported line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// A row of the table.
+    Row(Row),
+    /// A point of a plot.
+    Point(Point),
+}
+
+impl Row {
+    /// Whether the aim is met; `None` without one.
+    #[must_use]
+    pub fn is_met(&self) -> Option<bool> {
+        let found = self.floor.as_ref().map_or(self.ours, |floor| floor.ratio);
+        self.aim.map(|aim| match aim {
+            Aim::AtMost(most) => found <= most,
+            Aim::AtLeast(least) => found >= least,
+        })
+    }
+}
+
+impl Floor {
+    /// A floor, with the ratio of each round: ours to the floor's.
+    #[must_use]
+    pub fn new(name: impl Into<String>, value: f64, ratios: &[f64]) -> Self {
+        let [low, ratio, high] = quartiles(ratios);
+        Self { name: name.into(), value, ratio, quartiles: (low, high) }
+    }
+}
+
+impl Line {
+    /// The line as it is printed: one line, for [`Line::parse`].
+    ///
+    /// # Panics
+    ///
+    /// Never: figures and names can always be written as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("figures and names are JSON")
+    }
+
+    /// Reads a printed line; `None` for one that is something else.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+}
+
+impl From<Row> for Line {
+    fn from(row: Row) -> Self {
+        Self::Row(row)
+    }
+}
+
+impl From<Point> for Line {
+    fn from(point: Point) -> Self {
+        Self::Point(point)
+    }
+}
+
+/// First quartile, median and third quartile; not a number where there is none.
+pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [0.25, 0.5, 0.75].map(|part| {
+        let at = (sorted.len().saturating_sub(1)) as f64 * part;
+        sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
+    })
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nanoseconds => "ns",
+            Self::PerSecond => "/s",
+            Self::Bytes => "bytes",
+        })
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+        }
+    }
+}

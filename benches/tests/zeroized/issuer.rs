@@ -1,0 +1,113 @@
+//! Tokens on their way through the engine.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::http::Endpoints;
+use cloakroom::{
+    Caller, Client, Format, Grant, GrantType, Issuer, Pkce, Redeem, Refresh, Serves, TokenSecret,
+};
+use sha2::{Digest, Sha256};
+
+use crate::secrets::{assert_wiped, in_a_task};
+
+pub(crate) const CALLBACK: &str = "https://app.example/callback";
+pub(crate) const APP_SECRET: &str = "Yx3+one-app/alone=82163==";
+pub(crate) const GATEWAY_SECRET: &str = "Zq7&and-its-gateway%99502";
+pub(crate) const VERIFIER: &str = "kT4-proof-of-the-one-who-began-this-login-57301";
+
+/// An issuer of one app, whose tokens for `https://api.example` have this format, and of a gateway.
+pub(crate) async fn issuer(format: Format) -> Issuer {
+    let app = Client::confidential("app", APP_SECRET)
+        .and_then(|app| app.audience("https://api.example", format))
+        .and_then(|app| app.scope("read write"))
+        .expect("a client")
+        .redirect_uri(CALLBACK)
+        .grant_types([
+            GrantType::AuthorizationCode,
+            GrantType::RefreshToken,
+            GrantType::ClientCredentials,
+        ]);
+    let gateway = Client::resource_server("gateway", GATEWAY_SECRET, Serves::Everything);
+    Issuer::dev()
+        .static_clients([app, gateway.expect("a client")])
+        .expect("two clients")
+        .build()
+        .await
+        .expect("an issuer")
+}
+
+pub(crate) fn pkce() -> Pkce {
+    Pkce::s256(URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER))).expect("43 characters")
+}
+
+fn grant() -> Grant {
+    Grant::user("app", "alice").expect("identifiers")
+}
+
+fn app() -> cloakroom::ClientId {
+    "app".parse().expect("an identifier")
+}
+
+fn again(token: &TokenSecret) -> TokenSecret {
+    TokenSecret::new(token.expose())
+}
+
+#[test]
+fn tokens_are_wiped_from_issue_to_revocation() {
+    for format in [Format::Opaque, Format::Phantom, Format::Jwt] {
+        assert_wiped(|secrets| {
+            let tokens = in_a_task(async move {
+                let issuer = issuer(format).await;
+                let first = issuer.issue(grant()).await.expect("tokens");
+                let spent = first.refresh_token.as_ref().expect("the client may refresh");
+                let next =
+                    issuer.refresh(Refresh::new(again(spent), app())).await.expect("a successor");
+                // The retry opens the sealed successor.
+                let retried =
+                    issuer.refresh(Refresh::new(again(spent), app())).await.expect("the same");
+                let forged = TokenSecret::new("cr_rt_forged");
+                issuer.refresh(Refresh::new(forged, app())).await.expect_err("forged");
+
+                let mut all = Vec::new();
+                for response in [first, next, retried] {
+                    let token = &response.access_token;
+                    let answer = issuer.introspect(token, Caller::Internal).await;
+                    assert!(answer.expect("no outage").is_active());
+                    let swapped = issuer.swap(token, None, Caller::Internal).await;
+                    all.extend(swapped.expect("no outage").map(|swapped| swapped.jwt));
+                    issuer.revoke(token, &app()).await.expect("no outage");
+                    all.push(response.access_token);
+                    all.extend(response.refresh_token);
+                }
+                all
+            });
+            for token in &tokens {
+                secrets.add_token("a token", token.expose());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_code_and_its_verifier_are_wiped() {
+    assert_wiped(|secrets| {
+        secrets.add("a verifier", VERIFIER);
+        let tokens = in_a_task(async move {
+            let issuer = issuer(Format::Opaque).await;
+            let code = issuer.authorize(grant(), CALLBACK, Some(pkce())).await.expect("a code");
+            let redeem = |verifier: &str| Redeem {
+                redirect_uri: Some(CALLBACK.to_owned()),
+                verifier: Some(TokenSecret::new(verifier)),
+                ..Redeem::new(again(&code), app())
+            };
+            issuer.redeem(redeem(&VERIFIER[1..])).await.expect_err("another verifier");
+            let response = issuer.redeem(redeem(VERIFIER)).await.expect("tokens");
+            issuer.redeem(redeem(VERIFIER)).await.expect_err("it is spent");
+            drop(Endpoints::new(issuer));
+            [Some(code), Some(response.access_token), response.refresh_token]
+        });
+        for token in tokens.iter().flatten() {
+            secrets.add_token("a token", token.expose());
+        }
+    });
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask bench`: every benchmark, and one table of what they report.
+
+use std::fs;
+
+use cloakroom_benches::Line;
+
+use crate::bench_plot as plot;
+use crate::bench_report::{self as report, Results};
+use crate::command::{Cmd, Failure, cargo, root};
+
+/// The page that holds the table. What surrounds it is written by hand.
+const PAGE: &str = "docs/benchmarks.md";
+const PLOT: &str = "docs/growth.svg";
+
+/// The benchmarks: a name, and the package and target that it stands for.
+const SUITES: [(&str, Target); 5] = [
+    ("handles", Target::Bench("handles")),
+    ("jwt", Target::Bench("jwt")),
+    ("grants", Target::Bench("grants")),
+    ("memory", Target::Bench("memory")),
+    ("http", Target::Binary("cloakroom-benches-http")),
+];
+
+#[derive(Clone, Copy)]
+enum Target {
+    /// One of the package `cloakroom-benches`.
+    Bench(&'static str),
+    /// The binary of a package of its own.
+    Binary(&'static str),
+}
+
+/// One run of the benchmarks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Bench {
+    quick: bool,
+    /// Which to run; all if empty.
+    names: Vec<String>,
+}
+
+impl Bench {
+    /// Reads `[--quick] [NAME…]`.
+    pub(crate) fn parse(args: &[String]) -> Option<Self> {
+        let (options, names): (Vec<_>, Vec<_>) =
+            args.iter().cloned().partition(|arg| arg.starts_with('-'));
+        let known = names.iter().all(|name| SUITES.iter().any(|(suite, _)| suite == name));
+        let quick = match &options[..] {
+            [] => false,
+            [option] if option == "--quick" => true,
+            _ => return None,
+        };
+        known.then_some(Self { quick, names })
+    }
+
+    /// Runs them one after the other, prints the table, and writes it if it is complete.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let mut results = Results::default();
+        for (name, target) in SUITES {
+            if self.names.is_empty() || self.names.iter().any(|wanted| wanted == name) {
+                target.command(self.quick).stream(|line| results.extend(Line::parse(line)))?;
+            }
+        }
+        println!("\n{}", report::table(&results.rows));
+        if !self.quick && self.names.is_empty() {
+            let page = report::renew(&read(PAGE)?, &report::section(&results.rows))?;
+            write(PAGE, &page)?;
+            write(PLOT, &plot::growth(&results.points))?;
+            println!("written to {PAGE} and {PLOT}");
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    /// A quick run says nothing of speed: it takes the profile that the tests are compiled with.
+    fn command(self, quick: bool) -> Cmd {
+        let command = match (self, quick) {
+            (Self::Bench(name), false) => {
+                format!("bench --package cloakroom-benches --bench {name}")
+            }
+            (Self::Bench(name), true) => {
+                format!("bench --profile dev --package cloakroom-benches --bench {name}")
+            }
+            (Self::Binary(name), false) => format!("run --release --package {name}"),
+            (Self::Binary(name), true) => format!("run --package {name}"),
+        };
+        let quick = if quick { " --quick" } else { "" };
+        cargo(&format!("{command} -- --json{quick}"))
+    }
+}
+
+fn read(path: &str) -> Result<String, Failure> {
+    fs::read_to_string(root().join(path))
+        .map_err(|error| Failure::new(format!("cannot read `{path}`: {error}")))
+}
+
+fn write(path: &str, text: &str) -> Result<(), Failure> {
+    fs::write(root().join(path), text)
+        .map_err(|error| Failure::new(format!("cannot write `{path}`: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Option<Bench> {
+        let args: Vec<String> = args.split_whitespace().map(ToOwned::to_owned).collect();
+        Bench::parse(&args)
+    }
+
+    #[test]
+    fn options_and_names_are_read() {
+        let bench = |quick, names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            Some(Bench { quick, names })
+        };
+        assert_eq!(parse(""), bench(false, &[]));
+        assert_eq!(parse("--quick"), bench(true, &[]));
+        assert_eq!(parse("jwt --quick http"), bench(true, &["jwt", "http"]));
+        for bad in ["--slow", "--quick --quick", "nothing", "-q", "jwt nothing"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

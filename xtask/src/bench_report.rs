@@ -1,0 +1,195 @@
+//! The table of the benchmarks, and the part of their page that a run renews.
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::{fs, thread};
+
+use cloakroom_benches::{Floor, Line, Point, Row, Unit};
+
+use crate::command::Failure;
+
+const BEGIN: &str = "<!-- `cargo xtask bench` writes what is between these two marks. -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// What the benchmarks reported.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) points: Vec<Point>,
+}
+
+impl Extend<Line> for Results {
+    fn extend<I: IntoIterator<Item = Line>>(&mut self, lines: I) {
+        for line in lines {
+            match line {
+                Line::Row(row) => self.rows.push(row),
+                Line::Point(point) => self.points.push(point),
+            }
+        }
+    }
+}
+
+/// The rows as a table in Markdown, its columns aligned.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let head = ["what", "ours", "floor", "ratio", "aim", "met", "the floor is", "beside"];
+    let mut cells = vec![head.map(ToOwned::to_owned)];
+    cells.extend(rows.iter().map(row));
+    let widths: [usize; 8] = std::array::from_fn(|column| {
+        cells.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    });
+    let mut table = String::new();
+    for (number, row) in cells.iter().enumerate() {
+        line(&mut table, &widths, |column| &row[column]);
+        if number == 0 {
+            let rule = widths.map(|width| "-".repeat(width));
+            line(&mut table, &widths, |column| &rule[column]);
+        }
+    }
+    table
+}
+
+fn line<'a>(table: &mut String, widths: &[usize; 8], cell: impl Fn(usize) -> &'a String) {
+    for (column, &width) in widths.iter().enumerate() {
+        // Writing into a string cannot fail.
+        let _ = write!(table, "| {:width$} ", cell(column));
+    }
+    table.push_str("|\n");
+}
+
+fn row(row: &Row) -> [String; 8] {
+    let floor = row.floor.as_ref();
+    let of_floor = |text: fn(&Floor, Unit) -> String| {
+        floor.map(|floor| text(floor, row.unit)).unwrap_or_default()
+    };
+    let beside: Vec<String> = row
+        .beside
+        .iter()
+        .map(|other| format!("{}: {}", other.name, figure(other.value, row.unit)))
+        .collect();
+    [
+        row.name.clone(),
+        figure(row.ours, row.unit),
+        of_floor(|floor, unit| figure(floor.value, unit)),
+        of_floor(|floor, _| {
+            let (low, high) = floor.quartiles;
+            format!("{:.2} ({low:.2}–{high:.2})", floor.ratio)
+        }),
+        row.aim.map(|aim| aim.to_string()).unwrap_or_default(),
+        row.is_met().map_or("", |met| if met { "yes" } else { "**no**" }).to_owned(),
+        of_floor(|floor, _| floor.name.clone()),
+        beside.join("; "),
+    ]
+}
+
+/// Three digits, and a unit that suits them.
+fn figure(value: f64, unit: Unit) -> String {
+    let (value, unit) = match unit {
+        Unit::Nanoseconds if value >= 1e6 => (value / 1e6, " ms"),
+        Unit::Nanoseconds if value >= 1e3 => (value / 1e3, " µs"),
+        Unit::Nanoseconds => (value, " ns"),
+        Unit::PerSecond if value >= 1e6 => (value / 1e6, " M/s"),
+        Unit::PerSecond if value >= 1e3 => (value / 1e3, " k/s"),
+        Unit::PerSecond => (value, " /s"),
+        Unit::Bytes => return format!("{value:.0} bytes"),
+    };
+    let digits = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}{unit}")
+}
+
+/// What a run adds to the page: where and when it ran, and its table.
+pub(crate) fn section(rows: &[Row]) -> String {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "Made by `cargo xtask bench` on {}, with {}, on {cores} cores of {}.\n\n{}",
+        said("date", &["-u", "+%F"]),
+        said("rustc", &["--version"]),
+        processor(),
+        table(rows)
+    )
+}
+
+/// What a program says, if it is there.
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let said = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    said.map_or_else(|| format!("unknown ({program})"), |said| said.trim().to_owned())
+}
+
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    model
+        .map_or("an unknown processor", |model| model.trim_start_matches([' ', '\t', ':']))
+        .to_owned()
+}
+
+/// The page with another section between its marks.
+pub(crate) fn renew(page: &str, section: &str) -> Result<String, Failure> {
+    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before, after))
+    });
+    let (before, after) = parts.ok_or_else(|| {
+        Failure::new("the page of the benchmarks has lost the marks around its table")
+    })?;
+    Ok(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_benches::{Aim, Beside};
+
+    use super::*;
+
+    fn sign() -> Row {
+        Row {
+            name: "sign".into(),
+            unit: Unit::Nanoseconds,
+            ours: 16_100.0,
+            floor: Some(Floor::new("raw", 15_000.0, &[1.0, 1.05, 1.0734, 1.2, 1.25])),
+            aim: Some(Aim::AtMost(1.08)),
+            beside: vec![Beside { name: "other".into(), value: 950.0 }],
+        }
+    }
+
+    #[test]
+    fn a_row_says_all_of_it() {
+        let table = table(&[sign(), Row { aim: Some(Aim::AtMost(1.05)), ..sign() }]);
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        let cells = ["sign", "16.1 µs", "15.0 µs", "1.07 (1.05–1.20)", "≤ 1.08", "yes"];
+        assert_eq!(rows[2][1..7], cells);
+        assert_eq!(rows[2][7..9], ["raw", "other: 950 ns"]);
+        assert_eq!(rows[3][5..7], ["≤ 1.05", "**no**"]);
+        let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        for (value, unit, text) in [
+            (9.876, Unit::Nanoseconds, "9.88 ns"),
+            (999.6, Unit::Nanoseconds, "1000 ns"),
+            (240_100.0, Unit::Nanoseconds, "240 µs"),
+            (391_290.1, Unit::PerSecond, "391 k/s"),
+            (1_234.5, Unit::Bytes, "1234 bytes"),
+        ] {
+            assert_eq!(figure(value, unit), text);
+        }
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_is_renewed() {
+        let page = format!("# Title\n\n{BEGIN}old\n{END}\nWhy.\n");
+        let renewed = renew(&page, "new\n").expect("it has its marks");
+        assert_eq!(renewed, format!("# Title\n\n{BEGIN}\nnew\n\n{END}\nWhy.\n"));
+        assert_eq!(renew(&renewed, "new\n").expect("it has its marks"), renewed);
+        assert!(renew("# Title\n", "new\n").is_err());
+    }
+}
