@@ -16,7 +16,10 @@ use crate::client::Client;
 use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
 use crate::error::BuildError;
 use crate::events::{EventSink, NoSink};
+#[cfg(feature = "http")]
+use crate::growth::Growth;
 use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::own_log::OwnLog;
 use crate::registration::Format;
 use crate::settings::{Lifetimes, check_issuer};
 
@@ -66,6 +69,7 @@ pub struct IssuerBuilder {
     algorithm: Algorithm,
     heartbeat: Duration,
     housekeeping: Duration,
+    max_log_staleness: Option<Duration>,
 }
 
 impl IssuerBuilder {
@@ -89,6 +93,7 @@ impl IssuerBuilder {
             algorithm: Algorithm::Es256,
             heartbeat: Duration::from_secs(1),
             housekeeping: Duration::from_secs(30),
+            max_log_staleness: None,
         }
     }
 
@@ -231,6 +236,16 @@ impl IssuerBuilder {
         self
     }
 
+    /// Answers introspections and swaps with 503 while the newest heartbeat that this server has read
+    /// from its own revocation log is older than this. Without it, a server whose part of the store
+    /// is cut off from the rest goes on answering from what it sees there.
+    ///
+    /// [`Issuer::run_maintenance`] must run: it writes the heartbeats, and reads them.
+    pub const fn max_log_staleness(mut self, at_most: Duration) -> Self {
+        self.max_log_staleness = Some(at_most);
+        self
+    }
+
     /// Checks the settings, loads the signing keys (making the first ones if there are none), and
     /// builds the issuer.
     ///
@@ -286,6 +301,9 @@ impl IssuerBuilder {
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url: self.url.into(),
+                #[cfg(feature = "http")]
+                growth: Growth::new(Arc::clone(&store)),
+                own_log: self.max_log_staleness.map(OwnLog::new),
                 store,
                 clients,
                 handles,
@@ -328,6 +346,9 @@ impl IssuerBuilder {
         }
         if self.housekeeping < self.heartbeat {
             return refused("housekeeping runs on the heartbeat: it cannot be more frequent");
+        }
+        if self.max_log_staleness.is_some_and(|at_most| at_most < 2 * self.heartbeat) {
+            return refused("max_log_staleness is less than two heartbeats: it could not be met");
         }
         if self.housekeeping > Duration::from_secs(3600) {
             return refused("housekeeping less often than hourly lets rotation come late");

@@ -113,8 +113,8 @@ impl Client {
             Some("it serves resources, but may not introspect")
         } else if self.has_role(Role::Introspect) && self.serves == Serves::Nothing {
             Some("it may introspect, but serves nothing")
-        } else if self.has_role(Role::Introspect) && self.is_public() {
-            Some("who introspects needs a secret")
+        } else if self.is_public() && Role::ALL.iter().any(|role| self.has_role(*role)) {
+            Some("a client with a role needs a secret")
         } else {
             None
         }
@@ -147,6 +147,8 @@ mod tests {
             (public().lifetimes(shortened), "zero"),
             (introspecting(), "serves nothing"),
             (public().role(Role::Introspect).serves(Serves::Everything), "secret"),
+            (public().role(Role::RevocationLog), "secret"),
+            (public().role(Role::HandleKeys), "secret"),
         ] {
             let refused = StaticClients::new([client]).unwrap_err();
             assert!(refused.why.contains(why), "{refused}");

@@ -39,6 +39,9 @@ pub enum TokenError {
     /// The grant was revoked while it was made: nothing was issued.
     #[error("a revocation covers the grant")]
     Barred,
+    /// The server cannot answer now; the same request may succeed later.
+    #[error("not now: {0}")]
+    Unavailable(&'static str),
     /// The token store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,7 +104,11 @@ impl TokenError {
             Self::UnsupportedGrantType => Some("unsupported_grant_type"),
             Self::InvalidScope(_) => Some("invalid_scope"),
             Self::InvalidTarget(_) => Some("invalid_target"),
-            Self::Store(_) | Self::Directory(_) | Self::Format(_) | Self::Keys(_) => None,
+            Self::Unavailable(_)
+            | Self::Store(_)
+            | Self::Directory(_)
+            | Self::Format(_)
+            | Self::Keys(_) => None,
         }
     }
 }

@@ -59,6 +59,7 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Introspection, TokenError> {
         let inner = &*self.inner;
+        inner.check_own_log()?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
             return inner.introspect_refresh(&handle, caller, now).await;
@@ -95,6 +96,7 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Option<Swapped>, TokenError> {
         let inner = &*self.inner;
+        inner.check_own_log()?;
         let now = inner.now();
         let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
             return Ok(None);

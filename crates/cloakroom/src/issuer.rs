@@ -19,6 +19,9 @@ use crate::directory::ClientDirectory;
 use crate::error::TokenError;
 use crate::events::{Event, EventSink};
 use crate::grant::TokenResponse;
+#[cfg(feature = "http")]
+use crate::growth::Growth;
+use crate::own_log::OwnLog;
 use crate::registration::{ClientLifetimes, Format};
 use crate::settings::Lifetimes;
 
@@ -31,6 +34,11 @@ pub struct Issuer {
 pub(crate) struct Inner {
     pub(crate) url: Arc<str>,
     pub(crate) store: Arc<dyn TokenStore>,
+    /// When its revocation log grows.
+    #[cfg(feature = "http")]
+    pub(crate) growth: Growth,
+    /// What it hears of it, if it is to stop answering when it hears nothing.
+    pub(crate) own_log: Option<OwnLog>,
     pub(crate) clients: Arc<dyn ClientDirectory>,
     pub(crate) handles: HandleKeys,
     pub(crate) keys: KeyManager,

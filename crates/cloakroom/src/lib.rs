@@ -8,6 +8,8 @@ mod error;
 mod events;
 mod grant;
 #[cfg(feature = "http")]
+mod growth;
+#[cfg(feature = "http")]
 pub mod http;
 mod introspect;
 mod issue;
@@ -15,6 +17,7 @@ mod issuer;
 #[cfg(feature = "resource")]
 mod local;
 mod maintenance;
+mod own_log;
 mod redeem;
 mod refresh;
 mod registration;
@@ -57,7 +60,11 @@ pub use cloakroom_memory as memory;
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;
 
+/// The store in a file of SQLite's.
+#[cfg(feature = "sqlite")]
+pub use cloakroom_sqlite as sqlite;
+
 /// The programs of the repository's README, compiled.
-#[cfg(all(doctest, feature = "memory", feature = "axum", feature = "resource"))]
+#[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

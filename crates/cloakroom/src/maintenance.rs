@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloakroom_core::{Housekeeping, Kid, Maintained, Revocation, StoreError, Target};
+use cloakroom_core::{Cursor, Housekeeping, Kid, Maintained, Revocation, StoreError, Target};
 use cloakroom_jwt::{KeyEvent, KeyManagerError};
 
 use crate::error::TokenError;
@@ -31,10 +31,15 @@ impl Issuer {
     /// ```
     pub async fn run_maintenance(&self) {
         let inner = &*self.inner;
+        let mut heard = Cursor::start();
         let mut until_housekeeping = Duration::ZERO;
         loop {
             if let Err(error) = self.heartbeat().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
+            }
+            if let Err(error) = inner.read_own_log(&mut heard).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the server's own revocation log cannot be read");
             }
             if until_housekeeping.is_zero() {
                 until_housekeeping = match self.maintain().await {

@@ -90,6 +90,13 @@ pub enum Role {
     Introspect,
     /// Follow the revocation log, and so learn who was revoked.
     RevocationLog,
+    /// Get the keys that tell a forged access handle from a genuine one.
+    HandleKeys,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Introspect, Self::RevocationLog, Self::HandleKeys];
 }
 
 impl std::str::FromStr for Role {
@@ -99,7 +106,11 @@ impl std::str::FromStr for Role {
         match name {
             "introspect" => Ok(Self::Introspect),
             "revocation-log" => Ok(Self::RevocationLog),
-            _ => Err(Invalid { what: "role", why: "it is neither introspect nor revocation-log" }),
+            "handle-keys" => Ok(Self::HandleKeys),
+            _ => Err(Invalid {
+                what: "role",
+                why: "it is none of introspect, revocation-log, handle-keys",
+            }),
         }
     }
 }

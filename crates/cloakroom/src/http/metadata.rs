@@ -4,7 +4,7 @@ use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Endpoints, INTROSPECT, JWK_SET, REVOKE, TOKEN, respond};
+use super::{Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REVOCATIONS, REVOKE, TOKEN, respond};
 use crate::error::TokenError;
 use crate::registration::GrantType;
 
@@ -36,6 +36,9 @@ impl Endpoints {
             "token_endpoint": at(TOKEN),
             "introspection_endpoint": at(INTROSPECT),
             "revocation_endpoint": at(REVOKE),
+            // Our own: RFC 8414 §2 has no names for them.
+            "revocations_endpoint": at(REVOCATIONS),
+            "handle_keys_endpoint": at(HANDLE_KEYS),
             "jwks_uri": at(JWK_SET),
             "response_types_supported": ["code"],
             "grant_types_supported": GrantType::ALL.map(GrantType::as_str),

@@ -5,8 +5,19 @@
 //! | `/token` | POST | 6749 §3.2, 7636, 8707 |
 //! | `/introspect` | POST | 7662, 9701, and the phantom JWT alone |
 //! | `/revoke` | POST | 7009 |
+//! | `/revocations?after=…&wait=…` | GET | the revocation log, for [`Role::RevocationLog`] |
+//! | `/handle-keys` | GET | what tells a forged handle, for [`Role::HandleKeys`] |
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
+//!
+//! The metadata names the two of ours as `revocations_endpoint` and `handle_keys_endpoint`; clients
+//! authenticate there with a header, since there is no form.
+//!
+//! The revocation log is handed out by long poll: a
+//! [`RevocationPage`](cloakroom_core::RevocationPage) with what comes after the cursor `after` (all
+//! of it, without one), at once if there is anything, else when the log grows, else empty after `wait`
+//! seconds. A page holds at most `limit` entries, 1,000, and 192 KiB. However many wait at one place,
+//! the log is read once when it grows, and the page encoded once.
 //!
 //! The authorization endpoint is the app's own: it signs the user in, asks for consent, and calls
 //! [`Issuer::authorize`].
@@ -33,10 +44,13 @@ mod authenticate;
 mod axum;
 mod cors;
 mod form;
+mod handle_keys;
 mod introspection;
+mod log_pages;
 mod metadata;
 mod respond;
 mod revocation;
+mod revocations;
 mod token;
 
 use std::sync::Arc;
@@ -44,16 +58,24 @@ use std::time::Duration;
 
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::client::Client;
 use crate::error::TokenError;
 use crate::issuer::Issuer;
+use crate::registration::Role;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
 
 /// The most bytes that the body of a request may have, by default.
 const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a follower of the revocation log is kept waiting at most, by default.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// How many followers may wait at once, by default.
+const MAX_FOLLOWERS: usize = 4096;
 
 /// The endpoints of an issuer. Cheap to clone.
 ///
@@ -71,6 +93,10 @@ pub struct Endpoints {
     origins: cors::Origins,
     cache_swapped: Duration,
     body_limit: usize,
+    max_wait: Duration,
+    /// The places of those who wait for the revocation log to grow.
+    followers: Arc<Semaphore>,
+    log_pages: log_pages::LogPages,
 }
 
 /// The endpoints by path.
@@ -79,6 +105,8 @@ enum Endpoint {
     Token,
     Introspect,
     Revoke,
+    Revocations,
+    HandleKeys,
     JwkSet,
     Metadata,
 }
@@ -86,6 +114,8 @@ enum Endpoint {
 const TOKEN: &str = "/token";
 const INTROSPECT: &str = "/introspect";
 const REVOKE: &str = "/revoke";
+const REVOCATIONS: &str = "/revocations";
+const HANDLE_KEYS: &str = "/handle-keys";
 const JWK_SET: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -103,6 +133,9 @@ impl Endpoints {
             origins: cors::Origins::default(),
             cache_swapped: Duration::ZERO,
             body_limit: BODY_LIMIT,
+            max_wait: MAX_WAIT,
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            log_pages: log_pages::LogPages::default(),
         }
     }
 
@@ -149,6 +182,22 @@ impl Endpoints {
         self
     }
 
+    /// How long a follower of the revocation log is kept waiting for the next entry (30 seconds, and
+    /// at most 5 minutes), however long it asks for. Proxies in between must allow as much.
+    #[must_use]
+    pub fn max_wait(mut self, at_most: Duration) -> Self {
+        self.max_wait = at_most.min(Duration::from_secs(300));
+        self
+    }
+
+    /// How many followers of the revocation log may wait at once (4,096); one more gets 503 and
+    /// tries again.
+    #[must_use]
+    pub fn max_followers(mut self, at_most: usize) -> Self {
+        self.followers = Arc::new(Semaphore::new(at_most.min(Semaphore::MAX_PERMITS)));
+        self
+    }
+
     /// The issuer.
     #[must_use]
     pub const fn issuer(&self) -> &Issuer {
@@ -157,16 +206,23 @@ impl Endpoints {
 
     /// Answers a request to any of the endpoints.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        self.respond(&request).await
+    }
+
+    async fn respond(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let Some(endpoint) = self.endpoint(request.uri().path()) else {
             return respond::not_found();
         };
         // A resource server is no script.
-        let shared = endpoint != Endpoint::Introspect && self.origins.any();
+        let inside =
+            matches!(endpoint, Endpoint::Introspect | Endpoint::Revocations | Endpoint::HandleKeys);
+        let shared = !inside && self.origins.any();
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
         let allowed = match endpoint {
             Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
+            Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET].as_slice(),
             _ => [Method::POST].as_slice(),
         };
         if !allowed.contains(request.method()) {
@@ -175,11 +231,18 @@ impl Endpoints {
         if request.body().len() > self.body_limit {
             return respond::too_large();
         }
+        // Boxed: the future of each request would else have room for the largest of them.
         let answer = match endpoint {
-            Endpoint::Token => self.token(&request).await,
-            Endpoint::Introspect => self.introspect(&request).await,
-            Endpoint::Revoke => self.revoke(&request).await,
-            Endpoint::JwkSet => self.jwk_set(&request).await,
+            Endpoint::Token => Box::pin(self.token(request)).await,
+            Endpoint::Introspect => Box::pin(self.introspect(request)).await,
+            Endpoint::Revoke => Box::pin(self.revoke(request)).await,
+            Endpoint::Revocations => {
+                Box::pin(self.revocations(request)).await.or_else(respond::forbidden)
+            }
+            Endpoint::HandleKeys => {
+                Box::pin(self.handle_keys(request)).await.or_else(respond::forbidden)
+            }
+            Endpoint::JwkSet => Box::pin(self.jwk_set(request)).await,
             Endpoint::Metadata => Ok(self.metadata()),
         };
         let mut response = answer.unwrap_or_else(|error| respond::error(&error));
@@ -201,6 +264,8 @@ impl Endpoints {
             TOKEN => Some(Endpoint::Token),
             INTROSPECT => Some(Endpoint::Introspect),
             REVOKE => Some(Endpoint::Revoke),
+            REVOCATIONS => Some(Endpoint::Revocations),
+            HANDLE_KEYS => Some(Endpoint::HandleKeys),
             JWK_SET => Some(Endpoint::JwkSet),
             _ => None,
         }
@@ -212,5 +277,22 @@ impl Endpoints {
         form: &Form,
     ) -> Result<Arc<Client>, TokenError> {
         self.authenticator.authenticate(request.headers(), form, self.issuer.clients()).await
+    }
+
+    /// The client of a request without a form, if it has this role.
+    async fn authorized(
+        &self,
+        request: &Request<Bytes>,
+        role: Role,
+    ) -> Result<Arc<Client>, TokenError> {
+        // RFC 6749 §2.3.1: credentials as parameters "MUST NOT be included in the request URI".
+        let client = self.authenticate(request, &Form::parse(b"")?).await?;
+        if client.is_public() {
+            return Err(TokenError::InvalidClient);
+        }
+        if !client.has_role(role) {
+            return Err(TokenError::UnauthorizedClient("the client lacks the role for this"));
+        }
+        Ok(client)
     }
 }

@@ -115,6 +115,11 @@ async fn maintenance_that_cannot_keep_its_promises_is_refused() {
         assert!(why.contains("heartbeat") || why.contains("hourly"), "{why}");
     }
     complete().maintenance(millis(10), HOUR).build().await.unwrap();
+    // A heartbeat is heard when the next one is due, at the latest.
+    let (setting, why) = refused(complete().max_log_staleness(millis(1999))).await;
+    assert_eq!(setting, "maintenance");
+    assert!(why.contains("max_log_staleness is less than two heartbeats"), "{why}");
+    complete().max_log_staleness(millis(2000)).build().await.unwrap();
 }
 
 #[tokio::test]

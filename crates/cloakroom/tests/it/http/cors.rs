@@ -21,7 +21,8 @@ fn preflight(path: &str, origin: &str) -> Request<Bytes> {
 
 /// The real thing after the preflight.
 fn request(path: &str, origin: &str) -> Request<Bytes> {
-    let request = if path.starts_with("/.") { get(path) } else { post(path, &[]) };
+    let is_posted = ["/token", "/revoke", "/introspect"].contains(&path);
+    let request = if is_posted { post(path, &[]) } else { get(path) };
     request.with("origin", origin)
 }
 
@@ -34,7 +35,7 @@ fn assert_closed(reply: &Reply) {
 #[tokio::test]
 async fn no_script_may_call_by_default() {
     let server = Server::new().await;
-    for path in OPEN.into_iter().chain(["/introspect"]) {
+    for path in OPEN.into_iter().chain(["/introspect", "/revocations", "/handle-keys"]) {
         for asked in [preflight(path, APP), request(path, APP)] {
             let is_preflight = asked.method() == Method::OPTIONS;
             let reply = server.send(asked).await;
@@ -91,8 +92,10 @@ async fn scripts_of_any_other_origin_may_not() {
             }
         }
     }
-    // Introspection is for resource servers, and they are no scripts.
-    for asked in [preflight("/introspect", APP), request("/introspect", APP)] {
-        assert_closed(&server.send(asked).await);
+    // These are for resource servers, and they are no scripts.
+    for path in ["/introspect", "/revocations", "/handle-keys"] {
+        for asked in [preflight(path, APP), request(path, APP)] {
+            assert_closed(&server.send(asked).await);
+        }
     }
 }

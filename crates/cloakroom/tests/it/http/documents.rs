@@ -92,6 +92,8 @@ async fn the_metadata_says_where_everything_is() {
             "token_endpoint": at("/token"),
             "introspection_endpoint": at("/introspect"),
             "revocation_endpoint": at("/revoke"),
+            "revocations_endpoint": at("/revocations"),
+            "handle_keys_endpoint": at("/handle-keys"),
             "jwks_uri": at(JWK_SET),
             "response_types_supported": ["code"],
             "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
@@ -122,6 +124,9 @@ async fn an_issuer_with_a_path_is_found_and_every_endpoint_answers() {
     for name in ["token_endpoint", "introspection_endpoint", "revocation_endpoint"] {
         let reply = wire.send(post(&url(name), &[])).await;
         reply.refused(401, "invalid_client");
+    }
+    for name in ["revocations_endpoint", "handle_keys_endpoint"] {
+        wire.send(get(&url(name))).await.refused(401, "invalid_client");
     }
     for elsewhere in [
         METADATA,

@@ -1,11 +1,13 @@
-//! The in-memory store behind a connection that can be cut.
+//! The in-memory store behind a connection that can be cut, and a log that can be held up.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom::core::*;
 use cloakroom::memory::MemoryStore;
+use tokio::sync::Semaphore;
 
 /// A store of tokens and keys, each of which cannot be reached while it is down.
 #[derive(Debug)]
@@ -13,6 +15,29 @@ pub(super) struct FaultyStore {
     memory: MemoryStore,
     tokens_down: AtomicBool,
     keys_down: AtomicBool,
+    /// How often the log was read.
+    reads: AtomicUsize,
+    /// Each read of the log takes one, and waits for it.
+    permits: Semaphore,
+    /// What is revoked right after the next read of the log.
+    late: Mutex<Option<Revocation>>,
+    wakeups: Mutex<WakeUp>,
+    frozen: AtomicBool,
+    mute: AtomicBool,
+    gap: AtomicBool,
+}
+
+/// How the store tells that its log grew.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WakeUp {
+    /// As the in-memory store does.
+    AtOnce,
+    /// It is asked at this interval.
+    Poll(Duration),
+    /// It says nothing, ever.
+    Never,
+    /// It stops at once.
+    Ends,
 }
 
 impl FaultyStore {
@@ -21,7 +46,52 @@ impl FaultyStore {
             memory: MemoryStore::with_clock(clock),
             tokens_down: AtomicBool::new(false),
             keys_down: AtomicBool::new(false),
+            reads: AtomicUsize::new(0),
+            permits: Semaphore::new(Semaphore::MAX_PERMITS),
+            late: Mutex::default(),
+            wakeups: Mutex::new(WakeUp::AtOnce),
+            frozen: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            gap: AtomicBool::new(false),
         })
+    }
+
+    /// How often the log has been read so far.
+    pub(super) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    /// Reads of the log wait until [`FaultyStore::let_go`].
+    pub(super) fn hold_up(&self) {
+        self.permits.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub(super) fn let_go(&self) {
+        self.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Revokes this after the next read of the log has seen nothing of it.
+    pub(super) fn revoke_late(&self, revocation: Revocation) {
+        *self.late.lock().unwrap() = Some(revocation);
+    }
+
+    pub(super) fn wake_up(&self, how: WakeUp) {
+        *self.wakeups.lock().unwrap() = how;
+    }
+
+    /// Whoever reads the log learns of nothing new, as from a part of the store that is cut off.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::SeqCst);
+    }
+
+    /// The next read of the log meets a gap.
+    pub(super) fn lose_place(&self) {
+        self.gap.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on no heartbeat can be written.
+    pub(super) fn mute(&self) {
+        self.mute.store(true, Ordering::SeqCst);
     }
 
     /// Cuts the connection to the tokens, or mends it.
@@ -82,14 +152,39 @@ impl TokenStore for FaultyStore {
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        self.tokens()?.revocations(after, limit).await
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.permits.acquire().await.unwrap().forget();
+        let answer = self.tokens()?.revocations(after, limit).await;
+        let late = self.late.lock().unwrap().take();
+        if let Some(late) = late {
+            self.memory.revoke(late).await.unwrap();
+        }
+        if self.frozen.load(Ordering::SeqCst) {
+            let (next, newest_bound) = (after, Epoch::default());
+            return Ok(RevocationBatch::Entries {
+                entries: Vec::new(),
+                next,
+                more: false,
+                newest_bound,
+            });
+        }
+        if self.gap.swap(false, Ordering::SeqCst) {
+            return Ok(RevocationBatch::Gap);
+        }
+        answer
     }
 
     fn wakeups(&self) -> Wakeups {
-        self.memory.wakeups()
+        match *self.wakeups.lock().unwrap() {
+            WakeUp::AtOnce => self.memory.wakeups(),
+            WakeUp::Poll(interval) => Wakeups::Poll(interval),
+            WakeUp::Never => Wakeups::Stream(Box::pin(futures_util::stream::pending())),
+            WakeUp::Ends => Wakeups::Stream(Box::pin(futures_util::stream::empty())),
+        }
     }
 
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.unless(&self.mute)?;
         self.tokens()?.heartbeat(now, until).await
     }
 

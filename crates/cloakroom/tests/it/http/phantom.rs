@@ -13,8 +13,8 @@ use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::request::{Reply, With, post};
-use super::server::{BILLING, ORDERS, SECRET, Server, Wire, client_id};
+use super::request::{Reply, With, get, post};
+use super::server::{BILLING, ORDERS, SECRET, START, Server, Wire, client_id};
 
 fn swap(caller: &str, token: &str, more: &[(&str, &str)]) -> Request<Bytes> {
     post("/introspect", &[&[("token", token)], more].concat())
@@ -120,11 +120,57 @@ async fn a_cache_keeps_it_as_long_as_allowed_and_never_beyond_its_life() {
     assert_eq!(answer().await.header("cache-control"), "no-store");
     server.advance(1);
     assert_empty(&answer().await);
+}
 
-    // The other representations are never kept.
+#[tokio::test]
+async fn a_generous_bound_is_cut_to_the_life_of_the_jwt() {
+    let server = Server::new().await.mounted(|endpoints| endpoints.cache_swapped(Duration::MAX));
     let access = server.session("web-app").await.access;
-    let reply = server.introspect("gateway", &access).await.ok();
-    assert_eq!(reply.header("cache-control"), "no-store");
+    let reply = server.send(swap("gateway", &access, &[])).await.ok();
+    // Five minutes, less the half second by which the clock is past a whole one.
+    assert_eq!(reply.header("cache-control"), "max-age=299");
+    let verified = server.verifier(ORDERS).verify(&server.keys().await, reply.text()).unwrap();
+    server.advance(299);
+    let keys = server.keys().await;
+    server.verifier(ORDERS).verify(&keys, reply.text()).expect("it is good for as long");
+    assert_eq!(verified.token.expires_at.unwrap().as_secs(), START.as_secs() + 300);
+}
+
+#[tokio::test]
+async fn nothing_else_of_a_token_is_ever_cached() {
+    let server = Server::new().await.mounted(|endpoints| endpoints.cache_swapped(Duration::MAX));
+    let access = server.session("web-app").await.access;
+    let ask = |accept: &str, token: &str| {
+        let request = post("/introspect", &[("token", token)]).with("accept", accept);
+        server.send(request.basic("gateway", SECRET))
+    };
+    let signed = "application/token-introspection+jwt";
+    let unknown = post("/introspect", &[("token", &*access)]).with("accept", "application/jwt");
+    let credentials = [("grant_type", "client_credentials")];
+    let mut replies = vec![
+        (200, ask("application/json", &access).await),
+        (200, ask(signed, &access).await),
+        (200, ask("application/json", "junk").await),
+        (200, ask(signed, "junk").await),
+        (204, ask("application/jwt", "junk").await),
+        (401, server.send(unknown).await),
+        (400, server.send(swap("gateway", "", &[])).await),
+        (405, server.send(get("/introspect")).await),
+        (404, server.send(get("/introspected")).await),
+        (200, server.ask("web-app", "/token", &credentials).await),
+        (200, server.ask("web-app", "/revoke", &[("token", "junk")]).await),
+        (200, server.send(get("/revocations").basic("follower", SECRET)).await),
+        (200, server.send(get("/handle-keys").basic("edge", SECRET)).await),
+    ];
+    server.store.tokens_down(true);
+    replies.push((503, ask("application/jwt", &access).await));
+    for (number, (status, reply)) in replies.iter().enumerate() {
+        assert_eq!(
+            (reply.status, reply.header("cache-control")),
+            (*status, "no-store"),
+            "{number}"
+        );
+    }
 }
 
 #[tokio::test]

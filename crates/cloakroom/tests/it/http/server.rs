@@ -10,7 +10,7 @@ use cloakroom::core::{
 };
 use cloakroom::http::Endpoints;
 use cloakroom::jwt::{AesGcmSealer, JwkSet, KeySet, Verifier};
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, IssuerBuilder, Pkce, Serves};
+use cloakroom::{Client, Format, Grant, GrantType, Issuer, IssuerBuilder, Pkce, Role, Serves};
 use http::{Request, Uri};
 use tokio::net::TcpListener;
 
@@ -31,7 +31,8 @@ const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 pub(super) const START: UnixTime = UnixTime::from_millis(1_760_000_000_500);
 
 /// The clients: `web-app`, `other-app` and `odd: 100%+` are confidential and `spa-app` is public;
-/// `batch-job` gets JWTs; `orders-api`, `billing-api` and `gateway` are resource servers.
+/// `batch-job` gets JWTs; `orders-api`, `billing-api` and `gateway` are resource servers; `follower`
+/// may follow the revocation log, and `edge` may have the handle keys.
 fn clients() -> Vec<Client> {
     let app = |client: Client| {
         client
@@ -65,6 +66,8 @@ fn clients() -> Vec<Client> {
         serves("orders-api", only(ORDERS)),
         serves("billing-api", only(BILLING)),
         serves("gateway", Serves::Everything),
+        Client::confidential("follower", SECRET).unwrap().role(Role::RevocationLog),
+        Client::confidential("edge", SECRET).unwrap().role(Role::HandleKeys),
     ]
 }
 

@@ -1,0 +1,21 @@
+//! The keys of access handles, for gateways that refuse forged ones by themselves.
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::{Endpoints, respond};
+use crate::error::TokenError;
+use crate::registration::Role;
+
+impl Endpoints {
+    pub(super) async fn handle_keys(
+        &self,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Bytes>, TokenError> {
+        self.authorized(request, Role::HandleKeys).await?;
+        let keys: Zeroizing<String> = self.issuer.inner.handles.access_keys().to_json();
+        // Wiped when it was sent.
+        Ok(respond::body("application/json", Bytes::from_owner(keys)))
+    }
+}

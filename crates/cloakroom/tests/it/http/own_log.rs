@@ -1,0 +1,163 @@
+//! A server that hears nothing of its own revocation log stops vouching for tokens.
+
+use std::time::Duration;
+
+use cloakroom::core::{Clock as _, TokenStore as _, UnixTime};
+use tokio::task::yield_now;
+
+use super::request::{Reply, With, post};
+use super::server::{SECRET, Server};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Watchful(Server);
+
+impl Watchful {
+    /// A server that answers for ten seconds after the last heartbeat it heard.
+    async fn new() -> Self {
+        Self(Server::with(|issuer| issuer.max_log_staleness(10 * SECOND)).await)
+    }
+
+    /// Lets a second pass, on the server's clock and for its timers.
+    async fn tick(&self) {
+        self.0.clock.advance(SECOND);
+        tokio::time::advance(SECOND).await;
+        for _ in 0..20 {
+            yield_now().await;
+        }
+    }
+
+    /// Writes a heartbeat.
+    async fn heartbeat(&self) -> UnixTime {
+        let now = self.0.clock.now();
+        self.0.store.heartbeat(now, now + 3600 * SECOND).await.unwrap();
+        now
+    }
+
+    /// Runs maintenance for a moment.
+    async fn run_maintenance(&self) {
+        let issuer = self.0.issuer().clone();
+        let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
+        for _ in 0..20 {
+            yield_now().await;
+        }
+        maintenance.abort();
+    }
+
+    async fn replies(&self, token: &str) -> Vec<Reply> {
+        let introspect = |accept| {
+            let request = post("/introspect", &[("token", token)]);
+            self.0.send(request.with("accept", accept).basic("gateway", SECRET))
+        };
+        vec![introspect("application/json").await, introspect("application/jwt").await]
+    }
+
+    async fn assert_answers(&self, token: &str, answers: bool) {
+        for reply in self.replies(token).await {
+            if answers {
+                reply.ok();
+            } else {
+                reply.refused(503, "temporarily_unavailable");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_answers_while_heartbeats_come_and_not_longer() {
+    let server = Watchful::new().await;
+    let access = server.0.session("web-app").await.access;
+    server.assert_answers(&access, false).await;
+
+    let issuer = server.0.issuer().clone();
+    let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
+    for _ in 0..30 {
+        server.tick().await;
+        server.assert_answers(&access, true).await;
+    }
+    // From now on it hears only itself: it writes, and its part of the store shows nothing new.
+    server.0.store.freeze(true);
+    for _ in 0..10 {
+        server.assert_answers(&access, true).await;
+        server.tick().await;
+    }
+    server.tick().await;
+    server.assert_answers(&access, false).await;
+    server.0.store.freeze(false);
+    server.tick().await;
+    server.assert_answers(&access, true).await;
+
+    // Nor does it help that nobody writes any more.
+    maintenance.abort();
+    for _ in 0..11 {
+        server.tick().await;
+    }
+    server.assert_answers(&access, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_heartbeat_that_comes_late_proves_nothing() {
+    let server = Watchful::new().await;
+    let access = server.0.session("web-app").await.access;
+    server.heartbeat().await;
+    server.0.store.mute();
+    server.0.clock.advance(11 * SECOND);
+    server.run_maintenance().await;
+    server.assert_answers(&access, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_comes_twice() {
+    let server = Watchful::new().await;
+    let access = server.0.session("web-app").await.access;
+    let start = server.heartbeat().await;
+    server.0.store.mute();
+    server.run_maintenance().await;
+    server.assert_answers(&access, true).await;
+    server.0.clock.advance(11 * SECOND);
+    server.assert_answers(&access, false).await;
+    // An operator sets the clock back, and the log is read from its beginning.
+    server.0.clock.set(start);
+    server.run_maintenance().await;
+    server.assert_answers(&access, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_silence_until_the_log_was_read_again() {
+    let server = Watchful::new().await;
+    let access = server.0.session("web-app").await.access;
+    let issuer = server.0.issuer().clone();
+    tokio::spawn(async move { issuer.run_maintenance().await });
+    server.tick().await;
+    server.assert_answers(&access, true).await;
+    server.0.store.lose_place();
+    server.tick().await;
+    server.assert_answers(&access, false).await;
+    server.tick().await;
+    server.assert_answers(&access, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_log_is_silence_and_nothing_worse() {
+    let server = Watchful::new().await;
+    let access = server.0.session("web-app").await.access;
+    let issuer = server.0.issuer().clone();
+    tokio::spawn(async move { issuer.run_maintenance().await });
+    server.tick().await;
+    server.0.store.tokens_down(true);
+    for _ in 0..11 {
+        server.tick().await;
+    }
+    server.0.store.tokens_down(false);
+    server.assert_answers(&access, false).await;
+    server.tick().await;
+    server.assert_answers(&access, true).await;
+}
+
+#[tokio::test]
+async fn without_the_setting_nothing_is_asked_of_the_log() {
+    let server = Server::new().await;
+    let access = server.session("web-app").await.access;
+    server.introspect("gateway", &access).await.ok();
+    assert_eq!(server.store.reads(), 0);
+}
