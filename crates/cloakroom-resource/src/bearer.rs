@@ -6,18 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use cloakroom_core::{ActiveToken, Clock, Introspection, Invalid, Scope, SystemClock, TokenSecret};
+use cloakroom_core::{Clock, Confirmation, Invalid, TokenSecret};
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::authorization::{Presented, authorization};
-use crate::challenge::{Challenges, Refusal};
-use crate::error::{InvalidToken, TokenError};
+use crate::checks::Checks;
+use crate::error::{SetupError, TokenError};
+use crate::freshness::{Freshness, WhenStale};
+use crate::gateway_keys::GatewayKeys;
 use crate::introspection::Introspector;
+use crate::limits::IntrospectionLimits;
 use crate::proof::Proof;
+use crate::replica::RevocationReplica;
 use crate::verified::VerifiedToken;
-use crate::verifier::{Verifier, is_jwt_shaped};
+use crate::verifier::Verifier;
 
 /// A tower layer that lets a request through only with a good access token, and puts a
 /// [`VerifiedToken`] into its extensions. For any HTTP service: axum, hyper, tonic.
@@ -114,30 +118,11 @@ use crate::verifier::{Verifier, is_jwt_shaped};
 #[derive(Debug, Clone)]
 pub struct BearerLayer(Arc<Checks>);
 
-#[derive(Debug, Clone)]
-struct Checks {
-    verifier: Option<Verifier>,
-    introspector: Option<Arc<dyn Introspector>>,
-    issuer: Arc<str>,
-    audience: Arc<str>,
-    clock: Arc<dyn Clock>,
-    required: Scope,
-    challenges: Challenges,
-}
-
 impl BearerLayer {
     /// Accepts the JWTs that this verifier accepts.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
-        Self(Arc::new(Checks {
-            introspector: None,
-            issuer: Arc::clone(verifier.issuer()),
-            audience: Arc::clone(verifier.audience()),
-            clock: Arc::clone(verifier.own_clock()),
-            required: Scope::empty(),
-            challenges: Challenges::new(verifier.audience(), &Scope::empty()),
-            verifier: Some(verifier),
-        }))
+        Self(Arc::new(Checks::verifying(verifier)))
     }
 
     /// Accepts the tokens, of whatever form, that introspection calls active, and that are meant
@@ -145,22 +130,15 @@ impl BearerLayer {
     /// `issuer`, and its `exp` must be ahead.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
-        Self(Arc::new(Checks {
-            verifier: None,
-            introspector: Some(Arc::new(introspector)),
-            issuer: issuer.into(),
-            audience: audience.into(),
-            clock: Arc::new(SystemClock::new()),
-            required: Scope::empty(),
-            challenges: Challenges::new(audience, &Scope::empty()),
-        }))
+        Self(Arc::new(Checks::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
     /// Besides the verifier's JWTs, accepts opaque tokens by introspection. A token of three
-    /// segments is a JWT and stays the verifier's: one that it refuses is not asked about.
+    /// segments is a JWT and stays the verifier's: one that it refuses is not asked about. One that
+    /// it accepts is asked about when nothing else meets the route's [`Freshness`].
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
-        Arc::make_mut(&mut self.0).introspector = Some(Arc::new(introspector));
+        self.checks().introspect_by(Arc::new(introspector));
         self
     }
 
@@ -171,74 +149,113 @@ impl BearerLayer {
     ///
     /// If it is no scope (RFC 6749 §3.3).
     pub fn require_scope(mut self, scope: &str) -> Result<Self, Invalid> {
-        let checks = Arc::make_mut(&mut self.0);
-        let all = [checks.required.as_str(), scope];
-        let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
-        checks.required = Scope::parse(&all.join(" "))?;
-        checks.challenges = Challenges::new(&checks.audience, &checks.required);
+        self.checks().require(scope)?;
         Ok(self)
     }
 
-    /// Takes the time for introspected tokens from this clock; by default the verifier's, or the
-    /// system's.
+    /// Remembers up to so many introspected tokens, each at most until it expires. Whether a
+    /// request may be answered from memory is for [`freshness`](Self::freshness) to say: where
+    /// neither that nor a [`replica`](Self::replica) is there, every request asks all the same.
+    ///
+    /// One entry takes about a KiB and a half; one whose claims have more than a KiB counts as one
+    /// for each KiB begun. Tokens that were refused are remembered apart from these, 10,000 of
+    /// them, for the route's freshness and 10 s at most: junk pushes no good token out. Clones of
+    /// this layer share the memory. JWTs that are verified here have
+    /// [one of their own](Verifier::cache).
     #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        Arc::make_mut(&mut self.0).clock = clock;
+    pub fn cache(mut self, tokens: usize) -> Self {
+        self.checks().change(|settings| settings.capacity = tokens);
         self
     }
-}
 
-impl Checks {
-    async fn check(&self, presented: Presented) -> Result<VerifiedToken, Refusal> {
-        let (token, proof) = (presented.token?, presented.proof);
-        let verified = self.verify(&token, &proof).await.map_err(|error| {
-            crate::trace_refusal(&error);
-            Refusal::from(&error)
-        })?;
-        if self.required.is_subset(verified.scope()) {
-            Ok(verified)
-        } else {
-            tracing::debug!(required = %self.required, granted = %verified.scope(),
-                "the token lacks a scope");
-            Err(Refusal::InsufficientScope)
-        }
+    /// Refuses the tokens, introspected or verified, that this replica of the revocation log says
+    /// are revoked. By default it is the verifier's.
+    ///
+    /// While it is fresh enough for the route, tokens that are remembered need not be asked about
+    /// again. Where no freshness is named, it may be 10 s behind, or a second more than it is while
+    /// nothing is wrong, if that is longer.
+    #[must_use]
+    pub fn replica(mut self, replica: RevocationReplica) -> Self {
+        self.checks().follow(replica);
+        self
     }
 
-    async fn verify(
+    /// How long a revocation may take to reach the routes behind this layer. Without it and without
+    /// a [`replica`](Self::replica), opaque tokens are introspected for every request, and JWTs
+    /// accepted until they expire.
+    ///
+    /// Name it after everything else: what can be met depends on it. A clone with another freshness
+    /// shares the memory.
+    ///
+    /// ```
+    /// # use cloakroom_resource::{BearerLayer, Freshness, SetupError};
+    /// # use std::time::Duration;
+    /// fn routes(bearer: &BearerLayer) -> Result<[BearerLayer; 2], SetupError> {
+    ///     let reading = bearer.clone().freshness(Freshness::within(Duration::from_secs(10)))?;
+    ///     let paying = bearer.clone().freshness(Freshness::every_request())?;
+    ///     Ok([reading, paying])
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Freshness`] if it could never be met: where nobody introspects, for every
+    /// request, and for a time that the replica is behind although nothing is wrong.
+    pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
+        self.checks().freshen(freshness)?;
+        Ok(self)
+    }
+
+    /// What becomes of a request when the replica is too far behind: [`WhenStale::Introspect`] by
+    /// default.
+    #[must_use]
+    pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
+        self.checks().when_stale = when_stale;
+        self
+    }
+
+    /// Refuses opaque tokens that are no handles of the authorization server without asking it.
+    #[must_use]
+    pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
+        self.checks().handle_keys = Some(keys);
+        self
+    }
+
+    /// How much the authorization server may be asked.
+    #[must_use]
+    pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
+        self.checks().change(|settings| settings.limits = limits);
+        self
+    }
+
+    /// Takes the time from this clock; by default the verifier's, or the system's. Forgets what is
+    /// remembered.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.checks().keep_time(clock);
+        self
+    }
+
+    /// What the layer does with a token, for whatever tower does not carry, such as the messages of
+    /// a WebSocket. Scopes are for the caller to look at.
+    ///
+    /// `proved` is the key that the request proves: see [`Verifier::verify_with`].
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Invalid`] if the token is refused, [`TokenError::Unavailable`] if nobody can
+    /// tell.
+    pub async fn verify(
         &self,
         token: &TokenSecret,
-        proof: &Proof,
+        proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
-        proof.check()?;
-        match (&self.verifier, &self.introspector) {
-            (Some(verifier), introspector)
-                if introspector.is_none() || is_jwt_shaped(token.expose()) =>
-            {
-                verifier.check(token.expose(), proof).await
-            }
-            (_, Some(introspector)) => match introspector.introspect(token).await? {
-                Introspection::Active(token) => Ok(self.admit(*token, proof)?),
-                Introspection::Inactive => Err(InvalidToken::Inactive.into()),
-            },
-            // Unreachable by construction; nobody who could tell is an invalid token.
-            (_, None) => Err(InvalidToken::NotJwt.into()),
-        }
+        let proof = Proof { scheme: None, key: proved.cloned() };
+        self.0.verify(token, &proof, self.0.now()).await
     }
 
-    /// The authorization server vouches for the token; that it is meant for this resource is for
-    /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
-    fn admit(&self, token: ActiveToken, proof: &Proof) -> Result<VerifiedToken, InvalidToken> {
-        if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
-            return Err(InvalidToken::Audience);
-        }
-        if matches!(&token.issuer, Some(issuer) if *issuer != self.issuer) {
-            return Err(InvalidToken::Issuer);
-        }
-        if matches!(token.expires_at, Some(end) if end <= self.clock.now()) {
-            return Err(InvalidToken::Expired);
-        }
-        proof.covers(token.confirmation.as_ref())?;
-        VerifiedToken::of_introspected(token)
+    fn checks(&mut self) -> &mut Checks {
+        Arc::make_mut(&mut self.0)
     }
 }
 
@@ -277,10 +294,11 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let checks = Arc::clone(&self.checks);
+        let now = checks.now();
         let presented = present(&mut request);
         let scheme = presented.scheme;
         Box::pin(async move {
-            match checks.check(presented).await {
+            match checks.check(presented, now).await {
                 Ok(token) => {
                     request.extensions_mut().insert(token);
                     inner.call(request).await

@@ -16,6 +16,8 @@ struct Document {
     issuer: String,
     jwks_uri: Option<String>,
     introspection_endpoint: Option<String>,
+    revocations_endpoint: Option<String>,
+    handle_keys_endpoint: Option<String>,
 }
 
 impl Document {
@@ -75,6 +77,14 @@ impl Metadata {
 
     pub(crate) fn introspection_endpoint(&self) -> Result<Endpoint, SetupError> {
         self.endpoint("introspection_endpoint", self.document.introspection_endpoint.as_deref())
+    }
+
+    pub(crate) fn revocations_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("revocations_endpoint", self.document.revocations_endpoint.as_deref())
+    }
+
+    pub(crate) fn handle_keys_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("handle_keys_endpoint", self.document.handle_keys_endpoint.as_deref())
     }
 
     fn endpoint(&self, what: &'static str, url: Option<&str>) -> Result<Endpoint, SetupError> {

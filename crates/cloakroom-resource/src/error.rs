@@ -46,6 +46,19 @@ pub enum InvalidToken {
     /// It has expired.
     #[error("the token has expired")]
     Expired,
+    /// Its `nbf` has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// A [`RevocationReplica`](crate::RevocationReplica) knows that it is revoked.
+    #[error("the token is revoked")]
+    Revoked,
+    /// It is older than the route's [`Freshness`](crate::Freshness), and there is neither a replica
+    /// nor an introspection that could vouch for it. The client gets a younger one.
+    #[error("the JWT was issued longer ago than this route allows, and nobody can vouch for it")]
+    TooOld,
+    /// By the authorization server's [`GatewayKeys`](crate::GatewayKeys), it is no handle of its.
+    #[error("the token is no handle of this authorization server: forged, damaged, or foreign")]
+    Forged,
     /// It is no access token.
     #[error("the token is no access token")]
     NotAccess,
@@ -61,7 +74,7 @@ impl From<cloakroom_jwt::VerifyError> for InvalidToken {
     }
 }
 
-/// The authorization server gave no usable answer. Never a verdict on a token.
+/// The authorization server gave no usable answer, or was not asked. Never a verdict on a token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Outage {
@@ -77,13 +90,26 @@ pub enum Outage {
     /// Its answer cannot be read.
     #[error("the authorization server's answer is malformed: {0}")]
     Malformed(&'static str),
-    /// An [`Introspector`](crate::Introspector) of the app's own failed.
-    #[error("introspection failed")]
+    /// What is known of revocations is older than the route's [`Freshness`](crate::Freshness)
+    /// allows, or says nothing of this token, and [`WhenStale`](crate::WhenStale) or the lack of an
+    /// introspection forbids to ask.
+    #[error("the replica of the revocation log is too far behind, or cannot vouch for the token")]
+    Stale,
+    /// The [`IntrospectionLimits`](crate::IntrospectionLimits) are reached.
+    #[error("too many questions to the authorization server wait or were sent")]
+    Overloaded,
+    /// The handle names a key that the [`GatewayKeys`](crate::GatewayKeys) may not have yet.
+    #[error("the key of this handle is not known yet")]
+    HandleKey,
+    /// An [`Introspector`](crate::Introspector) or a [`RevocationLog`](crate::RevocationLog) of the
+    /// app's own failed, or a store.
+    #[error("the question could not be answered")]
     Other(#[source] Arc<dyn Error + Send + Sync>),
 }
 
 impl Outage {
-    /// The failure of an [`Introspector`](crate::Introspector) of the app's own.
+    /// The failure of an [`Introspector`](crate::Introspector) or a
+    /// [`RevocationLog`](crate::RevocationLog) of the app's own.
     #[must_use]
     pub fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(Arc::from(source.into()))
@@ -131,6 +157,9 @@ pub enum SetupError {
         /// What went wrong.
         source: Outage,
     },
+    /// The freshness asked for can never be met.
+    #[error("this freshness can never be met: {0}")]
+    Freshness(&'static str),
     /// The HTTP client could not be built.
     #[error("the HTTP client could not be built")]
     Client(#[source] Arc<dyn Error + Send + Sync>),

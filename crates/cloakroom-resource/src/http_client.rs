@@ -18,7 +18,9 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 ///
 /// An implementation
 ///
-/// - must bound the time of the whole exchange (a few seconds): a request of the app waits for it;
+/// - must bound the time of the whole exchange: a request of the app waits for it. 5 s are a good
+///   bound; where it is below 4, [`ReplicaBuilder::wait`](crate::ReplicaBuilder::wait), for which a
+///   server may hold back its answer, has to be shorter than it, too;
 /// - must fail on a body of more than [`MAX_BODY_BYTES`], without reading it to its end;
 /// - must not follow redirects: hand the 3xx response back, which is then refused. A redirect
 ///   would carry credentials and tokens to another place;

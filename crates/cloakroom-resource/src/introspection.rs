@@ -21,7 +21,9 @@ use crate::swapped::Swapped;
 /// Somebody who knows what a token stands for. [`IntrospectionClient`] asks over HTTP; an
 /// authorization server that lives in the same process may answer itself.
 ///
-/// An implementation must report every outage as an error, never as an inactive token.
+/// An implementation must report every outage as an error, never as an inactive token; it must
+/// bound its own time, since requests wait for it; and it must not remember what it was told: the
+/// layers do, and know how old that may be.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// What a token stands for.
@@ -75,7 +77,7 @@ impl ClientCredentials {
 
     /// RFC 6749 §2.3.1: both are "encoded using the "application/x-www-form-urlencoded" encoding
     /// algorithm", and only then used as user name and password of HTTP Basic.
-    fn basic(&self) -> Result<HeaderValue, Outage> {
+    pub(crate) fn basic(&self) -> Result<HeaderValue, Outage> {
         let encode = |text: &str| {
             let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
             TokenSecret::new(encoded)

@@ -8,6 +8,7 @@ use cloakroom_core::{Clock, Kid};
 use cloakroom_jwt::{JwkSet, KeySet};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Outage;
@@ -44,9 +45,20 @@ struct State {
     ahead: Option<Moment>,
 }
 
+/// Keys that are fresh.
+#[derive(Debug, Clone)]
+pub(crate) struct CurrentKeys {
+    pub(crate) keys: KeySet,
+    /// Another number means other keys: a key that has left the set, or changed under its name,
+    /// must not live on in what was verified under it.
+    pub(crate) version: u64,
+}
+
 #[derive(Debug, Clone)]
 struct Loaded {
-    keys: KeySet,
+    keys: CurrentKeys,
+    /// Of the body that the keys were read from.
+    digest: [u8; 32],
     /// When the request was sent: what the answer says is at least as old.
     sent: Moment,
     life: Duration,
@@ -62,9 +74,9 @@ enum Outcome {
 }
 
 enum Freshness {
-    Fresh(KeySet),
+    Fresh(CurrentKeys),
     /// Fresh, but not for long.
-    Ageing(KeySet),
+    Ageing(CurrentKeys),
     Stale,
 }
 
@@ -89,6 +101,23 @@ impl FetchedKeys {
         Arc::new(Self { client, uri, state: RwLock::default(), flight: Arc::default() })
     }
 
+    /// The version of the keys, if they are fresh; refreshes ahead like [`current`](Self::current).
+    pub(crate) fn fresh_version(
+        self: &Arc<Self>,
+        clock: &Arc<dyn Clock>,
+        now: Moment,
+    ) -> Option<u64> {
+        let (version, ageing) = self.read(|state| {
+            let loaded = state.loaded.as_ref()?;
+            let age = now.since(loaded.sent);
+            (age < loaded.life).then_some((loaded.keys.version, age >= loaded.life / 5 * 4))
+        })?;
+        if ageing {
+            self.refresh_ahead(clock, now);
+        }
+        Some(version)
+    }
+
     /// The keys, from a set that is fresh. Refreshes ahead, in the background, when the set has
     /// lived four fifths of its life.
     ///
@@ -98,7 +127,7 @@ impl FetchedKeys {
     pub(crate) async fn current(
         self: &Arc<Self>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<KeySet, Outage> {
+    ) -> Result<CurrentKeys, Outage> {
         let now = Moment::now(&**clock);
         match self.read(|state| state.freshness(now)) {
             Freshness::Fresh(keys) => return Ok(keys),
@@ -135,12 +164,12 @@ impl FetchedKeys {
         self: &Arc<Self>,
         kid: &Kid,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Option<KeySet>, Outage> {
+    ) -> Result<Option<CurrentKeys>, Outage> {
         let flight = Arc::clone(&self.flight).lock_owned().await;
         let now = Moment::now(&**clock);
         if let Some(keys) = self.read(|state| {
             let keys = state.loaded.as_ref().map(|loaded| &loaded.keys)?;
-            keys.contains(kid).then(|| keys.clone())
+            keys.keys.contains(kid).then(|| keys.clone())
         }) {
             return Ok(Some(keys));
         }
@@ -156,7 +185,7 @@ impl FetchedKeys {
         }
         self.write(|state| state.unknown = Some((now, Outcome::Lost)));
         let result = self.fly(flight, clock).await;
-        result.map(|keys| keys.contains(kid).then_some(keys))
+        result.map(|keys| keys.keys.contains(kid).then_some(keys))
     }
 
     fn refresh_ahead(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) {
@@ -187,7 +216,7 @@ impl FetchedKeys {
         self: &Arc<Self>,
         flight: OwnedMutexGuard<()>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<KeySet, Outage> {
+    ) -> Result<CurrentKeys, Outage> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.fetch(flight, &**clock).await;
         };
@@ -203,7 +232,7 @@ impl FetchedKeys {
         &self,
         _flight: OwnedMutexGuard<()>,
         clock: &dyn Clock,
-    ) -> Result<KeySet, Outage> {
+    ) -> Result<CurrentKeys, Outage> {
         let before = self.read(|state| state.loaded.clone());
         let sent = Moment::now(clock);
         let result = match exchange(&*self.client, self.request(before.as_ref())).await {
@@ -265,11 +294,20 @@ fn read(
 ) -> Result<Loaded, Outage> {
     let headers = response.headers();
     match (response.status(), before) {
-        (StatusCode::OK, _) => {
+        (StatusCode::OK, before) => {
             let set =
                 JwkSet::from_json(response.body()).map_err(|_| Outage::Malformed("no JWK Set"))?;
+            let digest = Sha256::digest(response.body()).into();
+            let keys = match before {
+                Some(before) if before.digest == digest => before.keys,
+                before => CurrentKeys {
+                    keys: KeySet::prepare(&set),
+                    version: before.map_or(0, |before| before.keys.version) + 1,
+                },
+            };
             Ok(Loaded {
-                keys: KeySet::prepare(&set),
+                keys,
+                digest,
                 sent,
                 life: life(headers),
                 etag: headers.get(header::ETAG).cloned(),

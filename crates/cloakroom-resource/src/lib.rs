@@ -5,7 +5,8 @@
 //! | an API | [`Verifier::discover_with`] or `Verifier::discover`, and [`BearerLayer`] |
 //! | an API whose tokens are opaque | [`IntrospectionClient`], and [`BearerLayer::introspecting`] |
 //! | an API gateway | [`IntrospectionClient`], and [`PhantomLayer`] |
-//! | something without tower | [`Verifier::verify`], [`Introspector`] |
+//! | something without tower | [`Verifier::verify`], [`BearerLayer::verify`] |
+//! | an API or a gateway that learns of revocations at once | [`RevocationReplica`] |
 //!
 //! Works with every authorization server that keeps to RFC 9068 (JWT access tokens), RFC 7662
 //! (introspection) and RFC 8414 (metadata); [`PhantomLayer`] needs one that answers an
@@ -34,29 +35,109 @@
 //! }
 //! ```
 //!
+//! # What is remembered, and for how long
+//!
+//! Nothing, unless the app says so: every opaque token is introspected, every handle swapped and
+//! every JWT verified anew, for each request. An app that wants it quicker says how much is to be
+//! remembered and [how old](Freshness) the knowledge may be that a request is let in on. Then a
+//! revocation takes that long at most; with a [`RevocationReplica`], as long as the log takes to
+//! bring it.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use cloakroom_resource::{
+//!     BearerLayer, ClientCredentials, Freshness, HttpLog, IntrospectionClient, RevocationReplica,
+//!     Verifier, WhenStale,
+//! };
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let (issuer, audience) = ("https://as.example", "https://orders.example");
+//! let credentials = ClientCredentials::new("orders-api", std::env::var("ORDERS_API_SECRET")?);
+//! let log = HttpLog::discover(issuer, credentials.clone()).await?;
+//! let replica = RevocationReplica::follow(log).await?;
+//! let client = IntrospectionClient::discover(issuer, credentials).await?;
+//!
+//! let verifier = Verifier::discover(issuer, audience).await?.replica(replica).cache(100_000);
+//! let bearer = BearerLayer::new(verifier)
+//!     .or_introspect(client)
+//!     .cache(10_000)
+//!     .freshness(Freshness::within(Duration::from_secs(10)))?
+//!     .when_stale(WhenStale::Introspect);
+//! # Ok(()) }
+//! ```
+//!
+//! | memory | set by | asked about each time |
+//! |---|---|---|
+//! | introspected tokens | [`BearerLayer::cache`] | replica, age, expiry, proof of the key |
+//! | JWTs of handles | [`PhantomLayer::cache`] | replica, age, expiry, proof of the key |
+//! | verified JWTs | [`Verifier::cache`] | replica, JWK Set, times, proof of the key |
+//! | refused tokens, 10,000 beside each of the first two | the same | age, 10 s at most |
+//!
+//! Each belongs to one audience, knows tokens by their SHA-256 alone, and is bounded: what is
+//! needed least is dropped. Requests that wait for the same token share one question, which goes on
+//! when some of them are given up; none shares an answer that was asked for earlier than its
+//! freshness allows. A failure reaches those who wait for it and is never remembered.
+//! [`IntrospectionLimits`] and [`GatewayKeys`] keep junk from the authorization server.
+//!
 //! # Features
 //!
 //! - `client` (default): `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the
 //!   constructors that need no other;
-//! - `axum` (default): [`VerifiedToken`] as an extractor.
+//! - `axum` (default): [`VerifiedToken`] as an extractor;
+//! - `metrics`: counters and gauges through the crate `metrics`.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics`. Those of the first part carry the label `cache`: `introspection`,
+//! `phantom` or `jwt`.
+//!
+//! | counter | counts |
+//! |---|---|
+//! | `cloakroom_cache_hits_total` | requests answered from memory |
+//! | `cloakroom_cache_negative_hits_total` | requests refused from memory |
+//! | `cloakroom_cache_misses_total` | questions started; JWTs verified |
+//! | `cloakroom_cache_coalesced_total` | requests that waited for the question of another |
+//! | `cloakroom_cache_revoked_evictions_total` | entries dropped because a replica denied them |
+//! | `cloakroom_stale_refusals_total` | 503: the replica is too far behind |
+//! | `cloakroom_introspection_overloads_total` | 503: [`IntrospectionLimits`] are reached |
+//! | `cloakroom_forged_handles_total` | refused by [`GatewayKeys`] |
+//! | `cloakroom_replica_gaps_total` | times that a place in the log was gone |
+//! | `cloakroom_replica_reconnects_total` | times that the log could be read again after a failure |
+//!
+//! | gauge | shows |
+//! |---|---|
+//! | `cloakroom_replica_staleness_seconds` | how old what a replica knows may be; infinite while nothing can be said |
+//! | `cloakroom_replica_rules` | the rules that it holds |
 
 mod authorization;
 mod bearer;
+mod cache;
 mod challenge;
+mod checks;
 mod discovery;
 mod endpoint;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+mod flight;
+mod freshness;
+mod gateway_keys;
 mod http_client;
+mod introspected;
 mod introspection;
 mod jwks;
+mod limits;
+mod metrics;
 mod moment;
 mod phantom;
 mod proof;
+mod replica;
 #[cfg(feature = "client")]
 mod reqwest_client;
+mod source;
+mod swap;
 mod swapped;
+mod unverified;
 mod verified;
 mod verifier;
 
@@ -64,21 +145,31 @@ pub use bearer::{BearerLayer, BearerService};
 pub use error::{InvalidToken, Outage, SetupError, TokenError};
 #[cfg(feature = "axum")]
 pub use extract::MissingLayer;
+pub use freshness::{Freshness, WhenStale};
+pub use gateway_keys::GatewayKeys;
 pub use http_client::{HttpClient, HttpError, MAX_BODY_BYTES};
 pub use introspection::{ClientCredentials, IntrospectionClient, Introspector};
+pub use limits::IntrospectionLimits;
 pub use phantom::{PhantomLayer, PhantomService};
+pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 #[cfg(feature = "client")]
 pub use reqwest_client::ReqwestClient;
 pub use swapped::Swapped;
 pub use verified::VerifiedToken;
 pub use verifier::Verifier;
 
-/// For an [`Introspector`] or an [`HttpClient`] of the app's own.
+/// For an [`Introspector`], an [`HttpClient`] or a [`RevocationLog`] of the app's own.
 pub use async_trait::async_trait;
 pub use bytes;
 pub use cloakroom_core::{
-    ActiveToken, Audience, ClientId, Clock, Confirmation, Epoch, GrantId, Introspection, Invalid,
-    Jti, Kid, ManualClock, Scope, Subject, SystemClock, TokenDigest, TokenSecret, UnixTime, UserId,
+    AccessHandleKeys, ActiveToken, Audience, ClientId, Clock, Confirmation, Epoch, GrantId,
+    Introspection, Invalid, Jti, Kid, ManualClock, Scope, Subject, SystemClock, TokenDigest,
+    TokenSecret, UnixTime, UserId,
+};
+/// What a [`RevocationLog`] hands out, and what a [`StoreLog`] reads.
+pub use cloakroom_core::{
+    Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, RevocationPage, Target,
+    TokenStore,
 };
 /// JWTs, JWK Sets and signing keys: what tests of an API sign their tokens with.
 pub use cloakroom_jwt as jwt;
@@ -94,6 +185,10 @@ fn trace_refusal(error: &TokenError) {
     let source: &dyn std::error::Error = error;
     match error {
         TokenError::Invalid(_) => tracing::debug!(error = source, "a token is refused"),
+        // Whoever floods this service must not flood its log as well: others have warned.
+        TokenError::Unavailable(Outage::Overloaded | Outage::HandleKey) => {
+            tracing::debug!(error = source, "a token cannot be checked");
+        }
         TokenError::Unavailable(_) => tracing::warn!(error = source, "a token cannot be checked"),
     }
 }

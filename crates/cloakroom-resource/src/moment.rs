@@ -16,6 +16,20 @@ impl Moment {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
+    pub(crate) const fn at(wall: UnixTime, monotonic: Duration) -> Self {
+        Self { wall, monotonic }
+    }
+
+    /// What the wall clock says.
+    pub(crate) const fn wall(self) -> UnixTime {
+        self.wall
+    }
+
+    /// What the monotonic clock says.
+    pub(crate) const fn monotonic(self) -> Duration {
+        self.monotonic
+    }
+
     /// The time since `earlier`: the larger of what the clocks say. Monotonic time stands still
     /// while a machine sleeps; wall time can be set back.
     pub(crate) fn since(self, earlier: Self) -> Duration {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use cloakroom_core::{Scope, TokenSecret};
+use cloakroom_core::{Clock, Scope, TokenSecret};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use tower_layer::Layer;
@@ -14,16 +14,22 @@ use tower_service::Service;
 
 use crate::authorization::{Presented, authorization, cookie_token, remove_cookie};
 use crate::challenge::{Challenges, Refusal};
-use crate::error::{InvalidToken, Outage, TokenError};
+use crate::error::TokenError;
+use crate::freshness::{self, Freshness, WhenStale};
+use crate::gateway_keys::GatewayKeys;
 use crate::introspection::Introspector;
+use crate::limits::IntrospectionLimits;
+use crate::moment::Moment;
 use crate::proof::{Proof, Scheme};
+use crate::replica::RevocationReplica;
+use crate::source::{Settings, Source, Terms};
+use crate::swap::Swap;
 
 /// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
 /// that stands for it at one audience (the phantom token pattern), and passes the request on with
 /// `Authorization: Bearer <jwt>`. Clients never see the JWT; services never see the handle.
 ///
-/// Whatever a client put into `Authorization` is replaced: no JWT of its own gets through. Every
-/// request asks the authorization server, so that a revoked handle is refused at once. Requests
+/// Whatever a client put into `Authorization` is replaced: no JWT of its own gets through. Requests
 /// without a good handle are answered here as [`BearerLayer`](crate::BearerLayer) does: 401, 400,
 /// or 503 when the authorization server gives no answer.
 ///
@@ -77,6 +83,30 @@ use crate::proof::{Proof, Scheme};
 /// assert_eq!(gateway.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(()) }
 /// ```
+/// # How often the authorization server is asked
+///
+/// By default, for every request, so that a revoked handle is refused at once; requests that wait
+/// for the same handle share an answer. With a [cache](Self::cache) and a
+/// [freshness](Self::freshness), or with a [replica](Self::replica) of the revocation log, once for
+/// each handle, again when its JWT has expired, and whenever nothing else says that it is not
+/// revoked:
+///
+/// ```no_run
+/// # use cloakroom_resource::{Freshness, IntrospectionClient, PhantomLayer, RevocationReplica};
+/// # use std::time::Duration;
+/// # fn layers(client: IntrospectionClient, replica: RevocationReplica) -> [PhantomLayer; 2] {
+/// // The classic short cache, at any server: revoked handles live on for 2 s at most.
+/// let short = PhantomLayer::new(client.clone(), "https://orders.example")
+///     .cache(100_000)
+///     .freshness(Freshness::within(Duration::from_secs(2)));
+///
+/// // With the revocation log: revoked handles die as soon as the log tells it.
+/// let followed = PhantomLayer::new(client, "https://orders.example")
+///     .cache(100_000)
+///     .replica(replica);
+/// # [short, followed] }
+/// ```
+///
 /// # Handles bound to a key
 ///
 /// A handle with `cnf` is swapped only with a proof of that key, which a middleware of the app's
@@ -91,8 +121,14 @@ pub struct PhantomLayer(Arc<Gateway>);
 
 #[derive(Debug, Clone)]
 struct Gateway {
-    introspector: Arc<dyn Introspector>,
-    audience: Arc<str>,
+    source: Arc<Source<Swap>>,
+    settings: Settings,
+    replica: Option<RevocationReplica>,
+    handle_keys: Option<GatewayKeys>,
+    /// What the app named, or what goes with the replica.
+    freshness: Freshness,
+    is_named: bool,
+    when_stale: WhenStale,
     cookie: Option<Arc<str>>,
     challenges: Challenges,
 }
@@ -101,12 +137,88 @@ impl PhantomLayer {
     /// Swaps handles for JWTs meant for `audience`, the service behind this gateway.
     #[must_use]
     pub fn new(introspector: impl Introspector, audience: &str) -> Self {
+        let question = Swap { introspector: Arc::new(introspector), audience: audience.into() };
+        let settings = Settings::default();
         Self(Arc::new(Gateway {
-            introspector: Arc::new(introspector),
-            audience: audience.into(),
+            source: Source::new(question, settings.clone()),
+            settings,
+            replica: None,
+            handle_keys: None,
+            freshness: Freshness::every_request(),
+            is_named: false,
+            when_stale: WhenStale::default(),
             cookie: None,
             challenges: Challenges::new(audience, &Scope::empty()),
         }))
+    }
+
+    /// Remembers the JWTs of up to so many handles, each until it expires. Whether a request may be
+    /// answered from memory is for [`freshness`](Self::freshness) to say: where neither that nor a
+    /// [`replica`](Self::replica) is there, every request asks all the same.
+    ///
+    /// One entry takes half a KiB and its JWT; a JWT of more than a KiB counts as one entry for
+    /// each KiB begun. Handles that were refused are remembered apart from these, 10,000 of them,
+    /// for the layer's freshness and 10 s at most: junk pushes no good handle out. Clones of this
+    /// layer share the memory.
+    #[must_use]
+    pub fn cache(mut self, handles: usize) -> Self {
+        self.gateway().change(|settings| settings.capacity = handles);
+        self
+    }
+
+    /// Refuses the handles that this replica of the revocation log says are revoked. While it is
+    /// fresh enough, handles that are remembered need not be asked about again.
+    ///
+    /// Where no freshness is named, it may be 10 s behind, or a second more than it is while
+    /// nothing is wrong, if that is longer.
+    #[must_use]
+    pub fn replica(mut self, replica: RevocationReplica) -> Self {
+        let gateway = self.gateway();
+        if let (false, Some(freshness)) = (gateway.is_named, freshness::default_of(Some(&replica)))
+        {
+            gateway.freshness = freshness;
+        }
+        gateway.replica = Some(replica);
+        self
+    }
+
+    /// How long a revocation may take to reach the requests that go through this layer. Without it
+    /// and without a [`replica`](Self::replica), every request asks the authorization server. A
+    /// clone with another freshness shares the memory.
+    #[must_use]
+    pub fn freshness(mut self, freshness: Freshness) -> Self {
+        let gateway = self.gateway();
+        (gateway.freshness, gateway.is_named) = (freshness, true);
+        self
+    }
+
+    /// What becomes of a handle that is remembered when the replica is too far behind:
+    /// [`WhenStale::Introspect`] by default.
+    #[must_use]
+    pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
+        self.gateway().when_stale = when_stale;
+        self
+    }
+
+    /// Refuses whatever is no handle of the authorization server without asking it.
+    #[must_use]
+    pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
+        self.gateway().handle_keys = Some(keys);
+        self
+    }
+
+    /// How much the authorization server may be asked.
+    #[must_use]
+    pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
+        self.gateway().change(|settings| settings.limits = limits);
+        self
+    }
+
+    /// Takes the time from this clock. Forgets what is remembered.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.gateway().change(|settings| settings.clock = clock);
+        self
     }
 
     /// Takes the handle from the cookie of this name, too, and removes that cookie from what goes
@@ -119,12 +231,22 @@ impl PhantomLayer {
     /// not.
     #[must_use]
     pub fn cookie(mut self, name: &str) -> Self {
-        Arc::make_mut(&mut self.0).cookie = Some(name.into());
+        self.gateway().cookie = Some(name.into());
         self
+    }
+
+    fn gateway(&mut self) -> &mut Gateway {
+        Arc::make_mut(&mut self.0)
     }
 }
 
 impl Gateway {
+    /// Begins with an empty memory: what was remembered, was under other settings.
+    fn change(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.source = self.source.with(self.settings.clone());
+    }
+
     /// Takes the handle out of a request, with everything that must not go on.
     fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, TokenSecret)>, Refusal> {
         // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
@@ -149,9 +271,9 @@ impl Gateway {
         }
     }
 
-    async fn swap(&self, presented: Presented) -> Result<HeaderValue, Refusal> {
+    async fn swap(&self, presented: Presented, now: Moment) -> Result<HeaderValue, Refusal> {
         let (handle, proof) = (presented.token?, presented.proof);
-        self.authorization(&handle, &proof).await.map_err(|error| {
+        self.authorization(&handle, &proof, now).await.map_err(|error| {
             crate::trace_refusal(&error);
             Refusal::from(&error)
         })
@@ -161,16 +283,20 @@ impl Gateway {
         &self,
         handle: &TokenSecret,
         proof: &Proof,
+        now: Moment,
     ) -> Result<HeaderValue, TokenError> {
         proof.check()?;
-        let swapped = self.introspector.swap(handle, &self.audience).await?;
-        let swapped = swapped.ok_or(InvalidToken::Inactive)?;
+        let terms = Terms {
+            now,
+            freshness: self.freshness,
+            when_stale: self.when_stale,
+            replica: self.replica.as_ref(),
+            handle_keys: self.handle_keys.as_ref(),
+        };
+        let entry = self.source.get(handle, terms).await?;
         // Nobody behind the gateway can check this any more: the proof is about the handle.
-        proof.covers(swapped.confirmation())?;
-        let value = TokenSecret::new(format!("Bearer {}", swapped.jwt().expose()));
-        let mut value = HeaderValue::from_str(value.expose()).map_err(Outage::other)?;
-        value.set_sensitive(true);
-        Ok(value)
+        proof.covers(entry.answer.confirmation.as_ref())?;
+        Ok(entry.answer.value.authorization.clone())
     }
 }
 
@@ -217,11 +343,12 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let gateway = Arc::clone(&self.gateway);
+        let now = Moment::now(&*gateway.settings.clock);
         let handle = gateway.take(request.headers_mut());
         let presented = Presented::new(handle, request.extensions());
         let scheme = presented.scheme;
         Box::pin(async move {
-            match gateway.swap(presented).await {
+            match gateway.swap(presented, now).await {
                 Ok(authorization) => {
                     request.headers_mut().insert(header::AUTHORIZATION, authorization);
                     inner.call(request).await

@@ -1,13 +1,12 @@
 //! A JWT that came for a handle.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{Confirmation, TokenSecret, UnixTime};
+use cloakroom_core::{ActiveToken, Confirmation, TokenSecret, UnixTime};
 use serde::Deserialize as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::MAX_TOKEN_BYTES;
 use crate::error::Outage;
+use crate::replica::Facts;
+use crate::unverified::Unverified;
 
 /// The JWT that a handle was swapped for. Its signature is for the service behind the gateway to
 /// check; the gateway trusts the connection it came over.
@@ -16,6 +15,7 @@ pub struct Swapped {
     jwt: TokenSecret,
     expires_at: Option<UnixTime>,
     confirmation: Option<Confirmation>,
+    facts: Facts,
 }
 
 impl Swapped {
@@ -27,34 +27,21 @@ impl Swapped {
     /// [`Outage::Malformed`] if it is anything else.
     pub fn parse(jwt: TokenSecret) -> Result<Self, Outage> {
         let refuse = Outage::Malformed;
-        let text = jwt.expose();
-        if text.len() > MAX_TOKEN_BYTES {
-            return Err(refuse("the JWT is larger than what HTTP headers carry"));
-        }
-        let mut segments = text.split('.');
-        let (Some(header), Some(claims), Some(signature), None) =
-            (segments.next(), segments.next(), segments.next(), segments.next())
-        else {
-            return Err(refuse("it is no JWT"));
-        };
-        let (Some(header), Some(claims)) = (object(header), object(claims)) else {
-            return Err(refuse("it is no JWT"));
-        };
-        if signature.is_empty() || URL_SAFE_NO_PAD.decode(signature).is_err() {
-            return Err(refuse("the JWT has no signature"));
-        }
-        let typ = header.get("typ").and_then(Value::as_str).unwrap_or("JWT");
+        let unverified = Unverified::read(jwt.expose()).map_err(refuse)?;
+        let typ = unverified.header.get("typ").and_then(Value::as_str).unwrap_or("JWT");
         let typ = typ.to_ascii_lowercase();
         if typ.trim_start_matches("application/") == "token-introspection+jwt" {
             return Err(refuse("it is an introspection response, not a token"));
         }
         // A binding of a kind unknown here must not turn a bound token into a bearer token.
-        let confirmation = claims.get("cnf").map(Confirmation::deserialize).transpose();
-        Ok(Self {
-            expires_at: claims.get("exp").and_then(Value::as_u64).map(UnixTime::from_secs),
-            confirmation: confirmation.map_err(|_| refuse("the JWT's `cnf` cannot be read"))?,
-            jwt,
-        })
+        let confirmation = unverified.claims.get("cnf").map(Confirmation::deserialize).transpose();
+        let confirmation = confirmation.map_err(|_| refuse("the JWT's `cnf` cannot be read"))?;
+        let expires_at =
+            unverified.claims.get("exp").and_then(Value::as_u64).map(UnixTime::from_secs);
+        let (kid, handle_hash) = (unverified.kid(), unverified.handle_hash());
+        // Another server's claims may be of other types: then no rule can go by them.
+        let token = ActiveToken::deserialize(Value::Object(unverified.claims)).unwrap_or_default();
+        Ok(Self { facts: Facts::new(&token, kid, handle_hash), expires_at, confirmation, jwt })
     }
 
     /// The JWT.
@@ -74,14 +61,19 @@ impl Swapped {
     pub const fn confirmation(&self) -> Option<&Confirmation> {
         self.confirmation.as_ref()
     }
-}
 
-fn object(segment: &str) -> Option<Map<String, Value>> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(segment).ok()?).ok()
+    /// What a revocation may name of it.
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.facts
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use cloakroom_core::{Epoch, Kid, Subject, TokenDigest};
+
     use super::*;
 
     fn jwt(header: &str, claims: &str) -> String {
@@ -99,6 +91,33 @@ mod tests {
         let text = jwt("{}", &format!(r#"{{"cnf":{{"jkt":"{}"}}}}"#, "A".repeat(43)));
         let swapped = Swapped::parse(TokenSecret::new(text)).unwrap();
         assert_eq!(swapped.confirmation(), Some(&Confirmation::JwkThumbprint([0; 32])));
+    }
+
+    #[test]
+    fn a_revocation_finds_what_it_names() {
+        let hash = URL_SAFE_NO_PAD.encode([7; 32]);
+        let claims = format!(
+            r#"{{"sub":"job","sub_kind":"client","client_id":"app","jti":"j","iat":5,
+                "grant_id":"{}","grant_epoch":9,"handle_hash":"{hash}"}}"#,
+            "A".repeat(22)
+        );
+        let text = jwt(r#"{"kid":"k"}"#, &claims);
+        let facts = Swapped::parse(TokenSecret::new(text)).unwrap().facts;
+        assert_eq!(facts.grant.unwrap().as_bytes(), &[0; 16]);
+        assert_eq!(facts.epoch, Some(Epoch::new(9)));
+        assert_eq!(facts.issued_at, Some(UnixTime::from_secs(5)));
+        assert_eq!(facts.subject, Some(Subject::client("job").unwrap()));
+        assert_eq!(facts.client.unwrap().as_str(), "app");
+        assert_eq!(facts.jti.unwrap().as_str(), "j");
+        assert_eq!(facts.kid, Some(Kid::new("k").unwrap()));
+        assert_eq!(facts.handle_hash, Some(TokenDigest::from_bytes([7; 32])));
+
+        // Claims of another server, of other types: the JWT is none the worse, but nobody can say
+        // that no rule is about it.
+        let text = jwt(r#"{"kid":"k"}"#, r#"{"jti":7,"grant_epoch":9}"#);
+        let facts = Swapped::parse(TokenSecret::new(text)).unwrap().facts;
+        assert_eq!((facts.epoch, facts.jti), (None, None));
+        assert_eq!(facts.kid, Some(Kid::new("k").unwrap()), "its key may be revoked all the same");
     }
 
     #[test]

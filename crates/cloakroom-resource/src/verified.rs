@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::InvalidToken;
 use crate::proof::check_type;
+use crate::replica::Facts;
 
 /// An access token that was checked: the signature of a JWT, or the word of the authorization
 /// server; issuer, audience and time. [`BearerLayer`](crate::BearerLayer) puts it into the
@@ -33,9 +34,11 @@ pub struct VerifiedToken(Arc<Known>);
 
 #[derive(Debug, PartialEq)]
 struct Known {
+    /// What a revocation may name of it.
+    facts: Facts,
     token: ActiveToken,
-    kid: Option<Kid>,
-    handle_hash: Option<TokenDigest>,
+    /// Whether the signature was checked here.
+    is_jwt: bool,
     stateless: bool,
 }
 
@@ -107,14 +110,14 @@ impl VerifiedToken {
     /// The key that signed the JWT; `None` if the authorization server was asked instead.
     #[must_use]
     pub fn key_id(&self) -> Option<&Kid> {
-        self.0.kid.as_ref()
+        self.0.facts.kid.as_ref().filter(|_| self.0.is_jwt)
     }
 
     /// Of a phantom JWT, the digest of its handle's digest: what names the handle in the revocation
     /// log.
     #[must_use]
     pub fn handle_hash(&self) -> Option<&TokenDigest> {
-        self.0.handle_hash.as_ref()
+        self.0.facts.handle_hash.as_ref().filter(|_| self.0.is_jwt)
     }
 
     /// Whether no store of the authorization server holds the JWT's grant.
@@ -143,22 +146,34 @@ impl VerifiedToken {
     /// ```
     #[must_use]
     pub fn for_tests(token: ActiveToken) -> Self {
-        Self::unchecked(token)
+        Self::unchecked(token, None, None)
     }
 
     pub(crate) fn of_jwt(jwt: VerifiedJwt) -> Result<Self, InvalidToken> {
         check_kind(&jwt.token)?;
         let VerifiedJwt { kid, token, handle_hash, stateless, .. } = jwt;
-        Ok(Self(Arc::new(Known { token, kid: Some(kid), handle_hash, stateless })))
+        let facts = Facts::new(&token, Some(kid), handle_hash);
+        Ok(Self(Arc::new(Known { facts, token, is_jwt: true, stateless })))
     }
 
-    pub(crate) fn of_introspected(token: ActiveToken) -> Result<Self, InvalidToken> {
+    /// A token that the authorization server calls active. If it is a JWT, key and hash are what
+    /// it says.
+    pub(crate) fn of_introspected(
+        token: ActiveToken,
+        kid: Option<Kid>,
+        handle_hash: Option<TokenDigest>,
+    ) -> Result<Self, InvalidToken> {
         check_kind(&token)?;
-        Ok(Self::unchecked(token))
+        Ok(Self::unchecked(token, kid, handle_hash))
     }
 
-    fn unchecked(token: ActiveToken) -> Self {
-        Self(Arc::new(Known { token, kid: None, handle_hash: None, stateless: false }))
+    fn unchecked(token: ActiveToken, kid: Option<Kid>, handle_hash: Option<TokenDigest>) -> Self {
+        let facts = Facts::new(&token, kid, handle_hash);
+        Self(Arc::new(Known { facts, token, is_jwt: false, stateless: false }))
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.0.facts
     }
 }
 
@@ -178,7 +193,7 @@ mod tests {
     use super::*;
 
     fn admit(json: &str) -> Result<VerifiedToken, InvalidToken> {
-        VerifiedToken::of_introspected(serde_json::from_str(json).unwrap())
+        VerifiedToken::of_introspected(serde_json::from_str(json).unwrap(), None, None)
     }
 
     #[test]

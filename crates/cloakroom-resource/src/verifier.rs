@@ -7,16 +7,21 @@ use cloakroom_core::{Clock, Confirmation, SystemClock};
 use cloakroom_jwt::{JwkSet, KeySet};
 
 use crate::MAX_TOKEN_BYTES;
+use crate::cache::{TokenKey, VerifiedJwts};
 use crate::discovery::Metadata;
 use crate::endpoint::Endpoint;
-use crate::error::{InvalidToken, SetupError, TokenError};
+use crate::error::{InvalidToken, Outage, SetupError, TokenError};
+use crate::freshness::{self, Freshness, Standing};
 use crate::http_client::HttpClient;
-use crate::jwks::FetchedKeys;
+use crate::jwks::{CurrentKeys, FetchedKeys};
+use crate::metrics::{Event, Of, count};
+use crate::moment::Moment;
 use crate::proof::Proof;
+use crate::replica::RevocationReplica;
 use crate::verified::VerifiedToken;
 
 /// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
-/// share the JWK Set.
+/// share the JWK Set, and what they remember.
 ///
 /// [`Verifier::discover`] is all that most services need: it finds the JWK Set through the
 /// issuer's metadata (RFC 8414).
@@ -36,6 +41,9 @@ use crate::verified::VerifiedToken;
 /// end, in the background, and by one request at a time. A token under a key that is not in the
 /// set causes at most one fetch in 30 s. When the set has ended and none can be fetched, tokens
 /// are [`TokenError::Unavailable`], never invalid.
+///
+/// A signature says nothing of revocation: by itself, a verifier accepts a JWT until it expires.
+/// With a [`replica`](Self::replica) of the revocation log, JWTs die when they are revoked.
 ///
 /// With keys at hand nothing is fetched:
 ///
@@ -70,13 +78,25 @@ pub struct Verifier {
     audience: Arc<str>,
     checks: cloakroom_jwt::Verifier,
     clock: Arc<dyn Clock>,
+    leeway: Duration,
     trusts_gateway: bool,
     keys: Keys,
+    verified: Option<VerifiedJwts>,
+    replica: Option<RevocationReplica>,
+}
+
+/// A JWT in which nothing is wrong.
+#[derive(Debug)]
+pub(crate) enum Local {
+    /// What is known of revocations is as new as the route wants it.
+    Fresh(VerifiedToken),
+    /// It is older, or says nothing of this token.
+    Unfresh(VerifiedToken, Standing),
 }
 
 #[derive(Debug, Clone)]
 enum Keys {
-    Static(KeySet),
+    Static(CurrentKeys),
     Fetched(Arc<FetchedKeys>),
 }
 
@@ -145,7 +165,8 @@ impl Verifier {
     /// A verifier over keys at hand.
     #[must_use]
     pub fn with_keys(issuer: &str, audience: &str, keys: &JwkSet) -> Self {
-        Self::new(issuer, audience, Keys::Static(KeySet::prepare(keys)))
+        let keys = CurrentKeys { keys: KeySet::prepare(keys), version: 0 };
+        Self::new(issuer, audience, Keys::Static(keys))
     }
 
     fn fetched(
@@ -165,9 +186,13 @@ impl Verifier {
             audience: audience.into(),
             checks: cloakroom_jwt::Verifier::new(issuer, audience).clock(Arc::clone(&clock)),
             clock,
+            leeway: Duration::ZERO,
             trusts_gateway: false,
             keys,
+            verified: None,
+            replica: None,
         }
+        .leeway(Duration::from_secs(30))
     }
 
     /// Takes the time from this clock. Set it before the first token.
@@ -181,7 +206,33 @@ impl Verifier {
     /// How far the issuer's clock and this one may be apart: 30 s by default, 2 min at most.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.checks = self.checks.leeway(leeway);
+        self.leeway = leeway.min(cloakroom_jwt::Verifier::MAX_LEEWAY);
+        self.checks = self.checks.leeway(self.leeway);
+        self
+    }
+
+    /// Remembers this many JWTs that it has accepted, so that the signature of each is verified
+    /// once; zero remembers none. A JWT of more than a KiB counts as one for each KiB begun.
+    ///
+    /// What may change is asked for each time: the time, the proof of a key, the JWK Set (when it
+    /// changes, every JWT is verified anew), and the [`replica`](Self::replica). JWTs that were
+    /// refused are not remembered. Each remembered one takes about a KiB and a half.
+    #[must_use]
+    pub fn cache(mut self, jwts: usize) -> Self {
+        self.verified = (jwts > 0).then(|| VerifiedJwts::new(jwts));
+        self
+    }
+
+    /// Refuses the JWTs that this replica of the revocation log says are revoked.
+    ///
+    /// Where no [`Freshness`] is named, the replica may be 10 s behind, or a second more than it is
+    /// while nothing is wrong, if that is longer. If it is further behind, a JWT can no longer be
+    /// told from a revoked one: [`Outage::Stale`], unless it was issued so lately that its age
+    /// alone meets that. [`BearerLayer`](crate::BearerLayer) names others, and can ask the
+    /// authorization server instead.
+    #[must_use]
+    pub fn replica(mut self, replica: RevocationReplica) -> Self {
+        self.replica = Some(replica);
         self
     }
 
@@ -199,14 +250,16 @@ impl Verifier {
         self
     }
 
-    /// Verifies a JWT: form, signature, issuer, audience, times.
+    /// Verifies a JWT: form, signature, issuer, audience, times, and that the replica does not
+    /// know it to be revoked.
     ///
     /// A token bound to a key (`cnf`) is refused: see [`verify_with`](Self::verify_with).
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token fails a check; [`TokenError::Unavailable`] if there
-    /// are no keys to tell.
+    /// [`TokenError::Invalid`] if the token fails a check, or is revoked;
+    /// [`TokenError::Unavailable`] if there are no keys to tell, or if the replica is too far
+    /// behind.
     pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
         self.verify_with(token, None).await
     }
@@ -217,20 +270,85 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token fails a check; [`TokenError::Unavailable`] if there
-    /// are no keys to tell.
+    /// [`TokenError::Invalid`] if the token fails a check, or is revoked;
+    /// [`TokenError::Unavailable`] if there are no keys to tell, or if the replica is too far
+    /// behind.
     pub async fn verify_with(
         &self,
         token: &str,
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
-        self.check(token, &Proof { scheme: None, key: proved.cloned() }).await
+        let (now, replica) = (Moment::now(&*self.clock), self.replica.as_ref());
+        let proof = Proof { scheme: None, key: proved.cloned() };
+        match self.judge(token, &proof, freshness::default_of(replica), replica, now).await? {
+            Local::Fresh(token) => Ok(token),
+            Local::Unfresh(..) => {
+                count(Of::Jwt, Event::StaleRefusal);
+                Err(Outage::Stale.into())
+            }
+        }
     }
 
-    pub(crate) async fn check(
+    /// Verifies a JWT, and asks the replica about it. Without a `freshness` a replica is not asked:
+    /// then there is none.
+    pub(crate) async fn judge(
         &self,
         token: &str,
         proof: &Proof,
+        freshness: Option<Freshness>,
+        replica: Option<&RevocationReplica>,
+        now: Moment,
+    ) -> Result<Local, TokenError> {
+        let key = self.verified.as_ref().map(|verified| (verified, TokenKey::of(token)));
+        let verified = match key.and_then(|(verified, key)| self.remembered(verified, &key, now)) {
+            Some(verified) => verified,
+            // Boxed: what a request weighs that is answered from memory is little.
+            None => Box::pin(self.verified(token, key)).await?,
+        };
+        if !(self.trusts_gateway && verified.handle_hash().is_some()) {
+            proof.covers(verified.token().confirmation.as_ref())?;
+        }
+        let Some(freshness) = freshness else {
+            return Ok(Local::Fresh(verified));
+        };
+        let claims = verified.token();
+        let complete = freshness::is_complete(verified.facts(), claims.expires_at, true);
+        match Standing::of(replica, verified.facts(), complete, freshness, now) {
+            Standing::Denied => {
+                if key.is_some_and(|(verified, key)| verified.forget(&key)) {
+                    count(Of::Jwt, Event::RevokedEviction);
+                }
+                Err(InvalidToken::Revoked.into())
+            }
+            Standing::Fresh => Ok(Local::Fresh(verified)),
+            _ if freshness::is_young(claims.issued_at, replica, freshness, now) => {
+                Ok(Local::Fresh(verified))
+            }
+            standing => Ok(Local::Unfresh(verified, standing)),
+        }
+    }
+
+    /// The token, if it was verified under the keys that count now.
+    fn remembered(
+        &self,
+        verified: &VerifiedJwts,
+        key: &TokenKey,
+        now: Moment,
+    ) -> Option<VerifiedToken> {
+        let version = match &self.keys {
+            Keys::Static(keys) => keys.version,
+            Keys::Fetched(keys) => keys.fresh_version(&self.clock, now)?,
+        };
+        let token = verified.get(key, version, now.wall(), self.leeway)?;
+        count(Of::Jwt, Event::Hit);
+        Some(token)
+    }
+
+    /// The token, if its signature and its claims are good.
+    async fn verified(
+        &self,
+        token: &str,
+        key: Option<(&VerifiedJwts, TokenKey)>,
     ) -> Result<VerifiedToken, TokenError> {
         // Junk must not make anyone fetch.
         if token.len() > MAX_TOKEN_BYTES {
@@ -239,22 +357,30 @@ impl Verifier {
         if !is_jwt_shaped(token) {
             return Err(InvalidToken::NotJwt.into());
         }
-        let keys = match &self.keys {
+        if key.is_some() {
+            count(Of::Jwt, Event::Miss);
+        }
+        let mut keys = match &self.keys {
             Keys::Static(keys) => keys.clone(),
             Keys::Fetched(keys) => keys.current(&self.clock).await?,
         };
-        let mut result = self.checks.verify(&keys, token);
-        if let (Err(error), Keys::Fetched(keys)) = (&result, &self.keys)
+        let mut result = self.checks.verify(&keys.keys, token);
+        if let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys)
             && let Some(kid) = error.unknown_key()
-            && let Some(keys) = keys.with_key(kid, &self.clock).await?
+            && let Some(newer) = fetched.with_key(kid, &self.clock).await?
         {
-            result = self.checks.verify(&keys, token);
+            keys = newer;
+            result = self.checks.verify(&keys.keys, token);
         }
-        let verified = result.map_err(InvalidToken::from)?;
-        if !(self.trusts_gateway && verified.handle_hash.is_some()) {
-            proof.covers(verified.token.confirmation.as_ref())?;
+        let jwt = VerifiedToken::of_jwt(result.map_err(InvalidToken::from)?)?;
+        if let Some((verified, key)) = key {
+            verified.keep(key, keys.version, &jwt, token.len());
         }
-        Ok(VerifiedToken::of_jwt(verified)?)
+        Ok(jwt)
+    }
+
+    pub(crate) fn own_replica(&self) -> Option<&RevocationReplica> {
+        self.replica.as_ref()
     }
 
     pub(crate) fn issuer(&self) -> &Arc<str> {

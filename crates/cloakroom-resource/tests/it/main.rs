@@ -2,6 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 mod bearer;
+mod cache_bounds;
+mod cache_flight;
+mod cache_foreign;
+mod cache_freshness;
+mod cache_handles;
+mod cache_jwt;
+#[cfg(feature = "metrics")]
+mod cache_metrics;
+mod cache_revoked;
+mod cache_support;
 mod discovery;
 mod extractor;
 mod http_client;
@@ -10,4 +20,7 @@ mod jwks;
 mod phantom;
 mod proof;
 mod readiness;
+mod replica_http;
+mod replica_log;
+mod replica_store;
 mod support;

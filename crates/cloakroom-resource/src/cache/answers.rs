@@ -1,0 +1,169 @@
+//! Answers of the authorization server.
+
+use std::fmt;
+use std::time::Duration;
+
+use cloakroom_core::{Confirmation, UnixTime};
+
+use super::{Bounded, Footprint, TokenKey, bounded};
+use crate::error::InvalidToken;
+use crate::freshness::Freshness;
+use crate::moment::Moment;
+use crate::replica::Facts;
+
+/// How many refusals are remembered. They are kept apart from what lets requests in, so that no
+/// flood of junk pushes a good token out.
+const REFUSALS: usize = 10_000;
+/// How long a refusal is remembered at most, whatever the route's freshness: a token may become
+/// active, one that its server has taken over, or one of a store that was slow.
+const REFUSAL_LIFE: Duration = Duration::from_secs(10);
+
+/// What is remembered of a good token. Copies are cheap: every request takes one.
+pub(crate) trait Value: Clone + fmt::Debug + Send + Sync + 'static {
+    /// What a revocation may name of it.
+    fn facts(&self) -> &Facts;
+}
+
+/// What the authorization server said of a token that it calls active, and of which nothing else
+/// speaks against letting it in.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer<V> {
+    pub(crate) value: V,
+    /// Whether its facts are all that rules go by.
+    pub(crate) complete: bool,
+    pub(crate) not_before: Option<UnixTime>,
+    pub(crate) expires_at: Option<UnixTime>,
+    /// The key that the token is bound to.
+    pub(crate) confirmation: Option<Confirmation>,
+    /// About what it takes in memory.
+    pub(crate) bytes: usize,
+}
+
+/// Why a token is refused, by what the authorization server said of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused(pub(crate) InvalidToken);
+
+/// An answer, and how old it is. All that is looked at on every request lies together in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<V> {
+    pub(crate) answer: Answer<V>,
+    /// When it was asked for: a revocation acknowledged before that is in it.
+    pub(crate) sent: Moment,
+    /// The number of its question: of two answers the one that was asked for later counts.
+    number: u64,
+}
+
+impl<V> Footprint for Entry<V> {
+    fn bytes(&self) -> usize {
+        self.answer.bytes
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Refusal {
+    why: Refused,
+    sent: Moment,
+    number: u64,
+}
+
+impl Footprint for Refusal {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+/// A bounded memory of answers. Whether one will do for a request is not decided here.
+pub(crate) struct Answers<V> {
+    /// `None` remembers nothing.
+    kept: Option<Kept<V>>,
+}
+
+struct Kept<V> {
+    entries: Bounded<Entry<V>>,
+    refusals: Bounded<Refusal>,
+}
+
+impl<V: Value> Answers<V> {
+    /// A memory of so many answers of at most a KiB; none at all if it is zero.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let kept = (capacity > 0)
+            .then(|| Kept { entries: bounded(capacity), refusals: bounded(REFUSALS) });
+        Self { kept }
+    }
+
+    /// The answer for a token, unless it has ended. An answer without an end is kept: what it is
+    /// good for shows in its age.
+    pub(crate) fn get(&self, key: &TokenKey, now: UnixTime) -> Option<Entry<V>> {
+        let kept = self.kept.as_ref()?;
+        let entry = kept.entries.get(key)?;
+        if entry.answer.expires_at.is_some_and(|end| end <= now) {
+            self.forget(key, &entry);
+            return None;
+        }
+        Some(entry)
+    }
+
+    /// Why the token was refused, if that was lately enough for this freshness.
+    pub(crate) fn refusal(
+        &self,
+        key: &TokenKey,
+        freshness: Freshness,
+        now: Moment,
+    ) -> Option<Refused> {
+        let refusal = self.kept.as_ref()?.refusals.get(key)?;
+        let age = now.since(refusal.sent);
+        (age <= REFUSAL_LIFE && freshness.allows(age)).then_some(refusal.why)
+    }
+
+    /// Remembers what came of a question, unless what is remembered was asked for later. The caller
+    /// sees to it that this happens to one question at a time.
+    pub(crate) fn keep(
+        &self,
+        key: TokenKey,
+        sent: Moment,
+        number: u64,
+        result: Result<Answer<V>, Refused>,
+    ) -> Result<Entry<V>, Refused> {
+        let result = result.map(|answer| Entry { answer, sent, number });
+        let Some(kept) = &self.kept else {
+            return result;
+        };
+        let newest = kept.entries.peek(&key).map(|entry| entry.number);
+        let newest = newest.max(kept.refusals.peek(&key).map(|refusal| refusal.number));
+        if newest.is_some_and(|newest| newest > number) {
+            return result;
+        }
+        match &result {
+            Ok(entry) => {
+                kept.refusals.remove(&key);
+                kept.entries.insert(key, entry.clone());
+            }
+            Err(why) => {
+                kept.entries.remove(&key);
+                kept.refusals.insert(key, Refusal { why: why.clone(), sent, number });
+            }
+        }
+        result
+    }
+
+    /// Removes this very answer; says whether it was there.
+    pub(crate) fn forget(&self, key: &TokenKey, entry: &Entry<V>) -> bool {
+        self.kept.as_ref().is_some_and(|kept| {
+            kept.entries.remove_if(key, |found| found.number == entry.number).is_some()
+        })
+    }
+}
+
+impl<V: Value> fmt::Debug for Answers<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |of: fn(&Kept<V>) -> usize| self.kept.as_ref().map_or(0, of);
+        f.debug_struct("Answers")
+            .field("entries", &count(|kept| kept.entries.len()))
+            .field("refusals", &count(|kept| kept.refusals.len()))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "answers_tests.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+//! What is remembered of tokens: bounded, by digest, and nothing beyond their end.
+
+mod answers;
+mod verified;
+
+use std::fmt;
+
+use quick_cache::Weighter;
+use sha2::{Digest as _, Sha256};
+
+pub(crate) use answers::{Answer, Answers, Entry, Refused, Value};
+pub(crate) use verified::VerifiedJwts;
+
+/// What stands for a presented token in memory: SHA-256 of its text. Tokens themselves are wiped as
+/// soon as they are answered for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TokenKey([u8; 32]);
+
+impl TokenKey {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenKey(..)")
+    }
+}
+
+/// About how many bytes something takes in memory.
+pub(crate) trait Footprint {
+    fn bytes(&self) -> usize;
+}
+
+/// Each KiB begun counts as one entry: a bound in entries is a bound in bytes, too, however large
+/// the claims are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByKibibytes;
+
+impl<T: Footprint> Weighter<TokenKey, T> for ByKibibytes {
+    fn weight(&self, _: &TokenKey, entry: &T) -> u64 {
+        (entry.bytes() as u64).div_ceil(1024).max(1)
+    }
+}
+
+type Bounded<T> = quick_cache::sync::Cache<TokenKey, T, ByKibibytes>;
+
+fn bounded<T: Footprint + Clone>(entries: usize) -> Bounded<T> {
+    Bounded::with_weighter(entries, entries as u64, ByKibibytes)
+}

@@ -1,0 +1,210 @@
+//! How old the knowledge may be that a request is let in on.
+
+use std::time::Duration;
+
+use cloakroom_core::UnixTime;
+
+use crate::error::SetupError;
+use crate::moment::Moment;
+use crate::replica::{Facts, RevocationReplica, Verdict};
+
+/// How long a revocation may take, at most, to reach a route: from its acknowledgement by the
+/// authorization server to the refusal of every request that begins later than that.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom_resource::Freshness;
+///
+/// let banking = Freshness::every_request();
+/// let shop = Freshness::within(Duration::from_secs(10));
+/// assert_ne!(banking, shop);
+/// ```
+///
+/// `within(d)` is met
+///
+/// | for | by |
+/// |---|---|
+/// | a token that was introspected, a handle that was swapped | an answer that was asked for at most `d` ago, |
+/// | | or a [`RevocationReplica`] that is at most `d` behind |
+/// | a JWT that was verified here | a replica that is at most `d` behind, |
+/// | | or a JWT issued at most `d` ago, less the difference that clocks may have |
+///
+/// A signature says nothing of revocation, so that verifying a JWT anew makes nothing fresh. What
+/// counts is the time at which the request began, and what was known had been asked for.
+///
+/// When nothing meets it, [`WhenStale`] decides. A token that is known to be revoked is refused
+/// however old that knowledge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness(Option<Duration>);
+
+impl Freshness {
+    /// Every request asks the authorization server; none is answered from memory, and none waits
+    /// for an answer that was asked for before it began.
+    #[must_use]
+    pub const fn every_request() -> Self {
+        Self(None)
+    }
+
+    /// What is known may be this old. Nothing is as old as zero:
+    /// [`every_request`](Self::every_request).
+    #[must_use]
+    pub const fn within(age: Duration) -> Self {
+        if age.is_zero() { Self(None) } else { Self(Some(age)) }
+    }
+
+    /// How old; `None` if nothing may be.
+    pub(crate) const fn bound(self) -> Option<Duration> {
+        self.0
+    }
+
+    /// Whether something of this age will do.
+    pub(crate) fn allows(self, age: Duration) -> bool {
+        self.0.is_some_and(|bound| age <= bound)
+    }
+}
+
+/// What becomes of a request whose token is remembered, or was verified here, and needs nothing
+/// more but a [`RevocationReplica`] that is not too far behind for the route's [`Freshness`].
+///
+/// It is never let in on that. What no replica can vouch for, such as a token of another server or
+/// of a client that revokes in masses, and an opaque token that is not remembered, are introspected
+/// whatever is chosen here, where somebody can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenStale {
+    /// The authorization server is asked about that very token. Where there is nobody to ask, the
+    /// request is refused.
+    #[default]
+    Introspect,
+    /// The request is refused with 503 and `Retry-After`: an authorization server whose log has
+    /// come to a halt is not asked about every token at once.
+    Refuse,
+}
+
+/// The least default: what an API bears that has not thought about it.
+const LEAST_DEFAULT: Duration = Duration::from_secs(10);
+/// What a replica's staleness may exceed its steady state by, with nothing wrong: a slow answer, a
+/// late heartbeat.
+const JITTER: Duration = Duration::from_secs(1);
+/// How far clocks may be apart, where no replica says it.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// What a replica can be relied on for, while nothing is wrong.
+fn reliable(replica: &RevocationReplica) -> Duration {
+    replica.steady_staleness().saturating_add(JITTER)
+}
+
+/// What counts where no freshness is named: with a replica, 10 s or what it can be relied on for.
+pub(crate) fn default_of(replica: Option<&RevocationReplica>) -> Option<Freshness> {
+    replica.map(|replica| Freshness::within(reliable(replica).max(LEAST_DEFAULT)))
+}
+
+/// Whether verified JWTs can meet it where nobody introspects.
+pub(crate) fn without_introspection(
+    freshness: Freshness,
+    replica: Option<&RevocationReplica>,
+) -> Result<(), SetupError> {
+    let Some(bound) = freshness.bound() else {
+        return Err(SetupError::Freshness("nobody introspects, and a JWT tells nothing by itself"));
+    };
+    match replica {
+        Some(replica) if bound < reliable(replica) => Err(SetupError::Freshness(
+            "nobody introspects, and the replica is further behind while nothing is wrong",
+        )),
+        None if bound < clock_skew(None) => Err(SetupError::Freshness(
+            "nobody introspects, no replica is followed, and clocks may differ by more",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// How far clocks may be apart: a part of what a replica is behind while nothing is wrong, so that
+/// all of that is certainly enough.
+fn clock_skew(replica: Option<&RevocationReplica>) -> Duration {
+    replica.map_or(CLOCK_SKEW, RevocationReplica::steady_staleness)
+}
+
+/// Whether all is known of a token that a rule may go by: only then it says something that no rule
+/// denies it. Rules end when the longest-lived token that they deny has ended, so that it says
+/// nothing of a token without an end.
+pub(crate) fn is_complete(facts: &Facts, expires_at: Option<UnixTime>, is_jwt: bool) -> bool {
+    expires_at.is_some()
+        && facts.grant.is_some()
+        && facts.epoch.is_some()
+        && facts.subject.is_some()
+        && facts.client.is_some()
+        && facts.jti.is_some()
+        && (facts.kid.is_some() || !is_jwt)
+}
+
+/// What a replica makes of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A rule denies it.
+    Denied,
+    /// No rule denies it, and the rules are as new as the route wants them.
+    Fresh,
+    /// No rule denies it, but the rules are older than that.
+    Stale,
+    /// There is no replica, or it cannot tell.
+    Unknown,
+}
+
+impl Standing {
+    /// Reads the staleness first, and the rules after it: rules are published before the staleness
+    /// that counts them in, so that this order can only see more of them.
+    pub(crate) fn of(
+        replica: Option<&RevocationReplica>,
+        facts: &Facts,
+        complete: bool,
+        freshness: Freshness,
+        now: Moment,
+    ) -> Self {
+        let Some(replica) = replica else {
+            return Self::Unknown;
+        };
+        let staleness = replica.staleness_at(now);
+        Self::judge(staleness, replica.verdict(facts), complete, freshness)
+    }
+
+    fn judge(
+        staleness: Option<Duration>,
+        verdict: Verdict,
+        complete: bool,
+        freshness: Freshness,
+    ) -> Self {
+        match verdict {
+            Verdict::Denied => Self::Denied,
+            Verdict::Clear if !complete => Self::Unknown,
+            Verdict::Clear if staleness.is_some_and(|age| freshness.allows(age)) => Self::Fresh,
+            Verdict::Clear => Self::Stale,
+            Verdict::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Whether a JWT is so young that whatever was revoked before `freshness` was revoked before it was
+/// issued. One from further in the future than clocks may differ proves nothing.
+pub(crate) fn is_young(
+    issued_at: Option<UnixTime>,
+    replica: Option<&RevocationReplica>,
+    freshness: Freshness,
+    now: Moment,
+) -> bool {
+    is_younger(issued_at, clock_skew(replica), freshness, now)
+}
+
+fn is_younger(
+    issued_at: Option<UnixTime>,
+    clock_skew: Duration,
+    freshness: Freshness,
+    now: Moment,
+) -> bool {
+    issued_at.is_some_and(|issued| {
+        let now = now.wall();
+        issued <= now + clock_skew && freshness.allows(now.since(issued) + clock_skew)
+    })
+}
+
+#[cfg(test)]
+#[path = "freshness_tests.rs"]
+mod tests;

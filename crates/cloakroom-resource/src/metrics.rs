@@ -1,0 +1,75 @@
+//! What the caches count, where the feature `metrics` is on. The crate's documentation has the
+//! table.
+
+/// Whose counters they are: the label `cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Introspection,
+    Phantom,
+    Jwt,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    Hit,
+    NegativeHit,
+    Miss,
+    Coalesced,
+    StaleRefusal,
+    RevokedEviction,
+    Overload,
+    ForgedHandle,
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn count(of: Of, event: Event) {
+    let name = match event {
+        Event::Hit => "cloakroom_cache_hits_total",
+        Event::NegativeHit => "cloakroom_cache_negative_hits_total",
+        Event::Miss => "cloakroom_cache_misses_total",
+        Event::Coalesced => "cloakroom_cache_coalesced_total",
+        Event::StaleRefusal => "cloakroom_stale_refusals_total",
+        Event::RevokedEviction => "cloakroom_cache_revoked_evictions_total",
+        Event::Overload => "cloakroom_introspection_overloads_total",
+        Event::ForgedHandle => "cloakroom_forged_handles_total",
+    };
+    let cache = match of {
+        Of::Introspection => "introspection",
+        Of::Phantom => "phantom",
+        Of::Jwt => "jwt",
+    };
+    metrics::counter!(name, "cache" => cache).increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) const fn count(_: Of, _: Event) {}
+
+/// What a replica of the revocation log holds, and how old it is. Where nothing can be said of
+/// that, it is infinitely old.
+#[cfg(feature = "metrics")]
+pub(crate) fn replica(staleness: Option<std::time::Duration>, rules: usize) {
+    let seconds = staleness.map_or(f64::INFINITY, |age| age.as_secs_f64());
+    metrics::gauge!("cloakroom_replica_staleness_seconds").set(seconds);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("cloakroom_replica_rules").set(rules as f64);
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn replica_gap() {
+    metrics::counter!("cloakroom_replica_gaps_total").increment(1);
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn replica_reconnected() {
+    metrics::counter!("cloakroom_replica_reconnects_total").increment(1);
+}
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) const fn replica(_: Option<std::time::Duration>, _: usize) {}
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) const fn replica_gap() {}
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) const fn replica_reconnected() {}

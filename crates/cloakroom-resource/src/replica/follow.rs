@@ -1,0 +1,282 @@
+//! Follows the log: reads page after page, and publishes what they prove.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::UnixTime;
+use cloakroom_core::{
+    Cursor, EntryId, LogEntry, LogEvent, Random, RevocationBatch, RevocationPage,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::log::RevocationLog;
+use super::published::Reading;
+use super::shared::Shared;
+use crate::error::Outage;
+use crate::metrics;
+use crate::moment::Moment;
+
+/// How much longer than it may wait a log may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The least time between two questions that bring nothing: a server that does not wait is not
+/// asked in a loop.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How often the first reading may begin anew.
+const MOST_RESTARTS: u32 = 3;
+
+/// How many heartbeats are recognised: more than a log that is ours has at once.
+const MOST_SEEN: usize = 65_536;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) clock_skew: Option<Duration>,
+    pub(crate) wait: Duration,
+    /// After the first failure in a row, and at most.
+    pub(crate) back_off: (Duration, Duration),
+}
+
+/// The one who reads the log.
+pub(crate) struct Follower {
+    log: Box<dyn RevocationLog>,
+    shared: Arc<Shared>,
+    settings: Settings,
+    cursor: Cursor,
+    /// Whether the log was read to its end since it was last begun.
+    is_complete: bool,
+    /// Whether rules had to be left out since then.
+    is_overflowed: bool,
+    /// The least stale reading.
+    best: Option<Reading>,
+    seen: Seen,
+    /// The time by the newest heartbeat.
+    log_time: UnixTime,
+}
+
+/// What a page brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Entries.
+    News,
+    /// Nothing that leads on.
+    Nothing,
+    /// That the log has to be read from its beginning.
+    Restart,
+}
+
+impl Follower {
+    pub(crate) fn new(
+        log: Box<dyn RevocationLog>,
+        shared: Arc<Shared>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            log,
+            shared,
+            settings,
+            cursor: Cursor::start(),
+            is_complete: false,
+            is_overflowed: false,
+            best: None,
+            seen: Seen::default(),
+            log_time: UnixTime::default(),
+        }
+    }
+
+    /// Reads the log to its end, for the first time.
+    pub(crate) async fn catch_up(&mut self) -> Result<(), Outage> {
+        let mut restarts = 0;
+        while !self.is_complete {
+            match self.step(Duration::ZERO).await? {
+                Step::News => tokio::task::yield_now().await,
+                Step::Restart if restarts < MOST_RESTARTS => {
+                    restarts += 1;
+                    sleep(self.back_off(restarts)).await;
+                }
+                Step::Restart => return Err(Outage::Malformed("the log changes while it is read")),
+                Step::Nothing if self.is_complete => {}
+                Step::Nothing => {
+                    return Err(Outage::Malformed("the log has more, but of the same"));
+                }
+            }
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Follows the log for ever.
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            let asked = Instant::now();
+            let pause = match self.step(self.settings.wait).await {
+                Ok(step) => {
+                    if failures > 0 {
+                        tracing::info!(failures, "the revocation log can be read again");
+                        metrics::replica_reconnected();
+                    }
+                    failures = 0;
+                    match step {
+                        Step::News => Duration::ZERO,
+                        Step::Nothing => QUIET.saturating_sub(asked.elapsed()),
+                        Step::Restart => self.back_off(1),
+                    }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, failures, "the revocation log cannot be read");
+                    self.back_off(failures)
+                }
+            };
+            self.report();
+            // At least once a turn the other tasks get theirs, however quick the log is.
+            if pause.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// Reads a page, and takes in what it says in one go: a future that is dropped while it waits
+    /// has changed nothing.
+    async fn step(&mut self, wait: Duration) -> Result<Step, Outage> {
+        // What the answer proves, it proves of the time before it was asked for.
+        let sent = Moment::now(&*self.shared.clock);
+        let reading = self.log.read(self.cursor, wait);
+        match timeout(wait.saturating_add(PATIENCE), reading).await {
+            Ok(page) => self.take(page?, sent),
+            Err(elapsed) => Err(Outage::NoAnswer(Arc::new(elapsed))),
+        }
+    }
+
+    fn take(&mut self, page: RevocationPage, sent: Moment) -> Result<Step, Outage> {
+        let clock_skew = self.settings.clock_skew.unwrap_or(page.clock_skew);
+        self.shared.set_steady(page.heartbeat, clock_skew);
+        let (entries, next, more) = match page.batch {
+            RevocationBatch::Entries { entries, next, more, .. } => (entries, next, more),
+            RevocationBatch::Gap if self.cursor == Cursor::start() => {
+                return Err(Outage::Malformed("the log has a gap before its first entry"));
+            }
+            RevocationBatch::Gap => {
+                tracing::warn!("the revocation log has a gap; it is read from its beginning");
+                metrics::replica_gap();
+                self.restart();
+                return Ok(Step::Restart);
+            }
+        };
+        let is_known = |entry: &LogEntry| {
+            matches!(entry.event, LogEvent::Revoked { .. } | LogEvent::Heartbeat {})
+        };
+        if !entries.iter().all(is_known) {
+            return Err(Outage::Malformed("an entry of the log is of an unknown kind"));
+        }
+
+        // The rules first, and then the reading that counts them in: who reads them the other way
+        // round finds at least the rules that go with the reading.
+        self.shared.apply(&entries);
+        self.note(&entries, sent, clock_skew);
+        self.is_complete |= !more;
+        let led_on = next != self.cursor && !entries.is_empty();
+        self.cursor = next;
+        // By both clocks: one that runs ahead must not forget what the other still needs.
+        self.shared.sweep(self.log_time.min(Moment::now(&*self.shared.clock).wall()));
+        if self.has_room_again() {
+            self.restart();
+            return Ok(Step::Restart);
+        }
+        self.publish();
+        Ok(if led_on { Step::News } else { Step::Nothing })
+    }
+
+    /// Notes what the page's heartbeats prove. One that was seen before proves nothing: a server
+    /// may hand it out for ever.
+    fn note(&mut self, entries: &[LogEntry], sent: Moment, clock_skew: Duration) {
+        let heartbeats = entries.iter().filter(|it| matches!(it.event, LogEvent::Heartbeat {}));
+        let new = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at);
+        let Some(at) = new.max() else { return };
+        self.log_time = self.log_time.max(at);
+        let age = sent.wall().since(at);
+        let reading = Reading { sent, behind: age.saturating_add(clock_skew) };
+        let now = Moment::now(&*self.shared.clock);
+        // Servers whose clocks differ take turns; the one that is slow takes nothing back.
+        if self.best.is_none_or(|best| reading.staleness(now) <= best.staleness(now)) {
+            self.best = Some(reading);
+        }
+    }
+
+    /// Whether what was left out may be read again.
+    fn has_room_again(&mut self) -> bool {
+        if self.shared.write().take_overflow() {
+            if !self.is_overflowed {
+                tracing::error!(
+                    "more is revoked than this replica may remember: nothing counts as fresh until \
+                     enough of it has ended"
+                );
+            }
+            self.is_overflowed = true;
+            return false;
+        }
+        self.is_overflowed && self.shared.read().has_room()
+    }
+
+    /// Begins anew. The rules stay until they end; that all of them are known is not said again
+    /// before the log was read to its end.
+    fn restart(&mut self) {
+        self.cursor = Cursor::start();
+        self.is_complete = false;
+        self.is_overflowed = false;
+        self.best = None;
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let is_whole = self.is_complete && !self.is_overflowed;
+        self.shared.publish(self.best.filter(|_| is_whole));
+    }
+
+    /// How long to wait after so many failures in a row: twice as long with each, and a random part
+    /// of that, so that the followers of a server that comes back do not all come at once.
+    fn back_off(&self, failures: u32) -> Duration {
+        let (least, most) = self.settings.back_off;
+        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+        let whole = least.saturating_mul(doubled).min(most);
+        let random = Random::system().array().map_or(u16::MAX, u16::from_ne_bytes);
+        whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u16::MAX))
+    }
+
+    fn report(&self) {
+        let staleness = self.shared.staleness(Moment::now(&*self.shared.clock));
+        metrics::replica(staleness, self.shared.read().len());
+    }
+}
+
+/// The heartbeats that were seen, the newest of them.
+#[derive(Debug, Default)]
+struct Seen {
+    ids: HashSet<EntryId>,
+    order: VecDeque<EntryId>,
+}
+
+impl Seen {
+    /// Whether it is new.
+    fn insert(&mut self, id: EntryId) -> bool {
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > MOST_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+//! How the log is followed: what is read when, and how much is remembered.
+
+use std::time::Duration;
+
+use cloakroom_core::{Cursor, RevocationBatch, RevocationPage, Target};
+use tokio::time::Instant;
+
+use super::rules::Verdict;
+use super::test_kit::{
+    HOUR, Lab, Question, START, Scripted, cursor, entry, grant, heartbeat, manual_clock, more,
+    of_client, page, page_of, revoked, secs, token,
+};
+use super::{ReplicaBuilder, RevocationReplica};
+use crate::error::Outage;
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_log_is_read_before_anything_is_asked() {
+    let (log, mut questions) = Scripted::new();
+    let clock = manual_clock();
+    let following = tokio::spawn(RevocationReplica::builder(log).clock(clock).follow());
+    let mut place = Cursor::start();
+    for number in 1..=3 {
+        let question = questions.recv().await.unwrap();
+        assert_eq!((question.after, question.wait), (place, Duration::ZERO));
+        assert!(!following.is_finished());
+        place = cursor(number);
+        if number < 3 {
+            question.answer(more(vec![revoked(number), heartbeat(START)], number));
+        } else {
+            question.answer(page(vec![revoked(number)], number));
+        }
+    }
+    let replica = following.await.unwrap().unwrap();
+    for number in 1..=3 {
+        assert_eq!(replica.verdict(&token(number)), Verdict::Denied);
+    }
+    assert_eq!(replica.verdict(&token(4)), Verdict::Clear);
+    assert_eq!((replica.rules(), replica.staleness()), (3, Some(Duration::ZERO)));
+    let question = questions.recv().await.unwrap();
+    assert_eq!((question.after, question.wait), (place, secs(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_followed_that_cannot_be_read() {
+    let follow = |answer: fn(Question)| async move {
+        let (log, mut questions) = Scripted::new();
+        let following = tokio::spawn(RevocationReplica::follow(log));
+        for _ in 0..100 {
+            let Some(question) = questions.recv().await else { break };
+            answer(question);
+        }
+        following.await.unwrap().map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(follow(Question::fail).await.contains("could not be answered"));
+    let gap = |question: Question| question.answer(page_of(RevocationBatch::Gap));
+    assert!(follow(gap).await.contains("gap before its first entry"));
+    // It has more, and more, and never moves on.
+    let same = |question: Question| question.answer(more(vec![revoked(1)], 1));
+    assert!(follow(same).await.contains("more, but of the same"));
+    // It changes whenever one is half through.
+    let changing = |question: Question| match question.after.place() {
+        None => question.answer(more(vec![revoked(1)], 1)),
+        Some(_) => question.answer(page_of(RevocationBatch::Gap)),
+    };
+    assert!(follow(changing).await.contains("changes while it is read"));
+    // It never answers.
+    let (log, mut questions) = Scripted::new();
+    let following = tokio::spawn(RevocationReplica::follow(log));
+    let _unanswered = questions.recv().await.unwrap();
+    let followed = tokio::time::timeout(secs(60), following).await.expect("it is given up");
+    assert!(matches!(followed.unwrap(), Err(Outage::NoAnswer(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_revokes_in_masses_fills_no_replica() {
+    let limit = |builder: ReplicaBuilder| builder.rules_per_client(10);
+    let mut lab = Lab::with(page(vec![heartbeat(START)], 1), limit).await;
+    let end = START + HOUR;
+    for round in 0..100 {
+        let revoked = |n| of_client(Target::Grant(grant(round * 10 + n)), "app", end);
+        lab.answer(page((0..10).map(revoked).collect(), 2 + round)).await;
+        assert!(lab.replica.rules() <= 12);
+    }
+    assert_eq!(lab.replica.rules(), 1);
+    assert_eq!((lab.verdict(0), lab.verdict(5_000)), (Verdict::Unknown, Verdict::Unknown));
+    // A gap does not lift the mark.
+    lab.answer(page_of(RevocationBatch::Gap)).await;
+    lab.answer(page(vec![heartbeat(START)], 1)).await;
+    assert_eq!((lab.verdict(0), lab.staleness()), (Verdict::Unknown, Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_remembered_makes_nothing_fresh_until_it_has_ended() {
+    let limit = |builder: ReplicaBuilder| builder.rules(8);
+    let mut lab = Lab::with(page(vec![heartbeat(START)], 1), limit).await;
+    let short = |number| entry(Target::Grant(grant(number)), START + secs(10));
+    lab.answer(page((0..8).map(short).collect(), 2)).await;
+    assert_eq!((lab.replica.rules(), lab.staleness()), (8, Some(0)));
+    lab.answer(page(vec![revoked(9), heartbeat(START)], 3)).await;
+    assert_eq!((lab.replica.rules(), lab.staleness()), (8, None));
+    lab.answer(page(vec![heartbeat(START)], 4)).await;
+    assert_eq!(lab.staleness(), None, "it has not become room by that");
+
+    // The short ones end: what was left out is read again.
+    lab.clock.advance(secs(10));
+    lab.answer(page(vec![heartbeat(lab.now())], 5)).await;
+    assert_eq!((lab.replica.rules(), lab.staleness()), (0, None));
+    let question = lab.question().await;
+    assert_eq!(question.after, Cursor::start());
+    question.answer(page(vec![revoked(9), heartbeat(lab.now())], 6));
+    lab.taken_in().await;
+    assert_eq!((lab.verdict(9), lab.staleness()), (Verdict::Denied, Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_waited_out_longer_and_longer() {
+    let mut lab = Lab::start(page(vec![heartbeat(START), revoked(1)], 1)).await;
+    let mut longest = Vec::new();
+    for _ in 0..3 {
+        let mut whole = Duration::from_millis(100);
+        for _ in 0..12 {
+            lab.question().await.fail();
+            let failed = Instant::now();
+            let question = lab.question().await;
+            let pause = failed.elapsed();
+            // Tokio's timers count whole milliseconds.
+            let bounds = whole / 2..=whole + Duration::from_millis(1);
+            assert!(bounds.contains(&pause), "{pause:?} of {whole:?}");
+            assert_eq!(question.after, cursor(1));
+            if whole == secs(5) {
+                longest.push(pause);
+            }
+            whole = (whole * 2).min(secs(5));
+            lab.again = Some(question);
+        }
+        // A success ends the row.
+        lab.answer(page(vec![], 1)).await;
+    }
+    longest.dedup();
+    assert!(longest.len() > 1, "followers must not come all at once");
+    assert_eq!(lab.verdict(1), Verdict::Denied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_success_ends_the_waiting() {
+    let mut lab = Lab::start(page(vec![heartbeat(START)], 1)).await;
+    for _ in 0..20 {
+        lab.question().await.fail();
+    }
+    lab.clock.advance(secs(60));
+    let question = lab.question().await;
+    question.answer(page(vec![revoked(1), heartbeat(lab.now())], 2));
+    let asked = Instant::now();
+    lab.question().await.fail();
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    assert_eq!((lab.verdict(1), lab.staleness()), (Verdict::Denied, Some(0)));
+    lab.question().await.answer(page(vec![], 2));
+    assert!(asked.elapsed() <= Duration::from_millis(101), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_wait_is_not_asked_in_a_loop() {
+    let mut lab = Lab::start(page(vec![heartbeat(START)], 1)).await;
+    // Nothing; the same for ever; more of nothing; nothing, each time from another place.
+    let again = revoked(1);
+    for answer in [
+        &mut |_| page(vec![], 1),
+        &mut |_| page(vec![again.clone()], 1),
+        &mut |_| more(vec![], 1),
+        &mut |n| page(vec![], 2 + n % 2),
+    ] as [&mut dyn FnMut(u64) -> RevocationPage; 4]
+    {
+        let (start, mut asked) = (Instant::now(), 0);
+        while start.elapsed() < secs(10) && asked < 1_000 {
+            lab.question().await.answer(answer(asked));
+            asked += 1;
+        }
+        assert!((90..=102).contains(&asked), "{asked} times in ten seconds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_read_without_a_pause() {
+    let mut lab = Lab::start(page(vec![heartbeat(START)], 1)).await;
+    let start = Instant::now();
+    for number in 2..100 {
+        let question = lab.question().await;
+        assert_eq!(question.after, cursor(number - 1));
+        question.answer(if number % 2 == 0 {
+            page(vec![revoked(number)], number)
+        } else {
+            more(vec![revoked(number)], number)
+        });
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_last_clone_the_following_ends() {
+    let mut lab = Lab::start(page(vec![heartbeat(START), revoked(1)], 1)).await;
+    let clone = lab.replica.clone();
+    let _unanswered = lab.question().await;
+    drop(lab.replica);
+    assert_eq!(clone.verdict(&token(1)), Verdict::Denied);
+    assert!(!lab.questions.is_closed());
+    drop(clone);
+    assert!(lab.questions.recv().await.is_none(), "the log is dropped, while it is being asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_following_leaves_nothing_behind() {
+    let (log, mut questions) = Scripted::new();
+    let following = tokio::spawn(RevocationReplica::follow(log));
+    let _unanswered = questions.recv().await.unwrap();
+    following.abort();
+    assert!(questions.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_shows_nobody() {
+    let user = cloakroom_core::Subject::user("do-not-print").unwrap();
+    let rule = entry(Target::Subject(user), START + HOUR);
+    let lab = Lab::start(page(vec![heartbeat(START), rule], 1)).await;
+    let debug = format!("{:?}", lab.replica);
+    assert!(debug.contains("rules: 1") && !debug.contains("do-not-print"), "{debug}");
+}
+
+#[test]
+fn outside_of_a_runtime_nothing_is_followed() {
+    let (log, _questions) = Scripted::new();
+    let mut following = std::pin::pin!(RevocationReplica::follow(log));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = following.as_mut().poll(&mut context);
+    assert!(matches!(polled, std::task::Poll::Ready(Err(Outage::Other(_)))));
+}

@@ -1,0 +1,147 @@
+//! What a rule is about.
+
+use std::hash::{Hash, Hasher};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, Target, TokenDigest};
+use hashbrown::Equivalent;
+
+/// The key of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Name {
+    Grant(GrantId),
+    /// The digest of a handle's digest.
+    Handle([u8; 32]),
+    Jti(Jti),
+    Key(Kid),
+    Subject(Subject),
+    Client(ClientId),
+    SubjectAtClient(Subject, ClientId),
+    /// No revocation, but the mark of a client that has revoked more than is remembered.
+    Crowd(ClientId),
+}
+
+/// The same, borrowed: nothing is allocated to look a rule up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum NameRef<'a> {
+    Grant(&'a GrantId),
+    Handle(&'a [u8; 32]),
+    Jti(&'a Jti),
+    Key(&'a Kid),
+    Subject(&'a Subject),
+    Client(&'a ClientId),
+    SubjectAtClient(&'a Subject, &'a ClientId),
+    Crowd(&'a ClientId),
+}
+
+impl Name {
+    /// The names that a token may be met by, if it is the target's, or hangs off it: one, and two
+    /// for a handle.
+    pub(crate) fn of(target: &Target) -> (Self, Option<Self>) {
+        let name = match target {
+            Target::Token { digest, .. } => {
+                let hash = cloakroom_jwt::handle_hash(digest);
+                return (Self::Handle(*hash.as_bytes()), handle_jti(digest).map(Self::Jti));
+            }
+            Target::Jti(jti) => Self::Jti(jti.clone()),
+            Target::Grant(grant) => Self::Grant(*grant),
+            Target::Subject(subject) => Self::Subject(subject.clone()),
+            Target::Client(client) => Self::Client(client.clone()),
+            Target::SubjectAtClient(subject, client) => {
+                Self::SubjectAtClient(subject.clone(), client.clone())
+            }
+            Target::Key(kid) => Self::Key(kid.clone()),
+        };
+        (name, None)
+    }
+
+    /// Whether it is about no more than one token or grant: a client can make up as many as it
+    /// likes.
+    pub(crate) const fn is_single(&self) -> bool {
+        matches!(self, Self::Grant(_) | Self::Handle(_) | Self::Jti(_))
+    }
+
+    fn borrowed(&self) -> NameRef<'_> {
+        match self {
+            Self::Grant(grant) => NameRef::Grant(grant),
+            Self::Handle(hash) => NameRef::Handle(hash),
+            Self::Jti(jti) => NameRef::Jti(jti),
+            Self::Key(kid) => NameRef::Key(kid),
+            Self::Subject(subject) => NameRef::Subject(subject),
+            Self::Client(client) => NameRef::Client(client),
+            Self::SubjectAtClient(subject, client) => NameRef::SubjectAtClient(subject, client),
+            Self::Crowd(client) => NameRef::Crowd(client),
+        }
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrowed().hash(state);
+    }
+}
+
+impl Equivalent<Name> for NameRef<'_> {
+    fn equivalent(&self, name: &Name) -> bool {
+        *self == name.borrowed()
+    }
+}
+
+/// The `jti` under which introspection shows the handle with this digest: the first half of it.
+fn handle_jti(digest: &TokenDigest) -> Option<Jti> {
+    Jti::new(URL_SAFE_NO_PAD.encode(&digest.as_bytes()[..16])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::{
+        ActiveToken, Audience, Epoch, GrantRecord, Scope, TokenKind, TokenRecord, UnixTime,
+    };
+
+    use super::*;
+
+    /// What introspection shows is made in another crate: the two must not drift apart.
+    #[test]
+    fn a_handle_is_met_by_the_jti_that_introspection_shows() {
+        let (digest, end) = (TokenDigest::compute(TokenKind::Access, b"handle"), UnixTime::MAX);
+        let grant = GrantRecord {
+            id: GrantId::from_bytes([1; 16]),
+            client: ClientId::new("app").unwrap(),
+            subject: Subject::user("alice").unwrap(),
+            scope: Scope::default(),
+            audience: Audience::one("https://orders.example").unwrap(),
+            confirmation: None,
+            auth_time: None,
+            created_at: end,
+            epoch: Epoch::default(),
+            username: None,
+            act: None,
+            authorization_details: None,
+            session: None,
+            claims: Default::default(),
+            device: Default::default(),
+            chain: None,
+            expires_at: end,
+            row_expires_at: end,
+            refreshed_at: None,
+            revoked_at: None,
+            unknown: Default::default(),
+        };
+        let token = TokenRecord {
+            digest,
+            grant: grant.id,
+            issued_at: end,
+            expires_at: end,
+            revoked_at: None,
+            scope: grant.scope.clone(),
+            audience: grant.audience.clone(),
+            confirmation: None,
+            unknown: Default::default(),
+        };
+        let shown = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
+        let (_, second) = Name::of(&Target::Token { grant: grant.id, digest });
+        assert_eq!(second, shown.jti.map(Name::Jti));
+        assert!(second.is_some());
+    }
+}

@@ -1,0 +1,127 @@
+//! The revocation log of a store in reach.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom_core::{Cursor, KeyPolicy, RevocationBatch, RevocationPage, TokenStore, Wakeups};
+use futures_core::Stream;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::log::RevocationLog;
+use crate::error::Outage;
+
+/// The most entries that are read at once.
+const MOST_ENTRIES: u32 = 1_000;
+
+/// The longest that anybody waits.
+const MOST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The least time between two looks at a store that cannot wake anybody.
+const LEAST_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The revocation log of a store that this process has open: of an authorization server, or of an
+/// API beside it. Each is for one replica.
+///
+/// The store does not say how its log is kept up: what differs from the defaults of the
+/// authorization servers has to be said here, too.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use cloakroom_memory::MemoryStore;
+/// use cloakroom_resource::{RevocationReplica, StoreLog};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cloakroom_resource::Outage> {
+/// let store = Arc::new(MemoryStore::new());
+/// // One process alone writes and reads: there is only one clock.
+/// let log = StoreLog::new(store).clock_skew(Duration::ZERO);
+/// let replica = RevocationReplica::follow(log).await?;
+/// assert_eq!(replica.steady_staleness(), Duration::from_secs(2));
+/// # Ok(()) }
+/// ```
+pub struct StoreLog {
+    store: Arc<dyn TokenStore>,
+    heartbeat: Duration,
+    clock_skew: Duration,
+    /// Kept between reads: what comes while nobody listens is not lost.
+    wakeups: Mutex<Option<Wakeups>>,
+}
+
+impl StoreLog {
+    /// The log of this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn TokenStore>) -> Self {
+        Self {
+            store,
+            heartbeat: Duration::from_secs(1),
+            clock_skew: KeyPolicy::default().clock_skew,
+            wakeups: Mutex::default(),
+        }
+    }
+
+    /// How often the authorization servers write a heartbeat (1 s).
+    #[must_use]
+    pub const fn heartbeat(mut self, period: Duration) -> Self {
+        self.heartbeat = period;
+        self
+    }
+
+    /// The largest difference between the clocks of those who write heartbeats and the one here
+    /// (5 s). Zero is right only if nobody but this process writes into the log.
+    #[must_use]
+    pub const fn clock_skew(mut self, most: Duration) -> Self {
+        self.clock_skew = most;
+        self
+    }
+}
+
+#[async_trait]
+impl RevocationLog for StoreLog {
+    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+        let deadline = Instant::now() + wait.min(MOST_WAIT);
+        let mut wakeups = self.wakeups.lock().await;
+        // Before the first look: what comes after the look wakes.
+        let listening = wakeups.get_or_insert_with(|| self.store.wakeups());
+        loop {
+            let batch = self.store.revocations(after, MOST_ENTRIES).await.map_err(Outage::other)?;
+            let is_nothing =
+                matches!(&batch, RevocationBatch::Entries { entries, .. } if entries.is_empty());
+            if !is_nothing || Instant::now() >= deadline {
+                let (heartbeat, clock_skew) = (self.heartbeat, self.clock_skew);
+                return Ok(RevocationPage { batch, heartbeat, clock_skew });
+            }
+            match listening {
+                Wakeups::Poll(interval) => {
+                    let next = Instant::now() + (*interval).clamp(LEAST_INTERVAL, MOST_WAIT);
+                    sleep_until(next.min(deadline)).await;
+                }
+                Wakeups::Stream(stream) => {
+                    if let Ok(None) = timeout_at(deadline, woken(stream)).await {
+                        *wakeups = None;
+                        return Err(Outage::other("the wake-ups of the store have ended"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn woken(stream: &mut Pin<Box<dyn Stream<Item = ()> + Send>>) -> Option<()> {
+    poll_fn(|context| stream.as_mut().poll_next(context)).await
+}
+
+impl fmt::Debug for StoreLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreLog")
+            .field("store", &self.store)
+            .field("heartbeat", &self.heartbeat)
+            .field("clock_skew", &self.clock_skew)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! What a JWT says of itself, read without checking its signature: for tokens that the
+//! authorization server has just vouched for.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::{Kid, TokenDigest};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::MAX_TOKEN_BYTES;
+
+/// Header and claims of something that looks like a signed JWT.
+#[derive(Debug)]
+pub(crate) struct Unverified {
+    pub(crate) header: Map<String, Value>,
+    pub(crate) claims: Map<String, Value>,
+}
+
+impl Unverified {
+    /// Three segments of base64url, the first two JSON objects, at most 8,192 bytes.
+    pub(crate) fn read(text: &str) -> Result<Self, &'static str> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err("the JWT is larger than what HTTP headers carry");
+        }
+        let mut segments = text.split('.');
+        let (Some(header), Some(claims), Some(signature), None) =
+            (segments.next(), segments.next(), segments.next(), segments.next())
+        else {
+            return Err("it is no JWT");
+        };
+        let (Some(header), Some(claims)) = (object(header), object(claims)) else {
+            return Err("it is no JWT");
+        };
+        if signature.is_empty() || URL_SAFE_NO_PAD.decode(signature).is_err() {
+            return Err("the JWT has no signature");
+        }
+        Ok(Self { header, claims })
+    }
+
+    /// The key that signed it.
+    pub(crate) fn kid(&self) -> Option<Kid> {
+        self.header.get("kid").and_then(Value::as_str).and_then(|kid| Kid::new(kid).ok())
+    }
+
+    /// Of a phantom JWT, the digest of its handle's digest.
+    pub(crate) fn handle_hash(&self) -> Option<TokenDigest> {
+        TokenDigest::deserialize(self.claims.get("handle_hash")?).ok()
+    }
+}
+
+fn object(segment: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(segment).ok()?).ok()
+}

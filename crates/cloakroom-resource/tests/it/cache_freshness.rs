@@ -1,0 +1,292 @@
+//! What meets a route's freshness, and what becomes of a request when nothing does.
+
+use std::sync::Arc;
+
+use cloakroom_core::{ManualClock, Target};
+use cloakroom_resource::{
+    BearerLayer, Freshness, PhantomLayer, RevocationReplica, SetupError, TokenError, Verifier,
+    WhenStale,
+};
+use serde_json::{Value, json};
+
+use crate::cache_support::{Authority, GRANT, Guard, Log, clock, facts, secs, with};
+use crate::support::{AUDIENCE, ISSUER, Key, START, claims_with, is_outage, manual_clock};
+
+/// What the replica knows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Replica {
+    None,
+    /// It has just seen a heartbeat.
+    Fresh,
+    /// It has seen none since the token was first presented.
+    Stale,
+    /// Fresh, and a rule denies the token.
+    Denied,
+    /// Stale, and a rule denies the token.
+    DeniedLongAgo,
+}
+
+async fn replica(what: Replica, time: &Arc<ManualClock>) -> (Log, Option<RevocationReplica>) {
+    let log = Log::new(secs(0));
+    let replica = match what {
+        Replica::None => None,
+        _ => Some(log.replica(time).await),
+    };
+    (log, replica)
+}
+
+async fn come_to_pass(what: Replica, log: &Log, time: &ManualClock, age: u64) {
+    if what == Replica::DeniedLongAgo {
+        log.revoke(Target::Grant(GRANT.parse().unwrap()), None).await;
+    }
+    time.advance(secs(age));
+    if what == Replica::Denied {
+        log.revoke(Target::Grant(GRANT.parse().unwrap()), None).await;
+    }
+    if matches!(what, Replica::Fresh | Replica::Denied) {
+        log.beat(time).await;
+    }
+}
+
+#[tokio::test]
+async fn remembered_answers() {
+    use Replica::{Denied, DeniedLongAgo, Fresh, Stale};
+    let every = Freshness::every_request();
+    let two = Freshness::within(secs(2));
+    let (ask, refuse) = (WhenStale::Introspect, WhenStale::Refuse);
+    let complete = json!({});
+    let foreign = json!({ "grant_epoch": null });
+    // The replica, whether the answer tells all that rules go by, the age of the answer, the
+    // freshness; the status, and how often the server was asked beside the first time.
+    for (what, changes, age, freshness, when_stale, status, asked) in [
+        (Replica::None, &complete, 2, two, ask, 200, 0),
+        (Replica::None, &complete, 3, two, ask, 200, 1),
+        (Replica::None, &complete, 3, two, refuse, 200, 1),
+        (Replica::None, &complete, 0, every, ask, 200, 1),
+        (Replica::None, &complete, 0, every, refuse, 200, 1),
+        (Fresh, &complete, 2, two, ask, 200, 0),
+        (Fresh, &complete, 3000, two, ask, 200, 0),
+        (Fresh, &complete, 3000, two, refuse, 200, 0),
+        (Fresh, &complete, 0, every, ask, 200, 1),
+        (Fresh, &complete, 0, every, refuse, 200, 1),
+        (Stale, &complete, 2, two, ask, 200, 0),
+        (Stale, &complete, 2, two, refuse, 200, 0),
+        (Stale, &complete, 3, two, ask, 200, 1),
+        (Stale, &complete, 3, two, refuse, 503, 0),
+        (Stale, &complete, 0, every, ask, 200, 1),
+        // What rules cannot name, nobody but the server can vouch for.
+        (Fresh, &foreign, 2, two, ask, 200, 0),
+        (Fresh, &foreign, 3, two, ask, 200, 1),
+        (Fresh, &foreign, 3, two, refuse, 200, 1),
+        (Fresh, &json!({ "exp": null }), 3, two, ask, 200, 1),
+        (Fresh, &json!({ "jti": null }), 3, two, ask, 200, 1),
+        (Fresh, &json!({ "sub": null }), 3, two, ask, 200, 1),
+        (Fresh, &json!({ "client_id": null }), 3, two, ask, 200, 1),
+        (Fresh, &json!({ "grant_id": null }), 3, two, ask, 200, 1),
+        (Stale, &foreign, 3, two, refuse, 200, 1),
+        // What is known to be revoked is refused, however that is known, and nobody is asked.
+        (Denied, &complete, 0, two, ask, 401, 0),
+        (Denied, &complete, 3, two, ask, 401, 0),
+        (Denied, &complete, 3, two, refuse, 401, 0),
+        (Denied, &foreign, 3, two, ask, 401, 0),
+        (DeniedLongAgo, &complete, 3, two, ask, 401, 0),
+        (DeniedLongAgo, &complete, 3, two, refuse, 401, 0),
+        (Denied, &complete, 0, every, ask, 401, 1),
+        (DeniedLongAgo, &complete, 3, every, refuse, 401, 1),
+    ] {
+        for phantom in [true, false] {
+            let (authority, time) = (Authority::new(), manual_clock());
+            let answer = with(facts("token"), changes);
+            authority.answer_with(move |_| Ok(Some(answer.clone())));
+            let (log, replica) = replica(what, &time).await;
+            let guard = if phantom {
+                let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
+                    .clock(clock(&time))
+                    .cache(100)
+                    .freshness(freshness)
+                    .when_stale(when_stale);
+                Guard::Phantom(replica.iter().fold(layer, |it, r| it.replica(r.clone())))
+            } else {
+                let layer = BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE)
+                    .clock(clock(&time))
+                    .cache(100)
+                    .freshness(freshness)
+                    .unwrap()
+                    .when_stale(when_stale);
+                Guard::Bearer(replica.iter().fold(layer, |it, r| it.replica(r.clone())))
+            };
+            let row = format!("{phantom} {what:?} {changes} {age} {freshness:?} {when_stale:?}");
+            assert_eq!(guard.ask("token").await, 200, "{row}");
+            assert_eq!(authority.count(), 1, "{row}");
+            come_to_pass(what, &log, &time, age).await;
+            assert_eq!(guard.ask("token").await, status, "{row}");
+            assert_eq!(authority.count(), 1 + asked, "{row}");
+        }
+    }
+}
+
+fn jwt_claims(changes: &Value) -> Value {
+    let own = json!({ "grant_id": GRANT, "grant_epoch": 1000, "jti": "token" });
+    claims_with(&with(own, changes))
+}
+
+#[tokio::test]
+async fn verified_jwts() {
+    use Replica::{Denied, DeniedLongAgo, Fresh, Stale};
+    let every = Some(Freshness::every_request());
+    let two = Some(Freshness::within(secs(2)));
+    let ten = Some(Freshness::within(secs(10)));
+    let (ask, refuse) = (WhenStale::Introspect, WhenStale::Refuse);
+    let complete = json!({});
+    let foreign = json!({ "grant_epoch": null });
+    let key = Key::new();
+    // As above; somebody introspects, or nobody does. The JWT is issued when the test starts.
+    for (what, changes, age, freshness, when_stale, introspects, status, asked) in [
+        // No replica and no freshness: a JWT is good until it expires.
+        (Replica::None, &complete, 3000, None, ask, false, 200, 0),
+        (Replica::None, &complete, 3000, None, ask, true, 200, 0),
+        (Fresh, &complete, 3000, two, ask, true, 200, 0),
+        (Fresh, &complete, 3000, ten, refuse, false, 200, 0),
+        (Fresh, &complete, 3000, None, ask, false, 200, 0),
+        (Stale, &complete, 3000, two, ask, true, 200, 1),
+        (Stale, &complete, 3000, two, refuse, true, 503, 0),
+        (Stale, &complete, 3000, ten, ask, false, 503, 0),
+        (Stale, &complete, 3000, None, ask, false, 503, 0),
+        (Stale, &complete, 10, None, ask, false, 200, 0),
+        // Young enough by its own age, less what clocks may differ by: 2 s with this replica, and
+        // 5 s where no replica says it. As long as the replica is fresh, it does not come to that.
+        (Replica::None, &complete, 5, ten, ask, false, 200, 0),
+        (Replica::None, &complete, 6, ten, ask, false, 401, 0),
+        (Replica::None, &complete, 6, ten, ask, true, 200, 1),
+        (Replica::None, &complete, 6, ten, refuse, true, 200, 1),
+        (Stale, &complete, 11, ten, ask, false, 503, 0),
+        (Fresh, &foreign, 8, ten, ask, false, 200, 0),
+        (Fresh, &foreign, 9, ten, ask, false, 503, 0),
+        (Fresh, &foreign, 9, ten, ask, true, 200, 1),
+        (Fresh, &foreign, 9, ten, refuse, true, 200, 1),
+        (Fresh, &complete, 0, every, ask, true, 200, 1),
+        (Fresh, &complete, 0, every, refuse, true, 200, 1),
+        (Denied, &complete, 0, ten, ask, true, 401, 0),
+        (Denied, &complete, 3000, two, ask, false, 401, 0),
+        (Denied, &foreign, 0, ten, ask, false, 401, 0),
+        (Denied, &complete, 0, every, ask, true, 401, 0),
+        (DeniedLongAgo, &complete, 3000, ten, refuse, true, 401, 0),
+        (DeniedLongAgo, &complete, 3000, None, ask, false, 401, 0),
+    ] {
+        for remembers in [0, 100] {
+            let (authority, time) = (Authority::new(), manual_clock());
+            let (log, replica) = replica(what, &time).await;
+            let mut verifier = key.verifier(&time).cache(remembers);
+            if let Some(replica) = replica {
+                verifier = verifier.replica(replica);
+            }
+            let mut layer = BearerLayer::new(verifier).when_stale(when_stale);
+            if introspects {
+                layer = layer.or_introspect(authority.clone());
+            }
+            if let Some(freshness) = freshness {
+                // Below what the replica can be relied on for, somebody has to introspect.
+                layer = match layer.clone().freshness(freshness) {
+                    Ok(layer) => layer,
+                    Err(_) => {
+                        assert!(!introspects && Some(freshness) == two);
+                        continue;
+                    }
+                };
+            }
+            let guard = Guard::Bearer(layer);
+            let token = key.sign(&jwt_claims(changes)).await;
+            let row = format!(
+                "{remembers} {what:?} {changes} {age} {freshness:?} {when_stale:?} {introspects}"
+            );
+            let before = usize::from(freshness == every);
+            assert_eq!(guard.ask(&token).await, 200, "{row}");
+            assert_eq!(authority.count(), before, "{row}");
+            come_to_pass(what, &log, &time, age).await;
+            assert_eq!(guard.ask(&token).await, status, "{row}");
+            assert_eq!(authority.count(), before + asked, "{row}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_verifier_by_itself_has_a_safe_default() {
+    let (key, time) = (Key::new(), manual_clock());
+    let log = Log::new(secs(0));
+    let verifier = key.verifier(&time).cache(100).replica(log.replica(&time).await);
+    let token = key.sign(&jwt_claims(&json!({}))).await;
+    assert!(verifier.verify(&token).await.is_ok());
+    time.advance(secs(10));
+    assert!(verifier.verify(&token).await.is_ok());
+    time.advance(secs(1));
+    assert!(is_outage(&verifier.verify(&token).await));
+    let younger = key.sign(&jwt_claims(&json!({ "iat": START.as_secs() + 11 }))).await;
+    assert!(verifier.verify(&younger).await.is_ok(), "issued since");
+    log.beat(&time).await;
+    assert!(verifier.verify(&token).await.is_ok());
+    log.revoke(Target::Jti("token".parse().unwrap()), None).await;
+    assert!(matches!(verifier.verify(&token).await, Err(TokenError::Invalid(_))));
+    assert!(matches!(verifier.clone().verify(&token).await, Err(TokenError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_slow_log_widens_the_default() {
+    let (key, time) = (Key::new(), manual_clock());
+    let log = Log::new(secs(30));
+    let verifier = key.verifier(&time).replica(log.replica(&time).await);
+    let token = key.sign(&jwt_claims(&json!({}))).await;
+    time.advance(secs(2));
+    assert!(verifier.verify(&token).await.is_ok(), "32 s, and one to spare");
+    time.advance(secs(1));
+    assert!(verifier.verify(&token).await.is_ok());
+    time.advance(secs(1));
+    assert!(is_outage(&verifier.verify(&token).await));
+}
+
+#[tokio::test]
+async fn what_can_never_be_met_is_refused_when_it_is_named() {
+    let (key, time) = (Key::new(), manual_clock());
+    let replica = Log::new(secs(5)).replica(&time).await; // 7 s, and one to spare
+    let verifier = || key.verifier(&time);
+    let followed = || verifier().replica(replica.clone());
+    let authority = Authority::new();
+    let introspecting =
+        |verifier: Verifier| BearerLayer::new(verifier).or_introspect(authority.clone());
+    let (every, within) = (Freshness::every_request(), |s| Freshness::within(secs(s)));
+    for (layer, freshness, good) in [
+        (BearerLayer::new(verifier()), every, false),
+        (BearerLayer::new(verifier()), within(4), false),
+        (BearerLayer::new(verifier()), within(5), true),
+        (BearerLayer::new(followed()), every, false),
+        (BearerLayer::new(followed()), within(7), false),
+        (BearerLayer::new(followed()), within(8), true),
+        (BearerLayer::new(verifier()).replica(replica.clone()), within(7), false),
+        (introspecting(verifier()), every, true),
+        (introspecting(followed()), every, true),
+        (introspecting(followed()), within(1), true),
+        (BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE), every, true),
+        (BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE), within(1), true),
+    ] {
+        match layer.freshness(freshness) {
+            Ok(_) => assert!(good, "{freshness:?}"),
+            Err(SetupError::Freshness(why)) => assert!(!good, "{freshness:?}: {why}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_freshness_or_a_replica_every_request_asks() {
+    let authority = Authority::new();
+    let time = manual_clock();
+    let phantom = PhantomLayer::new(authority.clone(), AUDIENCE).clock(clock(&time)).cache(100);
+    let bearer = BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE)
+        .clock(clock(&time))
+        .cache(100);
+    for (guard, count) in [(Guard::Phantom(phantom), 0), (Guard::Bearer(bearer), 3)] {
+        for n in 1..=3 {
+            assert_eq!(guard.ask("token").await, 200);
+            assert_eq!(authority.count(), count + n);
+        }
+    }
+}
