@@ -1,0 +1,86 @@
+//! The database file: who may read it, and whether it is still the one that was opened.
+//!
+//! It is never opened here once SQLite has it open: closing any descriptor of a file drops all
+//! locks that the process holds on it (POSIX), SQLite's among them.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::OpenError;
+
+/// Makes the file if there is none, readable by its owner alone. SQLite gives the files beside it
+/// the same permissions.
+pub(crate) fn prepare(path: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let refused = |source| OpenError::File { path: path.to_owned(), source };
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            warn_if_others_may_read(path, &fs::metadata(path).map_err(refused)?);
+            Ok(())
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+#[cfg(unix)]
+fn warn_if_others_may_read(path: &Path, metadata: &Metadata) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = %format_args!("{mode:o}"),
+            "others than its owner may use the database file; `chmod 600` closes it"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_others_may_read(_: &Path, _: &Metadata) {}
+
+/// Never creates: a database that is gone must not be taken for an empty one.
+pub(crate) fn open(path: &Path, write: bool) -> rusqlite::Result<Connection> {
+    let access = match write {
+        true => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        false => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// Which file a path leads to. A file that is open keeps its identity from being given to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    path: PathBuf,
+    device_and_node: (u64, u64),
+}
+
+impl Identity {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), device_and_node: device_and_node(&metadata) })
+    }
+
+    /// Whether the path still leads to this file.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        Ok(Self::of(&self.path)? == *self)
+    }
+}
+
+#[cfg(unix)]
+fn device_and_node(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn device_and_node(_: &Metadata) -> (u64, u64) {
+    // An open file cannot be replaced there.
+    (0, 0)
+}

@@ -1,0 +1,227 @@
+//! Grants and their tokens. What is called with the writer's connection runs inside a transaction,
+//! of which there is one at a time in all processes: reading and then writing is one step.
+
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Advance, Advanced, Change, Created, Found, GrantId, GrantRecord, Listing, Lookup, Page,
+    Selector, StoreError, TokenDigest, TokenRecord, UnixTime, fresh_tokens, tokens_of,
+};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::error::failed;
+use crate::journal;
+use crate::rows::{
+    GRANT_COLUMNS, column, grant, grant_columns, insert_grant, insert_token, stored_grant,
+    stored_token, token, update_grant,
+};
+
+pub(crate) fn find(
+    connection: &Connection,
+    id: GrantId,
+    digest: Option<&TokenDigest>,
+) -> Result<Lookup, StoreError> {
+    let Some(digest) = digest else {
+        return match stored_grant(connection, id)? {
+            Some(grant) => Ok(Lookup::Found(Found { grant, token: None })),
+            None => absent(connection, id),
+        };
+    };
+    const SQL: &str = concat!(
+        "SELECT ",
+        grant_columns!(),
+        ", t.issued_at, t.expires_at, t.revoked_at, t.body FROM grants g \
+         LEFT JOIN tokens t ON t.grant_id = g.id AND t.digest = ?2 WHERE g.id = ?1"
+    );
+    let rows = connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| {
+            sql.query_row((id.as_bytes(), digest.as_bytes()), |row| {
+                Ok((grant(id, row, 0)?, token(id, digest, row, GRANT_COLUMNS)?))
+            })
+            .optional()
+        })
+        .map_err(|error| failed("finding a token", error))?;
+    let Some((grant, token)) = rows else { return absent(connection, id) };
+    Ok(Lookup::Found(Found {
+        grant: Arc::new(GrantRecord::from_row(&grant)?),
+        token: token.map(|token| TokenRecord::from_row(&token).map(Arc::new)).transpose()?,
+    }))
+}
+
+/// What is known of a grant that has no row. It cannot get one while there is a tombstone.
+fn absent(connection: &Connection, id: GrantId) -> Result<Lookup, StoreError> {
+    Ok(if has_tombstone(connection, id)? { Lookup::Tombstone } else { Lookup::Absent })
+}
+
+fn has_tombstone(connection: &Connection, id: GrantId) -> Result<bool, StoreError> {
+    connection
+        .prepare_cached("SELECT 1 FROM tombstones WHERE grant_id = ?1")
+        .and_then(|mut sql| sql.exists([id.as_bytes()]))
+        .map_err(|error| failed("looking for a tombstone", error))
+}
+
+pub(crate) fn create(
+    connection: &Connection,
+    grant: &GrantRecord,
+    tokens: Vec<TokenRecord>,
+    now: UnixTime,
+) -> Result<Created, StoreError> {
+    tokens_of(grant.id, &tokens)?;
+    if has_tombstone(connection, grant.id)? {
+        return Ok(Created::Barred);
+    }
+    let stored = stored_grant(connection, grant.id)?;
+    if let Some(stored) = &stored {
+        let own = |token: &TokenRecord| stored_token(connection, token);
+        let same = grant.is_stored_as(stored)
+            && match fresh_tokens(tokens.clone(), own) {
+                Ok(fresh) => fresh.is_empty(),
+                Err(StoreError::Misuse(_)) => false,
+                Err(error) => return Err(error),
+            };
+        if !same {
+            return Ok(Created::Exists);
+        }
+        if stored.revoked_at.is_some() {
+            return Ok(Created::Barred);
+        }
+    }
+    // No other transaction can write a rule before this one has ended.
+    if journal::denies(connection, grant)? {
+        if stored.is_some() {
+            revoke(connection, grant.id, now)?;
+        }
+        return Ok(Created::Barred);
+    }
+    if stored.is_none() {
+        insert_grant(connection, &grant.to_row())?;
+        for token in fresh_tokens(tokens, |_| Ok(None))? {
+            insert_token(connection, &token.to_row())?;
+        }
+    }
+    Ok(Created::Inserted)
+}
+
+pub(crate) fn advance(connection: &Connection, step: Advance) -> Result<Advanced, StoreError> {
+    tokens_of(step.grant, &step.tokens)?;
+    let Some(stored) = stored_grant(connection, step.grant)? else {
+        return Ok(match has_tombstone(connection, step.grant)? {
+            true => Advanced::Dead,
+            false => Advanced::Unknown,
+        });
+    };
+    if let Some(refused) = step.judge(&stored)? {
+        return Ok(refused);
+    }
+    let fresh = fresh_tokens(step.tokens, |token| stored_token(connection, token))?;
+    if let Change::Move(next) = step.change {
+        update_grant(connection, &next.to_row())?;
+    }
+    for token in fresh {
+        insert_token(connection, &token.to_row())?;
+    }
+    Ok(Advanced::Advanced)
+}
+
+/// Marks a grant revoked; the first revocation counts. Whether it is there.
+pub(crate) fn revoke(
+    connection: &Connection,
+    id: GrantId,
+    at: UnixTime,
+) -> Result<bool, StoreError> {
+    const SQL: &str = "UPDATE grants SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+    let changed = connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| sql.execute((id.as_bytes(), column(at.as_millis()))))
+        .map_err(|error| failed("revoking a grant", error))?;
+    Ok(changed > 0)
+}
+
+/// So that a grant which comes late is barred.
+pub(crate) fn bury(
+    connection: &Connection,
+    id: GrantId,
+    until: UnixTime,
+) -> Result<(), StoreError> {
+    const SQL: &str = "INSERT INTO tombstones (grant_id, until) VALUES (?1, ?2) \
+                       ON CONFLICT (grant_id) DO UPDATE SET until = max(until, excluded.until)";
+    connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| sql.execute((id.as_bytes(), column(until.as_millis()))))
+        .map_err(|error| failed("writing a tombstone", error))?;
+    Ok(())
+}
+
+pub(crate) fn revoke_token(
+    connection: &Connection,
+    id: GrantId,
+    digest: &TokenDigest,
+    at: UnixTime,
+) -> Result<(), StoreError> {
+    const SQL: &str = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?3) \
+                       WHERE grant_id = ?1 AND digest = ?2";
+    connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| sql.execute((id.as_bytes(), digest.as_bytes(), column(at.as_millis()))))
+        .map_err(|error| failed("revoking a token", error))?;
+    Ok(())
+}
+
+/// One page of the selected grants that are not revoked, ordered by id.
+pub(crate) fn unrevoked(
+    connection: &Connection,
+    of: &Selector,
+    after: Option<GrantId>,
+    limit: u32,
+) -> Result<Vec<Arc<GrantRecord>>, StoreError> {
+    const BY_SUBJECT: &str = concat!(
+        "SELECT ",
+        grant_columns!(),
+        ", g.id FROM grants g \
+         WHERE g.subject = ?1 AND g.id > ?2 AND g.revoked_at IS NULL ORDER BY g.id LIMIT ?3"
+    );
+    const BY_CLIENT: &str = concat!(
+        "SELECT ",
+        grant_columns!(),
+        ", g.id FROM grants g \
+         WHERE g.client = ?1 AND g.id > ?2 AND g.revoked_at IS NULL ORDER BY g.id LIMIT ?3"
+    );
+    let (sql, key) = match of {
+        Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
+            (BY_SUBJECT, subject.to_key())
+        }
+        Selector::Client(client) => (BY_CLIENT, client.as_str().to_owned()),
+    };
+    // No id is the empty blob, which comes before all others.
+    let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes());
+    let during = |error| failed("listing grants", error);
+    let mut statement = connection.prepare_cached(sql).map_err(during)?;
+    let rows = statement
+        .query_map((key.as_bytes(), after, limit), |row| {
+            grant(GrantId::from_bytes(row.get(GRANT_COLUMNS)?), row, 0)
+        })
+        .map_err(during)?;
+    rows.map(|row| GrantRecord::from_row(&row.map_err(during)?).map(Arc::new)).collect()
+}
+
+pub(crate) fn list(
+    connection: &Connection,
+    of: &Selector,
+    page: Page,
+    now: UnixTime,
+) -> Result<Listing, StoreError> {
+    let limit = page.limit.max(1);
+    let mut grants = unrevoked(connection, of, page.after, limit)?;
+    let is_full = grants.len() >= limit as usize;
+    let next = grants.last().filter(|_| is_full).map(|last| last.id);
+    grants.retain(|grant| of.selects(grant) && grant.is_live(now));
+    // After the grants: whatever was in force when they were read is in force here.
+    let mut allowed = Vec::with_capacity(grants.len());
+    for grant in grants {
+        if !journal::denies(connection, &grant)? {
+            allowed.push(grant);
+        }
+    }
+    Ok(Listing { grants: allowed, next })
+}

@@ -1,0 +1,122 @@
+//! What has ended is deleted, over the indexes on expiry, a few rows at a time.
+
+use cloakroom_core::{Housekeeping, Maintained, StoreError};
+use rusqlite::Connection;
+
+use crate::error::failed;
+use crate::journal;
+use crate::rows::column;
+
+/// How many rows are deleted in one transaction: other writes wait for it.
+const BATCH: u32 = 100;
+
+/// One short transaction of housekeeping. Adds what it did to `done`; whether anything was left to
+/// do, so that another transaction is worth its while.
+pub(crate) fn step(
+    connection: &Connection,
+    task: &Housekeeping,
+    limit: u32,
+    done: &mut Maintained,
+) -> Result<u32, StoreError> {
+    if let Some(position) = journal::unfinished(connection)? {
+        // What it flags is not counted: nothing is deleted.
+        journal::sweep(connection, position)?;
+        return Ok(1);
+    }
+    let before = column(task.before.as_millis());
+    let mut left = limit.min(BATCH);
+    let half = left.div_ceil(2);
+    // Half each at most: a flood of revocations must not keep grants from being deleted.
+    let mut trimmed = 0;
+    for sql in [LOG, RULES, TOMBSTONES] {
+        trimmed += delete(connection, sql, before, half - trimmed)?;
+    }
+    done.revocations += u64::from(trimmed);
+    left -= trimmed;
+    let grants = delete_grants(connection, before, left, done)?;
+    left -= grants;
+    let tokens = delete(connection, TOKENS, before, left)?;
+    done.tokens += u64::from(tokens);
+    Ok(trimmed + grants + tokens)
+}
+
+/// The log's newest entry stays: its position is never given again.
+const LOG: &str = "DELETE FROM log WHERE position IN (\
+    SELECT position FROM log WHERE until < ?1 AND position < (SELECT max(position) FROM log) \
+    ORDER BY until LIMIT ?2)";
+const RULES: &str = "DELETE FROM rules WHERE key IN (\
+    SELECT key FROM rules WHERE until < ?1 ORDER BY until LIMIT ?2)";
+const TOMBSTONES: &str = "DELETE FROM tombstones WHERE grant_id IN (\
+    SELECT grant_id FROM tombstones WHERE until < ?1 ORDER BY until LIMIT ?2)";
+/// Those whose grants live on. The others go with their grants.
+const TOKENS: &str = "DELETE FROM tokens WHERE (grant_id, digest) IN (\
+    SELECT grant_id, digest FROM tokens WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
+
+fn delete(
+    connection: &Connection,
+    sql: &'static str,
+    before: i64,
+    limit: u32,
+) -> Result<u32, StoreError> {
+    let deleted = connection
+        .prepare_cached(sql)
+        .and_then(|mut sql| sql.execute((before, limit)))
+        .map_err(|error| failed("deleting what has ended", error))?;
+    Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
+}
+
+/// Grants that ended go with their tokens, once all of those have ended.
+fn delete_grants(
+    connection: &Connection,
+    before: i64,
+    limit: u32,
+    done: &mut Maintained,
+) -> Result<u32, StoreError> {
+    const DUE: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \
+                       ORDER BY row_expires_at LIMIT ?2";
+    const LAST_TOKENS: &str = "DELETE FROM tokens WHERE grant_id = ?1 AND digest IN (\
+        SELECT digest FROM tokens WHERE grant_id = ?1 AND expires_at < ?2 LIMIT ?3)";
+    const GRANT: &str = "DELETE FROM grants WHERE id = ?1 AND row_expires_at < ?2 \
+                         AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = ?1)";
+    let during = |error| failed("deleting grants that have ended", error);
+    let due: Vec<[u8; 16]> = connection
+        .prepare_cached(DUE)
+        .and_then(|mut sql| sql.query_map((before, limit), |row| row.get(0))?.collect())
+        .map_err(during)?;
+    let mut rows = 0;
+    for id in due {
+        if rows >= limit {
+            break;
+        }
+        let tokens = connection
+            .prepare_cached(LAST_TOKENS)
+            .and_then(|mut sql| sql.execute((id, before, limit - rows)))
+            .map_err(during)?;
+        let grants = connection
+            .prepare_cached(GRANT)
+            .and_then(|mut sql| sql.execute((id, before)))
+            .map_err(during)?;
+        done.grants += grants as u64;
+        if grants == 0 {
+            done.tokens += tokens as u64;
+        }
+        rows = rows.saturating_add(u32::try_from(tokens + grants).unwrap_or(u32::MAX));
+    }
+    Ok(rows.min(limit))
+}
+
+/// Whether something is left to do now.
+pub(crate) fn is_due(connection: &Connection, task: &Housekeeping) -> Result<bool, StoreError> {
+    const DUE: &str = "SELECT EXISTS (SELECT 1 FROM sweeps) \
+        OR EXISTS (SELECT 1 FROM log WHERE until < ?1 \
+                   AND position < (SELECT max(position) FROM log)) \
+        OR EXISTS (SELECT 1 FROM rules WHERE until < ?1) \
+        OR EXISTS (SELECT 1 FROM tombstones WHERE until < ?1) \
+        OR EXISTS (SELECT 1 FROM tokens WHERE expires_at < ?1) \
+        OR EXISTS (SELECT 1 FROM grants WHERE row_expires_at < ?1 \
+                   AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = id))";
+    connection
+        .prepare_cached(DUE)
+        .and_then(|mut sql| sql.query_row([column(task.before.as_millis())], |row| row.get(0)))
+        .map_err(|error| failed("looking for what has ended", error))
+}

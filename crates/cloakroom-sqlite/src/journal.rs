@@ -1,0 +1,265 @@
+//! The revocation log, the rules that its entries leave behind, and the sweeps they begin.
+
+use std::collections::HashMap;
+
+use cloakroom_core::{
+    Cursor, CursorPlace, EntryId, Epoch, GrantId, GrantRecord, LogEntry, LogEvent, Revocation,
+    RevocationBatch, Rule, RuleKey, Rules, Selector, StoreError, Target, UnixTime,
+};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::error::failed;
+use crate::grants;
+use crate::rows::{column, time};
+
+/// How many grants a sweep looks at in one transaction: other writes wait for it.
+const SWEEP_BATCH: u32 = 200;
+
+/// Whether a sweep has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swept {
+    All,
+    /// The sweep at this position of the log goes on.
+    More(i64),
+}
+
+/// Writes a revocation: its entry, its bound, its rule, and what it revokes; of a sweep, the record.
+pub(crate) fn record(
+    connection: &Connection,
+    id: EntryId,
+    revocation: &Revocation,
+) -> Result<Swept, StoreError> {
+    let Revocation { target, at, until, .. } = revocation;
+    let bound = target.has_bound().then(|| allot(connection, *at)).transpose()?;
+    let entry = LogEntry { id, event: revocation.event(bound), at: *at, until: *until };
+    let position = append(connection, &entry)?;
+    let key = target.rule_key();
+    if let Some(key) = &key {
+        rule(connection, &Rule { key: key.clone(), bound, until: *until })?;
+    }
+    match target {
+        Target::Grant(grant) => {
+            if !grants::revoke(connection, *grant, *at)? {
+                grants::bury(connection, *grant, *until)?;
+            }
+        }
+        Target::Token { grant, digest } => grants::revoke_token(connection, *grant, digest, *at)?,
+        Target::Jti(_) | Target::Key(_) => {}
+        Target::Subject(_) | Target::Client(_) | Target::SubjectAtClient(..) => {
+            const SQL: &str = "INSERT INTO sweeps (position, key, bound, at, after) \
+                               VALUES (?1, ?2, ?3, ?4, x'')";
+            let key = key.map(|key| key.to_bytes());
+            let bound = bound.map(|bound| column(bound.get()));
+            connection
+                .prepare_cached(SQL)
+                .and_then(|mut sql| {
+                    sql.execute(params![position, key, bound, column(at.as_millis())])
+                })
+                .map_err(|error| failed("beginning a sweep", error))?;
+            return Ok(Swept::More(position));
+        }
+    }
+    Ok(Swept::All)
+}
+
+/// The next step of a sweep: flags some of its grants. Another process may have finished it.
+pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, StoreError> {
+    let during = |error| failed("sweeping grants", error);
+    let found = connection
+        .prepare_cached("SELECT key, bound, at, after FROM sweeps WHERE position = ?1")
+        .and_then(|mut sql| {
+            sql.query_row([position], |row| {
+                let key: Vec<u8> = row.get(0)?;
+                Ok((key, time(row.get(1)?), time(row.get(2)?), row.get::<_, Vec<u8>>(3)?))
+            })
+            .optional()
+        })
+        .map_err(during)?;
+    let Some((key, bound, at, after)) = found else { return Ok(Swept::All) };
+    let (bound, at) = (Epoch::new(bound), UnixTime::from_millis(at));
+    let of = match RuleKey::from_bytes(&key)? {
+        RuleKey::Subject(subject) => Selector::Subject(subject),
+        RuleKey::Client(client) => Selector::Client(client),
+        RuleKey::SubjectAtClient(subject, client) => Selector::SubjectAtClient(subject, client),
+        RuleKey::Jti(_) | RuleKey::Key(_) => {
+            return Err(StoreError::corrupt("a sweep", "nothing hangs off its key"));
+        }
+    };
+    let after = <[u8; 16]>::try_from(after).ok().map(GrantId::from_bytes);
+    let page = grants::unrevoked(connection, &of, after, SWEEP_BATCH)?;
+    for grant in page.iter().filter(|grant| grant.epoch <= bound && of.selects(grant)) {
+        grants::revoke(connection, grant.id, at)?;
+    }
+    match page.last() {
+        Some(last) if page.len() >= SWEEP_BATCH as usize => {
+            connection
+                .prepare_cached("UPDATE sweeps SET after = ?2 WHERE position = ?1")
+                .and_then(|mut sql| sql.execute((position, last.id.as_bytes())))
+                .map_err(during)?;
+            Ok(Swept::More(position))
+        }
+        _ => {
+            connection
+                .prepare_cached("DELETE FROM sweeps WHERE position = ?1")
+                .and_then(|mut sql| sql.execute([position]))
+                .map_err(during)?;
+            Ok(Swept::All)
+        }
+    }
+}
+
+/// The first sweep that is not finished.
+pub(crate) fn unfinished(connection: &Connection) -> Result<Option<i64>, StoreError> {
+    connection
+        .prepare_cached("SELECT position FROM sweeps ORDER BY position LIMIT 1")
+        .and_then(|mut sql| sql.query_row([], |row| row.get(0)).optional())
+        .map_err(|error| failed("looking for sweeps", error))
+}
+
+pub(crate) fn heartbeat(
+    connection: &Connection,
+    id: EntryId,
+    at: UnixTime,
+    until: UnixTime,
+) -> Result<(), StoreError> {
+    append(connection, &LogEntry { id, event: LogEvent::Heartbeat {}, at, until }).map(|_| ())
+}
+
+/// Transactions commit one after the other, so that positions do, too: no reader can pass one by
+/// that commits late.
+fn append(connection: &Connection, entry: &LogEntry) -> Result<i64, StoreError> {
+    let until = column(entry.until.as_millis());
+    connection
+        .prepare_cached("INSERT INTO log (id, until, body) VALUES (?1, ?2, ?3)")
+        .and_then(|mut sql| sql.insert((entry.id.as_bytes(), until, entry.to_body())))
+        .map_err(|error| failed("writing the log", error))
+}
+
+fn allot(connection: &Connection, at: UnixTime) -> Result<Epoch, StoreError> {
+    let bound = newest_bound(connection)?.next_bound(at);
+    connection
+        .prepare_cached("UPDATE state SET newest_bound = ?1")
+        .and_then(|mut sql| sql.execute([column(bound.get())]))
+        .map_err(|error| failed("allotting a bound", error))?;
+    Ok(bound)
+}
+
+fn newest_bound(connection: &Connection) -> Result<Epoch, StoreError> {
+    connection
+        .prepare_cached("SELECT newest_bound FROM state")
+        .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
+        .map(|bound| Epoch::new(time(bound)))
+        .map_err(|error| failed("reading the newest bound", error))
+}
+
+/// A second rule on one key keeps the later bound and the later end.
+fn rule(connection: &Connection, rule: &Rule) -> Result<(), StoreError> {
+    const SQL: &str = "INSERT INTO rules (key, bound, until) VALUES (?1, ?2, ?3) \
+                       ON CONFLICT (key) DO UPDATE SET \
+                       bound = max(bound, excluded.bound), until = max(until, excluded.until)";
+    let bound = rule.bound.map(|bound| column(bound.get()));
+    let parameters = params![rule.key.to_bytes(), bound, column(rule.until.as_millis())];
+    connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| sql.execute(parameters))
+        .map_err(|error| failed("writing a rule", error))?;
+    Ok(())
+}
+
+fn stored_rule(connection: &Connection, key: &RuleKey) -> Result<Option<Rule>, StoreError> {
+    connection
+        .prepare_cached("SELECT bound, until FROM rules WHERE key = ?1")
+        .and_then(|mut sql| {
+            sql.query_row([key.to_bytes()], |row| {
+                let bound = row.get::<_, Option<i64>>(0)?.map(|bound| Epoch::new(time(bound)));
+                let until = UnixTime::from_millis(time(row.get(1)?));
+                Ok(Rule { key: key.clone(), bound, until })
+            })
+            .optional()
+        })
+        .map_err(|error| failed("reading a rule", error))
+}
+
+/// Whether a rule of its subject, its client or the pair denies the grant.
+pub(crate) fn denies(connection: &Connection, grant: &GrantRecord) -> Result<bool, StoreError> {
+    for key in grant.rule_keys() {
+        if stored_rule(connection, &key)?.is_some_and(|rule| rule.denies(grant.epoch)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(crate) fn rules(connection: &Connection, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+    let mut found = HashMap::new();
+    for key in keys {
+        if let Some(rule) = stored_rule(connection, &key)? {
+            found.insert(key, rule);
+        }
+    }
+    // After the rules: the newest bound is no older than any of theirs.
+    let newest_bound = newest_bound(connection)?;
+    Ok(Rules { rules: found.into_values().collect(), newest_bound })
+}
+
+/// Entries that come or go between the statements do no harm: who is read is read in order.
+pub(crate) fn read(
+    connection: &Connection,
+    after: &Cursor,
+    limit: u32,
+) -> Result<RevocationBatch, StoreError> {
+    let during = |error| failed("reading the log", error);
+    let incarnation: [u8; 16] = connection
+        .prepare_cached("SELECT incarnation FROM state")
+        .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
+        .map_err(during)?;
+    let position = match after.place() {
+        None => 0,
+        Some(place) => {
+            let position = column(place.position);
+            let entry: Option<[u8; 16]> = connection
+                .prepare_cached("SELECT id FROM log WHERE position = ?1")
+                .and_then(|mut sql| sql.query_row([position], |row| row.get(0)).optional())
+                .map_err(during)?;
+            if place.incarnation != incarnation || entry != Some(*place.entry.as_bytes()) {
+                return Ok(RevocationBatch::Gap);
+            }
+            position
+        }
+    };
+    let limit = limit.max(1);
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT position, body FROM log WHERE position > ?1 ORDER BY position LIMIT ?2",
+        )
+        .map_err(during)?;
+    let rows = statement
+        .query_map((position, i64::from(limit) + 1), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .map_err(during)?;
+    let (mut entries, mut next, mut more) = (Vec::new(), *after, false);
+    for row in rows {
+        let (position, body) = row.map_err(during)?;
+        more = entries.len() >= limit as usize;
+        if more {
+            break;
+        }
+        let entry = LogEntry::from_body(&body)?;
+        let position = time(position);
+        next = Cursor::after(CursorPlace { incarnation, position, entry: entry.id });
+        entries.push(entry);
+    }
+    drop(statement);
+    let newest_bound = newest_bound(connection)?;
+    Ok(RevocationBatch::Entries { entries, next, more, newest_bound })
+}
+
+/// The position of the newest entry; 0 if there was none yet.
+pub(crate) fn newest(connection: &Connection) -> Result<u64, StoreError> {
+    connection
+        .prepare_cached("SELECT max(position) FROM log")
+        .and_then(|mut sql| sql.query_row([], |row| row.get::<_, Option<i64>>(0)))
+        .map(|position| position.map_or(0, time))
+        .map_err(|error| failed("reading the log's head", error))
+}

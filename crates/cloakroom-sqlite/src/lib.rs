@@ -1,0 +1,54 @@
+//! SQLite keeps the tokens: the store of **cloakroom** for one machine, in one file.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use cloakroom_sqlite::SqliteStore;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("tokens.db");
+//! let store = SqliteStore::open(path)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it promises
+//!
+//! - **An acknowledged commit survives the end of the process**, however it ends; and a power cut,
+//!   with [`Synchronous::Full`], the default. With [`Synchronous::Normal`] a power cut may undo the
+//!   last commits: a revocation among them is forgotten, and a spent refresh token is good again.
+//! - **One thread writes**; writes that wait together share a commit. Lookups are done where they
+//!   are asked for, and take microseconds; whatever takes longer runs on a thread of its own. No
+//!   runtime is needed.
+//! - **Several processes** of one machine may have the file open. Each sees the others' writes at
+//!   once, and is woken for their entries in the revocation log within
+//!   [`SqliteStoreBuilder::poll`].
+//! - **Outages are errors**: a full disk, a lock that is held for too long, a file that was deleted,
+//!   replaced or damaged. When the cause is gone, the same store works again.
+//!
+//! The file holds no token, only digests, but it says who uses what: it is made readable by its
+//! owner alone, and a wider one is warned of. It must be on a local file system.
+//!
+//! The first open makes the tables; later versions migrate them when they open the file, and an older
+//! program refuses a newer file.
+
+mod error;
+mod file;
+mod grants;
+mod housekeeping;
+mod journal;
+mod keys;
+mod readers;
+mod rows;
+mod schema;
+mod shared;
+mod store;
+mod writer;
+
+pub use error::OpenError;
+/// The driver, whose errors are the sources of this store's.
+pub use rusqlite;
+pub use schema::Synchronous;
+pub use store::{SqliteStore, SqliteStoreBuilder};
+
+#[cfg(test)]
+#[path = "plans_tests.rs"]
+mod plans_tests;

@@ -1,0 +1,152 @@
+//! No statement scans: what SQLite plans for each of them, over tables that are filled and analysed.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::{
+    Advance, Audience, Chain, ChainKey, Change, ClientId, Cursor, EntryId, GrantId, GrantRecord,
+    Housekeeping, Jti, Maintained, Page, Random, Revocation, RuleKey, Selector, Subject,
+    SystemClock, Target, TokenDigest, TokenKind, TokenRecord, UnixTime,
+};
+use rusqlite::Connection;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+use crate::grants;
+use crate::housekeeping;
+use crate::journal;
+use crate::schema::{self, Synchronous};
+
+const NOW: UnixTime = UnixTime::from_secs(2_000_000_000);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn note(event: TraceEvent<'_>) {
+    if let TraceEvent::Stmt(statement, _) = event {
+        SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(statement.sql().into_owned());
+    }
+}
+
+fn grant(number: u32, ends: UnixTime) -> GrantRecord {
+    let random = Random::system();
+    let mut grant = GrantRecord::new(
+        GrantId::random(&random).unwrap(),
+        ClientId::new(format!("client {}", number % 20)).unwrap(),
+        Subject::user(format!("user {}", number % 300)).unwrap(),
+        Audience::one("https://orders.example").unwrap(),
+        NOW,
+        ends,
+    );
+    let key = ChainKey::random(&random).unwrap();
+    grant.epoch = cloakroom_core::Epoch::new(u64::MAX);
+    grant.chain = Some(Chain::new(TokenKind::Refresh, digest(), key, ends));
+    grant
+}
+
+fn digest() -> TokenDigest {
+    TokenDigest::from_bytes(Random::system().array().unwrap())
+}
+
+fn revocation(target: Target) -> Revocation {
+    Revocation::new(target, NOW, NOW + HOUR)
+}
+
+fn entry() -> EntryId {
+    EntryId::random(&Random::system()).unwrap()
+}
+
+fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) {
+    for number in numbers {
+        let grant = grant(number, ends);
+        let id = grant.id;
+        let token = TokenRecord::new(digest(), &grant, NOW, ends);
+        for _ in 0..2 {
+            let _ = grants::create(connection, &grant, vec![token.clone()], NOW).unwrap();
+        }
+        let mut next = grant.clone();
+        next.chain.as_mut().unwrap().digest = digest();
+        let step = Advance {
+            grant: id,
+            expected: grant.chain.as_ref().unwrap().position(),
+            now: NOW,
+            change: Change::Move(Box::new(next)),
+            tokens: vec![TokenRecord::new(digest(), &grant, NOW, ends)],
+        };
+        let _ = grants::advance(connection, step).unwrap();
+        let _ = grants::find(connection, id, None).unwrap();
+        let _ = grants::find(connection, id, Some(&token.digest)).unwrap();
+        if number % 5 == 0 {
+            let absent = GrantId::random(&Random::system()).unwrap();
+            for target in [
+                Target::Token { grant: id, digest: token.digest },
+                Target::Grant(absent),
+                Target::Grant(id),
+                Target::Jti(Jti::new(format!("jti {number}")).unwrap()),
+            ] {
+                journal::record(connection, entry(), &revocation(target)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn no_statement_scans() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let mut connection = Connection::open(path).unwrap();
+    schema::configure(&connection, Synchronous::Normal, Duration::ZERO).unwrap();
+    schema::migrate(&mut connection, &SystemClock::new(), &Random::system()).unwrap();
+    connection.execute_batch("BEGIN").unwrap();
+    work(&connection, 0..3_000, NOW + HOUR);
+    connection.execute_batch("COMMIT; ANALYZE").unwrap();
+
+    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note));
+    work(&connection, 0..10, NOW);
+    let subject = Subject::user("user 1").unwrap();
+    let client = ClientId::new("client 1").unwrap();
+    for of in [
+        Selector::Subject(subject.clone()),
+        Selector::Client(client.clone()),
+        Selector::SubjectAtClient(subject.clone(), client.clone()),
+    ] {
+        let page = Page { after: None, limit: 10 };
+        let _ = grants::list(&connection, &of, page, NOW).unwrap();
+    }
+    for target in [Target::Subject(subject), Target::Client(client.clone())] {
+        let swept = journal::record(&connection, entry(), &revocation(target)).unwrap();
+        let journal::Swept::More(position) = swept else { panic!("a sweep begins") };
+        while journal::sweep(&connection, position).unwrap() != journal::Swept::All {}
+    }
+    journal::heartbeat(&connection, entry(), NOW, NOW + HOUR).unwrap();
+    journal::rules(&connection, vec![RuleKey::Client(client)]).unwrap();
+    let mut cursor = Cursor::start();
+    for _ in 0..2 {
+        let batch = journal::read(&connection, &cursor, 10).unwrap();
+        let cloakroom_core::RevocationBatch::Entries { next, .. } = batch else { panic!("a gap") };
+        cursor = next;
+    }
+    journal::newest(&connection).unwrap();
+    let task = Housekeeping { now: NOW + 9 * HOUR, before: NOW + HOUR / 2, limit: 100 };
+    housekeeping::step(&connection, &task, 100, &mut Maintained::default()).unwrap();
+    housekeeping::is_due(&connection, &task).unwrap();
+    connection.trace_v2(TraceEventCodes::empty(), None);
+
+    let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(seen.len() > 25, "{seen:#?}");
+    for sql in seen.iter().filter(|sql| !sql.starts_with("--")) {
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let mut steps = plan.raw_query();
+        while let Some(step) = steps.next().unwrap() {
+            let detail: String = step.get("detail").unwrap();
+            // No row; the one row of `state`; the first of the sweeps that go on, in key order.
+            let is_small =
+                ["SCAN CONSTANT ROW", "SCAN state", "SCAN sweeps"].contains(&detail.as_str());
+            let is_sorted = detail.starts_with("USE TEMP B-TREE");
+            assert!(
+                is_small || !detail.starts_with("SCAN") && !is_sorted,
+                "{sql}\nis planned as: {detail}"
+            );
+        }
+    }
+}

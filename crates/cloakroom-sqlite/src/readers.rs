@@ -1,0 +1,48 @@
+//! Connections for reading. A lookup takes microseconds: it is done where it is asked for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use cloakroom_core::StoreError;
+use rusqlite::Connection;
+
+/// A few connections, each used by one thread at a time.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    connections: RwLock<Vec<Mutex<Connection>>>,
+    turn: AtomicUsize,
+}
+
+impl Readers {
+    pub(crate) fn new(connections: Vec<Connection>) -> Self {
+        Self {
+            connections: RwLock::new(connections.into_iter().map(Mutex::new).collect()),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Puts other connections in the place of these, once nobody uses them.
+    pub(crate) fn replace(&self, connections: Vec<Connection>) {
+        *self.connections.write().unwrap_or_else(PoisonError::into_inner) =
+            connections.into_iter().map(Mutex::new).collect();
+    }
+
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let nth = |n: usize| connections.get(start.wrapping_add(n) % connections.len().max(1));
+        let free = (0..connections.len()).find_map(|n| nth(n)?.try_lock().ok());
+        let connection: MutexGuard<'_, Connection> = match (free, nth(0)) {
+            (Some(connection), _) => connection,
+            // All are busy, for microseconds.
+            (None, Some(connection)) => connection.lock().unwrap_or_else(PoisonError::into_inner),
+            (None, None) => {
+                return Err(StoreError::unavailable("reading", "there is no connection"));
+            }
+        };
+        read(&connection)
+    }
+}

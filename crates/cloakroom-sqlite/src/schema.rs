@@ -1,0 +1,186 @@
+//! The tables, and how they come to be.
+
+use std::time::Duration;
+
+use cloakroom_core::{Clock, EntryId, Epoch, Random, StoreError};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::{OpenError, failed};
+
+/// Marks a file as one of ours (`PRAGMA application_id`): "cloa".
+const APPLICATION_ID: i32 = 0x636c_6f61;
+
+/// What each version adds; the schema's version (`PRAGMA user_version`) counts them.
+///
+/// Identifiers are blobs, so that SQLite compares them byte by byte. Times are milliseconds.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE grants (
+        id               BLOB PRIMARY KEY NOT NULL,
+        client           BLOB NOT NULL,
+        subject          BLOB NOT NULL,
+        epoch            INTEGER NOT NULL,
+        generation       INTEGER,
+        digest           BLOB,
+        chain_expires_at INTEGER,
+        expires_at       INTEGER NOT NULL,
+        row_expires_at   INTEGER NOT NULL,
+        revoked_at       INTEGER,
+        body             BLOB NOT NULL
+    ) STRICT;
+    -- For lists and sweeps, both of which pass over what is revoked.
+    CREATE INDEX grants_of_subject ON grants (subject, id) WHERE revoked_at IS NULL;
+    CREATE INDEX grants_of_client ON grants (client, id) WHERE revoked_at IS NULL;
+    CREATE INDEX grants_by_end ON grants (row_expires_at);
+
+    CREATE TABLE tokens (
+        grant_id   BLOB NOT NULL,
+        digest     BLOB NOT NULL,
+        issued_at  INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        revoked_at INTEGER,
+        body       BLOB NOT NULL,
+        PRIMARY KEY (grant_id, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tokens_by_end ON tokens (expires_at);
+
+    -- Grants that were revoked before they were seen.
+    CREATE TABLE tombstones (
+        grant_id BLOB PRIMARY KEY NOT NULL,
+        until    INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tombstones_by_end ON tombstones (until);
+
+    CREATE TABLE rules (
+        key   BLOB PRIMARY KEY NOT NULL,
+        bound INTEGER,
+        until INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX rules_by_end ON rules (until);
+
+    CREATE TABLE log (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id       BLOB NOT NULL,
+        until    INTEGER NOT NULL,
+        body     BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX log_by_end ON log (until);
+
+    -- Revocations whose grants are not all flagged yet: `after` is the last grant looked at.
+    CREATE TABLE sweeps (
+        position INTEGER PRIMARY KEY,
+        key      BLOB NOT NULL,
+        bound    INTEGER NOT NULL,
+        at       INTEGER NOT NULL,
+        after    BLOB NOT NULL
+    ) STRICT;
+
+    CREATE TABLE signing_keys (
+        generation INTEGER PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        body       BLOB NOT NULL
+    ) STRICT;
+
+    -- One row.
+    CREATE TABLE state (
+        incarnation        BLOB NOT NULL,
+        newest_bound       INTEGER NOT NULL,
+        highest_generation INTEGER NOT NULL
+    ) STRICT;
+"];
+
+/// How a commit is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// The disk has a commit before it is acknowledged: it survives a power cut.
+    #[default]
+    Full,
+    /// A commit survives the end of the process, however it ends, and of the operating system's
+    /// life the last ones may be lost. A revocation among them comes back to life; faster.
+    Normal,
+}
+
+/// Settings of a connection that is about to be used.
+pub(crate) fn configure(
+    connection: &Connection,
+    synchronous: Synchronous,
+    busy: Duration,
+) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    let level = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", level)
+}
+
+/// Makes or updates the schema; any number of processes may do so at once.
+pub(crate) fn migrate(
+    connection: &mut Connection,
+    clock: &dyn Clock,
+    random: &Random,
+) -> Result<(), OpenError> {
+    let during = |error| failed("preparing the database", error);
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(during)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { mode });
+    }
+    // Who gets the lock first makes the schema; the others find it made.
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
+    let found = version(&transaction)?;
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    for migration in &MIGRATIONS[found..] {
+        transaction.execute_batch(migration).map_err(during)?;
+    }
+    if found == 0 {
+        let incarnation = EntryId::random(random)
+            .map_err(|error| StoreError::unavailable("drawing the log's incarnation", error))?;
+        // No grant of an earlier store can be newer than what this one allots.
+        let bound = Epoch::new(clock.now().as_millis()).get().cast_signed();
+        transaction
+            .execute("INSERT INTO state VALUES (?1, ?2, 0)", (incarnation.as_bytes(), bound))
+            .map_err(during)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(during)?;
+    }
+    if found < known {
+        let version = i64::try_from(known).unwrap_or(i64::MAX);
+        transaction.pragma_update(None, "user_version", version).map_err(during)?;
+    }
+    transaction.commit().map_err(during)?;
+    Ok(())
+}
+
+/// The version of the schema; 0 in an empty database.
+fn version(connection: &Connection) -> Result<usize, OpenError> {
+    let during = |error| failed("reading the schema's version", error);
+    let number = |pragma: &str| -> Result<i64, StoreError> {
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(during)
+    };
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    if application == i64::from(APPLICATION_ID) {
+        return Ok(usize::try_from(version).unwrap_or(usize::MAX));
+    }
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(during)?;
+    if application != 0 || version != 0 || tables != 0 {
+        return Err(OpenError::Foreign);
+    }
+    Ok(0)
+}
+
+/// Whether the file is one of ours, of the version that is open.
+pub(crate) fn check(connection: &Connection) -> Result<(), OpenError> {
+    match version(connection)? {
+        version if version == MIGRATIONS.len() => Ok(()),
+        0 => Err(OpenError::Foreign),
+        found => Err(OpenError::Newer { found, known: MIGRATIONS.len() }),
+    }
+}

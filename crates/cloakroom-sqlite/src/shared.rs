@@ -1,0 +1,267 @@
+//! What the store's threads share: the connections for reading, and the news of the log.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{io, thread};
+
+use cloakroom_core::{StoreError, Wakeups};
+use event_listener::{Event, Listener as _};
+use futures_channel::oneshot;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+use rusqlite::Connection;
+
+use crate::error::{OpenError, failed, is_busy};
+use crate::file::{self, Identity};
+use crate::journal;
+use crate::readers::Readers;
+use crate::schema;
+use crate::store::Settings;
+use crate::writer::{Keeper, Writer};
+
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    lookups: Readers,
+    /// One connection that may wait for locks, for the thread of long reads.
+    long: Readers,
+    elsewhere: Sender<Box<dyn FnOnce() + Send>>,
+    identity: Mutex<Identity>,
+    /// Whether the file has gone from its place: what is read may be old.
+    lost: AtomicBool,
+    /// The position of the log's newest entry, as far as this process knows.
+    newest: AtomicU64,
+    grown: Event,
+    ended: AtomicBool,
+    end: Event,
+}
+
+/// Making the file closes a descriptor of it, which must not happen while another thread of this
+/// process has the same file open.
+static OPENING: Mutex<()> = Mutex::new(());
+
+impl Shared {
+    pub(crate) fn open(settings: Settings) -> Result<(Arc<Self>, Writer), OpenError> {
+        let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = settings.path.as_path();
+        file::prepare(path)?;
+        let mut connection = writing(&settings)?;
+        schema::migrate(&mut connection, &*settings.clock, &settings.random)?;
+        let identity = identity(path)?;
+        let newest = journal::newest(&connection)?;
+        let (elsewhere, tasks) = channel::<Box<dyn FnOnce() + Send>>();
+        let shared = Arc::new(Self {
+            lookups: Readers::new(reading(&settings, settings.readers, Waits::Never)?),
+            long: Readers::new(reading(&settings, 1, Waits::ForLocks)?),
+            elsewhere,
+            identity: Mutex::new(identity),
+            lost: AtomicBool::new(false),
+            newest: AtomicU64::new(newest),
+            grown: Event::new(),
+            ended: AtomicBool::new(false),
+            end: Event::new(),
+            settings,
+        });
+        let refused = |source| OpenError::File { path: shared.settings.path.clone(), source };
+        thread::Builder::new()
+            .name("cloakroom-sqlite reads".into())
+            .spawn(move || tasks.iter().for_each(|task| task()))
+            .map_err(refused)?;
+        let keeper = Tending(Arc::clone(&shared));
+        let writer =
+            Writer::start("cloakroom-sqlite writes", connection, keeper).map_err(refused)?;
+        let (watched, watching_writer) = (Arc::clone(&shared), writer.clone());
+        let watch = reading(&watched.settings, 1, Waits::ForLocks)?.pop();
+        thread::Builder::new()
+            .name("cloakroom-sqlite log".into())
+            .spawn(move || watched.watch(watch, &watching_writer))
+            .map_err(refused)?;
+        Ok((shared, writer))
+    }
+
+    /// A read of microseconds, done here and now; elsewhere if somebody else holds a lock.
+    pub(crate) async fn look_up<T, F>(self: &Arc<Self>, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.check()?;
+        match self.lookups.read(&read) {
+            Err(error) if is_busy(&error) => self.read_elsewhere(read).await,
+            answer => answer,
+        }
+    }
+
+    pub(crate) async fn read_elsewhere<T, F>(self: &Arc<Self>, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let ended = || StoreError::unavailable("reading", "the reader's thread has ended");
+        let (reply, answer) = oneshot::channel();
+        let shared = Arc::clone(self);
+        let task = move || {
+            let _ = reply.send(shared.check().and_then(|()| shared.long.read(read)));
+        };
+        self.elsewhere.send(Box::new(task)).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(StoreError::unavailable(
+                "reading",
+                "the database file is not in its place",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the path leads to the file that is open. If it leads to another database of ours,
+    /// that one is opened instead.
+    fn find_file(&self, writer: Option<&mut Connection>) -> Result<(), StoreError> {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let unavailable = |error: io::Error| StoreError::unavailable("finding the file", error);
+        let result = match (identity.is_in_place(), writer) {
+            (Ok(true), _) => Ok(()),
+            (Ok(false), Some(writer)) => self.reopen(&mut identity, writer),
+            (Ok(false), None) => Err(unavailable(io::ErrorKind::NotFound.into())),
+            (Err(error), _) => Err(unavailable(error)),
+        };
+        self.lost.store(result.is_err(), Ordering::Release);
+        result
+    }
+
+    fn reopen(&self, identity: &mut Identity, writer: &mut Connection) -> Result<(), StoreError> {
+        let reopened = || -> Result<_, OpenError> {
+            let connection = writing(&self.settings)?;
+            schema::check(&connection)?;
+            let lookups = reading(&self.settings, self.settings.readers, Waits::Never)?;
+            let long = reading(&self.settings, 1, Waits::ForLocks)?;
+            Ok((connection, lookups, long, self::identity(&self.settings.path)?))
+        };
+        let (connection, lookups, long, found) = reopened().map_err(|error| match error {
+            OpenError::Store(error) => error,
+            error => StoreError::unavailable("opening the file that replaces the database", error),
+        })?;
+        tracing::warn!(path = %self.settings.path.display(), "the database file was replaced");
+        *writer = connection;
+        self.lookups.replace(lookups);
+        self.long.replace(long);
+        *identity = found;
+        Ok(())
+    }
+
+    /// Looks now and then for what other processes wrote into the log, and for the file itself.
+    fn watch(&self, mut connection: Option<Connection>, writer: &Writer) {
+        while !self.ended.load(Ordering::Acquire) {
+            let listener = self.end.listen();
+            if self.ended.load(Ordering::Acquire) {
+                return;
+            }
+            let _ = listener.wait_timeout(self.settings.poll);
+            let in_place = self.find_file(None).is_ok();
+            if !in_place && self.settings.path.exists() {
+                // The writer opens what has come in its place.
+                writer.poke();
+            }
+            if !in_place || connection.is_none() {
+                connection = match in_place {
+                    true => {
+                        reading(&self.settings, 1, Waits::ForLocks).ok().and_then(|mut c| c.pop())
+                    }
+                    false => None,
+                };
+            }
+            if let Some(connection) = &connection {
+                // A failure shows wherever the store is asked for something.
+                let _ = journal::newest(connection).map(|newest| self.tell(newest));
+            }
+        }
+    }
+
+    /// Wakes the readers of the log if it grew.
+    fn tell(&self, newest: u64) {
+        if self.newest.swap(newest, Ordering::AcqRel) != newest {
+            self.grown.notify(usize::MAX);
+        }
+    }
+
+    /// An item whenever the log has grown since the last item, and one at the start if it is not
+    /// empty. The stream does not keep the store alive, and ends with it.
+    pub(crate) fn wakeups<S: Send + Sync + 'static>(self: &Arc<Self>, store: Weak<S>) -> Wakeups {
+        let start = (Arc::clone(self), store, 0);
+        let next = |(shared, store, seen): (Arc<Self>, Weak<S>, u64)| async move {
+            loop {
+                // Listen first, look then: an entry that comes between the two is not missed.
+                let listener = shared.grown.listen();
+                store.upgrade()?;
+                let newest = shared.newest.load(Ordering::Acquire);
+                if newest != seen {
+                    return Some(((), (shared, store, newest)));
+                }
+                listener.await;
+            }
+        };
+        Wakeups::Stream(Box::pin(unfold(start, next).fuse()))
+    }
+
+    /// The store is dropped: its threads and streams end.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.end.notify(usize::MAX);
+        self.grown.notify(usize::MAX);
+    }
+}
+
+/// What the writer's thread does beside writing.
+struct Tending(Arc<Shared>);
+
+impl Keeper for Tending {
+    fn before(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
+        self.0.find_file(Some(connection))
+    }
+
+    fn after(&mut self, connection: &Connection) {
+        // Whoever follows the log finds out a poll later if this fails.
+        let _ = journal::newest(connection).map(|newest| self.0.tell(newest));
+    }
+}
+
+fn identity(path: &Path) -> Result<Identity, OpenError> {
+    Identity::of(path).map_err(|source| OpenError::File { path: path.to_owned(), source })
+}
+
+fn writing(settings: &Settings) -> Result<Connection, StoreError> {
+    let during = |error| failed("opening the database", error);
+    let connection = file::open(&settings.path, true).map_err(during)?;
+    schema::configure(&connection, settings.synchronous, settings.busy).map_err(during)?;
+    if let Some(pages) = settings.max_pages {
+        connection.pragma_update(None, "max_page_count", pages).map_err(during)?;
+    }
+    Ok(connection)
+}
+
+/// What a reader does when somebody else holds a lock.
+#[derive(Clone, Copy)]
+enum Waits {
+    Never,
+    ForLocks,
+}
+
+fn reading(settings: &Settings, count: usize, waits: Waits) -> Result<Vec<Connection>, StoreError> {
+    let busy = match waits {
+        Waits::Never => std::time::Duration::ZERO,
+        Waits::ForLocks => settings.busy,
+    };
+    let open = |_| {
+        let connection = file::open(&settings.path, false)?;
+        schema::configure(&connection, settings.synchronous, busy)?;
+        Ok(connection)
+    };
+    (0..count)
+        .map(open)
+        .collect::<rusqlite::Result<_>>()
+        .map_err(|error| failed("opening the database", error))
+}

@@ -1,0 +1,268 @@
+//! The store itself: the contract's methods, and the threads behind them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom_core::{
+    Advance, Advanced, Clock, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping,
+    Listing, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked, RuleKey,
+    Rules, Selector, StoreError, SystemClock, TokenDigest, TokenRecord, TokenStore, UnixTime,
+    Wakeups,
+};
+use rusqlite::Connection;
+
+use crate::error::OpenError;
+use crate::grants;
+use crate::housekeeping;
+use crate::journal::{self, Swept};
+use crate::schema::Synchronous;
+use crate::shared::Shared;
+use crate::writer::Writer;
+
+/// A [`TokenStore`] and [`KeyStore`](cloakroom_core::KeyStore) in a file of SQLite's. A clone shares
+/// the connections; several processes of one machine may have the file open.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use cloakroom_core::{KeyStore, TokenStore};
+/// use cloakroom_sqlite::SqliteStore;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("tokens.db");
+/// let store = SqliteStore::open(path)?; // makes the file, and its tables, if there are none
+/// let tokens: Arc<dyn TokenStore> = Arc::new(store.clone());
+/// let keys: Arc<dyn KeyStore> = Arc::new(store);
+/// assert!(keys.load().await?.is_empty());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Inner>);
+
+struct Inner {
+    writer: Writer,
+    shared: Arc<Shared>,
+}
+
+impl SqliteStore {
+    /// Opens the database at this path. If there is none, it is made, readable by its owner alone.
+    ///
+    /// This reads and writes the file, and may wait some seconds for another process that prepares
+    /// it: call it when the program starts.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be used, is another program's, or was written by a newer version.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder(path).open()
+    }
+
+    /// Settings for a store at this path.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
+        SqliteStoreBuilder {
+            settings: Settings {
+                path: path.as_ref().to_owned(),
+                synchronous: Synchronous::default(),
+                readers: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
+                poll: Duration::from_millis(50),
+                busy: Duration::from_secs(5),
+                max_pages: None,
+                clock: Arc::new(SystemClock::new()),
+                random: Random::system(),
+            },
+        }
+    }
+
+    /// A write, in a transaction of its own or shared with others.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.0.writer.run(work).await
+    }
+
+    /// A read that takes longer than a lookup: done on a thread of its own.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.0.shared.read_elsewhere(read).await
+    }
+
+    fn entry_id(&self) -> Result<EntryId, StoreError> {
+        EntryId::random(&self.0.shared.settings.random)
+            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.0.shared.settings.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`SqliteStore`].
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom_sqlite::{SqliteStore, Synchronous};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("tokens.db");
+/// let store = SqliteStore::builder(path)
+///     .synchronous(Synchronous::Normal)
+///     .poll(Duration::from_millis(20))
+///     .open()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is opened before `open` is called"]
+pub struct SqliteStoreBuilder {
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) readers: usize,
+    pub(crate) poll: Duration,
+    pub(crate) busy: Duration,
+    pub(crate) max_pages: Option<u32>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
+}
+
+impl SqliteStoreBuilder {
+    /// How durable a commit is ([`Synchronous::Full`]).
+    pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.settings.synchronous = synchronous;
+        self
+    }
+
+    /// How often to look for what other processes wrote into the revocation log (50 ms, at least
+    /// 1 ms). What this process wrote is known at once.
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.settings.poll = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How long to wait for a lock that another process holds (5 s), before a call fails.
+    pub const fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.busy = timeout;
+        self
+    }
+
+    /// Lets the file grow to at most this many pages, of 4 KiB as a rule (`PRAGMA max_page_count`).
+    pub const fn max_pages(mut self, pages: u32) -> Self {
+        self.settings.max_pages = Some(pages);
+        self
+    }
+
+    /// The clock that is asked where the contract leaves the time to the store: for the first bound
+    /// of its log, and for when it revokes a grant that came too late.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// Opens the database; see [`SqliteStore::open`].
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be used, is another program's, or was written by a newer version.
+    pub fn open(self) -> Result<SqliteStore, OpenError> {
+        let (shared, writer) = Shared::open(self.settings)?;
+        Ok(SqliteStore(Arc::new(Inner { writer, shared })))
+    }
+}
+
+#[async_trait]
+impl TokenStore for SqliteStore {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        let now = self.0.shared.settings.clock.now();
+        self.write(move |connection| grants::create(connection, &grant, tokens, now)).await
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        self.0
+            .shared
+            .look_up(move |connection| grants::find(connection, grant, token.as_ref()))
+            .await
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        self.write(move |connection| grants::advance(connection, step)).await
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        let id = self.entry_id()?;
+        let record = move |connection: &Connection| journal::record(connection, id, &revocation);
+        let mut swept = self.write(record).await?;
+        // Each step is a transaction of its own, so that other writes get their turn. Whoever drops
+        // this future leaves the rest to `maintain`.
+        while let Swept::More(position) = swept {
+            swept = self.write(move |connection| journal::sweep(connection, position)).await?;
+        }
+        Ok(Revoked::Done)
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        self.0.shared.look_up(move |connection| journal::rules(connection, keys.clone())).await
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        self.read(move |connection| grants::list(connection, &of, page, now)).await
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        self.read(move |connection| journal::read(connection, &after, limit)).await
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.0.shared.wakeups(Arc::downgrade(&self.0))
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        let id = self.entry_id()?;
+        self.write(move |connection| journal::heartbeat(connection, id, now, until)).await
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        let mut done = Maintained::default();
+        let mut left = task.limit.max(1);
+        while left > 0 {
+            let (rows, total) = self
+                .write(move |connection| {
+                    let rows = housekeeping::step(connection, &task, left, &mut done)?;
+                    Ok((rows, done))
+                })
+                .await?;
+            done = total;
+            if rows == 0 {
+                break;
+            }
+            left -= rows.min(left);
+        }
+        done.more = self.read(move |connection| housekeeping::is_due(connection, &task)).await?;
+        Ok(done)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}

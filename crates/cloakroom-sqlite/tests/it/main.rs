@@ -1,0 +1,8 @@
+//! The SQLite store, held against the contract and against its own promises.
+
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod kit;
+mod processes;
+mod support;
