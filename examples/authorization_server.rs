@@ -13,7 +13,8 @@
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 //! base64 = "0.23"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["sqlite"] }
+//! getrandom = "0.4"
 //! serde = { version = "1", features = ["derive"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal", "time"] }
 //! toml = "1"
@@ -23,10 +24,12 @@
 //! ```
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +39,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope, Subject, TokenSecret};
 use cloakroom::http::{Endpoints, Form};
+use cloakroom::jwt::AesGcmSealer;
+use cloakroom::sqlite::SqliteStore;
 use cloakroom::{
-    Client, ClientLifetimes, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash, Serves, TokenError,
+    Client, ClientLifetimes, Format, Grant, HandleKeys, HandleSecret, Issuer, IssuerBuilder,
+    Lifetimes, Pkce, SecretHash, Serves, TokenError,
 };
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -55,8 +61,9 @@ struct Options {
     /// Where to listen, an IP address and a port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where grants and keys are kept
-    #[arg(long, value_enum, default_value_t = Store::Memory)]
+    /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path. The secrets go into a
+    /// file of their own beside the database, `<path>.secrets`
+    #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback one]
     #[arg(long, value_name = "URL")]
@@ -64,14 +71,79 @@ struct Options {
     /// For how long a spent refresh token still brings its successor, at most 300
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     retry_window: u64,
+    /// For how long a plain HTTP cache, such as nginx, may keep a swapped JWT
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    cache_swapped: u64,
     /// The clients, instead of the demo set
     #[arg(long, value_name = "FILE.toml")]
     clients: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone)]
 enum Store {
     Memory,
+    Sqlite(PathBuf),
+}
+
+impl FromStr for Store {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("sqlite:")) {
+            ("memory", _) => Ok(Self::Memory),
+            (_, Some(path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err("it is neither `memory` nor `sqlite:` and a path"),
+        }
+    }
+}
+
+impl Store {
+    /// An issuer that keeps what it must not forget here.
+    fn issuer(&self, url: &str) -> Result<IssuerBuilder, Failure> {
+        let path = match self {
+            // Makes handle keys and a sealing key at random, and keeps everything in memory.
+            Self::Memory => return Ok(Issuer::dev().url(url)),
+            Self::Sqlite(path) => path,
+        };
+        let store = SqliteStore::open(path)?;
+        let mut secrets = path.clone().into_os_string();
+        secrets.push(".secrets");
+        let (handles, sealing) = secrets_of(Path::new(&secrets))?;
+        Ok(Issuer::builder(url)
+            .store(Arc::new(store))
+            .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
+            .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?)))
+    }
+}
+
+/// The secret of the handles and the key that seals signing keys, made at the first start. They are
+/// not in the database: a copy of it alone is worth nothing. A server of your own takes them from its
+/// environment or a vault.
+fn secrets_of(path: &Path) -> Result<(TokenSecret, TokenSecret), Failure> {
+    let failed = |error| format!("the secrets in {} cannot be used: {error}", path.display());
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(mut file) => {
+            for _ in 0..2 {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret)?;
+                for byte in secret {
+                    write!(file, "{byte:02x}").map_err(failed)?;
+                }
+                writeln!(file).map_err(failed)?;
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error).into()),
+    }
+    let text = TokenSecret::new(std::fs::read_to_string(path).map_err(failed)?);
+    match text.expose().lines().collect::<Vec<_>>()[..] {
+        [handles, sealing] => Ok((TokenSecret::new(handles), TokenSecret::new(sealing))),
+        _ => Err(format!("{} does not hold two lines", path.display()).into()),
+    }
 }
 
 #[tokio::main]
@@ -116,27 +188,25 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
     };
 
-    // `dev()` makes handle keys and a sealing key at random, and keeps everything in memory.
-    let issuer = match options.store {
-        Store::Memory => Issuer::dev(),
-    }
-    .url(&url)
-    .static_clients(clients)?
-    .lifetimes(Lifetimes {
-        retry_window: Duration::from_secs(options.retry_window),
-        ..Lifetimes::default()
-    })
-    // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
-    // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
-    // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
-    .key_policy(KeyPolicy {
-        jwks_max_age: Duration::from_secs(2),
-        reload: Duration::from_secs(1),
-        clock_skew: Duration::from_secs(1),
-        ..KeyPolicy::default()
-    })
-    .build()
-    .await?;
+    let issuer = options
+        .store
+        .issuer(&url)?
+        .static_clients(clients)?
+        .lifetimes(Lifetimes {
+            retry_window: Duration::from_secs(options.retry_window),
+            ..Lifetimes::default()
+        })
+        // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
+        // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
+        // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
+        .key_policy(KeyPolicy {
+            jwks_max_age: Duration::from_secs(2),
+            reload: Duration::from_secs(1),
+            clock_skew: Duration::from_secs(1),
+            ..KeyPolicy::default()
+        })
+        .build()
+        .await?;
 
     // Caught before anyone hears that it is up.
     let end = signals(issuer.clone())?;
@@ -148,12 +218,17 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let sign_in = Router::new()
         .route(&format!("{path}/authorize"), get(authorize))
         .with_state(issuer.clone());
-    let endpoints = Endpoints::new(issuer).authorization_endpoint(&format!("{url}/authorize"));
+    let endpoints = Endpoints::new(issuer)
+        .authorization_endpoint(&format!("{url}/authorize"))
+        .cache_swapped(Duration::from_secs(options.cache_swapped));
     let app = sign_in.merge(endpoints.router());
 
     eprintln!("*** DEMO: {url}/authorize signs in `alice`, or whoever `login_hint` names,");
-    eprintln!("*** DEMO: without asking. Its keys are made at each start, and kept in memory:");
-    eprintln!("*** DEMO: what it issues is worthless after a restart. Not for the open network.");
+    eprintln!("*** DEMO: without asking. Not for the open network.");
+    match &options.store {
+        Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
+        Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
+    }
     println!("ready http://{address}");
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {

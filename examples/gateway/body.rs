@@ -1,0 +1,128 @@
+//! Bodies on their way through: streamed, never collected, and not for ever.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
+use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// A body that ends with an error when its sender says nothing for too long.
+///
+/// The time counts only while somebody waits for the sender: a receiver that takes its time holds
+/// the sender up, not the other way round.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    inner: Body,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What whoever waits for the answer to this request goes by.
+    activity: Option<Activity>,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, Error)]
+pub(crate) enum Interrupted {
+    #[error("its sender said nothing for {0:?}")]
+    Idle(Duration),
+    #[error("its sender broke off")]
+    Broken(#[source] axum::Error),
+}
+
+impl Watched {
+    /// The body of a request.
+    pub(crate) fn upload(inner: Body, idle: Duration, activity: Activity) -> Body {
+        Body::new(Self { inner, idle, timer: None, activity: Some(activity) })
+    }
+
+    /// The body of a response.
+    pub(crate) fn download(inner: Body, idle: Duration) -> Body {
+        Body::new(Self { inner, idle, timer: None, activity: None })
+    }
+
+    fn is_idle_for_long(&mut self, cx: &mut Context<'_>) -> bool {
+        let idle = self.idle;
+        self.timer.get_or_insert_with(|| Box::pin(sleep(idle))).as_mut().poll(cx).is_ready()
+    }
+}
+
+impl hyper::body::Body for Watched {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.inner).poll_frame(cx);
+        if let Some(activity) = &this.activity {
+            activity.note(frame.is_pending());
+        }
+        match frame {
+            Poll::Pending if this.is_idle_for_long(cx) => {
+                Poll::Ready(Some(Err(Interrupted::Idle(this.idle))))
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(frame) => {
+                this.timer = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(Interrupted::Broken)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// When something last moved; shared by who moves it and who waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Activity(Arc<Moved>);
+
+#[derive(Debug)]
+struct Moved {
+    begin: Instant,
+    /// In milliseconds since the beginning.
+    last: AtomicU64,
+    /// Whether the next move is the client's, who has a time-out of its own.
+    client: AtomicBool,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        let begin = Instant::now();
+        let (last, client) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self(Arc::new(Moved { begin, last, client }))
+    }
+
+    /// Something moves; from now on we wait for the client, or not.
+    pub(crate) fn note(&self, client: bool) {
+        let since = u64::try_from(self.0.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(since, Ordering::Relaxed);
+        self.0.client.store(client, Ordering::Relaxed);
+    }
+
+    /// Until nothing has moved for so long.
+    pub(crate) async fn stalled(&self, limit: Duration) {
+        loop {
+            let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
+            let (now, deadline) = (Instant::now(), self.0.begin + last + limit);
+            if self.0.client.load(Ordering::Relaxed) {
+                sleep_until(now + limit).await;
+            } else if deadline > now {
+                sleep_until(deadline).await;
+            } else {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The front: connections come in, each with its bounds, and end in good order.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use metrics::gauge;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep, timeout};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use crate::tunnel::Tunnels;
+
+/// Everything that happens to a request.
+pub(crate) type App = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// What one client, and all of them together, may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at a time; more wait in the operating system's queue.
+    pub(crate) connections: usize,
+    /// For the first request of a connection.
+    pub(crate) first: Duration,
+    /// For each further one: until its head is there, from the answer before. A load balancer in
+    /// front should keep its connections for less.
+    pub(crate) next: Duration,
+    /// For a client that takes no more of an answer.
+    pub(crate) stuck: Duration,
+    /// For a request's head, in bytes, 8,192 or more: what is longer is answered with 431.
+    pub(crate) head: usize,
+    /// For what is open when the server is told to stop.
+    pub(crate) grace: Duration,
+}
+
+/// Serves until `stop`. Then no connection is accepted any more, and those that are open end after
+/// the request that they are at; tunnels are left open. Ends when nothing is left, or when the time
+/// for that is over.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: App,
+    limits: Limits,
+    tunnels: Tunnels,
+    stop: impl Future<Output = ()>,
+) {
+    let open = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&open).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let _ = stream.set_nodelay(true);
+                let peer = Peer { address, seat: permit.ok().map(Arc::new) };
+                tokio::spawn(connection(stream, peer, app.clone(), limits, graceful.watcher()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others are given the time to end.
+                tracing::warn!(%error, "a connection cannot be accepted");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let ended = async {
+        graceful.shutdown().await;
+        tunnels.closed().await;
+    };
+    if timeout(limits.grace, ended).await.is_err() {
+        tracing::warn!("what is still open is cut off");
+    }
+}
+
+/// The other end of a connection, and its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) seat: Seat,
+}
+
+/// A place among the connections that may be open; free again when the last clone is gone.
+pub(crate) type Seat = Option<Arc<OwnedSemaphorePermit>>;
+
+/// Serves one connection, HTTP/1.1 or HTTP/2, to its end.
+pub(crate) async fn connection<I>(io: I, peer: Peer, app: App, limits: Limits, watcher: Watcher)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    gauge!("gateway_connections").increment(1);
+    let arrived = AtomicBool::new(false);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        arrived.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer.clone());
+        app.clone().oneshot(request.map(Body::new))
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.next)
+        .max_buf_size(limits.head)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .max_concurrent_streams(100)
+        .keep_alive_interval(limits.next)
+        .keep_alive_timeout(limits.first);
+    let io = TokioIo::new(Impatient { inner: io, stuck: limits.stuck, timer: None });
+    let mut served = pin!(watcher.watch(builder.serve_connection_with_upgrades(io, service)));
+    let end = tokio::select! {
+        end = &mut served => end,
+        // Which version it speaks shows in its first bytes, and hyper waits for those for ever.
+        () = sleep(limits.first) => {
+            if !arrived.load(Ordering::Relaxed) {
+                Ok(())
+            } else {
+                served.await
+            }
+        }
+    };
+    gauge!("gateway_connections").decrement(1);
+    if let Err(error) = end {
+        tracing::debug!(error = &*error, "a connection breaks");
+    }
+}
+
+/// A stream that breaks when the other side takes nothing for too long: a client that asks for much
+/// and reads nothing would hold its request for ever.
+#[derive(Debug)]
+struct Impatient<I> {
+    inner: I,
+    stuck: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Impatient<I> {
+    fn patience<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.timer = None;
+            return written;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.stuck)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Impatient<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Impatient<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.patience(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.patience(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.patience(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.patience(cx, shut)
+    }
+}
