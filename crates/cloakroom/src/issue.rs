@@ -31,6 +31,8 @@ impl Issuer {
     /// a part fails. A store that fails after it has taken the step leaves a session behind whose
     /// tokens nobody holds, until it ends.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
+        // On the heap, here and below: else each future on the way has room for it, twice.
+        let grant = Box::new(grant);
         let inner = &*self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
@@ -81,6 +83,7 @@ impl Issuer {
         redirect_uri: impl Into<String>,
         pkce: Option<Pkce>,
     ) -> Result<TokenSecret, TokenError> {
+        let grant = Box::new(grant);
         let inner = &*self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
@@ -132,6 +135,7 @@ impl Issuer {
         issued_at: UnixTime,
         expires_at: UnixTime,
     ) -> Result<Adopted, TokenError> {
+        let grant = Box::new(grant);
         let inner = &*self.inner;
         let now = inner.now();
         let located = inner
@@ -209,9 +213,9 @@ impl Inner {
     async fn new_grant(
         &self,
         client: &Client,
-        grant: Grant,
+        grant: Box<Grant>,
         now: UnixTime,
-    ) -> Result<GrantRecord, TokenError> {
+    ) -> Result<Box<GrantRecord>, TokenError> {
         let scope = match grant.scope {
             Some(scope) if !scope.is_subset(client.allowed_scope()) => {
                 return Err(TokenError::InvalidScope("the client may not have all of it"));
@@ -246,7 +250,7 @@ impl Inner {
         // from the future would escape it.
         let newest = self.store.epoch().await?;
         let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
-        Ok(GrantRecord {
+        Ok(Box::new(GrantRecord {
             id: GrantId::random(&self.random)?,
             client: grant.client,
             subject: grant.subject,
@@ -268,7 +272,7 @@ impl Inner {
             refreshed_at: None,
             revoked_at: None,
             unknown: UnknownFields::default(),
-        })
+        }))
     }
 
     /// Until when a grant's row is needed: its chain may bring one more access token at its last
@@ -290,7 +294,7 @@ impl Inner {
 
     async fn create_new(
         &self,
-        record: GrantRecord,
+        record: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<(), TokenError> {
         if self.create(record, tokens).await? {
@@ -304,11 +308,11 @@ impl Inner {
     /// Whether the grant was made; `false` if its id was taken.
     async fn create(
         &self,
-        record: GrantRecord,
+        record: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<bool, TokenError> {
         let event = issued(&record);
-        match self.store.create(record, tokens).await? {
+        match self.store.create(*record, tokens).await? {
             Created::Inserted => {
                 self.record_event(&event);
                 Ok(true)
@@ -358,7 +362,7 @@ impl Inner {
         match self.try_locate(presented) {
             // The keys in memory are too old to tell: load them, and look again.
             Err(FormatError::KeysUnavailable(_)) => {
-                self.keys.refresh().await?;
+                Box::pin(self.keys.refresh()).await?;
                 Ok(self.try_locate(presented)?)
             }
             other => Ok(other?),
