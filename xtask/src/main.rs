@@ -28,7 +28,7 @@ The workspace's tasks.
 
 Usage: cargo xtask <task>
 
-  test    run every test, compile the examples, run the phantom token flow
+  test    run every test, and the examples that run from end to end
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
