@@ -121,7 +121,10 @@ async fn a_key_that_changed_under_its_name_is_another_key() {
     assert!(verifier.verify(&token).await.is_ok());
     peer.publish(named(&new.0, old.0.kid().as_str()));
     time.advance(secs(3600));
-    assert!(is_invalid(&verifier.verify(&token).await));
+    // The first one fetches the set; the second one finds it, and the token in memory.
+    for _ in 0..2 {
+        assert!(is_invalid(&verifier.verify(&token).await));
+    }
 }
 
 #[tokio::test]

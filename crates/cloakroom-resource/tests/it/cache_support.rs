@@ -269,10 +269,13 @@ impl Guard {
             assert!(admitted || swapped);
             Ok::<_, Infallible>(Response::new(String::new()))
         });
-        let response = match self {
-            Self::Bearer(layer) => layer.layer(service).oneshot(request).await.unwrap(),
-            Self::Phantom(layer) => layer.layer(service).oneshot(request).await.unwrap(),
+        let response = async {
+            match self {
+                Self::Bearer(layer) => layer.layer(service).oneshot(request).await.unwrap(),
+                Self::Phantom(layer) => layer.layer(service).oneshot(request).await.unwrap(),
+            }
         };
+        let response = tokio::time::timeout(secs(60), response).await.expect("no answer");
         let status = response.status().as_u16();
         assert_eq!(response.headers().contains_key("retry-after"), status == 503);
         status
