@@ -157,8 +157,8 @@ impl BearerLayer {
     /// request may be answered from memory is for [`freshness`](Self::freshness) to say: where
     /// neither that nor a [`replica`](Self::replica) is there, every request asks all the same.
     ///
-    /// One entry takes about a KiB and a half; one whose claims have more than a KiB counts as one
-    /// for each KiB begun. Tokens that were refused are remembered apart from these, 10,000 of
+    /// An ordinary entry takes about 2 KB; one whose claims have more than a KiB counts as one for
+    /// each KiB begun. Tokens that were refused are remembered apart from these, 10,000 of
     /// them, for the route's freshness and 10 s at most: junk pushes no good token out. Clones of
     /// this layer share the memory. JWTs that are verified here have
     /// [one of their own](Verifier::cache).

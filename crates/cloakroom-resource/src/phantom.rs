@@ -156,7 +156,7 @@ impl PhantomLayer {
     /// answered from memory is for [`freshness`](Self::freshness) to say: where neither that nor a
     /// [`replica`](Self::replica) is there, every request asks all the same.
     ///
-    /// One entry takes half a KiB and its JWT; a JWT of more than a KiB counts as one entry for
+    /// One entry takes about 0.7 KB and its JWT; a JWT of more than a KiB counts as one entry for
     /// each KiB begun. Handles that were refused are remembered apart from these, 10,000 of them,
     /// for the layer's freshness and 10 s at most: junk pushes no good handle out. Clones of this
     /// layer share the memory.
