@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
 use cloakroom_core::{
-    Advance, Advanced, ChainPosition, Change, ClientId, Epoch, GrantId, GrantRecord, Lookup, Page,
-    Selector, StoreError, Subject, TokenDigest, TokenRecord, UnixTime,
+    Advance, Advanced, ClientId, Epoch, GrantId, GrantRecord, Lookup, Page, Selector, StoreError,
+    Subject, TokenDigest, TokenRecord, UnixTime, tokens_of,
 };
 
 use crate::index::Index;
@@ -69,7 +69,7 @@ impl Grants {
         record: &Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<Inserted, StoreError> {
-        of_grant(record.id, &tokens)?;
+        tokens_of(record.id, &tokens)?;
         let mut shard = write(self.shard(record.id));
         match shard.slots.get(&record.id) {
             Some(Slot::Tombstone { .. }) => return Ok(Inserted::Revoked),
@@ -101,24 +101,15 @@ impl Grants {
     }
 
     pub(crate) fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        of_grant(step.grant, &step.tokens)?;
+        tokens_of(step.grant, &step.tokens)?;
         let mut shard = write(self.shard(step.grant));
         let grant = match shard.slots.get(&step.grant) {
             None => return Ok(Advanced::Unknown),
             Some(Slot::Tombstone { .. }) => return Ok(Advanced::Dead),
             Some(Slot::Grant(grant)) => grant,
         };
-        let record = &grant.record;
-        if let Change::Move(next) = &step.change {
-            follows(record, next, &step.expected)?;
-        }
-        if !record.is_live(step.now) {
-            return Ok(Advanced::Dead);
-        }
-        match &record.chain {
-            Some(chain) if step.now >= chain.expires_at => return Ok(Advanced::Dead),
-            Some(chain) if chain.position() == step.expected => {}
-            _ => return Ok(Advanced::Stale(Arc::clone(record))),
+        if let Some(refused) = step.judge(&grant.record)? {
+            return Ok(refused);
         }
         let fresh = grant.fresh(step.tokens)?;
         // Nothing fails from here on.
@@ -178,7 +169,7 @@ impl Grants {
         loop {
             let (ids, more) = self.ids(of, after, SWEEP_BATCH);
             for id in &ids {
-                self.flag(*id, at, |record| record.epoch <= bound && selects(of, record));
+                self.flag(*id, at, |record| record.epoch <= bound && of.selects(record));
             }
             after = ids.last().copied();
             if !more {
@@ -201,7 +192,7 @@ impl Grants {
                 Lookup::Found(found) => Some(found.grant),
                 _ => None,
             })
-            .filter(|record| selects(of, record))
+            .filter(|record| of.selects(record))
             .collect();
         (grants, next)
     }
@@ -325,45 +316,5 @@ impl Hasher for IdHasher {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-fn of_grant(id: GrantId, tokens: &[TokenRecord]) -> Result<(), StoreError> {
-    if tokens.iter().any(|token| token.grant != id) {
-        return Err(StoreError::Misuse("a token names another grant"));
-    }
-    Ok(())
-}
-
-fn follows(
-    record: &GrantRecord,
-    next: &GrantRecord,
-    expected: &ChainPosition,
-) -> Result<(), StoreError> {
-    let Some(chain) = &next.chain else {
-        return Err(StoreError::Misuse("the next record has no chain"));
-    };
-    if chain.position() == *expected {
-        return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
-    }
-    if next.id != record.id
-        || next.client != record.client
-        || next.subject != record.subject
-        || next.epoch != record.epoch
-    {
-        return Err(StoreError::Misuse(
-            "the next record changes the grant's id, client, subject or epoch",
-        ));
-    }
-    Ok(())
-}
-
-fn selects(of: &Selector, record: &GrantRecord) -> bool {
-    match of {
-        Selector::Subject(subject) => record.subject == *subject,
-        Selector::Client(client) => record.client == *client,
-        Selector::SubjectAtClient(subject, client) => {
-            record.subject == *subject && record.client == *client
-        }
     }
 }

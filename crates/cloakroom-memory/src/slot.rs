@@ -60,8 +60,7 @@ impl Grant {
     /// Whether the grant holds what a `create` of these records would have written; revocations
     /// aside.
     pub(crate) fn holds(&self, record: &GrantRecord, tokens: Vec<TokenRecord>) -> bool {
-        let own = GrantRecord { revoked_at: record.revoked_at, ..GrantRecord::clone(&self.record) };
-        own == *record && self.fresh(tokens).is_ok_and(|fresh| fresh.is_empty())
+        record.is_stored_as(&self.record) && self.fresh(tokens).is_ok_and(|fresh| fresh.is_empty())
     }
 
     /// Those of `tokens` that are not there yet. A token that is there with the same content is a
@@ -77,7 +76,7 @@ impl Grant {
                 .or_else(|| fresh.iter().find(|other| other.digest == token.digest));
             match known {
                 None => fresh.push(Arc::new(token)),
-                Some(known) if is_same(known, &token) => {}
+                Some(known) if token.is_stored_as(known) => {}
                 Some(_) => return Err(StoreError::Misuse("the token's digest is taken")),
             }
         }
@@ -197,10 +196,4 @@ fn fetch(grant: &GrantRecord, token: Option<&Arc<TokenRecord>>) {
         token.map(|token| (token.expires_at, first(token.scope.as_str()))),
         token.and_then(|token| token.audience.iter().next().map(str::len)),
     ));
-}
-
-/// Whether both say the same; revocation aside.
-fn is_same(known: &TokenRecord, token: &TokenRecord) -> bool {
-    let known = TokenRecord { revoked_at: token.revoked_at, ..known.clone() };
-    known == *token
 }
