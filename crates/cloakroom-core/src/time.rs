@@ -1,8 +1,8 @@
 //! Time as a value, and the clock it comes from.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -130,23 +130,21 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The operating system's clocks.
-#[derive(Debug, Clone)]
-pub struct SystemClock {
-    origin: Instant,
-}
+/// The operating system's clocks. All of them in a process show the same.
+#[derive(Debug, Clone, Default)]
+pub struct SystemClock(());
+
+/// What monotonic time counts from: one point for all, so that two parts of an app, each with a
+/// clock of its own, can compare what they saw.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl SystemClock {
-    /// The system's clock; its monotonic time counts from now.
+    /// The system's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
+        // From now at the latest, or the first reading would be zero.
+        LazyLock::force(&ORIGIN);
+        Self(())
     }
 }
 
@@ -157,7 +155,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        ORIGIN.elapsed()
     }
 }
 
@@ -209,6 +207,16 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn system_clocks_count_from_one_point() {
+        let first = SystemClock::new();
+        let mut earlier = first.monotonic();
+        while earlier < Duration::from_millis(1) {
+            earlier = first.monotonic();
+        }
+        assert!(SystemClock::new().monotonic() >= earlier);
+    }
 
     #[test]
     fn arithmetic_saturates() {
