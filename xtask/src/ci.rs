@@ -5,7 +5,7 @@ use std::fs;
 use crate::command::{Failure, cargo, root};
 use crate::coverage::Coverage;
 use crate::steps::Steps;
-use crate::{api, features, test, tools, tree};
+use crate::{api, features, packages, test, tools, tree};
 
 pub(crate) fn task() -> Result<(), Failure> {
     let mut steps = Steps::default();
@@ -41,7 +41,7 @@ fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
         })?,
         Err(why) => steps.skip("coverage", &why),
     }
-    steps.run("packages", || packages(&crates))?;
+    steps.run("packages", || packages::check(&crates))?;
     Ok(counts)
 }
 
@@ -67,12 +67,6 @@ pub(crate) fn crates() -> Result<Vec<String>, Failure> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Builds the published form of every crate, together, as none of them need be on crates.io yet.
-fn packages(crates: &[String]) -> Result<(), Failure> {
-    let packages: String = crates.iter().map(|name| format!(" --package {name}")).collect();
-    cargo(&format!("package --allow-dirty{packages}")).run()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod coverage;
 mod coverage_report;
 mod features;
 mod fuzz;
+mod packages;
 mod stand_in;
 mod steps;
 mod test;
