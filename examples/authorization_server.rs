@@ -6,7 +6,7 @@
 //!
 //! Its endpoints are those of the library; the page that signs users in is the app's own, and here
 //! a demo: it signs in whoever is named, without asking. SIGUSR1 rotates the signing key at once.
-//! `clients.toml` lies beside this file.
+//! `clients.toml` and `store.rs` lie beside this file.
 //!
 //! ```toml
 //! [dependencies]
@@ -23,13 +23,13 @@
 //! url = "2"
 //! ```
 
+mod store;
+
 use std::error::Error;
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,16 +42,15 @@ use base64::Engine as _;
 use clap::Parser;
 use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope, Subject, TokenSecret};
 use cloakroom::http::{Endpoints, Form};
-use cloakroom::jwt::AesGcmSealer;
-use cloakroom::sqlite::SqliteStore;
 use cloakroom::{
-    Client, ClientLifetimes, Format, Grant, HandleKeys, HandleSecret, Issuer, IssuerBuilder,
-    Lifetimes, Pkce, SecretHash, Serves, TokenError,
+    Client, ClientLifetimes, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash, Serves, TokenError,
 };
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
+
+use crate::store::Store;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -77,73 +76,6 @@ struct Options {
     /// The clients, instead of the demo set
     #[arg(long, value_name = "FILE.toml")]
     clients: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-enum Store {
-    Memory,
-    Sqlite(PathBuf),
-}
-
-impl FromStr for Store {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.strip_prefix("sqlite:")) {
-            ("memory", _) => Ok(Self::Memory),
-            (_, Some(path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("it is neither `memory` nor `sqlite:` and a path"),
-        }
-    }
-}
-
-impl Store {
-    /// An issuer that keeps what it must not forget here.
-    fn issuer(&self, url: &str) -> Result<IssuerBuilder, Failure> {
-        let path = match self {
-            // Makes handle keys and a sealing key at random, and keeps everything in memory.
-            Self::Memory => return Ok(Issuer::dev().url(url)),
-            Self::Sqlite(path) => path,
-        };
-        let store = SqliteStore::open(path)?;
-        let mut secrets = path.clone().into_os_string();
-        secrets.push(".secrets");
-        let (handles, sealing) = secrets_of(Path::new(&secrets))?;
-        Ok(Issuer::builder(url)
-            .store(Arc::new(store))
-            .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
-            .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?)))
-    }
-}
-
-/// The secret of the handles and the key that seals signing keys, made at the first start. They are
-/// not in the database: a copy of it alone is worth nothing. A server of your own takes them from its
-/// environment or a vault.
-fn secrets_of(path: &Path) -> Result<(TokenSecret, TokenSecret), Failure> {
-    let failed = |error| format!("the secrets in {} cannot be used: {error}", path.display());
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(mut file) => {
-            for _ in 0..2 {
-                let mut secret = [0; 32];
-                getrandom::fill(&mut secret)?;
-                for byte in secret {
-                    write!(file, "{byte:02x}").map_err(failed)?;
-                }
-                writeln!(file).map_err(failed)?;
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(error).into()),
-    }
-    let text = TokenSecret::new(std::fs::read_to_string(path).map_err(failed)?);
-    match text.expose().lines().collect::<Vec<_>>()[..] {
-        [handles, sealing] => Ok((TokenSecret::new(handles), TokenSecret::new(sealing))),
-        _ => Err(format!("{} does not hold two lines", path.display()).into()),
-    }
 }
 
 #[tokio::main]
@@ -188,9 +120,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
     };
 
-    let issuer = options
-        .store
-        .issuer(&url)?
+    let (issuer, _) = options.store.open(&url)?;
+    let issuer = issuer
         .static_clients(clients)?
         .lifetimes(Lifetimes {
             retry_window: Duration::from_secs(options.retry_window),

@@ -31,7 +31,7 @@ pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
             .arg(unpacked.display())
             .run()?;
     }
-    write(&unpacked.join("Cargo.toml"), &workspace(crates, version))?;
+    write(&unpacked.join("Cargo.toml"), &workspace(crates, version)?)?;
     let lock = root().join("Cargo.lock");
     fs::copy(&lock, unpacked.join("Cargo.lock"))
         .map_err(|error| Failure::new(format!("cannot copy `{}`: {error}", lock.display())))?;
@@ -43,14 +43,21 @@ pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
         .run()
 }
 
-/// A workspace of the unpacked crates, each of which finds the others there.
-fn workspace(crates: &[String], version: &str) -> String {
+/// A workspace of the unpacked crates, each of which finds the others there, with the profiles of
+/// this one, so that what both depend on is not compiled again.
+fn workspace(crates: &[String], version: &str) -> Result<String, Failure> {
     let mut text =
         "[workspace]\nresolver = \"3\"\nmembers = [\"*-*\"]\n\n[patch.crates-io]\n".to_owned();
     for name in crates {
         let _ = writeln!(text, "{name} = {{ path = \"{name}-{version}\" }}");
     }
-    text
+    let manifest = root().join("Cargo.toml");
+    let manifest = fs::read_to_string(&manifest)
+        .map_err(|error| Failure::new(format!("cannot read `{}`: {error}", manifest.display())))?;
+    if let Some(profiles) = manifest.find("\n[profile.") {
+        text.push_str(&manifest[profiles..]);
+    }
+    Ok(text)
 }
 
 fn start_anew(directory: &Path) -> Result<(), Failure> {

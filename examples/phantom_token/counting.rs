@@ -1,0 +1,81 @@
+//! A store that counts how often it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use cloakroom::core::{
+    Advance, Advanced, Created, Cursor, GrantId, GrantRecord, Housekeeping, Listing, Lookup,
+    Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, StoreError,
+    TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+};
+
+/// Counts the calls that requests cause: neither those of the log's readers, nor the work of
+/// [`Issuer::run_maintenance`](cloakroom::Issuer::run_maintenance).
+#[derive(Debug)]
+pub(crate) struct CountingStore {
+    inner: Arc<dyn TokenStore>,
+    calls: AtomicU64,
+}
+
+impl CountingStore {
+    pub(crate) fn new(inner: Arc<dyn TokenStore>) -> Self {
+        Self { inner, calls: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn counted(&self) -> &dyn TokenStore {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &*self.inner
+    }
+}
+
+#[async_trait]
+impl TokenStore for CountingStore {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        self.counted().create(grant, tokens).await
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        self.counted().find(grant, token).await
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        self.counted().advance(step).await
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        self.counted().revoke(revocation).await
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        self.counted().rules(keys).await
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        self.counted().list(of, page, now).await
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        self.inner.revocations(after, limit).await
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.inner.wakeups()
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.inner.heartbeat(now, until).await
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        self.inner.maintain(task).await
+    }
+}

@@ -1,0 +1,87 @@
+//! `--store` of the examples: where they keep grants and keys.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cloakroom::core::{TokenSecret, TokenStore};
+use cloakroom::jwt::AesGcmSealer;
+use cloakroom::memory::MemoryStore;
+use cloakroom::sqlite::SqliteStore;
+use cloakroom::{HandleKeys, HandleSecret, Issuer, IssuerBuilder};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+impl FromStr for Store {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("sqlite:")) {
+            ("memory", _) => Ok(Self::Memory),
+            (_, Some(path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err("it is neither `memory` nor `sqlite:` and a path"),
+        }
+    }
+}
+
+impl Store {
+    /// An issuer that keeps what it must not forget here, and its token store.
+    pub(crate) fn open(&self, url: &str) -> Result<(IssuerBuilder, Arc<dyn TokenStore>), Failure> {
+        let path = match self {
+            Self::Memory => {
+                let store = Arc::new(MemoryStore::new());
+                // Makes handle keys and a sealing key at random.
+                return Ok((Issuer::dev().url(url).store(Arc::clone(&store)), store));
+            }
+            Self::Sqlite(path) => path,
+        };
+        let store = Arc::new(SqliteStore::open(path)?);
+        let mut secrets = path.clone().into_os_string();
+        secrets.push(".secrets");
+        let (handles, sealing) = secrets_of(Path::new(&secrets))?;
+        let issuer = Issuer::builder(url)
+            .store(Arc::clone(&store))
+            .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
+            .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?));
+        Ok((issuer, store))
+    }
+}
+
+/// The secret of the handles and the key that seals signing keys, made at the first start. They are
+/// not in the database: a copy of it alone is worth nothing. A server of your own takes them from its
+/// environment or a vault.
+fn secrets_of(path: &Path) -> Result<(TokenSecret, TokenSecret), Failure> {
+    let failed = |error| format!("the secrets in {} cannot be used: {error}", path.display());
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(mut file) => {
+            for _ in 0..2 {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret)?;
+                for byte in secret {
+                    write!(file, "{byte:02x}").map_err(failed)?;
+                }
+                writeln!(file).map_err(failed)?;
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error).into()),
+    }
+    let text = TokenSecret::new(std::fs::read_to_string(path).map_err(failed)?);
+    match text.expose().lines().collect::<Vec<_>>()[..] {
+        [handles, sealing] => Ok((TokenSecret::new(handles), TokenSecret::new(sealing))),
+        _ => Err(format!("{} does not hold two lines", path.display()).into()),
+    }
+}
