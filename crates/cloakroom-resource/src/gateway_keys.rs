@@ -4,20 +4,17 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cloakroom_core::{AccessHandleKeys, Clock, HandleCheck};
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::credentials::ClientCredentials;
 use crate::discovery::Metadata;
-use crate::endpoint::Endpoint;
 use crate::error::{InvalidToken, Outage, SetupError, TokenError};
-use crate::http_client::{HttpClient, exchange, is_media_type};
-use crate::introspection::ClientCredentials;
+use crate::http_client::HttpClient;
 use crate::moment::Moment;
+use crate::protected::Protected;
 
-const WHAT: &str = "handle keys endpoint";
+const WHAT: &str = "handle_keys_endpoint";
 /// How old keys may get before they are fetched again, in the background.
 const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// The least time between two fetches, whatever they are for: a handle can name any key.
@@ -65,15 +62,9 @@ pub struct GatewayKeys {
 
 struct Keys {
     /// `None` if the keys are at hand.
-    remote: Option<Remote>,
+    remote: Option<Protected>,
     state: RwLock<State>,
     flight: Arc<Mutex<()>>,
-}
-
-struct Remote {
-    client: Arc<dyn HttpClient>,
-    uri: Uri,
-    credentials: ClientCredentials,
 }
 
 #[derive(Default)]
@@ -111,7 +102,7 @@ impl GatewayKeys {
         credentials: ClientCredentials,
         client: impl HttpClient,
     ) -> Result<Self, SetupError> {
-        Self::at(&Endpoint::parse(WHAT, endpoint)?, credentials, Arc::new(client))
+        Ok(Self::fetched(Protected::new(WHAT, endpoint, credentials, client)?))
     }
 
     /// The keys at the `handle_keys_endpoint` that the issuer's metadata names (RFC 8414), with the
@@ -140,9 +131,10 @@ impl GatewayKeys {
         credentials: ClientCredentials,
         client: impl HttpClient,
     ) -> Result<Self, SetupError> {
-        let client: Arc<dyn HttpClient> = Arc::new(client);
-        let endpoint = Metadata::fetch(issuer, &*client).await?.handle_keys_endpoint()?;
-        Self::at(&endpoint, credentials, client)
+        Ok(Self::fetched(
+            Protected::discover(WHAT, Metadata::handle_keys_endpoint, issuer, credentials, client)
+                .await?,
+        ))
     }
 
     /// Keys at hand, of an authorization server in the same process. They are never fetched.
@@ -161,16 +153,11 @@ impl GatewayKeys {
         self
     }
 
-    fn at(
-        endpoint: &Endpoint,
-        credentials: ClientCredentials,
-        client: Arc<dyn HttpClient>,
-    ) -> Result<Self, SetupError> {
-        let remote = Remote { client, uri: endpoint.uri(WHAT)?, credentials };
-        Ok(Self::of(Some(remote), State::default()))
+    fn fetched(remote: Protected) -> Self {
+        Self::of(Some(remote), State::default())
     }
 
-    fn of(remote: Option<Remote>, state: State) -> Self {
+    fn of(remote: Option<Protected>, state: State) -> Self {
         let keys = Keys { remote, state: RwLock::new(state), flight: Arc::default() };
         Self { keys: Arc::new(keys), asks_about_others: false }
     }
@@ -222,7 +209,7 @@ impl fmt::Debug for GatewayKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.keys.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
         f.debug_struct("GatewayKeys")
-            .field("uri", &self.keys.remote.as_ref().map(|remote| &remote.uri))
+            .field("uri", &self.keys.remote.as_ref().map(Protected::uri))
             .field("keys", &keys)
             .field("asks_about_others", &self.asks_about_others)
             .finish()
@@ -289,7 +276,7 @@ impl Keys {
         let sent = Moment::now(clock);
         // Should this be given up on the way, it counts as a failure.
         self.write(|state| state.last = Some((sent, false)));
-        match remote.fetch().await {
+        match fetch(remote).await {
             Ok(keys) => {
                 let keys = Arc::new(keys);
                 self.write(|state| {
@@ -299,7 +286,7 @@ impl Keys {
                 Fetched::Now(keys)
             }
             Err(error) => {
-                tracing::warn!(uri = %remote.uri, error = &error as &dyn std::error::Error,
+                tracing::warn!(uri = %remote.uri(), error = &error as &dyn std::error::Error,
                     "the handle keys could not be fetched: junk is asked about");
                 Fetched::Failed
             }
@@ -315,29 +302,7 @@ impl Keys {
     }
 }
 
-impl Remote {
-    async fn fetch(&self) -> Result<AccessHandleKeys, Outage> {
-        let mut request = Request::new(Bytes::new());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(header::AUTHORIZATION, self.credentials.basic()?);
-        read(&exchange(&*self.client, request).await?)
-    }
-}
-
-fn read(response: &Response<Bytes>) -> Result<AccessHandleKeys, Outage> {
-    match response.status() {
-        StatusCode::OK => {}
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            return Err(Outage::Credentials(status));
-        }
-        status => return Err(Outage::Status(status)),
-    }
-    if !is_media_type(response, "application/json") {
-        return Err(Outage::Malformed("it is not application/json"));
-    }
-    AccessHandleKeys::from_json(response.body())
+async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, Outage> {
+    AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
         .map_err(|_| Outage::Malformed("these are no handle keys"))
 }

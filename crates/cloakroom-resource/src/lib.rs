@@ -114,6 +114,7 @@ mod bearer;
 mod cache;
 mod challenge;
 mod checks;
+mod credentials;
 mod discovery;
 mod endpoint;
 mod error;
@@ -131,6 +132,7 @@ mod metrics;
 mod moment;
 mod phantom;
 mod proof;
+mod protected;
 mod replica;
 #[cfg(feature = "client")]
 mod reqwest_client;
@@ -142,13 +144,14 @@ mod verified;
 mod verifier;
 
 pub use bearer::{BearerLayer, BearerService};
+pub use credentials::ClientCredentials;
 pub use error::{InvalidToken, Outage, SetupError, TokenError};
 #[cfg(feature = "axum")]
 pub use extract::MissingLayer;
 pub use freshness::{Freshness, WhenStale};
 pub use gateway_keys::GatewayKeys;
 pub use http_client::{HttpClient, HttpError, MAX_BODY_BYTES};
-pub use introspection::{ClientCredentials, IntrospectionClient, Introspector};
+pub use introspection::{IntrospectionClient, Introspector};
 pub use limits::IntrospectionLimits;
 pub use phantom::{PhantomLayer, PhantomService};
 pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, Response, uri::Scheme};
+use zeroize::Zeroizing;
 
 use crate::error::SetupError;
 use crate::http_client::{HttpClient, HttpError, MAX_BODY_BYTES};
@@ -81,14 +82,28 @@ impl HttpClient for ReqwestClient {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = incoming.status();
         *response.headers_mut() = std::mem::take(incoming.headers_mut());
-        let mut body = BytesMut::new();
+        // A JWT may be in it.
+        let announced = incoming.content_length().and_then(|length| usize::try_from(length).ok());
+        let room = announced.unwrap_or(0).min(MAX_BODY_BYTES);
+        let mut body = Zeroizing::new(Vec::with_capacity(room));
         while let Some(chunk) = incoming.chunk().await.map_err(HttpError::failed)? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(HttpError::TooLarge);
             }
-            body.extend_from_slice(&chunk);
+            append(&mut body, &chunk);
         }
-        *response.body_mut() = body.freeze();
+        *response.body_mut() = Bytes::from_owner(body);
         Ok(response)
     }
+}
+
+/// Wipes the buffer that becomes too small, which the vector's own growth would not.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let needed = body.len() + chunk.len();
+    if needed > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
 }

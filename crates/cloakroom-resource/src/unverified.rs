@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{Kid, TokenDigest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::MAX_TOKEN_BYTES;
 
@@ -31,7 +32,9 @@ impl Unverified {
         let (Some(header), Some(claims)) = (object(header), object(claims)) else {
             return Err("it is no JWT");
         };
-        if signature.is_empty() || URL_SAFE_NO_PAD.decode(signature).is_err() {
+        // With it, header and claims are a token again.
+        let decoded = URL_SAFE_NO_PAD.decode(signature).map(Zeroizing::new);
+        if signature.is_empty() || decoded.is_err() {
             return Err("the JWT has no signature");
         }
         Ok(Self { header, claims })
