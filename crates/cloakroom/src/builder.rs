@@ -236,9 +236,10 @@ impl IssuerBuilder {
         self
     }
 
-    /// Answers introspections and swaps with 503 while the newest heartbeat that this server has read
-    /// from its own revocation log is older than this. Without it, a server whose part of the store
-    /// is cut off from the rest goes on answering from what it sees there.
+    /// Vouches for no token, and issues none, while the newest heartbeat that this server has read
+    /// from its own revocation log is older than this: introspection, swap and the token endpoint
+    /// answer 503. Revocations are still taken. Without it, a server whose part of the store is cut
+    /// off from the rest goes on answering from what it sees there.
     ///
     /// [`Issuer::run_maintenance`] must run: it writes the heartbeats, and reads them.
     pub const fn max_log_staleness(mut self, at_most: Duration) -> Self {

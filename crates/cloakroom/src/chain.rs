@@ -61,6 +61,7 @@ impl Inner {
         proved: Option<&Confirmation>,
         now: UnixTime,
     ) -> Result<Arc<GrantRecord>, TokenError> {
+        self.check_own_log()?;
         let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
         if !grant.is_live(now) {
             return Err(GrantRefusal::Dead.into());

@@ -235,6 +235,7 @@ impl Inner {
                 "the client may not have tokens for this resource",
             ));
         }
+        self.check_own_log()?;
         let most = self.lifetimes_of(client).grant;
         let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
         let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];

@@ -66,7 +66,7 @@ impl OwnLog {
 }
 
 impl Inner {
-    /// Whether this server may vouch for tokens.
+    /// Whether this server may vouch for tokens, and issue any.
     ///
     /// # Errors
     ///

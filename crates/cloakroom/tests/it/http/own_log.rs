@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use cloakroom::core::{Clock as _, TokenStore as _, UnixTime};
+use cloakroom::{Grant, TokenError};
 use tokio::task::yield_now;
 
 use super::request::{Reply, With, post};
-use super::server::{SECRET, Server};
+use super::server::{REDIRECT, SECRET, Server, Session};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -16,6 +17,16 @@ impl Watchful {
     /// A server that answers for ten seconds after the last heartbeat it heard.
     async fn new() -> Self {
         Self(Server::with(|issuer| issuer.max_log_staleness(10 * SECOND)).await)
+    }
+
+    /// One that was watchful once: its tokens are from then, and it has not heard of the log since.
+    async fn long_ago() -> (Self, Session) {
+        let server = Self::new().await;
+        server.heartbeat().await;
+        server.run_maintenance().await;
+        let session = server.0.session("web-app").await;
+        server.0.clock.advance(11 * SECOND);
+        (server, session)
     }
 
     /// Lets a second pass, on the server's clock and for its timers.
@@ -65,8 +76,7 @@ impl Watchful {
 
 #[tokio::test(start_paused = true)]
 async fn it_answers_while_heartbeats_come_and_not_longer() {
-    let server = Watchful::new().await;
-    let access = server.0.session("web-app").await.access;
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
     server.assert_answers(&access, false).await;
 
     let issuer = server.0.issuer().clone();
@@ -97,8 +107,7 @@ async fn it_answers_while_heartbeats_come_and_not_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_heartbeat_that_comes_late_proves_nothing() {
-    let server = Watchful::new().await;
-    let access = server.0.session("web-app").await.access;
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
     server.heartbeat().await;
     server.0.store.mute();
     server.0.clock.advance(11 * SECOND);
@@ -108,8 +117,7 @@ async fn an_old_heartbeat_that_comes_late_proves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn nor_does_one_that_comes_twice() {
-    let server = Watchful::new().await;
-    let access = server.0.session("web-app").await.access;
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
     let start = server.heartbeat().await;
     server.0.store.mute();
     server.run_maintenance().await;
@@ -124,8 +132,7 @@ async fn nor_does_one_that_comes_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_silence_until_the_log_was_read_again() {
-    let server = Watchful::new().await;
-    let access = server.0.session("web-app").await.access;
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
     let issuer = server.0.issuer().clone();
     tokio::spawn(async move { issuer.run_maintenance().await });
     server.tick().await;
@@ -139,8 +146,7 @@ async fn a_gap_is_silence_until_the_log_was_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_the_log_is_silence_and_nothing_worse() {
-    let server = Watchful::new().await;
-    let access = server.0.session("web-app").await.access;
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
     let issuer = server.0.issuer().clone();
     tokio::spawn(async move { issuer.run_maintenance().await });
     server.tick().await;
@@ -152,6 +158,35 @@ async fn an_outage_of_the_log_is_silence_and_nothing_worse() {
     server.assert_answers(&access, false).await;
     server.tick().await;
     server.assert_answers(&access, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_issues_nothing_and_still_revokes() {
+    let (server, session) = Watchful::long_ago().await;
+    let issuer = server.0.issuer();
+    let silent = |error| assert!(matches!(error, TokenError::Unavailable(_)), "{error:?}");
+    let grant = || Grant::user("web-app", "alice").unwrap();
+    silent(issuer.issue(grant()).await.unwrap_err());
+    silent(issuer.authorize(grant(), REDIRECT, None).await.unwrap_err());
+    let refresh = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
+    server.0.ask("web-app", "/token", &refresh).await.refused(503, "temporarily_unavailable");
+
+    server.heartbeat().await;
+    server.run_maintenance().await;
+    let code = issuer.authorize(grant(), REDIRECT, None).await.unwrap();
+    server.0.clock.advance(11 * SECOND);
+    let redeem =
+        [("grant_type", "authorization_code"), ("code", code.expose()), ("redirect_uri", REDIRECT)];
+    server.0.ask("web-app", "/token", &redeem).await.refused(503, "temporarily_unavailable");
+    server.0.ask("web-app", "/revoke", &[("token", &session.access)]).await.ok();
+
+    // Nothing was spent.
+    server.heartbeat().await;
+    server.run_maintenance().await;
+    server.0.ask("web-app", "/token", &redeem).await.ok();
+    server.0.ask("web-app", "/token", &refresh).await.ok();
+    let introspection = server.0.introspect("gateway", &session.access).await.ok();
+    assert_eq!(&*introspection.body, br#"{"active":false}"#);
 }
 
 #[tokio::test]
