@@ -16,7 +16,7 @@ impl Spelling {
     ///
     /// # Errors
     ///
-    /// If one is empty, longer than 32 bytes, not of `A-Z a-z 0-9 _ - .`, or the beginning of
+    /// If one is empty, longer than 32 bytes, not of `A-Z a-z 0-9 _ -`, or the beginning of
     /// another.
     pub fn new(access: &str, refresh: &str, code: &str) -> Result<Self, Invalid> {
         let all = [access, refresh, code];
@@ -51,8 +51,9 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), Invalid> {
     if prefix.is_empty() || prefix.len() > 32 {
         return invalid("it has fewer than 1 or more than 32 bytes");
     }
-    if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
-        return invalid("it holds a character other than A-Z a-z 0-9 _ - .");
+    // No dots: they would make a handle look like a JWT.
+    if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
+        return invalid("it holds a character other than A-Z a-z 0-9 _ -");
     }
     Ok(())
 }

@@ -97,6 +97,7 @@ fn spellings_are_checked() {
     assert!(Spelling::new("a_", "a_", "c_").is_err());
     assert!(Spelling::new("a", "a_r", "c_").is_err());
     assert!(Spelling::new("a b", "r_", "c_").is_err());
+    assert!(Spelling::new("acme.v1.at_", "r_", "c_").is_err(), "it would look like a JWT");
 }
 
 #[test]

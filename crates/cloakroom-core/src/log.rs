@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::Stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{ClientId, Invalid};
+use crate::ids::{ClientId, GrantId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, Target};
 use crate::secret::{bytes, decode_array};
@@ -44,6 +44,9 @@ pub enum LogEvent {
         /// Whose token or grant it is, where the target does not say and the writer knew.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         client: Option<ClientId>,
+        /// Which grant it hangs off, where the target does not say and the writer knew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grant: Option<GrantId>,
     },
     /// Nothing happened; the log is alive.
     Heartbeat {},

@@ -130,19 +130,27 @@ pub struct Revocation {
     /// Whose token or grant it is, where the caller knows. It goes into the log, so that a reader
     /// can bound what one client makes it remember.
     pub client: Option<ClientId>,
+    /// Which grant it hangs off, where the caller knows and the target does not say; for the same
+    /// purpose.
+    pub grant: Option<GrantId>,
 }
 
 impl Revocation {
     /// The revocation of a target whose client is unknown, or said by the target.
     #[must_use]
     pub const fn new(target: Target, at: UnixTime, until: UnixTime) -> Self {
-        Self { target, at, until, client: None }
+        Self { target, at, until, client: None, grant: None }
     }
 
     /// The event that a store writes into the log, with the bound that it allotted.
     #[must_use]
     pub fn event(&self, bound: Option<Epoch>) -> LogEvent {
-        LogEvent::Revoked { target: self.target.clone(), bound, client: self.client.clone() }
+        LogEvent::Revoked {
+            target: self.target.clone(),
+            bound,
+            client: self.client.clone(),
+            grant: self.grant,
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Chain, ChainHandle, ClientId, Confirmation, GrantRecord, Revocation, Revoked, Target, UnixTime,
+    Chain, ChainHandle, ClientId, Confirmation, GrantId, GrantRecord, Revocation, Revoked, Target,
+    UnixTime,
 };
 
 use crate::error::{GrantRefusal, TokenError};
@@ -117,7 +118,7 @@ impl Inner {
         event: &Event,
         refusal: GrantRefusal,
     ) -> TokenError {
-        match self.revoke_target(Target::Grant(grant.id), Some(&grant.client), now).await {
+        match self.revoke_target(Target::Grant(grant.id), Whose::of(&grant.client), now).await {
             Ok(()) => {
                 self.record_event(event);
                 refusal.into()
@@ -127,11 +128,10 @@ impl Inner {
     }
 
     /// Revokes one thing in the store, until nothing that hangs off it can be alive any more.
-    /// `client` is whose it is, where that is known and the target does not say.
     pub(crate) async fn revoke_target(
         &self,
         target: Target,
-        client: Option<&ClientId>,
+        of: Whose<'_>,
         now: UnixTime,
     ) -> Result<(), TokenError> {
         let horizon = match &target {
@@ -141,13 +141,34 @@ impl Inner {
             }
             _ => self.token_horizon(),
         };
-        let client = client.cloned();
-        let revocation = Revocation { client, ..Revocation::new(target, now, now + horizon) };
+        // It may have been issued when tokens lived longer than they do now.
+        let until = (now + horizon).max(of.ends + self.token_tail());
+        let revocation = Revocation {
+            client: of.client.cloned(),
+            grant: of.grant,
+            ..Revocation::new(target, now, until)
+        };
         if self.store.revoke(revocation).await? == Revoked::Sweeping {
             // It is in force, but `find` does not show it of every grant yet.
             while self.housekeep().await?.more {}
         }
         Ok(())
+    }
+}
+
+/// What is known of a thing that is revoked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Whose<'a> {
+    pub(crate) client: Option<&'a ClientId>,
+    /// The grant that it hangs off.
+    pub(crate) grant: Option<GrantId>,
+    /// When it ends by itself.
+    pub(crate) ends: UnixTime,
+}
+
+impl<'a> Whose<'a> {
+    pub(crate) fn of(client: &'a ClientId) -> Self {
+        Self { client: Some(client), ..Self::default() }
     }
 }
 

@@ -11,7 +11,7 @@ use cloakroom_core::{
     Kept, Lookup, MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret,
     TokenStore, TokenStoreExt, TokenTerms, UnixTime, token_type,
 };
-use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks};
+use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks, Verifier};
 
 use crate::builder::IssuerBuilder;
 use crate::client::Client;
@@ -250,8 +250,14 @@ impl Inner {
 
     /// The longest that any token lives after its grant is revoked, as verifiers see it.
     pub(crate) fn token_horizon(&self) -> Duration {
+        let life = self.keys.policy().max_token_life.max(self.lifetimes.adopted_token);
+        life + self.token_tail()
+    }
+
+    /// How long after its end some verifier may still take a token.
+    pub(crate) fn token_tail(&self) -> Duration {
         let policy = self.keys.policy();
-        policy.max_token_life.max(self.lifetimes.adopted_token) + policy.clock_skew + policy.leeway
+        policy.clock_skew + policy.leeway.max(Verifier::MAX_LEEWAY)
     }
 
     pub(crate) fn clock_skew(&self) -> Duration {

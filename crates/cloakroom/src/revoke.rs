@@ -4,6 +4,7 @@ use cloakroom_core::{
     ChainKind, ClientId, GrantId, Located, Lookup, RuleKey, Subject, Target, TokenKind, TokenSecret,
 };
 
+use crate::chain::Whose;
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::{Inner, Issuer};
@@ -38,7 +39,7 @@ impl Issuer {
                 // Each revocation is an entry of the log: whoever repeats one must not fill it.
                 return Ok(());
             }
-            return inner.revoke_now(Target::Grant(grant.id), Some(client)).await;
+            return inner.revoke_now(Target::Grant(grant.id), Whose::of(client)).await;
         }
         match inner.locate(token).await? {
             Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
@@ -47,7 +48,9 @@ impl Issuer {
                 if !known.rules.is_empty() {
                     return Ok(());
                 }
-                inner.revoke_now(Target::Jti(carried.jti), Some(client)).await
+                let grant = Some(carried.grant.id);
+                let of = Whose { client: Some(client), grant, ends: carried.token.expires_at };
+                inner.revoke_now(Target::Jti(carried.jti), of).await
             }
             Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
@@ -58,7 +61,8 @@ impl Issuer {
                 if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
                     return Ok(());
                 }
-                inner.revoke_now(Target::Token { grant, digest }, Some(client)).await
+                let of = Whose { client: Some(client), grant: None, ends: token.expires_at };
+                inner.revoke_now(Target::Token { grant, digest }, of).await
             }
             _ => Ok(()),
         }
@@ -78,7 +82,7 @@ impl Issuer {
     ) -> Result<bool, TokenError> {
         match self.inner.find(grant).await? {
             Some(found) if found.subject == *subject => {
-                self.inner.revoke_now(Target::Grant(grant), Some(&found.client)).await?;
+                self.inner.revoke_now(Target::Grant(grant), Whose::of(&found.client)).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -92,7 +96,7 @@ impl Issuer {
     ///
     /// If the store fails; the grant must then be presumed alive.
     pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Grant(grant), None).await
+        self.inner.revoke_now(Target::Grant(grant), Whose::default()).await
     }
 
     /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
@@ -102,7 +106,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Subject(subject.clone()), None).await
+        self.inner.revoke_now(Target::Subject(subject.clone()), Whose::default()).await
     }
 
     /// Ends every grant of a client so far: "revoke this app".
@@ -111,7 +115,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Client(client.clone()), None).await
+        self.inner.revoke_now(Target::Client(client.clone()), Whose::default()).await
     }
 
     /// Ends every grant of a subject at one client so far.
@@ -124,18 +128,15 @@ impl Issuer {
         subject: &Subject,
         client: &ClientId,
     ) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), None).await
+        self.inner
+            .revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), Whose::default())
+            .await
     }
 }
 
 impl Inner {
-    /// `client` is whose it is, where that is known and the target does not say.
-    async fn revoke_now(
-        &self,
-        target: Target,
-        client: Option<&ClientId>,
-    ) -> Result<(), TokenError> {
-        self.revoke_target(target.clone(), client, self.now()).await?;
+    async fn revoke_now(&self, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
+        self.revoke_target(target.clone(), of, self.now()).await?;
         self.record_event(&Event::Revoked { target });
         Ok(())
     }

@@ -53,8 +53,9 @@ fn revocations() -> Result<Vec<Revocation>, Broken> {
     let revocation = |(number, target)| {
         // Every second time the caller knows whose it is.
         let client = (number % 2 == 1).then(|| app.clone());
+        let grant = (number % 2 == 0).then_some(grant);
         let number = Duration::from_millis(number as u64);
-        Revocation { client, ..Revocation::new(target, NOW - number, NOW + DAY + number) }
+        Revocation { client, grant, ..Revocation::new(target, NOW - number, NOW + DAY + number) }
     };
     Ok(targets.into_iter().enumerate().map(revocation).collect())
 }

@@ -19,7 +19,7 @@ fn revoking_a_grant_is_idempotent_and_logged_each_time() {
     assert_eq!(found.grant.revoked_at, Some(NOW), "the first one counts");
     assert_eq!(found.token.unwrap().revoked_at, None, "one write, one row");
     let (entries, ..) = read(&store, Cursor::start(), 10);
-    let event = LogEvent::Revoked { target, bound: None, client: None };
+    let event = LogEvent::Revoked { target, bound: None, client: None, grant: None };
     assert_eq!(entries.len(), 2);
     assert!(entries.iter().all(|entry| entry.event == event));
     assert_ne!(entries[0].id, entries[1].id);

@@ -41,7 +41,7 @@ impl ReplicaBuilder {
         Self {
             log,
             clock: Arc::new(SystemClock::new()),
-            limits: Limits { per_client: 10_000, total: 1_000_000 },
+            limits: Limits { per_client: 10_000, per_grant: 200, total: 1_000_000 },
             settings: Settings {
                 clock_skew: None,
                 wait: Duration::from_secs(3),

@@ -27,6 +27,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How often the first reading may begin anew.
 const MOST_RESTARTS: u32 = 3;
 
+/// How many pages the first reading may take: more than rules that fit, by far.
+const MOST_PAGES: u32 = 20_000;
+
 /// How many heartbeats are recognised: more than a log that is ours has at once.
 const MOST_SEEN: usize = 65_536;
 
@@ -88,7 +91,11 @@ impl Follower {
     /// Reads the log to its end, for the first time.
     pub(crate) async fn catch_up(&mut self) -> Result<(), Outage> {
         let mut restarts = 0;
-        while !self.is_complete {
+        for _ in 0..MOST_PAGES {
+            if self.is_complete {
+                self.report();
+                return Ok(());
+            }
             match self.step(Duration::ZERO).await? {
                 Step::News => tokio::task::yield_now().await,
                 Step::Restart if restarts < MOST_RESTARTS => {
@@ -102,8 +109,7 @@ impl Follower {
                 }
             }
         }
-        self.report();
-        Ok(())
+        Err(Outage::Malformed("the log has no end"))
     }
 
     /// Follows the log for ever.

@@ -20,6 +20,8 @@ pub(crate) enum Name {
     SubjectAtClient(Subject, ClientId),
     /// No revocation, but the mark of a client that has revoked more than is remembered.
     Crowd(ClientId),
+    /// The same, of a grant.
+    GrantCrowd(GrantId),
 }
 
 /// The same, borrowed: nothing is allocated to look a rule up.
@@ -33,6 +35,7 @@ pub(crate) enum NameRef<'a> {
     Client(&'a ClientId),
     SubjectAtClient(&'a Subject, &'a ClientId),
     Crowd(&'a ClientId),
+    GrantCrowd(&'a GrantId),
 }
 
 impl Name {
@@ -56,12 +59,6 @@ impl Name {
         (name, None)
     }
 
-    /// Whether it is about no more than one token or grant: a client can make up as many as it
-    /// likes.
-    pub(crate) const fn is_single(&self) -> bool {
-        matches!(self, Self::Grant(_) | Self::Handle(_) | Self::Jti(_))
-    }
-
     fn borrowed(&self) -> NameRef<'_> {
         match self {
             Self::Grant(grant) => NameRef::Grant(grant),
@@ -72,6 +69,7 @@ impl Name {
             Self::Client(client) => NameRef::Client(client),
             Self::SubjectAtClient(subject, client) => NameRef::SubjectAtClient(subject, client),
             Self::Crowd(client) => NameRef::Crowd(client),
+            Self::GrantCrowd(grant) => NameRef::GrantCrowd(grant),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use cloakroom_core::{ClientId, Epoch, LogEntry, LogEvent, UnixTime};
+use cloakroom_core::{ClientId, Epoch, GrantId, LogEntry, LogEvent, Target, UnixTime};
 use hashbrown::HashMap;
 
 use super::facts::Facts;
@@ -15,16 +15,21 @@ pub(crate) enum Verdict {
     Clear,
     /// A rule denies it.
     Denied,
-    /// The replica cannot tell: the token lacks what rules go by, or its client revoked more than
-    /// is remembered one by one. Staleness does not count; introspection does.
+    /// The replica cannot tell: the token lacks what rules go by, or more is revoked of its grant
+    /// or its client than is remembered one by one. Staleness does not count; introspection does.
     Unknown,
 }
+
+const TOO_MUCH: &str = "so much is revoked one by one that all tokens are to be introspected";
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Rules about single tokens and grants of one client.
     pub(crate) per_client: usize,
+    /// Rules about single tokens of one grant: of one login, which anyone may have at a public
+    /// client.
+    pub(crate) per_grant: usize,
     /// Rules of all kinds.
     pub(crate) total: usize,
 }
@@ -36,10 +41,10 @@ pub(crate) struct Rules {
     held: HashMap<Name, Held>,
     /// When each of them ends.
     ends: BTreeSet<(UnixTime, Name)>,
-    /// The rules about single tokens and grants, where their client is known.
-    singles: HashMap<ClientId, HashSet<Name>>,
-    /// Rules that the mark of their client has made needless, and that are still to be dropped.
-    debris: Vec<(ClientId, Name)>,
+    /// The rules about single tokens and grants, where their grant or their client is known.
+    singles: HashMap<Owner, HashSet<Name>>,
+    /// Rules that the mark of an owner has made needless, and that are still to be dropped.
+    debris: Vec<(Owner, Name)>,
     /// Whether a rule had to be left out.
     overflowed: bool,
 }
@@ -50,8 +55,38 @@ pub(crate) struct Rules {
 struct Held {
     bound: Option<Epoch>,
     until: UnixTime,
-    /// Whose, if it is about a single token or grant.
+    owners: Owners,
+}
+
+/// Whose a rule is, if it is about a single token or grant.
+#[derive(Debug, Clone, Default)]
+struct Owners {
+    grant: Option<GrantId>,
     client: Option<ClientId>,
+}
+
+/// Who is told of by one mark instead of many rules.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Grant(GrantId),
+    Client(ClientId),
+}
+
+impl Owners {
+    /// The client last: its mark stands for those of its grants, too.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = Owner> + use<> {
+        let grant = self.grant.map(Owner::Grant);
+        grant.into_iter().chain(self.client.clone().map(Owner::Client))
+    }
+}
+
+impl Owner {
+    fn mark(&self) -> Name {
+        match self {
+            Self::Grant(grant) => Name::GrantCrowd(*grant),
+            Self::Client(client) => Name::Crowd(client.clone()),
+        }
+    }
 }
 
 impl Rules {
@@ -91,8 +126,9 @@ impl Rules {
             return Verdict::Denied;
         }
         match (grant, facts.epoch, client, subject, jti) {
-            (Some(_), Some(_), Some(client), Some(_), Some(_))
-                if !self.held.contains_key(&NameRef::Crowd(client)) =>
+            (Some(grant), Some(_), Some(client), Some(_), Some(_))
+                if !self.held.contains_key(&NameRef::Crowd(client))
+                    && !self.held.contains_key(&NameRef::GrantCrowd(grant)) =>
             {
                 Verdict::Clear
             }
@@ -103,12 +139,20 @@ impl Rules {
     /// Takes over what an entry says; whether it says anything that counts here. One that is taken
     /// over again changes nothing.
     pub(crate) fn apply(&mut self, entry: &LogEntry) -> bool {
-        let LogEvent::Revoked { target, bound, client } = &entry.event else { return false };
+        let LogEvent::Revoked { target, bound, client, grant } = &entry.event else {
+            return false;
+        };
         let bound = bound.filter(|_| target.has_bound());
         let (name, second) = Name::of(target);
+        let owners = match target {
+            Target::Token { grant, .. } => Owners { grant: Some(*grant), client: client.clone() },
+            Target::Jti(_) => Owners { grant: *grant, client: client.clone() },
+            Target::Grant(_) => Owners { grant: None, client: client.clone() },
+            // A client cannot make up as many of these as it likes.
+            _ => Owners::default(),
+        };
         for name in [Some(name), second].into_iter().flatten() {
-            let client = client.clone().filter(|_| name.is_single());
-            self.add(name, Held { bound, until: entry.until, client });
+            self.add(name, Held { bound, until: entry.until, owners: owners.clone() });
         }
         true
     }
@@ -117,8 +161,8 @@ impl Rules {
     /// Whether more is left.
     pub(crate) fn sweep(&mut self, now: UnixTime, most: usize) -> bool {
         for _ in 0..most {
-            if let Some((client, name)) = self.debris.pop() {
-                self.drop_for(&client, &name);
+            if let Some((owner, name)) = self.debris.pop() {
+                self.drop_for(&owner, &name);
             } else if let Some((_, name)) = self.ends.first().filter(|(end, _)| *end <= now) {
                 let name = name.clone();
                 self.remove(&name);
@@ -148,21 +192,17 @@ impl Rules {
         if self.held.contains_key(&name) {
             return self.merge(name, rule);
         }
-        if let Some(client) = &rule.client {
-            let mark = Name::Crowd(client.clone());
-            if self.held.contains_key(&mark) {
-                return self.extend(&mark, rule.until);
-            }
+        if let Some(mark) = self.standing_in(&rule.owners) {
+            return self.extend(&mark, rule.until);
         }
         if self.held.len() >= self.limits.total {
             self.overflowed = true;
             return;
         }
-        let client = rule.client.clone();
-        self.ends.insert((rule.until, name.clone()));
-        self.held.insert(name.clone(), rule);
-        if let Some(client) = client {
-            self.count(&client, name);
+        let owners = rule.owners.clone();
+        self.insert(name.clone(), rule);
+        for owner in owners.iter() {
+            self.count(owner, &owners, &name);
         }
     }
 
@@ -171,9 +211,15 @@ impl Rules {
         self.extend(&name, rule.until);
         let Some(held) = self.held.get_mut(&name) else { return };
         held.bound = held.bound.zip(rule.bound).map(|(one, other)| one.max(other));
-        if let (None, Some(client)) = (&held.client, rule.client) {
-            held.client = Some(client.clone());
-            self.count(&client, name);
+        let news = Owners {
+            grant: rule.owners.grant.filter(|_| held.owners.grant.is_none()),
+            client: rule.owners.client.filter(|_| held.owners.client.is_none()),
+        };
+        held.owners.grant = held.owners.grant.or(news.grant);
+        held.owners.client = held.owners.client.take().or(news.client.clone());
+        let owners = held.owners.clone();
+        for owner in news.iter() {
+            self.count(owner, &owners, &name);
         }
     }
 
@@ -187,52 +233,77 @@ impl Rules {
         }
     }
 
-    /// Puts it down to a client. One that has too many gets a mark instead of them: its tokens are
-    /// to be introspected, as long as the last of its rules would have lived.
-    fn count(&mut self, client: &ClientId, name: Name) {
-        let names = self.singles.entry(client.clone()).or_default();
-        names.insert(name);
-        if names.len() <= self.limits.per_client {
+    /// Puts a rule down to one of its owners. One that has too many gets a mark instead of them: its
+    /// tokens are to be introspected, as long as the last of its rules would have lived.
+    fn count(&mut self, owner: Owner, owners: &Owners, name: &Name) {
+        let names = self.singles.entry(owner.clone()).or_default();
+        names.insert(name.clone());
+        let most = match owner {
+            Owner::Grant(_) => self.limits.per_grant,
+            Owner::Client(_) => self.limits.per_client,
+        };
+        if names.len() <= most {
             return;
         }
-        tracing::warn!(%client, "a client revoked so much that its tokens are to be introspected");
-        let names = self.singles.remove(client).unwrap_or_default();
+        match &owner {
+            Owner::Grant(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
+            Owner::Client(client) => tracing::warn!(%client, "{TOO_MUCH}"),
+        }
+        let names = self.singles.remove(&owner).unwrap_or_default();
         // Each of the rules prolongs it when it is dropped, and all of them are before it can be.
-        self.mark(client, UnixTime::default());
-        self.debris.extend(names.into_iter().map(|name| (client.clone(), name)));
+        self.mark(&owner, owners, UnixTime::default());
+        self.debris.extend(names.into_iter().map(|name| (owner.clone(), name)));
     }
 
-    /// Marks a client at least until then.
-    fn mark(&mut self, client: &ClientId, until: UnixTime) {
-        let mark = Name::Crowd(client.clone());
+    /// Marks an owner at least until then, unless the mark of its client stands for it.
+    fn mark(&mut self, owner: &Owner, owners: &Owners, until: UnixTime) {
+        let client = owners.client.clone().filter(|_| matches!(owner, Owner::Grant(_)));
+        let owners = Owners { grant: None, client };
+        if let Some(mark) = self.standing_in(&owners) {
+            return self.extend(&mark, until);
+        }
+        let mark = owner.mark();
         if self.held.contains_key(&mark) {
             return self.extend(&mark, until);
         }
-        self.ends.insert((until, mark.clone()));
-        self.held.insert(mark, Held { bound: None, until, client: None });
+        self.insert(mark.clone(), Held { bound: None, until, owners: owners.clone() });
+        for owner in owners.iter() {
+            self.count(owner, &owners, &mark);
+        }
     }
 
-    /// Drops a rule that the mark of its client stands for.
-    fn drop_for(&mut self, client: &ClientId, name: &Name) {
-        let Some(rule) = self.held.get(name).filter(|rule| rule.client.as_ref() == Some(client))
+    /// The mark that stands for a rule of these owners.
+    fn standing_in(&self, owners: &Owners) -> Option<Name> {
+        owners.iter().rev().map(|owner| owner.mark()).find(|mark| self.held.contains_key(mark))
+    }
+
+    fn insert(&mut self, name: Name, rule: Held) {
+        self.ends.insert((rule.until, name.clone()));
+        self.held.insert(name, rule);
+    }
+
+    /// Drops a rule that the mark of an owner stands for.
+    fn drop_for(&mut self, owner: &Owner, name: &Name) {
+        let Some(rule) =
+            self.held.get(name).filter(|rule| rule.owners.iter().any(|it| it == *owner))
         else {
             return;
         };
         // It may have got a later end since the mark was set.
-        let until = rule.until;
-        self.mark(client, until);
+        let (owners, until) = (rule.owners.clone(), rule.until);
+        self.mark(owner, &owners, until);
         self.remove(name);
     }
 
     fn remove(&mut self, name: &Name) {
         let Some(rule) = self.held.remove(name) else { return };
         self.ends.remove(&(rule.until, name.clone()));
-        if let Some(client) = rule.client
-            && let Some(names) = self.singles.get_mut(&client)
-        {
-            names.remove(name);
-            if names.is_empty() {
-                self.singles.remove(&client);
+        for owner in rule.owners.iter() {
+            if let Some(names) = self.singles.get_mut(&owner) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.singles.remove(&owner);
+                }
             }
         }
     }

@@ -33,7 +33,8 @@ impl Cases {
         };
         let bound = target.has_bound().then(|| Epoch::new(self.below(20)));
         let client = (self.below(4) > 0).then(|| nth_client(number));
-        LogEvent::Revoked { target, bound, client }
+        let grant = (self.below(4) > 0).then(|| grant(number));
+        LogEvent::Revoked { target, bound, client, grant }
     }
 
     /// A token; each of its facts may be missing.
@@ -109,7 +110,8 @@ fn the_rules_agree_with_a_reading_of_the_whole_log() {
         // Under every other seed clients are crowds before long.
         let has_crowds = seed % 2 == 1;
         let per_client = if has_crowds { 3 } else { 1_000 };
-        let mut rules = Rules::new(Limits { per_client, total: 1_000 });
+        let per_grant = if seed % 4 == 3 { 2 } else { 1_000 };
+        let mut rules = Rules::new(Limits { per_client, per_grant, total: 1_000 });
         let (mut log, mut now) = (Vec::new(), UnixTime::from_secs(1_000));
         for _ in 0..100 {
             let until = now + secs(1 + cases.below(30));

@@ -8,7 +8,8 @@ use super::super::test_kit::{
 };
 use super::*;
 
-const LIMITS: Limits = Limits { per_client: 3, total: 100 };
+const LIMITS: Limits = Limits { per_client: 3, per_grant: 3, total: 100 };
+const BY_GRANT: Limits = Limits { per_client: 5, per_grant: 2, total: 100 };
 const EPOCH: u64 = START.as_millis();
 
 fn rules(entries: &[LogEntry]) -> Rules {
@@ -222,6 +223,68 @@ fn a_client_that_revokes_in_masses_is_introspected() {
     assert_eq!(rules.verdict(&token(9)), Verdict::Denied);
 }
 
+/// Revokes so many tokens of the first grant, one by one; each entry ends a second after the last.
+fn grant_crowd(count: u64) -> Rules {
+    let entries = (1..=count).map(|number| {
+        let jti = Jti::new(format!("jti-of-one-{number}")).unwrap();
+        let mut entry = of_client(Target::Jti(jti), "app", START + secs(number));
+        let LogEvent::Revoked { grant: of, .. } = &mut entry.event else { unreachable!() };
+        *of = Some(grant(1));
+        entry
+    });
+    let mut rules = Rules::new(BY_GRANT);
+    for entry in entries {
+        rules.apply(&entry);
+    }
+    rules
+}
+
+#[test]
+fn one_grant_that_revokes_in_masses_is_introspected_alone() {
+    let mut rules = grant_crowd(100);
+    for _ in 0..300 {
+        assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
+        assert_eq!(rules.verdict(&token(2)), Verdict::Clear, "another login at the same client");
+        rules.sweep(START, 1);
+    }
+    assert_eq!(rules.len(), 1, "its mark alone");
+    sweep(&mut rules, START + secs(99));
+    assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
+    sweep(&mut rules, START + secs(100));
+    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Clear, 0));
+}
+
+#[test]
+fn a_crowd_of_handles_knows_its_grant() {
+    let mut rules = Rules::new(BY_GRANT);
+    for number in 0..5 {
+        let digest = TokenDigest::from_bytes([number; 32]);
+        let target = Target::Token { grant: grant(1), digest };
+        rules.apply(&of_client(target, "app", START + HOUR));
+    }
+    sweep(&mut rules, START);
+    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Unknown, 1));
+    assert_eq!(rules.verdict(&token(2)), Verdict::Clear);
+}
+
+#[test]
+fn the_mark_of_a_grant_counts_for_its_client() {
+    let mut rules = grant_crowd(3);
+    sweep(&mut rules, START);
+    for number in 2..=6 {
+        assert_eq!(rules.verdict(&token(9)), Verdict::Clear);
+        rules.apply(&of_client(Target::Grant(grant(number)), "app", START + secs(number)));
+    }
+    // Six names of the client: five grants, and the mark of the first.
+    while rules.sweep(START, 1) {
+        assert_ne!(rules.verdict(&token(1)), Verdict::Clear);
+    }
+    assert_eq!(rules.len(), 1, "the mark of the client");
+    assert_eq!(rules.verdict(&token(9)), Verdict::Unknown);
+    sweep(&mut rules, START + secs(6));
+    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Clear, 0));
+}
+
 #[test]
 fn the_mark_of_a_client_ends_with_the_last_of_its_rules() {
     let mut rules = crowd(4);
@@ -285,7 +348,7 @@ fn only_what_a_client_could_make_up_counts_for_it() {
 
 #[test]
 fn no_more_rules_are_held_than_allowed() {
-    let mut rules = Rules::new(Limits { per_client: 3, total: 8 });
+    let mut rules = Rules::new(Limits { per_client: 3, per_grant: 3, total: 8 });
     for number in 0..8 {
         rules.apply(&revoked(number));
     }

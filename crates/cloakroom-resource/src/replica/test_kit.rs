@@ -62,17 +62,18 @@ fn id() -> EntryId {
 }
 
 pub(super) fn entry(target: Target, until: UnixTime) -> LogEntry {
-    let event = LogEvent::Revoked { target, bound: None, client: None };
+    let event = LogEvent::Revoked { target, bound: None, client: None, grant: None };
     LogEntry { id: id(), event, at: START, until }
 }
 
 pub(super) fn with_bound(target: Target, bound: u64) -> LogEntry {
-    let event = LogEvent::Revoked { target, bound: Some(Epoch::new(bound)), client: None };
+    let event =
+        LogEvent::Revoked { target, bound: Some(Epoch::new(bound)), client: None, grant: None };
     LogEntry { id: id(), event, at: START, until: START + HOUR }
 }
 
 pub(super) fn of_client(target: Target, of: &str, until: UnixTime) -> LogEntry {
-    let event = LogEvent::Revoked { target, bound: None, client: Some(client(of)) };
+    let event = LogEvent::Revoked { target, bound: None, client: Some(client(of)), grant: None };
     LogEntry { id: id(), event, at: START, until }
 }
 

@@ -127,6 +127,7 @@ impl Journal {
             target,
             bound: bound.filter(|_| !self.has(Fault::BoundsAreNotLogged)),
             client: revocation.client.clone().filter(|_| !self.has(Fault::ClientsAreNotLogged)),
+            grant: revocation.grant.filter(|_| !self.has(Fault::ClientsAreNotLogged)),
         };
         let wakes = !(bound.is_some() && self.has(Fault::SubjectsDoNotWake));
         let until = match self.fault {

@@ -1,12 +1,12 @@
 //! Opaque handles, phantom handles with their swap, and formats of the app's own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::*;
-use cloakroom::jwt::{JwkSet, KeySet, VerifiedJwt, Verifier, handle_hash};
+use cloakroom::jwt::{JwkSet, JwtFormat, KeySet, VerifiedJwt, Verifier, handle_hash};
 use cloakroom::{
     Adopted, Caller, Client, Format, Grant, GrantType, Lifetimes, StaticClients, TokenError,
 };
@@ -353,5 +353,44 @@ async fn what_no_format_derives_from_itself_is_not_taken_over() {
         let grant = Grant::user("web-app", "mallory").unwrap();
         let refused = fixture.issuer.adopt(token, grant, START, START + HOUR).await;
         assert!(matches!(refused, Err(TokenError::InvalidRequest(_))));
+    }
+}
+
+/// JWTs in disguise: made and found by [`JwtFormat`], spelled without dots.
+#[derive(Debug, Default)]
+struct Disguised(OnceLock<JwtFormat>);
+
+#[async_trait]
+impl TokenFormat for Disguised {
+    async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
+        let minted = self.0.get().expect("it is set").mint(context).await?;
+        let token = TokenSecret::new(minted.token.expose().replace('.', "~"));
+        Ok(Minted { token, ..minted })
+    }
+
+    fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
+        let jwt = TokenSecret::new(presented.expose().replace('~', "."));
+        self.0.get().expect("it is set").locate(&jwt)
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_show_its_key_is_vouched_for_by_no_replica() {
+    let format = Arc::new(Disguised::default());
+    let app = Client::confidential("web-app", CLIENT_SECRET).unwrap();
+    let app = app.grant_types([GrantType::RefreshToken]);
+    let app = app.audience(ORDERS, Format::from("disguised")).unwrap();
+    let app = app.audience(JOBS, Format::Jwt).unwrap();
+    let fixture = Fixture::with(|issuer| {
+        issuer.static_clients([app]).unwrap().format("disguised", format.clone())
+    })
+    .await;
+    let jwts = JwtFormat::new(fixture.issuer.keys().clone(), ISSUER, fixture.clock.clone());
+    assert!(format.0.set(jwts).is_ok());
+    for (resource, has_epoch) in [(ORDERS, false), (JOBS, true)] {
+        let token = fixture.token_for(resource).await.access_token;
+        let answer = fixture.issuer.introspect(&token, Caller::Internal).await.unwrap();
+        let answer = answer.active().expect("it is active");
+        assert_eq!((answer.epoch.is_some(), answer.jti.is_some()), (has_epoch, true));
     }
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cloakroom::core::{Audience, Epoch, GrantId, Random, Subject, TokenSecret, TokenStoreExt};
-use cloakroom::{Caller, Event, Grant, GrantRefusal, TokenError};
+use cloakroom::core::{
+    Audience, Cursor, Epoch, GrantId, KeyPolicy, LogEntry, LogEvent, Random, RevocationBatch,
+    Subject, TokenSecret, TokenStore as _, TokenStoreExt, UnixTime,
+};
+use cloakroom::{Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
 use tokio::task::JoinSet;
 
 use super::support::*;
@@ -27,6 +30,64 @@ async fn an_access_token_is_revoked_alone() {
     assert!(fixture.is_active(&other.access).await);
     fixture.refresh(&other.refresh).await.unwrap();
     assert_eq!(fixture.sessions().await, 1);
+}
+
+impl Fixture {
+    /// The revocations in the log so far.
+    async fn log(&self) -> Vec<LogEntry> {
+        let batch = self.store.memory().revocations(Cursor::start(), 100).await.unwrap();
+        let RevocationBatch::Entries { entries, .. } = batch else { panic!("{batch:?}") };
+        let revoked = entries.into_iter().filter(|it| matches!(it.event, LogEvent::Revoked { .. }));
+        revoked.collect()
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_when_tokens_lived_longer_stays_revoked() {
+    let long = secs(12 * 3600);
+    let fixture = Fixture::with(|issuer| {
+        let retention = 2 * long;
+        issuer
+            .lifetimes(Lifetimes { access_token: long, ..Lifetimes::default() })
+            .key_policy(KeyPolicy { max_token_life: long, retention, ..KeyPolicy::default() })
+    })
+    .await;
+    let tokens = [fixture.session().await.access, fixture.token_for(JOBS).await.access_token];
+    // It is built anew, with the settings of today.
+    let issuer = fixture.node(&fixture.clock).await;
+    for token in tokens {
+        issuer.revoke(&token, &client_id("web-app")).await.unwrap();
+        let last = fixture.log().await.pop().unwrap();
+        // Some verifier may be 2 minutes lenient, and 5 seconds behind.
+        let end = UnixTime::from_secs(START.as_secs()) + long;
+        assert!(last.until >= end + secs(120 + 5), "{last:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_jwt_is_revoked_for_as_long_as_some_verifier_may_take_it() {
+    let fixture = Fixture::new().await;
+    let (first, second) = (fixture.token_for(JOBS).await, fixture.token_for(JOBS).await);
+    let end = secs(first.expires_in);
+    fixture.clock.advance(end + secs(119));
+    assert!(!fixture.is_active(&first.access_token).await);
+    fixture.revoke(&first.access_token).await;
+    assert_eq!(fixture.log().await.len(), 1);
+    fixture.clock.advance(secs(1));
+    fixture.revoke(&second.access_token).await;
+    assert_eq!(fixture.log().await.len(), 1, "nobody takes that any more");
+}
+
+#[tokio::test]
+async fn the_log_says_what_a_token_hangs_off() {
+    let fixture = Fixture::new().await;
+    let jwt = fixture.token_for(JOBS).await.access_token;
+    fixture.revoke(&jwt).await;
+    let [entry] = &fixture.log().await[..] else { panic!("one entry") };
+    let LogEvent::Revoked { client, grant, .. } = &entry.event else { panic!("{entry:?}") };
+    assert_eq!(client.as_ref(), Some(&client_id("web-app")));
+    let expected = claims(&jwt)["grant_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(*grant, Some(expected));
 }
 
 #[tokio::test]
