@@ -5,19 +5,20 @@ use std::fs;
 use crate::command::{Failure, cargo, root};
 use crate::coverage::Coverage;
 use crate::steps::Steps;
+use crate::test::{Outcome, Test};
 use crate::{api, features, packages, test, tools, tree};
 
 pub(crate) fn task() -> Result<(), Failure> {
     let mut steps = Steps::default();
     let result = in_order(&mut steps);
     println!("\n{steps}");
-    if let Ok(counts) = &result {
-        println!("{counts}");
+    if let Ok(outcome) = &result {
+        println!("{outcome}");
     }
     result.map(drop)
 }
 
-fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
+fn in_order(steps: &mut Steps) -> Result<Outcome, Failure> {
     let crates = crates()?;
     steps.run("tools", tools::check)?;
     steps.run("format", || cargo("fmt --all --check").run())?;
@@ -32,7 +33,7 @@ fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
         cargo("doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings").run()
     })?;
     let coverage = Coverage::start();
-    let counts = test::steps(steps, coverage.as_ref().ok())?;
+    let outcome = test::steps(steps, Test::default(), coverage.as_ref().ok())?;
     match coverage {
         Ok(coverage) => steps.run("coverage", || {
             let report = coverage.report()?;
@@ -42,7 +43,7 @@ fn in_order(steps: &mut Steps) -> Result<test::Counts, Failure> {
         Err(why) => steps.skip("coverage", &why),
     }
     steps.run("packages", || packages::check(&crates))?;
-    Ok(counts)
+    Ok(outcome)
 }
 
 /// Bans, licences and sources, as `deny.toml` says. Advisories are news, not properties of a

@@ -6,6 +6,8 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use crate::servers::Url;
+
 /// The root of the workspace; every command runs there.
 pub(crate) fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -48,22 +50,29 @@ pub(crate) struct Cmd {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
+    secrets: Vec<(&'static str, Url)>,
 }
 
 /// `cargo` with arguments that are split at white space.
 pub(crate) fn cargo(args: &str) -> Cmd {
     let args = args.split_whitespace().map(ToOwned::to_owned).collect();
-    Cmd { program: "cargo".into(), args, env: Vec::new() }
+    Cmd { args, ..program("cargo") }
 }
 
 /// A program without arguments.
 pub(crate) fn program(path: impl Into<PathBuf>) -> Cmd {
-    Cmd { program: path.into(), args: Vec::new(), env: Vec::new() }
+    Cmd { program: path.into(), args: Vec::new(), env: Vec::new(), secrets: Vec::new() }
 }
 
 impl Cmd {
     pub(crate) fn env(mut self, name: &'static str, value: impl Display) -> Self {
         self.env.push((name, value.to_string()));
+        self
+    }
+
+    /// Sets a variable that is not shown.
+    pub(crate) fn secret(mut self, name: &'static str, value: &Url) -> Self {
+        self.secrets.push((name, value.clone()));
         self
     }
 
@@ -111,6 +120,7 @@ impl Cmd {
         command
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(self.secrets.iter().map(|(name, value)| (name, value.reveal())))
             .current_dir(root());
         command
     }
@@ -157,6 +167,17 @@ mod tests {
     fn a_command_is_shown_as_it_would_be_typed() {
         let command = cargo("doc --no-deps").env("RUSTDOCFLAGS", "-D warnings");
         assert_eq!(command.to_string(), "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps");
+    }
+
+    #[test]
+    fn a_secret_is_handed_on_but_not_shown() {
+        let url = Url::parse("redis://:hunter2@host", &["redis"]).expect("a URL");
+        let command = program("env").secret("REDIS", &url);
+        for shown in [command.to_string(), format!("{command:?}")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let output = command.output().expect("env runs");
+        assert!(output.lines().any(|line| line == "REDIS=redis://:hunter2@host"));
     }
 
     #[test]

@@ -8,13 +8,15 @@ use std::process::{Command, Stdio};
 
 use crate::command::{Cmd, Failure, cargo, program, root, target};
 use crate::coverage_report::Report;
-use crate::{stand_in, test, tools};
+use crate::servers::Servers;
+use crate::{stand_in, test};
 
 /// `cargo xtask coverage`: runs the tests, then shows the lines that none of them reaches.
 pub(crate) fn task() -> Result<(), Failure> {
     let coverage = Coverage::start()?;
-    tools::servers()?;
-    test::tests(&mut test::Counts::default(), Some(&coverage))?;
+    let servers = Servers::start()?;
+    test::tests(&mut test::Counts::default(), &servers, Some(&coverage))?;
+    servers.end()?;
     let report = coverage.report()?;
     println!("\n{}\n{report}", report.unreached());
     report.check()

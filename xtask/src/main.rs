@@ -11,6 +11,7 @@ mod coverage_report;
 mod features;
 mod fuzz;
 mod packages;
+mod servers;
 mod stand_in;
 mod steps;
 mod test;
@@ -23,13 +24,18 @@ use std::process::ExitCode;
 use crate::bench::Bench;
 use crate::command::Failure;
 use crate::fuzz::Fuzz;
+use crate::test::Test;
 
 const USAGE: &str = "\
 The workspace's tasks.
 
 Usage: cargo xtask <task>
 
-  test    run every test, and the examples that run from end to end
+  test [--embedded]
+          run every test, and the examples that run from end to end; the servers that tests need are
+          those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or started for the
+          run and ended after it, or installed (on Debian, as root); --embedded leaves out the tests
+          that need one
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
@@ -44,7 +50,7 @@ Usage: cargo xtask <task>
 ";
 
 fn main() -> ExitCode {
-    if let Some(code) = stand_in::run() {
+    if let Some(code) = stand_in::run().or_else(servers::run_keeper) {
         return code;
     }
     let args: Vec<String> = env::args().skip(1).collect();
@@ -65,7 +71,10 @@ type Task = Box<dyn FnOnce() -> Result<(), Failure>>;
 fn task(args: &[String]) -> Option<Task> {
     let (name, rest) = args.split_first()?;
     match (name.as_str(), rest) {
-        ("test", []) => Some(Box::new(test::task)),
+        ("test", rest) => {
+            let test = Test::parse(rest)?;
+            Some(Box::new(move || test.run()))
+        }
         ("coverage", []) => Some(Box::new(coverage::task)),
         ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
@@ -113,6 +122,8 @@ mod tests {
             assert!(is_task(&[name]), "{name}");
             assert!(!is_task(&[name, "more"]), "{name} more");
         }
+        assert!(is_task(&["test", "--embedded"]));
+        assert!(!is_task(&["ci", "--embedded"]));
         assert!(!is_task(&[]));
         assert!(!is_task(&["tests"]));
     }

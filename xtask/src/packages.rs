@@ -60,7 +60,7 @@ fn workspace(crates: &[String], version: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn start_anew(directory: &Path) -> Result<(), Failure> {
+pub(crate) fn start_anew(directory: &Path) -> Result<(), Failure> {
     if directory.exists() {
         fs::remove_dir_all(directory).map_err(|error| {
             Failure::new(format!("cannot remove `{}`: {error}", directory.display()))

@@ -5,57 +5,94 @@ use std::fmt::{self, Display};
 
 use crate::command::{Failure, cargo, program, target};
 use crate::coverage::Coverage;
+use crate::packages::start_anew;
+use crate::servers::{Servers, Summary};
 use crate::steps::Steps;
-use crate::tools;
 
 /// Compiles the tests, and would run them.
 pub(crate) const TESTS: &str = "test --workspace --all-features";
 
 /// The examples that run from end to end by themselves: name, arguments, last line.
-const EXAMPLES: [(&str, &[&str], &str); 3] = [
-    ("phantom_token", &[], "phantom token flow: ok"),
-    ("gateway", &["--demo"], "gateway: ok"),
-    ("custom_store", &[], "custom store: ok"),
+const EXAMPLES: [(&str, &str, &str); 4] = [
+    ("phantom_token", "", "phantom token flow: ok"),
+    ("phantom_token", "--store sqlite:{}/tokens.db", "phantom token flow: ok"),
+    ("gateway", "--demo", "gateway: ok"),
+    ("custom_store", "", "custom store: ok"),
 ];
 
-pub(crate) fn task() -> Result<(), Failure> {
-    let counts = steps(&mut Steps::default(), None)?;
-    println!("\n{counts}");
-    Ok(())
+/// What is asked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Test {
+    /// Without the tests that need a server.
+    is_embedded: bool,
+}
+
+impl Test {
+    /// Reads `[--embedded]`.
+    pub(crate) fn parse(args: &[String]) -> Option<Self> {
+        match args {
+            [] => Some(Self::default()),
+            [option] if option == "--embedded" => Some(Self { is_embedded: true }),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let outcome = steps(&mut Steps::default(), self, None)?;
+        println!("\n{outcome}");
+        Ok(())
+    }
 }
 
 /// Runs everything in one profile with one set of features, so that it is compiled only once.
-pub(crate) fn steps(steps: &mut Steps, coverage: Option<&Coverage>) -> Result<Counts, Failure> {
+pub(crate) fn steps(
+    steps: &mut Steps,
+    test: Test,
+    coverage: Option<&Coverage>,
+) -> Result<Outcome, Failure> {
     let mut counts = Counts::default();
-    steps.run("servers", tools::servers)?;
-    steps.run("tests", || tests(&mut counts, coverage))?;
+    let mut servers = Servers::none();
+    if !test.is_embedded {
+        steps.run("servers", || Servers::start().map(|started| servers = started))?;
+    }
+    steps.run("tests", || tests(&mut counts, &servers, coverage))?;
     steps.run("examples", || cargo("build --workspace --all-features --examples").run())?;
     for (name, arguments, last) in EXAMPLES {
         steps.run(name, || example(name, arguments, last))?;
     }
-    Ok(counts)
+    let summary = servers.summary();
+    steps.run("end of servers", || servers.end())?;
+    Ok(Outcome { summary, counts })
 }
 
-pub(crate) fn tests(counts: &mut Counts, coverage: Option<&Coverage>) -> Result<(), Failure> {
+pub(crate) fn tests(
+    counts: &mut Counts,
+    servers: &Servers,
+    coverage: Option<&Coverage>,
+) -> Result<(), Failure> {
     // Without `--no-fail-fast`, what follows the first failing binary would not be counted.
-    let mut command = cargo(TESTS).arg("--no-fail-fast");
+    let mut command = servers.tell(cargo(TESTS).arg("--no-fail-fast"));
     if let Some(coverage) = coverage {
         command = coverage.measured(command)?;
     }
     let result = command.stream(|line| counts.add(line));
     if counts.failed > 0 {
-        println!("\n{counts}");
+        println!("\n{}\n{counts}", servers.summary());
     } else if result.is_ok() && counts.passed == 0 {
         return Err(command.failure("ran no test"));
     }
     result
 }
 
-/// Runs the binary that was just built: `cargo run` would unify other features and compile anew.
-fn example(name: &str, arguments: &[&str], expected: &str) -> Result<(), Failure> {
-    let mut command = program(target()?.join("debug/examples").join(format!("{name}{EXE_SUFFIX}")));
-    for argument in arguments {
-        command = command.arg(argument);
+/// Runs the binary that was just built: `cargo run` would unify other features and compile anew. In
+/// its arguments, `{}` is an empty directory.
+fn example(name: &str, arguments: &str, expected: &str) -> Result<(), Failure> {
+    let target = target()?;
+    let data = target.join("examples-data");
+    start_anew(&data)?;
+    let mut command = program(target.join("debug/examples").join(format!("{name}{EXE_SUFFIX}")));
+    for argument in arguments.split_whitespace() {
+        command = command.arg(argument.replace("{}", &data.display().to_string()));
     }
     let mut last = String::new();
     command.stream(|line| line.clone_into(&mut last))?;
@@ -66,12 +103,26 @@ fn example(name: &str, arguments: &[&str], expected: &str) -> Result<(), Failure
     }
 }
 
+/// What was tested, and how it went; shown at the end.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    summary: Summary,
+    counts: Counts,
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.summary, self.counts)
+    }
+}
+
 /// The sum over all test binaries and doc tests.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Counts {
     passed: u64,
     failed: u64,
     ignored: u64,
+    left_out: u64,
 }
 
 impl Counts {
@@ -92,6 +143,7 @@ impl Counts {
                 "passed" => self.passed += number,
                 "failed" => self.failed += number,
                 "ignored" => self.ignored += number,
+                "filtered out" => self.left_out += number,
                 _ => {}
             }
         }
@@ -100,8 +152,10 @@ impl Counts {
 
 impl Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.ignored > 0 {
-            writeln!(f, "{} ignored", self.ignored)?;
+        for (number, what) in [(self.ignored, "ignored"), (self.left_out, "left out by request")] {
+            if number > 0 {
+                writeln!(f, "{number} {what}")?;
+            }
         }
         write!(f, "{} passed, {} failed", self.passed, self.failed)
     }
@@ -121,17 +175,26 @@ test b ... ok
 test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
 
 running 3 tests
-test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.10s
 ";
         let mut counts = Counts::default();
         output.lines().for_each(|line| counts.add(line));
-        assert_eq!(counts, Counts { passed: 3, failed: 1, ignored: 1 });
-        assert_eq!(counts.to_string(), "1 ignored\n3 passed, 1 failed");
+        assert_eq!(counts, Counts { passed: 3, failed: 1, ignored: 1, left_out: 2 });
+        assert_eq!(counts.to_string(), "1 ignored\n2 left out by request\n3 passed, 1 failed");
     }
 
     #[test]
     fn the_closing_line_is_plain() {
-        let counts = Counts { passed: 12, failed: 0, ignored: 0 };
+        let counts = Counts { passed: 12, ..Counts::default() };
         assert_eq!(counts.to_string(), "12 passed, 0 failed");
+    }
+    #[test]
+    fn the_one_option_is_read() {
+        let parse =
+            |args: &[&str]| Test::parse(&args.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(parse(&[]), Some(Test { is_embedded: false }));
+        assert_eq!(parse(&["--embedded"]), Some(Test { is_embedded: true }));
+        assert_eq!(parse(&["--embedded", "--embedded"]), None);
+        assert_eq!(parse(&["http"]), None);
     }
 }

@@ -1,14 +1,8 @@
 //! The tools beside `cargo` that the checks need.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::command::{Cmd, Failure, cargo, program};
-
-/// The servers that tests start for themselves: a file that shows that one is there, and the Debian
-/// packages that bring it.
-const SERVERS: [(&str, &str); 1] =
-    [("/usr/lib/nginx/modules/ngx_http_js_module.so", "nginx libnginx-mod-http-js")];
+use crate::command::{Failure, cargo};
 
 /// Names the missing ones, and the command that installs them.
 pub(crate) fn check() -> Result<(), Failure> {
@@ -35,19 +29,6 @@ pub(crate) fn install(subcommand: &str, version: &str) -> Result<(), Failure> {
     cargo(&format!("install cargo-{subcommand}@{version} --locked --debug"))
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .run()
-}
-
-/// Installs the servers that are missing. Where that cannot be done, the command is shown.
-pub(crate) fn servers() -> Result<(), Failure> {
-    let missing = SERVERS.iter().filter(|(file, _)| !Path::new(file).exists());
-    let packages: Vec<&str> = missing.flat_map(|(_, packages)| packages.split(' ')).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    program("apt-get").arg("update").arg("--quiet").run()?;
-    let install = program("apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("install");
-    let install = install.arg("--quiet").arg("--yes").arg("--no-install-recommends");
-    packages.into_iter().fold(install, Cmd::arg).run()
 }
 
 fn runs(subcommand: &str) -> bool {

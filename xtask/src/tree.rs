@@ -120,6 +120,12 @@ fn crate_violations(name: &str, own: u8, uses: &Names, found: &mut Vec<String>) 
     }
 }
 
+/// Whether the crate is a store, or the kit that they pass.
+#[cfg(test)]
+pub(crate) fn is_store(name: &str) -> bool {
+    floor(name) == Some(STORES)
+}
+
 fn floor(name: &str) -> Option<u8> {
     FLOORS.iter().find(|(known, _)| *known == name).map(|(_, floor)| *floor)
 }

@@ -67,7 +67,8 @@ pub struct KeyPolicy {
     pub clock_skew: Duration,
     /// What verifiers forgive on `exp` (30 seconds).
     pub leeway: Duration,
-    /// The longest life of a token that is signed (1 hour).
+    /// The longest life of a token that is signed (1 hour). Revocations of grants, subjects and
+    /// clients are remembered for as long; lower it only once the longest token of before has ended.
     pub max_token_life: Duration,
 }
 

@@ -21,7 +21,7 @@ pub struct Lifetimes {
     /// A phantom JWT, which never outlives its handle (5 minutes, and at most that).
     pub phantom_jwt: Duration,
     /// The longest life of a foreign token that is taken over (1 hour). Revocations are remembered
-    /// for at least as long.
+    /// for at least as long; lower it only once the longest token of before has ended.
     pub adopted_token: Duration,
     /// How long a refresh token that was just spent still brings the same successor (30 seconds; at
     /// most 5 minutes). The clock skew is added.

@@ -1,0 +1,85 @@
+//! Installs what is missing; where that cannot be done, says what is, all of it at once.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::engine::{Engine, find};
+use super::private::is_root;
+use crate::command::Failure;
+
+/// nginx is started by its own tests; this shows that it is there, with the module they need.
+const NGINX: &str = "/usr/lib/nginx/modules/ngx_http_js_module.so";
+const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
+
+/// A server that only tests need is not one that should run from now on: while a package is
+/// installed, Debian's tools ask this file whether its server may be started. Who has a policy keeps
+/// it; and as it is the shell that removes ours, that happens even when xtask is killed.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if ! [ -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '%s\n' '#!/bin/sh' '# Of cargo xtask test, while it installs servers.' 'exit 101' \
+        >"$policy" && chmod 755 "$policy" || exit 1
+fi
+apt-get update --quiet -o DPkg::Lock::Timeout=300
+DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 "$@"
+"#;
+
+/// Installs the programs that are missing for these servers, each of which is given or to be
+/// started.
+pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
+    let packages = missing(servers);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !is_root() || find(&["apt-get"]).is_none() {
+        return Err(advice(&packages, servers));
+    }
+    println!("$ apt-get install {}", packages.join(" "));
+    let mut install = Command::new("sh");
+    install.args(["-c", INSTALL, "sh"]).args(&packages).stdin(Stdio::null());
+    // It has said what went wrong; what counts is what is there now.
+    let _ = install.status();
+    let missing = missing(servers);
+    if missing.is_empty() { Ok(()) } else { Err(advice(&missing, servers)) }
+}
+
+/// Debian's packages that bring what is not there.
+pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for (engine, is_given) in servers {
+        let [client, server] = engine.facts().packages;
+        if *is_given {
+            packages.extend(engine.client().is_none().then_some(client));
+        } else {
+            packages
+                .extend((engine.client().is_none() || engine.server().is_none()).then_some(server));
+        }
+    }
+    if !Path::new(NGINX).exists() {
+        packages.extend(NGINX_PACKAGES);
+    }
+    packages
+}
+
+/// What to do about packages that are missing.
+pub(super) fn advice(packages: &[&str], servers: &[(&dyn Engine, bool)]) -> Failure {
+    let variables: Vec<&str> = servers
+        .iter()
+        .filter(|(engine, is_given)| !is_given && packages.contains(&engine.facts().packages[1]))
+        .map(|(engine, _)| engine.facts().variable)
+        .collect();
+    let named = match variables.join(", ") {
+        none if none.is_empty() => String::new(),
+        variables => format!("or name servers to use: {variables}\n"),
+    };
+    Failure::new(format!(
+        "the tests need servers that are not on this machine\n\
+         install them: apt-get install {}\n\
+         {named}\
+         or leave out what needs a server: cargo xtask test --embedded",
+        packages.join(" ")
+    ))
+}

@@ -1,0 +1,195 @@
+//! xtask in the role of a keeper: a process of its own for each server, which makes a database and,
+//! if no server is given, starts one; and undoes both when its standard input ends.
+//!
+//! The other end of that is held by nobody but the xtask that has started the keeper, so that it ends
+//! with it in whatever way that does: even when it is killed.
+
+use std::env;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+
+use super::engine::{self, Engine};
+use super::private::Private;
+use super::url::Url;
+use crate::command::Failure;
+
+const ROLE: &str = "XTASK_KEEPS";
+
+/// What a keeper says when its database is there: then come the server's version and its URL.
+const READY: &str = "ready\t";
+
+/// A server that is kept until this is dropped.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    engine: &'static dyn Engine,
+    process: Child,
+    /// Held open for as long as the server is needed.
+    stdin: Option<ChildStdin>,
+    /// What the keeper says. Where it is a test binary, its standard output is the harness's.
+    says: BufReader<ChildStderr>,
+}
+
+/// What the tests need to know of a server.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Such as `Redis 7.0.15`.
+    pub(super) version: String,
+    /// The database that was made.
+    pub(super) url: Url,
+}
+
+impl Keeper {
+    /// Starts a keeper, with a server that is given or one of its own.
+    pub(super) fn start(engine: &'static dyn Engine, given: Option<&Url>) -> Result<Self, Failure> {
+        Self::spawn(engine, command(engine, given)?)
+    }
+
+    pub(super) fn spawn(
+        engine: &'static dyn Engine,
+        mut command: Command,
+    ) -> Result<Self, Failure> {
+        let failure = |error| Failure::new(format!("a keeper could not be started: {error}"));
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failure)?;
+        let stdin = process.stdin.take();
+        let stderr =
+            process.stderr.take().ok_or_else(|| failure(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { engine, process, stdin, says: BufReader::new(stderr) })
+    }
+
+    /// Waits until the database is there.
+    pub(super) fn ready(&mut self) -> Result<Kept, Failure> {
+        let mut said = String::new();
+        for line in self.says.by_ref().lines().map_while(Result::ok) {
+            if let Some((version, url)) =
+                line.strip_prefix(READY).and_then(|it| it.split_once('\t'))
+            {
+                let url = Url::parse(url, self.engine.facts().schemes);
+                let url = url.map_err(|why| self.failure(&why))?;
+                return Ok(Kept { version: version.to_owned(), url });
+            }
+            said += &line;
+            said += "\n";
+        }
+        Err(self.failure(&said))
+    }
+
+    /// Waits until everything is gone.
+    pub(super) fn end(mut self) -> Result<(), Failure> {
+        self.close()
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        if self.stdin.take().is_none() {
+            return Ok(());
+        }
+        let mut said = String::new();
+        let _ = self.says.read_to_string(&mut said);
+        match self.process.wait() {
+            Ok(status) if status.success() && said.is_empty() => Ok(()),
+            _ => Err(self.failure(&said)),
+        }
+    }
+
+    fn failure(&self, said: &str) -> Failure {
+        Failure::new(format!("{:?}: {}", self.engine, said.trim()))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // What failed was told before, if it is this that ends the run.
+        let _ = self.close();
+    }
+}
+
+/// The command that is a keeper.
+pub(super) fn command(
+    engine: &'static dyn Engine,
+    given: Option<&Url>,
+) -> Result<Command, Failure> {
+    let xtask =
+        env::current_exe().map_err(|error| Failure::new(format!("cannot find xtask: {error}")))?;
+    let mut command = Command::new(xtask);
+    let facts = engine.facts();
+    command.env(ROLE, facts.name).env_remove(facts.variable);
+    if let Some(url) = given {
+        command.env(facts.variable, url.reveal());
+    }
+    // A test binary takes the role in a test.
+    if cfg!(test) {
+        command.args(["servers::tests::in_a_role", "--exact", "--nocapture"]);
+    }
+    // An interrupt from the terminal is meant for xtask; it reaches the keeper as the end of its
+    // input, and leaves it the time to clean up.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    Ok(command)
+}
+
+/// Keeps a server, if xtask was started for that.
+pub(crate) fn run() -> Option<ExitCode> {
+    let name = env::var(ROLE).ok()?;
+    let kept = engine::named(&name).ok_or_else(|| Failure::new("no such server")).and_then(keep);
+    Some(match kept {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn keep(engine: &'static dyn Engine) -> Result<(), Failure> {
+    let end = end_of_input();
+    let is_wanted = || end.try_recv() == Err(TryRecvError::Empty);
+    let (private, server) = match given(engine)? {
+        Some(url) => (None, url),
+        None => {
+            let (private, url) = Private::start(engine, is_wanted)?;
+            (Some(private), url)
+        }
+    };
+    let version = engine.version(&server)?;
+    let own = engine.make(&server)?;
+    say(&format!("{READY}{version}\t{}", own.reveal()));
+    let _ = end.recv();
+    engine.unmake(&server, &own).map_err(|why| {
+        let said = private.map(|private| private.said()).unwrap_or_default();
+        Failure::new(format!("database `{}` was not removed: {why}\n{said}", own.database()))
+    })
+}
+
+/// The server that the environment names.
+pub(super) fn given(engine: &dyn Engine) -> Result<Option<Url>, Failure> {
+    let facts = engine.facts();
+    let url = env::var_os(facts.variable).unwrap_or_default();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let url = url.to_str().ok_or_else(|| "is not UTF-8".to_owned());
+    url.and_then(|url| Url::parse(url, facts.schemes))
+        .map(Some)
+        .map_err(|why| Failure::new(format!("{} {why}", facts.variable)))
+}
+
+/// Is disconnected when the standard input has ended.
+fn end_of_input() -> Receiver<()> {
+    let (sender, end) = channel();
+    thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        drop(sender);
+    });
+    end
+}
+
+/// To the xtask that has started the keeper, if it is still there.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,127 @@
+//! The servers that tests need: those that the environment names, or private ones; with a database
+//! of the run's own in each.
+//!
+//! Each has a keeper, a process that cleans up whatever happens to xtask. The tests get the same
+//! variables that a developer may set.
+
+mod engine;
+mod install;
+mod keeper;
+mod mysql;
+mod postgres;
+mod private;
+mod redis;
+mod stores;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+use self::engine::{ENGINES, Engine};
+pub(crate) use self::keeper::run as run_keeper;
+use self::keeper::{Keeper, Kept};
+pub(crate) use self::stores::Summary;
+pub(crate) use self::url::Url;
+use crate::command::{Cmd, Failure};
+
+/// The tests that start an nginx of their own.
+const NGINX_TESTS: &str = "http::nginx::";
+
+/// The servers of a run. They are gone when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    running: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    engine: &'static dyn Engine,
+    keeper: Keeper,
+    kept: Kept,
+    is_given: bool,
+}
+
+impl Servers {
+    /// Finds or starts one of each, all at the same time; installs what is missing.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let mut wanted = Vec::new();
+        for engine in ENGINES {
+            wanted.push((engine, keeper::given(engine)?));
+        }
+        let needs: Vec<(&dyn Engine, bool)> =
+            wanted.iter().map(|(engine, given)| (*engine, given.is_some())).collect();
+        install::install(&needs)?;
+
+        let mut keepers = Vec::new();
+        for (engine, given) in &wanted {
+            keepers.push((*engine, Keeper::start(*engine, given.as_ref())?, given.is_some()));
+        }
+        let mut running = Vec::new();
+        for (engine, mut keeper, is_given) in keepers {
+            let kept = keeper.ready()?;
+            let one = Running { engine, keeper, kept, is_given };
+            println!("{engine:?}: {}", one.what());
+            running.push(one);
+        }
+        Ok(Self { running })
+    }
+
+    /// None: for tests that need no server.
+    pub(crate) fn none() -> Self {
+        Self { running: Vec::new() }
+    }
+
+    /// Tells the tests where the servers are, and leaves out those that have none.
+    pub(crate) fn tell(&self, mut tests: Cmd) -> Cmd {
+        for Running { engine, kept, .. } in &self.running {
+            tests = tests.secret(engine.facts().variable, &kept.url);
+        }
+        let mut left_out = self.left_out().into_iter().peekable();
+        if left_out.peek().is_some() {
+            tests = tests.arg("--");
+        }
+        left_out.fold(tests, |tests, name| tests.arg("--skip").arg(name))
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        if self.running.is_empty() {
+            let names = ENGINES.map(|engine| engine.facts().tests);
+            return names.into_iter().chain([NGINX_TESTS]).map(ToOwned::to_owned).collect();
+        }
+        let untried = self.running.iter().filter(|one| !one.can_be_private());
+        untried.map(|one| format!("servers::tests::{}", one.engine.facts().tests)).collect()
+    }
+
+    /// How each store is tested.
+    pub(crate) fn summary(&self) -> Summary {
+        let servers = self.running.iter().map(|one| (one.engine.facts().name, one.what()));
+        Summary::new(&servers.collect::<Vec<_>>())
+    }
+
+    /// Removes the databases, and ends what was started.
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        let failed: Vec<String> = self
+            .running
+            .into_iter()
+            .filter_map(|one| one.keeper.end().err())
+            .map(|failure| failure.to_string())
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(Failure::new(failed.join("\n"))) }
+    }
+}
+
+impl Running {
+    fn what(&self) -> String {
+        let Kept { version, url } = &self.kept;
+        if !self.is_given {
+            return format!("private {version}");
+        }
+        let untried = if self.can_be_private() { "" } else { "; no private one was tried" };
+        format!("given {version}, {url}{untried}")
+    }
+
+    /// Whether a test that starts one can run here.
+    fn can_be_private(&self) -> bool {
+        self.engine.server().is_some()
+    }
+}
