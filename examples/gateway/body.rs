@@ -61,6 +61,7 @@ impl hyper::body::Body for Watched {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.inner).poll_frame(cx);
         if let Some(activity) = &this.activity {
+            // A client that uploads is waited for here.
             activity.note(frame.is_pending());
         }
         match frame {
@@ -93,22 +94,22 @@ struct Moved {
     begin: Instant,
     /// In milliseconds since the beginning.
     last: AtomicU64,
-    /// Whether the next move is the client's, who has a time-out of its own.
-    client: AtomicBool,
+    /// Whether the next move is of somebody who has a time-out of their own.
+    elsewhere: AtomicBool,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
         let begin = Instant::now();
-        let (last, client) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self(Arc::new(Moved { begin, last, client }))
+        let (last, elsewhere) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self(Arc::new(Moved { begin, last, elsewhere }))
     }
 
-    /// Something moves; from now on we wait for the client, or not.
-    pub(crate) fn note(&self, client: bool) {
+    /// Something moves; the next move is of somebody who has a time-out of their own, or not.
+    pub(crate) fn note(&self, elsewhere: bool) {
         let since = u64::try_from(self.0.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last.store(since, Ordering::Relaxed);
-        self.0.client.store(client, Ordering::Relaxed);
+        self.0.elsewhere.store(elsewhere, Ordering::Relaxed);
     }
 
     /// Until nothing has moved for so long.
@@ -116,7 +117,7 @@ impl Activity {
         loop {
             let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
             let (now, deadline) = (Instant::now(), self.0.begin + last + limit);
-            if self.0.client.load(Ordering::Relaxed) {
+            if self.0.elsewhere.load(Ordering::Relaxed) {
                 sleep_until(now + limit).await;
             } else if deadline > now {
                 sleep_until(deadline).await;

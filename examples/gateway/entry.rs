@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
@@ -18,6 +18,9 @@ use tracing::{Instrument, info_span};
 use crate::headers::{Caller, is_websocket, names};
 use crate::server::Peer;
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// What the gateway lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
@@ -26,7 +29,8 @@ pub(crate) struct Rules {
     /// The cookie that may carry the token, and the origins whose pages may send it.
     pub(crate) cookie: Option<String>,
     pub(crate) origins: Vec<String>,
-    /// The proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    /// The proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, from the
+    /// right: what a client sends stands left of what they append.
     pub(crate) proxies: Vec<Network>,
 }
 
@@ -123,16 +127,16 @@ impl Rules {
         let trusts = |address: IpAddr| self.proxies.iter().any(|network| network.contains(address));
         let mut address = peer;
         // Every proxy appends whom it has seen: from the right, the first that is no proxy of ours.
-        let field = header::HeaderName::from_static("x-forwarded-for");
-        let seen: Vec<&[u8]> = names(headers, &field).collect();
+        let seen: Vec<&[u8]> = names(headers, &FORWARDED_FOR).collect();
         for seen in seen.iter().rev() {
             match address_of(seen) {
                 Some(named) if trusts(address) => address = named.to_canonical(),
                 _ => break,
             }
         }
-        let https =
-            trusts(peer) && headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+        // The last is the proxy's own: those before are what it was sent.
+        let proto = names(headers, &FORWARDED_PROTO).last().unwrap_or_default();
+        let https = trusts(peer) && proto.eq_ignore_ascii_case(b"https");
         let host = host(request).filter(|host| self.is_ours(host));
         Caller { address, https, host, request_id: request_id() }
     }

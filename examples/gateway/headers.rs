@@ -7,6 +7,8 @@ use axum::http::uri::Authority;
 use axum::http::{Method, Request, Version};
 use hyper::body::Body;
 
+use crate::spoofable::remove_spoofable;
+
 /// RFC 9110 §7.6.1: fields about one connection alone. `Expect` is answered here: this server says
 /// `100 Continue` once the service takes the body, and never to a request that is refused.
 const HOP_BY_HOP: [&str; 10] = [
@@ -20,55 +22,6 @@ const HOP_BY_HOP: [&str; 10] = [
     "te",
     "transfer-encoding",
     "upgrade",
-];
-
-/// Fields by which a proxy or a gateway tells services who is calling, from where, or what was
-/// asked for. From outside they are lies. A service should believe the JWT alone; here is for those
-/// that believe more.
-const SPOOFABLE: [&str; 19] = [
-    "cf-connecting-ip",
-    "client-cert",
-    "client-cert-chain",
-    "client-ip",
-    "fastly-client-ip",
-    "forwarded",
-    "proxy",
-    "remote-user",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-correlation-id",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-real-ip",
-    "x-request-id",
-    "x-user",
-    "x-userinfo",
-];
-
-/// The same, by how they start.
-const SPOOFABLE_PREFIXES: [&str; 20] = [
-    "ssl-",
-    "x-amzn-oidc-",
-    "x-auth-",
-    "x-authenticated-",
-    "x-client-cert",
-    "x-consumer-",
-    "x-credential-",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-goog-authenticated-",
-    "x-internal-",
-    "x-jwt",
-    "x-ms-client-principal",
-    "x-original-",
-    "x-remote-",
-    "x-rewrite-",
-    "x-role",
-    "x-scope",
-    "x-ssl-",
-    "x-user-",
 ];
 
 /// Who sent a request, as far as the gateway vouches for it.
@@ -116,21 +69,6 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-}
-
-fn remove_spoofable(headers: &mut HeaderMap) {
-    let spoofable: Vec<HeaderName> =
-        headers.keys().filter(|name| is_spoofable(name.as_str())).cloned().collect();
-    for name in spoofable {
-        headers.remove(name);
-    }
-}
-
-fn is_spoofable(name: &str) -> bool {
-    SPOOFABLE.contains(&name)
-        || SPOOFABLE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        // Behind CGI and its heirs `X_User` and `X-User` are the same variable.
-        || name.contains('_')
 }
 
 /// RFC 9113 §8.2.3: the cookies of an HTTP/2 request may come in several fields, and "MUST be

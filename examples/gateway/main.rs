@@ -21,11 +21,14 @@
 //!
 //! `/live`, `/ready` and `/metrics` are on a port of their own (`--admin`). SIGTERM or Ctrl-C
 //! ends it in good order. TLS ends in front of it: name that proxy with `--proxy`, so that its word
-//! on who is calling is believed.
+//! on who is calling is believed, which is the last one in `X-Forwarded-For` and `X-Forwarded-Proto`.
 //!
 //! What it does not do: it knows one service (for more, put more `Proxy`s behind a router),
 //! limits no rates, answers no CORS preflights, and checks no `DPoP` proofs, so that handles bound
 //! to a key are refused. A `WebSocket` outlives its token, for `--tunnel-lifetime` at most.
+//!
+//! Fields by which a client could pass itself off as somebody else are stripped: those of the table in
+//! `spoofable.rs`. **Whatever else your service believes because a gateway is in front, add there.**
 //!
 //! To make it yours, copy this directory without `demo` and `tests`, take what says `demo` out of
 //! this file, and add:
@@ -37,7 +40,7 @@
 //! cloakroom-resource = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["metrics"] }
 //! getrandom = "0.4"
 //! hyper = { version = "1", features = ["client", "http1", "http2", "server"] }
-//! hyper-util = { version = "0.1", features = ["client-legacy", "server-auto", "server-graceful", "tokio"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "server-auto", "tokio"] }
 //! metrics = "0.24"
 //! thiserror = "2"
 //! tokio = { version = "1", features = ["io-util", "macros", "net", "rt-multi-thread", "signal", "sync", "time"] }
@@ -53,6 +56,8 @@ mod headers;
 mod prometheus;
 mod proxy;
 mod server;
+mod spoofable;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -1,7 +1,7 @@
 //! The front: connections come in, each with its bounds, and end in good order.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -15,17 +15,17 @@ use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+use crate::streams::Streams;
 use crate::tunnel::Tunnels;
 
 /// Everything that happens to a request.
@@ -38,10 +38,10 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// For the first request of a connection.
     pub(crate) first: Duration,
-    /// For each further one: until its head is there, from the answer before. A load balancer in
-    /// front should keep its connections for less.
+    /// For each further one: until its head is there, from the answer before; with HTTP/2, from
+    /// the end of the last stream. A load balancer in front should keep its connections for less.
     pub(crate) next: Duration,
-    /// For a client that takes no more of an answer.
+    /// For a client that takes no more of an answer, or does not leave when it is asked to.
     pub(crate) stuck: Duration,
     /// For a request's head, in bytes, 8,192 or more: what is longer is answered with 431.
     pub(crate) head: usize,
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let open = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    let ending = watch::Sender::new(());
     let mut stop = pin!(stop);
     loop {
         let accepted = async {
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true);
                 let peer = Peer { address, seat: permit.ok().map(Arc::new) };
-                tokio::spawn(connection(stream, peer, app.clone(), limits, graceful.watcher()));
+                tokio::spawn(connection(stream, peer, app.clone(), limits, ending.subscribe()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others are given the time to end.
@@ -86,7 +86,8 @@ pub(crate) async fn serve(
     }
     drop(listener);
     let ended = async {
-        graceful.shutdown().await;
+        let _ = ending.send(());
+        ending.closed().await;
         tunnels.closed().await;
     };
     if timeout(limits.grace, ended).await.is_err() {
@@ -104,9 +105,14 @@ pub(crate) struct Peer {
 /// A place among the connections that may be open; free again when the last clone is gone.
 pub(crate) type Seat = Option<Arc<OwnedSemaphorePermit>>;
 
-/// Serves one connection, HTTP/1.1 or HTTP/2, to its end.
-pub(crate) async fn connection<I>(io: I, peer: Peer, app: App, limits: Limits, watcher: Watcher)
-where
+/// Serves one connection, HTTP/1.1 or HTTP/2, to its end; from `ending` on, no further request.
+pub(crate) async fn connection<I>(
+    io: I,
+    peer: Peer,
+    app: App,
+    limits: Limits,
+    mut ending: watch::Receiver<()>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     gauge!("gateway_connections").increment(1);
@@ -114,9 +120,51 @@ where
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         arrived.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
-        app.clone().oneshot(request.map(Body::new))
+        let answer = app.clone().oneshot(request.map(Body::new));
+        async { answer.await.map(Streams::watched) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let streams = Streams::new(limits.stuck);
+    let builder = builder(limits, streams.clone());
+    let io = TokioIo::new(Impatient { inner: io, stuck: limits.stuck, timer: None });
+    let mut served = pin!(builder.serve_connection_with_upgrades(io, service));
+
+    let unused = Notify::new();
+    let served = async {
+        tokio::select! {
+            end = &mut served => return end,
+            _ = ending.changed() => {}
+            () = unused.notified() => {}
+        }
+        served.as_mut().graceful_shutdown();
+        served.await
+    };
+    // Which version it speaks shows in its first bytes, and hyper waits for those for ever.
+    let silent = async {
+        sleep(limits.first).await;
+        if arrived.load(Ordering::Relaxed) {
+            pending::<()>().await;
+        }
+    };
+    // hyper ends a silent HTTP/1.1 connection, but HTTP/2 keeps its seat for as long as it answers
+    // pings. Asked to leave, a client still has the time to take what it was sent.
+    let seated = async {
+        streams.unused_for(limits.next).await;
+        unused.notify_one();
+        streams.unused_for(limits.stuck).await;
+    };
+    let end = tokio::select! {
+        end = served => end,
+        () = silent => Ok(()),
+        () = seated => Ok(()),
+    };
+    gauge!("gateway_connections").decrement(1);
+    if let Err(error) = end {
+        tracing::debug!(error = &*error, "a connection breaks");
+    }
+}
+
+fn builder(limits: Limits, streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -128,23 +176,7 @@ where
         .max_concurrent_streams(100)
         .keep_alive_interval(limits.next)
         .keep_alive_timeout(limits.first);
-    let io = TokioIo::new(Impatient { inner: io, stuck: limits.stuck, timer: None });
-    let mut served = pin!(watcher.watch(builder.serve_connection_with_upgrades(io, service)));
-    let end = tokio::select! {
-        end = &mut served => end,
-        // Which version it speaks shows in its first bytes, and hyper waits for those for ever.
-        () = sleep(limits.first) => {
-            if !arrived.load(Ordering::Relaxed) {
-                Ok(())
-            } else {
-                served.await
-            }
-        }
-    };
-    gauge!("gateway_connections").decrement(1);
-    if let Err(error) = end {
-        tracing::debug!(error = &*error, "a connection breaks");
-    }
+    builder
 }
 
 /// A stream that breaks when the other side takes nothing for too long: a client that asks for much

@@ -7,10 +7,10 @@ mod failures;
 mod framing;
 mod headers;
 mod http2;
-
 mod server;
 mod settings;
 mod streaming;
+mod streams;
 mod swap;
 mod traces;
 mod tunnel;
@@ -29,13 +29,12 @@ use axum::http::Uri;
 use cloakroom_resource::{Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream,
     ReadBuf, duplex,
 };
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::service_fn;
 
@@ -71,7 +70,7 @@ const TUNNEL_LIFETIME: Duration = Duration::from_secs(600);
 
 struct World {
     app: App,
-    graceful: GracefulShutdown,
+    ending: watch::Sender<()>,
     tunnels: Tunnels,
     opened: UnboundedReceiver<Wire>,
     swaps: Arc<AtomicUsize>,
@@ -104,7 +103,7 @@ impl World {
         let phantom = PhantomLayer::new(Swaps(Arc::clone(&swaps)), "https://orders.example");
         Self {
             app: app(rules, phantom, proxy),
-            graceful: GracefulShutdown::new(),
+            ending: watch::Sender::new(()),
             tunnels,
             opened,
             swaps,
@@ -122,7 +121,7 @@ impl World {
         let (near, far) = duplex(WIRE);
         let seat = Arc::clone(&self.seats).try_acquire_owned().unwrap();
         let peer = Peer { address: self.address, seat: Some(Arc::new(seat)) };
-        let served = connection(far, peer, self.app.clone(), LIMITS, self.graceful.watcher());
+        let served = connection(far, peer, self.app.clone(), LIMITS, self.ending.subscribe());
         tokio::spawn(served);
         near
     }

@@ -53,12 +53,11 @@ async fn what_is_under_way_at_the_end_is_finished() {
     service.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst").await;
     assert_eq!(busy.head().await.status(), 200);
 
-    let graceful = std::mem::take(&mut world.graceful);
-    let ended = tokio::spawn(graceful.shutdown());
+    world.ending.send(()).unwrap();
     assert_eq!(silent.rest().await, "");
     busy.take("first").await;
-    assert!(!ended.is_finished());
+    assert_eq!(world.ending.receiver_count(), 1);
     service.send("final").await;
     assert_eq!(busy.rest().await, "final");
-    in_time(ended).await.unwrap();
+    in_time(world.ending.closed()).await;
 }
