@@ -1,161 +1,81 @@
 //! A store of your own: tokens and keys in `redb`, an embedded key-value database. It keeps every
-//! promise of the contract, and the conformance kit agrees:
+//! promise of the contract, and the conformance kit agrees. `docs/write-your-own-store.md` walks
+//! through it.
 //!
 //! ```text
 //! cargo run --release --example custom_store
 //! ```
 //!
-//! The guide that walks through it is `docs/write-your-own-store.md`.
-//!
 //! One database transaction at a time writes, and none sees half of another: what the contract wants
 //! done in one step is done in one transaction. Each method says what it owes.
 
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloakroom::core::{
-    Advance, Advanced, Change, Clock, Created, Cursor, CursorPlace, EntryId, Epoch, Found, GrantId,
-    GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing, LogEntry,
-    LogEvent, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked, Rule,
-    RuleKey, Rules, Selector, StoreError, SystemClock, Target, TokenDigest, TokenRecord,
+    Advance, Advanced, Change, Clock as _, Created, Cursor, CursorPlace, EntryId, Epoch, Found,
+    GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing,
+    LogEntry, LogEvent, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked,
+    Rule, RuleKey, Rules, Selector, StoreError, SystemClock, Target, TokenDigest, TokenRecord,
     TokenStore, UnixTime, Wakeups, fresh_tokens, tokens_of,
 };
 use cloakroom_conformance::{Factory, run_all};
-use futures_util::stream::unfold;
-use redb::{Database, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
-use tokio::sync::watch;
-
-type Table<K, V> = TableDefinition<'static, K, V>;
-
-const GRANTS: Table<[u8; 16], &[u8]> = Table::new("grants");
-/// Keyed by grant, then digest: a digest that another grant holds is not found.
-const TOKENS: Table<([u8; 16], [u8; 32]), &[u8]> = Table::new("tokens");
-const TOMBSTONES: Table<[u8; 16], u64> = Table::new("tombstones");
-/// The index by subject and by client, written in one transaction with the grants. The key of the
-/// rule that would revoke them all names them, byte for byte.
-const BY_OWNER: Table<(&[u8], [u8; 16]), ()> = Table::new("by owner");
-/// What ends when: the time, the kind of row, its key.
-const BY_END: Table<(u64, u8, &[u8]), ()> = Table::new("by end");
-const RULES: Table<&[u8], (Option<u64>, u64)> = Table::new("rules");
-const LOG: Table<u64, ([u8; 16], &[u8])> = Table::new("log");
-const KEYS: Table<u64, (u64, &[u8])> = Table::new("keys");
-const NUMBERS: Table<&str, u64> = Table::new("numbers");
-const INCARNATION: Table<(), [u8; 16]> = Table::new("incarnation");
-
-const NEWEST_BOUND: &str = "newest bound";
-const HIGHEST_GENERATION: &str = "highest generation";
-
-// The kinds of rows in the index on expiry: tokens before the grant that ends with them.
-const ENTRY: u8 = 0;
-const RULE: u8 = 1;
-const TOMBSTONE: u8 = 2;
-const TOKEN: u8 = 3;
-const GRANT: u8 = 4;
+use redb::{Database, ReadOnlyTable, ReadableTable, StorageError, Table, TableDefinition};
 
 /// Tokens and keys in a file of redb's. A clone is the same store.
 #[derive(Debug, Clone)]
-struct RedbStore {
-    database: Arc<Database>,
-    clock: Arc<dyn Clock>,
-    random: Random,
-    /// The position of the log's newest entry, for those who follow it.
-    newest: Arc<watch::Sender<u64>>,
-}
+struct RedbStore(Arc<Database>);
 
 impl RedbStore {
-    fn open(path: impl AsRef<Path>) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let database = Database::create(path)?;
-        let (clock, random) = (Arc::new(SystemClock::new()), Random::system());
-        let write = database.begin_write()?;
-        let position = write.open_table(LOG)?.last()?.map_or(0, |(position, _)| position.value());
-        if write.open_table(INCARNATION)?.get(())?.is_none() {
-            // A log that begins anew is another log, and none of its bounds is older than any that
-            // an earlier one may have allotted.
-            write.open_table(INCARNATION)?.insert((), *EntryId::random(&random)?.as_bytes())?;
-            write.open_table(NUMBERS)?.insert(NEWEST_BOUND, clock.now().as_millis())?;
-        }
-        // A table that does not exist cannot be read: make them all, once.
-        write.open_table(GRANTS)?;
-        write.open_table(TOKENS)?;
-        write.open_table(TOMBSTONES)?;
-        write.open_table(BY_OWNER)?;
-        write.open_table(BY_END)?;
-        write.open_table(RULES)?;
-        write.open_table(KEYS)?;
-        write.commit()?;
-        let newest = Arc::new(watch::Sender::new(position));
-        Ok(Self { database: Arc::new(database), clock, random, newest })
+    async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let store = Self(Arc::new(Database::create(path)?));
+        let begin = |rows: &mut Writing<'_>| {
+            if rows.value(INCARNATION)? == [0; 16] {
+                let incarnation = EntryId::random(&Random::system())?;
+                rows.put(INCARNATION, &[], NEVER, incarnation.as_bytes())?;
+            }
+            // No earlier log, nor this one before it was restored from a copy, allotted a newer one.
+            rows.allot(SystemClock::new().now())?;
+            Ok(())
+        };
+        store.write(begin).await?;
+        Ok(store)
     }
 
     /// One transaction, on a thread where it may block. Dropping the future does not stop it: the
     /// operation is certain to finish, as the contract allows.
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (database, newest) = (Arc::clone(&self.database), Arc::clone(&self.newest));
-        let task = move || {
-            let write = database.begin_write().map_err(Failure::from)?;
-            let done = work(&write)?; // an error drops the transaction, and with it all it wrote
-            let log = write.open_table(LOG).map_err(Failure::from)?;
-            let position = log.last().map_err(Failure::from)?.map_or(0, |(last, _)| last.value());
-            drop(log);
-            write.commit().map_err(Failure::from)?;
-            newest.send_if_modified(|newest| std::mem::replace(newest, position) != position);
+        let database = Arc::clone(&self.0);
+        blocking(move || {
+            let write = database.begin_write()?;
+            let done = work(&mut Rows(write.open_table(ROWS)?))?; // or it drops what it wrote
+            write.commit()?;
             Ok(done)
-        };
-        tokio::task::spawn_blocking(task)
-            .await
-            .map_err(|error| StoreError::unavailable("writing", error))?
-            .map_err(|Failure(error)| error)
+        })
+        .await
     }
 
     /// A snapshot: nothing that is written meanwhile shows.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Rows<ReadOnlyTable<Key, Value>>) -> Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = Arc::clone(&self.database);
-        let task = move || work(&database.begin_read().map_err(Failure::from)?);
-        tokio::task::spawn_blocking(task)
-            .await
-            .map_err(|error| StoreError::unavailable("reading", error))?
-            .map_err(|Failure(error)| error)
-    }
-
-    fn entry_id(&self) -> Result<EntryId, StoreError> {
-        EntryId::random(&self.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+        let database = Arc::clone(&self.0);
+        blocking(move || work(&Rows(database.begin_read()?.open_table(ROWS)?))).await
     }
 }
 
-/// So that `?` works on both kinds of errors.
-struct Failure(StoreError);
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self(error)
-    }
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(move || task().map_err(failure)).await;
+    done.map_err(|error| StoreError::unavailable("waiting for the database", error))?
 }
-
-/// Every error of the driver is an outage, but for damage. None may look like "absent".
-macro_rules! failures {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                match redb::Error::from(error) {
-                    error @ redb::Error::Corrupted(_) => {
-                        Self(StoreError::corrupt("a database", error))
-                    }
-                    error => Self(StoreError::unavailable("using the database", error)),
-                }
-            }
-        }
-    )*};
-}
-failures!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError);
 
 #[async_trait]
 impl TokenStore for RedbStore {
@@ -167,33 +87,29 @@ impl TokenStore for RedbStore {
         tokens: Vec<TokenRecord>,
     ) -> Result<Created, StoreError> {
         tokens_of(grant.id, &tokens)?;
-        let now = self.clock.now();
-        self.write(move |write| {
-            if write.open_table(TOMBSTONES)?.get(grant.id.as_bytes())?.is_some() {
-                return Ok(Created::Barred);
-            }
-            let known = stored_grant(&write.open_table(GRANTS)?, grant.id)?;
-            if let Some(known) = &known {
-                let table = write.open_table(TOKENS)?;
-                let own = |token: &TokenRecord| stored_token(&table, token.grant, &token.digest);
-                let fresh = fresh_tokens(tokens.clone(), own);
-                let same = grant.is_stored_as(known) && fresh.is_ok_and(|fresh| fresh.is_empty());
-                if !same {
+        self.write(move |rows| {
+            let is_buried = rows.get(TOMBSTONE, grant.id.as_bytes())?.is_some();
+            let known = rows.grant(grant.id)?;
+            let fresh = match fresh_tokens(tokens, rows.stored()) {
+                Err(StoreError::Misuse(_)) if known.is_some() => return Ok(Created::Exists),
+                fresh => fresh?,
+            };
+            match known {
+                _ if is_buried => return Ok(Created::Barred),
+                None => {
+                    rows.put_grant(&grant)?;
+                    rows.put_tokens(&fresh)?;
+                }
+                // A retry is the same record with the same tokens.
+                Some(known) if !(fresh.is_empty() && grant.is_stored_as(&known)) => {
                     return Ok(Created::Exists);
                 }
-                if known.revoked_at.is_some() {
-                    return Ok(Created::Barred);
-                }
+                Some(known) if known.revoked_at.is_some() => return Ok(Created::Barred),
+                Some(_) => {}
             }
-            if denied(&write.open_table(RULES)?, &grant)? {
-                if known.is_some() {
-                    revoke_grant(write, grant.id, now)?;
-                }
+            if rows.denies(&grant)? {
+                rows.revoke_grant(grant.id, SystemClock::new().now())?;
                 return Ok(Created::Barred);
-            }
-            if known.is_none() {
-                put_grant(write, None, &grant)?;
-                put_tokens(write, &fresh_tokens(tokens, |_| Ok(None))?)?;
             }
             Ok(Created::Inserted)
         })
@@ -202,15 +118,12 @@ impl TokenStore for RedbStore {
 
     /// Shows what is there, live or not: judging is the engine's.
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
-        self.read(move |read| {
-            let Some(found) = stored_grant(&read.open_table(GRANTS)?, grant)? else {
-                let buried = read.open_table(TOMBSTONES)?.get(grant.as_bytes())?.is_some();
-                return Ok(if buried { Lookup::Tombstone } else { Lookup::Absent });
+        self.read(move |rows| {
+            let Some(found) = rows.grant(grant)? else {
+                let is_buried = rows.get(TOMBSTONE, grant.as_bytes())?.is_some();
+                return Ok(if is_buried { Lookup::Tombstone } else { Lookup::Absent });
             };
-            let token = match token {
-                Some(digest) => stored_token(&read.open_table(TOKENS)?, grant, &digest)?,
-                None => None,
-            };
+            let token = token.map(|digest| rows.token(grant, &digest)).transpose()?.flatten();
             Ok(Lookup::Found(Found { grant: Arc::new(found), token: token.map(Arc::new) }))
         })
         .await
@@ -218,24 +131,19 @@ impl TokenStore for RedbStore {
 
     /// The one atomic update that the engine needs: compare the chain's place, write the next.
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        tokens_of(step.grant, &step.tokens)?;
-        self.write(move |write| {
-            let Some(stored) = stored_grant(&write.open_table(GRANTS)?, step.grant)? else {
-                let buried = write.open_table(TOMBSTONES)?.get(step.grant.as_bytes())?.is_some();
-                return Ok(if buried { Advanced::Dead } else { Advanced::Unknown });
+        self.write(move |rows| {
+            let Some(stored) = rows.grant(step.grant)? else {
+                let is_buried = rows.get(TOMBSTONE, step.grant.as_bytes())?.is_some();
+                return Ok(if is_buried { Advanced::Dead } else { Advanced::Unknown });
             };
-            let stored = Arc::new(stored);
-            if let Some(refused) = step.judge(&stored)? {
+            if let Some(refused) = step.judge(&Arc::new(stored))? {
                 return Ok(refused);
             }
-            let fresh = {
-                let table = write.open_table(TOKENS)?;
-                fresh_tokens(step.tokens, |token| stored_token(&table, token.grant, &token.digest))?
-            };
+            let fresh = fresh_tokens(step.tokens, rows.stored())?;
             if let Change::Move(next) = &step.change {
-                put_grant(write, Some(&stored), next)?;
+                rows.put_grant(next)?;
             }
-            put_tokens(write, &fresh)?;
+            rows.put_tokens(&fresh)?;
             Ok(Advanced::Advanced)
         })
         .await
@@ -244,26 +152,33 @@ impl TokenStore for RedbStore {
     /// Log entry, bound, rule and sweep in one transaction. Where a sweep may meet more grants than
     /// one transaction should hold, write down that it goes on, and finish it in batches.
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        let id = self.entry_id()?;
-        self.write(move |write| {
+        self.write(move |rows| {
             let Revocation { target, at, until, .. } = &revocation;
-            let bound = match target.has_bound() {
-                true => Some(allot(write, *at)?),
-                false => None,
-            };
-            append(write, id, revocation.event(bound), *at, *until)?;
+            let bound = target.has_bound().then(|| rows.allot(*at)).transpose()?;
+            rows.append(revocation.event(bound), *at, *until)?;
             if let Some(key) = target.rule_key() {
-                put_rule(write, Rule { key, bound, until: *until })?;
+                rows.put_rule(Rule { key, bound, until: *until })?;
             }
             match target {
-                Target::Token { grant, digest } => revoke_token(write, *grant, digest, *at)?,
-                Target::Grant(grant) if !revoke_grant(write, *grant, *at)? => {
-                    bury(write, *grant, *until)?;
+                Target::Grant(grant) if !rows.revoke_grant(*grant, *at)? => {
+                    // So that a `create` which comes late is barred.
+                    let known = rows.get(TOMBSTONE, grant.as_bytes())?.map_or(0, |row| row.end);
+                    rows.put(TOMBSTONE, grant.as_bytes(), known.max(until.as_millis()), &[])?;
+                }
+                Target::Token { grant, digest } => {
+                    if let Some(mut token) = rows.token(*grant, digest)? {
+                        token.revoked_at.get_or_insert(*at); // the first revocation counts
+                        rows.put_tokens(&[token])?;
+                    }
                 }
                 _ => {}
             }
             if let (Some(of), Some(bound)) = (target.selector(), bound) {
-                sweep(write, &of, bound, *at)?;
+                // Not the login right after.
+                let covered = |grant: &GrantRecord| of.selects(grant) && grant.epoch <= bound;
+                for grant in rows.owned(&of, None, u32::MAX)?.into_iter().filter(covered) {
+                    rows.revoke_grant(grant.id, *at)?;
+                }
             }
             Ok(Revoked::Done)
         })
@@ -271,34 +186,26 @@ impl TokenStore for RedbStore {
     }
 
     /// The rules for tokens that have no row.
-    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
-        self.read(move |read| {
-            let table = read.open_table(RULES)?;
-            let mut found = BTreeMap::new();
-            for key in keys {
-                if let Some(rule) = stored_rule(&table, &key)? {
-                    found.insert(key, rule);
-                }
-            }
-            let newest_bound = newest_bound(&read.open_table(NUMBERS)?)?;
-            Ok(Rules { rules: found.into_values().collect(), newest_bound })
+    async fn rules(&self, mut keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        self.read(move |rows| {
+            keys.sort();
+            keys.dedup();
+            let rules: Result<_> =
+                keys.iter().filter_map(|key| rows.rule(key).transpose()).collect();
+            Ok(Rules { rules: rules?, newest_bound: rows.newest_bound()? })
         })
         .await
     }
 
     /// A page over an index; what a rule denies is left out, even if no sweep has come by.
     async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
-        self.read(move |read| {
-            let ids = ids(&read.open_table(BY_OWNER)?, &of, page.after, page.limit)?;
-            let next = ids.last().copied().filter(|_| ids.len() >= page.limit as usize);
-            let (table, rules) = (read.open_table(GRANTS)?, read.open_table(RULES)?);
+        self.read(move |rows| {
+            let found = rows.owned(&of, page.after, page.limit)?;
+            let next =
+                found.last().map(|last| last.id).filter(|_| found.len() >= page.limit as usize);
             let mut grants = Vec::new();
-            for id in ids {
-                if let Some(grant) = stored_grant(&table, id)?
-                    && of.selects(&grant)
-                    && grant.is_live(now)
-                    && !denied(&rules, &grant)?
-                {
+            for grant in found.into_iter().filter(|grant| of.selects(grant) && grant.is_live(now)) {
+                if !rows.denies(&grant)? {
                     grants.push(Arc::new(grant));
                 }
             }
@@ -309,86 +216,61 @@ impl TokenStore for RedbStore {
 
     /// Transactions commit one after the other, so that positions do: no entry comes late.
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        self.read(move |read| {
-            let log = read.open_table(LOG)?;
-            let incarnation = read.open_table(INCARNATION)?.get(())?.map(|value| value.value());
-            let incarnation = incarnation.unwrap_or_default();
-            let position = match after.place() {
-                None => 0,
-                Some(place) => {
-                    let entry = log.get(place.position)?.map(|entry| entry.value().0);
-                    if place.incarnation != incarnation || entry != Some(*place.entry.as_bytes()) {
-                        return Ok(RevocationBatch::Gap);
-                    }
-                    place.position
-                }
-            };
-            let mut rest = log.range(position + 1..)?;
-            let (mut entries, mut next) = (Vec::new(), after);
-            for entry in rest.by_ref().take(limit.max(1) as usize) {
-                let (position, entry) = entry?;
-                let entry = LogEntry::from_body(entry.value().1)?;
-                next = Cursor::after(CursorPlace {
-                    incarnation,
-                    position: position.value(),
-                    entry: entry.id,
-                });
-                entries.push(entry);
+        self.read(move |rows| {
+            let (limit, mut log) = (limit.max(1) as usize, Vec::new());
+            let incarnation = rows.value(INCARNATION)?;
+            let first = after.place().map_or(0, |place| place.position).to_be_bytes();
+            for (key, row) in rows.scan(ENTRY, &[], &first, limit + 2)? {
+                let entry = LogEntry::from_body(&row.bytes)?;
+                let position = u64::from_be_bytes(array(&key)?);
+                let place = CursorPlace { incarnation, position, entry: entry.id };
+                log.push((Cursor::after(place), entry));
             }
-            let newest_bound = newest_bound(&read.open_table(NUMBERS)?)?;
-            Ok(RevocationBatch::Entries {
-                entries,
-                next,
-                more: rest.next().is_some(),
-                newest_bound,
-            })
+            // The entry that the cursor names comes first, if it is still there.
+            if after.place().is_some() && (log.is_empty() || log.remove(0).0 != after) {
+                return Ok(RevocationBatch::Gap);
+            }
+            let more = log.len() > limit;
+            log.truncate(limit);
+            let next = log.last().map_or(after, |(cursor, _)| *cursor);
+            let entries = log.into_iter().map(|(_, entry)| entry).collect();
+            let newest_bound = rows.newest_bound()?;
+            Ok(RevocationBatch::Entries { entries, next, more, newest_bound })
         })
         .await
     }
 
-    /// An item at the start, and one whenever the log has grown. A store that others write, too,
-    /// may answer with `Wakeups::Poll`.
+    /// A store that is told when its log grows, by itself or by its database, answers with a stream.
     fn wakeups(&self) -> Wakeups {
-        let mut newest = self.newest.subscribe();
-        newest.mark_changed();
-        Wakeups::Stream(Box::pin(unfold(newest, |mut newest| async move {
-            newest.changed().await.ok()?;
-            Some(((), newest))
-        })))
+        Wakeups::Poll(std::time::Duration::from_millis(50))
     }
 
     /// By the path of a revocation: whoever sees it has seen all that came before.
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
-        let id = self.entry_id()?;
-        self.write(move |write| append(write, id, LogEvent::Heartbeat {}, now, until)).await
+        self.write(move |rows| rows.append(LogEvent::Heartbeat {}, now, until)).await
     }
 
-    /// Deletes over the index on expiry, and looks again at each row before it goes.
+    /// Deletes over the index on expiry, a bounded number of rows, in the transaction that looked.
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        self.write(move |write| {
-            let mut done = Maintained::default();
-            let before = task.before.as_millis();
-            let due: Vec<(u64, u8, Vec<u8>)> = write
-                .open_table(BY_END)?
-                .range(..(before, 0, &[][..]))?
-                .take(task.limit.max(1) as usize + 1) // the newest entry may be among them
-                .map(|row| {
-                    row.map(|(key, _)| {
-                        let (end, kind, key) = key.value();
-                        (end, kind, key.to_vec())
-                    })
-                })
-                .collect::<Result<_, _>>()?;
-            for (end, kind, key) in &due {
-                delete(write, *end, *kind, key, before, &mut done)?;
-            }
-            let left = write.open_table(BY_END)?;
-            // What stays although it has ended is the log's newest entry, and is not work.
-            let newest = newest_position(&write.open_table(LOG)?)?.to_be_bytes();
-            for row in left.range(..(before, 0, &[][..]))?.take(2) {
-                let (key, _) = row?;
-                let (_, kind, key) = key.value();
-                done.more |= kind != ENTRY || key != newest;
+        self.write(move |rows| {
+            let (limit, mut done) = (task.limit.max(1) as usize, Maintained::default());
+            // The log's newest entry stays, although it may have ended, and is not work.
+            let newest = [&[ENTRY][..], &rows.newest_position()?.to_be_bytes()].concat();
+            let mut ended = rows.scan(ENDS, &[], &[], limit + 2)?;
+            ended.retain(|(_, row)| row.end < task.before.as_millis() && row.bytes != newest);
+            done.more = ended.len() > limit;
+            for (_, row) in ended.into_iter().take(limit) {
+                let [kind, key @ ..] = &row.bytes[..] else { continue };
+                match *kind {
+                    GRANT => done.grants += u64::from(rows.remove_grant(array(key)?)?),
+                    TOKEN => {
+                        rows.remove(TOKEN, key)?;
+                        let grant = rows.grant(GrantId::from_bytes(array(&key[..16])?))?;
+                        let lives = grant.is_some_and(|grant| grant.row_expires_at >= task.before);
+                        done.tokens += u64::from(lives);
+                    }
+                    _ => done.revocations += u64::from(rows.remove(*kind, key)?),
+                }
             }
             Ok(done)
         })
@@ -396,320 +278,25 @@ impl TokenStore for RedbStore {
     }
 }
 
-// ----- Grants and tokens -----
-
-fn stored_grant(
-    table: &impl ReadableTable<[u8; 16], &'static [u8]>,
-    id: GrantId,
-) -> Result<Option<GrantRecord>, Failure> {
-    let Some(bytes) = table.get(id.as_bytes())? else { return Ok(None) };
-    Ok(Some(GrantRecord::from_bytes(id, bytes.value())?))
-}
-
-fn stored_token(
-    table: &impl ReadableTable<([u8; 16], [u8; 32]), &'static [u8]>,
-    grant: GrantId,
-    digest: &TokenDigest,
-) -> Result<Option<TokenRecord>, StoreError> {
-    let bytes = table.get((*grant.as_bytes(), *digest.as_bytes()));
-    let Some(bytes) = bytes.map_err(|error| Failure::from(error).0)? else { return Ok(None) };
-    TokenRecord::from_bytes(grant, digest, bytes.value()).map(Some)
-}
-
-/// Writes a grant in the place of the one that is there, and moves it in the index on expiry.
-fn put_grant(
-    write: &WriteTransaction,
-    old: Option<&GrantRecord>,
-    grant: &GrantRecord,
-) -> Result<(), Failure> {
-    let id = *grant.id.as_bytes();
-    write.open_table(GRANTS)?.insert(id, &grant.to_bytes()[..])?;
-    let (mut ends, mut owners) = (write.open_table(BY_END)?, write.open_table(BY_OWNER)?);
-    if let Some(old) = old {
-        ends.remove((old.row_expires_at.as_millis(), GRANT, &id[..]))?;
-    }
-    ends.insert((grant.row_expires_at.as_millis(), GRANT, &id[..]), ())?;
-    for owner in owners_of(grant) {
-        owners.insert((&owner[..], id), ())?; // they never change
-    }
-    Ok(())
-}
-
-fn owners_of(grant: &GrantRecord) -> [Vec<u8>; 2] {
-    let (subject, client) = (grant.subject.clone(), grant.client.clone());
-    [RuleKey::Subject(subject).to_bytes(), RuleKey::Client(client).to_bytes()]
-}
-
-fn put_tokens(write: &WriteTransaction, tokens: &[TokenRecord]) -> Result<(), Failure> {
-    let (mut table, mut ends) = (write.open_table(TOKENS)?, write.open_table(BY_END)?);
-    for token in tokens {
-        let (grant, digest) = (*token.grant.as_bytes(), *token.digest.as_bytes());
-        table.insert((grant, digest), &token.to_bytes()[..])?;
-        let key = [&grant[..], &digest[..]].concat();
-        ends.insert((token.expires_at.as_millis(), TOKEN, &key[..]), ())?;
-    }
-    Ok(())
-}
-
-/// Whether the grant is there. The first revocation counts.
-fn revoke_grant(write: &WriteTransaction, id: GrantId, at: UnixTime) -> Result<bool, Failure> {
-    let Some(stored) = stored_grant(&write.open_table(GRANTS)?, id)? else { return Ok(false) };
-    if stored.revoked_at.is_none() {
-        let revoked = GrantRecord { revoked_at: Some(at), ..stored.clone() };
-        put_grant(write, Some(&stored), &revoked)?;
-    }
-    Ok(true)
-}
-
-fn revoke_token(
-    write: &WriteTransaction,
-    grant: GrantId,
-    digest: &TokenDigest,
-    at: UnixTime,
-) -> Result<(), Failure> {
-    let stored = stored_token(&write.open_table(TOKENS)?, grant, digest)?;
-    match stored {
-        Some(token) if token.revoked_at.is_none() => {
-            put_tokens(write, &[TokenRecord { revoked_at: Some(at), ..token }])
-        }
-        _ => Ok(()),
-    }
-}
-
-/// So that a `create` which comes late is barred.
-fn bury(write: &WriteTransaction, id: GrantId, until: UnixTime) -> Result<(), Failure> {
-    let mut table = write.open_table(TOMBSTONES)?;
-    let known = table.get(id.as_bytes())?.map_or(0, |known| known.value());
-    let until = until.as_millis().max(known);
-    table.insert(id.as_bytes(), until)?;
-    let mut ends = write.open_table(BY_END)?;
-    ends.remove((known, TOMBSTONE, &id.as_bytes()[..]))?;
-    ends.insert((until, TOMBSTONE, &id.as_bytes()[..]), ())?;
-    Ok(())
-}
-
-/// Revokes the selected grants whose epoch the bound covers, and no other: the login right after
-/// lives.
-fn sweep(
-    write: &WriteTransaction,
-    of: &Selector,
-    bound: Epoch,
-    at: UnixTime,
-) -> Result<(), Failure> {
-    let ids = ids(&write.open_table(BY_OWNER)?, of, None, u32::MAX)?;
-    for id in ids {
-        let grant = stored_grant(&write.open_table(GRANTS)?, id)?;
-        if grant.is_some_and(|grant| of.selects(&grant) && grant.epoch <= bound) {
-            revoke_grant(write, id, at)?;
-        }
-    }
-    Ok(())
-}
-
-/// The ids under one key of the index, in their order; of a pair, those of its subject.
-fn ids(
-    index: &impl ReadableTable<(&'static [u8], [u8; 16]), ()>,
-    of: &Selector,
-    after: Option<GrantId>,
-    limit: u32,
-) -> Result<Vec<GrantId>, Failure> {
-    let key = match of {
-        Selector::Client(client) => RuleKey::Client(client.clone()),
-        Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
-            RuleKey::Subject(subject.clone())
-        }
-    };
-    let (key, first) = (key.to_bytes(), after.map_or([0; 16], |id| *id.as_bytes()));
-    let mut found = Vec::new();
-    for row in index.range((&key[..], first)..=(&key[..], [0xff; 16]))? {
-        let id = GrantId::from_bytes(row?.0.value().1);
-        if Some(id) != after {
-            found.push(id);
-        }
-        if found.len() >= limit.max(1) as usize {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-// ----- The log and its rules -----
-
-/// Newer than every bound before it, whatever the clock says.
-fn allot(write: &WriteTransaction, at: UnixTime) -> Result<Epoch, Failure> {
-    let mut numbers = write.open_table(NUMBERS)?;
-    let bound = newest_bound(&numbers)?.next_bound(at);
-    numbers.insert(NEWEST_BOUND, bound.get())?;
-    Ok(bound)
-}
-
-fn newest_bound(numbers: &impl ReadableTable<&'static str, u64>) -> Result<Epoch, Failure> {
-    Ok(Epoch::new(numbers.get(NEWEST_BOUND)?.map_or(0, |bound| bound.value())))
-}
-
-fn newest_position(
-    log: &impl ReadableTable<u64, ([u8; 16], &'static [u8])>,
-) -> Result<u64, Failure> {
-    Ok(log.last()?.map_or(0, |(position, _)| position.value()))
-}
-
-fn append(
-    write: &WriteTransaction,
-    id: EntryId,
-    event: LogEvent,
-    at: UnixTime,
-    until: UnixTime,
-) -> Result<(), Failure> {
-    let mut log = write.open_table(LOG)?;
-    // The newest entry is never deleted, so that no position is given twice.
-    let position = newest_position(&log)? + 1;
-    let body = LogEntry { id, event, at, until }.to_body();
-    log.insert(position, (*id.as_bytes(), &body[..]))?;
-    let key = (until.as_millis(), ENTRY, &position.to_be_bytes()[..]);
-    write.open_table(BY_END)?.insert(key, ())?;
-    Ok(())
-}
-
-fn stored_rule(
-    table: &impl ReadableTable<&'static [u8], (Option<u64>, u64)>,
-    key: &RuleKey,
-) -> Result<Option<Rule>, Failure> {
-    Ok(table.get(&key.to_bytes()[..])?.map(|row| {
-        let (bound, until) = row.value();
-        let (bound, until) = (bound.map(Epoch::new), UnixTime::from_millis(until));
-        Rule { key: key.clone(), bound, until }
-    }))
-}
-
-/// A second rule on one key keeps the later bound and the later end.
-fn put_rule(write: &WriteTransaction, mut rule: Rule) -> Result<(), Failure> {
-    let (mut table, key) = (write.open_table(RULES)?, rule.key.to_bytes());
-    let mut ends = write.open_table(BY_END)?;
-    if let Some(known) = stored_rule(&table, &rule.key)? {
-        rule.merge(&known);
-        ends.remove((known.until.as_millis(), RULE, &key[..]))?;
-    }
-    table.insert(&key[..], (rule.bound.map(Epoch::get), rule.until.as_millis()))?;
-    ends.insert((rule.until.as_millis(), RULE, &key[..]), ())?;
-    Ok(())
-}
-
-/// Whether a rule of its subject, its client or the pair denies the grant.
-fn denied(
-    table: &impl ReadableTable<&'static [u8], (Option<u64>, u64)>,
-    grant: &GrantRecord,
-) -> Result<bool, Failure> {
-    for key in grant.rule_keys() {
-        if stored_rule(table, &key)?.is_some_and(|rule| rule.denies(grant.epoch)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-// ----- Housekeeping -----
-
-/// Deletes what the index said has ended, if it still has.
-fn delete(
-    write: &WriteTransaction,
-    end: u64,
-    kind: u8,
-    key: &[u8],
-    before: u64,
-    done: &mut Maintained,
-) -> Result<(), Failure> {
-    write.open_table(BY_END)?.remove((end, kind, key))?;
-    match kind {
-        GRANT => delete_grant(write, array(key)?, before, done)?,
-        TOKEN => {
-            let (id, digest) = (array(&key[..16])?, array(&key[16..])?);
-            write.open_table(TOKENS)?.remove((id, digest))?;
-            let row = stored_grant(&write.open_table(GRANTS)?, GrantId::from_bytes(id))?;
-            // Counted if its grant lives on.
-            done.tokens +=
-                u64::from(row.is_some_and(|row| row.row_expires_at.as_millis() >= before));
-        }
-        TOMBSTONE => {
-            write.open_table(TOMBSTONES)?.remove(array(key)?)?;
-            done.revocations += 1;
-        }
-        RULE => {
-            write.open_table(RULES)?.remove(key)?;
-            done.revocations += 1;
-        }
-        _ => {
-            let position = u64::from_be_bytes(array(key)?);
-            let mut log = write.open_table(LOG)?;
-            if newest_position(&log)? == position {
-                write.open_table(BY_END)?.insert((end, kind, key), ())?;
-            } else {
-                log.remove(position)?;
-                done.revocations += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A row outlives the tokens that hang off it.
-fn delete_grant(
-    write: &WriteTransaction,
-    id: [u8; 16],
-    before: u64,
-    done: &mut Maintained,
-) -> Result<(), Failure> {
-    let Some(grant) = stored_grant(&write.open_table(GRANTS)?, GrantId::from_bytes(id))? else {
-        return Ok(());
-    };
-    let (mut last, tokens) = (0, write.open_table(TOKENS)?);
-    for row in tokens.range((id, [0; 32])..=(id, [0xff; 32]))? {
-        let (key, bytes) = row?;
-        let digest = TokenDigest::from_bytes(key.value().1);
-        let token = TokenRecord::from_bytes(grant.id, &digest, bytes.value())?;
-        last = last.max(token.expires_at.as_millis());
-    }
-    if last > 0 {
-        // Looked at again with the last of them.
-        write.open_table(BY_END)?.insert((last, GRANT, &id[..]), ())?;
-        return Ok(());
-    }
-    if grant.row_expires_at.as_millis() < before {
-        write.open_table(GRANTS)?.remove(id)?;
-        for owner in owners_of(&grant) {
-            write.open_table(BY_OWNER)?.remove((&owner[..], id))?;
-        }
-        done.grants += 1;
-    }
-    Ok(())
-}
-
-fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
-    bytes.try_into().map_err(|error| StoreError::corrupt("an index", error))
-}
-
-// ----- Signing keys -----
-
 #[async_trait]
 impl KeyStore for RedbStore {
     async fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        self.read(|read| {
-            let table = read.open_table(KEYS)?;
-            table.iter()?.map(|row| Ok(KeyRecord::from_body(row?.1.value().1)?)).collect()
+        self.read(|rows| {
+            let keys = rows.scan(SIGNING_KEY, &[], &[], usize::MAX)?;
+            keys.iter().map(|(_, row)| Ok(KeyRecord::from_body(&row.bytes)?)).collect()
         })
         .await
     }
 
     /// Only above every generation that there ever was.
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
-        self.write(move |write| {
-            let mut numbers = write.open_table(NUMBERS)?;
-            let highest = numbers.get(HIGHEST_GENERATION)?.map_or(0, |highest| highest.value());
-            if record.generation <= highest {
+        self.write(move |rows| {
+            if record.generation <= u64::from_be_bytes(rows.value(HIGHEST_GENERATION)?) {
                 return Ok(KeyInserted::Taken);
             }
-            numbers.insert(HIGHEST_GENERATION, record.generation)?;
-            let body = record.to_body();
-            write.open_table(KEYS)?.insert(record.generation, (record.version, &body[..]))?;
+            let generation = record.generation.to_be_bytes();
+            rows.put(HIGHEST_GENERATION, &[], NEVER, &generation)?;
+            rows.put(SIGNING_KEY, &generation, NEVER, &record.to_body())?;
             Ok(KeyInserted::Inserted)
         })
         .await
@@ -720,58 +307,290 @@ impl KeyStore for RedbStore {
         if record.version == expected {
             return Err(StoreError::Misuse("the new record keeps its version"));
         }
-        self.write(move |write| {
-            let mut table = write.open_table(KEYS)?;
-            let version = table.get(record.generation)?.map(|row| row.value().0);
-            if version != Some(expected) {
-                return Ok(KeyUpdated::Stale);
-            }
-            table.insert(record.generation, (record.version, &record.to_body()[..]))?;
-            Ok(KeyUpdated::Updated)
-        })
-        .await
+        let body = record.to_body();
+        self.write(move |rows| rows.replace(record.generation, expected, Some(&body))).await
     }
 
     async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
-        self.write(move |write| {
-            let mut table = write.open_table(KEYS)?;
-            let version = table.get(generation)?.map(|row| row.value().0);
-            if version != Some(expected) {
-                return Ok(KeyUpdated::Stale);
-            }
-            table.remove(generation)?;
-            Ok(KeyUpdated::Updated)
-        })
-        .await
+        self.write(move |rows| rows.replace(generation, expected, None)).await
     }
 }
 
-// ----- Is it right? -----
+/// What the methods above write.
+impl Writing<'_> {
+    /// For `fresh_tokens`: the token that has the digest of this one.
+    fn stored(&self) -> impl FnMut(&TokenRecord) -> Result<Option<TokenRecord>, StoreError> {
+        |token| self.token(token.grant, &token.digest).map_err(failure)
+    }
+
+    /// Whether the grant is there. The first revocation counts.
+    fn revoke_grant(&mut self, id: GrantId, at: UnixTime) -> Result<bool> {
+        let Some(mut grant) = self.grant(id)? else { return Ok(false) };
+        grant.revoked_at.get_or_insert(at);
+        self.put_grant(&grant)?;
+        Ok(true)
+    }
+
+    /// Newer than every bound before it, whatever the clock says.
+    fn allot(&mut self, at: UnixTime) -> Result<Epoch> {
+        let bound = self.newest_bound()?.next_bound(at);
+        self.put(NEWEST_BOUND, &[], NEVER, &bound.get().to_be_bytes())?;
+        Ok(bound)
+    }
+
+    fn append(&mut self, event: LogEvent, at: UnixTime, until: UnixTime) -> Result<()> {
+        let entry = LogEntry { id: EntryId::random(&Random::system())?, event, at, until };
+        let position = self.newest_position()? + 1;
+        self.put(ENTRY, &position.to_be_bytes(), until.as_millis(), &entry.to_body())
+    }
+
+    /// A second rule on one key keeps the later bound and the later end.
+    fn put_rule(&mut self, mut rule: Rule) -> Result<()> {
+        if let Some(known) = self.rule(&rule.key)? {
+            rule.merge(&known);
+        }
+        let bound = rule.bound.map_or_else(Vec::new, |bound| bound.get().to_be_bytes().to_vec());
+        self.put(RULE, &rule.key.to_bytes(), rule.until.as_millis(), &bound)
+    }
+
+    /// Puts a signing key in the place of the version that the caller has seen, or nothing.
+    fn replace(&mut self, generation: u64, expected: u64, by: Option<&[u8]>) -> Result<KeyUpdated> {
+        let key = generation.to_be_bytes();
+        let known =
+            self.get(SIGNING_KEY, &key)?.map(|row| KeyRecord::from_body(&row.bytes)).transpose()?;
+        match by {
+            _ if known.is_none_or(|known| known.version != expected) => {
+                return Ok(KeyUpdated::Stale);
+            }
+            Some(body) => self.put(SIGNING_KEY, &key, NEVER, body)?,
+            None => drop(self.remove(SIGNING_KEY, &key)?),
+        }
+        Ok(KeyUpdated::Updated)
+    }
+}
+
+// ----- One table: a kind and a key, when the row ends, and its bytes -----
+
+/// What is not the contract's own error is the driver's; [`failure`] sorts them.
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+type Key = (u8, &'static [u8]);
+type Value = (u64, &'static [u8]);
+const ROWS: TableDefinition<'static, Key, Value> = TableDefinition::new("rows");
+
+// The kinds of rows. Tokens come before the grant that ends with them.
+const ENTRY: u8 = 0;
+const RULE: u8 = 1;
+const TOMBSTONE: u8 = 2;
+/// Keyed by grant, then digest: a digest that another grant holds is not found.
+const TOKEN: u8 = 3;
+const GRANT: u8 = 4;
+const SIGNING_KEY: u8 = 5;
+// One row each, without a key.
+const INCARNATION: u8 = 6;
+const NEWEST_BOUND: u8 = 7;
+const HIGHEST_GENERATION: u8 = 8;
+/// The index by subject and by client: the owner, then the grant.
+const OWNED: u8 = 9;
+/// The index on expiry: the end, then the row's kind and key.
+const ENDS: u8 = 10;
+
+/// The end of what does not end.
+const NEVER: u64 = u64::MAX;
+
+/// The table, in a transaction.
+struct Rows<T>(T);
+
+type Writing<'t> = Rows<Table<'t, Key, Value>>;
+
+struct Row {
+    end: u64,
+    bytes: Vec<u8>,
+}
+
+impl<T: ReadableTable<Key, Value>> Rows<T> {
+    fn get(&self, kind: u8, key: &[u8]) -> Result<Option<Row>> {
+        let found = self.0.get((kind, key))?;
+        Ok(found.map(|row| Row { end: row.value().0, bytes: row.value().1.into() }))
+    }
+
+    /// The rows whose keys begin with `prefix`, from `first` on, in their order.
+    fn scan(
+        &self,
+        kind: u8,
+        prefix: &[u8],
+        first: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Row)>> {
+        let (first, mut rows) = ([prefix, first].concat(), Vec::new());
+        for row in self.0.range((kind, &first[..])..(kind + 1, &[]))?.take(limit) {
+            let (key, value) = row?;
+            let ((_, key), (end, bytes)) = (key.value(), value.value());
+            if !key.starts_with(prefix) {
+                break;
+            }
+            rows.push((key.into(), Row { end, bytes: bytes.into() }));
+        }
+        Ok(rows)
+    }
+
+    fn grant(&self, id: GrantId) -> Result<Option<GrantRecord>> {
+        let row = self.get(GRANT, id.as_bytes())?;
+        Ok(row.map(|row| GrantRecord::from_bytes(id, &row.bytes)).transpose()?)
+    }
+
+    fn token(&self, grant: GrantId, of: &TokenDigest) -> Result<Option<TokenRecord>> {
+        let row = self.get(TOKEN, &[&grant.as_bytes()[..], of.as_bytes()].concat())?;
+        Ok(row.map(|row| TokenRecord::from_bytes(grant, of, &row.bytes)).transpose()?)
+    }
+
+    fn rule(&self, key: &RuleKey) -> Result<Option<Rule>> {
+        let Some(row) = self.get(RULE, &key.to_bytes())? else { return Ok(None) };
+        let bound = (!row.bytes.is_empty()).then(|| array(&row.bytes).map(u64::from_be_bytes));
+        let (bound, until) = (bound.transpose()?, UnixTime::from_millis(row.end));
+        Ok(Some(Rule { key: key.clone(), bound: bound.map(Epoch::new), until }))
+    }
+
+    /// Whether a rule of its subject, its client or the pair denies the grant.
+    fn denies(&self, grant: &GrantRecord) -> Result<bool> {
+        let rules: Result<Vec<_>> = grant.rule_keys().iter().map(|key| self.rule(key)).collect();
+        Ok(rules?.iter().flatten().any(|rule| rule.denies(grant.epoch)))
+    }
+
+    /// A page of an owner's grants, ordered by id; of a pair, those of its subject.
+    fn owned(&self, of: &Selector, after: Option<GrantId>, limit: u32) -> Result<Vec<GrantRecord>> {
+        let owner = match of {
+            Selector::Client(client) => RuleKey::Client(client.clone()),
+            Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
+                RuleKey::Subject(subject.clone())
+            }
+        };
+        // What comes next after an id is that id and a zero.
+        let first = after.map_or(Vec::new(), |id| [&id.as_bytes()[..], &[0]].concat());
+        let rows = self.scan(OWNED, &owner.to_bytes(), &first, limit.max(1) as usize)?;
+        let grants =
+            rows.iter().map(|(_, row)| self.grant(GrantId::from_bytes(array(&row.bytes)?)));
+        grants.filter_map(Result::transpose).collect()
+    }
+
+    /// The position of the log's newest entry. That one is never deleted, so that no position is
+    /// given twice.
+    fn newest_position(&self) -> Result<u64> {
+        match self.0.range((ENTRY, &[][..])..(ENTRY + 1, &[]))?.next_back() {
+            Some(row) => Ok(u64::from_be_bytes(array(row?.0.value().1)?)),
+            None => Ok(0),
+        }
+    }
+
+    /// The bytes of a row without a key; zeros if there is none.
+    fn value<const N: usize>(&self, kind: u8) -> Result<[u8; N]> {
+        self.get(kind, &[])?.map_or(Ok([0; N]), |row| array(&row.bytes))
+    }
+
+    fn newest_bound(&self) -> Result<Epoch> {
+        Ok(Epoch::new(u64::from_be_bytes(self.value(NEWEST_BOUND)?)))
+    }
+}
+
+impl Writing<'_> {
+    /// Writes a row, in the place of one that is there, and its end into the index.
+    fn put(&mut self, kind: u8, key: &[u8], end: u64, bytes: &[u8]) -> Result<()> {
+        self.remove(kind, key)?;
+        self.0.insert((kind, key), (end, bytes))?;
+        let row = [&end.to_be_bytes()[..], &[kind], key].concat();
+        self.0.insert((ENDS, &row[..]), (end, &row[8..]))?;
+        Ok(())
+    }
+
+    /// Whether the row was there.
+    fn remove(&mut self, kind: u8, key: &[u8]) -> Result<bool> {
+        let end = self.0.remove((kind, key))?.map(|row| row.value().0);
+        let Some(end) = end else { return Ok(false) };
+        let row = [&end.to_be_bytes()[..], &[kind], key].concat();
+        self.0.remove((ENDS, &row[..]))?;
+        Ok(true)
+    }
+
+    fn put_grant(&mut self, grant: &GrantRecord) -> Result<()> {
+        let id = grant.id.as_bytes();
+        for owner in owners(grant) {
+            self.put(OWNED, &owner, NEVER, id)?;
+        }
+        self.put(GRANT, id, grant.row_expires_at.as_millis(), &grant.to_bytes())
+    }
+
+    fn put_tokens(&mut self, tokens: &[TokenRecord]) -> Result<()> {
+        for token in tokens {
+            let key = [&token.grant.as_bytes()[..], token.digest.as_bytes()].concat();
+            self.put(TOKEN, &key, token.expires_at.as_millis(), &token.to_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Removes a grant that has ended. If tokens hang off it, it is looked at again when one of them
+    /// ends. Whether it is gone.
+    fn remove_grant(&mut self, id: [u8; 16]) -> Result<bool> {
+        let id = GrantId::from_bytes(id);
+        let Some(grant) = self.grant(id)? else { return Ok(false) };
+        if let Some((_, token)) = self.scan(TOKEN, id.as_bytes(), &[], 1)?.first() {
+            self.put(GRANT, id.as_bytes(), token.end, &grant.to_bytes())?;
+            return Ok(false);
+        }
+        for owner in owners(&grant) {
+            self.remove(OWNED, &owner)?;
+        }
+        self.remove(GRANT, id.as_bytes())
+    }
+}
+
+/// The key of the rule that would revoke them all names the owner, and says where it ends.
+fn owners(grant: &GrantRecord) -> [Vec<u8>; 2] {
+    [RuleKey::Subject(grant.subject.clone()), RuleKey::Client(grant.client.clone())]
+        .map(|owner| [&owner.to_bytes()[..], grant.id.as_bytes()].concat())
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    Ok(bytes.try_into().map_err(|error| StoreError::corrupt("a row", error))?)
+}
+
+/// Every error of the driver is an outage, but for damage. None may look like "absent".
+fn failure(error: Box<dyn Error + Send + Sync>) -> StoreError {
+    error.downcast::<StoreError>().map_or_else(
+        |error| match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(StorageError::Corrupted(_)), _)
+            | (_, Some(redb::TableError::Storage(StorageError::Corrupted(_)))) => {
+                StoreError::corrupt("a database", error)
+            }
+            _ => StoreError::unavailable("using the database", error),
+        },
+        |own| *own,
+    )
+}
 
 /// A fresh store for each check of the kit.
 #[derive(Debug)]
 struct Fresh(tempfile::TempDir);
 
 impl Fresh {
-    fn store(&self) -> RedbStore {
+    async fn store(&self) -> Arc<RedbStore> {
         let folder = tempfile::TempDir::new_in(self.0.path()).expect("a folder").keep();
-        RedbStore::open(folder.join("tokens.redb")).expect("a store")
+        Arc::new(RedbStore::open(folder.join("tokens.redb")).await.expect("a store"))
     }
 }
 
 #[async_trait]
 impl Factory for Fresh {
     async fn tokens(&self) -> Arc<dyn TokenStore> {
-        Arc::new(self.store())
+        self.store().await
     }
 
     async fn keys(&self) -> Arc<dyn KeyStore> {
-        Arc::new(self.store())
+        self.store().await
     }
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<()> {
     let report = run_all(Fresh(tempfile::tempdir()?)).await;
     println!("{report}");
     report.assert_ok();

@@ -7,6 +7,7 @@ use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ffi::{Error, SQLITE_READONLY};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
@@ -51,7 +52,12 @@ pub(crate) fn open(path: &Path, write: bool) -> rusqlite::Result<Connection> {
         true => OpenFlags::SQLITE_OPEN_READ_WRITE,
         false => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // SQLite opens a file that it may not write for reading, and stays so.
+    if write && connection.is_readonly("main")? {
+        return Err(rusqlite::Error::SqliteFailure(Error::new(SQLITE_READONLY), None));
+    }
+    Ok(connection)
 }
 
 /// Which file a path leads to. A file that is open keeps its identity from being given to another.

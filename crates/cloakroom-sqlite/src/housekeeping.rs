@@ -7,8 +7,9 @@ use crate::error::failed;
 use crate::journal;
 use crate::rows::column;
 
-/// How many rows are deleted in one transaction: other writes wait for it.
-const BATCH: u32 = 100;
+/// How many rows are deleted in one transaction. Other writes wait for it, so it is short; but each
+/// commit makes readers forget the pages that they have in memory, so it is not shorter.
+const BATCH: u32 = 500;
 
 /// One short transaction of housekeeping. Adds what it did to `done`; whether anything was left to
 /// do, so that another transaction is worth its while.

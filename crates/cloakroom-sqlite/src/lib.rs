@@ -22,7 +22,8 @@
 //!   once, and is woken for their entries in the revocation log within
 //!   [`SqliteStoreBuilder::poll`].
 //! - **Outages are errors**: a full disk, a lock that is held for too long, a file that was deleted,
-//!   replaced or damaged. When the cause is gone, the same store works again.
+//!   replaced or damaged, permissions that were taken away. When the cause is gone, the same store works
+//!   again.
 //!
 //! The file holds no token, only digests, but it says who uses what: it is made readable by its
 //! owner alone, and a wider one is warned of. It must be on a local file system.

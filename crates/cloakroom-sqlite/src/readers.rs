@@ -10,15 +10,20 @@ use rusqlite::Connection;
 #[derive(Debug)]
 pub(crate) struct Readers {
     connections: RwLock<Vec<Mutex<Connection>>>,
-    turn: AtomicUsize,
+}
+
+thread_local! {
+    /// Which connection the thread asks first. Threads do not get into each other's way, and each
+    /// comes back to the pages that it has read before.
+    static PREFERRED: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed)
+    };
 }
 
 impl Readers {
     pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        Self {
-            connections: RwLock::new(connections.into_iter().map(Mutex::new).collect()),
-            turn: AtomicUsize::new(0),
-        }
+        Self { connections: RwLock::new(connections.into_iter().map(Mutex::new).collect()) }
     }
 
     /// Puts other connections in the place of these, once nobody uses them.
@@ -32,7 +37,7 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let start = PREFERRED.with(|preferred| *preferred);
         let nth = |n: usize| connections.get(start.wrapping_add(n) % connections.len().max(1));
         let free = (0..connections.len()).find_map(|n| nth(n)?.try_lock().ok());
         let connection: MutexGuard<'_, Connection> = match (free, nth(0)) {
@@ -43,6 +48,11 @@ impl Readers {
                 return Err(StoreError::unavailable("reading", "there is no connection"));
             }
         };
-        read(&connection)
+        let answer = read(&connection);
+        if matches!(answer, Err(StoreError::Corrupt { .. })) {
+            // Damaged pages must not be remembered for longer than they are in the file.
+            let _ = connection.release_memory();
+        }
+        answer
     }
 }

@@ -142,18 +142,28 @@ pub(crate) fn migrate(
     if found == 0 {
         let incarnation = EntryId::random(random)
             .map_err(|error| StoreError::unavailable("drawing the log's incarnation", error))?;
-        // No grant of an earlier store can be newer than what this one allots.
-        let bound = Epoch::new(clock.now().as_millis()).get().cast_signed();
         transaction
-            .execute("INSERT INTO state VALUES (?1, ?2, 0)", (incarnation.as_bytes(), bound))
+            .execute("INSERT INTO state VALUES (?1, 0, 0)", [incarnation.as_bytes()])
             .map_err(during)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(during)?;
     }
+    raise_bound(&transaction, clock)?;
     if found < known {
         let version = i64::try_from(known).unwrap_or(i64::MAX);
         transaction.pragma_update(None, "user_version", version).map_err(during)?;
     }
     transaction.commit().map_err(during)?;
+    Ok(())
+}
+
+/// No bound that was allotted before can be newer than what this file allots from now on: not by an
+/// earlier store, nor by this one before it was restored from a copy. Else replicas, which know those
+/// bounds, would refuse new grants.
+pub(crate) fn raise_bound(connection: &Connection, clock: &dyn Clock) -> Result<(), StoreError> {
+    let now = Epoch::new(clock.now().as_millis()).get().cast_signed();
+    connection
+        .execute("UPDATE state SET newest_bound = max(newest_bound, ?1)", [now])
+        .map_err(|error| failed("raising the newest bound", error))?;
     Ok(())
 }
 

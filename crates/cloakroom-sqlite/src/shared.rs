@@ -137,6 +137,7 @@ impl Shared {
         let reopened = || -> Result<_, OpenError> {
             let connection = writing(&self.settings)?;
             schema::check(&connection)?;
+            schema::raise_bound(&connection, &*self.settings.clock)?;
             let lookups = reading(&self.settings, self.settings.readers, Waits::Never)?;
             let long = reading(&self.settings, 1, Waits::ForLocks)?;
             Ok((connection, lookups, long, self::identity(&self.settings.path)?))
@@ -174,9 +175,11 @@ impl Shared {
                     false => None,
                 };
             }
-            if let Some(connection) = &connection {
-                // A failure shows wherever the store is asked for something.
-                let _ = journal::newest(connection).map(|newest| self.tell(newest));
+            match connection.as_ref().map(journal::newest) {
+                Some(Ok(newest)) => self.tell(newest),
+                // It shows wherever the store is asked for something. Another connection is tried.
+                Some(Err(_)) => connection = None,
+                None => {}
             }
         }
     }

@@ -154,11 +154,13 @@ fn commit(connection: &Connection, group: &mut [Box<dyn Work>]) -> Result<(), St
         connection.prepare_cached(sql).and_then(|mut sql| sql.execute([])).map_err(during)?;
         Ok(())
     };
-    let run = |group: &mut [Box<dyn Work>]| -> Result<(), StoreError> {
+    let mut all_succeed = true;
+    let mut run = |group: &mut [Box<dyn Work>]| -> Result<(), StoreError> {
         execute("BEGIN IMMEDIATE")?;
         for job in group {
             execute("SAVEPOINT job")?;
             if !job.run(connection) {
+                all_succeed = false;
                 // A full disk, or an error of its own: SQLite may have undone everything.
                 if connection.is_autocommit() {
                     return Err(StoreError::unavailable(
@@ -176,6 +178,10 @@ fn commit(connection: &Connection, group: &mut [Box<dyn Work>]) -> Result<(), St
     if result.is_err() && !connection.is_autocommit() {
         // If even this fails, the next BEGIN does, and says why.
         let _ = connection.execute_batch("ROLLBACK");
+    }
+    if result.is_err() || !all_succeed {
+        // Damaged pages must not be remembered for longer than they are in the file.
+        let _ = connection.release_memory();
     }
     result
 }

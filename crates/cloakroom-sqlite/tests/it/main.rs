@@ -4,5 +4,8 @@
 
 mod faults;
 mod kit;
+#[cfg(unix)]
+mod permissions;
 mod processes;
+mod restored;
 mod support;
