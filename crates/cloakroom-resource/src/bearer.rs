@@ -1,8 +1,6 @@
 //! Protects a service with bearer tokens (RFC 6750).
 
-use std::future::Future;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -20,6 +18,7 @@ use crate::introspection::Introspector;
 use crate::limits::IntrospectionLimits;
 use crate::proof::Proof;
 use crate::replica::RevocationReplica;
+use crate::response_future::ResponseFuture;
 use crate::verified::VerifiedToken;
 use crate::verifier::Verifier;
 
@@ -251,7 +250,7 @@ impl BearerLayer {
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
         let proof = Proof { scheme: None, key: proved.cloned() };
-        self.0.verify(token, &proof, self.0.now()).await
+        self.0.verify(token.expose(), &proof, self.0.now()).await
     }
 
     fn checks(&mut self) -> &mut Checks {
@@ -283,21 +282,32 @@ where
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = ResponseFuture<S::Future, Result<Response<R>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The inner service that was polled ready is the one to call; its clone may not be ready.
+        let now = self.checks.now();
+        let presented = present(&mut request);
+        let scheme = presented.scheme;
+        // Nothing is copied for a request that needs not wait.
+        let recalled = self.checks.recall(&presented, now);
+        if let Some(Ok(token)) = recalled {
+            request.extensions_mut().insert(token);
+            return ResponseFuture::inner(self.inner.call(request));
+        }
+        // The inner service that was polled ready is the one to call, or to give up what it has
+        // reserved; its clone may not be ready.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let checks = Arc::clone(&self.checks);
-        let now = checks.now();
-        let presented = present(&mut request);
-        let scheme = presented.scheme;
-        Box::pin(async move {
+        if let Some(Err(refusal)) = recalled {
+            let refused = async move { Ok(checks.challenges.response(refusal, scheme)) };
+            return ResponseFuture::waiting(refused);
+        }
+        ResponseFuture::waiting(async move {
             match checks.check(presented, now).await {
                 Ok(token) => {
                     request.extensions_mut().insert(token);

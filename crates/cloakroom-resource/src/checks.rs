@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{Clock, Invalid, Scope, SystemClock, TokenSecret};
+use cloakroom_core::{Clock, Invalid, Scope, SystemClock};
 
 use crate::authorization::Presented;
+use crate::cache::Entry;
 use crate::challenge::{Challenges, Refusal};
 use crate::error::{InvalidToken, Outage, SetupError, TokenError};
 use crate::freshness::{self, Freshness, Standing, WhenStale};
@@ -132,7 +133,34 @@ impl Checks {
         now: Moment,
     ) -> Result<VerifiedToken, Refusal> {
         let (token, proof) = (presented.token?, presented.proof);
-        let verified = self.verify(&token, &proof, now).await.map_err(|error| {
+        self.conclude(self.verify(token.expose(), &proof, now).await)
+    }
+
+    /// The same, where it can be told at once: of a token that is remembered.
+    pub(crate) fn recall(
+        &self,
+        presented: &Presented,
+        now: Moment,
+    ) -> Option<Result<VerifiedToken, Refusal>> {
+        let (token, proof) = (presented.token.as_ref().ok()?.expose(), &presented.proof);
+        proof.check().ok()?;
+        let verified = match (&self.verifier, &self.source) {
+            (Some(verifier), source) if source.is_none() || is_jwt_shaped(token) => {
+                verifier.recall(token, proof, self.freshness, self.replica.as_ref(), now)?
+            }
+            (_, source) => {
+                let entry = source.as_ref()?.remembered(token, &self.terms(now))?;
+                entry.and_then(|entry| admit(entry, proof, now))
+            }
+        };
+        Some(self.conclude(verified))
+    }
+
+    fn conclude(
+        &self,
+        verified: Result<VerifiedToken, TokenError>,
+    ) -> Result<VerifiedToken, Refusal> {
+        let verified = verified.map_err(|error| {
             crate::trace_refusal(&error);
             Refusal::from(&error)
         })?;
@@ -147,24 +175,20 @@ impl Checks {
 
     pub(crate) async fn verify(
         &self,
-        token: &TokenSecret,
+        token: &str,
         proof: &Proof,
         now: Moment,
     ) -> Result<VerifiedToken, TokenError> {
         proof.check()?;
         match (&self.verifier, &self.source) {
-            (Some(verifier), source) if source.is_none() || is_jwt_shaped(token.expose()) => {
+            (Some(verifier), source) if source.is_none() || is_jwt_shaped(token) => {
                 self.verify_jwt(verifier, token, proof, now).await
             }
             (_, Some(source)) => {
                 // A JWT is no handle, and no handle key says anything of it.
-                let handle_keys =
-                    self.handle_keys.as_ref().filter(|_| !is_jwt_shaped(token.expose()));
+                let handle_keys = self.handle_keys.as_ref().filter(|_| !is_jwt_shaped(token));
                 let terms = Terms { handle_keys, ..self.terms(now) };
-                let entry = source.get(token, terms).await?;
-                is_in_time(&entry.answer, now.wall())?;
-                proof.covers(entry.answer.confirmation.as_ref())?;
-                Ok(entry.answer.value)
+                admit(source.get(token, terms).await?, proof, now)
             }
             // Unreachable by construction; nobody who could tell is an invalid token.
             (_, None) => Err(InvalidToken::NotJwt.into()),
@@ -174,26 +198,29 @@ impl Checks {
     async fn verify_jwt(
         &self,
         verifier: &Verifier,
-        token: &TokenSecret,
+        token: &str,
         proof: &Proof,
         now: Moment,
     ) -> Result<VerifiedToken, TokenError> {
         let replica = self.replica.as_ref();
-        let judged = verifier.judge(token.expose(), proof, self.freshness, replica, now).await?;
+        let judged = verifier.judge(token, proof, self.freshness, replica, now).await?;
         let (verified, standing) = match judged {
             Local::Fresh(verified) => return Ok(verified),
             Local::Unfresh(verified, standing) => (verified, standing),
         };
         let terms = self.terms(now);
         let refuses = self.when_stale == WhenStale::Refuse && terms.freshness.bound().is_some();
+        // A phantom JWT is no token that a client may hold, and the authorization server calls none
+        // active. That says nothing of the handle.
+        let is_phantom = verified.handle_hash().is_some();
         match &self.source {
-            Some(source) if !(refuses && standing == Standing::Stale) => {
+            Some(source) if !(is_phantom || refuses && standing == Standing::Stale) => {
                 let terms = Terms { when_stale: WhenStale::Introspect, ..terms };
                 source.get(token, terms).await?;
                 Ok(verified)
             }
-            // It will not get any younger, while a replica may catch up.
-            None if replica.is_none() => Err(InvalidToken::TooOld.into()),
+            // It will not get any younger, while a replica may catch up, or a gateway bring another.
+            None if replica.is_none() && !is_phantom => Err(InvalidToken::TooOld.into()),
             _ => {
                 count(Of::Jwt, Event::StaleRefusal);
                 Err(Outage::Stale.into())
@@ -211,4 +238,15 @@ impl Checks {
             handle_keys: None,
         }
     }
+}
+
+/// The token, if its time has come and not passed, and its key is proved.
+fn admit(
+    entry: Entry<VerifiedToken>,
+    proof: &Proof,
+    now: Moment,
+) -> Result<VerifiedToken, TokenError> {
+    is_in_time(&entry.answer, now.wall())?;
+    proof.covers(entry.answer.confirmation.as_ref())?;
+    Ok(entry.answer.value)
 }

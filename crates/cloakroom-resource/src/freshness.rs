@@ -27,9 +27,11 @@ use crate::replica::{Facts, RevocationReplica, Verdict};
 /// | a token that was introspected, a handle that was swapped | an answer that was asked for at most `d` ago, |
 /// | | or a [`RevocationReplica`] that is at most `d` behind |
 /// | a JWT that was verified here | a replica that is at most `d` behind, |
-/// | | or a JWT issued at most `d` ago, less the difference that clocks may have |
+/// | | or, where there is no replica, or a fresh one cannot tell: a JWT issued at most `d` ago, |
+/// | | less the difference that clocks may have |
 ///
-/// A signature says nothing of revocation, so that verifying a JWT anew makes nothing fresh. What
+/// A signature says nothing of revocation, so that verifying a JWT anew makes nothing fresh; and
+/// whoever has stolen a signing key says of his JWTs that they are new. What
 /// counts is the time at which the request began, and what was known had been asked for.
 ///
 /// When nothing meets it, [`WhenStale`] decides. A token that is known to be revoked is refused
@@ -69,6 +71,11 @@ impl Freshness {
 /// It is never let in on that. What no replica can vouch for, such as a token of another server or
 /// of a client that revokes in masses, and an opaque token that is not remembered, are introspected
 /// whatever is chosen here, where somebody can be asked.
+///
+/// **The JWT of a handle cannot be introspected** where a gateway has swapped one for the other: no
+/// client may hold it, and the authorization server calls none active. Behind a gateway an API
+/// needs a replica, and a freshness that the replica can meet; what nothing meets is refused with
+/// 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenStale {
     /// The authorization server is asked about that very token. Where there is nobody to ask, the
@@ -184,13 +191,19 @@ impl Standing {
 
 /// Whether a JWT is so young that whatever was revoked before `freshness` was revoked before it was
 /// issued. One from further in the future than clocks may differ proves nothing.
+///
+/// Whoever has a signing key writes into `iat` what he likes. Where keys are revoked through a
+/// replica, youth therefore counts only as long as it would say so in time.
 pub(crate) fn is_young(
     issued_at: Option<UnixTime>,
     replica: Option<&RevocationReplica>,
     freshness: Freshness,
     now: Moment,
 ) -> bool {
-    is_younger(issued_at, clock_skew(replica), freshness, now)
+    let knows_keys = |replica: &RevocationReplica| {
+        replica.staleness_at(now).is_some_and(|staleness| freshness.allows(staleness))
+    };
+    replica.is_none_or(knows_keys) && is_younger(issued_at, clock_skew(replica), freshness, now)
 }
 
 fn is_younger(

@@ -47,10 +47,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// | a handle whose tag is genuine | is asked about |
 /// | spelled like a handle, but forged or damaged | 401 |
 /// | a handle under a key that nobody here knows | 401 if the keys that were fetched for it lack that key; 503 if others were fetched within 10 s |
-/// | anything else | 401; with [`ask_about_others`](Self::ask_about_others) it is asked about |
+/// | anything else | 401 if the keys of the last 10 s say so, 503 if there are none; with [`ask_about_others`](Self::ask_about_others) it is asked about |
 ///
 /// The keys are fetched with the first token, again every ten minutes while they are used, and for
-/// an unknown key; one fetch at a time, and one in 10 s. As long as there are none, or none newer
+/// an unknown key or spelling; one fetch at a time, and one in 10 s. As long as there are none, or none newer
 /// for an unknown key, tokens are asked about, within the
 /// [`IntrospectionLimits`](crate::IntrospectionLimits): that keys cannot be fetched is no reason to
 /// refuse a token, and `tracing` tells it.
@@ -173,9 +173,12 @@ impl GatewayKeys {
         now: Moment,
         clock: &Arc<dyn Clock>,
     ) -> Result<(), TokenError> {
+        let mut is_foreign = false;
         if let Some(loaded) = self.keys.read(|state| state.loaded.clone()) {
             match loaded.keys.check(token) {
                 HandleCheck::UnknownKey => {}
+                // Or handles have got another spelling since.
+                HandleCheck::Foreign if !self.asks_about_others => is_foreign = true,
                 known => {
                     if loaded.sent.is_some_and(|sent| now.since(sent) >= PERIOD) {
                         self.keys.refresh(clock, now);
@@ -190,6 +193,7 @@ impl GatewayKeys {
                 HandleCheck::UnknownKey => Err(Outage::HandleKey.into()),
                 known => self.conclude(known),
             },
+            Fetched::Failed if is_foreign => Err(Outage::HandleKey.into()),
             Fetched::Failed => Ok(()),
         }
     }

@@ -13,7 +13,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::error::Outage;
 use crate::http_client::{HttpClient, exchange};
-use crate::moment::Moment;
+use crate::moment::{Moment, nanos};
+use crate::newest::Newest;
 
 /// How long a set counts that does not say how long it does.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -31,6 +32,8 @@ pub(crate) struct FetchedKeys {
     client: Arc<dyn HttpClient>,
     uri: Uri,
     state: RwLock<State>,
+    /// Of the set: when it was asked for, how long it counts, and its version; 0 before the first.
+    newest: Newest<4>,
     flight: Arc<Mutex<()>>,
 }
 
@@ -98,21 +101,24 @@ impl State {
 
 impl FetchedKeys {
     pub(crate) fn new(client: Arc<dyn HttpClient>, uri: Uri) -> Arc<Self> {
-        Arc::new(Self { client, uri, state: RwLock::default(), flight: Arc::default() })
+        let (state, newest) = (RwLock::default(), Newest::new([0; 4]));
+        Arc::new(Self { client, uri, state, newest, flight: Arc::default() })
     }
 
     /// The version of the keys, if they are fresh; refreshes ahead like [`current`](Self::current).
+    /// Takes no lock: it is asked for with every request.
     pub(crate) fn fresh_version(
         self: &Arc<Self>,
         clock: &Arc<dyn Clock>,
         now: Moment,
     ) -> Option<u64> {
-        let (version, ageing) = self.read(|state| {
-            let loaded = state.loaded.as_ref()?;
-            let age = now.since(loaded.sent);
-            (age < loaded.life).then_some((loaded.keys.version, age >= loaded.life / 5 * 4))
-        })?;
-        if ageing {
+        let [wall, monotonic, life, version] = self.newest.get();
+        let age = now.since(Moment::from_numbers([wall, monotonic]));
+        let life = Duration::from_nanos(life);
+        if version == 0 || age >= life {
+            return None;
+        }
+        if age >= life / 5 * 4 {
             self.refresh_ahead(clock, now);
         }
         Some(version)
@@ -243,6 +249,8 @@ impl FetchedKeys {
         self.write(|state| {
             match &result {
                 Ok(loaded) => {
+                    let [wall, monotonic] = loaded.sent.to_numbers();
+                    self.newest.set([wall, monotonic, nanos(loaded.life), loaded.keys.version]);
                     state.loaded = Some(loaded.clone());
                     state.failure = None;
                     // Whatever a fetch for an unknown key missed, this set is newer.
@@ -305,6 +313,10 @@ fn read(
                     version: before.map_or(0, |before| before.keys.version) + 1,
                 },
             };
+            if keys.keys.is_empty() {
+                // By such a set, every token would be forged.
+                return Err(Outage::Malformed("the JWK Set has no key of use here"));
+            }
             Ok(Loaded {
                 keys,
                 digest,

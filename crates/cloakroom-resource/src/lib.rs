@@ -130,12 +130,14 @@ mod jwks;
 mod limits;
 mod metrics;
 mod moment;
+mod newest;
 mod phantom;
 mod proof;
 mod protected;
 mod replica;
 #[cfg(feature = "client")]
 mod reqwest_client;
+mod response_future;
 mod source;
 mod swap;
 mod swapped;
@@ -157,6 +159,7 @@ pub use phantom::{PhantomLayer, PhantomService};
 pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 #[cfg(feature = "client")]
 pub use reqwest_client::ReqwestClient;
+pub use response_future::ResponseFuture;
 pub use swapped::Swapped;
 pub use verified::VerifiedToken;
 pub use verifier::Verifier;

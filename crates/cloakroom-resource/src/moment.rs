@@ -20,6 +20,15 @@ impl Moment {
         Self { wall, monotonic }
     }
 
+    /// As milliseconds and nanoseconds.
+    pub(crate) fn to_numbers(self) -> [u64; 2] {
+        [self.wall.as_millis(), nanos(self.monotonic)]
+    }
+
+    pub(crate) const fn from_numbers([wall, monotonic]: [u64; 2]) -> Self {
+        Self::at(UnixTime::from_millis(wall), Duration::from_nanos(monotonic))
+    }
+
     /// What the wall clock says.
     pub(crate) const fn wall(self) -> UnixTime {
         self.wall
@@ -35,6 +44,11 @@ impl Moment {
     pub(crate) fn since(self, earlier: Self) -> Duration {
         self.wall.since(earlier.wall).max(self.monotonic.saturating_sub(earlier.monotonic))
     }
+}
+
+/// 584 years at most.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
 //! The gateway: a handle comes in, a JWT goes on.
 
-use std::future::Future;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use cloakroom_core::{Clock, Scope, TokenSecret};
+use cloakroom_core::{Clock, Scope};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::authorization::{Presented, authorization, cookie_token, remove_cookie};
+use crate::authorization::{Presented, Token, authorization, cookie_token, remove_cookie};
+use crate::cache::Entry;
 use crate::challenge::{Challenges, Refusal};
 use crate::error::TokenError;
 use crate::freshness::{self, Freshness, WhenStale};
@@ -22,8 +21,9 @@ use crate::limits::IntrospectionLimits;
 use crate::moment::Moment;
 use crate::proof::{Proof, Scheme};
 use crate::replica::RevocationReplica;
+use crate::response_future::ResponseFuture;
 use crate::source::{Settings, Source, Terms};
-use crate::swap::Swap;
+use crate::swap::{Replacement, Swap};
 
 /// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
 /// that stands for it at one audience (the phantom token pattern), and passes the request on with
@@ -248,7 +248,7 @@ impl Gateway {
     }
 
     /// Takes the handle out of a request, with everything that must not go on.
-    fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, TokenSecret)>, Refusal> {
+    fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, Token)>, Refusal> {
         // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
         // remove the JWT: a request that was let in would go on as nobody's.
         if names_authorization(headers) {
@@ -271,40 +271,59 @@ impl Gateway {
         }
     }
 
+    /// What goes on in place of the handle, where that can be told at once.
+    fn recall(&self, presented: &Presented, now: Moment) -> Option<Result<HeaderValue, Refusal>> {
+        let handle = presented.token.as_ref().ok()?;
+        presented.proof.check().ok()?;
+        let entry = self.source.remembered(handle.expose(), &self.terms(now))?;
+        Some(refused(entry.and_then(|entry| authorized(&entry, &presented.proof))))
+    }
+
     async fn swap(&self, presented: Presented, now: Moment) -> Result<HeaderValue, Refusal> {
         let (handle, proof) = (presented.token?, presented.proof);
-        self.authorization(&handle, &proof, now).await.map_err(|error| {
-            crate::trace_refusal(&error);
-            Refusal::from(&error)
-        })
+        refused(self.authorization(&handle, &proof, now).await)
     }
 
     async fn authorization(
         &self,
-        handle: &TokenSecret,
+        handle: &Token,
         proof: &Proof,
         now: Moment,
     ) -> Result<HeaderValue, TokenError> {
         proof.check()?;
-        let terms = Terms {
+        let entry = self.source.get(handle.expose(), self.terms(now)).await?;
+        authorized(&entry, proof)
+    }
+
+    fn terms(&self, now: Moment) -> Terms<'_> {
+        Terms {
             now,
             freshness: self.freshness,
             when_stale: self.when_stale,
             replica: self.replica.as_ref(),
             handle_keys: self.handle_keys.as_ref(),
-        };
-        let entry = self.source.get(handle, terms).await?;
-        // Nobody behind the gateway can check this any more: the proof is about the handle.
-        proof.covers(entry.answer.confirmation.as_ref())?;
-        Ok(entry.answer.value.authorization.clone())
+        }
     }
+}
+
+fn authorized(entry: &Entry<Arc<Replacement>>, proof: &Proof) -> Result<HeaderValue, TokenError> {
+    // Nobody behind the gateway can check this any more: the proof is about the handle.
+    proof.covers(entry.answer.confirmation.as_ref())?;
+    Ok(entry.answer.value.authorization.clone())
+}
+
+fn refused(result: Result<HeaderValue, TokenError>) -> Result<HeaderValue, Refusal> {
+    result.map_err(|error| {
+        crate::trace_refusal(&error);
+        Refusal::from(&error)
+    })
 }
 
 fn names_authorization(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|value| {
-            value.split(',').any(|name| name.trim().eq_ignore_ascii_case("authorization"))
-        })
+        // Bytes: a proxy behind may not mind that some of them are no text.
+        let mut names = value.as_bytes().split(|byte| *byte == b',');
+        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"authorization"))
     })
 }
 
@@ -332,22 +351,33 @@ where
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = ResponseFuture<S::Future, Result<Response<R>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The inner service that was polled ready is the one to call; its clone may not be ready.
+        let now = Moment::now(&*self.gateway.settings.clock);
+        let handle = self.gateway.take(request.headers_mut());
+        let presented = Presented::new(handle, request.extensions());
+        let scheme = presented.scheme;
+        // Nothing is copied for a request that needs not wait.
+        let recalled = self.gateway.recall(&presented, now);
+        if let Some(Ok(authorization)) = recalled {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization);
+            return ResponseFuture::inner(self.inner.call(request));
+        }
+        // The inner service that was polled ready is the one to call, or to give up what it has
+        // reserved; its clone may not be ready.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let gateway = Arc::clone(&self.gateway);
-        let now = Moment::now(&*gateway.settings.clock);
-        let handle = gateway.take(request.headers_mut());
-        let presented = Presented::new(handle, request.extensions());
-        let scheme = presented.scheme;
-        Box::pin(async move {
+        if let Some(Err(refusal)) = recalled {
+            let refused = async move { Ok(gateway.challenges.response(refusal, scheme)) };
+            return ResponseFuture::waiting(refused);
+        }
+        ResponseFuture::waiting(async move {
             match gateway.swap(presented, now).await {
                 Ok(authorization) => {
                     request.headers_mut().insert(header::AUTHORIZATION, authorization);

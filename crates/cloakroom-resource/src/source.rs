@@ -128,10 +128,10 @@ impl<Q: Question> Source<Q> {
     /// If the token is refused, or if nobody can tell.
     pub(crate) async fn get(
         self: &Arc<Self>,
-        token: &TokenSecret,
+        token: &str,
         terms: Terms<'_>,
     ) -> Result<Entry<Q::Value>, TokenError> {
-        let key = TokenKey::of(token.expose());
+        let key = TokenKey::of(token);
         match self.recall(&key, &terms) {
             Some(recalled) => self.conclude(recalled),
             // Boxed: what a request weighs that is answered from memory is little.
@@ -139,15 +139,24 @@ impl<Q: Question> Source<Q> {
         }
     }
 
+    /// The same, where it can be told from memory.
+    pub(crate) fn remembered(
+        &self,
+        token: &str,
+        terms: &Terms<'_>,
+    ) -> Option<Result<Entry<Q::Value>, TokenError>> {
+        self.recall(&TokenKey::of(token), terms).map(|recalled| self.conclude(recalled))
+    }
+
     async fn miss(
         self: &Arc<Self>,
         key: TokenKey,
-        token: &TokenSecret,
+        token: &str,
         terms: Terms<'_>,
     ) -> Result<Entry<Q::Value>, TokenError> {
         // What is in memory is no junk: it was asked about.
         if let Some(keys) = terms.handle_keys
-            && let Err(error) = keys.check(token.expose(), terms.now, &self.settings.clock).await
+            && let Err(error) = keys.check(token, terms.now, &self.settings.clock).await
         {
             count(Q::OF, Event::ForgedHandle);
             return Err(error);
@@ -233,7 +242,7 @@ impl<Q: Question> Source<Q> {
     async fn ask(
         self: &Arc<Self>,
         key: TokenKey,
-        token: &TokenSecret,
+        token: &str,
         terms: &Terms<'_>,
         freshness: Freshness,
     ) -> Result<Entry<Q::Value>, TokenError> {
@@ -247,7 +256,7 @@ impl<Q: Question> Source<Q> {
             }
             Boarding::Started(waiter, flight) => {
                 count(Q::OF, Event::Miss);
-                let (source, token) = (Arc::clone(self), token.clone());
+                let (source, token) = (Arc::clone(self), TokenSecret::new(token));
                 match tokio::runtime::Handle::try_current() {
                     // A task of its own: a caller who goes away takes nothing from those who wait.
                     Ok(runtime) => drop(runtime.spawn(source.fly(flight, token))),

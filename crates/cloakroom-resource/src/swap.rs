@@ -23,11 +23,14 @@ pub(crate) struct Swap {
 }
 
 /// What goes on in place of a handle.
+///
+/// In this order in memory: see [`Facts`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Replacement {
+    facts: Facts,
     /// `Bearer` and the JWT. Shown by no `Debug`, wiped when the last copy is dropped.
     pub(crate) authorization: HeaderValue,
-    facts: Facts,
 }
 
 impl Value for Arc<Replacement> {

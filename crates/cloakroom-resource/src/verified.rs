@@ -32,7 +32,9 @@ use crate::replica::Facts;
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedToken(Arc<Known>);
 
+/// In this order in memory: see [`Facts`].
 #[derive(Debug, PartialEq)]
+#[repr(C)]
 struct Known {
     /// What a revocation may name of it.
     facts: Facts,

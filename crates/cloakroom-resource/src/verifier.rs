@@ -1,17 +1,18 @@
 //! JWT access tokens (RFC 9068), checked here and now.
 
+mod judge;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{Clock, Confirmation, SystemClock};
 use cloakroom_jwt::{JwkSet, KeySet};
 
-use crate::MAX_TOKEN_BYTES;
-use crate::cache::{TokenKey, VerifiedJwts};
+use crate::cache::VerifiedJwts;
 use crate::discovery::Metadata;
 use crate::endpoint::Endpoint;
-use crate::error::{InvalidToken, Outage, SetupError, TokenError};
-use crate::freshness::{self, Freshness, Standing};
+use crate::error::{Outage, SetupError, TokenError};
+use crate::freshness;
 use crate::http_client::HttpClient;
 use crate::jwks::{CurrentKeys, FetchedKeys};
 use crate::metrics::{Event, Of, count};
@@ -19,6 +20,8 @@ use crate::moment::Moment;
 use crate::proof::Proof;
 use crate::replica::RevocationReplica;
 use crate::verified::VerifiedToken;
+
+pub(crate) use judge::Local;
 
 /// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
 /// share the JWK Set, and what they remember.
@@ -83,15 +86,6 @@ pub struct Verifier {
     keys: Keys,
     verified: Option<VerifiedJwts>,
     replica: Option<RevocationReplica>,
-}
-
-/// A JWT in which nothing is wrong.
-#[derive(Debug)]
-pub(crate) enum Local {
-    /// What is known of revocations is as new as the route wants it.
-    Fresh(VerifiedToken),
-    /// It is older, or says nothing of this token.
-    Unfresh(VerifiedToken, Standing),
 }
 
 #[derive(Debug, Clone)]
@@ -225,11 +219,11 @@ impl Verifier {
 
     /// Refuses the JWTs that this replica of the revocation log says are revoked.
     ///
-    /// Where no [`Freshness`] is named, the replica may be 10 s behind, or a second more than it is
-    /// while nothing is wrong, if that is longer. If it is further behind, a JWT can no longer be
-    /// told from a revoked one: [`Outage::Stale`], unless it was issued so lately that its age
-    /// alone meets that. [`BearerLayer`](crate::BearerLayer) names others, and can ask the
-    /// authorization server instead.
+    /// Where no [`Freshness`](crate::Freshness) is named, the replica may be 10 s behind, or a
+    /// second more than it is while nothing is wrong, if that is longer. If it is further behind, a
+    /// JWT can no longer be told from a revoked one: [`Outage::Stale`], unless it was issued so
+    /// lately that its age alone meets that. [`BearerLayer`](crate::BearerLayer) names others, and
+    /// can ask the authorization server instead.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.replica = Some(replica);
@@ -287,94 +281,6 @@ impl Verifier {
                 Err(Outage::Stale.into())
             }
         }
-    }
-
-    /// Verifies a JWT, and asks the replica about it; without a `freshness` there is none.
-    pub(crate) async fn judge(
-        &self,
-        token: &str,
-        proof: &Proof,
-        freshness: Option<Freshness>,
-        replica: Option<&RevocationReplica>,
-        now: Moment,
-    ) -> Result<Local, TokenError> {
-        let key = self.verified.as_ref().map(|verified| (verified, TokenKey::of(token)));
-        let verified = match key.and_then(|(verified, key)| self.remembered(verified, &key, now)) {
-            Some(verified) => verified,
-            // Boxed: what a request weighs that is answered from memory is little.
-            None => Box::pin(self.verified(token, key)).await?,
-        };
-        if !(self.trusts_gateway && verified.handle_hash().is_some()) {
-            proof.covers(verified.token().confirmation.as_ref())?;
-        }
-        let Some(freshness) = freshness else {
-            return Ok(Local::Fresh(verified));
-        };
-        let claims = verified.token();
-        let complete = freshness::is_complete(verified.facts(), claims.expires_at, true);
-        match Standing::of(replica, verified.facts(), complete, freshness, now) {
-            Standing::Denied => {
-                if key.is_some_and(|(verified, key)| verified.forget(&key)) {
-                    count(Of::Jwt, Event::RevokedEviction);
-                }
-                Err(InvalidToken::Revoked.into())
-            }
-            Standing::Fresh => Ok(Local::Fresh(verified)),
-            _ if freshness::is_young(claims.issued_at, replica, freshness, now) => {
-                Ok(Local::Fresh(verified))
-            }
-            standing => Ok(Local::Unfresh(verified, standing)),
-        }
-    }
-
-    /// The token, if it was verified under the keys that count now.
-    fn remembered(
-        &self,
-        verified: &VerifiedJwts,
-        key: &TokenKey,
-        now: Moment,
-    ) -> Option<VerifiedToken> {
-        let version = match &self.keys {
-            Keys::Static(keys) => keys.version,
-            Keys::Fetched(keys) => keys.fresh_version(&self.clock, now)?,
-        };
-        let token = verified.get(key, version, now.wall(), self.leeway)?;
-        count(Of::Jwt, Event::Hit);
-        Some(token)
-    }
-
-    async fn verified(
-        &self,
-        token: &str,
-        key: Option<(&VerifiedJwts, TokenKey)>,
-    ) -> Result<VerifiedToken, TokenError> {
-        // Junk must not make anyone fetch.
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(InvalidToken::TooLarge.into());
-        }
-        if !is_jwt_shaped(token) {
-            return Err(InvalidToken::NotJwt.into());
-        }
-        if key.is_some() {
-            count(Of::Jwt, Event::Miss);
-        }
-        let mut keys = match &self.keys {
-            Keys::Static(keys) => keys.clone(),
-            Keys::Fetched(keys) => keys.current(&self.clock).await?,
-        };
-        let mut result = self.checks.verify(&keys.keys, token);
-        if let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys)
-            && let Some(kid) = error.unknown_key()
-            && let Some(newer) = fetched.with_key(kid, &self.clock).await?
-        {
-            keys = newer;
-            result = self.checks.verify(&keys.keys, token);
-        }
-        let jwt = VerifiedToken::of_jwt(result.map_err(InvalidToken::from)?)?;
-        if let Some((verified, key)) = key {
-            verified.keep(key, keys.version, &jwt, token.len());
-        }
-        Ok(jwt)
     }
 
     pub(crate) fn own_replica(&self) -> Option<&RevocationReplica> {

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use cloakroom_core::UnixTime;
+use cloakroom_core::{Confirmation, UnixTime};
 
 use super::{Bounded, Footprint, TokenKey, bounded};
+use crate::freshness::is_complete;
 use crate::verified::VerifiedToken;
 
 /// A bounded memory of JWTs that a verifier has accepted. One that it refused is not remembered:
@@ -13,9 +14,27 @@ use crate::verified::VerifiedToken;
 #[derive(Clone)]
 pub(crate) struct VerifiedJwts(std::sync::Arc<Bounded<Verified>>);
 
+/// A JWT that was verified. All that is looked at on every request lies together in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub(crate) token: VerifiedToken,
+    /// Whether its facts are all that rules go by.
+    pub(crate) complete: bool,
+    /// The key that the token is bound to.
+    pub(crate) confirmation: Option<Confirmation>,
+}
+
+impl Accepted {
+    pub(crate) fn new(token: VerifiedToken) -> Self {
+        let claims = token.token();
+        let complete = is_complete(token.facts(), claims.expires_at, true);
+        Self { complete, confirmation: claims.confirmation.clone(), token }
+    }
+}
+
 #[derive(Clone)]
 struct Verified {
-    token: VerifiedToken,
+    accepted: Accepted,
     starts: UnixTime,
     ends: UnixTime,
     /// Of the keys that it was verified under: a key that has left the set accepts nothing more.
@@ -41,7 +60,7 @@ impl VerifiedJwts {
         key_set: u64,
         now: UnixTime,
         leeway: Duration,
-    ) -> Option<VerifiedToken> {
+    ) -> Option<Accepted> {
         let verified = self.0.get(key)?;
         // As the verifier itself has it.
         let in_time = now < verified.ends + leeway && now + leeway >= verified.starts;
@@ -50,17 +69,18 @@ impl VerifiedJwts {
             self.0.remove(key);
             return None;
         }
-        Some(verified.token)
+        Some(verified.accepted)
     }
 
-    pub(crate) fn keep(&self, key: TokenKey, key_set: u64, token: &VerifiedToken, bytes: usize) {
-        let claims = token.token();
+    pub(crate) fn keep(&self, key: TokenKey, key_set: u64, accepted: &Accepted, bytes: usize) {
+        let claims = accepted.token.token();
         // A verifier accepts no JWT without both; without an end nothing is kept.
         let (Some(issued), Some(ends)) = (claims.issued_at, claims.expires_at) else {
             return;
         };
         let starts = claims.not_before.unwrap_or(issued).max(issued);
-        self.0.insert(key, Verified { token: token.clone(), starts, ends, key_set, bytes });
+        let accepted = accepted.clone();
+        self.0.insert(key, Verified { accepted, starts, ends, key_set, bytes });
     }
 
     /// Removes a token; says whether it was there.

@@ -7,8 +7,14 @@ use cloakroom_core::{
 };
 
 /// All of a token that a revocation may name.
+///
+/// In this order in memory: what is looked at with every request stands first, beside the count of
+/// references that every request writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Facts {
+    /// When these facts were last clear.
+    pub(crate) cleared: Cleared,
     pub(crate) grant: Option<GrantId>,
     pub(crate) epoch: Option<Epoch>,
     pub(crate) issued_at: Option<UnixTime>,
@@ -19,8 +25,6 @@ pub(crate) struct Facts {
     pub(crate) kid: Option<Kid>,
     /// Of a phantom JWT: the digest of its handle's digest.
     pub(crate) handle_hash: Option<TokenDigest>,
-    /// When these facts were last clear.
-    pub(crate) cleared: Cleared,
 }
 
 impl Facts {

@@ -1,4 +1,6 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cloakroom_core::UnixTime;
 
 use super::*;
 

@@ -152,7 +152,7 @@ impl Rules {
             _ => Owners::default(),
         };
         for name in [Some(name), second].into_iter().flatten() {
-            self.add(name, Held { bound, until: entry.until, owners: owners.clone() });
+            self.add(&name, Held { bound, until: entry.until, owners: owners.clone() });
         }
         true
     }
@@ -188,8 +188,8 @@ impl Rules {
         self.held.len() <= self.limits.total / 4 * 3
     }
 
-    fn add(&mut self, name: Name, rule: Held) {
-        if self.held.contains_key(&name) {
+    fn add(&mut self, name: &Name, rule: Held) {
+        if self.held.contains_key(name) {
             return self.merge(name, rule);
         }
         if let Some(mark) = self.standing_in(&rule.owners) {
@@ -202,14 +202,14 @@ impl Rules {
         let owners = rule.owners.clone();
         self.insert(name.clone(), rule);
         for owner in owners.iter() {
-            self.count(owner, &owners, &name);
+            self.count(&owner, &owners, name);
         }
     }
 
     /// A second rule under one name keeps the later bound and the later end.
-    fn merge(&mut self, name: Name, rule: Held) {
-        self.extend(&name, rule.until);
-        let Some(held) = self.held.get_mut(&name) else { return };
+    fn merge(&mut self, name: &Name, rule: Held) {
+        self.extend(name, rule.until);
+        let Some(held) = self.held.get_mut(name) else { return };
         held.bound = held.bound.zip(rule.bound).map(|(one, other)| one.max(other));
         let news = Owners {
             grant: rule.owners.grant.filter(|_| held.owners.grant.is_none()),
@@ -219,7 +219,7 @@ impl Rules {
         held.owners.client = held.owners.client.take().or(news.client.clone());
         let owners = held.owners.clone();
         for owner in news.iter() {
-            self.count(owner, &owners, &name);
+            self.count(&owner, &owners, name);
         }
     }
 
@@ -235,7 +235,7 @@ impl Rules {
 
     /// Puts a rule down to one of its owners. One that has too many gets a mark instead of them: its
     /// tokens are to be introspected, as long as the last of its rules would have lived.
-    fn count(&mut self, owner: Owner, owners: &Owners, name: &Name) {
+    fn count(&mut self, owner: &Owner, owners: &Owners, name: &Name) {
         let names = self.singles.entry(owner.clone()).or_default();
         names.insert(name.clone());
         let most = match owner {
@@ -245,13 +245,13 @@ impl Rules {
         if names.len() <= most {
             return;
         }
-        match &owner {
+        match owner {
             Owner::Grant(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
             Owner::Client(client) => tracing::warn!(%client, "{TOO_MUCH}"),
         }
-        let names = self.singles.remove(&owner).unwrap_or_default();
+        let names = self.singles.remove(owner).unwrap_or_default();
         // Each of the rules prolongs it when it is dropped, and all of them are before it can be.
-        self.mark(&owner, owners, UnixTime::default());
+        self.mark(owner, owners, UnixTime::default());
         self.debris.extend(names.into_iter().map(|name| (owner.clone(), name)));
     }
 
@@ -268,7 +268,7 @@ impl Rules {
         }
         self.insert(mark.clone(), Held { bound: None, until, owners: owners.clone() });
         for owner in owners.iter() {
-            self.count(owner, &owners, &mark);
+            self.count(&owner, &owners, &mark);
         }
     }
 

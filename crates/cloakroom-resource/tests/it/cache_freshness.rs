@@ -139,6 +139,7 @@ async fn verified_jwts() {
     let (ask, refuse) = (WhenStale::Introspect, WhenStale::Refuse);
     let complete = json!({});
     let foreign = json!({ "grant_epoch": null });
+    let swapped = json!({ "handle_hash": "A".repeat(43) });
     let key = Key::new();
     // As above; somebody introspects, or nobody does. The JWT is issued when the test starts.
     for (what, changes, age, freshness, when_stale, introspects, status, asked) in [
@@ -172,6 +173,15 @@ async fn verified_jwts() {
         (Denied, &complete, 0, every, ask, true, 401, 0),
         (DeniedLongAgo, &complete, 3000, ten, refuse, true, 401, 0),
         (DeniedLongAgo, &complete, 3000, None, ask, false, 401, 0),
+        // What a gateway has swapped a handle for is never asked about: it would be inactive.
+        (Fresh, &swapped, 3000, ten, ask, true, 200, 0),
+        (Stale, &swapped, 10, ten, ask, true, 200, 0),
+        (Stale, &swapped, 11, ten, ask, true, 503, 0),
+        (Stale, &swapped, 11, ten, refuse, true, 503, 0),
+        (Denied, &swapped, 3000, ten, ask, true, 401, 0),
+        (Replica::None, &swapped, 5, ten, ask, true, 200, 0),
+        (Replica::None, &swapped, 6, ten, ask, true, 503, 0),
+        (Replica::None, &swapped, 6, ten, ask, false, 503, 0),
     ] {
         for remembers in [0, 100] {
             let (authority, time) = (Authority::new(), manual_clock());
@@ -210,6 +220,18 @@ async fn verified_jwts() {
 }
 
 #[tokio::test]
+async fn behind_a_gateway_not_every_request_can_be_asked_about() {
+    let (key, time, authority) = (Key::new(), manual_clock(), Authority::new());
+    let layer = BearerLayer::new(key.verifier(&time)).or_introspect(authority.clone());
+    let guard = Guard::Bearer(layer.freshness(Freshness::every_request()).unwrap());
+    let own = key.sign(&jwt_claims(&json!({}))).await;
+    let swapped = key.sign(&jwt_claims(&json!({ "handle_hash": "A".repeat(43) }))).await;
+    assert_eq!((guard.ask(&own).await, authority.count()), (200, 1));
+    // Its handle may well be good: no reason to make the client throw it away.
+    assert_eq!((guard.ask(&swapped).await, authority.count()), (503, 1));
+}
+
+#[tokio::test]
 async fn a_verifier_by_itself_has_a_safe_default() {
     let (key, time) = (Key::new(), manual_clock());
     let log = Log::new(secs(0));
@@ -221,8 +243,10 @@ async fn a_verifier_by_itself_has_a_safe_default() {
     time.advance(secs(1));
     assert!(is_outage(&verifier.verify(&token).await));
     let younger = key.sign(&jwt_claims(&json!({ "iat": START.as_secs() + 11 }))).await;
-    assert!(verifier.verify(&younger).await.is_ok(), "issued since");
+    let answer = verifier.verify(&younger).await;
+    assert!(is_outage(&answer), "issued since, says whoever has the key");
     log.beat(&time).await;
+    assert!(verifier.verify(&younger).await.is_ok());
     assert!(verifier.verify(&token).await.is_ok());
     log.revoke(Target::Jti("token".parse().unwrap()), None).await;
     assert!(matches!(verifier.verify(&token).await, Err(TokenError::Invalid(_))));

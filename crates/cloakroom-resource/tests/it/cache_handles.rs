@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{GrantId, HandleKeys, HandleSecret, ManualClock, Random};
+use cloakroom_core::{GrantId, HandleKeys, HandleSecret, ManualClock, Random, Spelling};
 use cloakroom_resource::{
     BearerLayer, ClientCredentials, Freshness, GatewayKeys, IntrospectionLimits, PhantomLayer,
     ReqwestClient,
@@ -145,6 +145,31 @@ async fn an_unknown_key_is_fetched_once_in_a_while() {
     assert_eq!(guard.ask(&mint(&stranger)).await, 401);
     assert_eq!(guard.ask(&mint(&stranger)).await, 503);
     assert_eq!((peer.count(), authority.count()), (3, 22));
+}
+
+#[tokio::test]
+async fn another_spelling_is_fetched_once_in_a_while() {
+    let old = HandleKeys::new(&secret(1));
+    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let new = HandleKeys::new(&secret(1)).spelled(spelling);
+    let (peer, time) = (server(&old).await, manual_clock());
+    let authority = Authority::new();
+    let guard = gateway(&authority, fetched(&peer), &time);
+    assert_eq!(guard.ask(&mint(&old)).await, 200);
+
+    publish(&peer, &new);
+    time.advance(secs(10));
+    assert_eq!(guard.ask(&mint(&new)).await, 200);
+    for _ in 0..100 {
+        assert_eq!(guard.ask("6d7f2b0c").await, 401);
+    }
+    assert_eq!((peer.count(), authority.count()), (2, 2));
+
+    // Nobody can tell: it may be good by now.
+    peer.answer_with(|_| respond(500, "", ""));
+    time.advance(secs(10));
+    assert_eq!(guard.ask("6d7f2b0c").await, 503);
+    assert_eq!((peer.count(), authority.count()), (3, 2));
 }
 
 #[tokio::test]

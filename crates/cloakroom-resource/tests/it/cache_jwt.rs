@@ -105,6 +105,20 @@ async fn a_key_that_left_the_set_accepts_nothing_more() {
     assert!(verifier.verify(&second).await.is_ok());
 }
 
+#[tokio::test]
+async fn a_set_that_is_fetched_ahead_of_time_counts_at_once() {
+    let (old, new, time) = (Key::new(), Key::new(), manual_clock());
+    let peer = Peer::jwks(key_set(&[&old])).await;
+    let verifier = fetching(&peer, &time).await;
+    let (first, second) = (old.token().await, new.token().await);
+    assert!(verifier.verify(&first).await.is_ok());
+    peer.publish(key_set(&[&new]));
+    assert!(verifier.verify(&first).await.is_ok(), "the set still counts");
+    // A key that is not in the set has it fetched anew.
+    assert!(verifier.verify(&second).await.is_ok());
+    assert!(is_invalid(&verifier.verify(&first).await));
+}
+
 /// The JWK Set of a key under another name.
 fn named(key: &SigningKey, kid: &str) -> String {
     let mut jwk: Value = serde_json::to_value(key.public_jwk()).unwrap();

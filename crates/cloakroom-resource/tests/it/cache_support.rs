@@ -212,7 +212,7 @@ impl Log {
     ) {
         let bound = bound.map(Epoch::new);
         let client = client.map(|client| client.parse().unwrap());
-        self.write(LogEvent::Revoked { target, bound, client }, START);
+        self.write(LogEvent::Revoked { target, bound, client, grant: None }, START);
     }
 
     fn write(&self, event: LogEvent, at: UnixTime) {

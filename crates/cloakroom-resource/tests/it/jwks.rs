@@ -317,6 +317,8 @@ async fn no_usable_answer_is_an_outage() {
         (200, "application/json", ""),
         (200, "application/json", "{}"),
         (200, "application/json", "[]"),
+        (200, "application/json", r#"{"keys":[]}"#),
+        (200, "application/json", r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#),
         (200, "text/html", "<html>log in</html>"),
         (200, "application/json", &*format!("{keys}{big}")),
     ] {

@@ -1,0 +1,48 @@
+//! Something small that one thread renews and every request reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The newest of some numbers that belong together, without a lock and without writing by those who
+/// read: a lock's counter would wander from core to core with every request.
+///
+/// Of two slots, the even turns are in one and the odd turns in the other. Turn n + 2 overwrites
+/// turn n, and does so only after turn n + 1 was announced: who finds the turn unchanged after
+/// reading its slot has read one turn's numbers, not parts of two.
+#[derive(Debug)]
+pub(crate) struct Newest<const N: usize> {
+    turn: AtomicU64,
+    slots: [[AtomicU64; N]; 2],
+}
+
+impl<const N: usize> Newest<N> {
+    pub(crate) fn new(numbers: [u64; N]) -> Self {
+        let slot = || numbers.map(AtomicU64::new);
+        Self { turn: AtomicU64::new(0), slots: [slot(), slot()] }
+    }
+
+    /// Renews the numbers. The caller sees to it that only one thread at a time does.
+    pub(crate) fn set(&self, numbers: [u64; N]) {
+        let turn = self.turn.load(Ordering::Relaxed).wrapping_add(1);
+        for (place, number) in self.slot(turn).iter().zip(numbers) {
+            // Release, so that who sees one of these has seen the turn before it.
+            place.store(number, Ordering::Release);
+        }
+        // Release: what was done before is seen by who sees the numbers.
+        self.turn.store(turn, Ordering::Release);
+    }
+
+    /// The newest numbers.
+    pub(crate) fn get(&self) -> [u64; N] {
+        loop {
+            let turn = self.turn.load(Ordering::Acquire);
+            let numbers = self.slot(turn).each_ref().map(|place| place.load(Ordering::Acquire));
+            if self.turn.load(Ordering::Relaxed) == turn {
+                return numbers;
+            }
+        }
+    }
+
+    fn slot(&self, turn: u64) -> &[AtomicU64; N] {
+        &self.slots[usize::from(turn % 2 == 1)]
+    }
+}
