@@ -1,0 +1,92 @@
+//! The stores that everything is tried with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cloakroom::core::{Clock, KeyStore, TokenStore};
+use cloakroom::memory::MemoryStore;
+use cloakroom::sqlite::{SqliteStore, Synchronous};
+use tempfile::TempDir;
+
+/// A store, and what lies behind it. Another store needs another implementation, and one more line
+/// in the list of [`each_store`].
+#[async_trait]
+pub(crate) trait Fixture: fmt::Debug + Send + Sync + 'static {
+    /// What a process opens that starts: the authorization server at each of its starts, and
+    /// whoever reads the log from the store. All of them see the same tokens.
+    async fn open(&self) -> Opened;
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) tokens: Arc<dyn TokenStore>,
+    pub(crate) keys: Arc<dyn KeyStore>,
+}
+
+impl Opened {
+    fn of<S: TokenStore + KeyStore>(store: Arc<S>) -> Self {
+        Self { tokens: store.clone(), keys: store }
+    }
+}
+
+/// A store in memory outlives the servers that use it.
+#[derive(Debug)]
+pub(crate) struct Memory(Arc<MemoryStore>);
+
+impl Memory {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(MemoryStore::with_clock(clock)))
+    }
+}
+
+#[async_trait]
+impl Fixture for Memory {
+    async fn open(&self) -> Opened {
+        Opened::of(Arc::clone(&self.0))
+    }
+}
+
+/// A file, which every process opens for itself.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    folder: TempDir,
+    clock: Arc<dyn Clock>,
+}
+
+impl Sqlite {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), clock }
+    }
+}
+
+#[async_trait]
+impl Fixture for Sqlite {
+    async fn open(&self) -> Opened {
+        let store = SqliteStore::builder(self.folder.path().join("tokens.db"))
+            .clock(Arc::clone(&self.clock))
+            // No machine loses its power here.
+            .synchronous(Synchronous::Normal);
+        Opened::of(Arc::new(store.open().unwrap()))
+    }
+}
+
+/// Tries a test with each store: `each_store!(name_of_the_function);` makes a module of that name.
+macro_rules! each_store {
+    ($test:ident) => {
+        mod $test {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn in_memory() {
+                super::$test(|clock| std::sync::Arc::new($crate::fixture::Memory::new(clock)))
+                    .await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn in_sqlite() {
+                super::$test(|clock| std::sync::Arc::new($crate::fixture::Sqlite::new(clock)))
+                    .await;
+            }
+        }
+    };
+}
+pub(crate) use each_store;

@@ -1,0 +1,63 @@
+//! The whole, over real HTTP: an authorization server, its revocation log, gateways and an API.
+//!
+//! | | |
+//! |---|---|
+//! | `nothing_revoked` | nothing that is revoked passes, whatever goes wrong, and an oracle says so |
+//! | `convicted` | the oracle can say the opposite |
+//! | `crossed` | answers that a revocation crosses |
+//! | `load` | how often the authorization server is asked |
+//! | `flood` | junk, and a client that revokes its own tokens in a loop |
+//! | `stuck` | followers of the log that read nothing |
+//!
+//! Nothing here is judged by how long it takes. Where a promise is about time, those who take part
+//! write down when something began by their one clock, and the oracle compares.
+
+#![allow(clippy::unwrap_used)]
+
+mod authority;
+mod clock;
+mod convicted;
+mod crossed;
+mod dice;
+mod edge;
+mod faults;
+mod fixture;
+mod flood;
+mod load;
+mod nothing_revoked;
+mod oracle;
+mod people;
+mod storm;
+mod stuck;
+mod tape;
+mod web;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::core::Clock;
+use tokio::sync::Mutex;
+
+use crate::authority::Authority;
+use crate::clock::OneClock;
+use crate::fixture::Memory;
+use crate::people::People;
+use crate::tape::Tape;
+
+/// One after the other: each of some tests keeps the machine busy.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// No promise, but the end of a test that hangs.
+const HANGS: Duration = Duration::from_secs(1800);
+
+/// An authorization server over a store in memory, and people.
+async fn people() -> People {
+    people_at(Arc::new(OneClock::new())).await
+}
+
+async fn people_at(clock: Arc<dyn Clock>) -> People {
+    let store = Arc::new(Memory::new(Arc::clone(&clock)));
+    let authority = Authority::start(store, Arc::clone(&clock)).await;
+    People::new(authority, Tape::new(clock))
+}
