@@ -2,16 +2,12 @@
 
 mod floor;
 
-use std::hint::{black_box, spin_loop};
-use std::pin::pin;
+use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Refresh};
-use cloakroom_benches::{Pair, Point, Row, Suite, per_call};
+use cloakroom_benches::{Dice, Pair, Point, Row, Suite, now, per_call, timed, together};
 use cloakroom_core::{
     ClientId, Clock, HandleKeys, HandleSecret, Housekeeping, KeyPolicy, Random, SystemClock,
     TokenSecret, TokenStore, UnixTime,
@@ -86,7 +82,7 @@ impl World {
             floor: Floor::new(),
             access: Vec::with_capacity(size),
             refresh: Vec::with_capacity(size),
-            dice: Dice(1),
+            dice: Dice::new(1),
         };
         for number in 0..size {
             let grant = Grant::user("app", format!("user-{number}")).expect("valid");
@@ -119,9 +115,9 @@ impl World {
 
     fn two_threads(&self, suite: &Suite) -> Row {
         let (mut dice, mut floor_dice) =
-            ([self.dice.clone(), self.dice.other()], [Dice(7), Dice(8)]);
+            ([self.dice.clone(), self.dice.other()], [Dice::new(7), Dice::new(8)]);
         let mut alone = self.dice.clone();
-        let mut floor_alone = Dice(9);
+        let mut floor_alone = Dice::new(9);
         let both = move |calls: u64| {
             let half = calls.div_ceil(2);
             let tokens = dice.each_mut().map(|dice| self.presented(dice, half));
@@ -234,63 +230,4 @@ fn delete_before(store: &MemoryStore, before: UnixTime) {
     let task = Housekeeping { now: SystemClock::new().now(), before, limit: u32::MAX };
     let done = now(store.maintain(task)).expect("housekeeping");
     assert!(!done.more, "all of it fits into one call");
-}
-
-/// The output of a future that never waits: nothing in memory does. It is polled where it is, as a
-/// server would; to move it would cost as much as the rest of a call.
-#[inline]
-fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("nothing waits"),
-    }
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
-}
-
-/// How long it takes to do all that work, each part on a thread of its own.
-fn together<T: Send, const N: usize>(parts: [T; N], work: impl Fn(&T) + Sync) -> Duration {
-    let ready = AtomicUsize::new(0);
-    let (ready, work) = (&ready, &work);
-    let times: Vec<(Instant, Instant, T)> = thread::scope(|scope| {
-        let threads = parts.map(|part| {
-            scope.spawn(move || {
-                // Whoever is woken starts late; whoever spins does not.
-                ready.fetch_add(1, Ordering::SeqCst);
-                while ready.load(Ordering::SeqCst) < N {
-                    spin_loop();
-                }
-                let start = Instant::now();
-                work(&part);
-                // What it worked on is not dropped before the clock is read.
-                (start, Instant::now(), part)
-            })
-        });
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    });
-    let start = times.iter().map(|(start, ..)| *start).min();
-    let end = times.iter().map(|(_, end, _)| *end).max();
-    end.zip(start).map_or(Duration::ZERO, |(end, start)| end - start)
-}
-
-/// Numbers that no cache can foresee (`SplitMix64`).
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn other(&self) -> Self {
-        Self(self.0 ^ 0x5555_5555_5555_5555)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
 }

@@ -1,7 +1,7 @@
 //! What every benchmark shares: how it measures beside a floor, and how it says what came out.
 //!
-//! A benchmark is a binary that makes one [`Suite`] and reports [`Row`]s and [`Point`]s through it.
-//! `cargo xtask bench` runs them all, and makes one table and the plots of what they report.
+//! A benchmark is a binary that makes one [`Suite`] and reports [`Row`]s, [`Point`]s and [`Delays`]
+//! through it. `cargo xtask bench` runs them all, and makes tables and plots of what they report.
 //!
 //! ```
 //! use cloakroom_benches::{Aim, Floor, Line, Row, Unit};
@@ -24,7 +24,9 @@ mod row;
 mod suite;
 #[path = "timing/statistics.rs"]
 pub mod timing;
+mod turns;
 
 pub use pair::{Pair, Timed, per_call};
-pub use row::{Aim, Beside, Floor, Line, Point, Row, Unit};
+pub use row::{Aim, Beside, Delays, Floor, Line, Point, Row, Unit, quantile};
 pub use suite::Suite;
+pub use turns::{Dice, now, timed, together};

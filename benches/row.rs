@@ -59,6 +59,18 @@ pub struct Point {
     pub floor: f64,
 }
 
+/// How long something took that happened many times.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delays {
+    /// What took so long.
+    pub name: String,
+    /// Half of them, nine tenths and ninety-nine hundredths took no longer than this, and all of
+    /// them no longer than the last; in nanoseconds.
+    pub quantiles: [f64; 4],
+    /// The share of them, of 1, that took no longer than each of [`Delays::BOUNDS`].
+    pub within: [f64; 9],
+}
+
 /// What a figure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,6 +81,8 @@ pub enum Unit {
     PerSecond,
     /// Bytes.
     Bytes,
+    /// Rows of a store.
+    Rows,
 }
 
 /// What should come out.
@@ -89,6 +103,8 @@ pub enum Line {
     Row(Row),
     /// A point of a plot.
     Point(Point),
+    /// A row of the table of delays.
+    Delays(Delays),
 }
 
 impl Row {
@@ -100,6 +116,25 @@ impl Row {
             Aim::AtMost(most) => found <= most,
             Aim::AtLeast(least) => found >= least,
         })
+    }
+}
+
+impl Delays {
+    /// The upper bounds of the histogram, in milliseconds.
+    pub const BOUNDS: [f64; 9] = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0];
+
+    /// What took these nanoseconds.
+    #[must_use]
+    pub fn new(name: impl Into<String>, nanoseconds: &[f64]) -> Self {
+        let count = nanoseconds.len() as f64;
+        let share = |bound: f64| {
+            nanoseconds.iter().filter(|took| **took <= bound * 1e6).count() as f64 / count
+        };
+        Self {
+            name: name.into(),
+            quantiles: [0.5, 0.9, 0.99, 1.0].map(|part| quantile(nanoseconds, part)),
+            within: Self::BOUNDS.map(share),
+        }
     }
 }
 
@@ -142,14 +177,24 @@ impl From<Point> for Line {
     }
 }
 
+impl From<Delays> for Line {
+    fn from(delays: Delays) -> Self {
+        Self::Delays(delays)
+    }
+}
+
 /// First quartile, median and third quartile; not a number where there is none.
 pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
+    [0.25, 0.5, 0.75].map(|part| quantile(values, part))
+}
+
+/// What this part of the values, of 1, does not exceed; not a number where there is none.
+#[must_use]
+pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    [0.25, 0.5, 0.75].map(|part| {
-        let at = (sorted.len().saturating_sub(1)) as f64 * part;
-        sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
-    })
+    let at = (sorted.len().saturating_sub(1)) as f64 * part;
+    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 impl fmt::Display for Unit {
@@ -158,6 +203,7 @@ impl fmt::Display for Unit {
             Self::Nanoseconds => "ns",
             Self::PerSecond => "/s",
             Self::Bytes => "bytes",
+            Self::Rows => "rows",
         })
     }
 }

@@ -39,6 +39,14 @@ impl Suite {
                 "{} at {} grants: {:.0} ns, floor {:.0} ns",
                 point.series, point.grants, point.ours, point.floor
             )),
+            Line::Delays(delays) => {
+                let [half, most, nearly_all, all] = delays.quantiles.map(|it| it / 1e6);
+                self.say(format_args!(
+                    "{}: p50 {half:.2} ms, p90 {most:.2} ms, p99 {nearly_all:.2} ms, at most \
+                     {all:.2} ms",
+                    delays.name
+                ));
+            }
         }
         if self.json {
             println!("{}", line.to_json());

@@ -36,10 +36,15 @@ pub(crate) enum Case {
     IssueOpaque,
     /// A client fetches JWTs.
     IssueEs256,
+    /// Clients ask an API, with JWTs of many users.
+    Api,
+    /// The same through a gateway, with handles.
+    Gateway,
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 3] = [Self::Introspect, Self::IssueOpaque, Self::IssueEs256];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Introspect, Self::IssueOpaque, Self::IssueEs256, Self::Api, Self::Gateway];
 
     /// As the command line spells it.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -47,6 +52,8 @@ impl Case {
             Self::Introspect => "introspect",
             Self::IssueOpaque => "issue-opaque",
             Self::IssueEs256 => "issue-es256",
+            Self::Api => "api",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -59,17 +66,19 @@ impl Case {
         match self {
             Self::Introspect => "\"active\":true",
             Self::IssueOpaque | Self::IssueEs256 => "\"access_token\":\"",
+            Self::Api | Self::Gateway => ORDERS,
         }
     }
 
     /// The requests to send, over and over: one a token, where there are tokens.
     pub(crate) fn requests(self, tokens: &[String]) -> Vec<Vec<u8>> {
+        // Not in the order in which they were issued, and so stored.
+        let mixed = (0..tokens.len()).map(|index| &tokens[index * STRIDE % tokens.len()]);
         match self {
-            // Not in the order in which they were issued, and so stored.
-            Self::Introspect => (0..tokens.len())
-                .map(|index| &tokens[index * STRIDE % tokens.len()])
-                .map(|token| post("/introspect", &API, &format!("token={token}")))
-                .collect(),
+            Self::Introspect => {
+                mixed.map(|token| post("/introspect", &API, &format!("token={token}"))).collect()
+            }
+            Self::Api | Self::Gateway => mixed.map(|token| get_orders(token)).collect(),
             Self::IssueOpaque | Self::IssueEs256 => {
                 let scope = SCOPE.replace(':', "%3A");
                 let form = format!("grant_type=client_credentials&scope={scope}");
@@ -79,8 +88,23 @@ impl Case {
     }
 }
 
+/// What the API says.
+pub(crate) const ORDERS: &str =
+    "{\"orders\":[{\"id\":1,\"item\":\"tea\"},{\"id\":2,\"item\":\"milk\"}]}";
+
 /// A prime number, so that it visits every token.
 const STRIDE: usize = 7919;
+
+fn get_orders(token: &str) -> Vec<u8> {
+    format!(
+        "GET /orders HTTP/1.1\r\n\
+         host: orders.example\r\n\
+         accept: application/json\r\n\
+         authorization: Bearer {token}\r\n\
+         \r\n"
+    )
+    .into_bytes()
+}
 
 /// A request as a client's HTTP library sends it, `client_secret_basic` (RFC 6749 §2.3.1).
 fn post(path: &str, login: &Login, form: &str) -> Vec<u8> {
@@ -105,6 +129,8 @@ impl fmt::Display for Case {
             Self::Introspect => "introspect over HTTP",
             Self::IssueOpaque => "issue an opaque token over HTTP",
             Self::IssueEs256 => "issue an ES256 JWT over HTTP",
+            Self::Api => "ask an API that checks JWTs, and remembers them",
+            Self::Gateway => "ask an API through the gateway that swaps handles",
         })
     }
 }

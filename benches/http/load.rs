@@ -67,25 +67,26 @@ impl Load {
     }
 }
 
-struct Connection {
+/// One connection.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Box<[u8]>,
 }
 
 impl Connection {
-    fn open(server: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIME_OUT))?;
         Ok(Self { stream, buffer: vec![0; BUFFER].into() })
     }
 
-    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request)
     }
 
     /// The body of the answer, which must be a 200.
-    fn receive(&mut self) -> io::Result<&[u8]> {
+    pub(crate) fn receive(&mut self) -> io::Result<&[u8]> {
         let mut filled = 0;
         loop {
             let read = self.stream.read(&mut self.buffer[filled..])?;
@@ -103,7 +104,7 @@ impl Connection {
 }
 
 /// How many bytes the head of an answer has, and how many its body; `None` while it is incomplete.
-fn head(answer: &[u8]) -> io::Result<Option<(usize, usize)>> {
+pub(crate) fn head(answer: &[u8]) -> io::Result<Option<(usize, usize)>> {
     const OK: &[u8] = b"HTTP/1.1 200 ";
     const LENGTH: &[u8] = b"content-length: ";
     let (mut at, mut length) = (0, None);

@@ -14,11 +14,19 @@ use crate::servers::Kind;
 /// Measures one case with every server that knows it, and reports what came out.
 pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     let plan = Plan::of(case, suite);
-    let mut ours = Contestant::start(Kind::Ours, case, &plan, "")?;
+    let around = match case {
+        Case::Gateway => Some(Server::start_beside(Kind::Surroundings, case, plan.tokens)?),
+        _ => None,
+    };
+    let origin = around.as_ref().map(Server::origin);
+    let around = around.as_ref();
+    let mut ours =
+        Contestant::start(Kind::Ours, case, &plan, around, origin.as_deref().unwrap_or_default())?;
     let body = ours.load.ask()?;
+    let body = origin.unwrap_or(body);
     let mut others = Vec::new();
     for kind in Kind::others(case) {
-        others.push(Contestant::start(*kind, case, &plan, &body)?);
+        others.push(Contestant::start(*kind, case, &plan, around, &body)?);
     }
     for round in 0..plan.rounds {
         let mut all: Vec<_> = iter::once(&mut ours).chain(&mut others).collect();
@@ -39,7 +47,7 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
             name: case.to_string(),
             unit: Unit::PerSecond,
             ours: median(&ours.rates),
-            floor: Some(Floor::new(other.kind.to_string(), median(&other.rates), &ratios)),
+            floor: Some(Floor::new(other.kind.describe(case), median(&other.rates), &ratios)),
             aim: Some(Aim::AtLeast(aim)),
             beside: Vec::new(),
         });
@@ -58,15 +66,20 @@ struct Plan {
 
 impl Plan {
     fn of(case: Case, suite: &Suite) -> Self {
-        let introspects = case == Case::Introspect;
+        let tokens = match case {
+            Case::Introspect => 100_000,
+            Case::IssueOpaque | Case::IssueEs256 => 0,
+            Case::Api => 5_000,
+            Case::Gateway => 10_000,
+        };
         if suite.is_quick() {
-            return Self { rounds: 2, requests: 64, tokens: if introspects { 100 } else { 0 } };
+            return Self { rounds: 2, requests: 64, tokens: tokens.min(50) };
         }
         Self {
             rounds: 15,
             // About a quarter of a second: long beside a hiccup, short beside what else changes.
             requests: if case == Case::IssueEs256 { 4_000 } else { 12_000 },
-            tokens: if introspects { 100_000 } else { 0 },
+            tokens,
         }
     }
 }
@@ -83,14 +96,23 @@ struct Contestant {
 }
 
 impl Contestant {
-    fn start(kind: Kind, case: Case, plan: &Plan, body: &str) -> Result<Self, Failure> {
-        let server = Server::start(kind, case, plan.tokens, body)?;
-        let mut load = Load::connect(server.address, case.requests(&server.tokens))?;
+    /// The tokens are the server's own, or those of what is around it.
+    fn start(
+        kind: Kind,
+        case: Case,
+        plan: &Plan,
+        around: Option<&Server>,
+        body: &str,
+    ) -> Result<Self, Failure> {
+        let tokens = if around.is_some() { 0 } else { plan.tokens };
+        let server = Server::start(kind, case, tokens, body)?;
+        let tokens = &around.unwrap_or(&server).tokens;
+        let mut load = Load::connect(server.address, case.requests(tokens))?;
         let answer = load.ask()?;
         if !answer.contains(case.expects()) {
-            return Err(format!("{kind} answers {answer}").into());
+            return Err(format!("{} answers {answer}", kind.describe(case)).into());
         }
-        // Warm caches, and a store with as much room as it needs.
+        // Warm caches, every token known, and a store with as much room as it needs.
         load.run(plan.requests)?;
         Ok(Self { kind, server, load, rates: Vec::new(), by_the_wall: Vec::new() })
     }
@@ -109,7 +131,8 @@ impl Contestant {
 
     fn summary(&self, case: Case) -> String {
         let (rate, by_the_wall) = (median(&self.rates), median(&self.by_the_wall));
-        format!("{case}, {}: {rate:.0}/s of its core, {by_the_wall:.0}/s by the wall", self.kind)
+        let kind = self.kind.describe(case);
+        format!("{case}, {kind}: {rate:.0}/s of its core, {by_the_wall:.0}/s by the wall")
     }
 }
 

@@ -13,20 +13,25 @@ const PAGE: &str = "docs/benchmarks.md";
 const PLOT: &str = "docs/growth.svg";
 
 /// The benchmarks: a name, and the package and target that it stands for.
-const SUITES: [(&str, Target); 5] = [
+const SUITES: [(&str, Target); 10] = [
     ("handles", Target::Bench("handles")),
     ("jwt", Target::Bench("jwt")),
     ("grants", Target::Bench("grants")),
+    ("hits", Target::Bench("hits")),
     ("memory", Target::Bench("memory")),
-    ("http", Target::Binary("cloakroom-benches-http")),
+    ("sqlite", Target::Bench("sqlite")),
+    ("http", Target::Server("introspect issue-opaque issue-es256")),
+    ("api", Target::Server("api")),
+    ("gateway", Target::Server("gateway")),
+    ("delay", Target::Server("delay")),
 ];
 
 #[derive(Clone, Copy)]
 enum Target {
     /// One of the package `cloakroom-benches`.
     Bench(&'static str),
-    /// The binary of a package of its own.
-    Binary(&'static str),
+    /// These of the package `cloakroom-benches-http`.
+    Server(&'static str),
 }
 
 /// One run of the benchmarks.
@@ -59,9 +64,9 @@ impl Bench {
                 target.command(self.quick).stream(|line| results.extend(Line::parse(line)))?;
             }
         }
-        println!("\n{}", report::table(&results.rows));
+        println!("\n{}", results.tables());
         if !self.quick && self.names.is_empty() {
-            let page = report::renew(&read(PAGE)?, &report::section(&results.rows))?;
+            let page = report::renew(&read(PAGE)?, &report::section(&results))?;
             write(PAGE, &page)?;
             write(PLOT, &plot::growth(&results.points))?;
             println!("written to {PAGE} and {PLOT}");
@@ -80,11 +85,12 @@ impl Target {
             (Self::Bench(name), true) => {
                 format!("bench --profile dev --package cloakroom-benches --bench {name}")
             }
-            (Self::Binary(name), false) => format!("run --release --package {name}"),
-            (Self::Binary(name), true) => format!("run --package {name}"),
+            (Self::Server(_), false) => "run --release --package cloakroom-benches-http".into(),
+            (Self::Server(_), true) => "run --package cloakroom-benches-http".into(),
         };
         let quick = if quick { " --quick" } else { "" };
-        cargo(&format!("{command} -- --json{quick}"))
+        let cases = if let Self::Server(cases) = self { cases } else { "" };
+        cargo(&format!("{command} -- --json{quick} {cases}"))
     }
 }
 

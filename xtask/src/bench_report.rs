@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::{fs, thread};
 
-use cloakroom_benches::{Floor, Line, Point, Row, Unit};
+use cloakroom_benches::{Aim, Delays, Floor, Line, Point, Row, Unit};
 
 use crate::command::Failure;
 
@@ -16,6 +16,7 @@ const END: &str = "<!-- end -->\n";
 pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
     pub(crate) points: Vec<Point>,
+    pub(crate) delays: Vec<Delays>,
 }
 
 impl Extend<Line> for Results {
@@ -24,36 +25,69 @@ impl Extend<Line> for Results {
             match line {
                 Line::Row(row) => self.rows.push(row),
                 Line::Point(point) => self.points.push(point),
+                Line::Delays(delays) => self.delays.push(delays),
             }
         }
     }
 }
 
-/// The rows as a table in Markdown, its columns aligned.
-pub(crate) fn table(rows: &[Row]) -> String {
-    let head = ["what", "ours", "floor", "ratio", "aim", "met", "the floor is", "beside"];
+impl Results {
+    /// All of it, in Markdown.
+    pub(crate) fn tables(&self) -> String {
+        let rows = table(
+            ["what", "ours", "floor", "ratio", "aim", "met", "the floor is", "beside"],
+            self.rows.iter().map(row),
+        );
+        if self.delays.is_empty() {
+            return rows;
+        }
+        let bounds = Delays::BOUNDS.map(|bound| format!("≤ {bound} ms"));
+        let head = ["delay", "p50", "p90", "p99", "longest"].map(ToOwned::to_owned);
+        let head: [String; 14] = array(head.into_iter().chain(bounds));
+        let delays = table(head.each_ref().map(String::as_str), self.delays.iter().map(delay));
+        format!("{rows}\n{delays}")
+    }
+}
+
+/// A table with its columns aligned.
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut cells = vec![head.map(ToOwned::to_owned)];
-    cells.extend(rows.iter().map(row));
-    let widths: [usize; 8] = std::array::from_fn(|column| {
+    cells.extend(rows);
+    let widths: [usize; N] = std::array::from_fn(|column| {
         cells.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     });
     let mut table = String::new();
     for (number, row) in cells.iter().enumerate() {
-        line(&mut table, &widths, |column| &row[column]);
+        line(&mut table, widths, |column| &row[column]);
         if number == 0 {
             let rule = widths.map(|width| "-".repeat(width));
-            line(&mut table, &widths, |column| &rule[column]);
+            line(&mut table, widths, |column| &rule[column]);
         }
     }
     table
 }
 
-fn line<'a>(table: &mut String, widths: &[usize; 8], cell: impl Fn(usize) -> &'a String) {
-    for (column, &width) in widths.iter().enumerate() {
+fn line<'a, const N: usize>(
+    table: &mut String,
+    widths: [usize; N],
+    cell: impl Fn(usize) -> &'a String,
+) {
+    for (column, width) in widths.into_iter().enumerate() {
         // Writing into a string cannot fail.
         let _ = write!(table, "| {:width$} ", cell(column));
     }
     table.push_str("|\n");
+}
+
+fn delay(delays: &Delays) -> [String; 14] {
+    let times = delays.quantiles.map(|took| figure(took, Unit::Nanoseconds));
+    let shares = delays.within.map(|share| format!("{:.1} %", share * 100.0));
+    array([delays.name.clone()].into_iter().chain(times).chain(shares))
+}
+
+/// As many cells as a row has; what is missing is empty.
+fn array<const N: usize>(mut cells: impl Iterator<Item = String>) -> [String; N] {
+    std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
 
 fn row(row: &Row) -> [String; 8] {
@@ -74,11 +108,20 @@ fn row(row: &Row) -> [String; 8] {
             let (low, high) = floor.quartiles;
             format!("{:.2} ({low:.2}–{high:.2})", floor.ratio)
         }),
-        row.aim.map(|aim| aim.to_string()).unwrap_or_default(),
+        row.aim.map(|aim| aim_of(row, aim)).unwrap_or_default(),
         row.is_met().map_or("", |met| if met { "yes" } else { "**no**" }).to_owned(),
         of_floor(|floor, _| floor.name.clone()),
         beside.join("; "),
     ]
+}
+
+/// What is asked of the ratio or, without a floor, of the figure.
+fn aim_of(row: &Row, aim: Aim) -> String {
+    match (aim, &row.floor) {
+        (aim, Some(_)) => aim.to_string(),
+        (Aim::AtMost(most), None) => format!("≤ {}", figure(most, row.unit)),
+        (Aim::AtLeast(least), None) => format!("≥ {}", figure(least, row.unit)),
+    }
 }
 
 /// Three digits, and a unit that suits them.
@@ -90,7 +133,7 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::PerSecond if value >= 1e6 => (value / 1e6, " M/s"),
         Unit::PerSecond if value >= 1e3 => (value / 1e3, " k/s"),
         Unit::PerSecond => (value, " /s"),
-        Unit::Bytes => return format!("{value:.0} bytes"),
+        Unit::Bytes | Unit::Rows => return format!("{value:.0} {unit}"),
     };
     let digits = if value >= 99.95 {
         0
@@ -102,15 +145,15 @@ fn figure(value: f64, unit: Unit) -> String {
     format!("{value:.digits$}{unit}")
 }
 
-/// What a run adds to the page: where and when it ran, and its table.
-pub(crate) fn section(rows: &[Row]) -> String {
+/// What a run adds to the page: where and when it ran, and its tables.
+pub(crate) fn section(results: &Results) -> String {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     format!(
         "Made by `cargo xtask bench` on {}, with {}, on {cores} cores of {}.\n\n{}",
         said("date", &["-u", "+%F"]),
         said("rustc", &["--version"]),
         processor(),
-        table(rows)
+        results.tables()
     )
 }
 
@@ -160,15 +203,31 @@ mod tests {
 
     #[test]
     fn a_row_says_all_of_it() {
-        let table = table(&[sign(), Row { aim: Some(Aim::AtMost(1.05)), ..sign() }]);
+        let slow = Row { floor: None, aim: Some(Aim::AtMost(2e4)), ..sign() };
+        let rows = vec![sign(), Row { aim: Some(Aim::AtMost(1.05)), ..sign() }, slow];
+        let table = Results { rows, ..Results::default() }.tables();
         let rows: Vec<Vec<&str>> =
             table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
         let cells = ["sign", "16.1 µs", "15.0 µs", "1.07 (1.05–1.20)", "≤ 1.08", "yes"];
         assert_eq!(rows[2][1..7], cells);
         assert_eq!(rows[2][7..9], ["raw", "other: 950 ns"]);
         assert_eq!(rows[3][5..7], ["≤ 1.05", "**no**"]);
+        assert_eq!(rows[4][2..7], ["16.1 µs", "", "", "≤ 20.0 µs", "yes"]);
         let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn delays_have_a_table_of_their_own() {
+        let took: Vec<f64> = (1..=100).map(|millis| f64::from(millis) * 1e6).collect();
+        let delays = vec![Delays::new("revoke", &took)];
+        let tables = Results { delays, ..Results::default() }.tables();
+        let (_, table) = tables.split_once("\n\n").expect("two of them");
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        assert_eq!(rows[0][1..7], ["delay", "p50", "p90", "p99", "longest", "≤ 0.2 ms"]);
+        assert_eq!(rows[2][1..7], ["revoke", "51.0 ms", "90.0 ms", "99.0 ms", "100 ms", "0.0 %"]);
+        assert_eq!(rows[2][12..15], ["25.0 %", "50.0 %", "100.0 %"]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The servers that are measured, each in a process of its own.
 
+mod api;
 mod bare;
+mod fan_out;
+mod gateway;
 mod oauth_as;
 mod ours;
 
-use std::fmt;
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::Ipv4Addr;
 
@@ -18,7 +20,7 @@ use crate::case::Case;
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Cloakroom's endpoints.
+    /// Cloakroom's endpoints, a server with a layer of it, or the gateway.
     Ours,
     /// A handler that parses the same request, and returns the same bytes.
     Bare,
@@ -26,10 +28,28 @@ pub(crate) enum Kind {
     BareSigning,
     /// The crate `oauth-as`.
     OauthAs,
+    /// The same server or gateway, without what is measured.
+    Without,
+    /// The same server, with the crate `jsonwebtoken`.
+    JsonWebToken,
+    /// No contestant: the authorization server and the API around a gateway, and the authorization
+    /// server whose log is followed.
+    Surroundings,
+    /// A bare long poll.
+    LongPoll,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Ours, Self::Bare, Self::BareSigning, Self::OauthAs];
+    const ALL: [Self; 8] = [
+        Self::Ours,
+        Self::Bare,
+        Self::BareSigning,
+        Self::OauthAs,
+        Self::Without,
+        Self::JsonWebToken,
+        Self::Surroundings,
+        Self::LongPoll,
+    ];
 
     /// As the command line spells it.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -38,7 +58,15 @@ impl Kind {
             Self::Bare => "bare",
             Self::BareSigning => "bare-signing",
             Self::OauthAs => "oauth-as",
+            Self::Without => "without",
+            Self::JsonWebToken => "jsonwebtoken",
+            Self::Surroundings => "surroundings",
+            Self::LongPoll => "long-poll",
         }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 
     /// What ours is held against.
@@ -46,29 +74,38 @@ impl Kind {
         match case {
             Case::Introspect | Case::IssueOpaque => &[Self::Bare, Self::OauthAs],
             Case::IssueEs256 => &[Self::BareSigning, Self::OauthAs],
+            Case::Api => &[Self::Without, Self::JsonWebToken],
+            Case::Gateway => &[Self::Without],
         }
     }
 
     /// The least that ours should be, as a multiple of this one.
     pub(crate) const fn aim(self, case: Case) -> Option<f64> {
         match (self, case) {
-            (Self::Ours, _) => None,
-            (Self::Bare | Self::BareSigning, _) => Some(0.85),
+            (Self::Bare | Self::BareSigning, _) | (Self::Without, Case::Api) => Some(0.85),
+            (Self::Without, _) => Some(0.9),
+            (Self::JsonWebToken, _) => Some(3.0),
             (Self::OauthAs, Case::Introspect) => Some(1.1),
             (Self::OauthAs, Case::IssueOpaque) => Some(1.0),
             (Self::OauthAs, Case::IssueEs256) => Some(8.0),
+            _ => None,
         }
     }
-}
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ours => "cloakroom",
-            Self::Bare => "a bare axum handler",
-            Self::BareSigning => "a bare axum handler with one signature",
-            Self::OauthAs => "oauth-as 1.0.1",
-        })
+    /// What it is, in the table.
+    pub(crate) const fn describe(self, case: Case) -> &'static str {
+        match (self, case) {
+            (Self::Bare, _) => "a bare axum handler",
+            (Self::BareSigning, _) => "a bare axum handler with one signature",
+            (Self::OauthAs, _) => "oauth-as 1.0.1",
+            (Self::Without, Case::Gateway) => "the same proxy without the swap",
+            (Self::Without, _) => "the same server without any check",
+            (Self::JsonWebToken, _) => {
+                "the same server, verifying RS256 with `jsonwebtoken` each time"
+            }
+            (Self::LongPoll, _) => "a bare long poll",
+            (Self::Ours | Self::Surroundings, _) => "cloakroom",
+        }
     }
 }
 
@@ -83,30 +120,46 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
     let [kind, case, tokens, body] = arguments else {
         return Err("serve needs a kind, a case, a number of tokens and a body".into());
     };
-    let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or("unknown kind")?;
+    let kind = Kind::parse(kind).ok_or("unknown kind")?;
     let case = Case::parse(case).ok_or("unknown case")?;
     let tokens = tokens.parse()?;
-    std::thread::spawn(|| {
-        // Whoever started it is gone.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
+    end_with_input();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let Prepared { router, tokens } = match kind {
-            Kind::Ours => ours::prepare(case, tokens).await?,
-            Kind::OauthAs => oauth_as::prepare(case, tokens).await?,
-            Kind::Bare => bare::prepare(body, tokens),
-            Kind::BareSigning => bare::prepare_signing(body)?,
-        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let mut output = BufWriter::new(io::stdout().lock());
-        writeln!(output, "{}", listener.local_addr()?.port())?;
-        tokens.iter().try_for_each(|token| writeln!(output, "{token}"))?;
-        output.flush()?;
+        let address = listener.local_addr()?;
+        let Prepared { router, tokens } = match (kind, case) {
+            (Kind::Ours | Kind::Without, Case::Gateway) => {
+                announce(address.port(), &[])?;
+                return gateway::serve(listener, body, kind == Kind::Ours).await;
+            }
+            (Kind::Surroundings, _) => gateway::surroundings(address, tokens).await?,
+            (Kind::LongPoll, _) => fan_out::prepare(),
+            (_, Case::Api) => api::prepare(kind, tokens).await?,
+            (Kind::OauthAs, _) => oauth_as::prepare(case, tokens).await?,
+            (Kind::Bare, _) => bare::prepare(body, tokens),
+            (Kind::BareSigning, _) => bare::prepare_signing(body)?,
+            _ => ours::prepare(case, tokens).await?,
+        };
+        announce(address.port(), &tokens)?;
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
         axum::serve(listener, router).await?;
         Ok(())
     })
+}
+
+/// Ends this process when whoever started it is gone.
+pub(crate) fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+}
+
+fn announce(port: u16, tokens: &[String]) -> io::Result<()> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    writeln!(output, "{port}")?;
+    tokens.iter().try_for_each(|token| writeln!(output, "{token}"))?;
+    output.flush()
 }

@@ -24,6 +24,7 @@ mod allocator;
 mod clients;
 mod control;
 mod endpoints;
+mod gateway;
 mod handles;
 mod issuer;
 mod keys;

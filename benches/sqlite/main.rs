@@ -1,0 +1,41 @@
+//! The store in a file of SQLite's, beside the raw driver on the same tables. `finds`, `writes`, `rows`,
+//! `endpoint` or `cleaning` run that part alone.
+
+mod cleaning;
+mod endpoint;
+mod finds;
+mod raw;
+mod records;
+mod rounds;
+mod rows;
+mod writes;
+
+use std::env;
+
+use cloakroom_benches::Suite;
+
+/// How many tasks ask at a time, where it is not one.
+const TASKS: usize = 64;
+
+fn main() {
+    let suite = Suite::from_args();
+    let grants = if suite.is_quick() { 1_000 } else { 100_000 };
+    let named: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let parts: [(&str, &dyn Fn()); 5] = [
+        ("finds", &|| finds::measure(&suite, grants)),
+        ("writes", &|| writes::measure(&suite)),
+        ("rows", &|| rows::measure(&suite)),
+        ("endpoint", &|| endpoint::measure(&suite, grants)),
+        ("cleaning", &|| cleaning::measure(&suite)),
+    ];
+    for (name, measure) in parts {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            measure();
+        }
+    }
+}
+
+/// A runtime with a thread for each core.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
+}
