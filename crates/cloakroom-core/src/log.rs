@@ -233,11 +233,13 @@ mod tests {
                 ),
                 bound: Some(Epoch::new(7)),
                 client: None,
+                grant: None,
             },
             LogEvent::Revoked {
                 target: Target::Jti(Jti::new("c").unwrap()),
                 bound: None,
                 client: Some(ClientId::new("d").unwrap()),
+                grant: Some(GrantId::from_bytes([5; 16])),
             },
         ] {
             let entry = LogEntry {

@@ -123,6 +123,7 @@ mod tests {
             target: Target::Grant(GrantId::from_bytes([7; 16])),
             bound: None,
             client: Some(ClientId::new("app").unwrap()),
+            grant: None,
         };
         RevocationPage {
             batch: RevocationBatch::Entries {

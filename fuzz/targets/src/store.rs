@@ -118,7 +118,8 @@ pub(crate) fn revocation_seeds() -> Vec<Vec<u8>> {
     seeds.push(Cursor::after(place).to_string().into_bytes());
     seeds.extend(targets.map(|target| {
         let bound = target.has_bound().then_some(Epoch::new(9));
-        written(LogEvent::Revoked { target, bound, client: Some(client.clone()) })
+        let grant = (!target.has_bound()).then_some(GRANT);
+        written(LogEvent::Revoked { target, bound, client: Some(client.clone()), grant })
     }));
     seeds
 }
