@@ -94,8 +94,8 @@ impl TokenFormat for JwtFormat {
         })
     }
 
-    /// Recognizes a token by its signature, `typ`, `iss` and time; for whom it is meant is for the
-    /// caller to judge. Needs keys that were loaded at most `max_blind` ago
+    /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end; for
+    /// whom it is meant, and whether it is active, is for the caller to judge. Needs keys that were loaded at most `max_blind` ago
     /// ([`KeyManager::refresh`]).
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
         let jwt = presented.expose();

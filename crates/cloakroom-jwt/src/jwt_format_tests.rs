@@ -180,7 +180,9 @@ async fn foreign_damaged_and_expired_tokens_are_not_located() {
     none(sign(&keys, &phantom).await.unwrap().expose());
 
     assert!(format.locate(&good).unwrap().is_some());
-    clock.advance(secs(631));
+    clock.advance(secs(600 + 119));
+    assert!(format.locate(&good).unwrap().is_some(), "some verifier may still take it");
+    clock.advance(secs(2));
     assert!(format.locate(&good).unwrap().is_none(), "expired");
 }
 
