@@ -188,6 +188,7 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; 
         let counts = Counts { passed: 12, ..Counts::default() };
         assert_eq!(counts.to_string(), "12 passed, 0 failed");
     }
+
     #[test]
     fn the_one_option_is_read() {
         let parse =

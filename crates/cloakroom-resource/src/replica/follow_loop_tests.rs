@@ -45,7 +45,7 @@ async fn nothing_is_followed_that_cannot_be_read() {
     let follow = |answer: fn(Question)| async move {
         let (log, mut questions) = Scripted::new();
         let following = tokio::spawn(RevocationReplica::follow(log));
-        for _ in 0..100 {
+        for _ in 0..30_000 {
             let Some(question) = questions.recv().await else { break };
             answer(question);
         }
@@ -63,6 +63,12 @@ async fn nothing_is_followed_that_cannot_be_read() {
         Some(_) => question.answer(page_of(RevocationBatch::Gap)),
     };
     assert!(follow(changing).await.contains("changes while it is read"));
+    // It moves on, and on.
+    let endless = |question: Question| {
+        let next = question.after.place().map_or(1, |place| place.position + 1);
+        question.answer(more(vec![revoked(1)], next));
+    };
+    assert!(follow(endless).await.contains("no end"));
     // It never answers.
     let (log, mut questions) = Scripted::new();
     let following = tokio::spawn(RevocationReplica::follow(log));
