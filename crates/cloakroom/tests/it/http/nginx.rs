@@ -1,7 +1,7 @@
 //! `examples/nginx`: a real nginx between clients and an API, with our server behind it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use cloakroom::http::Endpoints;
 use cloakroom::{Caller, TokenSecret};
 use reqwest::{Client, RequestBuilder};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinSet;
 
 use super::request::Reply;
@@ -28,11 +28,12 @@ const CONF: &str = include_str!("../../../../../examples/nginx/nginx.conf");
 const SCRIPT: &str = include_str!("../../../../../examples/nginx/phantom.js");
 const CREDENTIALS: &str = include_str!("../../../../../examples/nginx/gateway-credentials.conf");
 
+const SOCKET: &str = "nginx.sock";
+
 /// An nginx of the test's own, in a directory of its own.
 struct Nginx {
     process: Child,
     directory: PathBuf,
-    address: SocketAddr,
 }
 
 impl Nginx {
@@ -49,28 +50,29 @@ impl Nginx {
         let demo = STANDARD.encode("gateway:gateway-demo-secret-0123456789");
         let credentials = replaced(CREDENTIALS, &demo, &secret);
         write_private(&directory.join("gateway-credentials.conf"), &credentials);
-        // Another program may take the free port before nginx does.
-        for _ in 0..20 {
-            let free = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let conf = replaced(CONF, "127.0.0.1:8080", &free.to_string());
-            let conf = replaced(&conf, "127.0.0.1:9000", &authorization_server.to_string());
-            let conf = replaced(&conf, "127.0.0.1:9100", &api.to_string());
-            fs::write(directory.join("nginx.conf"), conf).unwrap();
-            let mut process = Command::new("nginx")
-                .args(["-c", "nginx.conf", "-g", "daemon off;", "-p"])
-                .arg(&directory)
-                .stderr(fs::File::create(directory.join("stderr")).unwrap())
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("this test needs nginx: apt-get install nginx libnginx-mod-http-js");
-            while process.try_wait().unwrap().is_none() {
-                if TcpStream::connect(free).await.is_ok() {
-                    return Self { process, directory, address: free };
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        // A port that is free now may be another program's before nginx listens there.
+        let socket = directory.join(SOCKET);
+        let conf = replaced(CONF, "127.0.0.1:8080", &format!("unix:{}", socket.display()));
+        let conf = replaced(&conf, "127.0.0.1:9000", &authorization_server.to_string());
+        let conf = replaced(&conf, "127.0.0.1:9100", &api.to_string());
+        fs::write(directory.join("nginx.conf"), conf).unwrap();
+        let process = Command::new("nginx")
+            .args(["-c", "nginx.conf", "-g", "daemon off;", "-p"])
+            .arg(&directory)
+            .stderr(fs::File::create(directory.join("stderr")).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("this test needs nginx: apt-get install nginx libnginx-mod-http-js");
+        let mut nginx = Self { process, directory };
+        while UnixStream::connect(nginx.socket()).await.is_err() {
+            assert!(nginx.process.try_wait().unwrap().is_none(), "{}", nginx.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("{}", fs::read_to_string(directory.join("stderr")).unwrap());
+        nginx
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join(SOCKET)
     }
 
     fn log(&self) -> String {
@@ -168,12 +170,12 @@ impl Scene {
         tokio::spawn(async move { axum::serve(listener, api).await });
 
         let nginx = Nginx::start(server_address, api_address).await;
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = Client::builder().no_proxy().unix_socket(nginx.socket()).build().unwrap();
         Self { server, nginx, client, introspections, asked, seen }
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("http://{}{path}", self.nginx.address))
+        self.client.get(url(path))
     }
 
     async fn orders(&self, token: &str) -> Reply {
@@ -191,6 +193,11 @@ impl Scene {
     async fn session(&self) -> Session {
         self.server.session("web-app").await
     }
+}
+
+/// Where a request goes to is the socket's matter.
+fn url(path: &str) -> String {
+    format!("http://api.example{path}")
 }
 
 async fn reply(request: RequestBuilder) -> Reply {
@@ -215,7 +222,7 @@ async fn the_api_gets_a_jwt_and_never_the_handle() {
     let scene = Scene::new(|endpoints| endpoints.cache_swapped(MINUTE)).await;
     let session = scene.session().await;
     let large = "x".repeat(300_000);
-    let posted = scene.client.post(format!("http://{}/orders?page=2", scene.nginx.address));
+    let posted = scene.client.post(url("/orders?page=2"));
     let posted = posted.bearer_auth(&session.access).header("x-app", "kept").body(large.clone());
     assert_eq!(reply(posted).await.ok().text(), "the order");
     assert_eq!(scene.orders(&session.access).await.ok().text(), "the order");
