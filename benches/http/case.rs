@@ -32,6 +32,8 @@ pub(crate) struct Login {
 pub(crate) enum Case {
     /// A resource server introspects opaque tokens of many users.
     Introspect,
+    /// The same, with grants in a file of SQLite's.
+    IntrospectSqlite,
     /// A client fetches opaque tokens.
     IssueOpaque,
     /// A client fetches JWTs.
@@ -43,13 +45,20 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Introspect, Self::IssueOpaque, Self::IssueEs256, Self::Api, Self::Gateway];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Introspect,
+        Self::IntrospectSqlite,
+        Self::IssueOpaque,
+        Self::IssueEs256,
+        Self::Api,
+        Self::Gateway,
+    ];
 
     /// As the command line spells it.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Introspect => "introspect",
+            Self::IntrospectSqlite => "introspect-sqlite",
             Self::IssueOpaque => "issue-opaque",
             Self::IssueEs256 => "issue-es256",
             Self::Api => "api",
@@ -64,7 +73,7 @@ impl Case {
     /// What a good answer holds.
     pub(crate) const fn expects(self) -> &'static str {
         match self {
-            Self::Introspect => "\"active\":true",
+            Self::Introspect | Self::IntrospectSqlite => "\"active\":true",
             Self::IssueOpaque | Self::IssueEs256 => "\"access_token\":\"",
             Self::Api | Self::Gateway => ORDERS,
         }
@@ -75,7 +84,7 @@ impl Case {
         // Not in the order in which they were issued, and so stored.
         let mixed = (0..tokens.len()).map(|index| &tokens[index * STRIDE % tokens.len()]);
         match self {
-            Self::Introspect => {
+            Self::Introspect | Self::IntrospectSqlite => {
                 mixed.map(|token| post("/introspect", &API, &format!("token={token}"))).collect()
             }
             Self::Api | Self::Gateway => mixed.map(|token| get_orders(token)).collect(),
@@ -127,6 +136,7 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Introspect => "introspect over HTTP",
+            Self::IntrospectSqlite => "introspect over HTTP, grants in SQLite",
             Self::IssueOpaque => "issue an opaque token over HTTP",
             Self::IssueEs256 => "issue an ES256 JWT over HTTP",
             Self::Api => "ask an API that checks JWTs, and remembers them",

@@ -34,8 +34,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server, and waits until it is ready. `body` is what a bare one answers with, or
-    /// where what is around a gateway is.
+    /// Starts a server, and waits until it is ready. `body` is what a bare one answers with,
+    /// where what is around a gateway is, or where a file may be.
     pub(crate) fn start(
         kind: Kind,
         case: Case,

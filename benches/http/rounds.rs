@@ -18,12 +18,14 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
         Case::Gateway => Some(Server::start_beside(Kind::Surroundings, case, plan.tokens)?),
         _ => None,
     };
-    let origin = around.as_ref().map(Server::origin);
+    let folder = tempfile::tempdir()?;
+    let place = match &around {
+        Some(around) => around.origin(),
+        None => folder.path().display().to_string(),
+    };
     let around = around.as_ref();
-    let mut ours =
-        Contestant::start(Kind::Ours, case, &plan, around, origin.as_deref().unwrap_or_default())?;
-    let body = ours.load.ask()?;
-    let body = origin.unwrap_or(body);
+    let mut ours = Contestant::start(Kind::Ours, case, &plan, around, &place)?;
+    let body = if around.is_some() { place } else { ours.load.ask()? };
     let mut others = Vec::new();
     for kind in Kind::others(case) {
         others.push(Contestant::start(*kind, case, &plan, around, &body)?);
@@ -38,9 +40,7 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     for contestant in iter::once(&ours).chain(&others) {
         suite.say(contestant.summary(case));
     }
-    for (other, aim) in iter::zip(&others, Kind::others(case))
-        .filter_map(|(other, kind)| Some((other, kind.aim(case)?)))
-    {
+    for other in &others {
         let ratios: Vec<f64> =
             iter::zip(&ours.rates, &other.rates).map(|(ours, other)| ours / other).collect();
         suite.report(Row {
@@ -48,7 +48,7 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
             unit: Unit::PerSecond,
             ours: median(&ours.rates),
             floor: Some(Floor::new(other.kind.describe(case), median(&other.rates), &ratios)),
-            aim: Some(Aim::AtLeast(aim)),
+            aim: other.kind.aim(case).map(Aim::AtLeast),
             beside: Vec::new(),
         });
     }
@@ -67,7 +67,7 @@ struct Plan {
 impl Plan {
     fn of(case: Case, suite: &Suite) -> Self {
         let tokens = match case {
-            Case::Introspect => 100_000,
+            Case::Introspect | Case::IntrospectSqlite => 100_000,
             Case::IssueOpaque | Case::IssueEs256 => 0,
             Case::Api => 5_000,
             Case::Gateway => 10_000,

@@ -1,8 +1,7 @@
-//! The store in a file of SQLite's, beside the raw driver on the same tables. `finds`, `writes`, `rows`,
-//! `endpoint` or `cleaning` run that part alone.
+//! The store in a file of SQLite's, beside the raw driver on the same tables. `finds`, `writes`, `rows` or
+//! `cleaning` run that part alone.
 
 mod cleaning;
-mod endpoint;
 mod finds;
 mod raw;
 mod records;
@@ -21,11 +20,10 @@ fn main() {
     let suite = Suite::from_args();
     let grants = if suite.is_quick() { 1_000 } else { 100_000 };
     let named: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, &dyn Fn()); 5] = [
+    let parts: [(&str, &dyn Fn()); 4] = [
         ("finds", &|| finds::measure(&suite, grants)),
         ("writes", &|| writes::measure(&suite)),
         ("rows", &|| rows::measure(&suite)),
-        ("endpoint", &|| endpoint::measure(&suite, grants)),
         ("cleaning", &|| cleaning::measure(&suite)),
     ];
     for (name, measure) in parts {

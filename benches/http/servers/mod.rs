@@ -9,9 +9,13 @@ mod ours;
 
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
+use cloakroom::Issuer;
+use cloakroom_sqlite::{SqliteStore, Synchronous};
 use tokio::net::TcpListener;
 
 use crate::Failure;
@@ -28,7 +32,7 @@ pub(crate) enum Kind {
     BareSigning,
     /// The crate `oauth-as`.
     OauthAs,
-    /// The same server or gateway, without what is measured.
+    /// The same server or gateway, without what is measured: the gateway, the layer, the file.
     Without,
     /// The same server, with the crate `jsonwebtoken`.
     JsonWebToken,
@@ -75,7 +79,7 @@ impl Kind {
             Case::Introspect | Case::IssueOpaque => &[Self::Bare, Self::OauthAs],
             Case::IssueEs256 => &[Self::BareSigning, Self::OauthAs],
             Case::Api => &[Self::Without, Self::JsonWebToken],
-            Case::Gateway => &[Self::Without],
+            Case::IntrospectSqlite | Case::Gateway => &[Self::Without],
         }
     }
 
@@ -83,7 +87,7 @@ impl Kind {
     pub(crate) const fn aim(self, case: Case) -> Option<f64> {
         match (self, case) {
             (Self::Bare | Self::BareSigning, _) | (Self::Without, Case::Api) => Some(0.85),
-            (Self::Without, _) => Some(0.9),
+            (Self::Without, Case::Gateway) => Some(0.9),
             (Self::JsonWebToken, _) => Some(3.0),
             (Self::OauthAs, Case::Introspect) => Some(1.1),
             (Self::OauthAs, Case::IssueOpaque) => Some(1.0),
@@ -98,6 +102,7 @@ impl Kind {
             (Self::Bare, _) => "a bare axum handler",
             (Self::BareSigning, _) => "a bare axum handler with one signature",
             (Self::OauthAs, _) => "oauth-as 1.0.1",
+            (Self::Without, Case::IntrospectSqlite) => "the same, grants in memory",
             (Self::Without, Case::Gateway) => "the same proxy without the swap",
             (Self::Without, _) => "the same server without any check",
             (Self::JsonWebToken, _) => {
@@ -138,7 +143,13 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
             (Kind::OauthAs, _) => oauth_as::prepare(case, tokens).await?,
             (Kind::Bare, _) => bare::prepare(body, tokens),
             (Kind::BareSigning, _) => bare::prepare_signing(body)?,
-            _ => ours::prepare(case, tokens).await?,
+            (Kind::Ours, Case::IntrospectSqlite) => {
+                let store = SqliteStore::builder(Path::new(body).join("tokens.db"));
+                // Nothing is written while it is measured.
+                let store = store.synchronous(Synchronous::Normal).open()?;
+                ours::prepare(Issuer::dev().store(Arc::new(store)), case, tokens).await?
+            }
+            _ => ours::prepare(Issuer::dev(), case, tokens).await?,
         };
         announce(address.port(), &tokens)?;
         let listener = listener.tap_io(|stream| {

@@ -1,16 +1,23 @@
-//! Cloakroom's endpoints, over its store in memory.
+//! Cloakroom's endpoints.
 
 use cloakroom::core::Audience;
 use cloakroom::http::Endpoints;
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, Serves};
+use cloakroom::{Client, Format, Grant, GrantType, Issuer, IssuerBuilder, Serves};
 
 use super::Prepared;
 use crate::Failure;
 use crate::case::{API, APP, BATCH, Case, RESOURCE, SCOPE};
 
-pub(super) async fn prepare(case: Case, tokens: usize) -> Result<Prepared, Failure> {
+/// How many wait for the store at a time: one that writes into a file writes them together.
+const AT_A_TIME: usize = 1_000;
+
+pub(super) async fn prepare(
+    issuer: IssuerBuilder,
+    case: Case,
+    tokens: usize,
+) -> Result<Prepared, Failure> {
     let format = if case == Case::IssueEs256 { Format::Jwt } else { Format::Opaque };
-    let issuer = Issuer::dev()
+    let issuer = issuer
         .static_clients([
             Client::confidential(BATCH.id, BATCH.secret)?
                 .grant_types([GrantType::ClientCredentials])
@@ -22,11 +29,21 @@ pub(super) async fn prepare(case: Case, tokens: usize) -> Result<Prepared, Failu
         .build()
         .await?;
     let mut issued = Vec::with_capacity(tokens);
-    for user in 0..tokens {
-        let tokens = issuer.issue(Grant::user(APP, format!("user-{user}"))?.scope(SCOPE)?).await?;
-        issued.push(tokens.access_token.expose().to_owned());
+    while issued.len() < tokens {
+        let first = issued.len();
+        let tasks: Vec<_> = (first..tokens.min(first + AT_A_TIME))
+            .map(|user| tokio::spawn(issue(issuer.clone(), user)))
+            .collect();
+        for task in tasks {
+            issued.push(task.await??);
+        }
     }
     let maintained = issuer.clone();
     tokio::spawn(async move { maintained.run_maintenance().await });
     Ok(Prepared { router: Endpoints::new(issuer).router(), tokens: issued })
+}
+
+async fn issue(issuer: Issuer, user: usize) -> Result<String, Failure> {
+    let tokens = issuer.issue(Grant::user(APP, format!("user-{user}"))?.scope(SCOPE)?).await?;
+    Ok(tokens.access_token.expose().to_owned())
 }

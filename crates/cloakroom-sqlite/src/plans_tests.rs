@@ -1,4 +1,5 @@
-//! No statement scans: what SQLite plans for each of them, over tables that are filled and analysed.
+//! No statement scans, or is planned twice: what SQLite plans for each of them, over tables that are
+//! filled and analysed.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +10,8 @@ use cloakroom_core::{
     Housekeeping, Jti, Maintained, Page, Random, Revocation, RuleKey, Selector, Subject,
     SystemClock, Target, TokenDigest, TokenKind, TokenRecord, UnixTime,
 };
-use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::{Connection, StatementStatus};
 
 use crate::grants;
 use crate::housekeeping;
@@ -91,7 +92,7 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
 }
 
 #[test]
-fn no_statement_scans() {
+fn no_statement_scans_or_is_planned_twice() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let mut connection = Connection::open(path).unwrap();
@@ -100,8 +101,9 @@ fn no_statement_scans() {
     connection.execute_batch("BEGIN").unwrap();
     work(&connection, 0..3_000, NOW + HOUR);
     connection.execute_batch("COMMIT; ANALYZE").unwrap();
+    connection.flush_prepared_statement_cache();
 
-    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note));
+    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note)).unwrap();
     work(&connection, 0..10, NOW);
     let subject = Subject::user("user 1").unwrap();
     let client = ClientId::new("client 1").unwrap();
@@ -130,10 +132,15 @@ fn no_statement_scans() {
     let task = Housekeeping { now: NOW + 9 * HOUR, before: NOW + HOUR / 2, limit: 100 };
     housekeeping::step(&connection, &task, 100, &mut Maintained::default()).unwrap();
     housekeeping::is_due(&connection, &task).unwrap();
-    connection.trace_v2(TraceEventCodes::empty(), None);
+    let nobody: Option<fn(TraceEvent<'_>)> = None;
+    connection.trace_v2(TraceEventCodes::empty(), nobody).unwrap();
 
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(seen.len() > 25, "{seen:#?}");
+    for sql in &seen {
+        let statement = connection.prepare_cached(sql).unwrap();
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
+    }
     for sql in seen.iter().filter(|sql| !sql.starts_with("--")) {
         let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let mut steps = plan.raw_query();
