@@ -4,10 +4,11 @@ mod floor;
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Refresh};
-use cloakroom_benches::{Dice, Pair, Point, Row, Suite, now, per_call, timed, together};
+use cloakroom_benches::{Dice, Pair, Point, Row, Suite, Team, now, per_call, timed};
 use cloakroom_core::{
     ClientId, Clock, HandleKeys, HandleSecret, Housekeeping, KeyPolicy, Random, SystemClock,
     TokenSecret, TokenStore, UnixTime,
@@ -114,34 +115,19 @@ impl World {
     }
 
     fn two_threads(&self, suite: &Suite) -> Row {
-        let (mut dice, mut floor_dice) =
-            ([self.dice.clone(), self.dice.other()], [Dice::new(7), Dice::new(8)]);
-        let mut alone = self.dice.clone();
-        let mut floor_alone = Dice::new(9);
-        let both = move |calls: u64| {
-            let half = calls.div_ceil(2);
-            let tokens = dice.each_mut().map(|dice| self.presented(dice, half));
-            together(tokens, |tokens| self.introspect_all(tokens))
-        };
-        let one = move |calls| {
-            together([self.presented(&mut alone, calls)], |tokens| self.introspect_all(tokens))
-        };
-        let floor_both = move |calls: u64| {
-            let half = calls.div_ceil(2);
-            let handles = floor_dice.each_mut().map(|dice| self.handles(dice, half));
-            together(handles, |handles| self.floor.introspect_all(handles))
-        };
-        let floor_one = move |calls| {
-            let handles = [self.handles(&mut floor_alone, calls)];
-            together(handles, |handles| self.floor.introspect_all(handles))
-        };
-        Pair::new("introspect on two threads", Box::new(both))
-            .floor("the same on one", Box::new(one))
-            .beside("the floor of introspection on two", Box::new(floor_both))
-            .beside("that on one", Box::new(floor_one))
-            .per_second()
-            .at_least(1.8)
-            .measure(suite)
+        thread::scope(|scope| {
+            let ours = Team::of_two(scope, |tokens: &[_]| self.introspect_all(tokens));
+            let floor = Team::of_two(scope, |handles: &[_]| self.floor.introspect_all(handles));
+            let [both, one] = ours.turns(10, |dice, calls| self.presented(dice, calls));
+            let [floor_both, floor_one] = floor.turns(20, |dice, calls| self.handles(dice, calls));
+            Pair::new("introspect on two threads", both)
+                .floor("the same on one", one)
+                .beside("the floor of introspection on two", floor_both)
+                .beside("that on one", floor_one)
+                .per_second()
+                .at_least(1.8)
+                .measure(suite)
+        })
     }
 
     /// Presented tokens, of random grants: a token that has just come from the network is in the

@@ -3,12 +3,13 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloakroom::{Client, Format, Grant, Issuer, LocalIntrospector, Serves};
-use cloakroom_benches::{Dice, Pair, Row, Suite, Timed, now, per_call, timed, together};
+use cloakroom_benches::{Dice, Pair, Row, Suite, Team, Timed, now, per_call, timed};
 use cloakroom_core::{
     ActiveToken, Audience, Clock, GrantId, KeyPolicy, Subject, SystemClock, TokenSecret, UnixTime,
 };
@@ -195,32 +196,20 @@ impl Remembered {
     }
 
     fn two_threads(&self, name: &str, suite: &Suite) -> Row {
-        let (mut dice, mut floor_dice) =
-            ([Dice::new(1), Dice::new(2)], [Dice::new(7), Dice::new(8)]);
-        let (mut alone, mut floor_alone) = (Dice::new(3), Dice::new(9));
-        let both = move |calls: u64| {
-            let half = calls.div_ceil(2);
-            let tokens = dice.each_mut().map(|dice| self.presented(dice, half));
-            together(tokens, |tokens| self.verify_all(tokens))
-        };
-        let one = move |calls| {
-            together([self.presented(&mut alone, calls)], |tokens| self.verify_all(tokens))
-        };
-        let floor_both = move |calls: u64| {
-            let half = calls.div_ceil(2);
-            let tokens = floor_dice.each_mut().map(|dice| self.presented(dice, half));
-            together(tokens, |tokens| self.get_all(tokens))
-        };
-        let floor_one = move |calls| {
-            together([self.presented(&mut floor_alone, calls)], |tokens| self.get_all(tokens))
-        };
-        Pair::new(name, Box::new(both))
-            .floor("the same on one", Box::new(one))
-            .beside("SHA-256 and one `get` on two", Box::new(floor_both))
-            .beside("that on one", Box::new(floor_one))
-            .per_second()
-            .at_least(1.6)
-            .measure(suite)
+        thread::scope(|scope| {
+            let ours = Team::of_two(scope, |tokens: &[_]| self.verify_all(tokens));
+            let floor = Team::of_two(scope, |tokens: &[_]| self.get_all(tokens));
+            let [both, one] = ours.turns(10, |dice, calls| self.presented(dice, calls));
+            let [floor_both, floor_one] =
+                floor.turns(20, |dice, calls| self.presented(dice, calls));
+            Pair::new(name, both)
+                .floor("the same on one", one)
+                .beside("SHA-256 and one `get` on two", floor_both)
+                .beside("that on one", floor_one)
+                .per_second()
+                .at_least(1.6)
+                .measure(suite)
+        })
     }
 
     fn decode(&self, keys: &str) -> Timed<'_> {

@@ -29,4 +29,4 @@ mod turns;
 pub use pair::{Pair, Timed, per_call};
 pub use row::{Aim, Beside, Delays, Floor, Line, Point, Row, Unit, quantile};
 pub use suite::Suite;
-pub use turns::{Dice, now, timed, together};
+pub use turns::{Dice, Team, now, timed};

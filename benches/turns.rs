@@ -1,11 +1,16 @@
 //! What the turns of a benchmark are made of.
 
 use std::hint::spin_loop;
+use std::iter;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Waker};
-use std::thread;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
+
+use crate::Timed;
 
 /// The output of a future that never waits: nothing in memory does. It is polled where it is, as a
 /// server would; to move it would cost as much as the rest of a call.
@@ -28,33 +33,85 @@ pub fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// How long it takes to do all that work, each part on a thread of its own.
-///
-/// # Panics
-///
-/// If one of them does.
-pub fn together<T: Send, const N: usize>(parts: [T; N], work: impl Fn(&T) + Sync) -> Duration {
-    let ready = AtomicUsize::new(0);
-    let (ready, work) = (&ready, &work);
-    let times: Vec<(Instant, Instant, T)> = thread::scope(|scope| {
-        let threads = parts.map(|part| {
+/// Threads that wait for work, as those of a server do: a new one would first have to get memory of
+/// its own.
+#[derive(Debug)]
+pub struct Team<T> {
+    members: Vec<Sender<Part<T>>>,
+    times: Receiver<(Instant, Instant)>,
+}
+
+struct Part<T> {
+    work: Vec<T>,
+    /// How many are ready, of how many.
+    ready: Arc<AtomicUsize>,
+    all: usize,
+}
+
+impl<T: Clone + Send> Team<T> {
+    /// Two threads that do such work. They end with the team.
+    pub fn of_two<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        work: impl Fn(&[T]) + Clone + Send + 'scope,
+    ) -> Self
+    where
+        T: 'scope,
+    {
+        let (done, times) = channel();
+        let members = (0..2).map(|_| {
+            let (sender, parts) = channel::<Part<T>>();
+            let (work, done) = (work.clone(), done.clone());
             scope.spawn(move || {
-                // Whoever is woken starts late; whoever spins does not.
-                ready.fetch_add(1, Ordering::SeqCst);
-                while ready.load(Ordering::SeqCst) < N {
-                    spin_loop();
+                for part in parts {
+                    // What was just received is in the caches of the core that received it.
+                    let own = part.work.clone();
+                    // Whoever is woken starts late; whoever spins does not.
+                    part.ready.fetch_add(1, Ordering::SeqCst);
+                    while part.ready.load(Ordering::SeqCst) < part.all {
+                        spin_loop();
+                    }
+                    let start = Instant::now();
+                    work(&own);
+                    let _ = done.send((start, Instant::now()));
                 }
-                let start = Instant::now();
-                work(&part);
-                // What it worked on is not dropped before the clock is read.
-                (start, Instant::now(), part)
-            })
+            });
+            sender
         });
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    });
-    let start = times.iter().map(|(start, ..)| *start).min();
-    let end = times.iter().map(|(_, end, _)| *end).max();
-    end.zip(start).map_or(Duration::ZERO, |(end, start)| end - start)
+        Self { members: members.collect(), times }
+    }
+
+    /// Their turns: those of both threads, and those of one alone. They work on what is drawn with the
+    /// dice.
+    pub fn turns<'a>(
+        &'a self,
+        seed: u64,
+        draw: impl Fn(&mut Dice, u64) -> Vec<T> + Copy + 'a,
+    ) -> [Timed<'a>; 2] {
+        let mut both = [Dice::new(seed), Dice::new(seed + 1)];
+        let mut alone = Dice::new(seed + 2);
+        let halves =
+            move |calls: u64| self.work(both.each_mut().map(|dice| draw(dice, calls.div_ceil(2))));
+        [Box::new(halves), Box::new(move |calls| self.work([draw(&mut alone, calls)]))]
+    }
+
+    /// How long it takes to do all that work, each part on a thread of its own: from the first start
+    /// to the last end.
+    ///
+    /// # Panics
+    ///
+    /// If one of them did, or there are more parts than threads.
+    fn work<const N: usize>(&self, parts: [Vec<T>; N]) -> Duration {
+        assert!(N <= self.members.len(), "a part has no thread");
+        let ready = Arc::new(AtomicUsize::new(0));
+        for (member, work) in iter::zip(&self.members, parts) {
+            let part = Part { work, ready: Arc::clone(&ready), all: N };
+            assert!(member.send(part).is_ok(), "a thread has ended");
+        }
+        let times = [(); N].map(|()| self.times.recv().expect("no thread has ended"));
+        let start = times.iter().map(|(start, _)| *start).min();
+        let end = times.iter().map(|(_, end)| *end).max();
+        end.zip(start).map_or(Duration::ZERO, |(end, start)| end - start)
+    }
 }
 
 /// Numbers that no cache can foresee (`SplitMix64`).

@@ -131,6 +131,7 @@ impl TokenStore for RedbStore {
 
     /// The one atomic update that the engine needs: compare the chain's place, write the next.
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        tokens_of(step.grant, &step.tokens)?;
         self.write(move |rows| {
             let Some(stored) = rows.grant(step.grant)? else {
                 let is_buried = rows.get(TOMBSTONE, step.grant.as_bytes())?.is_some();

@@ -41,7 +41,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the store fails.
+    /// [`StoreError::Misuse`] if the record keeps its version; else if the store fails.
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError>;
 
     /// Deletes the record of this generation if its stored version is still `expected`.

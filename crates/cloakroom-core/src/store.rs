@@ -22,7 +22,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// - It must answer [`Created::Barred`], and leave nothing live behind, if a rule of the
     ///   grant's subject, its client or the pair has a bound ≥ its epoch — also a rule that is
     ///   written while `create` runs —, or if its id bears a tombstone.
-    /// - The writes must be visible *before* the rules are looked for.
+    /// - The writes must be visible, that is committed, *before* the rules are looked for, unless
+    ///   no revocation can come between the two.
     /// - Another record under an id that is there is `Exists`, revoked or not.
     /// - A retry carries the same record: if that was revoked meanwhile it must be `Barred`; if it
     ///   is present as it was written, the rules must be looked for again, and the answer is
@@ -72,8 +73,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
     ///
-    /// - When it returns, every `find` that starts later must show the revocation, and the log must
-    ///   hold its [`Revocation::event`].
+    /// - When it returns, every `find` that starts later must show the revocation (with
+    ///   [`Revoked::Sweeping`]: the rules show it), and the log must hold its
+    ///   [`Revocation::event`].
     /// - A grant must cost one write, whatever hangs off it.
     /// - The entry of a subject, a client or a pair must be allotted its bound
     ///   ([`Epoch::next_bound`]) in the atomic step that appends it; only grants whose epoch ≤ that
@@ -125,6 +127,10 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError>;
 
     /// How a reader learns that the log grew. Timers belong to the engine.
+    ///
+    /// What came between reading and listening, or while the store was out of touch with its
+    /// database, must wake a reader, too: a stream yields once at its start and once after each
+    /// reconnect, unless it knows that nothing came.
     fn wakeups(&self) -> Wakeups;
 
     /// Writes a heartbeat into the log, by the same path as a revocation: a reader that sees it
@@ -139,6 +145,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// - It must find expired rows over an index on expiry, delete only what ended before
     ///   [`Housekeeping::before`], and check that again in the deleting step.
+    /// - A grant ends at [`GrantRecord::row_expires_at`], a token at [`TokenRecord::expires_at`],
+    ///   an entry, a rule and a tombstone at its `until`; revoked or not. A grant must stay while
+    ///   one of its tokens is left.
     /// - It must not block readers, and be safe on many nodes at once.
     /// - It must touch at most about `limit` rows, and say whether more is left.
     /// - The log's newest entry must stay.
