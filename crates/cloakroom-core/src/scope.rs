@@ -89,7 +89,10 @@ impl Scope {
     /// Whether every value is one of `other`'s.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.iter().all(|value| other.contains(value))
+        // Asked with each request. Both are in order: what was passed over does not come again.
+        let mut others = other.0.as_bytes().split(|byte| *byte == b' ');
+        self.is_empty()
+            || self.0.as_bytes().split(|byte| *byte == b' ').all(|value| others.any(|o| o == value))
     }
 
     /// The values that both have.
@@ -273,6 +276,20 @@ mod tests {
         assert_eq!(abc.intersection(&bd).as_str(), "b");
         assert!(!bd.is_subset(&abc));
         assert!(Scope::empty().is_subset(&bd));
+        assert!(!bd.is_subset(&Scope::empty()));
+        let all: Vec<Scope> = (0..64_u32)
+            .map(|set| {
+                let values = ["a", "ab", "b", "b:c", "c", "d"].into_iter().enumerate();
+                let values = values.filter(|(bit, _)| set & (1 << bit) != 0);
+                let values: Vec<&str> = values.map(|(_, value)| value).collect();
+                Scope::parse(&values.join(" ")).unwrap()
+            })
+            .collect();
+        for (one, some) in all.iter().zip(0_u32..) {
+            for (other, more) in all.iter().zip(0_u32..) {
+                assert_eq!(one.is_subset(other), some & !more == 0, "{one:?} of {other:?}");
+            }
+        }
         assert!(!abc.contains("a b"), "a value never holds a space");
     }
 

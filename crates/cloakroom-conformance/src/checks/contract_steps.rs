@@ -1,8 +1,8 @@
 //! `advance`: what a step writes, and what it must not ask for.
 
 use cloakroom_core::{
-    Advance, Advanced, Change, GrantId, GrantRecord, Random, Selector, Subject, TokenRecord,
-    TokenStore, TokenStoreExt,
+    Advance, Advanced, Change, GrantId, GrantRecord, Random, Selector, Subject, Target,
+    TokenRecord, TokenStore, TokenStoreExt,
 };
 
 use crate::Context;
@@ -23,6 +23,7 @@ checks! { "steps":
     a_next_record_without_a_chain_is_misuse => AdvanceMisuse,
     a_move_that_stays_where_it_is_is_misuse => AdvanceMisuse,
     a_step_with_a_foreign_token_is_misuse => AdvanceMisuse,
+    a_foreign_token_is_misuse_where_no_grant_is => AdvanceMisuse,
 }
 
 /// The next record of `from`: it stays who it is, and is like `like` in all else.
@@ -283,6 +284,25 @@ async fn a_step_with_a_foreign_token_is_misuse(context: Context) -> Result<(), B
         let found = store.found(other.id, foreign.digest).await?;
         same("the other grant", &*found.grant, &other)?;
         ensure!(found.token.is_none(), "the other grant has the token");
+    }
+    Ok(())
+}
+
+async fn a_foreign_token_is_misuse_where_no_grant_is(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let epoch = store.epoch().await?;
+    let other = grant("bob", "other", epoch)?;
+    store.inserted(&other, &[]).await?;
+    let (absent, buried) = (grant("alice", "app", epoch)?, grant("carol", "app", epoch)?);
+    store.revoked(Target::Grant(buried.id)).await?;
+    for (what, grant) in [("an absent grant", absent), ("a tombstone", buried)] {
+        for change in [to(&moved(&grant)?), Change::Attach] {
+            let foreign = token(&other)?;
+            let step = step_from(&grant, change, std::slice::from_ref(&foreign))?;
+            misused(&format!("a foreign token for {what}"), store.advance(step).await)?;
+            let found = store.found(other.id, foreign.digest).await?;
+            ensure!(found.token.is_none(), "the other grant has the token");
+        }
     }
     Ok(())
 }

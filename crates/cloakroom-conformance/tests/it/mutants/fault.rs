@@ -180,6 +180,8 @@ faults! {
     advance_loses_chain AdvanceLosesChain: AdvanceMisuse;
     /// `advance` takes tokens of other grants.
     advance_takes_foreign_tokens AdvanceTakesForeignTokens: AdvanceMisuse;
+    /// `advance` sees tokens of other grants only where its own grant is there.
+    advance_looks_at_tokens_last AdvanceLooksAtTokensLast: AdvanceMisuse;
     /// `advance` holds a lock that nobody frees when its future is dropped.
     advance_leaks_its_lock AdvanceLeaksItsLock: Cancellation;
 

@@ -219,7 +219,9 @@ impl State {
 
     /// What to answer; `None` if the step is to be taken.
     pub(crate) fn judge(&mut self, step: &Advance) -> Result<Option<Advanced>, StoreError> {
-        let foreign = step.tokens.iter().any(|token| token.grant != step.grant);
+        let is_there = matches!(self.slots.get(&step.grant), Some(Slot::Grant(_)));
+        let looks = is_there || !self.has(Fault::AdvanceLooksAtTokensLast);
+        let foreign = looks && step.tokens.iter().any(|token| token.grant != step.grant);
         if foreign && !self.has(Fault::AdvanceTakesForeignTokens) {
             return Err(StoreError::Misuse("a token names another grant"));
         }
