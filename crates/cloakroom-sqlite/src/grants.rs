@@ -68,37 +68,64 @@ pub(crate) fn create(
     now: UnixTime,
 ) -> Result<Created, StoreError> {
     tokens_of(grant.id, &tokens)?;
+    // No other transaction can write a rule before this one has ended.
+    if !is_free(connection, grant)? {
+        return created_before(connection, grant, &tokens, now);
+    }
+    insert_grant(connection, &grant.to_row())?;
+    for token in fresh_tokens(tokens, |_| Ok(None))? {
+        insert_token(connection, &token.to_row())?;
+    }
+    Ok(Created::Inserted)
+}
+
+/// Whether nothing stands in the way of a grant: no row of its id, no tombstone, no rule. One
+/// statement, since every login waits for it.
+fn is_free(connection: &Connection, grant: &GrantRecord) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT NOT EXISTS (SELECT 1 FROM grants WHERE id = ?1) \
+        AND NOT EXISTS (SELECT 1 FROM tombstones WHERE grant_id = ?1) \
+        AND NOT EXISTS (SELECT 1 FROM rules WHERE key = ?3 AND coalesce(bound, ?2) >= ?2) \
+        AND NOT EXISTS (SELECT 1 FROM rules WHERE key = ?4 AND coalesce(bound, ?2) >= ?2) \
+        AND NOT EXISTS (SELECT 1 FROM rules WHERE key = ?5 AND coalesce(bound, ?2) >= ?2)";
+    let [subject, owner, pair] = grant.rule_keys().map(|key| key.to_bytes());
+    let epoch = column(grant.epoch.get());
+    connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| {
+            let key = (grant.id.as_bytes(), epoch, subject, owner, pair);
+            sql.query_row(key, |row| row.get(0))
+        })
+        .map_err(|error| failed("looking for what bars a grant", error))
+}
+
+/// What to answer where something stands in its way: perhaps this call's own row, if its answer was
+/// lost.
+fn created_before(
+    connection: &Connection,
+    grant: &GrantRecord,
+    tokens: &[TokenRecord],
+    now: UnixTime,
+) -> Result<Created, StoreError> {
     if has_tombstone(connection, grant.id)? {
         return Ok(Created::Barred);
     }
-    let stored = stored_grant(connection, grant.id)?;
-    if let Some(stored) = &stored {
-        let own = |token: &TokenRecord| stored_token(connection, token);
-        let same = grant.is_stored_as(stored)
-            && match fresh_tokens(tokens.clone(), own) {
-                Ok(fresh) => fresh.is_empty(),
-                Err(StoreError::Misuse(_)) => false,
-                Err(error) => return Err(error),
-            };
-        if !same {
-            return Ok(Created::Exists);
-        }
-        if stored.revoked_at.is_some() {
-            return Ok(Created::Barred);
-        }
+    let Some(stored) = stored_grant(connection, grant.id)? else { return Ok(Created::Barred) };
+    let own = |token: &TokenRecord| stored_token(connection, token);
+    let same = grant.is_stored_as(&stored)
+        && match fresh_tokens(tokens.to_vec(), own) {
+            Ok(fresh) => fresh.is_empty(),
+            Err(StoreError::Misuse(_)) => false,
+            Err(error) => return Err(error),
+        };
+    if !same {
+        return Ok(Created::Exists);
     }
-    // No other transaction can write a rule before this one has ended.
-    if journal::denies(connection, grant)? {
-        if stored.is_some() {
-            revoke(connection, grant.id, now)?;
-        }
+    if stored.revoked_at.is_some() {
         return Ok(Created::Barred);
     }
-    if stored.is_none() {
-        insert_grant(connection, &grant.to_row())?;
-        for token in fresh_tokens(tokens, |_| Ok(None))? {
-            insert_token(connection, &token.to_row())?;
-        }
+    if journal::denies(connection, grant)? {
+        revoke(connection, grant.id, now)?;
+        return Ok(Created::Barred);
     }
     Ok(Created::Inserted)
 }
@@ -116,7 +143,7 @@ pub(crate) fn advance(connection: &Connection, step: Advance) -> Result<Advanced
     }
     let fresh = fresh_tokens(step.tokens, |token| stored_token(connection, token))?;
     if let Change::Move(next) = step.change {
-        update_grant(connection, &next.to_row())?;
+        update_grant(connection, &stored, &next.to_row())?;
     }
     for token in fresh {
         insert_token(connection, &token.to_row())?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloakroom_core::{
-    GrantId, GrantRecord, GrantRow, StoreError, TokenDigest, TokenRecord, TokenRow,
+    GrantId, GrantRecord, GrantRow, StoreError, TokenDigest, TokenRecord, TokenRow, UnixTime,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -109,12 +109,32 @@ pub(crate) fn insert_grant(connection: &Connection, grant: &GrantRow) -> Result<
     write_grant(connection, SQL, grant)
 }
 
-pub(crate) fn update_grant(connection: &Connection, grant: &GrantRow) -> Result<(), StoreError> {
-    // Client, subject and epoch never change.
-    const SQL: &str = "UPDATE grants SET generation = ?5, digest = ?6, chain_expires_at = ?7, \
-                       expires_at = ?8, row_expires_at = ?9, revoked_at = ?10, body = ?11 \
-                       WHERE id = ?1 AND client = ?2 AND subject = ?3 AND epoch = ?4";
-    write_grant(connection, SQL, grant)
+/// Writes the next record in the place of this one. Client, subject and epoch never change.
+pub(crate) fn update_grant(
+    connection: &Connection,
+    stored: &GrantRecord,
+    next: &GrantRow,
+) -> Result<(), StoreError> {
+    // SQLite writes a column that is set into its indexes anew, whether it changes or not: each of
+    // them is a page more to commit.
+    macro_rules! update {
+        ($indexed:literal, $same:literal) => {
+            concat!(
+                "UPDATE grants SET generation = ?5, digest = ?6, chain_expires_at = ?7, ",
+                "expires_at = ?8, body = ?11",
+                $indexed,
+                " WHERE id = ?1 AND client = ?2 AND subject = ?3 AND epoch = ?4",
+                $same
+            )
+        };
+    }
+    let end_stays = stored.row_expires_at.as_millis() == next.row_expires_at;
+    let sql = match stored.revoked_at.map(UnixTime::as_millis) == next.revoked_at {
+        true if end_stays => update!("", " AND row_expires_at = ?9 AND revoked_at IS ?10"),
+        true => update!(", row_expires_at = ?9", " AND revoked_at IS ?10"),
+        false => update!(", row_expires_at = ?9, revoked_at = ?10", ""),
+    };
+    write_grant(connection, sql, next)
 }
 
 fn write_grant(
