@@ -64,16 +64,16 @@ fn has_tombstone(connection: &Connection, id: GrantId) -> Result<bool, StoreErro
 pub(crate) fn create(
     connection: &Connection,
     grant: &GrantRecord,
-    tokens: Vec<TokenRecord>,
+    tokens: &[TokenRecord],
     now: UnixTime,
 ) -> Result<Created, StoreError> {
-    tokens_of(grant.id, &tokens)?;
+    tokens_of(grant.id, tokens)?;
     // No other transaction can write a rule before this one has ended.
     if !is_free(connection, grant)? {
-        return created_before(connection, grant, &tokens, now);
+        return created_before(connection, grant, tokens, now);
     }
     insert_grant(connection, &grant.to_row())?;
-    for token in fresh_tokens(tokens, |_| Ok(None))? {
+    for token in fresh_tokens(tokens.to_vec(), |_| Ok(None))? {
         insert_token(connection, &token.to_row())?;
     }
     Ok(Created::Inserted)
@@ -130,7 +130,7 @@ fn created_before(
     Ok(Created::Inserted)
 }
 
-pub(crate) fn advance(connection: &Connection, step: Advance) -> Result<Advanced, StoreError> {
+pub(crate) fn advance(connection: &Connection, step: &Advance) -> Result<Advanced, StoreError> {
     tokens_of(step.grant, &step.tokens)?;
     let Some(stored) = stored_grant(connection, step.grant)? else {
         return Ok(match has_tombstone(connection, step.grant)? {
@@ -141,8 +141,8 @@ pub(crate) fn advance(connection: &Connection, step: Advance) -> Result<Advanced
     if let Some(refused) = step.judge(&stored)? {
         return Ok(refused);
     }
-    let fresh = fresh_tokens(step.tokens, |token| stored_token(connection, token))?;
-    if let Change::Move(next) = step.change {
+    let fresh = fresh_tokens(step.tokens.clone(), |token| stored_token(connection, token))?;
+    if let Change::Move(next) = &step.change {
         update_grant(connection, &stored, &next.to_row())?;
     }
     for token in fresh {

@@ -63,7 +63,7 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
         let id = grant.id;
         let token = TokenRecord::new(digest(), &grant, NOW, ends);
         for _ in 0..2 {
-            let _ = grants::create(connection, &grant, vec![token.clone()], NOW).unwrap();
+            let _ = grants::create(connection, &grant, std::slice::from_ref(&token), NOW).unwrap();
         }
         let mut next = grant.clone();
         next.chain.as_mut().unwrap().digest = digest();
@@ -74,7 +74,7 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
             change: Change::Move(Box::new(next)),
             tokens: vec![TokenRecord::new(digest(), &grant, NOW, ends)],
         };
-        let _ = grants::advance(connection, step).unwrap();
+        let _ = grants::advance(connection, &step).unwrap();
         let _ = grants::find(connection, id, None).unwrap();
         let _ = grants::find(connection, id, Some(&token.digest)).unwrap();
         if number % 5 == 0 {

@@ -227,8 +227,12 @@ impl Keeper for Tending {
     }
 
     fn after(&mut self, connection: &Connection) {
-        // Whoever follows the log finds out a poll later if this fails.
-        let _ = journal::newest(connection).map(|newest| self.0.tell(newest));
+        match journal::newest(connection) {
+            Ok(newest) => self.0.tell(newest),
+            // Whoever follows the log finds out a poll later. Damaged pages must not be remembered
+            // for longer than they are in the file.
+            Err(_) => drop(connection.release_memory()),
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl SqliteStore {
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         self.0.writer.run(work).await
     }
@@ -193,7 +193,7 @@ impl TokenStore for SqliteStore {
         tokens: Vec<TokenRecord>,
     ) -> Result<Created, StoreError> {
         let now = self.0.shared.settings.clock.now();
-        self.write(move |connection| grants::create(connection, &grant, tokens, now)).await
+        self.write(move |connection| grants::create(connection, &grant, &tokens, now)).await
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
@@ -204,7 +204,7 @@ impl TokenStore for SqliteStore {
     }
 
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        self.write(move |connection| grants::advance(connection, step)).await
+        self.write(move |connection| grants::advance(connection, &step)).await
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
@@ -246,6 +246,7 @@ impl TokenStore for SqliteStore {
         while left > 0 {
             let (rows, total) = self
                 .write(move |connection| {
+                    let mut done = done;
                     let rows = housekeeping::step(connection, &task, left, &mut done)?;
                     Ok((rows, done))
                 })

@@ -53,24 +53,25 @@ impl Writer {
     /// Has the keeper look after the connection, as before any write.
     pub(crate) fn poke(&self) {
         let (reply, _) = oneshot::channel();
-        let work = Some(|_: &Connection| Ok(()));
+        let work = |_: &Connection| Ok(());
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _ = self.queue.send(Box::new(Job { work, done: None, reply }));
     }
 
     /// Runs `work` in a transaction on the writer's thread, and answers once it is committed. If it
-    /// fails, none of its writes stays. Dropping the future does not stop it.
+    /// fails, none of its writes stays. It may be done twice: what counts is the last time. Dropping
+    /// the future does not stop it.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(StoreError::unavailable("writing", "too many writes are waiting"));
         }
-        let job = Job { work: Some(work), done: None, reply };
+        let job = Job { work, done: None, reply };
         if self.queue.send(Box::new(job)).is_err() {
             return Err(ended());
         }
@@ -91,7 +92,7 @@ trait Work: Send {
 }
 
 struct Job<T, F> {
-    work: Option<F>,
+    work: F,
     done: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -99,10 +100,10 @@ struct Job<T, F> {
 impl<T, F> Work for Job<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    F: Fn(&Connection) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, connection: &Connection) -> bool {
-        self.done = self.work.take().map(|work| work(connection));
+        self.done = Some((self.work)(connection));
         matches!(self.done, Some(Ok(_)))
     }
 
@@ -147,41 +148,70 @@ fn write(
     }
 }
 
-/// One transaction. Each job has a savepoint: one that fails takes nothing with it.
+/// One transaction. A job that fails takes nothing with it.
 fn commit(connection: &Connection, group: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
+    // Hardly a job fails, and a savepoint costs a copy of each page that is written after it: only where
+    // one did are all done once more, each behind its own.
+    let mut result = transaction(connection, group, Savepoints::No);
+    if group.len() > 1 && matches!(result, Ok(Jobs::SomeFailed)) {
+        result = transaction(connection, group, Savepoints::ForEach);
+    }
+    if result.is_err() && !connection.is_autocommit() {
+        // If even this fails, the next BEGIN does, and says why.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    if !matches!(result, Ok(Jobs::Succeeded)) {
+        // Damaged pages must not be remembered for longer than they are in the file.
+        let _ = connection.release_memory();
+    }
+    result.map(|_| ())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Savepoints {
+    No,
+    ForEach,
+}
+
+enum Jobs {
+    Succeeded,
+    /// What they wrote is undone: of all of them, if they had no savepoints.
+    SomeFailed,
+}
+
+fn transaction(
+    connection: &Connection,
+    group: &mut [Box<dyn Work>],
+    savepoints: Savepoints,
+) -> Result<Jobs, StoreError> {
     let execute = |sql: &str| -> Result<(), StoreError> {
         let during = |error| failed("writing", error);
         connection.prepare_cached(sql).and_then(|mut sql| sql.execute([])).map_err(during)?;
         Ok(())
     };
-    let mut all_succeed = true;
-    let mut run = |group: &mut [Box<dyn Work>]| -> Result<(), StoreError> {
-        execute("BEGIN IMMEDIATE")?;
-        for job in group {
+    let guarded = savepoints == Savepoints::ForEach;
+    let mut jobs = Jobs::Succeeded;
+    execute("BEGIN IMMEDIATE")?;
+    for job in group {
+        if guarded {
             execute("SAVEPOINT job")?;
-            if !job.run(connection) {
-                all_succeed = false;
-                // A full disk, or an error of its own: SQLite may have undone everything.
-                if connection.is_autocommit() {
-                    return Err(StoreError::unavailable(
-                        "writing",
-                        "SQLite gave the transaction up",
-                    ));
-                }
-                execute("ROLLBACK TO job")?;
+        }
+        if !job.run(connection) {
+            jobs = Jobs::SomeFailed;
+            // A full disk, or an error of its own: SQLite may have undone everything.
+            if connection.is_autocommit() {
+                return Err(StoreError::unavailable("writing", "SQLite gave the transaction up"));
             }
+            if !guarded {
+                execute("ROLLBACK")?;
+                return Ok(jobs);
+            }
+            execute("ROLLBACK TO job")?;
+        }
+        if guarded {
             execute("RELEASE job")?;
         }
-        execute("COMMIT")
-    };
-    let result = run(group);
-    if result.is_err() && !connection.is_autocommit() {
-        // If even this fails, the next BEGIN does, and says why.
-        let _ = connection.execute_batch("ROLLBACK");
     }
-    if result.is_err() || !all_succeed {
-        // Damaged pages must not be remembered for longer than they are in the file.
-        let _ = connection.release_memory();
-    }
-    result
+    execute("COMMIT")?;
+    Ok(jobs)
 }

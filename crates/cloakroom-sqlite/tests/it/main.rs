@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod groups;
 mod kit;
 #[cfg(unix)]
 mod permissions;
