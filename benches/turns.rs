@@ -3,11 +3,12 @@
 use std::hint::spin_loop;
 use std::iter;
 use std::pin::pin;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Waker};
-use std::thread::Scope;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use crate::Timed;
@@ -63,6 +64,7 @@ impl<T: Clone + Send> Team<T> {
             let (work, done) = (work.clone(), done.clone());
             scope.spawn(move || {
                 for part in parts {
+                    let _guard = EndIfPanicking;
                     // What was just received is in the caches of the core that received it.
                     let own = part.work.clone();
                     // Whoever is woken starts late; whoever spins does not.
@@ -99,7 +101,7 @@ impl<T: Clone + Send> Team<T> {
     ///
     /// # Panics
     ///
-    /// If one of them did, or there are more parts than threads.
+    /// If there are more parts than threads. If a thread panics, the process ends.
     fn work<const N: usize>(&self, parts: [Vec<T>; N]) -> Duration {
         assert!(N <= self.members.len(), "a part has no thread");
         let ready = Arc::new(AtomicUsize::new(0));
@@ -111,6 +113,17 @@ impl<T: Clone + Send> Team<T> {
         let start = times.iter().map(|(start, _)| *start).min();
         let end = times.iter().map(|(_, end)| *end).max();
         end.zip(start).map_or(Duration::ZERO, |(end, start)| end - start)
+    }
+}
+
+/// Others would wait for the thread for ever.
+struct EndIfPanicking;
+
+impl Drop for EndIfPanicking {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            process::exit(1);
+        }
     }
 }
 

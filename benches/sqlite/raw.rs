@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cloakroom_core::{Advance, Change, GrantRecord, TokenRecord};
 use cloakroom_sqlite::SqliteStore;
+use cloakroom_sqlite::rusqlite::config::DbConfig;
 use cloakroom_sqlite::rusqlite::{Connection, Statement, params};
 
 use crate::records::Key;
@@ -22,7 +23,8 @@ const TOKEN: &str = "\
     INSERT INTO tokens (grant_id, digest, issued_at, expires_at, revoked_at, body) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const ADVANCE: &str = "\
-    UPDATE grants SET generation = ?4, digest = ?5, chain_expires_at = ?6, body = ?7 \
+    UPDATE grants SET generation = ?4, digest = ?5, chain_expires_at = ?6, body = ?7, \
+                      row_expires_at = ?8 \
     WHERE id = ?1 AND generation = ?2 AND digest = ?3 AND revoked_at IS NULL";
 
 /// A connection to the file of a store.
@@ -35,6 +37,9 @@ impl Raw {
         let connection = Connection::open(path).expect("it opens");
         connection.pragma_update(None, "synchronous", "FULL").expect("it is set");
         connection.set_prepared_statement_cache_capacity(64);
+        // As the store's: or its statements would be planned again with each call.
+        let qpsg = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+        connection.set_db_config(qpsg, true).expect("it is set");
         Self(connection)
     }
 
@@ -77,6 +82,7 @@ impl Raw {
                 digest,
                 row.chain_expires_at.map(u64::cast_signed),
                 row.body,
+                row.row_expires_at.cast_signed(),
             ])
         });
         assert_eq!(moved.expect("it is written"), 1);

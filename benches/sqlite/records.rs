@@ -10,6 +10,9 @@ use cloakroom_core::{
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
+/// How much later a grant's chain ends after each refresh.
+const SLIDE: Duration = Duration::from_millis(20);
+
 /// What a token is looked up by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
@@ -59,6 +62,9 @@ impl Records {
         let chain = grant.chain.as_mut().expect("it has one");
         let expected = chain.position();
         chain.generation += 1;
+        // As it slides with each refresh, and the end of the row with it.
+        chain.expires_at = chain.expires_at + SLIDE;
+        grant.row_expires_at = grant.row_expires_at + SLIDE;
         chain.digest = self.digest();
         let token = TokenRecord::new(self.digest(), grant, now, now + HOUR / 6);
         Advance {

@@ -20,7 +20,7 @@ const SUITES: [(&str, Target); 10] = [
     ("hits", Target::Bench("hits")),
     ("memory", Target::Bench("memory")),
     ("sqlite", Target::Bench("sqlite")),
-    ("http", Target::Server("introspect issue-opaque issue-es256")),
+    ("http", Target::Server("introspect introspect-sqlite issue-opaque issue-es256")),
     ("api", Target::Server("api")),
     ("gateway", Target::Server("gateway")),
     ("delay", Target::Server("delay")),

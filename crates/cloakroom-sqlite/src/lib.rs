@@ -32,7 +32,7 @@
 //!
 //! That of rusqlite 0.39, 0.40 or 0.41: an app may have a crate beside it, such as sqlx, that allows one of
 //! them only. Take 0.41 where you can. The SQLite that the others build has one lock for all page caches of
-//! a process: many threads look up less than half as much, and housekeeping slows lookups down. Who has to
+//! a process: many threads look up about half as much, and housekeeping slows lookups down. Who has to
 //! stay can build theirs without it, with `LIBSQLITE3_FLAGS=-USQLITE_ENABLE_MEMORY_MANAGEMENT` in the
 //! environment.
 //!

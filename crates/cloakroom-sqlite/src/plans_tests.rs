@@ -67,6 +67,13 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
         }
         let mut next = grant.clone();
         next.chain.as_mut().unwrap().digest = digest();
+        // Which columns are set depends on what changes.
+        if number % 3 > 0 {
+            next.row_expires_at = next.row_expires_at + HOUR;
+        }
+        if number % 30 == 2 {
+            next.revoked_at = Some(NOW);
+        }
         let step = Advance {
             grant: id,
             expected: grant.chain.as_ref().unwrap().position(),

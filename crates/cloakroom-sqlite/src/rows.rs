@@ -106,7 +106,7 @@ pub(crate) fn insert_grant(connection: &Connection, grant: &GrantRow) -> Result<
     const SQL: &str = "INSERT INTO grants (id, client, subject, epoch, generation, digest, \
                        chain_expires_at, expires_at, row_expires_at, revoked_at, body) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    write_grant(connection, SQL, grant)
+    write_grant(connection, SQL, grant).map(drop)
 }
 
 /// Writes the next record in the place of this one. Client, subject and epoch never change.
@@ -134,14 +134,17 @@ pub(crate) fn update_grant(
         true => update!(", row_expires_at = ?9", " AND revoked_at IS ?10"),
         false => update!(", row_expires_at = ?9, revoked_at = ?10", ""),
     };
-    write_grant(connection, sql, next)
+    match write_grant(connection, sql, next)? {
+        1 => Ok(()),
+        _ => Err(StoreError::corrupt("a grant", "its row is not as it was read")),
+    }
 }
 
 fn write_grant(
     connection: &Connection,
     sql: &'static str,
     grant: &GrantRow,
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     let parameters = params![
         grant.id.as_bytes(),
         grant.client.as_bytes(),
@@ -158,8 +161,7 @@ fn write_grant(
     connection
         .prepare_cached(sql)
         .and_then(|mut sql| sql.execute(parameters))
-        .map_err(|error| failed("writing a grant", error))?;
-    Ok(())
+        .map_err(|error| failed("writing a grant", error))
 }
 
 pub(crate) fn insert_token(connection: &Connection, token: &TokenRow) -> Result<(), StoreError> {

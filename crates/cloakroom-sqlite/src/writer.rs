@@ -1,5 +1,6 @@
 //! The one thread that writes. Writes that wait together share a commit.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,6 +15,9 @@ use crate::error::{GroupFailed, failed};
 /// The most writes that share a commit: so many that its cost is spread, so few that none of them
 /// waits long for the others.
 const GROUP: usize = 256;
+
+/// How many writes of a group may fail before the others are done one by one.
+const PATIENCE: usize = 8;
 
 /// The most writes that may wait. Beyond it a store that cannot keep up says so, instead of
 /// remembering everything that was ever asked of it.
@@ -59,7 +63,7 @@ impl Writer {
     }
 
     /// Runs `work` in a transaction on the writer's thread, and answers once it is committed. If it
-    /// fails, none of its writes stays. It may be done twice: what counts is the last time. Dropping
+    /// fails, none of its writes stays. It may be done more than once: what counts is the last time. Dropping
     /// the future does not stop it.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
@@ -87,8 +91,11 @@ trait Work: Send {
     /// Does it, and remembers the answer. Whether its writes may stay.
     fn run(&mut self, connection: &Connection) -> bool;
 
-    /// Answers: what it remembers, or that the transaction failed.
-    fn settle(self: Box<Self>, group: Option<&GroupFailed>);
+    /// Remembers that the transaction failed, whatever the answer was.
+    fn fail(&mut self, why: &GroupFailed);
+
+    /// Gives the answer that it remembers.
+    fn settle(self: Box<Self>);
 }
 
 struct Job<T, F> {
@@ -107,18 +114,17 @@ where
         matches!(self.done, Some(Ok(_)))
     }
 
-    fn settle(self: Box<Self>, group: Option<&GroupFailed>) {
-        let answer = match (self.done, group) {
-            // What failed by itself says why; it wrote nothing either way.
-            (Some(Err(own)), _) => Err(own),
-            (_, Some(group)) => Err(StoreError::unavailable("writing", group.clone())),
-            (Some(done), None) => done,
-            (None, None) => Err(ended()),
-        };
+    fn fail(&mut self, why: &GroupFailed) {
+        self.done = Some(Err(StoreError::unavailable("writing", why.clone())));
+    }
+
+    fn settle(self: Box<Self>) {
         // Nobody waits for the answer if its future was dropped.
-        let _ = self.reply.send(answer);
+        let _ = self.reply.send(self.done.unwrap_or_else(|| Err(ended())));
     }
 }
+
+type Group = Vec<Box<dyn Work>>;
 
 fn write(
     mut connection: Connection,
@@ -126,92 +132,82 @@ fn write(
     waiting: &AtomicUsize,
     mut keeper: impl Keeper,
 ) {
-    let mut group: Vec<Box<dyn Work>> = Vec::new();
     while let Ok(first) = jobs.recv() {
-        group.push(first);
-        group.extend(jobs.try_iter().take(GROUP - 1));
+        let mut group: Group = iter::once(first).chain(jobs.try_iter().take(GROUP - 1)).collect();
         waiting.fetch_sub(group.len(), Ordering::Relaxed);
-        let result = keeper
-            .before(&mut connection)
-            .and_then(|()| commit(&connection, &mut group))
-            .map_err(|error| {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a transaction failed");
-                GroupFailed(Arc::new(error))
-            });
-        if result.is_ok() {
-            // Readers of the log are woken before the answers: who saw the answer can rely on it.
-            keeper.after(&connection);
+        match keeper.before(&mut connection) {
+            Ok(()) => {
+                group = commit(&connection, group);
+                // Readers of the log are woken before the answers: who saw the answer can rely on it.
+                keeper.after(&connection);
+            }
+            Err(error) => fail(&mut group, error),
         }
-        for job in group.drain(..) {
-            job.settle(result.as_ref().err());
+        group.into_iter().for_each(Work::settle);
+    }
+}
+
+/// Does all jobs in one transaction. One that fails is left out, and the others are done once more: it
+/// takes nothing with it. (Savepoints would do that, too, but each costs a copy of every page that is
+/// written after it, and they are of no use where SQLite gives up the transaction.)
+///
+/// Returns them all, with their answers.
+fn commit(connection: &Connection, mut group: Group) -> Group {
+    let (mut done, mut failures) = (Group::new(), 0);
+    while !group.is_empty() {
+        let together = if failures < PATIENCE { group.len() } else { 1 };
+        match transaction(connection, &mut group[..together]) {
+            Ok(None) => done.extend(group.drain(..together)),
+            Ok(Some(failed)) => {
+                done.push(group.remove(failed));
+                failures += 1;
+            }
+            Err(error) => {
+                fail(&mut group[..together], error);
+                done.extend(group.drain(..together));
+            }
         }
     }
+    done
 }
 
-/// One transaction. A job that fails takes nothing with it.
-fn commit(connection: &Connection, group: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
-    // Hardly a job fails, and a savepoint costs a copy of each page that is written after it: only where
-    // one did are all done once more, each behind its own.
-    let mut result = transaction(connection, group, Savepoints::No);
-    if group.len() > 1 && matches!(result, Ok(Jobs::SomeFailed)) {
-        result = transaction(connection, group, Savepoints::ForEach);
-    }
-    if result.is_err() && !connection.is_autocommit() {
-        // If even this fails, the next BEGIN does, and says why.
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    if !matches!(result, Ok(Jobs::Succeeded)) {
-        // Damaged pages must not be remembered for longer than they are in the file.
-        let _ = connection.release_memory();
-    }
-    result.map(|_| ())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Savepoints {
-    No,
-    ForEach,
-}
-
-enum Jobs {
-    Succeeded,
-    /// What they wrote is undone: of all of them, if they had no savepoints.
-    SomeFailed,
-}
-
+/// Does the jobs, and commits. Which of them failed, if one did: then all is undone.
 fn transaction(
     connection: &Connection,
-    group: &mut [Box<dyn Work>],
-    savepoints: Savepoints,
-) -> Result<Jobs, StoreError> {
+    jobs: &mut [Box<dyn Work>],
+) -> Result<Option<usize>, StoreError> {
     let execute = |sql: &str| -> Result<(), StoreError> {
         let during = |error| failed("writing", error);
         connection.prepare_cached(sql).and_then(|mut sql| sql.execute([])).map_err(during)?;
         Ok(())
     };
-    let guarded = savepoints == Savepoints::ForEach;
-    let mut jobs = Jobs::Succeeded;
-    execute("BEGIN IMMEDIATE")?;
-    for job in group {
-        if guarded {
-            execute("SAVEPOINT job")?;
-        }
-        if !job.run(connection) {
-            jobs = Jobs::SomeFailed;
-            // A full disk, or an error of its own: SQLite may have undone everything.
+    let mut all = || -> Result<Option<usize>, StoreError> {
+        execute("BEGIN IMMEDIATE")?;
+        for (number, job) in jobs.iter_mut().enumerate() {
+            if !job.run(connection) {
+                return Ok(Some(number));
+            }
             if connection.is_autocommit() {
                 return Err(StoreError::unavailable("writing", "SQLite gave the transaction up"));
             }
-            if !guarded {
-                execute("ROLLBACK")?;
-                return Ok(jobs);
-            }
-            execute("ROLLBACK TO job")?;
         }
-        if guarded {
-            execute("RELEASE job")?;
+        execute("COMMIT")?;
+        Ok(None)
+    };
+    let result = all();
+    if !matches!(result, Ok(None)) {
+        if !connection.is_autocommit() {
+            // If even this fails, the next BEGIN does, and says why.
+            let _ = connection.execute_batch("ROLLBACK");
         }
+        // Damaged pages must not be remembered for longer than they are in the file.
+        let _ = connection.release_memory();
     }
-    execute("COMMIT")?;
-    Ok(jobs)
+    result
+}
+
+fn fail(jobs: &mut [Box<dyn Work>], error: StoreError) {
+    tracing::warn!(error = &error as &dyn std::error::Error, "a transaction failed");
+    let why = GroupFailed(Arc::new(error));
+    jobs.iter_mut().for_each(|job| job.fail(&why));
 }

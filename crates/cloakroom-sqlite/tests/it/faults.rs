@@ -13,7 +13,7 @@ use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{OpenError, SqliteStore, SqliteStoreBuilder};
 use tempfile::TempDir;
 
-use crate::support::{DAY, NOW, grant, revocation, token};
+use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -240,6 +240,10 @@ async fn a_damaged_row_is_called_damaged() {
             .unwrap();
         assert!(is_there(&store, id).await);
     }
+    // Nothing of ours is negative. A step on such a row must not be lost.
+    stranger.execute("UPDATE grants SET epoch = -1", []).unwrap();
+    let Lookup::Found(found) = store.find(id, None).await.unwrap() else { panic!("gone") };
+    is_corrupt(store.advance(step(&found.grant).0).await);
 }
 
 #[test]
