@@ -24,6 +24,9 @@ const UNPRIVILEGED: &str = "nobody";
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a server has to end before it is told again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Everything is gone when it is dropped.
 pub(super) struct Private {
     engine: &'static dyn Engine,
@@ -145,9 +148,14 @@ impl Private {
             return;
         };
         if let Some(signal) = self.engine.facts().stop {
-            send(signal, &process);
             let start = Instant::now();
+            let mut sent = None::<Instant>;
             while matches!(process.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+                // One that has only just been started may not listen yet, and miss it.
+                if sent.is_none_or(|sent| sent.elapsed() > AGAIN) {
+                    send(signal, &process);
+                    sent = Some(Instant::now());
+                }
                 sleep(PAUSE);
             }
         }

@@ -107,11 +107,19 @@ fn holder(engine: &'static dyn Engine, temporary: &Path, given: Option<&Url>) ->
     (process, url.expect("the database is there"))
 }
 
-/// What a terminal does.
-fn interrupt_group(leader: &Child) {
+/// What a terminal does, and waits for the end of who is meant.
+fn interrupt_group(leader: &mut Child) {
     let mut kill = Command::new("sh");
     kill.args(["-c", "kill -s INT -- \"-$0\"", &leader.id().to_string()]);
     assert!(kill.status().unwrap().success());
+    let start = Instant::now();
+    while leader.try_wait().unwrap().is_none() {
+        // Whoever was started in the background of a script ignores interrupts.
+        if start.elapsed() > Duration::from_secs(5) {
+            leader.kill().unwrap();
+        }
+        sleep(Duration::from_millis(10));
+    }
 }
 
 fn answers(url: &Url) -> bool {
@@ -174,8 +182,7 @@ fn is_gone_at_the_end(engine: &'static dyn Engine) {
     let (mut interrupted, own) = holder(engine, &temporary.0, Some(&any));
     fill(engine, &own);
     assert_ne!(contents(engine, &kept.url), before);
-    interrupt_group(&interrupted);
-    interrupted.wait().unwrap();
+    interrupt_group(&mut interrupted);
     wait_until("removed", || contents(engine, &kept.url) == before);
 
     keeper.end().unwrap();
