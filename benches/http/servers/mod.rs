@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     BareSigning,
     /// The crate `oauth-as`.
     OauthAs,
-    /// The same server or gateway, without what is measured: the gateway, the layer, the file.
+    /// The same server or gateway, without what is measured: the swap, the check, the file.
     Without,
     /// The same server, with the crate `jsonwebtoken`.
     JsonWebToken,

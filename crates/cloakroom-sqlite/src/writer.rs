@@ -63,8 +63,8 @@ impl Writer {
     }
 
     /// Runs `work` in a transaction on the writer's thread, and answers once it is committed. If it
-    /// fails, none of its writes stays. It may be done more than once: what counts is the last time. Dropping
-    /// the future does not stop it.
+    /// fails, none of its writes stays. It may be done more than once: what counts is the last time.
+    /// Dropping the future does not stop it.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
