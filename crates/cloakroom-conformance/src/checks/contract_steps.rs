@@ -13,6 +13,7 @@ use crate::report::Broken;
 checks! { "steps":
     a_move_writes_every_field => AdvanceWrites,
     a_move_clears_what_the_next_record_lacks => AdvanceWrites,
+    a_move_writes_an_end_that_comes_with_it => AdvanceWrites,
     a_move_inserts_all_its_tokens => AdvanceWrites,
     a_move_keeps_the_tokens_that_are_there => AdvanceWrites,
     a_move_moves_the_ends_of_the_grant => AdvanceWrites,
@@ -89,6 +90,19 @@ async fn a_move_clears_what_the_next_record_lacks(context: Context) -> Result<()
     let full = next_like(&bare, full_grant(2, epoch)?);
     takes(&*store, &bare, to(&full), &[]).await?;
     stands_as(&*store, &full).await
+}
+
+async fn a_move_writes_an_end_that_comes_with_it(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let first = grant("alice", "app", store.epoch().await?)?;
+    store.inserted(&first, &[]).await?;
+    let next = GrantRecord { revoked_at: Some(NOW), ..moved(&first)? };
+    let token = token(&next)?;
+    takes(&*store, &first, to(&next), std::slice::from_ref(&token)).await?;
+    same("the grant", &*store.found(next.id, token.digest).await?.grant, &next)?;
+    let listed = store.listed_ids(Selector::Subject(next.subject), NOW).await?;
+    ensure!(listed.is_empty(), "it is listed, although it was revoked");
+    Ok(())
 }
 
 async fn a_move_inserts_all_its_tokens(context: Context) -> Result<(), Broken> {

@@ -1,8 +1,10 @@
 //! Writes that wait together share a transaction, and nothing else.
 
+use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
-use cloakroom_core::{Created, Lookup, StoreError, TokenRecord, TokenStore as _};
+use cloakroom_core::{Created, KeyStore as _, Lookup, StoreError, TokenRecord, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
 
@@ -41,5 +43,51 @@ async fn a_write_that_fails_takes_nothing_with_it() {
             assert_eq!(created.unwrap(), Created::Inserted);
             assert!(matches!(found, Lookup::Found(found) if found.token.is_some()), "{number}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_takes_nothing_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    drop(SqliteStore::open(&path).unwrap());
+    let stranger = Connection::open(&path).unwrap();
+    let page: i64 = stranger
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'signing_keys'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    stranger.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(stranger);
+    let damaged = folder.path().join("damaged");
+    let mut bytes = fs::read(&path).unwrap();
+    let page = usize::try_from(page).unwrap();
+    bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
+    fs::write(&damaged, bytes).unwrap();
+    assert!(Command::new("cp").args([&damaged, &path]).status().unwrap().success());
+
+    let store = Arc::new(SqliteStore::open(&path).unwrap());
+    let stranger = Connection::open(&path).unwrap();
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (mut writes, mut damaged) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let (grant, writer) = (grant(&*store, "alice", "app").await, Arc::clone(&store));
+        let id = grant.id;
+        let write = tokio::spawn(async move { writer.create(grant, Vec::new()).await });
+        writes.push((id, write));
+        if number % 5 == 2 {
+            let store = Arc::clone(&store);
+            damaged.push(tokio::spawn(async move { store.delete(1, 1).await }));
+        }
+    }
+    tokio::task::yield_now().await;
+    stranger.execute_batch("COMMIT").unwrap();
+    for write in damaged {
+        let error = write.await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    }
+    for (id, write) in writes {
+        assert_eq!(write.await.unwrap().unwrap(), Created::Inserted);
+        assert!(matches!(store.find(id, None).await.unwrap(), Lookup::Found(_)));
     }
 }
