@@ -213,7 +213,7 @@ impl World {
 }
 
 fn delete_before(store: &MemoryStore, before: UnixTime) {
-    let task = Housekeeping { now: SystemClock::new().now(), before, limit: u32::MAX };
+    let task = Housekeeping { now: SystemClock::new().now(), before, limit: u32::MAX, sweep: None };
     let done = now(store.maintain(task)).expect("housekeeping");
     assert!(!done.more, "all of it fits into one call");
 }

@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloakroom::core::{
-    Advance, Advanced, Change, Clock as _, Created, Cursor, CursorPlace, EntryId, Epoch, Found,
-    GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing,
-    LogEntry, LogEvent, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked,
-    Rule, RuleKey, Rules, Selector, StoreError, SystemClock, Target, TokenDigest, TokenRecord,
-    TokenStore, UnixTime, Wakeups, fresh_tokens, tokens_of,
+    Advance, Advanced, Change, CheckValue, CheckValues, Clock as _, Created, Cursor, CursorPlace,
+    EntryId, Epoch, Found, GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore,
+    KeyUpdated, Listing, LogEntry, LogEvent, Lookup, Maintained, Page, Random, Revocation,
+    RevocationBatch, Revoked, Rule, RuleKey, Rules, Selector, StoreError, SystemClock, Target,
+    TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups, fresh_tokens, tokens_of,
 };
 use cloakroom_conformance::{Factory, run_all};
 use redb::{Database, ReadOnlyTable, ReadableTable, StorageError, Table, TableDefinition};
@@ -37,8 +37,7 @@ impl RedbStore {
                 rows.put(INCARNATION, &[], NEVER, incarnation.as_bytes())?;
             }
             // No earlier log, nor this one before it was restored from a copy, allotted a newer one.
-            rows.allot(SystemClock::new().now())?;
-            Ok(())
+            rows.raise_bound(SystemClock::new().now())
         };
         store.write(begin).await?;
         Ok(store)
@@ -157,8 +156,8 @@ impl TokenStore for RedbStore {
             let Revocation { target, at, until, .. } = &revocation;
             let bound = target.has_bound().then(|| rows.allot(*at)).transpose()?;
             rows.append(revocation.event(bound), *at, *until)?;
-            if let Some(key) = target.rule_key() {
-                rows.put_rule(Rule { key, bound, until: *until })?;
+            if let Some(rule) = revocation.rule(bound) {
+                rows.put_rule(rule)?;
             }
             match target {
                 Target::Grant(grant) if !rows.revoke_grant(*grant, *at)? => {
@@ -210,7 +209,7 @@ impl TokenStore for RedbStore {
                     grants.push(Arc::new(grant));
                 }
             }
-            Ok(Listing { grants, next })
+            Ok(Listing { grants, unreadable: Vec::new(), next })
         })
         .await
     }
@@ -220,20 +219,25 @@ impl TokenStore for RedbStore {
         self.read(move |rows| {
             let (limit, mut log) = (limit.max(1) as usize, Vec::new());
             let incarnation = rows.value(INCARNATION)?;
-            let first = after.place().map_or(0, |place| place.position).to_be_bytes();
+            let first = match CursorPlace::of(&after) {
+                Some(place) => place.position.to_be_bytes(),
+                None if after.is_start() => [0; 8],
+                None => return Ok(RevocationBatch::Gap),
+            };
             for (key, row) in rows.scan(ENTRY, &[], &first, limit + 2)? {
                 let entry = LogEntry::from_body(&row.bytes)?;
                 let position = u64::from_be_bytes(array(&key)?);
-                let place = CursorPlace { incarnation, position, entry: entry.id };
-                log.push((Cursor::after(place), entry));
+                let place =
+                    CursorPlace { incarnation, position, entry: entry.id, revocation: None };
+                log.push((Cursor::after(&place), entry));
             }
             // The entry that the cursor names comes first, if it is still there.
-            if after.place().is_some() && (log.is_empty() || log.remove(0).0 != after) {
+            if !after.is_start() && (log.is_empty() || log.remove(0).0 != after) {
                 return Ok(RevocationBatch::Gap);
             }
             let more = log.len() > limit;
             log.truncate(limit);
-            let next = log.last().map_or(after, |(cursor, _)| *cursor);
+            let next = log.last().map_or(after, |(cursor, _)| cursor.clone());
             let entries = log.into_iter().map(|(_, entry)| entry).collect();
             let newest_bound = rows.newest_bound()?;
             Ok(RevocationBatch::Entries { entries, next, more, newest_bound })
@@ -248,7 +252,11 @@ impl TokenStore for RedbStore {
 
     /// By the path of a revocation: whoever sees it has seen all that came before.
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
-        self.write(move |rows| rows.append(LogEvent::Heartbeat {}, now, until)).await
+        self.write(move |rows| {
+            rows.raise_bound(now)?;
+            rows.append(LogEvent::Heartbeat {}, now, until)
+        })
+        .await
     }
 
     /// Deletes over the index on expiry, a bounded number of rows, in the transaction that looked.
@@ -274,6 +282,43 @@ impl TokenStore for RedbStore {
                 }
             }
             Ok(done)
+        })
+        .await
+    }
+}
+
+/// What the file remembers of the issuer and the secrets that it belongs to.
+#[async_trait]
+impl CheckValues for RedbStore {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.read(|rows| {
+            let values = rows.scan(CHECK_VALUE, &[], &[], usize::MAX)?;
+            let value = |(name, row): (Vec<u8>, Row)| {
+                Ok(CheckValue { name: String::from_utf8(name)?, value: row.bytes })
+            };
+            values.into_iter().map(value).collect()
+        })
+        .await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        let name = name.as_bytes().to_vec();
+        let (expected, value) = (expected.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
+        self.write(move |rows| {
+            let stored = rows.get(CHECK_VALUE, &name)?.map(|row| row.bytes);
+            if stored != value && stored != expected {
+                return Ok(false);
+            }
+            match value {
+                Some(value) => rows.put(CHECK_VALUE, &name, NEVER, &value)?,
+                None => drop(rows.remove(CHECK_VALUE, &name)?),
+            }
+            Ok(true)
         })
         .await
     }
@@ -339,6 +384,12 @@ impl Writing<'_> {
         Ok(bound)
     }
 
+    /// Readers may know bounds that this file has forgotten.
+    fn raise_bound(&mut self, now: UnixTime) -> Result<()> {
+        let bound = self.newest_bound()?.max(Epoch::new(now.as_millis()));
+        self.put(NEWEST_BOUND, &[], NEVER, &bound.get().to_be_bytes())
+    }
+
     fn append(&mut self, event: LogEvent, at: UnixTime, until: UnixTime) -> Result<()> {
         let entry = LogEntry { id: EntryId::random(&Random::system())?, event, at, until };
         let position = self.newest_position()? + 1;
@@ -395,6 +446,8 @@ const HIGHEST_GENERATION: u8 = 8;
 const OWNED: u8 = 9;
 /// The index on expiry: the end, then the row's kind and key.
 const ENDS: u8 = 10;
+/// By name.
+const CHECK_VALUE: u8 = 11;
 
 /// The end of what does not end.
 const NEVER: u64 = u64::MAX;

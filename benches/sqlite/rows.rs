@@ -43,7 +43,7 @@ fn refreshed(suite: &Suite, path: &Path) -> Row {
             let advanced = store.advance(step).await.expect("an answer");
             assert_eq!(advanced, Advanced::Advanced);
         }
-        let task = Housekeeping { now, before: now, limit: 1_000 };
+        let task = Housekeeping { now, before: now, limit: 1_000, sweep: None };
         while store.maintain(task).await.expect("it works").more {}
     });
     let raw = Raw::open(path);

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use cloakroom::core::{
-    Advance, Advanced, Created, Cursor, GrantId, GrantRecord, Housekeeping, Listing, Lookup,
-    Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, StoreError,
-    TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
+    Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey,
+    Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
 };
 
 /// Counts the calls that requests cause: neither those of the log's readers, nor the work of
@@ -30,6 +30,22 @@ impl CountingStore {
     fn counted(&self) -> &dyn TokenStore {
         self.calls.fetch_add(1, Ordering::SeqCst);
         &*self.inner
+    }
+}
+
+#[async_trait]
+impl CheckValues for CountingStore {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.inner.check_values().await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        self.inner.set_check_value(name, expected, value).await
     }
 }
 

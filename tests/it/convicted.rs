@@ -167,7 +167,7 @@ struct Hopes<L>(L, Arc<dyn Clock>);
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Hopes<L> {
     async fn read(&self, after: Cursor, _: Duration) -> Result<RevocationPage, Outage> {
-        let mut page = self.0.read(after, Duration::ZERO).await?;
+        let mut page = self.0.read(after.clone(), Duration::ZERO).await?;
         let (id, now) = (EntryId::random(&Random::system()).unwrap(), self.1.now());
         let (event, until) = (LogEvent::Heartbeat {}, now + Duration::from_secs(3600));
         if let RevocationBatch::Entries { entries, next, .. } = &mut page.batch

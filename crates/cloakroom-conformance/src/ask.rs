@@ -69,6 +69,9 @@ pub(crate) trait Ask {
     async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken>;
 
     /// Calls `maintain` until nothing is left to do; the sum of what it did.
+    /// Waits for the end of a revocation whose sweep may have been left open.
+    async fn swept(&self, revoked: Revoked) -> Result<(), Broken>;
+
     async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken>;
 
     /// Takes a step that nothing stands against, from where the record's chain stands, at [`NOW`].
@@ -123,11 +126,8 @@ impl Ask for dyn TokenStore {
     }
 
     async fn revoked_as(&self, revocation: Revocation) -> Result<(), Broken> {
-        if self.revoke(revocation).await? == Revoked::Sweeping {
-            // Nothing ended before the beginning of time: only the sweep is left to do.
-            self.housekept(UnixTime::from_millis(0)).await?;
-        }
-        Ok(())
+        let revoked = self.revoke(revocation).await?;
+        self.swept(revoked).await
     }
 
     async fn bound_of(&self, target: &Target) -> Result<Epoch, Broken> {
@@ -214,12 +214,25 @@ impl Ask for dyn TokenStore {
         Ok(listed.iter().map(|grant| grant.id).collect())
     }
 
+    async fn swept(&self, revoked: Revoked) -> Result<(), Broken> {
+        let Revoked::Sweeping(sweep) = revoked else { return Ok(()) };
+        // Nothing ended before the beginning of time: only sweeps are left to do.
+        let before = UnixTime::from_millis(0);
+        for _ in 0..MOST_CALLS {
+            let task = Housekeeping { now: NOW, before, limit: 1_000, sweep: Some(sweep) };
+            if !self.maintain(task).await?.sweeping {
+                return Ok(());
+            }
+        }
+        Err(format!("a sweep still went on after {MOST_CALLS} calls of `maintain`").into())
+    }
+
     async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken> {
         let mut sum = Maintained::default();
         for _ in 0..MOST_CALLS {
             // The time is ahead of what may be deleted: a store that goes by it deletes too much.
             let now = NOW.max(before + 30 * DAY);
-            let task = Housekeeping { now, before, limit: 1_000 };
+            let task = Housekeeping { now, before, limit: 1_000, sweep: None };
             let done = self.maintain(task).await?;
             sum.grants += done.grants;
             sum.tokens += done.tokens;

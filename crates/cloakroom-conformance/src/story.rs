@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use cloakroom_core::{
-    Advance, Advanced, Created, Cursor, GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord,
-    KeyStore, KeyUpdated, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked,
-    RuleKey, Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
+    Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing, Lookup, Maintained, Page,
+    Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, StoreError, TokenDigest,
+    TokenRecord, TokenStore, UnixTime, Wakeups,
 };
 
 /// Operations and answers, in the order in which the answers came.
@@ -45,6 +46,24 @@ impl Story {
 pub(crate) struct Told<S: ?Sized> {
     pub(crate) story: Story,
     pub(crate) inner: Arc<S>,
+}
+
+#[async_trait]
+impl<S: CheckValues + ?Sized> CheckValues for Told<S> {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        let answer = self.inner.check_values().await;
+        self.story.answer("check_values()", answer)
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        let answer = self.inner.set_check_value(name, expected, value).await;
+        self.story.answer(&format!("set_check_value({name:?}, {expected:?}, {value:?})"), answer)
+    }
 }
 
 #[async_trait]
@@ -89,8 +108,9 @@ impl TokenStore for Told<dyn TokenStore> {
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        let asked = format!("revocations({after:?}, {limit})");
         let answer = self.inner.revocations(after, limit).await;
-        self.story.answer(&format!("revocations({after:?}, {limit})"), answer)
+        self.story.answer(&asked, answer)
     }
 
     fn wakeups(&self) -> Wakeups {

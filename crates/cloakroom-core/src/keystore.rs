@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::check_values::CheckValues;
 use crate::error::StoreError;
 use crate::ids::Kid;
 use crate::record::UnknownFields;
@@ -19,7 +20,7 @@ use crate::time::UnixTime;
 /// Private keys are sealed before they get here. Every write must be one atomic, conditional step,
 /// so that any number of nodes may rotate at once. A failure must never look like an empty ring.
 #[async_trait]
-pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
+pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Every record, ordered by generation; from the primary.
     ///
     /// # Errors

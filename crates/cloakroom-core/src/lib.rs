@@ -27,6 +27,7 @@
 //! # Ok::<(), cloakroom_core::RandomError>(())
 //! ```
 
+mod check_values;
 mod claims;
 mod codec;
 mod error;
@@ -52,6 +53,7 @@ mod time;
 #[cfg(test)]
 mod test_records;
 
+pub use check_values::{CheckValue, CheckValues};
 pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
 pub use error::StoreError;

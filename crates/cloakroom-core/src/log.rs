@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ids::{ClientId, GrantId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, Target};
-use crate::secret::{bytes, decode_array};
+use crate::secret::bytes;
 use crate::time::UnixTime;
 
 /// One entry of the revocation log.
@@ -86,50 +87,57 @@ impl fmt::Debug for EntryId {
     }
 }
 
-/// A reader's place in the log: the log's incarnation, and its last entry read. As text it is
-/// 54 characters of base64url; [`Cursor::start`] is the empty string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor(Option<CursorPlace>);
-
-/// The place that a cursor names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CursorPlace {
-    /// The log's random incarnation: a restored or emptied store has another.
-    pub incarnation: [u8; 16],
-    /// The position of the last entry read; the store's own numbering.
-    pub position: u64,
-    /// The last entry read.
-    pub entry: EntryId,
-}
+/// A reader's place in the log. Only the store that made it can read it: a reader keeps it and hands
+/// it back. As text it is base64url; [`Cursor::start`] is the empty string.
+///
+/// A store whose entries have numbers may fill it with a [`CursorPlace`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Cursor(Option<Arc<[u8]>>);
 
 impl Cursor {
+    /// The most bytes that a cursor may have.
+    pub const MAX_BYTES: usize = 1024;
+
     /// Before the first entry: reading from here is the snapshot.
     #[must_use]
     pub const fn start() -> Self {
         Self(None)
     }
 
-    /// After the entry at this place.
-    #[must_use]
-    pub const fn after(place: CursorPlace) -> Self {
-        Self(Some(place))
+    /// A cursor with the store's own content. No bytes are the start.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than [`Cursor::MAX_BYTES`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(Invalid::new("cursor", "it is longer than 1024 bytes"));
+        }
+        Ok(if bytes.is_empty() { Self::start() } else { Self(Some(bytes.into())) })
     }
 
-    /// The place it names; `None` at the start.
+    /// After the entry at this place.
     #[must_use]
-    pub const fn place(&self) -> Option<&CursorPlace> {
-        self.0.as_ref()
+    pub fn after(place: &CursorPlace) -> Self {
+        Self(Some(place.to_bytes().into()))
+    }
+
+    /// The store's own content; no bytes at the start.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it stands before the first entry.
+    #[must_use]
+    pub const fn is_start(&self) -> bool {
+        self.0.is_none()
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(place) = &self.0 else { return Ok(()) };
-        let mut bytes = [0; 40];
-        bytes[..16].copy_from_slice(&place.incarnation);
-        bytes[16..24].copy_from_slice(&place.position.to_be_bytes());
-        bytes[24..].copy_from_slice(place.entry.as_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.as_bytes()))
     }
 }
 
@@ -137,20 +145,14 @@ impl std::str::FromStr for Cursor {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        if text.is_empty() {
-            return Ok(Self::start());
+        // Before decoding: whoever sends a megabyte gets no megabyte of memory.
+        if text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
+            return Err(Invalid::new("cursor", "it is longer than 1024 bytes"));
         }
-        let bytes: [u8; 40] =
-            decode_array(text).ok_or(Invalid::new("cursor", "it is not 40 bytes of base64url"))?;
-        let (mut incarnation, mut position, mut entry) = ([0; 16], [0; 8], [0; 16]);
-        incarnation.copy_from_slice(&bytes[..16]);
-        position.copy_from_slice(&bytes[16..24]);
-        entry.copy_from_slice(&bytes[24..]);
-        Ok(Self::after(CursorPlace {
-            incarnation,
-            position: u64::from_be_bytes(position),
-            entry: EntryId(entry),
-        }))
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| Invalid::new("cursor", "it is not base64url"))?;
+        Self::from_bytes(&bytes)
     }
 }
 
@@ -165,6 +167,84 @@ impl<'de> Deserialize<'de> for Cursor {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// The content of a cursor for a store that numbers the entries of one log.
+///
+/// It also names the newest revocation that was read. Heartbeats live for minutes, revocations for
+/// as long as they matter: where the last entry was a heartbeat and is trimmed, reading goes on after
+/// that revocation, and what came since is delivered again.
+///
+/// ```
+/// use cloakroom_core::{Cursor, CursorPlace, EntryId};
+///
+/// let entry = EntryId::from_bytes([2; 16]);
+/// let place = CursorPlace { incarnation: [1; 16], position: 7, entry, revocation: None };
+/// assert_eq!(CursorPlace::of(&Cursor::after(&place)), Some(place));
+/// assert_eq!(CursorPlace::of(&Cursor::start()), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CursorPlace {
+    /// The log's random incarnation: a restored or emptied store has another.
+    pub incarnation: [u8; 16],
+    /// The number of the last entry read, from 1.
+    pub position: u64,
+    /// The last entry read.
+    pub entry: EntryId,
+    /// The number and the identifier of the newest entry read that is no heartbeat; `None` if there
+    /// was none.
+    pub revocation: Option<(u64, EntryId)>,
+}
+
+impl CursorPlace {
+    const SHORT: usize = 16 + 8 + 16;
+    const LONG: usize = Self::SHORT + 8 + 16;
+
+    /// The place that a cursor names; `None` at the start, and where the cursor's content is
+    /// something else.
+    #[must_use]
+    pub fn of(cursor: &Cursor) -> Option<Self> {
+        let mut rest = cursor.as_bytes();
+        if rest.len() != Self::SHORT && rest.len() != Self::LONG {
+            return None;
+        }
+        let incarnation = take(&mut rest)?;
+        let (position, entry) = take_entry(&mut rest)?;
+        let revocation = if rest.is_empty() { None } else { Some(take_entry(&mut rest)?) };
+        Some(Self { incarnation, position, entry, revocation })
+    }
+
+    /// The place after `entry`, the next that is read, at `position`.
+    #[must_use]
+    pub fn advanced(self, position: u64, entry: &LogEntry) -> Self {
+        let revocation = match entry.event {
+            LogEvent::Heartbeat {} => self.revocation,
+            _ => Some((position, entry.id)),
+        };
+        Self { position, entry: entry.id, revocation, ..self }
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::LONG);
+        bytes.extend_from_slice(&self.incarnation);
+        for (position, entry) in
+            [Some((self.position, self.entry)), self.revocation].iter().flatten()
+        {
+            bytes.extend_from_slice(&position.to_be_bytes());
+            bytes.extend_from_slice(entry.as_bytes());
+        }
+        bytes
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}
+
+fn take_entry(rest: &mut &[u8]) -> Option<(u64, EntryId)> {
+    Some((u64::from_be_bytes(take(rest)?), EntryId(take(rest)?)))
 }
 
 /// What a reader of the log gets.
@@ -209,17 +289,67 @@ mod tests {
     use super::*;
     use crate::ids::{Jti, Subject};
 
-    #[test]
-    fn cursors_survive_text() {
-        let cursor = Cursor::after(CursorPlace {
+    fn place() -> CursorPlace {
+        CursorPlace {
             incarnation: [1; 16],
             position: u64::MAX - 1,
             entry: EntryId([3; 16]),
-        });
-        assert_eq!(cursor.to_string().len(), 54);
-        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+            revocation: Some((7, EntryId([4; 16]))),
+        }
+    }
+
+    #[test]
+    fn cursors_survive_text() {
+        for revocation in [None, place().revocation] {
+            let place = CursorPlace { revocation, ..place() };
+            let cursor = Cursor::after(&place);
+            let text = cursor.to_string();
+            assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
+            assert_eq!(CursorPlace::of(&cursor), Some(place));
+        }
         assert_eq!("".parse::<Cursor>().unwrap(), Cursor::start());
-        assert!("junk".parse::<Cursor>().is_err());
+        assert_eq!(Cursor::from_bytes(&[]).unwrap(), Cursor::start());
+        for bad in ["?", "AA==", "A"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_bounded() {
+        let longest = Cursor::from_bytes(&[7; Cursor::MAX_BYTES]).unwrap();
+        assert_eq!(longest.to_string().parse::<Cursor>().unwrap(), longest);
+        assert!(Cursor::from_bytes(&[7; Cursor::MAX_BYTES + 1]).is_err());
+        let text = "A".repeat(longest.to_string().len() + 1);
+        assert!(text.parse::<Cursor>().is_err());
+    }
+
+    #[test]
+    fn only_a_place_is_read_as_one() {
+        let bytes = Cursor::after(&place()).as_bytes().to_vec();
+        for length in (1..bytes.len()).filter(|length| *length != CursorPlace::SHORT) {
+            let cursor = Cursor::from_bytes(&bytes[..length]).unwrap();
+            assert_eq!(CursorPlace::of(&cursor), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_place_remembers_the_newest_revocation() {
+        let entry = |id, event| LogEntry {
+            id: EntryId([id; 16]),
+            event,
+            at: UnixTime::from_millis(1),
+            until: UnixTime::from_millis(2),
+        };
+        let revoked = LogEvent::Revoked {
+            target: Target::Jti(Jti::new("a").unwrap()),
+            bound: None,
+            client: None,
+            grant: None,
+        };
+        let place = place().advanced(9, &entry(9, revoked));
+        assert_eq!((place.position, place.revocation), (9, Some((9, EntryId([9; 16])))));
+        let place = place.advanced(10, &entry(10, LogEvent::Heartbeat {}));
+        assert_eq!((place.position, place.revocation), (10, Some((9, EntryId([9; 16])))));
     }
 
     #[test]

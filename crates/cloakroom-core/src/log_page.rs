@@ -128,10 +128,11 @@ mod tests {
         RevocationPage {
             batch: RevocationBatch::Entries {
                 entries: vec![entry(1, revoked), entry(2, LogEvent::Heartbeat {})],
-                next: Cursor::after(CursorPlace {
+                next: Cursor::after(&CursorPlace {
                     incarnation: [9; 16],
                     position: 2,
                     entry: EntryId::from_bytes([2; 16]),
+                    revocation: None,
                 }),
                 more: true,
                 newest_bound: Epoch::new(4),
@@ -162,7 +163,7 @@ mod tests {
             text.replacen('{', r#"{"gap":true,"#, 1),
             text.replacen("revoked", "resurrected", 1),
             text.replacen(r#""grant":"#, r#""planet":"#, 1),
-            text.replacen(r#""next":""#, r#""next":"x"#, 1),
+            text.replacen(r#""next":""#, r#""next":"?"#, 1),
             text.replacen(r#""newest_bound":4,"#, "", 1),
         ] {
             assert_ne!(bad, text);

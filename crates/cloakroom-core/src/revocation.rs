@@ -50,8 +50,8 @@ impl Epoch {
         Self::new(self.0.saturating_add(1))
     }
 
-    /// The bound of a revocation at `now`, while `self` is the newest bound:
-    /// max(now in ms, newest bound + 1).
+    /// A bound for a revocation at `now`, while `self` is the newest bound: max(now in ms, newest
+    /// bound + 1). A store may allot another that is greater than every bound before it and ≥ now.
     #[must_use]
     pub fn next_bound(self, now: UnixTime) -> Self {
         Self::new(now.as_millis().max(self.0.saturating_add(1)))
@@ -125,8 +125,12 @@ pub struct Revocation {
     pub target: Target,
     /// When, by the caller's clock.
     pub at: UnixTime,
-    /// Until when its log entry and its rule matter.
+    /// Until when its log entry matters, and a tombstone that it leaves: as long as a token that was
+    /// issued before may be taken somewhere.
     pub until: UnixTime,
+    /// Until when its rule matters. For a subject, a client or a pair that is the longest life of a
+    /// grant: a `create` that began before the revocation may end after it. Not before `until`.
+    pub rule_until: UnixTime,
     /// Whose token or grant it is, where the caller knows. It goes into the log, so that a reader
     /// can bound what one client makes it remember.
     pub client: Option<ClientId>,
@@ -136,10 +140,11 @@ pub struct Revocation {
 }
 
 impl Revocation {
-    /// The revocation of a target whose client is unknown, or said by the target.
+    /// The revocation of a target whose client is unknown, or said by the target. Its rule ends with
+    /// its log entry.
     #[must_use]
     pub const fn new(target: Target, at: UnixTime, until: UnixTime) -> Self {
-        Self { target, at, until, client: None, grant: None }
+        Self { target, at, until, rule_until: until, client: None, grant: None }
     }
 
     /// The event that a store writes into the log, with the bound that it allotted.
@@ -151,6 +156,13 @@ impl Revocation {
             client: self.client.clone(),
             grant: self.grant,
         }
+    }
+
+    /// The rule that it leaves behind, with the bound that it was allotted, if it leaves one.
+    #[must_use]
+    pub fn rule(&self, bound: Option<Epoch>) -> Option<Rule> {
+        let key = self.target.rule_key()?;
+        Some(Rule { key, bound, until: self.rule_until.max(self.until) })
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::check_values::CheckValues;
 use crate::error::StoreError;
 use crate::ids::{ClientId, GrantId, Subject};
-use crate::log::{Cursor, RevocationBatch, Wakeups};
+use crate::log::{Cursor, EntryId, RevocationBatch, Wakeups};
 use crate::record::{ChainPosition, GrantRecord, TokenRecord};
 use crate::revocation::{Epoch, Revocation, RuleKey, Rules};
 use crate::secret::TokenDigest;
@@ -15,7 +16,7 @@ use crate::time::UnixTime;
 
 #[doc = include_str!("store.md")]
 #[async_trait]
-pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
+pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Inserts a grant with its first tokens, all or nothing.
     ///
     /// - It must never overwrite: another grant under this id is [`Created::Exists`].
@@ -42,7 +43,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// - It must return revoked and expired rows, too: the engine alone decides what is live, with
     ///   its own clock.
-    /// - It must take one round trip to one partition, and read from the primary.
+    /// - It must take one round trip to one partition, and read from the primary. Grant and token
+    ///   need not be of one moment: each must be as it was at some time after `find` began.
     /// - A digest that another grant holds must not be found.
     ///
     /// # Errors
@@ -61,14 +63,16 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///   must insert the tokens alone.
     /// - Of any number of racers to move a chain exactly one must get [`Advanced::Advanced`]; the
     ///   others get [`Advanced::Stale`] with the grant as it now stands.
+    /// - A move sent again must be [`Advanced::Advanced`] and write nothing, if the chain stands
+    ///   exactly where it puts it, generation and digest: drivers send a write again by themselves.
     /// - A `revoke` of the grant that overlaps must win: whatever `advance` answers, the grant is
     ///   revoked once both have returned.
     ///
     /// # Errors
     ///
     /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
-    /// chain or one that stands at `step.expected`, or if a token names another grant; else if the
-    /// store fails. A step sent again after a lost answer is no misuse: it is `Stale`.
+    /// chain or one that stands at `step.expected`, ends later than the grant
+    /// ([`GrantRecord::expires_at`]), or if a token names another grant; else if the store fails.
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
@@ -77,9 +81,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///   [`Revoked::Sweeping`]: the rules show it), and the log must hold its
     ///   [`Revocation::event`].
     /// - A grant must cost one write, whatever hangs off it.
-    /// - The entry of a subject, a client or a pair must be allotted its bound
-    ///   ([`Epoch::next_bound`]) in the atomic step that appends it; only grants whose epoch ≤ that
-    ///   bound may be revoked by it.
+    /// - The entry of a subject, a client or a pair must be allotted its bound in the atomic step that
+    ///   appends it: greater than the newest bound before it and ≥ `at` in milliseconds, such as
+    ///   [`Epoch::next_bound`]. Only grants whose epoch ≤ that bound may be revoked by it.
+    /// - The entry must end at [`Revocation::until`], the rule at [`Revocation::rule_until`].
+    /// - An append that the store's driver sends twice must leave one entry.
     /// - A second rule on one key must keep the later bound and the later end.
     /// - A grant that is absent must get a tombstone, so that a `create` that comes late is barred;
     ///   should a row appear under it all the same, no `find` may show it alive.
@@ -94,6 +100,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// - Every rule that [`TokenStore::maintain`] has not yet removed must be returned; the engine
     ///   judges its end.
+    /// - The newest bound must not be older than that of any rule returned. It may be raised at any
+    ///   time; it must never be lowered.
     /// - An empty list of keys must return the newest bound alone.
     ///
     /// # Errors
@@ -108,6 +116,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// - It must leave out what a rule denies, even where no sweep has come by.
     /// - A page may hold fewer grants than its limit and still not be the last:
     ///   [`Listing::next`] says.
+    /// - A grant whose row cannot be read must be named in [`Listing::unreadable`] and passed by.
     ///
     /// # Errors
     ///
@@ -118,8 +127,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// - Every entry must be delivered at least once to every reader, in an order that never skips
     ///   one that commits late.
-    /// - If the entry that the cursor names is gone or different, or belongs to another
-    ///   incarnation, the answer must be [`RevocationBatch::Gap`].
+    /// - If an entry that was delivered up to this cursor may be gone before its end, or if the cursor
+    ///   belongs to another incarnation or is none of the store's own, the answer must be
+    ///   [`RevocationBatch::Gap`].
+    /// - Where nothing but heartbeats was trimmed since, it should not be: the store reads on after
+    ///   the newest revocation that was delivered, as [`CursorPlace`](crate::CursorPlace) allows.
     ///
     /// # Errors
     ///
@@ -136,6 +148,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Writes a heartbeat into the log, by the same path as a revocation: a reader that sees it
     /// has seen every revocation that was acknowledged before.
     ///
+    /// It must raise the newest bound to `now` in milliseconds, if that is higher: after a failover
+    /// the database may have forgotten bounds that readers know.
+    ///
     /// # Errors
     ///
     /// If the store fails.
@@ -144,12 +159,18 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Bounded housekeeping: finishes sweeps, deletes expired rows, trims the log and the rules.
     ///
     /// - It must find expired rows over an index on expiry, delete only what ended before
-    ///   [`Housekeeping::before`], and check that again in the deleting step.
+    ///   [`Housekeeping::before`], and check that again in the deleting step. Where the database
+    ///   removes rows by itself, it must do so no earlier than the later of their end and its own
+    ///   time, plus a margin that the store's docs state.
     /// - A grant ends at [`GrantRecord::row_expires_at`], a token at [`TokenRecord::expires_at`],
     ///   an entry, a rule and a tombstone at its `until`; revoked or not. A grant must stay while
     ///   one of its tokens is left.
+    /// - Sweeps and deletion must work on columns, and never read a body. A row that cannot be read
+    ///   must be revoked, counted in [`Maintained::unreadable`] and passed by. No sweep may keep
+    ///   deletion from going on.
     /// - It must not block readers, and be safe on many nodes at once.
-    /// - It must touch at most about `limit` rows, and say whether more is left.
+    /// - It must touch at most about `limit` rows, and say whether it is to be called again; a store
+    ///   with shards goes round them.
     /// - The log's newest entry must stay.
     ///
     /// # Errors
@@ -236,7 +257,9 @@ pub enum Revoked {
     Done,
     /// The rule is in force and in the log; flagging the single grants goes on in
     /// [`TokenStore::maintain`]. The engine applies the rule until then.
-    Sweeping,
+    ///
+    /// It names the sweep, for [`Housekeeping::sweep`]: the log entry of the revocation.
+    Sweeping(EntryId),
 }
 
 /// Whose grants to list.
@@ -264,6 +287,8 @@ pub struct Page {
 pub struct Listing {
     /// The grants, ordered by id.
     pub grants: Vec<Arc<GrantRecord>>,
+    /// Grants of this page whose rows cannot be read. The engine reports them.
+    pub unreadable: Vec<GrantId>,
     /// The [`Page::after`] of the next page; `None` if this was the last.
     pub next: Option<GrantId>,
 }
@@ -277,6 +302,8 @@ pub struct Housekeeping {
     pub before: UnixTime,
     /// About how many rows to touch, from 1.
     pub limit: u32,
+    /// A sweep to go on with before all else ([`Revoked::Sweeping`]), if one is waited for.
+    pub sweep: Option<EntryId>,
 }
 
 /// What [`TokenStore::maintain`] did.
@@ -288,7 +315,11 @@ pub struct Maintained {
     pub tokens: u64,
     /// Entries trimmed from the log, rules and tombstones removed.
     pub revocations: u64,
-    /// Whether more is left to do now.
+    /// Rows that could not be read: revoked where they may be live, and passed by.
+    pub unreadable: u64,
+    /// Whether the sweep that was asked for ([`Housekeeping::sweep`]) still goes on.
+    pub sweeping: bool,
+    /// Whether to call again now: more is left.
     pub more: bool,
 }
 

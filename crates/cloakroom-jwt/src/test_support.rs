@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{
-    Audience, Claims, ClientId, Confirmation, Epoch, GrantId, GrantRecord, KeyInserted, KeyPolicy,
-    KeyRecord, KeyStore, KeyUpdated, Kid, ManualClock, Random, Scope, StoreError, Subject,
-    TokenSecret, TokenTerms, UnixTime,
+    Audience, CheckValue, CheckValues, Claims, ClientId, Confirmation, Epoch, GrantId, GrantRecord,
+    KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated, Kid, ManualClock, Random, Scope,
+    StoreError, Subject, TokenSecret, TokenTerms, UnixTime,
 };
 use serde_json::{Value, json};
 
@@ -114,6 +114,22 @@ impl RingStore {
             return Err(StoreError::unavailable("test", "the store is down"));
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl CheckValues for RingStore {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn set_check_value(
+        &self,
+        _: &str,
+        _: Option<&[u8]>,
+        _: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        Ok(true)
     }
 }
 

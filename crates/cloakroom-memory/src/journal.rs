@@ -61,35 +61,36 @@ impl Journal {
         if let Some(bound) = bound {
             state.newest_bound = bound;
         }
-        if let Some(key) = target.rule_key() {
-            state.rule(Rule { key, bound, until: *until });
+        if let Some(rule) = revocation.rule(bound) {
+            state.rule(rule);
         }
         state.append(LogEntry { id, event: revocation.event(bound), at: *at, until: *until });
         bound
     }
 
     pub(crate) fn heartbeat(&self, id: EntryId, at: UnixTime, until: UnixTime) {
-        write(&self.state).append(LogEntry { id, event: LogEvent::Heartbeat {}, at, until });
+        let mut state = write(&self.state);
+        state.newest_bound = state.newest_bound.max(Epoch::new(at.as_millis()));
+        state.append(LogEntry { id, event: LogEvent::Heartbeat {}, at, until });
     }
 
     pub(crate) fn read(&self, after: &Cursor, limit: u32) -> RevocationBatch {
         let state = read(&self.state);
-        let Some(position) = state.locate(after) else {
+        let Some(mut place) = state.locate(after) else {
             return RevocationBatch::Gap;
         };
-        let mut rest = state.log.range((Bound::Excluded(position), Bound::Unbounded));
-        let mut next = *after;
-        let entries = rest
+        let mut rest = state.log.range((Bound::Excluded(place.position), Bound::Unbounded));
+        let entries: Vec<_> = rest
             .by_ref()
             .take(limit.max(1) as usize)
             .map(|(position, entry)| {
-                next = state.cursor(*position, entry);
+                place = place.advanced(*position, entry);
                 entry.clone()
             })
             .collect();
         RevocationBatch::Entries {
+            next: if entries.is_empty() { after.clone() } else { Cursor::after(&place) },
             entries,
-            next,
             more: rest.next().is_some(),
             newest_bound: state.newest_bound,
         }
@@ -187,24 +188,31 @@ impl State {
             .any(|rule| rule.denies(grant.epoch))
     }
 
-    /// The position that the cursor names, if the very entry is still there.
-    fn locate(&self, cursor: &Cursor) -> Option<u64> {
-        let Some(place) = cursor.place() else {
-            return Some(0);
-        };
-        let is_ours = self.incarnation?.as_bytes() == &place.incarnation
-            && self.log.get(&place.position)?.id == place.entry;
-        is_ours.then_some(place.position)
-    }
-
-    fn cursor(&self, position: u64, entry: &LogEntry) -> Cursor {
-        // An entry that exists has had a first one before it, or is it.
-        let incarnation = self.incarnation.unwrap_or(entry.id);
-        Cursor::after(CursorPlace {
-            incarnation: *incarnation.as_bytes(),
-            position,
-            entry: entry.id,
-        })
+    /// The place after which to read on; `None` is a gap.
+    fn locate(&self, cursor: &Cursor) -> Option<CursorPlace> {
+        // Only an empty log has no incarnation yet: nothing is read from it.
+        let entry = self.incarnation.unwrap_or(EntryId::from_bytes([0; 16]));
+        let incarnation = *entry.as_bytes();
+        let start = CursorPlace { incarnation, position: 0, entry, revocation: None };
+        if cursor.is_start() {
+            return Some(start);
+        }
+        let place = CursorPlace::of(cursor)?;
+        if place.incarnation != incarnation || place.position > self.newest {
+            return None;
+        }
+        if let Some(entry) = self.log.get(&place.position) {
+            return (entry.id == place.entry).then_some(place);
+        }
+        // It was trimmed. Nothing but heartbeats was, if the newest revocation is still there.
+        match place.revocation {
+            None => Some(start),
+            Some((position, id)) => (self.log.get(&position)?.id == id).then_some(CursorPlace {
+                position,
+                entry: id,
+                ..place
+            }),
+        }
     }
 
     fn trim_one(&mut self, before: UnixTime) -> bool {

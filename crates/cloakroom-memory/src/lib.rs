@@ -73,6 +73,7 @@
 //! - A row is deleted only after the last token that hangs off it, even if its own
 //!   `row_expires_at` has passed before.
 
+mod check_values;
 mod grants;
 mod index;
 mod journal;

@@ -1,5 +1,6 @@
 //! The store itself: the contract's methods, over the grants, the journal and the keys.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +37,7 @@ pub struct MemoryStore(Arc<State>);
 //   expiry.
 // - One shard of the index on subjects, or of that on clients.
 // - The journal: the log, its bounds and the rules.
-// - The key ring, which nothing else touches.
+// - The key ring, and the check values, which nothing else touches.
 //
 // They are taken in this order, and never two of one kind at once. Only a grant's shard is ever held
 // while another is taken.
@@ -51,6 +52,7 @@ struct State {
     grants: Grants,
     journal: Arc<Journal>,
     keys: Mutex<KeyRing>,
+    check_values: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl MemoryStore {
@@ -84,11 +86,16 @@ impl MemoryStore {
             grants: Grants::new(),
             journal,
             keys: Mutex::default(),
+            check_values: Mutex::default(),
         }))
     }
 
     pub(crate) fn keys(&self) -> &Mutex<KeyRing> {
         &self.0.keys
+    }
+
+    pub(crate) fn values(&self) -> &Mutex<BTreeMap<String, Vec<u8>>> {
+        &self.0.check_values
     }
 }
 
@@ -208,7 +215,7 @@ impl State {
         grants.retain(|grant| grant.is_live(now));
         // After the grants: whatever was in force when they were read is in force here.
         self.journal.retain_allowed(&mut grants);
-        Listing { grants, next }
+        Listing { grants, unreadable: Vec::new(), next }
     }
 
     fn maintain(&self, task: &Housekeeping) -> Maintained {
@@ -220,6 +227,9 @@ impl State {
             grants,
             tokens,
             revocations: trimmed + tombstones,
+            unreadable: 0,
+            // A sweep is done before its revocation is acknowledged.
+            sweeping: false,
             more: self.journal.is_due(task.before) || self.grants.is_due(task.before),
         }
     }

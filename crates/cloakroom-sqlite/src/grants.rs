@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Advance, Advanced, Change, Created, Found, GrantId, GrantRecord, Listing, Lookup, Page,
+    Advance, Advanced, Change, Created, Epoch, Found, GrantId, GrantRecord, Listing, Lookup, Page,
     Selector, StoreError, TokenDigest, TokenRecord, UnixTime, fresh_tokens, tokens_of,
 };
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::error::failed;
 use crate::journal;
 use crate::rows::{
     GRANT_COLUMNS, column, grant, grant_columns, insert_grant, insert_token, stored_grant,
-    stored_token, token, update_grant,
+    stored_token, time, token, update_grant,
 };
 
 pub(crate) fn find(
@@ -124,7 +124,7 @@ fn created_before(
         return Ok(Created::Barred);
     }
     if journal::denies(connection, grant)? {
-        revoke(connection, grant.id, now)?;
+        revoke(connection, grant.id.as_bytes(), now)?;
         return Ok(Created::Barred);
     }
     Ok(Created::Inserted)
@@ -152,15 +152,13 @@ pub(crate) fn advance(connection: &Connection, step: &Advance) -> Result<Advance
 }
 
 /// Marks a grant revoked; the first revocation counts. Whether it is there.
-pub(crate) fn revoke(
-    connection: &Connection,
-    id: GrantId,
-    at: UnixTime,
-) -> Result<bool, StoreError> {
+///
+/// The id is as it stands in its column: it may be damaged.
+pub(crate) fn revoke(connection: &Connection, id: &[u8], at: UnixTime) -> Result<bool, StoreError> {
     const SQL: &str = "UPDATE grants SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
     let changed = connection
         .prepare_cached(SQL)
-        .and_then(|mut sql| sql.execute((id.as_bytes(), column(at.as_millis()))))
+        .and_then(|mut sql| sql.execute((id, column(at.as_millis()))))
         .map_err(|error| failed("revoking a grant", error))?;
     Ok(changed > 0)
 }
@@ -195,24 +193,61 @@ pub(crate) fn revoke_token(
     Ok(())
 }
 
+/// One page of the selected grants that are not revoked, ordered by id: the id as it stands in its
+/// column, and the epoch.
+pub(crate) fn sweepable(
+    connection: &Connection,
+    of: &Selector,
+    after: &[u8],
+    limit: u32,
+) -> Result<Vec<(Vec<u8>, Epoch)>, StoreError> {
+    const BY_SUBJECT: &str = "SELECT id, epoch FROM grants \
+        WHERE subject = ?1 AND id > ?2 AND revoked_at IS NULL ORDER BY id LIMIT ?3";
+    const BY_CLIENT: &str = "SELECT id, epoch FROM grants \
+        WHERE client = ?1 AND id > ?2 AND revoked_at IS NULL ORDER BY id LIMIT ?3";
+    const BY_BOTH: &str = "SELECT id, epoch FROM grants WHERE subject = ?1 AND client = ?4 \
+        AND id > ?2 AND revoked_at IS NULL ORDER BY id LIMIT ?3";
+    let during = |error| failed("looking for grants to revoke", error);
+    let page = |row: &Row<'_>| Ok((row.get(0)?, Epoch::new(time(row.get(1)?))));
+    let one = |sql, key: &[u8]| {
+        connection.prepare_cached(sql)?.query_map((key, after, limit), page)?.collect()
+    };
+    match of {
+        Selector::Subject(subject) => one(BY_SUBJECT, subject.to_key().as_bytes()),
+        Selector::Client(client) => one(BY_CLIENT, client.as_str().as_bytes()),
+        Selector::SubjectAtClient(subject, client) => {
+            connection.prepare_cached(BY_BOTH).and_then(|mut sql| {
+                let key = subject.to_key();
+                let key = (key.as_bytes(), after, limit, client.as_str().as_bytes());
+                sql.query_map(key, page)?.collect()
+            })
+        }
+    }
+    .map_err(during)
+}
+
+/// A row of a list: what the grant is, or that its row cannot be read.
+type Listed = (GrantId, Result<GrantRecord, StoreError>);
+
 /// One page of the selected grants that are not revoked, ordered by id.
-pub(crate) fn unrevoked(
+fn unrevoked(
     connection: &Connection,
     of: &Selector,
     after: Option<GrantId>,
     limit: u32,
-) -> Result<Vec<Arc<GrantRecord>>, StoreError> {
+) -> Result<Vec<Listed>, StoreError> {
+    // An id of another length is damage; a sweep finds it all the same.
     const BY_SUBJECT: &str = concat!(
         "SELECT ",
         grant_columns!(),
-        ", g.id FROM grants g \
-         WHERE g.subject = ?1 AND g.id > ?2 AND g.revoked_at IS NULL ORDER BY g.id LIMIT ?3"
+        ", g.id FROM grants g WHERE g.subject = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
+         AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
     );
     const BY_CLIENT: &str = concat!(
         "SELECT ",
         grant_columns!(),
-        ", g.id FROM grants g \
-         WHERE g.client = ?1 AND g.id > ?2 AND g.revoked_at IS NULL ORDER BY g.id LIMIT ?3"
+        ", g.id FROM grants g WHERE g.client = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
+         AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
     );
     let (sql, key) = match of {
         Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
@@ -226,10 +261,13 @@ pub(crate) fn unrevoked(
     let mut statement = connection.prepare_cached(sql).map_err(during)?;
     let rows = statement
         .query_map((key.as_bytes(), after, limit), |row| {
-            grant(GrantId::from_bytes(row.get(GRANT_COLUMNS)?), row, 0)
+            let id = GrantId::from_bytes(row.get(GRANT_COLUMNS)?);
+            let record =
+                grant(id, row, 0).map_err(during).and_then(|row| GrantRecord::from_row(&row));
+            Ok((id, record))
         })
         .map_err(during)?;
-    rows.map(|row| GrantRecord::from_row(&row.map_err(during)?).map(Arc::new)).collect()
+    rows.map(|row| row.map_err(during)).collect()
 }
 
 pub(crate) fn list(
@@ -239,16 +277,22 @@ pub(crate) fn list(
     now: UnixTime,
 ) -> Result<Listing, StoreError> {
     let limit = page.limit.max(1);
-    let mut grants = unrevoked(connection, of, page.after, limit)?;
-    let is_full = grants.len() >= limit as usize;
-    let next = grants.last().filter(|_| is_full).map(|last| last.id);
-    grants.retain(|grant| of.selects(grant) && grant.is_live(now));
-    // After the grants: whatever was in force when they were read is in force here.
-    let mut allowed = Vec::with_capacity(grants.len());
-    for grant in grants {
-        if !journal::denies(connection, &grant)? {
-            allowed.push(grant);
+    let rows = unrevoked(connection, of, page.after, limit)?;
+    let is_full = rows.len() >= limit as usize;
+    let next = rows.last().filter(|_| is_full).map(|(last, _)| *last);
+    let (mut grants, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (id, record) in rows {
+        match record {
+            // After the grant: whatever was in force when it was read is in force here.
+            Ok(grant) if of.selects(&grant) && grant.is_live(now) => {
+                if !journal::denies(connection, &grant)? {
+                    grants.push(Arc::new(grant));
+                }
+            }
+            Ok(_) => {}
+            Err(StoreError::Corrupt { .. }) => unreadable.push(id),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Listing { grants: allowed, next })
+    Ok(Listing { grants, unreadable, next })
 }

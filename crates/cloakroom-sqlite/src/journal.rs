@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use cloakroom_core::{
-    Cursor, CursorPlace, EntryId, Epoch, GrantId, GrantRecord, LogEntry, LogEvent, Revocation,
+    Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Revocation,
     RevocationBatch, Rule, RuleKey, Rules, Selector, StoreError, Target, UnixTime,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::error::failed;
 use crate::grants;
 use crate::rows::{column, time};
+use crate::schema;
 
 /// How many grants a sweep looks at in one transaction: other writes wait for it.
 const SWEEP_BATCH: u32 = 200;
@@ -33,13 +34,12 @@ pub(crate) fn record(
     let bound = target.has_bound().then(|| allot(connection, *at)).transpose()?;
     let entry = LogEntry { id, event: revocation.event(bound), at: *at, until: *until };
     let position = append(connection, &entry)?;
-    let key = target.rule_key();
-    if let Some(key) = &key {
-        rule(connection, &Rule { key: key.clone(), bound, until: *until })?;
+    if let Some(rule) = &revocation.rule(bound) {
+        write_rule(connection, rule)?;
     }
     match target {
         Target::Grant(grant) => {
-            if !grants::revoke(connection, *grant, *at)? {
+            if !grants::revoke(connection, grant.as_bytes(), *at)? {
                 grants::bury(connection, *grant, *until)?;
             }
         }
@@ -48,7 +48,7 @@ pub(crate) fn record(
         Target::Subject(_) | Target::Client(_) | Target::SubjectAtClient(..) => {
             const SQL: &str = "INSERT INTO sweeps (position, key, bound, at, after) \
                                VALUES (?1, ?2, ?3, ?4, x'')";
-            let key = key.map(|key| key.to_bytes());
+            let key = target.rule_key().map(|key| key.to_bytes());
             let bound = bound.map(|bound| column(bound.get()));
             connection
                 .prepare_cached(SQL)
@@ -62,7 +62,8 @@ pub(crate) fn record(
     Ok(Swept::All)
 }
 
-/// The next step of a sweep: flags some of its grants. Another process may have finished it.
+/// The next step of a sweep: flags some of its grants. It looks at columns alone, so that a grant
+/// whose body is damaged is revoked like any other. Another process may have finished it.
 pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, StoreError> {
     let during = |error| failed("sweeping grants", error);
     let found = connection
@@ -85,27 +86,42 @@ pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, Sto
             return Err(StoreError::corrupt("a sweep", "nothing hangs off its key"));
         }
     };
-    let after = <[u8; 16]>::try_from(after).ok().map(GrantId::from_bytes);
-    let page = grants::unrevoked(connection, &of, after, SWEEP_BATCH)?;
-    for grant in page.iter().filter(|grant| grant.epoch <= bound && of.selects(grant)) {
-        grants::revoke(connection, grant.id, at)?;
+    let page = grants::sweepable(connection, &of, &after, SWEEP_BATCH)?;
+    for (id, _) in page.iter().filter(|(_, epoch)| *epoch <= bound) {
+        grants::revoke(connection, id, at)?;
     }
     match page.last() {
-        Some(last) if page.len() >= SWEEP_BATCH as usize => {
+        Some((last, _)) if page.len() >= SWEEP_BATCH as usize => {
             connection
                 .prepare_cached("UPDATE sweeps SET after = ?2 WHERE position = ?1")
-                .and_then(|mut sql| sql.execute((position, last.id.as_bytes())))
+                .and_then(|mut sql| sql.execute((position, last)))
                 .map_err(during)?;
             Ok(Swept::More(position))
         }
         _ => {
-            connection
-                .prepare_cached("DELETE FROM sweeps WHERE position = ?1")
-                .and_then(|mut sql| sql.execute([position]))
-                .map_err(during)?;
+            end_sweep(connection, position)?;
             Ok(Swept::All)
         }
     }
+}
+
+/// Forgets a sweep: it is finished, or nobody can read whom it is about.
+pub(crate) fn end_sweep(connection: &Connection, position: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM sweeps WHERE position = ?1")
+        .and_then(|mut sql| sql.execute([position]))
+        .map_err(|error| failed("ending a sweep", error))?;
+    Ok(())
+}
+
+/// The sweep of this log entry, if it is not finished.
+pub(crate) fn sweep_of(connection: &Connection, entry: EntryId) -> Result<Option<i64>, StoreError> {
+    const SQL: &str = "SELECT s.position FROM sweeps s JOIN log l ON l.position = s.position \
+                       WHERE l.id = ?1";
+    connection
+        .prepare_cached(SQL)
+        .and_then(|mut sql| sql.query_row([entry.as_bytes()], |row| row.get(0)).optional())
+        .map_err(|error| failed("looking for a sweep", error))
 }
 
 /// The first sweep that is not finished.
@@ -122,6 +138,7 @@ pub(crate) fn heartbeat(
     at: UnixTime,
     until: UnixTime,
 ) -> Result<(), StoreError> {
+    schema::raise_bound(connection, at)?;
     append(connection, &LogEntry { id, event: LogEvent::Heartbeat {}, at, until }).map(|_| ())
 }
 
@@ -153,7 +170,7 @@ fn newest_bound(connection: &Connection) -> Result<Epoch, StoreError> {
 }
 
 /// A second rule on one key keeps the later bound and the later end.
-fn rule(connection: &Connection, rule: &Rule) -> Result<(), StoreError> {
+fn write_rule(connection: &Connection, rule: &Rule) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO rules (key, bound, until) VALUES (?1, ?2, ?3) \
                        ON CONFLICT (key) DO UPDATE SET \
                        bound = max(bound, excluded.bound), until = max(until, excluded.until)";
@@ -213,19 +230,8 @@ pub(crate) fn read(
         .prepare_cached("SELECT incarnation FROM state")
         .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
         .map_err(during)?;
-    let position = match after.place() {
-        None => 0,
-        Some(place) => {
-            let position = column(place.position);
-            let entry: Option<[u8; 16]> = connection
-                .prepare_cached("SELECT id FROM log WHERE position = ?1")
-                .and_then(|mut sql| sql.query_row([position], |row| row.get(0)).optional())
-                .map_err(during)?;
-            if place.incarnation != incarnation || entry != Some(*place.entry.as_bytes()) {
-                return Ok(RevocationBatch::Gap);
-            }
-            position
-        }
+    let Some(mut place) = locate(connection, after, incarnation)? else {
+        return Ok(RevocationBatch::Gap);
     };
     let limit = limit.max(1);
     let mut statement = connection
@@ -234,11 +240,11 @@ pub(crate) fn read(
         )
         .map_err(during)?;
     let rows = statement
-        .query_map((position, i64::from(limit) + 1), |row| {
+        .query_map((column(place.position), i64::from(limit) + 1), |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
         })
         .map_err(during)?;
-    let (mut entries, mut next, mut more) = (Vec::new(), *after, false);
+    let (mut entries, mut more) = (Vec::new(), false);
     for row in rows {
         let (position, body) = row.map_err(during)?;
         more = entries.len() >= limit as usize;
@@ -246,13 +252,52 @@ pub(crate) fn read(
             break;
         }
         let entry = LogEntry::from_body(&body)?;
-        let position = time(position);
-        next = Cursor::after(CursorPlace { incarnation, position, entry: entry.id });
+        place = place.advanced(time(position), &entry);
         entries.push(entry);
     }
     drop(statement);
     let newest_bound = newest_bound(connection)?;
+    let next = if entries.is_empty() { after.clone() } else { Cursor::after(&place) };
     Ok(RevocationBatch::Entries { entries, next, more, newest_bound })
+}
+
+/// The place after which to read on; `None` is a gap.
+fn locate(
+    connection: &Connection,
+    cursor: &Cursor,
+    incarnation: [u8; 16],
+) -> Result<Option<CursorPlace>, StoreError> {
+    let start = CursorPlace {
+        incarnation,
+        position: 0,
+        entry: EntryId::from_bytes([0; 16]),
+        revocation: None,
+    };
+    if cursor.is_start() {
+        return Ok(Some(start));
+    }
+    let Some(place) = CursorPlace::of(cursor).filter(|place| place.incarnation == incarnation)
+    else {
+        return Ok(None);
+    };
+    match entry_at(connection, place.position)? {
+        Some(entry) => return Ok((entry == place.entry).then_some(place)),
+        // The newest entry is never trimmed: the log has lost what came after it.
+        None if newest(connection)? < place.position => return Ok(None),
+        None => {}
+    }
+    // It was trimmed. Nothing but heartbeats was, if the newest revocation is still there.
+    let Some((position, entry)) = place.revocation else { return Ok(Some(start)) };
+    let is_there = entry_at(connection, position)? == Some(entry);
+    Ok(is_there.then_some(CursorPlace { position, entry, ..place }))
+}
+
+fn entry_at(connection: &Connection, position: u64) -> Result<Option<EntryId>, StoreError> {
+    connection
+        .prepare_cached("SELECT id FROM log WHERE position = ?1")
+        .and_then(|mut sql| sql.query_row([column(position)], |row| row.get(0)).optional())
+        .map(|id| id.map(EntryId::from_bytes))
+        .map_err(|error| failed("reading the log", error))
 }
 
 /// The position of the newest entry; 0 if there was none yet.

@@ -41,6 +41,7 @@
 //! The first open makes the tables; later versions migrate them when they open the file, and an older
 //! program refuses a newer file.
 
+mod check_values;
 mod error;
 mod file;
 mod grants;

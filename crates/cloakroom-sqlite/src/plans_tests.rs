@@ -136,7 +136,8 @@ fn no_statement_scans_or_is_planned_twice() {
         cursor = next;
     }
     journal::newest(&connection).unwrap();
-    let task = Housekeeping { now: NOW + 9 * HOUR, before: NOW + HOUR / 2, limit: 100 };
+    let task =
+        Housekeeping { now: NOW + 9 * HOUR, before: NOW + HOUR / 2, limit: 100, sweep: None };
     housekeeping::step(&connection, &task, 100, &mut Maintained::default()).unwrap();
     housekeeping::is_due(&connection, &task).unwrap();
     let nobody: Option<fn(TraceEvent<'_>)> = None;

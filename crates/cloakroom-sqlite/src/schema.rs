@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Clock, EntryId, Epoch, Random, StoreError};
+use cloakroom_core::{Clock, EntryId, Epoch, Random, StoreError, UnixTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -14,7 +14,8 @@ const APPLICATION_ID: i32 = 0x636c_6f61;
 /// What each version adds; the schema's version (`PRAGMA user_version`) counts them.
 ///
 /// Identifiers are blobs, so that SQLite compares them byte by byte. Times are milliseconds.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE grants (
         id               BLOB PRIMARY KEY NOT NULL,
         client           BLOB NOT NULL,
@@ -87,7 +88,15 @@ const MIGRATIONS: &[&str] = &["
         newest_bound       INTEGER NOT NULL,
         highest_generation INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- What the database remembers of the issuer and the secrets that it belongs to.
+    CREATE TABLE check_values (
+        name  BLOB PRIMARY KEY NOT NULL,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// How a commit is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -153,7 +162,7 @@ pub(crate) fn migrate(
             .map_err(during)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(during)?;
     }
-    raise_bound(&transaction, clock)?;
+    raise_bound(&transaction, clock.now())?;
     if found < known {
         let version = i64::try_from(known).unwrap_or(i64::MAX);
         transaction.pragma_update(None, "user_version", version).map_err(during)?;
@@ -165,10 +174,11 @@ pub(crate) fn migrate(
 /// No bound that was allotted before can be newer than what this file allots from now on: not by an
 /// earlier store, nor by this one before it was restored from a copy. Else replicas, which know those
 /// bounds, would refuse new grants.
-pub(crate) fn raise_bound(connection: &Connection, clock: &dyn Clock) -> Result<(), StoreError> {
-    let now = Epoch::new(clock.now().as_millis()).get().cast_signed();
+pub(crate) fn raise_bound(connection: &Connection, now: UnixTime) -> Result<(), StoreError> {
+    let now = Epoch::new(now.as_millis()).get().cast_signed();
     connection
-        .execute("UPDATE state SET newest_bound = max(newest_bound, ?1)", [now])
+        .prepare_cached("UPDATE state SET newest_bound = max(newest_bound, ?1)")
+        .and_then(|mut sql| sql.execute([now]))
         .map_err(|error| failed("raising the newest bound", error))?;
     Ok(())
 }

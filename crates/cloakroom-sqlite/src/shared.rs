@@ -137,7 +137,7 @@ impl Shared {
         let reopened = || -> Result<_, OpenError> {
             let connection = writing(&self.settings)?;
             schema::check(&connection)?;
-            schema::raise_bound(&connection, &*self.settings.clock)?;
+            schema::raise_bound(&connection, self.settings.clock.now())?;
             let lookups = reading(&self.settings, self.settings.readers, Waits::Never)?;
             let long = reading(&self.settings, 1, Waits::ForLocks)?;
             Ok((connection, lookups, long, self::identity(&self.settings.path)?))

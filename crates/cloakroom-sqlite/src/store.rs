@@ -257,7 +257,15 @@ impl TokenStore for SqliteStore {
             }
             left -= rows.min(left);
         }
-        done.more = self.read(move |connection| housekeeping::is_due(connection, &task)).await?;
+        (done.more, done.sweeping) = self
+            .read(move |connection| {
+                let sweeping = match task.sweep {
+                    Some(entry) => journal::sweep_of(connection, entry)?.is_some(),
+                    None => false,
+                };
+                Ok((housekeeping::is_due(connection, &task)?, sweeping))
+            })
+            .await?;
         Ok(done)
     }
 }

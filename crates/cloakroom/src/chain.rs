@@ -134,23 +134,23 @@ impl Inner {
         of: Whose<'_>,
         now: UnixTime,
     ) -> Result<(), TokenError> {
-        let horizon = match &target {
-            // A grant made a moment before may be refreshed for its whole life.
-            target if target.has_bound() => {
-                self.lifetimes.grant.max(self.token_horizon()) + self.clock_skew()
-            }
-            _ => self.token_horizon(),
-        };
         // It may have been issued when tokens lived longer than they do now.
-        let until = (now + horizon).max(of.ends + self.token_tail());
+        let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
+        // A grant made a moment before may be refreshed for its whole life.
+        let rule_until = if target.has_bound() {
+            until.max(now + self.lifetimes.grant + self.clock_skew())
+        } else {
+            until
+        };
         let revocation = Revocation {
+            rule_until,
             client: of.client.cloned(),
             grant: of.grant,
             ..Revocation::new(target, now, until)
         };
-        if self.store.revoke(revocation).await? == Revoked::Sweeping {
+        if let Revoked::Sweeping(sweep) = self.store.revoke(revocation).await? {
             // It is in force, but `find` does not show it of every grant yet.
-            while self.housekeep().await?.more {}
+            while self.housekeep(Some(sweep)).await?.sweeping {}
         }
         Ok(())
     }

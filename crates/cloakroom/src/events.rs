@@ -70,6 +70,16 @@ pub enum Event {
         /// What.
         target: Target,
     },
+    /// The row of a grant cannot be read. Whatever hangs off it is refused; nothing else is.
+    CorruptRow {
+        /// The grant.
+        grant: GrantId,
+    },
+    /// Housekeeping met rows that cannot be read, and passed them by.
+    CorruptRows {
+        /// How many.
+        rows: u64,
+    },
     /// A signing key changed its state.
     Key(KeyEvent),
 }

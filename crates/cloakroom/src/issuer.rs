@@ -271,6 +271,9 @@ impl Inner {
             }
             // The key manager has traced it already.
             Event::Key(_) => {}
+            Event::CorruptRow { .. } | Event::CorruptRows { .. } => {
+                tracing::error!(?event, "the store holds rows that cannot be read");
+            }
             _ => tracing::info!(?event, "an event"),
         }
         self.events.record(event);

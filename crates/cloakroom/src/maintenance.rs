@@ -1,10 +1,17 @@
 //! The work beside the requests: heartbeat, rotation of signing keys, housekeeping.
 
+use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom_core::{Cursor, Housekeeping, Kid, Maintained, Revocation, StoreError, Target};
+use cloakroom_core::{
+    Cursor, EntryId, Housekeeping, Kid, Maintained, Revocation, StoreError, Target,
+};
 use cloakroom_jwt::{KeyEvent, KeyManagerError};
+use tokio::time::MissedTickBehavior;
 
 use crate::error::TokenError;
 use crate::events::Event;
@@ -12,6 +19,10 @@ use crate::issuer::{Inner, Issuer};
 
 /// How much later than its end a row is deleted, beside the clock skew.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// How long a heartbeat stays in the log, if it comes often. Whoever has read up to one that is gone
+/// goes on after the newest revocation before it.
+const HEARTBEAT_LIFE: Duration = Duration::from_secs(60);
 
 /// Rows touched by one call of the store.
 const BATCH: u32 = 1_000;
@@ -21,8 +32,9 @@ const BATCHES: usize = 20;
 
 impl Issuer {
     /// Runs maintenance for ever: a heartbeat into the revocation log each second, the rest each
-    /// half minute (both are settings). Spawn it once on every node; nodes do not disturb each
-    /// other. Failures are traced and tried again; dropping the future at any time is safe.
+    /// half minute (both are settings). No housekeeping, however long it takes, holds a heartbeat up.
+    /// Spawn it once on every node; nodes do not disturb each other. Failures are traced and tried
+    /// again; dropping the future at any time is safe.
     ///
     /// ```no_run
     /// # async fn demo(issuer: cloakroom::Issuer) {
@@ -30,10 +42,26 @@ impl Issuer {
     /// # }
     /// ```
     pub async fn run_maintenance(&self) {
+        let mut heartbeats = pin!(self.run_heartbeats());
+        let mut housekeeping = pin!(self.run_housekeeping());
+        // Side by side. Neither ends.
+        poll_fn(|context| {
+            let _ = heartbeats.as_mut().poll(context);
+            let _ = housekeeping.as_mut().poll(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes heartbeats, and reads what is new in the log.
+    async fn run_heartbeats(&self) -> Infallible {
         let inner = &*self.inner;
         let mut heard = Cursor::start();
-        let mut until_housekeeping = Duration::ZERO;
+        let mut period = tokio::time::interval(inner.heartbeat);
+        // A heartbeat that comes late delays the next: two at once say no more than one.
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            period.tick().await;
             if let Err(error) = self.heartbeat().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
             }
@@ -41,20 +69,24 @@ impl Issuer {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "the server's own revocation log cannot be read");
             }
-            if until_housekeeping.is_zero() {
-                until_housekeeping = match self.maintain().await {
-                    // A backlog is worked off at every heartbeat.
-                    Ok(done) if done.more => Duration::ZERO,
-                    Ok(_) => inner.housekeeping,
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "maintenance failed");
-                        inner.housekeeping
-                    }
-                };
-            }
-            tokio::time::sleep(inner.heartbeat).await;
-            until_housekeeping = until_housekeeping.saturating_sub(inner.heartbeat);
+        }
+    }
+
+    /// Rotates keys and deletes what has ended, again and again.
+    async fn run_housekeeping(&self) -> Infallible {
+        let inner = &*self.inner;
+        loop {
+            let pause = match self.maintain().await {
+                // A backlog is worked off at the pace of heartbeats.
+                Ok(done) if done.more => inner.heartbeat,
+                Ok(_) => inner.housekeeping,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "maintenance failed");
+                    inner.housekeeping
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -71,14 +103,20 @@ impl Issuer {
         self.record_key_events(&keys);
         let mut total = Maintained::default();
         for _ in 0..BATCHES {
-            let done = inner.housekeep().await?;
+            let done = inner.housekeep(None).await?;
             total.grants += done.grants;
             total.tokens += done.tokens;
             total.revocations += done.revocations;
+            total.unreadable += done.unreadable;
             total.more = done.more;
             if !done.more {
                 break;
             }
+            // A store in memory never waits: without this, heartbeats would.
+            tokio::task::yield_now().await;
+        }
+        if total.unreadable > 0 {
+            self.inner.record_event(&Event::CorruptRows { rows: total.unreadable });
         }
         keys?;
         inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
@@ -95,7 +133,9 @@ impl Issuer {
     async fn heartbeat(&self) -> Result<(), TokenError> {
         let inner = &*self.inner;
         let now = inner.now();
-        Ok(inner.store.heartbeat(now, now + inner.token_horizon()).await?)
+        // A reader needs the newest few.
+        let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
+        Ok(inner.store.heartbeat(now, until).await?)
     }
 
     /// Ends the current signing key; its successor, which every verifier knows, takes over at once.
@@ -133,10 +173,10 @@ impl Issuer {
 }
 
 impl Inner {
-    /// One batch of the store's housekeeping.
-    pub(crate) async fn housekeep(&self) -> Result<Maintained, StoreError> {
+    /// One batch of the store's housekeeping; of this sweep first, if one is waited for.
+    pub(crate) async fn housekeep(&self, sweep: Option<EntryId>) -> Result<Maintained, StoreError> {
         let now = self.now();
         let before = now - (self.clock_skew() + MARGIN);
-        self.store.maintain(Housekeeping { now, before, limit: BATCH }).await
+        self.store.maintain(Housekeeping { now, before, limit: BATCH, sweep }).await
     }
 }

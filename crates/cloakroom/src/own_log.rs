@@ -84,7 +84,7 @@ impl Inner {
         let Some(own_log) = &self.own_log else { return Ok(()) };
         loop {
             let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
-            match self.store.revocations(*after, BATCH).await? {
+            match self.store.revocations(after.clone(), BATCH).await? {
                 RevocationBatch::Entries { entries, next, more, .. } => {
                     own_log.hear(&entries, wall, monotonic);
                     *after = next;

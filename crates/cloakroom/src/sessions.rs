@@ -5,6 +5,7 @@ use cloakroom_core::{
 };
 
 use crate::error::TokenError;
+use crate::events::Event;
 use crate::issuer::Issuer;
 
 /// One live grant of a user.
@@ -51,6 +52,9 @@ impl Issuer {
                     expires_at: grant.expires_at,
                 },
             ));
+            for grant in listing.unreadable {
+                inner.record_event(&Event::CorruptRow { grant });
+            }
             match listing.next {
                 Some(after) => page.after = Some(after),
                 None => break,

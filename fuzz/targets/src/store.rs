@@ -113,9 +113,9 @@ pub(crate) fn revocation_seeds() -> Vec<Vec<u8>> {
         let at = UnixTime::from_millis(1);
         LogEntry { id: entry, event, at, until: UnixTime::MAX }.to_body()
     };
-    let place = CursorPlace { incarnation: [1; 16], position: 2, entry };
+    let place = CursorPlace { incarnation: [1; 16], position: 2, entry, revocation: None };
     let mut seeds = vec![written(LogEvent::Heartbeat {})];
-    seeds.push(Cursor::after(place).to_string().into_bytes());
+    seeds.push(Cursor::after(&place).to_string().into_bytes());
     seeds.extend(targets.map(|target| {
         let bound = target.has_bound().then_some(Epoch::new(9));
         let grant = (!target.has_bound()).then_some(GRANT);

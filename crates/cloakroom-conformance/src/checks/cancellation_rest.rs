@@ -112,12 +112,18 @@ async fn dropped_housekeeping_tears_nothing_apart(context: Context) -> Result<()
             token.grant = grant.id;
             store.inserted(&grant, std::slice::from_ref(&token)).await?;
             let stale = Target::Subject(lone(Epoch::default())?.subject);
-            store.revoked_as(Revocation { until: NOW - MINUTE, ..revocation(stale) }).await?;
+            store
+                .revoked_as(Revocation {
+                    until: NOW - MINUTE,
+                    rule_until: NOW - MINUTE,
+                    ..revocation(stale)
+                })
+                .await?;
             old.push((grant, token));
         }
         let current = Target::Client(lone(Epoch::default())?.client);
         store.revoked(current.clone()).await?;
-        let task = Housekeeping { now: NOW, before: NOW, limit: 1_000 };
+        let task = Housekeeping { now: NOW, before: NOW, limit: 1_000, sweep: None };
         drops.play(store.maintain(task)).await?;
         for (grant, token) in &old {
             // There or not: a grant without its token is neither; the token ended with it.

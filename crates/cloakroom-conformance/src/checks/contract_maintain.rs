@@ -190,7 +190,7 @@ async fn the_work_comes_in_bounded_pieces(context: Context) -> Result<(), Broken
     for _ in 0..200 {
         ended.push(ending(&*store, end).await?.0.id);
     }
-    let task = Housekeeping { now: end + DAY, before: end + DAY, limit: 10 };
+    let task = Housekeeping { now: end + DAY, before: end + DAY, limit: 10, sweep: None };
     let mut left = ended.len();
     for calls in 1.. {
         let done = store.maintain(task).await?;
@@ -235,7 +235,7 @@ async fn one_row_at_a_time_comes_to_an_end(context: Context) -> Result<(), Broke
         };
         store.revoked_as(revocation).await?;
     }
-    let task = Housekeeping { now: end + DAY, before: end + DAY, limit: 1 };
+    let task = Housekeeping { now: end + DAY, before: end + DAY, limit: 1, sweep: None };
     let mut calls = 0;
     while store.maintain(task).await?.more {
         calls += 1;

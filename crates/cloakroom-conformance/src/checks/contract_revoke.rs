@@ -231,7 +231,8 @@ async fn an_absent_grant_can_be_revoked_twice(context: Context) -> Result<(), Br
     let absent = grant("alice", "app", store.epoch().await?)?;
     // The one with the later end comes first: the tombstone has to stay for both.
     for until in [NOW + 2 * DAY, NOW + DAY, NOW + MINUTE] {
-        let revocation = Revocation { until, ..revocation(Target::Grant(absent.id)) };
+        let revocation =
+            Revocation { until, rule_until: until, ..revocation(Target::Grant(absent.id)) };
         store.revoked_as(revocation).await?;
     }
     store.housekept(NOW + DAY + MINUTE).await?;

@@ -161,7 +161,8 @@ async fn the_later_end_stays_in_either_order(context: Context) -> Result<(), Bro
         let store = context.tokens().await;
         for target in targets()? {
             for until in ends {
-                let revocation = Revocation { until, ..revocation(target.clone()) };
+                let revocation =
+                    Revocation { until, rule_until: until, ..revocation(target.clone()) };
                 store.revoked_as(revocation).await?;
             }
             let rule = rule_of(&*store, &target).await?;
@@ -202,7 +203,7 @@ async fn rules_stay_until_their_end(context: Context) -> Result<(), Broken> {
     let end = NOW + DAY;
     let mut rules = Vec::new();
     for target in targets()? {
-        let revocation = Revocation { until: end, ..revocation(target.clone()) };
+        let revocation = Revocation { until: end, rule_until: end, ..revocation(target.clone()) };
         store.revoked_as(revocation).await?;
         rules.push(rule_of(&*store, &target).await?);
     }
@@ -223,7 +224,8 @@ async fn a_rule_with_two_ends_stays_until_the_later(context: Context) -> Result<
         let store = context.tokens().await;
         for target in targets()? {
             for until in ends {
-                let revocation = Revocation { until, ..revocation(target.clone()) };
+                let revocation =
+                    Revocation { until, rule_until: until, ..revocation(target.clone()) };
                 store.revoked_as(revocation).await?;
             }
         }

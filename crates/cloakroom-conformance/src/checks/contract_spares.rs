@@ -45,7 +45,7 @@ async fn only_what_ended_before_is_deleted_whatever_the_time(
         kept.push((grant, token));
     }
     let (gone, _) = ending(&*store, before - MILLISECOND).await?;
-    let task = Housekeeping { now: NOW + 365 * DAY, before, limit: 1_000 };
+    let task = Housekeeping { now: NOW + 365 * DAY, before, limit: 1_000, sweep: None };
     let mut calls = 0;
     while store.maintain(task).await?.more {
         calls += 1;
@@ -134,7 +134,8 @@ async fn revoked_grants_stay_until_their_end(context: Context) -> Result<(), Bro
     }
     for target in [Target::Grant(one.id), pair(&other.subject, &other.client)] {
         // The log forgets it long before the row goes.
-        let revocation = Revocation { until: NOW + MINUTE, ..revocation(target) };
+        let revocation =
+            Revocation { until: NOW + MINUTE, rule_until: NOW + MINUTE, ..revocation(target) };
         store.revoked_as(revocation).await?;
     }
     store.heartbeat(NOW, NOW + DAY).await?;
@@ -170,7 +171,7 @@ async fn the_living_between_the_ended_stay(context: Context) -> Result<(), Broke
         ending(&*store, end).await?;
         living.push(ending(&*store, end + 2 * MINUTE).await?);
     }
-    let task = Housekeeping { now: end + MINUTE, before: end + MINUTE, limit: 7 };
+    let task = Housekeeping { now: end + MINUTE, before: end + MINUTE, limit: 7, sweep: None };
     let mut calls = 0;
     while store.maintain(task).await?.more {
         calls += 1;
@@ -203,7 +204,7 @@ async fn entries_stay_until_their_own_end(context: Context) -> Result<(), Broken
         } else {
             NOW + MINUTE
         };
-        let revocation = Revocation { until, ..revocation(target) };
+        let revocation = Revocation { until, rule_until: until, ..revocation(target) };
         store.revoked_as(revocation).await?;
     }
     store.heartbeat(NOW, NOW + 2 * DAY).await?;

@@ -138,7 +138,6 @@ async fn a_move_moves_the_ends_of_the_grant(context: Context) -> Result<(), Brok
     let first = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&first, &[]).await?;
     let mut next = moved(&first)?;
-    next.expires_at = first.expires_at + 30 * DAY;
     next.row_expires_at = first.row_expires_at + 30 * DAY;
     next.chain.as_mut().ok_or("no chain")?.expires_at = next.expires_at;
     takes(&*store, &first, to(&next), &[]).await?;

@@ -26,6 +26,7 @@ checks! { "log_cursors":
     every_batch_tells_the_newest_bound => RevokeBounds,
     a_cursor_of_another_store_is_a_gap => LogGap,
     a_cursor_into_an_emptied_store_is_a_gap => LogGap,
+    a_cursor_of_foreign_content_is_a_gap => LogGap,
     a_cursor_of_another_incarnation_is_a_gap => LogGap,
     a_cursor_to_another_entry_is_a_gap => LogGap,
     a_cursor_ahead_of_the_log_is_a_gap => LogGap,
@@ -70,19 +71,26 @@ async fn filled(store: &dyn TokenStore) -> Result<Vec<LogEntry>, Broken> {
 }
 
 /// Where a reader who has read this many entries stands.
-async fn place_after(store: &dyn TokenStore, count: u32) -> Result<CursorPlace, Broken> {
+async fn cursor_after(store: &dyn TokenStore, count: u32) -> Result<Cursor, Broken> {
     let batch = store.revocations(Cursor::start(), count).await?;
     match batch {
         RevocationBatch::Entries { next, .. } => {
-            Ok(*next.place().ok_or("after reading entries, the cursor is at the start")?)
+            ensure!(!next.is_start(), "after reading entries, the cursor is at the start");
+            Ok(next)
         }
         RevocationBatch::Gap => Err("reading from the start met a gap".into()),
     }
 }
 
-async fn is_a_gap(store: &dyn TokenStore, place: CursorPlace, what: &str) -> Result<(), Broken> {
+/// The place that the cursor names, where the store fills its cursors with places. Only it can read
+/// others.
+async fn place_after(store: &dyn TokenStore, count: u32) -> Result<Option<CursorPlace>, Broken> {
+    Ok(CursorPlace::of(&cursor_after(store, count).await?))
+}
+
+async fn is_a_gap(store: &dyn TokenStore, cursor: &Cursor, what: &str) -> Result<(), Broken> {
     for limit in [1, 1_000] {
-        let batch = store.revocations(Cursor::after(place), limit).await?;
+        let batch = store.revocations(cursor.clone(), limit).await?;
         same(&format!("the answer to {what}"), &batch, &RevocationBatch::Gap)?;
     }
     Ok(())
@@ -137,9 +145,7 @@ async fn a_cursor_survives_text_and_time(context: Context) -> Result<(), Broken>
     let store = context.tokens().await;
     let log = filled(&*store).await?;
     for count in 1..log.len() {
-        let place = place_after(&*store, u32::try_from(count)?).await?;
-        same("the entry that the cursor names", &place.entry, &log[count - 1].id)?;
-        let text = Cursor::after(place).to_string();
+        let text = cursor_after(&*store, u32::try_from(count)?).await?.to_string();
         // Any number of times: a reader may crash before it has noted where it is.
         for _ in 0..2 {
             let (read, _) = read_on(&*store, text.parse()?, 3).await?;
@@ -192,7 +198,11 @@ async fn a_heartbeat_says_when_it_was_written(context: Context) -> Result<(), Br
         log.iter().map(|entry| (entry.event.clone(), entry.at, entry.until)).collect();
     let beat = |beat| (LogEvent::Heartbeat {}, NOW + beat * MINUTE, NOW + beat * MINUTE + DAY);
     same("the log after three heartbeats", &beats, &(0..3).map(beat).collect::<Vec<_>>())?;
-    same("the newest bound", &store.newest_bound().await?, &bound)
+    // After a failover, the database may have forgotten bounds that readers know.
+    let raised = bound.max(Epoch::new((NOW + 2 * MINUTE).as_millis()));
+    let newest = store.newest_bound().await?;
+    ensure!(newest >= raised, "heartbeats left the newest bound at {newest:?}, below {raised:?}");
+    Ok(())
 }
 
 async fn every_batch_tells_the_newest_bound(context: Context) -> Result<(), Broken> {
@@ -202,7 +212,7 @@ async fn every_batch_tells_the_newest_bound(context: Context) -> Result<(), Brok
         let newest = store.newest_bound().await?;
         let mut cursor = Cursor::start();
         loop {
-            let batch = store.revocations(cursor, 3).await?;
+            let batch = store.revocations(cursor.clone(), 3).await?;
             let RevocationBatch::Entries { next, more, newest_bound, .. } = batch else {
                 return Err("reading on met a gap".into());
             };
@@ -221,8 +231,8 @@ async fn a_cursor_of_another_store_is_a_gap(context: Context) -> Result<(), Brok
     filled(&*one).await?;
     filled(&*two).await?;
     for count in [1, 5, 9] {
-        let place = place_after(&*one, count).await?;
-        is_a_gap(&*two, place, "a cursor of another store").await?;
+        let cursor = cursor_after(&*one, count).await?;
+        is_a_gap(&*two, &cursor, "a cursor of another store").await?;
     }
     Ok(())
 }
@@ -230,20 +240,30 @@ async fn a_cursor_of_another_store_is_a_gap(context: Context) -> Result<(), Brok
 async fn a_cursor_into_an_emptied_store_is_a_gap(context: Context) -> Result<(), Broken> {
     let (before, after) = (context.tokens().await, context.tokens().await);
     filled(&*before).await?;
-    let place = place_after(&*before, 9).await?;
-    is_a_gap(&*after, place, "a cursor of a store that has been emptied since").await?;
+    let cursor = cursor_after(&*before, 9).await?;
+    is_a_gap(&*after, &cursor, "a cursor of a store that has been emptied since").await?;
     // Nor when as much has been written again.
     filled(&*after).await?;
-    is_a_gap(&*after, place, "a cursor of a store that has been filled anew").await
+    is_a_gap(&*after, &cursor, "a cursor of a store that has been filled anew").await
 }
 
 async fn a_cursor_of_another_incarnation_is_a_gap(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     filled(&*store).await?;
     for byte in [0, 15] {
-        let mut place = place_after(&*store, 5).await?;
+        let Some(mut place) = place_after(&*store, 5).await? else { return Ok(()) };
         place.incarnation[byte] ^= 1;
-        is_a_gap(&*store, place, "a cursor of another incarnation").await?;
+        is_a_gap(&*store, &Cursor::after(&place), "a cursor of another incarnation").await?;
+    }
+    Ok(())
+}
+
+async fn a_cursor_of_foreign_content_is_a_gap(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    filled(&*store).await?;
+    for bytes in [&[0][..], &[7; 40], &[0; 40], &[0; 64], &[0xff; 64], &[b'/'; Cursor::MAX_BYTES]] {
+        let cursor = Cursor::from_bytes(bytes)?;
+        is_a_gap(&*store, &cursor, "a cursor that is none of the store's").await?;
     }
     Ok(())
 }
@@ -252,10 +272,11 @@ async fn a_cursor_to_another_entry_is_a_gap(context: Context) -> Result<(), Brok
     let store = context.tokens().await;
     filled(&*store).await?;
     for count in [1, 5, 9] {
-        let mut place = place_after(&*store, count).await?;
+        let Some(mut place) = place_after(&*store, count).await? else { return Ok(()) };
         // As after a failover that lost this entry and wrote another in its place.
         place.entry = EntryId::random(&Random::system())?;
-        is_a_gap(&*store, place, "a cursor whose entry is a different one").await?;
+        let cursor = Cursor::after(&place);
+        is_a_gap(&*store, &cursor, "a cursor whose entry is a different one").await?;
     }
     Ok(())
 }
@@ -264,10 +285,10 @@ async fn a_cursor_ahead_of_the_log_is_a_gap(context: Context) -> Result<(), Brok
     let store = context.tokens().await;
     filled(&*store).await?;
     for ahead in [1, 1_000, u64::MAX] {
-        let mut place = place_after(&*store, 9).await?;
+        let Some(mut place) = place_after(&*store, 9).await? else { return Ok(()) };
         place.position = place.position.saturating_add(ahead);
         place.entry = EntryId::random(&Random::system())?;
-        is_a_gap(&*store, place, "a cursor ahead of the log").await?;
+        is_a_gap(&*store, &Cursor::after(&place), "a cursor ahead of the log").await?;
     }
     Ok(())
 }
@@ -275,16 +296,16 @@ async fn a_cursor_ahead_of_the_log_is_a_gap(context: Context) -> Result<(), Brok
 async fn a_cursor_to_a_trimmed_entry_is_a_gap(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let log = filled(&*store).await?;
-    let place = place_after(&*store, 2).await?;
+    let cursor = cursor_after(&*store, 2).await?;
     store.housekept(UnixTime::from_millis(u64::MAX / 4)).await?;
     let left = store.log().await?;
     if left.iter().any(|entry| entry.id == log[1].id) {
         // It may keep more than it must; then the cursor still stands.
-        let (read, _) = read_on(&*store, Cursor::after(place), 10).await?;
+        let (read, _) = read_on(&*store, cursor, 10).await?;
         let after = left.iter().position(|entry| entry.id == log[1].id).unwrap_or(0) + 1;
         return same("the rest of the log", &read, &left[after..].to_vec());
     }
-    is_a_gap(&*store, place, "a cursor to an entry that was trimmed").await
+    is_a_gap(&*store, &cursor, "a cursor to an entry that was trimmed").await
 }
 
 async fn a_reader_at_the_newest_entry_survives_trimming(context: Context) -> Result<(), Broken> {
@@ -293,7 +314,7 @@ async fn a_reader_at_the_newest_entry_survives_trimming(context: Context) -> Res
     let (_, cursor) = read_on(&*store, Cursor::start(), 10).await?;
     for _ in 0..2 {
         store.housekept(UnixTime::from_millis(u64::MAX / 4)).await?;
-        let (read, _) = read_on(&*store, cursor, 10).await?;
+        let (read, _) = read_on(&*store, cursor.clone(), 10).await?;
         ensure!(read.is_empty(), "trimming gave a reader {read:?}");
     }
     store.revoked(Target::Grant(lone(Epoch::default())?.id)).await?;
@@ -307,7 +328,7 @@ async fn the_beginning_is_the_snapshot(context: Context) -> Result<(), Broken> {
     for (number, days) in [5, 1, 9, 2, 7, 1, 8, 3].into_iter().enumerate() {
         let target = Target::Client(client(&format!("app-{number}"))?);
         let until = NOW + days * DAY;
-        store.revoked_as(Revocation { until, ..revocation(target) }).await?;
+        store.revoked_as(Revocation { until, rule_until: until, ..revocation(target) }).await?;
         should.push(until);
     }
     for day in 0..10 {

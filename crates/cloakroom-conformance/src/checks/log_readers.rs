@@ -33,7 +33,7 @@ pub(super) async fn read_on(
 ) -> Result<(Vec<LogEntry>, Cursor), Broken> {
     let mut read = Vec::new();
     for _ in 0..10_000 {
-        let batch = store.revocations(cursor, limit).await?;
+        let batch = store.revocations(cursor.clone(), limit).await?;
         let RevocationBatch::Entries { entries, next, more, .. } = batch else {
             return Err(format!("a reader met a gap after {cursor:?}; nothing was trimmed").into());
         };
@@ -66,7 +66,7 @@ impl Reader {
     }
 
     pub(super) async fn read(&mut self, store: &dyn TokenStore, limit: u32) -> Result<(), Broken> {
-        let (read, cursor) = read_on(store, self.cursor, limit).await?;
+        let (read, cursor) = read_on(store, self.cursor.clone(), limit).await?;
         self.seen.extend(read);
         self.cursor = cursor;
         Ok(())

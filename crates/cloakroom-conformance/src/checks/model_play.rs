@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Advance, Change, ClientId, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping, Jti,
-    Kid, LogEvent, Lookup, Revocation, Revoked, RuleKey, Selector, Subject, Target, TokenRecord,
-    TokenStore, TokenStoreExt, UnixTime,
+    Kid, LogEvent, Lookup, Revocation, RuleKey, Selector, Subject, Target, TokenRecord, TokenStore,
+    TokenStoreExt, UnixTime,
 };
 
 use super::log_readers::read_on;
@@ -241,9 +241,8 @@ impl Play {
             let LogEvent::Revoked { target, bound: None, .. } = &entry.event else { return false };
             *target == revocation.target && entry.until >= revocation.until
         });
-        if self.store.revoke(revocation.clone()).await? == Revoked::Sweeping {
-            self.store.housekept(UnixTime::from_millis(0)).await?;
-        }
+        let revoked = self.store.revoke(revocation.clone()).await?;
+        self.store.swept(revoked).await?;
         self.model.revoke(&revocation);
         self.read_log(is_told).await?;
         self.compare_all().await
@@ -265,7 +264,7 @@ impl Play {
     async fn housekeep(&mut self, before: UnixTime, limit: u8) -> Result<(), Broken> {
         let limit = [1_000, 1, 3, 7][usize::from(limit) % 4];
         for _ in 0..1_000 {
-            let task = Housekeeping { now: before + MINUTE, before, limit };
+            let task = Housekeeping { now: before + MINUTE, before, limit, sweep: None };
             if !self.store.maintain(task).await?.more {
                 break;
             }
@@ -311,7 +310,7 @@ impl Play {
 
     /// Reads on, and compares what is new with the last entry of the model.
     async fn read_log(&mut self, may_be_told: bool) -> Result<(), Broken> {
-        let (mut fresh, cursor) = read_on(&*self.store, self.cursor, 100).await?;
+        let (mut fresh, cursor) = read_on(&*self.store, self.cursor.clone(), 100).await?;
         self.cursor = cursor;
         fresh.retain(|entry| self.seen.insert(entry.id));
         let mut due = self.model.log.pop().into_iter().collect::<Vec<_>>();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::{
     Advance, Advanced, Change, Created, GrantRecord, Revoked, StoreError, Target, TokenRecord,
-    TokenStore, TokenStoreExt, UnixTime,
+    TokenStore, TokenStoreExt,
 };
 
 use super::pace::{Interleavings, at_once};
@@ -279,9 +279,7 @@ async fn revoked_at_last(
     step: Result<Advanced, StoreError>,
     revoke: Result<Revoked, StoreError>,
 ) -> Result<(), Broken> {
-    if revoke? == Revoked::Sweeping {
-        store.housekept(UnixTime::from_millis(0)).await?;
-    }
+    store.swept(revoke?).await?;
     let found = store.found(grant.id, way.token.digest).await?;
     ensure!(
         found.grant.revoked_at.is_some(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::{
     ClientId, Created, Epoch, GrantRecord, Lookup, Revoked, Selector, Subject, Target, TokenRecord,
-    TokenStore, TokenStoreExt, UnixTime,
+    TokenStore, TokenStoreExt,
 };
 
 use super::pace::{Interleavings, at_once};
@@ -51,10 +51,7 @@ pub(super) fn lone(epoch: Epoch) -> Result<GrantRecord, Broken> {
 
 /// The end of a revocation whose sweep may have been left open.
 pub(super) async fn swept(store: &dyn TokenStore, revoked: Revoked) -> Result<(), Broken> {
-    if revoked == Revoked::Sweeping {
-        store.housekept(UnixTime::from_millis(0)).await?;
-    }
-    Ok(())
+    store.swept(revoked).await
 }
 
 /// That nothing of the grant lives, whatever was answered.

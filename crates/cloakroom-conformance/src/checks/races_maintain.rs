@@ -34,7 +34,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 async fn housekeep(store: &dyn TokenStore, limit: u32) -> Result<Maintained, StoreError> {
     let mut sum = Maintained::default();
     loop {
-        let task = Housekeeping { now: NOW + MINUTE, before: NOW, limit };
+        let task = Housekeeping { now: NOW + MINUTE, before: NOW, limit, sweep: None };
         let done = store.maintain(task).await?;
         sum.grants += done.grants;
         sum.tokens += done.tokens;
@@ -115,7 +115,13 @@ async fn a_rule_that_is_renewed_while_it_is_being_removed_stays(
             let store = context.tokens().await;
             let alice = Target::Subject(subject("alice")?);
             let (old, new) = (revocation(alice.clone()), revocation(alice.clone()));
-            store.revoked_as(Revocation { until: NOW - MILLISECOND, ..old }).await?;
+            store
+                .revoked_as(Revocation {
+                    until: NOW - MILLISECOND,
+                    rule_until: NOW - MILLISECOND,
+                    ..old
+                })
+                .await?;
             let (renew, keeping) = (store.revoke(new), housekeep(&*store, 10));
             let (renewed, keeping) = if housekeeping_first {
                 let (keeping, renewed) = orders.play(keeping, renew).await?;
@@ -144,7 +150,13 @@ async fn a_tombstone_that_is_renewed_while_it_is_being_removed_stays(
             let store = context.tokens().await;
             let grant = lone(store.epoch().await?)?;
             let old = revocation(Target::Grant(grant.id));
-            store.revoked_as(Revocation { until: NOW - MILLISECOND, ..old }).await?;
+            store
+                .revoked_as(Revocation {
+                    until: NOW - MILLISECOND,
+                    rule_until: NOW - MILLISECOND,
+                    ..old
+                })
+                .await?;
             let renew = store.revoke(revocation(Target::Grant(grant.id)));
             let keeping = housekeep(&*store, 10);
             let (renewed, keeping) = if housekeeping_first {
@@ -279,7 +291,13 @@ async fn an_entry_written_beside_housekeeping_stays(context: Context) -> Result<
         let store = context.tokens().await;
         for _ in 0..3 {
             let ended = revocation(Target::Grant(lone(Epoch::default())?.id));
-            store.revoked_as(Revocation { until: NOW - MILLISECOND, ..ended }).await?;
+            store
+                .revoked_as(Revocation {
+                    until: NOW - MILLISECOND,
+                    rule_until: NOW - MILLISECOND,
+                    ..ended
+                })
+                .await?;
         }
         let (_, cursor) = read_on(&*store, Cursor::start(), 7).await?;
         let target = Target::Grant(lone(Epoch::default())?.id);
@@ -311,7 +329,13 @@ async fn the_living_lose_nothing_beside_many_housekeepers(context: Context) -> R
         let ended = GrantRecord { subject: subject(&format!("user-{}", number % 4))?, ..ended };
         store.inserted(&ended, &[token]).await?;
         let old = revocation(Target::Grant(lone(Epoch::default())?.id));
-        store.revoked_as(Revocation { until: NOW - MILLISECOND, ..old }).await?;
+        store
+            .revoked_as(Revocation {
+                until: NOW - MILLISECOND,
+                rule_until: NOW - MILLISECOND,
+                ..old
+            })
+            .await?;
     }
     let kept = at_once(12, |task| {
         let store = Arc::clone(&store);

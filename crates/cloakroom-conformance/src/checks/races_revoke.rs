@@ -115,8 +115,13 @@ async fn two_revocations_of_one_subject_leave_the_later_rule(
     let mut orders = Interleavings::new(&context);
     while orders.again() {
         let target = Target::Subject(lone(Epoch::default())?.subject);
-        let long = Revocation { until: NOW + 9 * DAY, ..revocation(target.clone()) };
-        let short = Revocation { until: NOW + DAY, ..revocation(target.clone()) };
+        let long = Revocation {
+            until: NOW + 9 * DAY,
+            rule_until: NOW + 9 * DAY,
+            ..revocation(target.clone())
+        };
+        let short =
+            Revocation { until: NOW + DAY, rule_until: NOW + DAY, ..revocation(target.clone()) };
         let (one, two) = orders.play(store.revoke(long), store.revoke(short)).await?;
         swept(&*store, one?).await?;
         swept(&*store, two?).await?;

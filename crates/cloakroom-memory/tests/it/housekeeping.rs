@@ -7,11 +7,11 @@ use cloakroom_memory::MemoryStore;
 use crate::support::*;
 
 fn maintain(store: &MemoryStore, before: UnixTime, limit: u32) -> Maintained {
-    ready(store.maintain(Housekeeping { now: before, before, limit }))
+    ready(store.maintain(Housekeeping { now: before, before, limit, sweep: None }))
 }
 
 fn done(grants: u64, tokens: u64, revocations: u64) -> Maintained {
-    Maintained { grants, tokens, revocations, more: false }
+    Maintained { grants, tokens, revocations, ..Maintained::default() }
 }
 
 #[test]
@@ -102,7 +102,11 @@ fn it_is_bounded_and_says_what_is_left() {
 #[test]
 fn tombstones_stay_until_their_revocation_ends() {
     let store = store();
-    let until = |seconds| Revocation { until: secs(seconds), ..revocation(Target::Grant(id(1))) };
+    let until = |seconds| Revocation {
+        until: secs(seconds),
+        rule_until: secs(seconds),
+        ..revocation(Target::Grant(id(1)))
+    };
     for seconds in [10, 20, 15] {
         ready(store.revoke(until(seconds)));
     }
@@ -116,7 +120,11 @@ fn tombstones_stay_until_their_revocation_ends() {
 #[test]
 fn rules_stay_until_their_later_end() {
     let store = store();
-    let until = |seconds| Revocation { until: secs(seconds), ..revocation(Target::Client(app())) };
+    let until = |seconds| Revocation {
+        until: secs(seconds),
+        rule_until: secs(seconds),
+        ..revocation(Target::Client(app()))
+    };
     for seconds in [10, 20, 15] {
         ready(store.revoke(until(seconds)));
     }

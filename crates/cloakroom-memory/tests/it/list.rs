@@ -12,7 +12,7 @@ fn page(store: &MemoryStore, of: &Selector, after: Option<GrantId>, limit: u32) 
 fn all(store: &MemoryStore, of: &Selector, limit: u32) -> Vec<GrantId> {
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let Listing { grants, next } = page(store, of, after, limit);
+        let Listing { grants, next, .. } = page(store, of, after, limit);
         assert!(grants.len() <= limit as usize);
         ids.extend(grants.iter().map(|grant| grant.id));
         if next.is_none() {

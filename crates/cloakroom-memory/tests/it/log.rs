@@ -11,11 +11,12 @@ use crate::support::*;
 
 fn revoke_jti(store: &MemoryStore, jti: usize, until: UnixTime) {
     let target = Target::Jti(Jti::new(jti.to_string()).unwrap());
-    ready(store.revoke(Revocation { until, ..revocation(target) }));
+    ready(store.revoke(Revocation { until, rule_until: until, ..revocation(target) }));
 }
 
 fn trim(store: &MemoryStore, before: UnixTime) -> u64 {
-    let done = ready(store.maintain(Housekeeping { now: before, before, limit: 1_000 }));
+    let done =
+        ready(store.maintain(Housekeeping { now: before, before, limit: 1_000, sweep: None }));
     assert!(!done.more);
     done.revocations
 }
@@ -47,8 +48,8 @@ fn the_log_is_read_in_order_and_in_pieces() {
             break;
         }
     }
-    assert_eq!((pieces, cursor), (all, end));
-    assert_eq!(read(&store, end, 4), (vec![], end, false), "nothing new");
+    assert_eq!((pieces, &cursor), (all, &end));
+    assert_eq!(read(&store, end.clone(), 4), (vec![], end, false), "nothing new");
 }
 
 #[test]
@@ -56,19 +57,48 @@ fn a_place_that_is_gone_is_a_gap() {
     let (store, other) = (store(), store());
     revoke_jti(&store, 1, secs(10));
     let (_, ours, _) = read(&store, Cursor::start(), 10);
-    assert!(is_gap(&other, ours), "an emptied store");
+    assert!(is_gap(&other, ours.clone()), "an emptied store");
     revoke_jti(&other, 1, secs(10));
-    assert!(is_gap(&other, ours), "another incarnation");
+    assert!(is_gap(&other, ours.clone()), "another incarnation");
 
-    let place = *ours.place().unwrap();
-    assert!(!is_gap(&store, Cursor::after(place)));
+    let place = CursorPlace::of(&ours).unwrap();
+    assert!(!is_gap(&store, Cursor::after(&place)));
     for wrong in [
         CursorPlace { incarnation: [0; 16], ..place },
         CursorPlace { position: place.position + 1, ..place },
         CursorPlace { entry: EntryId::from_bytes([0; 16]), ..place },
     ] {
-        assert!(is_gap(&store, Cursor::after(wrong)), "{wrong:?}");
+        assert!(is_gap(&store, Cursor::after(&wrong)), "{wrong:?}");
     }
+}
+
+/// What a reader gets who has read up to a heartbeat that is trimmed.
+#[test]
+fn trimmed_heartbeats_are_no_gap() {
+    let store = store();
+    ready(store.heartbeat(NOW, secs(1)));
+    let nothing_revoked = read(&store, Cursor::start(), 10).1;
+    revoke_jti(&store, 1, secs(100));
+    ready(store.heartbeat(NOW, secs(2)));
+    let one_revoked = read(&store, Cursor::start(), 10).1;
+    revoke_jti(&store, 2, secs(90));
+    ready(store.heartbeat(NOW, secs(3)));
+    assert_eq!(trim(&store, secs(10)), 2, "two heartbeats; the newest stays");
+
+    let jtis = |cursor: &Cursor| -> Vec<UnixTime> {
+        let (entries, ..) = read(&store, cursor.clone(), 10);
+        entries.iter().map(|entry| entry.until).collect()
+    };
+    assert_eq!(jtis(&nothing_revoked), [secs(100), secs(90), secs(3)]);
+    assert_eq!(jtis(&one_revoked), [secs(90), secs(3)]);
+    // The revocation that it had read has ended as well: who knows what else has.
+    trim(&store, secs(101));
+    ready(store.heartbeat(NOW, secs(200)));
+    assert!(is_gap(&store, one_revoked));
+    // A log that is shorter has lost something, whatever it was.
+    let newest = CursorPlace::of(&read(&store, Cursor::start(), 10).1).unwrap();
+    let ahead = CursorPlace { position: newest.position + 1, ..newest };
+    assert!(is_gap(&store, Cursor::after(&ahead)));
 }
 
 #[test]
@@ -77,7 +107,7 @@ fn entries_go_after_their_own_end_and_the_newest_stays() {
     let mut cursors = vec![Cursor::start()];
     for (jti, end) in [30, 10, 20, 5].into_iter().enumerate() {
         revoke_jti(&store, jti, secs(end));
-        let last = *cursors.last().unwrap();
+        let last = cursors.last().unwrap().clone();
         cursors.push(read(&store, last, 10).1);
     }
     let ends = |after| -> Vec<UnixTime> {
@@ -87,14 +117,14 @@ fn entries_go_after_their_own_end_and_the_newest_stays() {
     assert_eq!(trim(&store, secs(10)), 1, "only the rule of the newest entry ended before");
     assert_eq!(trim(&store, secs(11)), 2, "an entry and its rule");
     assert_eq!(ends(Cursor::start()), [secs(30), secs(20), secs(5)]);
-    assert_eq!(ends(cursors[1]), [secs(20), secs(5)]);
-    assert!(is_gap(&store, cursors[2]), "its entry was trimmed");
+    assert_eq!(ends(cursors[1].clone()), [secs(20), secs(5)]);
+    assert!(is_gap(&store, cursors[2].clone()), "its entry was trimmed");
 
     assert_eq!(trim(&store, UnixTime::MAX), 4);
     assert_eq!(ends(Cursor::start()), [secs(5)], "the newest");
-    assert_eq!(ends(cursors[4]), [], "who has seen everything meets no gap");
+    assert_eq!(ends(cursors[4].clone()), [], "who has seen everything meets no gap");
     ready(store.heartbeat(NOW, secs(7)));
-    assert_eq!(ends(cursors[4]), [secs(7)]);
+    assert_eq!(ends(cursors[4].clone()), [secs(7)]);
     assert_eq!(trim(&store, secs(6)), 1, "it is the newest no more");
 }
 

@@ -221,7 +221,7 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
         if racer >= 2 {
             // Two housekeepers at once.
             while running.load(Ordering::SeqCst) {
-                let task = Housekeeping { now: secs(10), before: secs(10), limit: 7 };
+                let task = Housekeeping { now: secs(10), before: secs(10), limit: 7, sweep: None };
                 deleted.fetch_add(ready(store.maintain(task)).grants, Ordering::SeqCst);
             }
             return;
@@ -247,7 +247,7 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
         }
     });
 
-    let rest = Housekeeping { now: secs(10), before: secs(10), limit: u32::MAX };
+    let rest = Housekeeping { now: secs(10), before: secs(10), limit: u32::MAX, sweep: None };
     let last = ready(store.maintain(rest));
     assert!(!last.more);
     assert_eq!(deleted.into_inner() + last.grants, 2 * ROUNDS);
@@ -257,7 +257,7 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
     assert_eq!(listed(Selector::Client(app())), 2 * ROUNDS);
     assert_eq!(listed(Selector::Subject(carol)), 0);
 
-    let end = Housekeeping { now: secs(9_000), before: secs(9_000), limit: u32::MAX };
+    let end = Housekeeping { now: secs(9_000), before: secs(9_000), limit: u32::MAX, sweep: None };
     assert_eq!(ready(store.maintain(end)).grants, 2 * ROUNDS);
     assert_eq!(listed(Selector::Client(app())), 0);
 
@@ -270,7 +270,11 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
     }
 
     fn revoke_briefly(store: &MemoryStore, grant: cloakroom_core::GrantId) {
-        ready(store.revoke(Revocation { until: secs(5), ..revocation(Target::Grant(grant)) }));
+        ready(store.revoke(Revocation {
+            until: secs(5),
+            rule_until: secs(5),
+            ..revocation(Target::Grant(grant))
+        }));
     }
 }
 

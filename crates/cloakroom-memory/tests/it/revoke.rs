@@ -117,8 +117,11 @@ fn rules_are_found_by_their_keys() {
     let key = RuleKey::SubjectAtClient(alice(), app());
     revoke(&store, Target::Jti(jti.clone()));
     revoke(&store, Target::Key(kid.clone()));
-    let sooner =
-        Revocation { until: secs(1), ..revocation(Target::SubjectAtClient(alice(), app())) };
+    let sooner = Revocation {
+        until: secs(1),
+        rule_until: secs(1),
+        ..revocation(Target::SubjectAtClient(alice(), app()))
+    };
     revoke(&store, Target::SubjectAtClient(alice(), app()));
     ready(store.revoke(sooner));
 

@@ -152,7 +152,7 @@ impl Follower {
     async fn step(&mut self, wait: Duration) -> Result<Step, Outage> {
         // What the answer proves, it proves of the time before it was asked for.
         let sent = Moment::now(&*self.shared.clock);
-        let reading = self.log.read(self.cursor, wait);
+        let reading = self.log.read(self.cursor.clone(), wait);
         match timeout(wait.saturating_add(PATIENCE), reading).await {
             Ok(page) => self.take(page?, sent),
             Err(elapsed) => Err(Outage::NoAnswer(Arc::new(elapsed))),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Cursor, RevocationBatch, RevocationPage, Target};
+use cloakroom_core::{Cursor, CursorPlace, RevocationBatch, RevocationPage, Target};
 use tokio::time::Instant;
 
 use super::rules::Verdict;
@@ -21,7 +21,7 @@ async fn the_whole_log_is_read_before_anything_is_asked() {
     let mut place = Cursor::start();
     for number in 1..=3 {
         let question = questions.recv().await.unwrap();
-        assert_eq!((question.after, question.wait), (place, Duration::ZERO));
+        assert_eq!((&question.after, question.wait), (&place, Duration::ZERO));
         assert!(!following.is_finished());
         place = cursor(number);
         if number < 3 {
@@ -58,14 +58,14 @@ async fn nothing_is_followed_that_cannot_be_read() {
     let same = |question: Question| question.answer(more(vec![revoked(1)], 1));
     assert!(follow(same).await.contains("more, but of the same"));
     // It changes whenever one is half through.
-    let changing = |question: Question| match question.after.place() {
-        None => question.answer(more(vec![revoked(1)], 1)),
-        Some(_) => question.answer(page_of(RevocationBatch::Gap)),
+    let changing = |question: Question| match question.after.is_start() {
+        true => question.answer(more(vec![revoked(1)], 1)),
+        false => question.answer(page_of(RevocationBatch::Gap)),
     };
     assert!(follow(changing).await.contains("changes while it is read"));
     // It moves on, and on.
     let endless = |question: Question| {
-        let next = question.after.place().map_or(1, |place| place.position + 1);
+        let next = CursorPlace::of(&question.after).map_or(1, |place| place.position + 1);
         question.answer(more(vec![revoked(1)], next));
     };
     assert!(follow(endless).await.contains("no end"));

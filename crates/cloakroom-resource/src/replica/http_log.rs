@@ -86,7 +86,7 @@ impl RevocationLog for HttpLog {
     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
         let query = |url: &mut Url| {
             let mut query = url.query_pairs_mut();
-            if after.place().is_some() {
+            if !after.is_start() {
                 query.append_pair("after", &after.to_string());
             }
             query.append_pair("wait", &wait.as_secs().to_string());

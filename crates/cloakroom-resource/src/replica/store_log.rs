@@ -89,7 +89,8 @@ impl RevocationLog for StoreLog {
         // Before the first look: what comes after the look wakes.
         let listening = wakeups.get_or_insert_with(|| self.store.wakeups());
         loop {
-            let batch = self.store.revocations(after, MOST_ENTRIES).await.map_err(Outage::other)?;
+            let batch =
+                self.store.revocations(after.clone(), MOST_ENTRIES).await.map_err(Outage::other)?;
             let is_nothing =
                 matches!(&batch, RevocationBatch::Entries { entries, .. } if entries.is_empty());
             if !is_nothing || Instant::now() >= deadline {

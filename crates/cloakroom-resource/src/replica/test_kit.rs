@@ -87,7 +87,7 @@ pub(super) fn heartbeat(at: UnixTime) -> LogEntry {
 
 pub(super) fn cursor(position: u64) -> Cursor {
     let (incarnation, entry) = ([7; 16], EntryId::from_bytes([9; 16]));
-    Cursor::after(CursorPlace { incarnation, position, entry })
+    Cursor::after(&CursorPlace { incarnation, position, entry, revocation: None })
 }
 
 pub(super) fn page_of(batch: RevocationBatch) -> RevocationPage {
@@ -196,7 +196,7 @@ impl Lab {
     /// A question that was sent at this very time of ours, whenever the one before it was.
     pub(super) async fn fresh_question(&mut self) -> Question {
         let before = self.question().await;
-        let nothing = before.after.place().map_or(0, |place| place.position);
+        let nothing = CursorPlace::of(&before.after).map_or(0, |place| place.position);
         before.answer(page(vec![], nothing));
         self.question().await
     }

@@ -235,7 +235,8 @@ impl Log {
 #[async_trait]
 impl RevocationLog for Log {
     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
-        let from = after.place().map_or(0, |place| usize::try_from(place.position).unwrap());
+        let from =
+            CursorPlace::of(&after).map_or(0, |place| usize::try_from(place.position).unwrap());
         self.0.taken.send_replace(from);
         let mut entries = self.0.entries.subscribe();
         let grown = entries.wait_for(|entries| entries.len() > from);
@@ -243,7 +244,8 @@ impl RevocationLog for Log {
         let entries = self.0.entries.borrow()[from..].to_vec();
         let next = entries.last().map_or(after, |last| {
             let position = (from + entries.len()) as u64;
-            Cursor::after(CursorPlace { incarnation: [1; 16], position, entry: last.id })
+            let (incarnation, entry) = ([1; 16], last.id);
+            Cursor::after(&CursorPlace { incarnation, position, entry, revocation: None })
         });
         let batch =
             RevocationBatch::Entries { entries, next, more: false, newest_bound: Epoch::default() };

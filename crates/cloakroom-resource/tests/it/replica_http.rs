@@ -96,8 +96,9 @@ async fn the_log_is_read_page_by_page() {
     let basic = "Basic b3JkZXJzLWFwaTpzM2NyZXQ=".to_owned();
     assert_eq!(server.last(), ("/revocations?wait=60".to_owned(), Some(basic)));
 
-    let (nothing, same) = entries(log.read(next, Duration::from_millis(900)).await.unwrap());
-    assert_eq!((nothing.len(), same), (0, next));
+    let (nothing, same) =
+        entries(log.read(next.clone(), Duration::from_millis(900)).await.unwrap());
+    assert_eq!((nothing.len(), same), (0, next.clone()));
     assert_eq!(server.last().0, format!("/revocations?after={next}&wait=0"));
 }
 

@@ -64,7 +64,7 @@ impl<L> Told<L> {
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Told<L> {
     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
-        let _ = self.told.send(after);
+        let _ = self.told.send(after.clone());
         self.log.read(after, wait).await
     }
 }

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cloakroom_core::{
-    Advance, Advanced, Created, GrantId, GrantRecord, Housekeeping, Listing, Lookup, Maintained,
-    Page, Revocation, Revoked, RuleKey, Rules, Selector, StoreError, Subject, TokenDigest,
-    TokenRecord, UnixTime, Wakeups,
+    Advance, Advanced, CheckValue, CheckValues, Created, GrantId, GrantRecord, Housekeeping,
+    Listing, Lookup, Maintained, Page, Revocation, Revoked, RuleKey, Rules, Selector, StoreError,
+    Subject, TokenDigest, TokenRecord, UnixTime, Wakeups,
 };
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
@@ -41,8 +41,8 @@ async fn revocations_and_heartbeats_come_in_their_order() {
     beat(&store, START + LONG).await.unwrap();
     let (second, next) = entries(log.read(next, LONG).await.unwrap());
     assert_eq!(said(&second), [Err(START + LONG)]);
-    let (nothing, last) = entries(log.read(next, Duration::ZERO).await.unwrap());
-    assert_eq!((nothing.len(), last), (0, next));
+    let (nothing, last) = entries(log.read(next.clone(), Duration::ZERO).await.unwrap());
+    assert_eq!((nothing.len(), last), (0, next.clone()));
 
     // A place that another log does not have is no reason to wait.
     let (other, start) = (StoreLog::new(crate::replica_log::store()), Instant::now());
@@ -56,7 +56,7 @@ async fn an_empty_log_is_waited_for() {
     let log = StoreLog::new(store.clone());
     let start = Instant::now();
     let (nothing, place) = entries(log.read(Cursor::start(), LONG).await.unwrap());
-    assert_eq!((nothing.len(), place, start.elapsed()), (0, Cursor::start(), LONG));
+    assert_eq!((nothing.len(), place.clone(), start.elapsed()), (0, Cursor::start(), LONG));
     // However long: it is no time that a clock could not reach.
     let reading = tokio::spawn(async move { log.read(place, Duration::MAX).await });
     revoke(&store, grant(1)).await;
@@ -71,6 +71,7 @@ async fn a_revocation_wakes_who_waits() {
     for number in 1..200 {
         let reading = tokio::spawn({
             let log = log.clone();
+            let place = place.clone();
             async move { log.read(place, LONG).await }
         });
         // Before it looks, while it waits, or after somebody went away while it waited.
@@ -142,7 +143,7 @@ async fn a_replica_follows_a_store() {
     // What has ended is trimmed from the store, and dropped here.
     clock.advance(HOUR);
     let at = START + HOUR + Duration::from_secs(1);
-    let task = Housekeeping { now: at, before: at, limit: 100 };
+    let task = Housekeeping { now: at, before: at, limit: 100, sweep: None };
     let _ = store.maintain(task).await.unwrap();
     beat(&store, at).await.unwrap();
     questions.until("the ends", || replica.rules() == 0).await;
@@ -208,7 +209,7 @@ async fn an_outage_is_an_error_and_passes() {
     let (_, place) = entries(log.read(Cursor::start(), LONG).await.unwrap());
     faulty.end_wakeups.store(true, Ordering::SeqCst);
     let log = StoreLog::new(faulty.clone());
-    assert!(log.read(place, LONG).await.is_err());
+    assert!(log.read(place.clone(), LONG).await.is_err());
     // The next ones are asked for, and listened to.
     let reading = tokio::spawn(async move { log.read(place, LONG).await });
     for _ in 0..10 {
@@ -254,6 +255,22 @@ impl Stream for Ended {
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<()>> {
         Poll::Ready(None)
+    }
+}
+
+#[async_trait]
+impl CheckValues for Faulty {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.store().check_values().await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        self.store().set_check_value(name, expected, value).await
     }
 }
 

@@ -91,7 +91,7 @@ async fn a_full_disk_fails_writes_and_nothing_else() {
 
     // Everything ends, room is made, and the same store goes on.
     let end = NOW + 9 * DAY;
-    let task = Housekeeping { now: end, before: end, limit: 1_000 };
+    let task = Housekeeping { now: end, before: end, limit: 1_000, sweep: None };
     while store.maintain(task).await.unwrap().more {}
     assert!(!is_there(&store, ids[0]).await);
     put(&store).await.unwrap();

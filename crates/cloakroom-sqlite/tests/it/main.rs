@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod damaged;
 mod faults;
 mod groups;
 mod kit;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cloakroom_conformance::processes::{Outcome, Plan, contend, judge};
 use cloakroom_core::{
-    Advanced, Created, Cursor, GrantId, LogEvent, Lookup, RevocationBatch, Target, TokenStore,
-    Wakeups,
+    Advanced, Created, Cursor, CursorPlace, GrantId, LogEvent, Lookup, RevocationBatch, Target,
+    TokenStore, Wakeups,
 };
 use cloakroom_sqlite::SqliteStore;
 use futures_util::StreamExt as _;
@@ -186,7 +186,7 @@ impl Known {
                 break;
             }
         }
-        let last = cursor.place().map_or(0, |place| place.position);
+        let last = CursorPlace::of(&cursor).map_or(0, |place| place.position);
         assert_eq!(last, count, "the log has holes");
         for id in &self.revoked {
             let Lookup::Found(found) = store.find(*id, None).await.unwrap() else {
@@ -215,7 +215,8 @@ async fn a_dropped_sweep_is_finished_by_housekeeping() {
     let sweep = store.revoke(revocation(of_app));
     // The first transaction is asked for, and nobody waits for it.
     assert!(futures_util::poll!(Box::pin(sweep)).is_pending());
-    let task = cloakroom_core::Housekeeping { now: NOW, before: NOW - DAY, limit: 1_000 };
+    let task =
+        cloakroom_core::Housekeeping { now: NOW, before: NOW - DAY, limit: 1_000, sweep: None };
     store.heartbeat(NOW, NOW + Duration::from_secs(1)).await.unwrap();
     while store.maintain(task).await.unwrap().more {}
     for id in ids {

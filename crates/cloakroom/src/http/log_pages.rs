@@ -18,7 +18,7 @@ const ENVELOPE: usize = 1024;
 const MOST_PAGES: usize = 64;
 
 /// Which page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) after: Cursor,
     pub(super) limit: u32,
@@ -86,7 +86,7 @@ impl LogPages {
     pub(super) async fn page(
         &self,
         source: Source,
-        wanted: Wanted,
+        wanted: &Wanted,
         grown: u64,
         newer: u64,
     ) -> Page {
@@ -101,7 +101,7 @@ impl LogPages {
     fn slot(
         &self,
         source: Source,
-        wanted: Wanted,
+        wanted: &Wanted,
         grown: u64,
         newer: u64,
     ) -> watch::Receiver<Option<Page>> {
@@ -110,7 +110,7 @@ impl LogPages {
             shelf.grown = grown;
             shelf.slots.clear();
         }
-        let found = shelf.slots.iter().position(|slot| slot.wanted == wanted);
+        let found = shelf.slots.iter().position(|slot| slot.wanted == *wanted);
         if let Some(slot) = found.map(|at| shelf.slots.remove(at))
             && slot.read > newer
             && !slot.has_failed()
@@ -122,10 +122,10 @@ impl LogPages {
         shelf.reads += 1;
         let (sender, page) = watch::channel(None);
         let (read, grown) = (shelf.reads, shelf.grown);
-        shelf.put(Slot { wanted, read, page: page.clone() });
-        let pages = self.clone();
+        shelf.put(Slot { wanted: wanted.clone(), read, page: page.clone() });
+        let (pages, wanted) = (self.clone(), wanted.clone());
         tokio::spawn(async move {
-            let page = match source.read(wanted).await {
+            let page = match source.read(&wanted).await {
                 Ok(Found { page, end }) => {
                     if let Some((after, nothing)) = end {
                         pages.keep_end(Wanted { after, ..wanted }, nothing, grown, read);
@@ -180,10 +180,10 @@ struct Found {
 
 impl Source {
     /// Reads a page that is not too large.
-    async fn read(&self, wanted: Wanted) -> Result<Found, StoreError> {
+    async fn read(&self, wanted: &Wanted) -> Result<Found, StoreError> {
         let mut limit = wanted.limit;
         loop {
-            let page = self.page(self.store.revocations(wanted.after, limit).await?);
+            let page = self.page(self.store.revocations(wanted.after.clone(), limit).await?);
             let json = Bytes::from(page.to_json());
             let RevocationBatch::Entries { entries, next, more, newest_bound } = page.batch else {
                 return Ok(Found { page: Page::News(json), end: None });
@@ -198,8 +198,9 @@ impl Source {
             }
             let end = (!more).then(|| {
                 let entries = Vec::new();
+                let after = next.clone();
                 let nothing = RevocationBatch::Entries { entries, next, more, newest_bound };
-                (next, Bytes::from(self.page(nothing).to_json()))
+                (after, Bytes::from(self.page(nothing).to_json()))
             });
             return Ok(Found { page: Page::News(json), end });
         }

@@ -57,7 +57,7 @@ impl Endpoints {
             // That there is nothing is never said from memory, but read at the end: a wake-up that
             // was lost delays, and hides nothing.
             let newer = if is_over { self.log_pages.latest().await } else { 0 };
-            match self.log_pages.page(source, wanted, count, newer).await {
+            match self.log_pages.page(source, &wanted, count, newer).await {
                 Page::News(page) => return Ok(page),
                 Page::Quiet(page) if is_over => return Ok(page),
                 Page::Quiet(_) => {}

@@ -44,6 +44,8 @@ impl State {
             }
         }
         done.revocations += self.journal.trim(before, task.now, left) as u64;
+        done.sweeping =
+            task.sweep.is_some_and(|entry| self.sweeps.iter().any(|sweep| sweep.entry == entry));
         done.more = match self.fault {
             Some(Fault::MaintainHidesMore) => false,
             Some(Fault::MaintainNeverEnds) => true,

@@ -93,7 +93,7 @@ impl Journal {
             return;
         };
         let key = filed_key(self.fault, &key);
-        let mut rule = Rule { key: key.clone(), bound, until: revocation.until };
+        let mut rule = Rule { key: key.clone(), bound, until: revocation.rule_until };
         match self.rules.get(&key) {
             Some(_) if self.has(Fault::SecondRuleIsIgnored) => return,
             Some(known) if !self.has(Fault::SecondRuleShortens) => {
@@ -110,6 +110,12 @@ impl Journal {
     pub(crate) fn next_position(&mut self) -> u64 {
         self.newest += 10;
         self.newest
+    }
+
+    /// The identifier of the newest entry.
+    pub(crate) fn newest_entry(&self) -> EntryId {
+        let newest = self.log.last_key_value();
+        newest.map_or(EntryId::from_bytes([0; 16]), |(_, entry)| entry.id)
     }
 
     pub(crate) fn peek_position(&self) -> u64 {
@@ -141,6 +147,7 @@ impl Journal {
         if self.has(Fault::HeartbeatIsLost) {
             return;
         }
+        self.newest_bound = self.newest_bound.max(Epoch::new(at.as_millis()));
         let before = (self.newest.saturating_sub(9)..self.newest)
             .rev()
             .find(|position| *position > 0 && !self.log.contains_key(position));
@@ -227,23 +234,23 @@ impl Journal {
     }
 
     pub(crate) fn read(&self, after: &Cursor, limit: u32) -> RevocationBatch {
-        let Some(position) = self.locate(after) else {
+        let Some(mut place) = self.locate(after) else {
             return RevocationBatch::Gap;
         };
-        let mut rest = self.log.range((Bound::Excluded(position), Bound::Unbounded));
-        let mut next = *after;
+        let mut rest = self.log.range((Bound::Excluded(place.position), Bound::Unbounded));
         let entries: Vec<LogEntry> = rest
             .by_ref()
             .take(limit.max(1) as usize)
             .map(|(position, entry)| {
-                next = self.cursor(*position, entry);
+                place = place.advanced(*position, entry);
                 entry.clone()
             })
             .collect();
+        let mut next = if entries.is_empty() { after.clone() } else { Cursor::after(&place) };
         if let Some((position, entry)) = self.log.last_key_value()
             && self.has(Fault::BatchPointsToTheEnd)
         {
-            next = self.cursor(*position, entry);
+            next = Cursor::after(&place.advanced(*position, entry));
         }
         let newest_bound = match self.fault {
             Some(Fault::BatchForgetsTheBound) => Epoch::default(),
@@ -257,11 +264,17 @@ impl Journal {
         }
     }
 
-    /// The position that the cursor names, if its entry is still there.
-    fn locate(&self, cursor: &Cursor) -> Option<u64> {
-        let Some(place) = cursor.place() else {
-            return Some(0);
-        };
+    /// The place that the cursor names, if its entry is still there.
+    fn locate(&self, cursor: &Cursor) -> Option<CursorPlace> {
+        if cursor.is_start() {
+            return Some(CursorPlace {
+                incarnation: self.incarnation,
+                position: 0,
+                entry: EntryId::from_bytes([0; 16]),
+                revocation: None,
+            });
+        }
+        let place = CursorPlace::of(cursor)?;
         let known = self.log.get(&place.position);
         let ours = match self.fault {
             Some(Fault::NoGaps) => true,
@@ -280,11 +293,7 @@ impl Journal {
                     && known.is_some_and(|entry| entry.id == place.entry)
             }
         };
-        ours.then_some(place.position)
-    }
-
-    fn cursor(&self, position: u64, entry: &LogEntry) -> Cursor {
-        Cursor::after(CursorPlace { incarnation: self.incarnation, position, entry: entry.id })
+        ours.then_some(place)
     }
 
     /// Removes at most `limit` entries and rules that ended before `before`.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError};
+use cloakroom_core::{
+    CheckValue, CheckValues, KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError,
+};
 
+use super::check_values::Values;
 use super::fault::Fault;
 use super::plain::pause;
 
@@ -13,6 +16,7 @@ use super::plain::pause;
 pub(crate) struct PlainKeys {
     fault: Option<Fault>,
     ring: Mutex<Ring>,
+    values: Values,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +28,7 @@ struct Ring {
 
 impl PlainKeys {
     pub(crate) fn new(fault: Option<Fault>) -> Self {
-        Self { fault, ring: Mutex::default() }
+        Self { fault, ring: Mutex::default(), values: Values::default() }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -55,6 +59,24 @@ impl Ring {
     fn put(&mut self, record: KeyRecord) {
         self.highest = self.highest.max(record.generation);
         self.records.insert(record.generation, record);
+    }
+}
+
+#[async_trait]
+impl CheckValues for PlainKeys {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        pause().await;
+        Ok(self.values.all())
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        pause().await;
+        Ok(self.values.set(name, expected, value))
     }
 }
 

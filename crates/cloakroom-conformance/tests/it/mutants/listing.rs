@@ -40,7 +40,8 @@ impl State {
         if found.len() < limit && self.has(Fault::ListEndsAtShortPages) {
             next = None;
         }
-        Listing { grants: found.into_iter().cloned().map(Arc::new).collect(), next }
+        let grants = found.into_iter().cloned().map(Arc::new).collect();
+        Listing { grants, unreadable: Vec::new(), next }
     }
 
     fn shows(&self, grant: &GrantRecord, now: UnixTime) -> bool {

@@ -3,6 +3,7 @@
 //! `CLOAKROOM_MUTANT_ROUNDS=20 cargo test -p cloakroom-conformance mutants` has each of them
 //! convicted twenty times in a row; a round is one run of the checks of the promises in question.
 
+mod check_values;
 mod fault;
 mod housekeeping;
 mod journal;

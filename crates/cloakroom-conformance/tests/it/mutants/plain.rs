@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{
-    Advance, Advanced, Created, Cursor, GrantId, GrantRecord, Housekeeping, Listing, Lookup,
-    Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, StoreError,
-    TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
+    Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey,
+    Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
 };
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 
+use super::check_values::Values;
 use super::fault::Fault;
 use super::state::{Inserted, State, Sweep};
 use super::wrong::selector;
@@ -49,6 +50,7 @@ pub(crate) struct Plain {
     pub(crate) fault: Option<Fault>,
     pub(crate) manners: Manners,
     state: Arc<Mutex<State>>,
+    values: Arc<Values>,
 }
 
 impl Plain {
@@ -59,7 +61,8 @@ impl Plain {
             Some(Fault::RetrySkipsCheck | Fault::ListShowsDenied | Fault::SweepIsForgotten)
         );
         manners.crashes |= fault == Some(Fault::CrashedRetrySkipsCheck);
-        Self { fault, manners, state: Arc::new(Mutex::new(State::new(fault, manners))) }
+        let state = Arc::new(Mutex::new(State::new(fault, manners)));
+        Self { fault, manners, state, values: Arc::default() }
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
@@ -164,7 +167,8 @@ impl Plain {
         let sweep = {
             let mut state = self.lock();
             let bound = state.journal.record(&revocation).unwrap_or_default();
-            let sweep = Sweep { of, bound, at: revocation.at };
+            let entry = state.journal.newest_entry();
+            let sweep = Sweep { of, bound, at: revocation.at, entry };
             if !self.has(Fault::DroppedSweepIsForgotten) && !self.has(Fault::SweepIsForgotten) {
                 state.sweeps.push(sweep.clone());
             }
@@ -172,7 +176,7 @@ impl Plain {
         };
         pause().await;
         if self.manners.lazy_sweeps {
-            return Ok(Revoked::Sweeping);
+            return Ok(Revoked::Sweeping(sweep.entry));
         }
         loop {
             let done = self.lock().sweep(&sweep, SWEEP_BATCH) < SWEEP_BATCH;
@@ -264,6 +268,24 @@ impl fmt::Debug for Plain {
             .field("fault", &self.fault)
             .field("manners", &self.manners)
             .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl CheckValues for Plain {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        pause().await;
+        Ok(self.values.all())
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        pause().await;
+        Ok(self.values.set(name, expected, value))
     }
 }
 

@@ -242,6 +242,7 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
             now,
             before: now - Duration::from_secs(dice.roll(60)),
             limit: 1 + dice.roll(9) as u32,
+            sweep: None,
         }),
         _ => Asked::Log,
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Advance, Advanced, Change, Clock, Epoch, Found, GrantId, GrantRecord, Lookup, Selector,
-    StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
+    Advance, Advanced, Change, Clock, EntryId, Epoch, Found, GrantId, GrantRecord, Lookup,
+    Selector, StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
 };
 
 use super::fault::Fault;
@@ -40,6 +40,8 @@ pub(crate) struct Sweep {
     pub(crate) of: Selector,
     pub(crate) bound: Epoch,
     pub(crate) at: UnixTime,
+    /// The log entry of its revocation.
+    pub(crate) entry: EntryId,
 }
 
 /// What [`State::insert`] found or did.

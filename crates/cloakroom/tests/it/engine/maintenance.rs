@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Event;
-use cloakroom::core::{GrantId, Lookup, TokenStore as _};
+use cloakroom::core::{Cursor, GrantId, Lookup, RevocationBatch, TokenStore as _};
 use cloakroom::jwt::KeyEvent;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -81,6 +81,40 @@ async fn what_happens_to_the_keys_is_told() {
     let events = fixture.events.take();
     let published = |event: &Event| matches!(event, Event::Key(KeyEvent::Published { .. }));
     assert_eq!(events.iter().filter(|event| published(event)).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_housekeeping_holds_a_heartbeat_up() {
+    let fixture = Fixture::new().await;
+    fixture.store.before_next("maintain", std::future::pending());
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    tokio::time::sleep(60 * secs(1)).await;
+    let calls = fixture.store.calls();
+    let beats = calls.iter().filter(|call| **call == "heartbeat").count();
+    assert!((60..=61).contains(&beats), "{beats} heartbeats in a minute");
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_do_not_pile_up() {
+    let fixture = Fixture::new().await;
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    let mut longest = 0;
+    for minute in 0..60 {
+        for _ in 0..60 {
+            tokio::time::sleep(secs(1)).await;
+            fixture.clock.advance(secs(1));
+        }
+        let log = fixture.store.memory().revocations(Cursor::start(), u32::MAX).await.unwrap();
+        let RevocationBatch::Entries { entries, .. } = log else { panic!("a gap at the start") };
+        longest = longest.max(entries.len());
+        assert!(minute == 0 || entries.len() >= 2, "a reader needs the newest few");
+    }
+    // The minute for which one lives, the margin and the clock skew, and the pause of housekeeping.
+    assert!(longest <= 180, "the log grew to {longest} entries, and nothing was revoked");
+    running.abort();
 }
 
 #[tokio::test]

@@ -190,6 +190,22 @@ fn token_bytes(tokens: &[TokenRecord]) -> Vec<u8> {
 }
 
 #[async_trait]
+impl CheckValues for ProbeStore {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.memory().check_values().await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        self.memory().set_check_value(name, expected, value).await
+    }
+}
+
+#[async_trait]
 impl TokenStore for ProbeStore {
     async fn create(
         &self,
@@ -220,7 +236,7 @@ impl TokenStore for ProbeStore {
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         if self.sweeps_later.load(Ordering::SeqCst) && revocation.target.has_bound() {
             self.unswept.lock().unwrap().push(revocation);
-            return Ok(Revoked::Sweeping);
+            return Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])));
         }
         let memory = self.memory();
         let target = serde_json::to_vec(&revocation.target).unwrap();
@@ -239,7 +255,7 @@ impl TokenStore for ProbeStore {
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        let (memory, seen) = (self.memory(), shown(&(after, limit)));
+        let (memory, seen) = (self.memory(), shown(&(&after, limit)));
         self.call("revocations", seen, memory.revocations(after, limit)).await
     }
 
@@ -257,7 +273,7 @@ impl TokenStore for ProbeStore {
         if let Some(revocation) = unswept {
             let done = self.memory().revoke(revocation).await?;
             assert_eq!(done, Revoked::Done);
-            return Ok(Maintained { more: true, ..Maintained::default() });
+            return Ok(Maintained { more: true, sweeping: true, ..Maintained::default() });
         }
         let memory = self.memory();
         self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await

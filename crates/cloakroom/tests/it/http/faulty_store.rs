@@ -122,6 +122,22 @@ impl FaultyStore {
 }
 
 #[async_trait]
+impl CheckValues for FaultyStore {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.tokens()?.check_values().await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        self.tokens()?.set_check_value(name, expected, value).await
+    }
+}
+
+#[async_trait]
 impl TokenStore for FaultyStore {
     async fn create(
         &self,
@@ -154,7 +170,7 @@ impl TokenStore for FaultyStore {
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
-        let answer = self.tokens()?.revocations(after, limit).await;
+        let answer = self.tokens()?.revocations(after.clone(), limit).await;
         let late = self.late.lock().unwrap().take();
         if let Some(late) = late {
             self.memory.revoke(late).await.unwrap();

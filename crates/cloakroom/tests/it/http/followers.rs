@@ -96,7 +96,7 @@ async fn without_news_the_answer_comes_when_it_was_asked_for() {
         let start = Instant::now();
         let reply = server.send(ask(&format!("wait={wait}&after={after}"))).await;
         let batch = reply.batch();
-        assert_eq!((batch.entries.len(), batch.more, batch.next), (0, false, after));
+        assert_eq!((batch.entries.len(), batch.more, batch.next), (0, false, after.clone()));
         assert_eq!(start.elapsed().as_secs(), waited, "{wait}");
     }
     // With news, it does not wait at all.
@@ -141,7 +141,7 @@ async fn a_thousand_followers_cost_one_read_for_each_growth() {
     for number in 2..6 {
         let before = server.store.reads();
         for _ in 0..1_000 {
-            followers.spawn(follow(server.endpoints.clone(), after));
+            followers.spawn(follow(server.endpoints.clone(), after.clone()));
         }
         settle().await;
         assert!(followers.try_join_next().is_none(), "all of them wait");
@@ -168,7 +168,7 @@ async fn a_thousand_that_time_out_cost_one_read() {
     let before = server.store.reads();
     let mut followers = JoinSet::new();
     for _ in 0..1_000 {
-        followers.spawn(follow(server.endpoints.clone(), after));
+        followers.spawn(follow(server.endpoints.clone(), after.clone()));
     }
     while let Some(reply) = followers.join_next().await {
         assert!(reply.unwrap().batch().entries.is_empty());
@@ -225,7 +225,7 @@ async fn one_that_reads_nothing_holds_up_nobody() {
         let mut followers = JoinSet::new();
         let after = wire.server.head().await;
         for _ in 0..10 {
-            followers.spawn(follow(wire.server.endpoints.clone(), after));
+            followers.spawn(follow(wire.server.endpoints.clone(), after.clone()));
         }
         let over_http = wire.send(ask(&format!("wait=30&after={after}")));
         let (reply, ()) = tokio::join!(over_http, async {
@@ -294,7 +294,7 @@ async fn so_many_may_wait_and_no_more() {
     server.revoke(1).await;
     let after = server.head().await;
     let (first, second) = (server.follower().await, server.follower().await);
-    let reply = follow(server.endpoints.clone(), after).await;
+    let reply = follow(server.endpoints.clone(), after.clone()).await;
     assert_eq!(reply.header("retry-after"), "1");
     reply.refused(503, "temporarily_unavailable");
     // Whoever has something to read does not wait.
@@ -325,10 +325,12 @@ async fn one_that_hangs_up_leaves_its_place() {
         }
     }
     settle().await;
-    follow(wire.server.endpoints.clone(), end).await.refused(503, "temporarily_unavailable");
+    follow(wire.server.endpoints.clone(), end.clone())
+        .await
+        .refused(503, "temporarily_unavailable");
     drop(gone);
     for _ in 0..10_000 {
-        let next = tokio::spawn(follow(wire.server.endpoints.clone(), end));
+        let next = tokio::spawn(follow(wire.server.endpoints.clone(), end.clone()));
         settle().await;
         if !next.is_finished() {
             return;

@@ -139,15 +139,16 @@ async fn a_public_client_never_does() {
 #[tokio::test]
 async fn bad_parameters_are_refused() {
     let server = Server::new().await;
-    let cursor = Cursor::after(CursorPlace {
+    let cursor = Cursor::after(&CursorPlace {
         incarnation: [1; 16],
         position: 1,
         entry: EntryId::from_bytes([1; 16]),
+        revocation: None,
     })
     .to_string();
     let twice = format!("after={cursor}&after={cursor}");
     for bad in [
-        "after=junk",
+        "after=j.nk",
         "after=%ff",
         &cursor[1..],
         &twice,

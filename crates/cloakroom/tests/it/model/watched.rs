@@ -97,6 +97,22 @@ async fn pause() {
 }
 
 #[async_trait]
+impl CheckValues for Watched {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.memory.check_values().await
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        self.memory.set_check_value(name, expected, value).await
+    }
+}
+
+#[async_trait]
 impl TokenStore for Watched {
     async fn create(
         &self,
@@ -132,7 +148,7 @@ impl TokenStore for Watched {
         let revoke = async {
             if late {
                 self.unswept.lock().unwrap().push(revocation);
-                return Ok(Revoked::Sweeping);
+                return Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])));
             }
             self.memory.revoke(revocation).await
         };
@@ -173,7 +189,7 @@ impl TokenStore for Watched {
             };
             let swept = (revocation.target.clone(), revocation.at);
             self.memory.revoke(revocation).await?;
-            Ok((Maintained { more: true, ..Maintained::default() }, Some(swept)))
+            Ok((Maintained { more: true, sweeping: true, ..Maintained::default() }, Some(swept)))
         };
         let swept = |(_, swept): &(_, Option<(Target, UnixTime)>)| {
             swept.iter().map(|(target, at)| Effect::Revoked(target.clone(), *at)).collect()

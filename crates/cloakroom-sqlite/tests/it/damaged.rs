@@ -1,0 +1,225 @@
+//! One damaged row stops nothing: whatever is damaged in it, whichever method meets it.
+
+use std::path::Path;
+
+use cloakroom_core::{
+    Advanced, CheckValues as _, ClientId, Created, Cursor, GrantId, GrantRecord, Housekeeping,
+    KeyStore as _, Lookup, Page, RevocationBatch, RuleKey, Selector, StoreError, Subject, Target,
+    TokenRecord, TokenStore as _, TokenStoreExt as _,
+};
+use cloakroom_sqlite::SqliteStore;
+use cloakroom_sqlite::rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::support::{DAY, NOW, grant, revocation, step, token};
+
+/// What befalls the row of one grant, or one that hangs off it, as SQL with the grant as `?1`.
+const OF_THE_GRANT: &[(&str, &str)] = &[
+    ("a body of junk", "UPDATE grants SET body = x'ff00ff' WHERE id = ?1"),
+    ("an empty body", "UPDATE grants SET body = x'' WHERE id = ?1"),
+    ("a body cut short", "UPDATE grants SET body = substr(body, 1, 40) WHERE id = ?1"),
+    ("a digest of another length", "UPDATE grants SET digest = x'01' WHERE id = ?1"),
+    ("a generation without end", "UPDATE grants SET generation = 1 << 40 WHERE id = ?1"),
+    ("a negative generation", "UPDATE grants SET generation = -1 WHERE id = ?1"),
+];
+
+/// Damage elsewhere, which no method may stumble over.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("a client that is no text", "UPDATE grants SET client = x'ff' WHERE id = ?1"),
+    ("a subject that is none", "UPDATE grants SET subject = x'00' WHERE id = ?1"),
+    ("an id of another length", "UPDATE grants SET id = x'0102' WHERE id = ?1"),
+    ("a token without a body", "UPDATE tokens SET body = x'' WHERE grant_id = ?1"),
+    ("a token's digest of another length", "UPDATE tokens SET digest = x'03' WHERE grant_id = ?1"),
+    ("a token of another grant's id", "UPDATE tokens SET grant_id = x'04' WHERE grant_id = ?1"),
+    ("a tombstone of another length", "INSERT INTO tombstones SELECT x'05', 0 WHERE ?1 NOTNULL"),
+    ("a rule on nothing", "INSERT INTO rules SELECT x'06', 1, 0 WHERE ?1 NOTNULL"),
+    ("a sweep of nothing", "INSERT INTO sweeps SELECT 1 << 40, x'07', 0, 0, x'' WHERE ?1 NOTNULL"),
+    ("a sweep of a JWT", "INSERT INTO sweeps SELECT 1 << 40, x'0061', 0, 0, x'' WHERE ?1 NOTNULL"),
+];
+
+/// Alice's five sessions at one client, and one of bob's; the third of alice's is damaged.
+struct Scene {
+    _folder: TempDir,
+    store: SqliteStore,
+    grants: Vec<GrantRecord>,
+    tokens: Vec<TokenRecord>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = SqliteStore::open(path(&folder)).unwrap();
+        let (mut grants, mut tokens) = (Vec::new(), Vec::new());
+        for subject in ["alice", "alice", "alice", "alice", "alice", "bob"] {
+            let grant = grant(&store, subject, "app").await;
+            let token = token(&grant);
+            let created = store.create(grant.clone(), vec![token.clone()]).await.unwrap();
+            assert_eq!(created, Created::Inserted);
+            grants.push(grant);
+            tokens.push(token);
+        }
+        Self { _folder: folder, store, grants, tokens }
+    }
+
+    fn damage(&self, sql: &str) {
+        let connection = Connection::open(path(&self._folder)).unwrap();
+        connection.execute(sql, [self.damaged().id.as_bytes()]).unwrap();
+    }
+
+    fn damaged(&self) -> &GrantRecord {
+        &self.grants[2]
+    }
+
+    fn whole(&self) -> impl Iterator<Item = (&GrantRecord, &TokenRecord)> {
+        let pairs = self.grants.iter().zip(&self.tokens);
+        pairs.enumerate().filter(|(at, _)| *at != 2).map(|(_, pair)| pair)
+    }
+
+    async fn lives(&self, grant: &GrantRecord, token: &TokenRecord) -> bool {
+        match self.store.find(grant.id, Some(token.digest)).await.unwrap() {
+            Lookup::Found(found) => found.grant.is_live(NOW) && found.token.is_some(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn listed(&self, of: Selector) -> (Vec<GrantId>, Vec<GrantId>) {
+        let (mut ids, mut unreadable, mut page) = (vec![], vec![], Page { after: None, limit: 2 });
+        loop {
+            let listing = self.store.list(of.clone(), page, NOW).await.unwrap();
+            ids.extend(listing.grants.iter().map(|grant| grant.id));
+            unreadable.extend(listing.unreadable);
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return (ids, unreadable),
+            }
+        }
+    }
+
+    /// Every method, as far as it is not about the damaged grant, does what it always does.
+    async fn goes_on(&self, what: &str) {
+        let store = &self.store;
+        for (grant, token) in self.whole() {
+            assert!(self.lives(grant, token).await, "{what}");
+        }
+        let whole = |subject: &str| {
+            let of = Subject::user(subject).unwrap();
+            let mut ids: Vec<_> =
+                self.whole().map(|(grant, _)| grant).filter(|grant| grant.subject == of).collect();
+            ids.sort_unstable_by_key(|grant| grant.id);
+            ids.iter().map(|grant| grant.id).collect::<Vec<_>>()
+        };
+        let alice = Selector::Subject(Subject::user("alice").unwrap());
+        let mut listed = self.listed(alice).await.0;
+        listed.retain(|id| *id != self.damaged().id);
+        assert_eq!(listed, whole("alice"), "{what}");
+        // A step, a new grant, a look at the rules, a heartbeat, the log.
+        let (next, _) = step(&self.grants[5]);
+        assert_eq!(store.advance(next).await.unwrap(), Advanced::Advanced, "{what}");
+        let other = grant(store, "carol", "app").await;
+        assert_eq!(store.create(other, vec![]).await.unwrap(), Created::Inserted, "{what}");
+        let key = RuleKey::Client(ClientId::new("app").unwrap());
+        assert!(store.rules(vec![key]).await.unwrap().rules.is_empty(), "{what}");
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+        let log = store.revocations(Cursor::start(), 100).await.unwrap();
+        assert!(matches!(log, RevocationBatch::Entries { .. }), "{what}");
+        assert!(store.load().await.unwrap().is_empty(), "{what}");
+        assert!(store.check_values().await.unwrap().is_empty(), "{what}");
+    }
+
+    /// Alice logs out everywhere; then all that has ended is deleted.
+    async fn ends(&self, what: &str) {
+        let store = &self.store;
+        let alice = Target::Subject(Subject::user("alice").unwrap());
+        store.revoke(revocation(alice)).await.unwrap();
+        for (grant, token) in self.whole() {
+            let lives = self.lives(grant, token).await;
+            assert_eq!(lives, grant.subject == Subject::user("bob").unwrap(), "{what}");
+        }
+        let end = NOW + 9 * DAY;
+        let task = Housekeeping { now: end, before: end, limit: 1_000, sweep: None };
+        let mut calls = 0;
+        while store.maintain(task).await.unwrap().more {
+            calls += 1;
+            assert!(calls < 50, "{what}: housekeeping has no end");
+        }
+        for (grant, _) in self.whole() {
+            assert_eq!(store.find(grant.id, None).await.unwrap(), Lookup::Absent, "{what}");
+        }
+    }
+}
+
+fn path(folder: &TempDir) -> impl AsRef<Path> + use<> {
+    folder.path().join("tokens.db")
+}
+
+#[tokio::test]
+async fn a_damaged_grant_is_an_error_is_revoked_and_goes() {
+    for (what, sql) in OF_THE_GRANT {
+        let scene = Scene::new().await;
+        scene.damage(sql);
+        scene.goes_on(what).await;
+        let (store, damaged) = (&scene.store, scene.damaged());
+        let corrupt = |error: StoreError| assert!(matches!(error, StoreError::Corrupt { .. }));
+        corrupt(store.find(damaged.id, None).await.unwrap_err());
+        corrupt(store.find(damaged.id, Some(scene.tokens[2].digest)).await.unwrap_err());
+        corrupt(store.advance(step(damaged).0).await.unwrap_err());
+        corrupt(store.create(damaged.clone(), vec![]).await.unwrap_err());
+        for of in
+            [Selector::Subject(damaged.subject.clone()), Selector::Client(damaged.client.clone())]
+        {
+            assert_eq!(scene.listed(of).await.1, [damaged.id], "{what}");
+        }
+        scene.ends(what).await;
+        assert_eq!(store.find(damaged.id, None).await.unwrap(), Lookup::Absent, "{what}: it stays");
+    }
+}
+
+#[tokio::test]
+async fn the_revocation_of_a_damaged_grant_is_whole() {
+    for target in [
+        |grant: &GrantRecord| Target::Grant(grant.id),
+        |grant: &GrantRecord| Target::Subject(grant.subject.clone()),
+        |grant: &GrantRecord| Target::Client(grant.client.clone()),
+        |grant: &GrantRecord| Target::SubjectAtClient(grant.subject.clone(), grant.client.clone()),
+    ] {
+        for (what, sql) in OF_THE_GRANT {
+            let scene = Scene::new().await;
+            scene.damage(sql);
+            scene.store.revoke(revocation(target(scene.damaged()))).await.unwrap();
+            let connection = Connection::open(path(&scene._folder)).unwrap();
+            let revoked: bool = connection
+                .query_row(
+                    "SELECT revoked_at NOTNULL FROM grants WHERE id = ?1",
+                    [scene.damaged().id.as_bytes()],
+                    |row| row.get(0),
+                )
+                .unwrap();
+            assert!(revoked, "{what}");
+            let of = Selector::Client(scene.damaged().client.clone());
+            assert_eq!(scene.listed(of).await.1, [], "{what}: what is revoked is not looked at");
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_elsewhere_stops_nothing() {
+    for (what, sql) in ELSEWHERE {
+        let scene = Scene::new().await;
+        scene.damage(sql);
+        scene.goes_on(what).await;
+        scene.ends(what).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_that_nobody_can_read_is_counted_and_forgotten() {
+    for (what, sql) in ELSEWHERE.iter().filter(|(what, _)| what.starts_with("a sweep")) {
+        let scene = Scene::new().await;
+        scene.damage(sql);
+        let task = Housekeeping { now: NOW, before: NOW - DAY, limit: 1_000, sweep: None };
+        let first = scene.store.maintain(task).await.unwrap();
+        assert_eq!((first.unreadable, first.more), (1, false), "{what}");
+        assert_eq!(scene.store.maintain(task).await.unwrap().unreadable, 0, "{what}");
+        assert!(scene.store.epoch().await.is_ok());
+    }
+}
