@@ -124,7 +124,14 @@ impl KeyManager {
     pub async fn maintain(&self) -> Result<Vec<KeyEvent>, KeyManagerError> {
         let mut flight = self.inner.flight.lock().await;
         self.inner.settle(&mut flight).await?;
-        Ok(std::mem::take(&mut *self.inner.events()))
+        Ok(self.take_events())
+    }
+
+    /// What this node did to the ring since the last call of this method or of
+    /// [`maintain`](KeyManager::maintain): for who wants to be told even where `maintain` failed half-way.
+    #[must_use = "they are told once"]
+    pub fn take_events(&self) -> Vec<KeyEvent> {
+        std::mem::take(&mut *self.inner.events())
     }
 
     /// Ends the signing key now, so that its successor signs: on this node at once, on the others

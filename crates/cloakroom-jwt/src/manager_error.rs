@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{Kid, PolicyError, StoreError, UnixTime};
+use serde::Serialize;
 
 use crate::seal::SealError;
 use crate::signing::KeyError;
 
-/// A change of the ring of keys that this node made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A change of the ring of keys that this node made. In JSON, `change` names it: `rotated`, for example.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyEvent {
     /// A new key is in the JWK Set; it does not sign yet.
