@@ -10,18 +10,20 @@ use cloakroom_core::{
     Clock, HandleKeys, KeyPolicy, KeyStore, OpaqueFormat, Random, Scope, SystemClock, TokenFormat,
     TokenStore,
 };
-use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeySealer, PhantomFormat};
+use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeyManagerError, KeySealer, PhantomFormat};
 
 use crate::client::Client;
 use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
 use crate::error::BuildError;
-use crate::events::{EventSink, NoSink};
+use crate::events::{Event, EventSink, Events};
 #[cfg(feature = "http")]
 use crate::growth::Growth;
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::own_log::OwnLog;
+use crate::refusals::Refusals;
 use crate::registration::Format;
 use crate::settings::{Lifetimes, check_issuer};
+use crate::write::{Finish, Keys, Store};
 
 /// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says
 /// how to mend it.
@@ -63,7 +65,7 @@ pub struct IssuerBuilder {
     stateless_jwt: bool,
     clock: Arc<dyn Clock>,
     random: Random,
-    events: Arc<dyn EventSink>,
+    events: Events,
     lifetimes: Lifetimes,
     key_policy: KeyPolicy,
     algorithm: Algorithm,
@@ -87,7 +89,7 @@ impl IssuerBuilder {
             stateless_jwt: false,
             clock: Arc::new(SystemClock::new()),
             random: Random::system(),
-            events: Arc::new(NoSink),
+            events: Events::default(),
             lifetimes: Lifetimes::default(),
             key_policy: KeyPolicy::default(),
             algorithm: Algorithm::Es256,
@@ -205,9 +207,9 @@ impl IssuerBuilder {
         self
     }
 
-    /// Who is told what happens.
-    pub fn events(mut self, events: Arc<dyn EventSink>) -> Self {
-        self.events = events;
+    /// Reports what happens to this sink. Without one, events go to `tracing` alone.
+    pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.events = Events::to(sink);
         self
     }
 
@@ -272,9 +274,17 @@ impl IssuerBuilder {
         let keys = KeyManager::builder(key_store, sealer)
             .algorithm(self.algorithm)
             .policy(self.key_policy)
-            .clock(Arc::clone(&self.clock))
-            .build()
-            .await?;
+            .clock(Arc::clone(&self.clock));
+        let events = self.events.clone();
+        // It makes the first keys.
+        let keys = Finish::new(async move {
+            let keys = keys.build().await?;
+            for event in keys.take_events() {
+                events.record(&Event::Key(event));
+            }
+            Ok::<_, KeyManagerError>(keys)
+        })
+        .await?;
         let opaque = OpaqueFormat::new(handles.clone());
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
@@ -298,22 +308,24 @@ impl IssuerBuilder {
             );
             return Err(BuildError::Setting { setting: "formats", why });
         }
+        let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url: self.url.into(),
                 #[cfg(feature = "http")]
-                growth: Growth::new(Arc::clone(&store)),
+                growth: Growth::new(store.clone()),
                 own_log: self.max_log_staleness.map(OwnLog::new),
                 store,
                 clients,
                 handles,
-                keys,
+                keys: Keys::new(keys),
                 algorithm: self.algorithm,
                 phantom,
                 formats,
                 locators,
                 scope_mapper: self.scope_mapper,
+                refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),
                 clock: self.clock,
                 random: self.random,
                 events: self.events,

@@ -8,8 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Chain, ChainHandle, ClientId, Confirmation, GrantId, GrantRecord, Revocation, Revoked, Target,
-    UnixTime,
+    Chain, ChainHandle, ClientId, Confirmation, GrantId, GrantRecord, Revocation, Target, UnixTime,
 };
 
 use crate::error::{GrantRefusal, TokenError};
@@ -81,59 +80,57 @@ impl Inner {
 
     /// Ends a grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
     pub(crate) async fn end_for_reuse(
-        &self,
+        self: &Arc<Self>,
         handle: &ChainHandle,
         grant: &GrantRecord,
         now: UnixTime,
     ) -> TokenError {
-        let event = Event::ReuseDetected {
+        let event = |revoked| Event::ReuseDetected {
             grant: grant.id,
             client: grant.client.clone(),
+            credential: handle.kind.token_kind(),
             presented: handle.generation,
             current: generation(grant),
+            revoked,
         };
-        self.end(grant, now, &event, GrantRefusal::Reused).await
+        self.end(grant, now, event, GrantRefusal::Reused).await
     }
 
     /// Ends a grant because its store has gone back in time.
     pub(crate) async fn end_for_regression(
-        &self,
+        self: &Arc<Self>,
         handle: &ChainHandle,
         grant: &GrantRecord,
         now: UnixTime,
     ) -> TokenError {
-        let event = Event::StoreRegressed {
+        let event = |revoked| Event::StoreRegressed {
             grant: grant.id,
+            client: grant.client.clone(),
             presented: handle.generation,
             current: generation(grant),
+            revoked,
         };
-        self.end(grant, now, &event, GrantRefusal::Regressed).await
+        self.end(grant, now, event, GrantRefusal::Regressed).await
     }
 
-    /// Revokes a grant, and tells why: what the request is refused with.
+    /// Revokes a grant, and tells why: what the request is refused with. The event says whether the
+    /// grant is known to be revoked.
     async fn end(
-        &self,
+        self: &Arc<Self>,
         grant: &GrantRecord,
         now: UnixTime,
-        event: &Event,
+        event: impl Fn(bool) -> Event,
         refusal: GrantRefusal,
     ) -> TokenError {
-        match self.revoke_target(Target::Grant(grant.id), Whose::of(&grant.client), now).await {
-            Ok(()) => {
-                self.record_event(event);
-                refusal.into()
-            }
-            Err(error) => error,
+        let revocation = self.revocation(Target::Grant(grant.id), Whose::of(&grant.client), now);
+        match self.revoke_fully(revocation, event(true), event(false)).await {
+            Ok(()) => refusal.into(),
+            Err(error) => error.into(),
         }
     }
 
-    /// Revokes one thing in the store, until nothing that hangs off it can be alive any more.
-    pub(crate) async fn revoke_target(
-        &self,
-        target: Target,
-        of: Whose<'_>,
-        now: UnixTime,
-    ) -> Result<(), TokenError> {
+    /// The revocation of one thing, remembered for as long as it matters.
+    pub(crate) fn revocation(&self, target: Target, of: Whose<'_>, now: UnixTime) -> Revocation {
         // It may have been issued when tokens lived longer than they do now.
         let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
         // A grant made a moment before may be refreshed for its whole life.
@@ -142,17 +139,12 @@ impl Inner {
         } else {
             until
         };
-        let revocation = Revocation {
+        Revocation {
             rule_until,
             client: of.client.cloned(),
             grant: of.grant,
             ..Revocation::new(target, now, until)
-        };
-        if let Revoked::Sweeping(sweep) = self.store.revoke(revocation).await? {
-            // It is in force, but `find` does not show it of every grant yet.
-            while self.housekeep(Some(sweep)).await?.sweeping {}
         }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use cloakroom_core::{FormatError, RandomError, StoreError};
 use cloakroom_jwt::KeyManagerError;
+use serde::Serialize;
 
 use crate::directory::DirectoryError;
 
@@ -19,8 +20,8 @@ pub enum TokenError {
     #[error("the redirect URI is not registered")]
     RedirectUri,
     /// `invalid_client`: unknown client, or wrong credentials.
-    #[error("client authentication failed")]
-    InvalidClient,
+    #[error("client authentication failed: {0}")]
+    InvalidClient(AuthenticationFailure),
     /// `invalid_grant`: the code or refresh token is not good. One answer for every reason.
     #[error("invalid grant: {0}")]
     InvalidGrant(GrantRefusal),
@@ -56,8 +57,31 @@ pub enum TokenError {
     Keys(#[from] KeyManagerError),
 }
 
-/// Why a code or a refresh token was refused. For traces: the wire says `invalid_grant`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a client was not authenticated. For traces and events: the wire says `invalid_client`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AuthenticationFailure {
+    /// The request names no client, or its credentials cannot be read.
+    #[error("there are no credentials that can be read")]
+    Malformed,
+    /// No client has this identifier.
+    #[error("the client is unknown")]
+    UnknownClient,
+    /// The client is known, and has credentials; the request brought none.
+    #[error("the client must send its credentials")]
+    MissingCredentials,
+    /// The client is known; its secret, or another proof, is wrong.
+    #[error("the credentials are wrong")]
+    WrongCredentials,
+    /// The client is known, and is public: it has no credentials, and so it may not do this.
+    #[error("the client is public")]
+    PublicClient,
+}
+
+/// Why a code or a refresh token was refused. For traces and events: the wire says `invalid_grant`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GrantRefusal {
     /// It is no credential of ours.
@@ -98,7 +122,7 @@ impl TokenError {
     pub const fn code(&self) -> Option<&'static str> {
         match self {
             Self::InvalidRequest(_) | Self::RedirectUri => Some("invalid_request"),
-            Self::InvalidClient => Some("invalid_client"),
+            Self::InvalidClient(_) => Some("invalid_client"),
             Self::InvalidGrant(_) | Self::Barred => Some("invalid_grant"),
             Self::UnauthorizedClient(_) => Some("unauthorized_client"),
             Self::UnsupportedGrantType => Some("unsupported_grant_type"),
@@ -132,6 +156,12 @@ impl TokenError {
 impl From<GrantRefusal> for TokenError {
     fn from(refusal: GrantRefusal) -> Self {
         Self::InvalidGrant(refusal)
+    }
+}
+
+impl From<AuthenticationFailure> for TokenError {
+    fn from(failure: AuthenticationFailure) -> Self {
+        Self::InvalidClient(failure)
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::{TokenStore, Wakeups};
+use cloakroom_core::Wakeups;
 use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::write::Store;
 
 /// After which a stream of wake-ups that ended is asked for anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -16,13 +18,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Counts how often the log may have grown. The task that counts is started by the first who waits,
 /// and ends with this.
 pub(crate) struct Growth {
-    store: Arc<dyn TokenStore>,
+    store: Store,
     grown: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Growth {
-    pub(crate) fn new(store: Arc<dyn TokenStore>) -> Self {
+    pub(crate) fn new(store: Store) -> Self {
         Self { store, grown: watch::Sender::new(0), task: Mutex::new(None) }
     }
 
@@ -34,7 +36,7 @@ impl Growth {
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
             // Asked for here, not in the task: what comes from now on is counted.
             let wakeups = self.store.wakeups();
-            *task = Some(tokio::spawn(count(Arc::clone(&self.store), wakeups, self.grown.clone())));
+            *task = Some(tokio::spawn(count(self.store.clone(), wakeups, self.grown.clone())));
         }
         self.grown.subscribe()
     }
@@ -49,7 +51,7 @@ impl Drop for Growth {
     }
 }
 
-async fn count(store: Arc<dyn TokenStore>, mut wakeups: Wakeups, grown: watch::Sender<u64>) {
+async fn count(store: Store, mut wakeups: Wakeups, grown: watch::Sender<u64>) {
     loop {
         match wakeups {
             Wakeups::Stream(mut stream) => {

@@ -1,16 +1,17 @@
 //! New grants: tokens at once, or a code first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{
     Audience, Chain, ChainKey, ChainKind, CodeBinding, Created, Epoch, FormatError, GrantId,
     GrantRecord, Located, MAX_ID_BYTES, Scope, StoreError, TokenDigest, TokenKind, TokenRecord,
-    TokenSecret, TokenStoreExt, TokenTerms, UnixTime, UnknownFields, bounded_json,
+    TokenSecret, TokenTerms, UnixTime, UnknownFields, bounded_json,
 };
 
 use crate::client::Client;
 use crate::error::TokenError;
-use crate::events::Event;
+use crate::events::{Event, Operation};
 use crate::grant::{Grant, Pkce, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 use crate::redeem::refresh_expiry;
@@ -33,7 +34,7 @@ impl Issuer {
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below: else each future on the way has room for it, twice.
         let grant = Box::new(grant);
-        let inner = &*self.inner;
+        let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
@@ -84,7 +85,7 @@ impl Issuer {
         pkce: Option<Pkce>,
     ) -> Result<TokenSecret, TokenError> {
         let grant = Box::new(grant);
-        let inner = &*self.inner;
+        let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
@@ -136,7 +137,7 @@ impl Issuer {
         expires_at: UnixTime,
     ) -> Result<Adopted, TokenError> {
         let grant = Box::new(grant);
-        let inner = &*self.inner;
+        let inner = &self.inner;
         let now = inner.now();
         let located = inner
             .locate(token)
@@ -163,7 +164,7 @@ impl Issuer {
             confirmation: record.confirmation.clone(),
         };
         let token = terms.record(located.grant, located.digest);
-        if inner.create(record, vec![token]).await? {
+        if inner.create(Operation::Adopt, record, vec![token]).await? {
             Ok(Adopted::Now)
         } else {
             Ok(Adopted::Before)
@@ -289,16 +290,16 @@ impl Inner {
         if rules.rules.iter().any(|rule| rule.denies(record.epoch)) {
             return Err(TokenError::Barred);
         }
-        self.record_event(&issued(record));
+        self.events.record(&issued(record));
         Ok(())
     }
 
     async fn create_new(
-        &self,
+        self: &Arc<Self>,
         record: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<(), TokenError> {
-        if self.create(record, tokens).await? {
+        if self.create(Operation::Issue, record, tokens).await? {
             return Ok(());
         }
         let repeated =
@@ -308,16 +309,14 @@ impl Inner {
 
     /// Whether the grant was made; `false` if its id was taken.
     async fn create(
-        &self,
+        self: &Arc<Self>,
+        operation: Operation,
         record: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<bool, TokenError> {
         let event = issued(&record);
-        match self.store.create(*record, tokens).await? {
-            Created::Inserted => {
-                self.record_event(&event);
-                Ok(true)
-            }
+        match self.create_grant(operation, record, tokens, event).await? {
+            Created::Inserted => Ok(true),
             Created::Barred => Err(TokenError::Barred),
             Created::Exists => Ok(false),
         }

@@ -9,21 +9,23 @@ use std::time::Duration;
 use cloakroom_core::{
     Audience, ClientId, Clock, Confirmation, Epoch, FormatError, GrantId, GrantRecord, HandleKeys,
     Kept, Lookup, MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret,
-    TokenStore, TokenStoreExt, TokenTerms, UnixTime, token_type,
+    TokenTerms, UnixTime, token_type,
 };
 use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks, Verifier};
 
 use crate::builder::IssuerBuilder;
 use crate::client::Client;
 use crate::directory::ClientDirectory;
-use crate::error::TokenError;
-use crate::events::{Event, EventSink};
+use crate::error::{AuthenticationFailure, TokenError};
+use crate::events::Events;
 use crate::grant::TokenResponse;
 #[cfg(feature = "http")]
 use crate::growth::Growth;
 use crate::own_log::OwnLog;
+use crate::refusals::Refusals;
 use crate::registration::{ClientLifetimes, Format};
 use crate::settings::Lifetimes;
+use crate::write::{Keys, Store};
 
 #[doc = include_str!("issuer.md")]
 #[derive(Clone)]
@@ -33,7 +35,7 @@ pub struct Issuer {
 
 pub(crate) struct Inner {
     pub(crate) url: Arc<str>,
-    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) store: Store,
     /// When its revocation log grows.
     #[cfg(feature = "http")]
     pub(crate) growth: Growth,
@@ -41,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) own_log: Option<OwnLog>,
     pub(crate) clients: Arc<dyn ClientDirectory>,
     pub(crate) handles: HandleKeys,
-    pub(crate) keys: KeyManager,
+    pub(crate) keys: Keys,
     /// With which new signing keys sign.
     pub(crate) algorithm: Algorithm,
     pub(crate) phantom: PhantomFormat,
@@ -51,7 +53,9 @@ pub(crate) struct Inner {
     pub(crate) scope_mapper: ScopeMapper,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
-    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) events: Events,
+    /// What is refused, counted.
+    pub(crate) refusals: Refusals,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) heartbeat: Duration,
     pub(crate) housekeeping: Duration,
@@ -88,10 +92,12 @@ impl Issuer {
         &*self.inner.clients
     }
 
-    /// The keys that sign its JWTs.
+    /// The keys that sign its JWTs, to be read. Change them with [`Issuer::rotate_keys`],
+    /// [`Issuer::compromise_key`] and [`Issuer::maintain`]: what the key manager is told directly is
+    /// no event, and a key that is compromised there has no rule.
     #[must_use]
     pub fn keys(&self) -> &KeyManager {
-        &self.inner.keys
+        self.inner.keys.for_app()
     }
 
     /// The algorithm of new signing keys.
@@ -171,7 +177,8 @@ impl Inner {
 
     /// The client of this identifier, which has authenticated before.
     pub(crate) async fn client(&self, id: &ClientId) -> Result<Arc<Client>, TokenError> {
-        self.clients.client(id).await?.ok_or(TokenError::InvalidClient)
+        let client = self.clients.client(id).await?;
+        client.ok_or(AuthenticationFailure::UnknownClient.into())
     }
 
     /// The grant of this identifier, live or not. A tombstone is none.
@@ -262,21 +269,6 @@ impl Inner {
 
     pub(crate) fn clock_skew(&self) -> Duration {
         self.keys.policy().clock_skew
-    }
-
-    pub(crate) fn record_event(&self, event: &Event) {
-        match event {
-            Event::ReuseDetected { .. } | Event::StoreRegressed { .. } => {
-                tracing::warn!(?event, "a grant was revoked");
-            }
-            // The key manager has traced it already.
-            Event::Key(_) => {}
-            Event::CorruptRow { .. } | Event::CorruptRows { .. } => {
-                tracing::error!(?event, "the store holds rows that cannot be read");
-            }
-            _ => tracing::info!(?event, "an event"),
-        }
-        self.events.record(event);
     }
 
     /// Says so, once an hour, if nobody runs maintenance: expired rows then pile up, and keys do

@@ -3,18 +3,17 @@
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Cursor, EntryId, Housekeeping, Kid, Maintained, Revocation, StoreError, Target,
-};
-use cloakroom_jwt::{KeyEvent, KeyManagerError};
+use cloakroom_core::{Cursor, EntryId, Housekeeping, Kid, Maintained, Revocation, Target};
+use cloakroom_jwt::KeyEvent;
 use tokio::time::MissedTickBehavior;
 
 use crate::error::TokenError;
-use crate::events::Event;
+use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
 
 /// How much later than its end a row is deleted, beside the clock skew.
@@ -65,6 +64,7 @@ impl Issuer {
             if let Err(error) = self.heartbeat().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
             }
+            inner.refusals.report_due();
             if let Err(error) = inner.read_own_log(&mut heard).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "the server's own revocation log cannot be read");
@@ -97,13 +97,14 @@ impl Issuer {
     ///
     /// The first failure.
     pub async fn maintain(&self) -> Result<Maintained, TokenError> {
-        let inner = &*self.inner;
-        let keys = inner.keys.maintain().await;
-        // Told before anything else may fail: the key manager tells them once.
-        self.record_key_events(&keys);
+        let inner = &self.inner;
+        inner.refusals.report_due();
+        let keys = inner.write(None, |mut write| async move { write.maintain_keys().await }).await;
         let mut total = Maintained::default();
         for _ in 0..BATCHES {
-            let done = inner.housekeep(None).await?;
+            let task = inner.housekeeping_task(None);
+            let done =
+                inner.write(None, |write| async move { write.housekeep(task).await }).await?;
             total.grants += done.grants;
             total.tokens += done.tokens;
             total.revocations += done.revocations;
@@ -116,26 +117,21 @@ impl Issuer {
             tokio::task::yield_now().await;
         }
         if total.unreadable > 0 {
-            self.inner.record_event(&Event::CorruptRows { rows: total.unreadable });
+            let count = total.unreadable;
+            self.inner.events.record(&Event::CorruptRow { grant: None, count });
         }
         keys?;
         inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
         Ok(total)
     }
 
-    fn record_key_events(&self, events: &Result<Vec<KeyEvent>, KeyManagerError>) {
-        for event in events.iter().flatten() {
-            self.inner.record_event(&Event::Key(event.clone()));
-        }
-    }
-
     /// Writes a heartbeat into the revocation log.
     async fn heartbeat(&self) -> Result<(), TokenError> {
-        let inner = &*self.inner;
+        let inner = &self.inner;
         let now = inner.now();
         // A reader needs the newest few.
         let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
-        Ok(inner.store.heartbeat(now, until).await?)
+        Ok(inner.write(None, |write| async move { write.heartbeat(now, until).await }).await?)
     }
 
     /// Ends the current signing key; its successor, which every verifier knows, takes over at once.
@@ -144,9 +140,10 @@ impl Issuer {
     ///
     /// If the successor has not been published for long enough, or the key store fails.
     pub async fn rotate_keys(&self) -> Result<KeyEvent, TokenError> {
-        let event = self.inner.keys.rotate().await?;
-        self.inner.record_event(&Event::Key(event.clone()));
-        Ok(event)
+        let otherwise = Event::Unconfirmed { operation: Operation::RotateKeys, target: None };
+        let rotation =
+            self.inner.write(otherwise, |mut write| async move { write.rotate_keys().await });
+        Ok(rotation.await?)
     }
 
     /// Declares a signing key compromised; irreversible. It leaves the JWK Set at once, its
@@ -160,23 +157,32 @@ impl Issuer {
     ///
     /// If the key is unknown, or a store fails; calling again completes it.
     pub async fn compromise_key(&self, kid: &Kid) -> Result<(), TokenError> {
-        let inner = &*self.inner;
-        let compromised = inner.keys.compromise(kid).await?;
-        inner
-            .store
-            .revoke(Revocation::new(Target::Key(kid.clone()), inner.now(), compromised.rule_until))
-            .await?;
-        // What the key manager has to tell of it. If it cannot now, it will with the next round.
-        self.record_key_events(&inner.keys.maintain().await);
-        Ok(())
+        let (kid, clock) = (kid.clone(), Arc::clone(&self.inner.clock));
+        let target = Target::Key(kid.clone());
+        let otherwise = Event::Unconfirmed {
+            operation: Operation::CompromiseKey,
+            target: Some(target.clone()),
+        };
+        let work = self.inner.write(otherwise, |mut write| async move {
+            let compromised = write.compromise_key(&kid).await?;
+            let rule = Revocation::new(target.clone(), clock.now(), compromised.rule_until);
+            write.revoke(rule, &Event::Revoked { target }).await?;
+            // Its successor needs one, too. If that cannot be made now, it will be in the next round.
+            if let Err(error) = write.maintain_keys().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the ring of keys was changed, but not yet put in order");
+            }
+            Ok(())
+        });
+        work.await
     }
 }
 
 impl Inner {
     /// One batch of the store's housekeeping; of this sweep first, if one is waited for.
-    pub(crate) async fn housekeep(&self, sweep: Option<EntryId>) -> Result<Maintained, StoreError> {
+    pub(crate) fn housekeeping_task(&self, sweep: Option<EntryId>) -> Housekeeping {
         let now = self.now();
         let before = now - (self.clock_skew() + MARGIN);
-        self.store.maintain(Housekeeping { now, before, limit: BATCH, sweep }).await
+        Housekeeping { now, before, limit: BATCH, sweep }
     }
 }

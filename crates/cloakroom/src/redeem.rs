@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::chain::{Standing, chain_of};
 use crate::error::{GrantRefusal, TokenError};
-use crate::events::Event;
+use crate::events::{Event, Operation};
 use crate::grant::{Redeem, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 use crate::registration::GrantType;
@@ -30,7 +30,14 @@ impl Issuer {
     /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
     /// the store failed after it had taken the step: codes have no retry, the user signs in again.
     pub async fn redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
-        let inner = &*self.inner;
+        let client = request.client.clone();
+        let answer = self.try_redeem(request).await;
+        self.inner.refusals.grant(&client, TokenKind::Code, &answer);
+        answer
+    }
+
+    async fn try_redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+        let inner = &self.inner;
         let now = inner.now();
         let handle = inner
             .handles
@@ -93,13 +100,13 @@ impl Issuer {
             change: Change::Move(Box::new(next)),
             tokens: token.record.clone().into_iter().collect(),
         };
-        match inner.store.advance(step).await? {
+        let done = Event::Redeemed { grant: grant.id, client: request.client };
+        match inner.advance(Operation::Redeem, step, done).await? {
             Advanced::Advanced => {}
             // Its own look saw the code unspent: a double click, not a thief.
             Advanced::Stale(_) => return Err(GrantRefusal::Spent.into()),
             Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
         }
-        inner.record_event(&Event::Redeemed { grant: grant.id, client: request.client });
         Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
     }
 }

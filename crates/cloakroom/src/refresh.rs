@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use cloakroom_core::{
     Advance, Advanced, Chain, ChainHandle, ChainKind, Change, GrantRecord, SealedSuccessor,
-    SpentBefore, TokenSecret, UnixTime,
+    SpentBefore, TokenKind, TokenSecret, UnixTime,
 };
 
 use crate::chain::{Standing, chain_of};
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
-use crate::events::Event;
+use crate::events::{Event, Operation};
 use crate::grant::{Refresh, TokenResponse};
 use crate::issuer::{Inner, Issuer, NewToken};
 use crate::redeem::refresh_expiry;
@@ -29,7 +29,14 @@ impl Issuer {
     /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
     /// the same token may be sent again.
     pub async fn refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
-        let inner = &*self.inner;
+        let client = request.client.clone();
+        let answer = self.try_refresh(request).await;
+        self.inner.refusals.grant(&client, TokenKind::Refresh, &answer);
+        answer
+    }
+
+    async fn try_refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+        let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let handle = inner
@@ -61,7 +68,7 @@ impl Issuer {
 
 /// One request to refresh, past every check but the generation.
 struct Attempt<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     client: &'a Client,
     handle: &'a ChainHandle,
     request: &'a Refresh,
@@ -111,15 +118,9 @@ impl Attempt<'_> {
             change: Change::Move(Box::new(next)),
             tokens: token.record.clone().into_iter().collect(),
         };
-        match inner.store.advance(step).await? {
-            Advanced::Advanced => {
-                inner.record_event(&Event::Refreshed {
-                    grant: grant.id,
-                    client: grant.client.clone(),
-                    generation,
-                });
-                Ok(token.respond(grant.id, Some(refresh_token)))
-            }
+        let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
+        match inner.advance(Operation::Refresh, step, done).await? {
+            Advanced::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
             // It saw the chain where it should be and then lost the race: that is a retry, or is
             // refused, but never reuse, whatever its clock says.
             Advanced::Stale(grant) if chain_of(&grant)?.generation == generation => {
@@ -136,16 +137,10 @@ impl Attempt<'_> {
         let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
         let successor = successor::open(self.handle, grant, chain.generation, &sealed.sealed)
             .ok_or(GrantRefusal::Spent)?;
-        let response = self.attach(grant, chain, Some(successor)).await?;
-        self.inner.record_event(&Event::Retried {
-            grant: grant.id,
-            client: grant.client.clone(),
-            generation: chain.generation,
-        });
-        Ok(response)
+        self.attach(grant, chain, Some(successor)).await
     }
 
-    /// Leaves the chain where it stands, and adds an access token.
+    /// Leaves the chain where it stands, and adds an access token: a retry if it brings a successor.
     async fn attach(
         &self,
         grant: &GrantRecord,
@@ -160,7 +155,12 @@ impl Attempt<'_> {
             change: Change::Attach,
             tokens: token.record.clone().into_iter().collect(),
         };
-        match self.inner.store.advance(step).await? {
+        let (id, client, generation) = (grant.id, grant.client.clone(), chain.generation);
+        let done = match refresh_token {
+            Some(_) => Event::Retried { grant: id, client, generation },
+            None => Event::Refreshed { grant: id, client, generation },
+        };
+        match self.inner.advance(Operation::Refresh, step, done).await? {
             Advanced::Advanced => Ok(token.respond(grant.id, refresh_token)),
             Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
             Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),

@@ -1,12 +1,14 @@
 //! Revocation (RFC 7009), with its cascades.
 
+use std::sync::Arc;
+
 use cloakroom_core::{
     ChainKind, ClientId, GrantId, Located, Lookup, RuleKey, Subject, Target, TokenKind, TokenSecret,
 };
 
 use crate::chain::Whose;
 use crate::error::TokenError;
-use crate::events::Event;
+use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
@@ -23,7 +25,7 @@ impl Issuer {
     /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else
     /// if a part fails, and then the token must be presumed alive.
     pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
-        let inner = &*self.inner;
+        let inner = &self.inner;
         for kind in [ChainKind::Refresh, ChainKind::Code] {
             let Some(handle) = inner.handles.parse_chain(kind, token.expose()) else {
                 continue;
@@ -135,10 +137,11 @@ impl Issuer {
 }
 
 impl Inner {
-    async fn revoke_now(&self, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
-        self.revoke_target(target.clone(), of, self.now()).await?;
-        self.record_event(&Event::Revoked { target });
-        Ok(())
+    async fn revoke_now(self: &Arc<Self>, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
+        let revocation = self.revocation(target.clone(), of, self.now());
+        let operation = Operation::Revoke;
+        let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
+        Ok(self.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
     }
 }
 

@@ -53,7 +53,7 @@ impl Issuer {
                 },
             ));
             for grant in listing.unreadable {
-                inner.record_event(&Event::CorruptRow { grant });
+                inner.events.record(&Event::CorruptRow { grant: Some(grant), count: 1 });
             }
             match listing.next {
                 Some(after) => page.after = Some(after),

@@ -3,17 +3,18 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use ::http::{HeaderMap, header};
+use ::http::{HeaderMap, Request, header};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use cloakroom_core::ClientId;
 use zeroize::Zeroizing;
 
 use super::form::{Form, decoded};
 use crate::client::Client;
 use crate::directory::ClientDirectory;
-use crate::error::TokenError;
+use crate::error::{AuthenticationFailure, TokenError};
 use crate::secret_hash::SecretHash;
 
 /// Authenticates the client that calls an endpoint.
@@ -27,7 +28,7 @@ pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TokenError::InvalidClient`] if it is unknown or its credentials are wrong, in the same time
-    /// for both; [`TokenError::InvalidRequest`] if it authenticates twice; [`TokenError::Directory`]
+    /// for both, with the reason, which the wire does not say; [`TokenError::InvalidRequest`] if it authenticates twice; [`TokenError::Directory`]
     /// if the directory fails.
     async fn authenticate(
         &self,
@@ -56,7 +57,9 @@ impl ClientAuthenticator for SecretAuthenticator {
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
         let (id, secret) = match (authorization.next(), authorization.next()) {
             (None, _) => (
-                Zeroizing::new(form.get("client_id").ok_or(TokenError::InvalidClient)?.to_owned()),
+                Zeroizing::new(
+                    form.get("client_id").ok_or(AuthenticationFailure::Malformed)?.to_owned(),
+                ),
                 form.get("client_secret").map(|secret| Zeroizing::new(secret.to_owned())),
             ),
             (Some(_), Some(_)) => {
@@ -68,25 +71,52 @@ impl ClientAuthenticator for SecretAuthenticator {
                 if form.get("client_secret").is_some() {
                     return Err(TokenError::InvalidRequest("the client authenticates twice"));
                 }
-                let (id, secret) = basic(header.as_bytes()).ok_or(TokenError::InvalidClient)?;
+                let (id, secret) =
+                    basic(header.as_bytes()).ok_or(AuthenticationFailure::Malformed)?;
                 if form.get("client_id").is_some_and(|other| other != *id) {
                     return Err(TokenError::InvalidRequest("client_id differs from the header's"));
                 }
                 (id, Some(secret))
             }
         };
-        let id = ClientId::new(&*id).map_err(|_| TokenError::InvalidClient)?;
+        let id = ClientId::new(&*id).map_err(|_| AuthenticationFailure::UnknownClient)?;
         let client = clients.client(&id).await?;
         let Some(secret) = secret else {
-            return client.filter(|client| client.is_public()).ok_or(TokenError::InvalidClient);
+            let client = client.ok_or(AuthenticationFailure::UnknownClient)?;
+            return if client.is_public() {
+                Ok(client)
+            } else {
+                Err(AuthenticationFailure::MissingCredentials.into())
+            };
         };
         // An unknown client costs the same hash and comparison as a known one.
         let matches = client.as_deref().unwrap_or(&DECOY).has_secret(&secret);
-        client.filter(|_| matches).ok_or(TokenError::InvalidClient)
+        match client {
+            Some(client) if matches => Ok(client),
+            Some(_) => Err(AuthenticationFailure::WrongCredentials.into()),
+            None => Err(AuthenticationFailure::UnknownClient.into()),
+        }
     }
 
     fn methods(&self) -> Vec<&'static str> {
         vec!["client_secret_basic", "client_secret_post", "none"]
+    }
+}
+
+/// What a caller that did not authenticate names itself, and how it tried to. The form is read anew:
+/// this is for the few requests that are refused.
+pub(super) fn claimed(request: &Request<Bytes>) -> (Option<Zeroizing<String>>, &'static str) {
+    let form = Form::of(request).ok();
+    let field = |name| form.as_ref().and_then(|form| form.get(name));
+    let named = || field("client_id").map(|id| Zeroizing::new(id.to_owned()));
+    match request.headers().get(header::AUTHORIZATION) {
+        Some(header) => match basic(header.as_bytes()) {
+            Some((id, _)) => (Some(id), "client_secret_basic"),
+            None => (named(), "other"),
+        },
+        None if field("client_secret").is_some() => (named(), "client_secret_post"),
+        None if field("client_assertion").is_some() => (named(), "other"),
+        None => (named(), "none"),
     }
 }
 

@@ -10,7 +10,7 @@ use super::accept::{Representation, representation};
 use super::form::Form;
 use super::{Endpoints, respond};
 use crate::client::Client;
-use crate::error::TokenError;
+use crate::error::{AuthenticationFailure, TokenError};
 use crate::introspect::Caller;
 
 impl Endpoints {
@@ -23,7 +23,7 @@ impl Endpoints {
         // RFC 7662 §2.1: "To prevent token scanning attacks, the endpoint MUST also require some
         // form of authorization to access this endpoint"
         if client.is_public() {
-            return Err(TokenError::InvalidClient);
+            return Err(AuthenticationFailure::PublicClient.into());
         }
         let token = form.secret("token", "token is missing")?;
         // Each representation in a future of its own, as in `respond`.

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom_core::{Cursor, LogEntry, RevocationBatch, RevocationPage, StoreError, TokenStore};
+use cloakroom_core::{Cursor, LogEntry, RevocationBatch, RevocationPage, StoreError};
 use tokio::sync::watch;
+
+use crate::write::Store;
 
 /// The largest page. A follower reads at most 256 KiB.
 const MOST_BYTES: usize = 192 * 1024;
@@ -38,7 +40,7 @@ pub(super) enum Page {
 /// Where pages come from.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) store: Arc<dyn TokenStore>,
+    pub(super) store: Store,
     pub(super) heartbeat: Duration,
     pub(super) clock_skew: Duration,
 }

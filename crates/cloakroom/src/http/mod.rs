@@ -61,7 +61,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::client::Client;
-use crate::error::TokenError;
+use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
 use crate::registration::Role;
 
@@ -245,7 +245,14 @@ impl Endpoints {
             Endpoint::JwkSet => Box::pin(self.jwk_set(request)).await,
             Endpoint::Metadata => Ok(self.metadata()),
         };
-        let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+        let mut response = answer.unwrap_or_else(|error| {
+            if let TokenError::InvalidClient(reason) = error {
+                let (claimed, method) = authenticate::claimed(request);
+                let claimed = claimed.as_ref().map(|claimed| claimed.as_str());
+                self.issuer.inner.refusals.authentication(claimed, method, reason);
+            }
+            respond::error(&error)
+        });
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }
@@ -288,7 +295,7 @@ impl Endpoints {
         // RFC 6749 §2.3.1: credentials as parameters "MUST NOT be included in the request URI".
         let client = self.authenticate(request, &Form::parse(b"")?).await?;
         if client.is_public() {
-            return Err(TokenError::InvalidClient);
+            return Err(AuthenticationFailure::PublicClient.into());
         }
         if !client.has_role(role) {
             return Err(TokenError::UnauthorizedClient("the client lacks the role for this"));

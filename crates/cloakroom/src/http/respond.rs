@@ -93,7 +93,7 @@ pub(super) fn cached(mut response: Response<Bytes>, control: &str) -> Response<B
 /// The response to a refused or failed request (RFC 6749 §5.2).
 pub(super) fn error(error: &TokenError) -> Response<Bytes> {
     let (status, code) = match error {
-        TokenError::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
+        TokenError::InvalidClient(_) => (StatusCode::UNAUTHORIZED, "invalid_client"),
         error if error.code().is_some() => {
             (StatusCode::BAD_REQUEST, error.code().unwrap_or_default())
         }

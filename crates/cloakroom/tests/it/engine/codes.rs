@@ -128,7 +128,7 @@ async fn who_may_have_no_code_gets_none() {
     let api = issuer.authorize(grant("orders-api"), CALLBACK, Some(challenge()));
     assert!(api.await.is_err());
     let unknown = issuer.authorize(grant("nobody"), CALLBACK, Some(challenge()));
-    assert!(matches!(unknown.await, Err(TokenError::InvalidClient)));
+    assert!(matches!(unknown.await, Err(TokenError::InvalidClient(_))));
     let wide = grant("web-app").scope("admin").unwrap();
     let wide = issuer.authorize(wide, CALLBACK, Some(challenge())).await;
     assert!(matches!(wide, Err(TokenError::InvalidScope(_))));

@@ -251,7 +251,7 @@ impl TokenFormat for Legacy {
     }
 }
 
-async fn with_formats_of_its_own() -> Fixture {
+pub(super) async fn with_formats_of_its_own() -> Fixture {
     let app = Client::confidential("web-app", CLIENT_SECRET)
         .unwrap()
         .grant_types(GrantType::ALL)

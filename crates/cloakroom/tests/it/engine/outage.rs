@@ -50,8 +50,10 @@ async fn a_store_that_is_down_answers_nothing_and_loses_nothing() {
     outage(issuer.sessions(&alice()).await);
     outage(issuer.epoch().await);
     outage(issuer.maintain().await);
-    let events = fixture.events.names();
-    assert!(events.iter().all(|name| name == "Key"), "nothing else has happened: {events:?}");
+    let mut events = fixture.events.names();
+    events.retain(|name| name != "Key");
+    // For all that the issuer knows, these may have reached the store. The others asked it first.
+    assert_eq!(events, ["Unconfirmed"; 4], "and nothing else has happened");
 
     // Forged tokens need no store to be told apart.
     for token in [&access, &refresh, &code] {

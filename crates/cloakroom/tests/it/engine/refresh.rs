@@ -105,8 +105,11 @@ async fn after_the_window_a_spent_token_ends_the_grant() {
         fixture.events.take();
         let refused = refusal(fixture.refresh(&tokens[presented]).await);
         assert_eq!(refused, GrantRefusal::Reused, "{presented}");
-        let [Event::ReuseDetected { grant, client, presented: old, current: 3 }] =
-            &fixture.events.take()[..]
+        let [
+            Event::ReuseDetected {
+                grant, client, presented: old, current: 3, revoked: true, ..
+            },
+        ] = &fixture.events.take()[..]
         else {
             panic!("no event");
         };

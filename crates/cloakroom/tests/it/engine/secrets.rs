@@ -250,11 +250,22 @@ async fn no_secret_reaches_a_store_a_trace_an_event_or_an_error() {
     }
     let trace = trace.0.lock().unwrap().clone();
     let text = String::from_utf8_lossy(&trace).into_owned();
-    for part in ["TRACE", "DEBUG", "INFO", "WARN", "ReuseDetected", "a presented JWT is not good"] {
+    for part in [
+        "TRACE",
+        "DEBUG",
+        "INFO",
+        "WARN",
+        "a refresh token was used again",
+        "a presented JWT is not good",
+    ] {
         assert!(text.contains(part), "{part} was not traced");
     }
     holds_none(&trace, &secrets, "a trace");
-    let events = format!("{:?}", fixture.events.take());
+    let events = [fixture.events.take(), fixture.events.refused()].concat();
+    let json = serde_json::to_string(&events).unwrap();
+    assert!(json.contains(r#""target":{"kind":"token","grant":"#) && !json.contains("digest"));
+    holds_none(json.as_bytes(), &secrets, "an event as JSON");
+    let events = format!("{events:?}");
     assert!(events.contains("Compromised"));
     holds_none(events.as_bytes(), &secrets, "an event");
     assert!(errors.lines().count() >= 6);

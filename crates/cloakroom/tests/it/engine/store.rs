@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use async_trait::async_trait;
 use cloakroom::core::*;
 use cloakroom::memory::MemoryStore;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -43,6 +43,24 @@ pub(crate) struct ProbeStore {
     fault: Mutex<Option<(&'static str, When)>>,
     between: Mutex<VecDeque<(&'static str, Boxed)>>,
     meeting: Mutex<Option<(&'static str, Arc<Barrier>)>>,
+    gate: Mutex<Option<(&'static str, When, Arc<Gate>)>>,
+}
+
+/// Holds calls until it is opened.
+pub(crate) struct Gate {
+    held: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    /// Waits until this many calls are held.
+    pub(crate) async fn holds(&self, number: u32) {
+        self.held.acquire_many(number).await.unwrap().forget();
+    }
+
+    pub(crate) fn open(&self) {
+        self.open.close();
+    }
 }
 
 impl ProbeStore {
@@ -58,6 +76,7 @@ impl ProbeStore {
             fault: Mutex::default(),
             between: Mutex::default(),
             meeting: Mutex::default(),
+            gate: Mutex::default(),
         })
     }
 
@@ -109,6 +128,22 @@ impl ProbeStore {
         *self.meeting.lock().unwrap() = Some((method, Arc::new(Barrier::new(number))));
     }
 
+    /// From now on, calls of this method are held, before they take effect or after.
+    pub(crate) fn hold(&self, method: &'static str, when: When) -> Arc<Gate> {
+        let gate = Arc::new(Gate { held: Semaphore::new(0), open: Semaphore::new(0) });
+        *self.gate.lock().unwrap() = Some((method, when, gate.clone()));
+        gate
+    }
+
+    async fn wait(&self, method: &'static str, when: When) {
+        let gate = self.gate.lock().unwrap().clone();
+        let gate = gate.filter(|(name, at, _)| (*name, *at) == (method, when));
+        if let Some((_, _, gate)) = gate {
+            gate.held.add_permits(1);
+            gate.open.acquire().await.unwrap_err();
+        }
+    }
+
     /// No call waits for another any more.
     pub(crate) fn no_meeting(&self) {
         *self.meeting.lock().unwrap() = None;
@@ -152,8 +187,10 @@ impl ProbeStore {
         }
         // Lets racing tasks get in between everywhere.
         tokio::task::yield_now().await;
+        self.wait(method, When::Before).await;
         self.check(method, When::Before)?;
         let answer = operation.await;
+        self.wait(method, When::After).await;
         let meeting = self.meeting.lock().unwrap().clone();
         if let Some((_, barrier)) = meeting.filter(|(name, _)| *name == method) {
             barrier.wait().await;
@@ -235,8 +272,11 @@ impl TokenStore for ProbeStore {
 
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         if self.sweeps_later.load(Ordering::SeqCst) && revocation.target.has_bound() {
-            self.unswept.lock().unwrap().push(revocation);
-            return Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])));
+            let swept_later = async {
+                self.unswept.lock().unwrap().push(revocation.clone());
+                Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])))
+            };
+            return self.call("revoke", shown(&revocation), swept_later).await;
         }
         let memory = self.memory();
         let target = serde_json::to_vec(&revocation.target).unwrap();
@@ -271,9 +311,13 @@ impl TokenStore for ProbeStore {
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
         let unswept = self.unswept.lock().unwrap().pop();
         if let Some(revocation) = unswept {
-            let done = self.memory().revoke(revocation).await?;
-            assert_eq!(done, Revoked::Done);
-            return Ok(Maintained { more: true, sweeping: true, ..Maintained::default() });
+            let seen = shown(&task);
+            let sweep = async {
+                let done = self.memory().revoke(revocation).await?;
+                assert_eq!(done, Revoked::Done);
+                Ok(Maintained { more: true, sweeping: true, ..Maintained::default() })
+            };
+            return self.call("maintain", seen, sweep).await;
         }
         let memory = self.memory();
         self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await

@@ -42,19 +42,31 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// Everything that happened, in order.
+/// Everything that happened, in order; what was refused, apart.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Vec<Event>>);
+pub(crate) struct Recorder {
+    done: Mutex<Vec<Event>>,
+    refused: Mutex<Vec<Event>>,
+}
 
 impl EventSink for Recorder {
     fn record(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
+        let events = match event {
+            Event::GrantRefused { .. } | Event::AuthenticationFailed { .. } => &self.refused,
+            _ => &self.done,
+        };
+        events.lock().unwrap().push(event.clone());
     }
 }
 
 impl Recorder {
     pub(crate) fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.0.lock().unwrap())
+        std::mem::take(&mut *self.done.lock().unwrap())
+    }
+
+    /// What was refused since the last look.
+    pub(crate) fn refused(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.refused.lock().unwrap())
     }
 
     /// What happened since the last look, by name.
@@ -88,6 +100,8 @@ impl Fixture {
         let builder = builder(&store, &clock).events(events.clone());
         let issuer = settings(builder).build().await.unwrap();
         store.seen();
+        // The first keys.
+        events.take();
         Self { issuer, store, clock, events }
     }
 

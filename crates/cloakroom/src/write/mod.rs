@@ -1,0 +1,207 @@
+//! What has begun to write is finished, and reported, even if its caller goes away.
+//!
+//! The writing methods of the stores can be reached through a [`Write`] alone. It owes the app an
+//! event from its first write on, and [`Inner::write`] is the one way to get one.
+
+mod finish;
+mod stores;
+
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Advance, Advanced, Created, GrantId, GrantRecord, Housekeeping, Kid, Maintained, Revocation,
+    Revoked, StoreError, Target, TokenRecord, UnixTime,
+};
+use cloakroom_jwt::{Compromised, KeyEvent, KeyManagerError};
+
+pub(crate) use self::finish::Finish;
+pub(crate) use self::stores::{Keys, Store};
+use crate::events::{Event, Operation};
+use crate::issuer::Inner;
+
+/// The right to write, for one operation, and the duty to report it.
+///
+/// From the moment at which a write begins it owes an event: [`Write::report`] pays, and so does the
+/// store's answer that nothing was done. If it is dropped in debt — the store failed, something
+/// panicked, the runtime ended — it reports what it was told to report then.
+pub(crate) struct Write {
+    inner: Arc<Inner>,
+    /// What is reported if the outcome stays unknown; `None` if there is nothing to tell.
+    otherwise: Option<Event>,
+    owes: bool,
+}
+
+impl Inner {
+    /// Runs an operation that writes. It must begin with its first write: what can be checked before
+    /// has been checked. Once it was polled it runs to its end, here or, if the caller goes away, in
+    /// a task of its own.
+    pub(crate) fn write<T, F>(
+        self: &Arc<Self>,
+        otherwise: impl Into<Option<Event>>,
+        operation: impl FnOnce(Write) -> F,
+    ) -> Finish<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let write = Write { inner: Arc::clone(self), otherwise: otherwise.into(), owes: false };
+        Finish::new(operation(write))
+    }
+
+    /// Creates a grant, and reports `done` if it is new.
+    pub(crate) fn create_grant(
+        self: &Arc<Self>,
+        operation: Operation,
+        grant: Box<GrantRecord>,
+        tokens: Vec<TokenRecord>,
+        done: Event,
+    ) -> Finish<Result<Created, StoreError>> {
+        self.write(unconfirmed(operation, grant.id), |mut write| async move {
+            let created = write.create(grant, tokens).await?;
+            if created == Created::Inserted {
+                write.report(&done);
+            }
+            Ok(created)
+        })
+    }
+
+    /// Takes a step of a chain, and reports `done` if it was taken.
+    pub(crate) fn advance(
+        self: &Arc<Self>,
+        operation: Operation,
+        step: Advance,
+        done: Event,
+    ) -> Finish<Result<Advanced, StoreError>> {
+        self.write(unconfirmed(operation, step.grant), |mut write| async move {
+            let advanced = write.advance(step).await?;
+            if advanced == Advanced::Advanced {
+                write.report(&done);
+            }
+            Ok(advanced)
+        })
+    }
+
+    /// Revokes until nothing that hangs off the target can be alive any more. Reports `done` as soon
+    /// as the revocation is in force, and `otherwise` if that is not known.
+    pub(crate) fn revoke_fully(
+        self: &Arc<Self>,
+        revocation: Revocation,
+        done: Event,
+        otherwise: Event,
+    ) -> Finish<Result<(), StoreError>> {
+        self.write(otherwise, |mut write| async move { write.revoke(revocation, &done).await })
+    }
+}
+
+fn unconfirmed(operation: Operation, grant: GrantId) -> Event {
+    Event::Unconfirmed { operation, target: Some(Target::Grant(grant)) }
+}
+
+impl Write {
+    /// Reports what was done.
+    pub(crate) fn report(&mut self, event: &Event) {
+        self.owes = false;
+        self.inner.events.record(event);
+    }
+
+    async fn create(
+        &mut self,
+        grant: Box<GrantRecord>,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        self.owes = true;
+        let created = self.inner.store.writer().create(*grant, tokens).await;
+        self.owes = matches!(created, Ok(Created::Inserted)) || is_unknown(&created);
+        created
+    }
+
+    async fn advance(&mut self, step: Advance) -> Result<Advanced, StoreError> {
+        self.owes = true;
+        let advanced = self.inner.store.writer().advance(step).await;
+        self.owes = matches!(advanced, Ok(Advanced::Advanced)) || is_unknown(&advanced);
+        advanced
+    }
+
+    /// Revokes, reports `done`, and finishes the sweep if the store has left one.
+    pub(crate) async fn revoke(
+        &mut self,
+        revocation: Revocation,
+        done: &Event,
+    ) -> Result<(), StoreError> {
+        self.owes = true;
+        let revoked = self.inner.store.writer().revoke(revocation).await;
+        self.owes = revoked.is_ok() || is_unknown(&revoked);
+        let revoked = revoked?;
+        self.report(done);
+        if let Revoked::Sweeping(sweep) = revoked {
+            // It is in force, but `find` does not show it of every grant yet.
+            let task = || self.inner.housekeeping_task(Some(sweep));
+            while self.housekeep(task()).await?.sweeping {}
+        }
+        Ok(())
+    }
+
+    /// One batch of the store's housekeeping. Nothing is owed for it: what it deletes has ended.
+    pub(crate) async fn housekeep(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        self.inner.store.writer().maintain(task).await
+    }
+
+    /// Writes a heartbeat, which is nothing to report either.
+    pub(crate) async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.inner.store.writer().heartbeat(now, until).await
+    }
+
+    /// Does what the schedule of the signing keys asks for.
+    pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
+        let done = self.inner.keys.writer().maintain().await;
+        for event in done.iter().flatten() {
+            self.report(&Event::Key(event.clone()));
+        }
+        self.report_keys();
+        done.map(drop)
+    }
+
+    /// Ends the current signing key.
+    pub(crate) async fn rotate_keys(&mut self) -> Result<KeyEvent, KeyManagerError> {
+        self.owes = true;
+        let rotated = self.inner.keys.writer().rotate().await;
+        self.owes = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
+        if let Ok(event) = &rotated {
+            self.report(&Event::Key(event.clone()));
+        }
+        self.report_keys();
+        rotated
+    }
+
+    /// Marks a signing key as compromised. The rule is another write.
+    pub(crate) async fn compromise_key(
+        &mut self,
+        kid: &Kid,
+    ) -> Result<Compromised, KeyManagerError> {
+        self.owes = true;
+        let compromised = self.inner.keys.writer().compromise(kid).await;
+        self.owes = matches!(compromised, Err(KeyManagerError::Store(_)));
+        self.report_keys();
+        compromised
+    }
+
+    /// What the key manager has done and not told yet; also where it failed in the middle.
+    fn report_keys(&self) {
+        for event in self.inner.keys.writer().take_events() {
+            self.inner.events.record(&Event::Key(event));
+        }
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        if let Some(event) = self.otherwise.take().filter(|_| self.owes) {
+            self.inner.events.record_in_drop(&event);
+        }
+    }
+}
+
+/// Whether a write that failed may have taken effect.
+const fn is_unknown<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Corrupt { .. }))
+}

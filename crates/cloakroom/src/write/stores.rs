@@ -1,0 +1,100 @@
+//! The stores, as everything but [`Write`](super::Write) sees them: they can be read.
+
+use std::sync::Arc;
+
+use cloakroom_core::{
+    Cursor, Epoch, GrantId, KeyPolicy, Listing, Lookup, Page, RevocationBatch, RuleKey, Rules,
+    Selector, StoreError, TokenDigest, TokenStore, TokenStoreExt, UnixTime,
+};
+use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
+
+/// The token store, without its writing methods. The futures are the store's own: a layer in between
+/// would cost every lookup.
+#[derive(Debug, Clone)]
+pub(crate) struct Store(Arc<dyn TokenStore>);
+
+impl Store {
+    pub(crate) fn new(store: Arc<dyn TokenStore>) -> Self {
+        Self(store)
+    }
+
+    /// The whole store.
+    pub(super) fn writer(&self) -> &dyn TokenStore {
+        &*self.0
+    }
+
+    pub(crate) fn find(
+        &self,
+        grant: GrantId,
+        token: Option<TokenDigest>,
+    ) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+        self.0.find(grant, token)
+    }
+
+    pub(crate) fn rules(
+        &self,
+        keys: Vec<RuleKey>,
+    ) -> impl Future<Output = Result<Rules, StoreError>> + Send {
+        self.0.rules(keys)
+    }
+
+    pub(crate) fn epoch(&self) -> impl Future<Output = Result<Epoch, StoreError>> + Send {
+        self.0.epoch()
+    }
+
+    pub(crate) fn list(
+        &self,
+        of: Selector,
+        page: Page,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<Listing, StoreError>> + Send {
+        self.0.list(of, page, now)
+    }
+
+    pub(crate) fn revocations(
+        &self,
+        after: Cursor,
+        limit: u32,
+    ) -> impl Future<Output = Result<RevocationBatch, StoreError>> + Send {
+        self.0.revocations(after, limit)
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn wakeups(&self) -> cloakroom_core::Wakeups {
+        self.0.wakeups()
+    }
+}
+
+/// The signing keys, without what changes them.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys(KeyManager);
+
+impl Keys {
+    pub(crate) const fn new(manager: KeyManager) -> Self {
+        Self(manager)
+    }
+
+    /// The key manager with all that it can do.
+    pub(super) const fn writer(&self) -> &KeyManager {
+        &self.0
+    }
+
+    /// The key manager for the app, which answers itself for what it does with it.
+    pub(crate) const fn for_app(&self) -> &KeyManager {
+        &self.0
+    }
+
+    pub(crate) fn policy(&self) -> &KeyPolicy {
+        self.0.policy()
+    }
+
+    pub(crate) fn jwks(
+        &self,
+    ) -> impl Future<Output = Result<Arc<PublishedJwks>, KeyManagerError>> + Send {
+        self.0.jwks()
+    }
+
+    pub(crate) fn refresh(&self) -> impl Future<Output = Result<(), KeyManagerError>> + Send {
+        self.0.refresh()
+    }
+}
