@@ -16,6 +16,7 @@
 //! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["sqlite"] }
 //! getrandom = "0.4"
 //! serde = { version = "1", features = ["derive"] }
+//! serde_json = "1"
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal", "time"] }
 //! toml = "1"
 //! tracing = "0.1"
@@ -43,7 +44,8 @@ use clap::Parser;
 use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope, Subject, TokenSecret};
 use cloakroom::http::{Endpoints, Form};
 use cloakroom::{
-    Client, ClientLifetimes, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash, Serves, TokenError,
+    Client, ClientLifetimes, Event, EventSink, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash,
+    Serves, TokenError,
 };
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -123,6 +125,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let (issuer, _) = options.store.open(&url)?;
     let issuer = issuer
         .static_clients(clients)?
+        .events(Arc::new(Alarms))
         .lifetimes(Lifetimes {
             retry_window: Duration::from_secs(options.retry_window),
             ..Lifetimes::default()
@@ -173,6 +176,18 @@ async fn serve(options: Options) -> Result<(), Failure> {
         })
         .await?;
     Ok(())
+}
+
+/// Prints what somebody should look at. A real one hands every event to an audit trail.
+#[derive(Debug)]
+struct Alarms;
+
+impl EventSink for Alarms {
+    fn record(&self, event: &Event) {
+        if event.is_alarm() {
+            eprintln!("ALARM {}", serde_json::to_string(event).unwrap_or_default());
+        }
+    }
 }
 
 // --- Signing in -----------------------------------------------------------------------------

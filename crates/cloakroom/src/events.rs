@@ -374,8 +374,10 @@ fn write_optional_target<S: Serializer>(
 
 /// Receives events, on the path of the request that causes them: hand them on, do not wait.
 ///
-/// Every event goes to `tracing` as well, whatever the sink does. A sink that writes JSON lines, for
-/// a log collector:
+/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. One
+/// that panics takes the request with it, although the event's change is made: it should not.
+///
+/// A sink that writes JSON lines, for a log collector:
 ///
 /// ```
 /// use std::io::Write;
@@ -414,7 +416,7 @@ fn write_optional_target<S: Serializer>(
 /// let builder = Issuer::dev().events(JsonLines::to(std::io::stderr()));
 /// ```
 pub trait EventSink: fmt::Debug + Send + Sync + 'static {
-    /// Takes note.
+    /// Takes note. May be called on any thread, several times at once.
     fn record(&self, event: &Event);
 }
 
