@@ -164,7 +164,8 @@ pub enum Event {
         /// The client, if it is known; `None` for all unknown clients together.
         client: Option<ClientId>,
         /// What the newest of these callers named itself: at most 64 characters, others than
-        /// printable ASCII escaped. Anybody can write anything here.
+        /// printable ASCII escaped. Anybody can write anything here; whoever takes a secret for an
+        /// identifier writes that.
         claimed: Option<String>,
         /// How it tried to authenticate: `client_secret_basic`, `client_secret_post`, `none`, or
         /// `other`.

@@ -1,9 +1,10 @@
 //! What has begun to write is finished and reported, even if its caller goes away.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use cloakroom::core::*;
-use cloakroom::{Event, Grant, Operation, Refresh};
+use cloakroom::{Event, EventSink, Grant, Operation, Refresh, TokenError};
 use tokio::runtime::Handle;
 
 use super::formats::with_formats_of_its_own;
@@ -402,4 +403,29 @@ async fn keys_that_were_made_are_reported_even_if_the_rest_of_the_round_fails() 
     fixture.store.fail_next("keys.update", When::Before);
     fixture.issuer.maintain().await.unwrap_err();
     assert_eq!(names(&fixture.events.take()), ["published"]);
+}
+
+#[tokio::test]
+async fn a_store_that_panics_leaves_doubt_and_the_panic() {
+    let mut scene = Op::Issue.begin().await;
+    scene.fixture.store.before_next("create", async { panic!("for the test") });
+    let caller = std::mem::replace(&mut scene.caller, Box::pin(async {}));
+    assert!(tokio::spawn(caller).await.unwrap_err().is_panic());
+    all_is_quiet().await;
+    assert_eq!(names(&scene.fixture.events.take()), ["unconfirmed"]);
+}
+
+#[tokio::test]
+async fn a_sink_that_panics_over_a_doubt_does_not_hide_the_failure() {
+    #[derive(Debug)]
+    struct Nervous;
+    impl EventSink for Nervous {
+        fn record(&self, event: &Event) {
+            assert!(!event.is_alarm(), "for the test");
+        }
+    }
+    let fixture = Fixture::with(|builder| builder.events(Arc::new(Nervous))).await;
+    fixture.store.fail_next("create", When::After);
+    let failed = fixture.issuer.issue(Grant::user("web-app", "alice").unwrap()).await;
+    assert!(matches!(failed, Err(TokenError::Store(_))));
 }
