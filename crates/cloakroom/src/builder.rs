@@ -239,9 +239,12 @@ impl IssuerBuilder {
     }
 
     /// Vouches for no token, and issues none, while the newest heartbeat that this server has read
-    /// from its own revocation log is older than this: introspection, swap and the token endpoint
+    /// from its own revocation log may be older than this: introspection, swap and the token endpoint
     /// answer 503. Revocations are still taken. Without it, a server whose part of the store is cut
     /// off from the rest goes on answering from what it sees there.
+    ///
+    /// The difference between clocks, [`KeyPolicy::clock_skew`], is a part of that age. At least two
+    /// heartbeats and that difference are needed: 7 s with the defaults.
     ///
     /// [`Issuer::run_maintenance`] must run: it writes the heartbeats, and reads them.
     pub const fn max_log_staleness(mut self, at_most: Duration) -> Self {
@@ -310,12 +313,13 @@ impl IssuerBuilder {
         }
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
+        let clock_skew = keys.policy().clock_skew;
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url: self.url.into(),
                 #[cfg(feature = "http")]
                 growth: Growth::new(store.clone()),
-                own_log: self.max_log_staleness.map(OwnLog::new),
+                own_log: self.max_log_staleness.map(|at_most| OwnLog::new(at_most, clock_skew)),
                 store,
                 clients,
                 handles,
@@ -360,8 +364,12 @@ impl IssuerBuilder {
         if self.housekeeping < self.heartbeat {
             return refused("housekeeping runs on the heartbeat: it cannot be more frequent");
         }
-        if self.max_log_staleness.is_some_and(|at_most| at_most < 2 * self.heartbeat) {
-            return refused("max_log_staleness is less than two heartbeats: it could not be met");
+        let steady = 2 * self.heartbeat + self.key_policy.clock_skew;
+        if self.max_log_staleness.is_some_and(|at_most| at_most < steady) {
+            return refused(
+                "max_log_staleness is less than two heartbeats and key_policy.clock_skew: it could \
+                 not be met",
+            );
         }
         if self.housekeeping > Duration::from_secs(3600) {
             return refused("housekeeping less often than hourly lets rotation come late");

@@ -18,6 +18,8 @@ const BATCH: u32 = 1_000;
 #[derive(Debug)]
 pub(crate) struct OwnLog {
     most_stale: Duration,
+    /// The largest difference between any two clocks: a heartbeat's time is by its writer's.
+    clock_skew: Duration,
     heard: Mutex<Option<Heard>>,
 }
 
@@ -33,8 +35,8 @@ struct Heard {
 }
 
 impl OwnLog {
-    pub(crate) const fn new(most_stale: Duration) -> Self {
-        Self { most_stale, heard: Mutex::new(None) }
+    pub(crate) const fn new(most_stale: Duration, clock_skew: Duration) -> Self {
+        Self { most_stale, clock_skew, heard: Mutex::new(None) }
     }
 
     fn check(&self, clock: &dyn Clock) -> Result<(), TokenError> {
@@ -42,7 +44,7 @@ impl OwnLog {
         let staleness = heard.map(|heard| {
             // The larger of both: a machine sleeps, a clock is set back.
             let passed = clock.monotonic().saturating_sub(heard.monotonic);
-            passed.max(clock.now().since(heard.wall)) + heard.age
+            passed.max(clock.now().since(heard.wall)) + heard.age + self.clock_skew
         });
         if staleness.is_some_and(|staleness| staleness <= self.most_stale) {
             return Ok(());
@@ -50,9 +52,23 @@ impl OwnLog {
         Err(TokenError::Unavailable("what is known of the revocation log is too old"))
     }
 
-    fn hear(&self, entries: &[LogEntry], wall: UnixTime, monotonic: Duration) {
-        let is_heartbeat = |entry: &&LogEntry| matches!(entry.event, LogEvent::Heartbeat {});
-        let Some(LogEntry { id, at, .. }) = entries.iter().rev().find(is_heartbeat) else { return };
+    /// Takes in what a read brought that was sent at `wall` and `monotonic`, and answered at `now`. A
+    /// heartbeat from further ahead than clocks may differ proves nothing: nobody can say how old it
+    /// is.
+    fn hear(&self, entries: &[LogEntry], wall: UnixTime, monotonic: Duration, now: UnixTime) {
+        let counts = |entry: &&LogEntry| {
+            let is_heartbeat = matches!(entry.event, LogEvent::Heartbeat {});
+            let is_ahead = is_heartbeat && entry.at > now + self.clock_skew;
+            if is_ahead {
+                let ahead = entry.at.since(now);
+                tracing::warn!(
+                    ?ahead,
+                    "a heartbeat is ahead by more than clocks may differ: ignored"
+                );
+            }
+            is_heartbeat && !is_ahead
+        };
+        let Some(LogEntry { id, at, .. }) = entries.iter().rev().find(counts) else { return };
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry may be delivered twice; it says nothing new.
         if heard.is_none_or(|heard| heard.id != *id) {
@@ -86,7 +102,7 @@ impl Inner {
             let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
             match self.store.revocations(after.clone(), BATCH).await? {
                 RevocationBatch::Entries { entries, next, more, .. } => {
-                    own_log.hear(&entries, wall, monotonic);
+                    own_log.hear(&entries, wall, monotonic, self.clock.now());
                     *after = next;
                     if !more {
                         return Ok(());

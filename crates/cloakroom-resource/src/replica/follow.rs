@@ -199,15 +199,21 @@ impl Follower {
     }
 
     /// Notes what the page's heartbeats prove. One that was seen before proves nothing: a server
-    /// may hand it out for ever.
+    /// may hand it out for ever. Nor does one from further ahead than clocks may differ: nobody can
+    /// say how old it is. It counts as seen, so that it proves nothing later, either.
     fn note(&mut self, entries: &[LogEntry], sent: Moment, clock_skew: Duration) {
+        let now = Moment::now(&*self.shared.clock);
+        let latest = now.wall() + clock_skew;
         let heartbeats = entries.iter().filter(|it| matches!(it.event, LogEvent::Heartbeat {}));
-        let new = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at);
-        let Some(at) = new.max() else { return };
+        let new: Vec<_> = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at).collect();
+        if let Some(at) = new.iter().max().filter(|at| **at > latest) {
+            let ahead = at.since(now.wall());
+            tracing::warn!(?ahead, "a heartbeat is ahead by more than clocks may differ: ignored");
+        }
+        let Some(at) = new.into_iter().filter(|at| *at <= latest).max() else { return };
         self.log_time = self.log_time.max(at);
         let age = sent.wall().since(at);
         let reading = Reading { sent, behind: age.saturating_add(clock_skew) };
-        let now = Moment::now(&*self.shared.clock);
         // Servers whose clocks differ take turns; the one that is slow takes nothing back.
         if self.best.is_none_or(|best| reading.staleness(now) <= best.staleness(now)) {
             self.best = Some(reading);

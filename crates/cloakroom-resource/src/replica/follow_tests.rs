@@ -63,15 +63,45 @@ async fn the_clock_skew_counts() {
 async fn a_heartbeat_that_was_seen_proves_nothing() {
     // Of a server whose clock is an hour ahead: by its age alone it would be fresh for an hour.
     let (ahead, before) = (heartbeat(START + HOUR), heartbeat(START + HOUR - secs(1)));
-    let mut lab = Lab::start(page(vec![before.clone(), ahead.clone()], 1)).await;
+    let heard = page(vec![before.clone(), ahead.clone()], 1);
+    let mut lab = Lab::with(heard, |it| it.clock_skew(HOUR)).await;
     for passed in 1..=5 {
         lab.clock.advance(secs(1));
         let question = lab.question().await;
         let again = [before.clone(), ahead.clone()][passed % 2].clone();
         question.answer(page(vec![again], 1 + passed as u64));
         lab.taken_in().await;
-        assert_eq!(lab.staleness(), Some(passed as u64));
+        assert_eq!(lab.staleness(), Some(HOUR.as_secs() + passed as u64));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_from_beyond_the_skew_proves_nothing() {
+    let skewed = |entries, next| RevocationPage { clock_skew: secs(5), ..page(entries, next) };
+    let mut lab = Lab::start(skewed(vec![heartbeat(START + secs(6))], 1)).await;
+    assert_eq!(lab.staleness(), None);
+    lab.answer(skewed(vec![heartbeat(START)], 2)).await;
+    // The one before counts, whoever else is ahead, and by how much.
+    let mut ahead = Vec::new();
+    for passed in 1..=20 {
+        lab.clock.advance(secs(1));
+        ahead.push(heartbeat(lab.now() + secs(6) + secs(1) * (passed % 3)));
+        let question = lab.fresh_question().await;
+        question.answer(skewed(ahead.clone(), 2 + u64::from(passed)));
+        lab.taken_in().await;
+        assert_eq!(lab.staleness(), Some(5 + u64::from(passed)));
+    }
+    // Nor does it prove anything when its time has come.
+    lab.clock.advance(secs(6));
+    let question = lab.fresh_question().await;
+    question.answer(skewed(ahead, 50));
+    lab.taken_in().await;
+    assert_eq!(lab.staleness(), Some(5 + 26));
+    // One that is ahead by no more than clocks may differ is good.
+    let question = lab.fresh_question().await;
+    question.answer(skewed(vec![heartbeat(lab.now() + secs(5))], 51));
+    lab.taken_in().await;
+    assert_eq!(lab.staleness(), Some(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +163,7 @@ async fn servers_whose_clocks_differ_take_turns() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_keeps_the_rules_and_ends_freshness_until_all_is_read_again() {
-    let seen = heartbeat(START + HOUR);
+    let seen = heartbeat(START);
     let mut lab = Lab::start(page(vec![revoked(1), seen.clone()], 5)).await;
     assert_eq!(lab.staleness(), Some(0));
     lab.answer(page_of(RevocationBatch::Gap)).await;
@@ -155,7 +185,7 @@ async fn a_gap_keeps_the_rules_and_ends_freshness_until_all_is_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_gap_an_old_heartbeat_is_not_enough() {
-    let seen = heartbeat(START + HOUR);
+    let seen = heartbeat(START);
     let mut lab = Lab::start(page(vec![seen.clone()], 5)).await;
     lab.answer(page_of(RevocationBatch::Gap)).await;
     lab.answer(page(vec![seen], 1)).await;
@@ -168,7 +198,8 @@ async fn after_a_gap_an_old_heartbeat_is_not_enough() {
 
 #[tokio::test(start_paused = true)]
 async fn rules_are_dropped_at_their_end_by_both_clocks() {
-    let mut lab = Lab::start(page(vec![revoked(1), heartbeat(START)], 1)).await;
+    let first = page(vec![revoked(1), heartbeat(START)], 1);
+    let mut lab = Lab::with(first, |it| it.clock_skew(HOUR)).await;
     let end = START + HOUR;
     let step = async |lab: &mut Lab, next, at| {
         lab.question().await.answer(page(vec![heartbeat(at)], next));

@@ -81,6 +81,7 @@ pub(crate) use rules::Verdict;
 /// | the log cannot be read, or does not answer | stay | grows |
 /// | the server answers "nothing new" for ever, or with heartbeats that were seen | stay | grows |
 /// | a copy lags behind | stay | its lag and more |
+/// | a heartbeat is from further ahead than clocks may differ | stay | grows, as if it were not there |
 /// | the place in the log is gone: a store was restored, emptied or failed over | stay | `None`, until the log was read from its beginning |
 /// | more is revoked than [`ReplicaBuilder::rules`] allows | the rest is left out | `None`, until enough of it has ended |
 /// | one client revokes more than [`ReplicaBuilder::rules_per_client`] | one mark instead of its rules | as before, but of this client's tokens the replica says that it cannot tell: they are introspected |

@@ -115,11 +115,15 @@ async fn maintenance_that_cannot_keep_its_promises_is_refused() {
         assert!(why.contains("heartbeat") || why.contains("hourly"), "{why}");
     }
     complete().maintenance(millis(10), HOUR).build().await.unwrap();
-    // A heartbeat is heard when the next one is due, at the latest.
-    let (setting, why) = refused(complete().max_log_staleness(millis(1999))).await;
+    // A heartbeat is heard when the next one is due, at the latest, and clocks differ.
+    let (setting, why) = refused(complete().max_log_staleness(millis(6999))).await;
     assert_eq!(setting, "maintenance");
-    assert!(why.contains("max_log_staleness is less than two heartbeats"), "{why}");
-    complete().max_log_staleness(millis(2000)).build().await.unwrap();
+    assert!(why.contains("less than two heartbeats and key_policy.clock_skew"), "{why}");
+    complete().max_log_staleness(millis(7000)).build().await.unwrap();
+    let one_clock = KeyPolicy { clock_skew: secs(0), ..KeyPolicy::default() };
+    let with_one_clock = |at_most| complete().key_policy(one_clock).max_log_staleness(at_most);
+    refused(with_one_clock(millis(1999))).await;
+    with_one_clock(millis(2000)).build().await.unwrap();
 }
 
 #[tokio::test]

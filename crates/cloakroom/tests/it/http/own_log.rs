@@ -14,9 +14,10 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Watchful(Server);
 
 impl Watchful {
-    /// A server that answers for ten seconds after the last heartbeat it heard.
+    /// A server that answers for ten seconds after the last heartbeat it heard: clocks may differ by
+    /// five seconds, which count as well.
     async fn new() -> Self {
-        Self(Server::with(|issuer| issuer.max_log_staleness(10 * SECOND)).await)
+        Self(Server::with(|issuer| issuer.max_log_staleness(15 * SECOND)).await)
     }
 
     /// One that was watchful once: its tokens are from then, and it has not heard of the log since.
@@ -40,7 +41,12 @@ impl Watchful {
 
     /// Writes a heartbeat.
     async fn heartbeat(&self) -> UnixTime {
-        let now = self.0.clock.now();
+        self.heartbeat_ahead(0).await
+    }
+
+    /// Writes a heartbeat by a clock that is ahead by so many seconds.
+    async fn heartbeat_ahead(&self, ahead: u32) -> UnixTime {
+        let now = self.0.clock.now() + ahead * SECOND;
         self.0.store.heartbeat(now, now + 3600 * SECOND).await.unwrap();
         now
     }
@@ -113,6 +119,29 @@ async fn an_old_heartbeat_that_comes_late_proves_nothing() {
     server.0.clock.advance(11 * SECOND);
     server.run_maintenance().await;
     server.assert_answers(&access, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_is_ahead_by_more_than_clocks_may_differ() {
+    for (ahead, counts) in [(5, true), (6, false), (3600, false)] {
+        let (server, Session { access, .. }) = Watchful::long_ago().await;
+        server.heartbeat_ahead(ahead).await;
+        server.0.store.mute();
+        server.run_maintenance().await;
+        server.assert_answers(&access, counts).await;
+        // Nor does one count for longer because of its time.
+        server.0.clock.advance(10 * SECOND);
+        server.assert_answers(&access, counts).await;
+        server.0.clock.advance(SECOND);
+        server.assert_answers(&access, false).await;
+    }
+    // It does not hide the one before.
+    let (server, Session { access, .. }) = Watchful::long_ago().await;
+    server.heartbeat().await;
+    server.heartbeat_ahead(6).await;
+    server.0.store.mute();
+    server.run_maintenance().await;
+    server.assert_answers(&access, true).await;
 }
 
 #[tokio::test(start_paused = true)]
