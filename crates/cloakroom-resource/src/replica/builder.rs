@@ -41,7 +41,7 @@ impl ReplicaBuilder {
         Self {
             log,
             clock: Arc::new(SystemClock::new()),
-            limits: Limits { per_client: 10_000, per_grant: 200, total: 1_000_000 },
+            limits: Limits { per_grant: 200, total: 500_000 },
             settings: Settings {
                 clock_skew: None,
                 wait: Duration::from_secs(3),
@@ -64,19 +64,14 @@ impl ReplicaBuilder {
         self
     }
 
-    /// How many rules are held at most (1,000,000, which takes about 300 MB). Beyond it nothing
-    /// counts as fresh: see [`RevocationReplica`].
+    /// How many rules are held at most (500,000, which take 100 to 150 MB). Each revocation is one
+    /// rule, and that of a handle two, until the last token that it may deny has ended: there should
+    /// be as many as are revoked in the longest life of a token.
+    ///
+    /// All clients share them. When they are all taken, the client that has the most makes room, rule
+    /// by rule, for whatever is revoked next: see [`RevocationReplica`].
     pub fn rules(mut self, most: usize) -> Self {
         self.limits.total = most;
-        self
-    }
-
-    /// How many of them may be about single tokens and grants of one client (10,000); a handle
-    /// takes two. One that revokes more gets a mark instead: its tokens are to be introspected
-    /// until the last of those rules would have ended. They are not denied: others have tokens of
-    /// that client, too.
-    pub fn rules_per_client(mut self, most: usize) -> Self {
-        self.limits.per_client = most;
         self
     }
 

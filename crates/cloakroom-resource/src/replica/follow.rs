@@ -49,8 +49,6 @@ pub(crate) struct Follower {
     cursor: Cursor,
     /// Whether the log was read to its end since it was last begun.
     is_complete: bool,
-    /// Whether rules had to be left out since then.
-    is_overflowed: bool,
     /// The least stale reading.
     best: Option<Reading>,
     seen: Seen,
@@ -81,7 +79,6 @@ impl Follower {
             settings,
             cursor: Cursor::start(),
             is_complete: false,
-            is_overflowed: false,
             best: None,
             seen: Seen::default(),
             log_time: UnixTime::default(),
@@ -190,10 +187,6 @@ impl Follower {
         self.cursor = next;
         // By both clocks: one that runs ahead must not forget what the other still needs.
         self.shared.sweep(self.log_time.min(Moment::now(&*self.shared.clock).wall()));
-        if self.has_room_again() {
-            self.restart();
-            return Ok(Step::Restart);
-        }
         self.publish();
         Ok(if led_on { Step::News } else { Step::Nothing })
     }
@@ -220,34 +213,17 @@ impl Follower {
         }
     }
 
-    /// Whether what was left out may be read again.
-    fn has_room_again(&mut self) -> bool {
-        if self.shared.write().take_overflow() {
-            if !self.is_overflowed {
-                tracing::error!(
-                    "more is revoked than this replica may remember: nothing counts as fresh until \
-                     enough of it has ended"
-                );
-            }
-            self.is_overflowed = true;
-            return false;
-        }
-        self.is_overflowed && self.shared.read().has_room()
-    }
-
     /// Begins anew. The rules stay until they end; that all of them are known is not said again
     /// before the log was read to its end.
     fn restart(&mut self) {
         self.cursor = Cursor::start();
         self.is_complete = false;
-        self.is_overflowed = false;
         self.best = None;
         self.publish();
     }
 
     fn publish(&self) {
-        let is_whole = self.is_complete && !self.is_overflowed;
-        self.shared.publish(self.best.filter(|_| is_whole));
+        self.shared.publish(self.best.filter(|_| self.is_complete));
     }
 
     /// How long to wait after so many failures in a row: twice as long with each, and a random part

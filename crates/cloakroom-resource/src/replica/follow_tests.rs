@@ -241,7 +241,7 @@ fn rules_are_there_before_the_staleness_that_counts_them_in() {
     const ROUNDS: u64 = 500;
     const RULES: u64 = 150;
     let clock = manual_clock();
-    let limits = Limits { per_client: 1_000, per_grant: 1_000, total: 1_000_000 };
+    let limits = Limits { per_grant: 1_000, total: 1_000_000 };
     let shared = Arc::new(Shared::new(clock.clone(), limits));
     let (log, _questions) = Scripted::new();
     let settings =

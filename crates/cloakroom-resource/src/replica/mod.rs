@@ -9,11 +9,13 @@ mod http_log;
 mod log;
 mod names;
 mod published;
+mod queues;
 mod rules;
 #[cfg(test)]
 mod rules_model_tests;
 mod shared;
 mod store_log;
+mod table;
 #[cfg(test)]
 mod test_kit;
 
@@ -83,8 +85,21 @@ pub(crate) use rules::Verdict;
 /// | a copy lags behind | stay | its lag and more |
 /// | a heartbeat is from further ahead than clocks may differ | stay | grows, as if it were not there |
 /// | the place in the log is gone: a store was restored, emptied or failed over | stay | `None`, until the log was read from its beginning |
-/// | more is revoked than [`ReplicaBuilder::rules`] allows | the rest is left out | `None`, until enough of it has ended |
-/// | one client revokes more than [`ReplicaBuilder::rules_per_client`] | one mark instead of its rules | as before, but of this client's tokens the replica says that it cannot tell: they are introspected |
+///
+/// # When there are too many rules
+///
+/// A replica holds [`ReplicaBuilder::rules`] at most, and 200 about single tokens of one grant. Beyond
+/// that some have to make room, those first that end first:
+///
+/// | too many | make room | until their end, the replica cannot tell of |
+/// |---|---|---|
+/// | of one grant | its own | its tokens |
+/// | in all | those of the client that has the most | that client's tokens |
+/// | in all, and no client has several | those of subjects, clients and others | all tokens |
+///
+/// Tokens that the replica cannot tell of are introspected, or refused with 503 where nobody can:
+/// they are neither denied nor let in. Once the rules that had to make room would have ended, all is as
+/// if they had never been. Rules about signing keys stay.
 ///
 /// A rule ends when the last token that it may deny has ended.
 #[derive(Clone)]

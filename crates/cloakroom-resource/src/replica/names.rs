@@ -1,14 +1,11 @@
 //! What a rule is about.
 
-use std::hash::{Hash, Hasher};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, Target, TokenDigest};
-use hashbrown::Equivalent;
 
 /// The key of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Name {
     Grant(GrantId),
     /// The digest of a handle's digest.
@@ -18,10 +15,10 @@ pub(crate) enum Name {
     Subject(Subject),
     Client(ClientId),
     SubjectAtClient(Subject, ClientId),
-    /// No revocation, but the mark of a client that has revoked more than is remembered.
-    Crowd(ClientId),
+    /// No revocation, but the mark that stands for rules of a client that had to make room.
+    ClientOverflow(ClientId),
     /// The same, of a grant.
-    GrantCrowd(GrantId),
+    GrantOverflow(GrantId),
 }
 
 /// The same, borrowed: nothing is allocated to look a rule up.
@@ -34,8 +31,8 @@ pub(crate) enum NameRef<'a> {
     Subject(&'a Subject),
     Client(&'a ClientId),
     SubjectAtClient(&'a Subject, &'a ClientId),
-    Crowd(&'a ClientId),
-    GrantCrowd(&'a GrantId),
+    ClientOverflow(&'a ClientId),
+    GrantOverflow(&'a GrantId),
 }
 
 impl Name {
@@ -59,7 +56,7 @@ impl Name {
         (name, None)
     }
 
-    fn borrowed(&self) -> NameRef<'_> {
+    pub(super) fn borrowed(&self) -> NameRef<'_> {
         match self {
             Self::Grant(grant) => NameRef::Grant(grant),
             Self::Handle(hash) => NameRef::Handle(hash),
@@ -68,21 +65,9 @@ impl Name {
             Self::Subject(subject) => NameRef::Subject(subject),
             Self::Client(client) => NameRef::Client(client),
             Self::SubjectAtClient(subject, client) => NameRef::SubjectAtClient(subject, client),
-            Self::Crowd(client) => NameRef::Crowd(client),
-            Self::GrantCrowd(grant) => NameRef::GrantCrowd(grant),
+            Self::ClientOverflow(client) => NameRef::ClientOverflow(client),
+            Self::GrantOverflow(grant) => NameRef::GrantOverflow(grant),
         }
-    }
-}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.borrowed().hash(state);
-    }
-}
-
-impl Equivalent<Name> for NameRef<'_> {
-    fn equivalent(&self, name: &Name) -> bool {
-        *self == name.borrowed()
     }
 }
 

@@ -1,12 +1,13 @@
 //! What is revoked, as far as it is known here: a data structure without clock, lock or I/O.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use cloakroom_core::{ClientId, Epoch, GrantId, LogEntry, LogEvent, Target, UnixTime};
-use hashbrown::HashMap;
+use cloakroom_core::{Epoch, GrantId, LogEntry, LogEvent, Target, UnixTime};
 
 use super::facts::Facts;
 use super::names::{Name, NameRef};
+use super::queues::Queues;
+use super::table::{Held, Place, Table};
 
 /// What the rules of a replica say of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,89 +16,50 @@ pub(crate) enum Verdict {
     Clear,
     /// A rule denies it.
     Denied,
-    /// The replica cannot tell: the token lacks what rules go by, or more is revoked of its grant
-    /// or its client than is remembered one by one. Staleness does not count; introspection does.
+    /// The replica cannot tell: the token lacks what rules go by, or a rule of its grant or its
+    /// client had to make room. Staleness does not count; introspection does.
     Unknown,
 }
 
 const TOO_MUCH: &str = "so much is revoked one by one that all tokens are to be introspected";
 
-/// How much is remembered.
+/// How many rules are held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Rules about single tokens and grants of one client.
-    pub(crate) per_client: usize,
     /// Rules about single tokens of one grant: of one login, which anyone may have at a public
     /// client.
     pub(crate) per_grant: usize,
-    /// Rules of all kinds.
+    /// Rules of all kinds. Whoever has the most makes room for others.
     pub(crate) total: usize,
 }
 
 /// The rules in force.
+///
+/// A rule that has to make room leaves a *mark* behind: until that rule's own end, nobody is told
+/// that a token is clear which it may have denied. Those are the tokens of its grant if that has too
+/// many rules, else those of its client, else all. What ends first makes room first, so that marks
+/// end as early as they can; and what is revoked while there is a mark is held like any other.
 #[derive(Debug)]
 pub(crate) struct Rules {
     limits: Limits,
-    held: HashMap<Name, Held>,
+    table: Table,
     /// When each of them ends.
-    ends: BTreeSet<(UnixTime, Name)>,
-    /// The rules about single tokens and grants, where their grant or their client is known.
-    singles: HashMap<Owner, HashSet<Name>>,
-    /// Rules that the mark of an owner has made needless, and that are still to be dropped.
-    debris: Vec<(Owner, Name)>,
-    /// Whether a rule had to be left out.
-    overflowed: bool,
-}
-
-/// A rule. Of a subject, a client or a pair, the newest epoch that it denies; all others deny
-/// whatever they name.
-#[derive(Debug)]
-struct Held {
-    bound: Option<Epoch>,
-    until: UnixTime,
-    owners: Owners,
-}
-
-/// Whose a rule is, if it is about a single token or grant.
-#[derive(Debug, Clone, Default)]
-struct Owners {
-    grant: Option<GrantId>,
-    client: Option<ClientId>,
-}
-
-/// Who is told of by one mark instead of many rules.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Owner {
-    Grant(GrantId),
-    Client(ClientId),
-}
-
-impl Owners {
-    /// The client last: its mark stands for those of its grants, too.
-    fn iter(&self) -> impl DoubleEndedIterator<Item = Owner> + use<> {
-        let grant = self.grant.map(Owner::Grant);
-        grant.into_iter().chain(self.client.clone().map(Owner::Client))
-    }
-}
-
-impl Owner {
-    fn mark(&self) -> Name {
-        match self {
-            Self::Grant(grant) => Name::GrantCrowd(*grant),
-            Self::Client(client) => Name::Crowd(client.clone()),
-        }
-    }
+    ends: BTreeSet<(UnixTime, Place)>,
+    of_grants: BTreeSet<(GrantId, UnixTime, Place)>,
+    of_clients: Queues,
+    /// Until when all are marked.
+    everyone: Option<UnixTime>,
 }
 
 impl Rules {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            held: HashMap::new(),
+            table: Table::default(),
             ends: BTreeSet::new(),
-            singles: HashMap::new(),
-            debris: Vec::new(),
-            overflowed: false,
+            of_grants: BTreeSet::new(),
+            of_clients: Queues::default(),
+            everyone: None,
         }
     }
 
@@ -117,18 +79,20 @@ impl Rules {
             client.as_ref().map(NameRef::Client),
             pair.map(|(subject, client)| NameRef::SubjectAtClient(subject, client)),
         ];
-        let epoch = place(facts);
-        let denied = singles.into_iter().flatten().any(|name| self.held.contains_key(&name))
+        let epoch = epoch(facts);
+        let is_held = |name: NameRef<'_>| self.table.find(&name).is_some();
+        let denied = singles.into_iter().flatten().any(is_held)
             || bounds.into_iter().flatten().any(|name| {
-                self.held.get(&name).is_some_and(|rule| rule.bound.is_none_or(|it| epoch <= it))
+                self.table.get(&name).is_some_and(|rule| rule.bound.is_none_or(|it| epoch <= it))
             });
         if denied {
             return Verdict::Denied;
         }
         match (grant, facts.epoch, client, subject, jti) {
             (Some(grant), Some(_), Some(client), Some(_), Some(_))
-                if !self.held.contains_key(&NameRef::Crowd(client))
-                    && !self.held.contains_key(&NameRef::GrantCrowd(grant)) =>
+                if self.everyone.is_none()
+                    && !is_held(NameRef::ClientOverflow(client))
+                    && !is_held(NameRef::GrantOverflow(grant)) =>
             {
                 Verdict::Clear
             }
@@ -143,175 +107,124 @@ impl Rules {
             return false;
         };
         let bound = bound.filter(|_| target.has_bound());
-        let (name, second) = Name::of(target);
-        let owners = match target {
-            Target::Token { grant, .. } => Owners { grant: Some(*grant), client: client.clone() },
-            Target::Jti(_) => Owners { grant: *grant, client: client.clone() },
-            Target::Grant(_) => Owners { grant: None, client: client.clone() },
+        let (grant, client) = match target {
+            Target::Token { grant, .. } => (Some(*grant), client.clone()),
+            Target::Jti(_) => (*grant, client.clone()),
+            Target::Grant(_) => (None, client.clone()),
             // A client cannot make up as many of these as it likes.
-            _ => Owners::default(),
+            _ => (None, None),
         };
+        let (name, second) = Name::of(target);
         for name in [Some(name), second].into_iter().flatten() {
-            self.add(&name, Held { bound, until: entry.until, owners: owners.clone() });
+            self.add(Held { name, bound, until: entry.until, grant, client: client.clone() });
         }
+        if let Some(grant) = grant {
+            self.make_room_in(grant);
+        }
+        self.make_room();
         true
     }
 
-    /// Drops what has ended by `now`, and what a mark has made needless: at most `most` rules.
-    /// Whether more is left.
+    /// Drops what has ended by `now`, at most `most` rules. Whether more is left.
     pub(crate) fn sweep(&mut self, now: UnixTime, most: usize) -> bool {
+        self.everyone = self.everyone.filter(|end| *end > now);
         for _ in 0..most {
-            if let Some((owner, name)) = self.debris.pop() {
-                self.drop_for(&owner, &name);
-            } else if let Some((_, name)) = self.ends.first().filter(|(end, _)| *end <= now) {
-                let name = name.clone();
-                self.remove(&name);
-            } else {
+            let Some((_, place)) = self.ends.first().filter(|(end, _)| *end <= now) else {
                 return false;
-            }
+            };
+            self.remove(*place);
         }
         true
     }
 
     /// How many rules are held.
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.table.len()
     }
 
-    /// Whether a rule had to be left out since this was last asked.
-    pub(crate) fn take_overflow(&mut self) -> bool {
-        std::mem::take(&mut self.overflowed)
-    }
-
-    /// Whether there is room enough to read again what was left out.
-    pub(crate) fn has_room(&self) -> bool {
-        self.held.len() <= self.limits.total / 4 * 3
-    }
-
-    fn add(&mut self, name: &Name, rule: Held) {
-        if self.held.contains_key(name) {
-            return self.merge(name, rule);
+    fn add(&mut self, mut rule: Held) {
+        let held = self.table.find(&rule.name.borrowed());
+        if let Some(mut held) = held.and_then(|place| self.remove(place)) {
+            held.merge(rule);
+            rule = held;
         }
-        if let Some(mark) = self.standing_in(&rule.owners) {
-            return self.extend(&mark, rule.until);
+        rule.client = rule.client.map(|client| self.of_clients.shared(client));
+        let (until, grant, client) = (rule.until, rule.grant, rule.client.clone());
+        let place = self.table.insert(rule);
+        self.ends.insert((until, place));
+        if let Some(grant) = grant {
+            self.of_grants.insert((grant, until, place));
         }
-        if self.held.len() >= self.limits.total {
-            self.overflowed = true;
-            return;
-        }
-        let owners = rule.owners.clone();
-        self.insert(name.clone(), rule);
-        for owner in owners.iter() {
-            self.count(&owner, &owners, name);
+        if let Some(client) = client {
+            self.of_clients.insert(&client, until, place);
         }
     }
 
-    /// A second rule under one name keeps the later bound and the later end.
-    fn merge(&mut self, name: &Name, rule: Held) {
-        self.extend(name, rule.until);
-        let Some(held) = self.held.get_mut(name) else { return };
-        held.bound = held.bound.zip(rule.bound).map(|(one, other)| one.max(other));
-        let news = Owners {
-            grant: rule.owners.grant.filter(|_| held.owners.grant.is_none()),
-            client: rule.owners.client.filter(|_| held.owners.client.is_none()),
-        };
-        held.owners.grant = held.owners.grant.or(news.grant);
-        held.owners.client = held.owners.client.take().or(news.client.clone());
-        let owners = held.owners.clone();
-        for owner in news.iter() {
-            self.count(&owner, &owners, name);
+    fn remove(&mut self, place: Place) -> Option<Held> {
+        let rule = self.table.remove(place)?;
+        self.ends.remove(&(rule.until, place));
+        if let Some(grant) = rule.grant {
+            self.of_grants.remove(&(grant, rule.until, place));
+        }
+        if let Some(client) = &rule.client {
+            self.of_clients.remove(client, rule.until, place);
+        }
+        Some(rule)
+    }
+
+    /// Holds a grant to its bound. Its mark counts for its client, like any other rule.
+    fn make_room_in(&mut self, grant: GrantId) {
+        let all = (grant, UnixTime::default(), 0)..=(grant, UnixTime::MAX, Place::MAX);
+        let excess =
+            self.of_grants.range(all.clone()).count().saturating_sub(self.limits.per_grant);
+        for _ in 0..excess {
+            let Some((.., place)) = self.of_grants.range(all.clone()).next() else { return };
+            self.give_way(*place, Name::GrantOverflow(grant));
         }
     }
 
-    fn extend(&mut self, name: &Name, until: UnixTime) {
-        if let Some(held) = self.held.get_mut(name)
-            && held.until < until
-        {
-            self.ends.remove(&(held.until, name.clone()));
-            self.ends.insert((until, name.clone()));
-            held.until = until;
-        }
-    }
-
-    /// Puts a rule down to one of its owners. One that has too many gets a mark instead of them: its
-    /// tokens are to be introspected, as long as the last of its rules would have lived.
-    fn count(&mut self, owner: &Owner, owners: &Owners, name: &Name) {
-        let names = self.singles.entry(owner.clone()).or_default();
-        names.insert(name.clone());
-        let most = match owner {
-            Owner::Grant(_) => self.limits.per_grant,
-            Owner::Client(_) => self.limits.per_client,
-        };
-        if names.len() <= most {
-            return;
-        }
-        match owner {
-            Owner::Grant(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
-            Owner::Client(client) => tracing::warn!(%client, "{TOO_MUCH}"),
-        }
-        let names = self.singles.remove(owner).unwrap_or_default();
-        // Each of the rules prolongs it when it is dropped, and all of them are before it can be.
-        self.mark(owner, owners, UnixTime::default());
-        self.debris.extend(names.into_iter().map(|name| (owner.clone(), name)));
-    }
-
-    /// Marks an owner at least until then, unless the mark of its client stands for it.
-    fn mark(&mut self, owner: &Owner, owners: &Owners, until: UnixTime) {
-        let client = owners.client.clone().filter(|_| matches!(owner, Owner::Grant(_)));
-        let owners = Owners { grant: None, client };
-        if let Some(mark) = self.standing_in(&owners) {
-            return self.extend(&mark, until);
-        }
-        let mark = owner.mark();
-        if self.held.contains_key(&mark) {
-            return self.extend(&mark, until);
-        }
-        self.insert(mark.clone(), Held { bound: None, until, owners: owners.clone() });
-        for owner in owners.iter() {
-            self.count(&owner, &owners, &mark);
-        }
-    }
-
-    /// The mark that stands for a rule of these owners.
-    fn standing_in(&self, owners: &Owners) -> Option<Name> {
-        owners.iter().rev().map(|owner| owner.mark()).find(|mark| self.held.contains_key(mark))
-    }
-
-    fn insert(&mut self, name: Name, rule: Held) {
-        self.ends.insert((rule.until, name.clone()));
-        self.held.insert(name, rule);
-    }
-
-    /// Drops a rule that the mark of an owner stands for.
-    fn drop_for(&mut self, owner: &Owner, name: &Name) {
-        let Some(rule) =
-            self.held.get(name).filter(|rule| rule.owners.iter().any(|it| it == *owner))
-        else {
-            return;
-        };
-        // It may have got a later end since the mark was set.
-        let (owners, until) = (rule.owners.clone(), rule.until);
-        self.mark(owner, &owners, until);
-        self.remove(name);
-    }
-
-    fn remove(&mut self, name: &Name) {
-        let Some(rule) = self.held.remove(name) else { return };
-        self.ends.remove(&(rule.until, name.clone()));
-        for owner in rule.owners.iter() {
-            if let Some(names) = self.singles.get_mut(&owner) {
-                names.remove(name);
-                if names.is_empty() {
-                    self.singles.remove(&owner);
+    /// Holds the whole to its bound. Whoever has the most rules makes room, so that nobody can push
+    /// out those of others; rules that are no client's stay as long as any client has several.
+    fn make_room(&mut self) {
+        while self.table.len() > self.limits.total {
+            if let Some((client, place)) = self.of_clients.longest() {
+                self.give_way(place, Name::ClientOverflow(client));
+            } else if let Some(rule) = self.first_to_end().and_then(|place| self.remove(place)) {
+                if self.everyone.is_none() {
+                    tracing::error!("{TOO_MUCH}: more is revoked than this replica may hold");
                 }
+                self.everyone = self.everyone.max(Some(rule.until));
+            } else {
+                return;
             }
         }
+    }
+
+    /// Of all rules but those about keys, which are few: whoever has a stolen key can make a token
+    /// look younger than any mark.
+    fn first_to_end(&self) -> Option<Place> {
+        let is_key = |place| self.table.at(place).is_some_and(|it| matches!(it.name, Name::Key(_)));
+        self.ends.iter().map(|(_, place)| *place).find(|place| !is_key(*place))
+    }
+
+    /// Drops a rule, and lets a mark stand for it until its end.
+    fn give_way(&mut self, place: Place, mark: Name) {
+        let Some(rule) = self.remove(place) else { return };
+        if self.table.find(&mark.borrowed()).is_none() {
+            match &mark {
+                Name::GrantOverflow(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
+                Name::ClientOverflow(client) => tracing::warn!(%client, "{TOO_MUCH}"),
+                _ => {}
+            }
+        }
+        let client = rule.client.filter(|_| matches!(mark, Name::GrantOverflow(_)));
+        self.add(Held { name: mark, bound: None, until: rule.until, grant: None, client });
     }
 }
 
 /// Where a token stands among the bounds. One of a server without epochs stands where it was
 /// issued, to the second below; one that does not say when stands before every bound.
-fn place(facts: &Facts) -> Epoch {
+fn epoch(facts: &Facts) -> Epoch {
     facts
         .epoch
         .or_else(|| facts.issued_at.map(|issued| Epoch::new(issued.as_millis())))

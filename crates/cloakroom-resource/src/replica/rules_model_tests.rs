@@ -1,55 +1,72 @@
 //! The rules against a reading of the whole log.
 
 use cloakroom_core::{
-    ClientId, Epoch, Jti, Kid, LogEntry, LogEvent, Subject, Target, TokenDigest, TokenKind,
-    UnixTime,
+    ClientId, Epoch, GrantId, Jti, Kid, LogEntry, LogEvent, Subject, Target, TokenDigest,
+    TokenKind, UnixTime,
 };
 
 use super::facts::Facts;
 use super::rules::{Limits, Rules, Verdict};
 use super::test_kit::{HOUR, client, grant, revoked, secs};
 
+/// How many grants there are, and tokens.
+const GRANTS: u64 = 12;
+const TOKENS: u64 = 60;
+
+/// The longest that an entry matters, in seconds.
+const LONGEST: u64 = 30;
+
 /// A generator of test cases (`SplitMix64`).
-struct Cases(u64);
+struct Cases {
+    state: u64,
+    /// Whether every entry of a single token or grant names its client.
+    names_clients: bool,
+}
 
 impl Cases {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (mixed ^ (mixed >> 27)) % bound
     }
 
-    /// A revocation; one of a single token or grant names its client most of the time.
-    fn revocation(&mut self) -> LogEvent {
-        let (subject, number) = (nth_user(self.below(4)), self.below(12));
+    /// A revocation at `now`; one of a single token or grant names its client most of the time. Those
+    /// with a bound come in the order of their bounds, and of their ends.
+    fn revocation(&mut self, now: UnixTime) -> LogEntry {
+        let (subject, number) = (nth_user(self.below(4)), self.below(TOKENS));
         let target = match self.below(7) {
-            0 => Target::Grant(grant(number)),
+            0 => Target::Grant(nth_grant(number)),
             1 => Target::Jti(nth_jti(number)),
-            2 => Target::Token { grant: grant(number), digest: nth_digest(number) },
+            2 => Target::Token { grant: nth_grant(number), digest: nth_digest(number) },
             3 => Target::Subject(subject),
             4 => Target::Client(nth_client(number)),
             5 => Target::SubjectAtClient(subject, nth_client(number)),
             _ => Target::Key(nth_key(number)),
         };
-        let bound = target.has_bound().then(|| Epoch::new(self.below(20)));
-        let client = (self.below(4) > 0).then(|| nth_client(number));
-        let grant = (self.below(4) > 0).then(|| grant(number));
-        LogEvent::Revoked { target, bound, client, grant }
+        let bound = target.has_bound().then(|| Epoch::new(now.as_secs()));
+        let is_named = self.below(4) > 0 || self.names_clients;
+        let client = is_named.then(|| nth_client(number));
+        let grant = (self.below(4) > 0).then(|| nth_grant(number));
+        let until = now + secs(if bound.is_some() { LONGEST } else { 1 + self.below(LONGEST) });
+        let event = LogEvent::Revoked { target, bound, client, grant };
+        LogEntry { event, until, ..revoked(0) }
     }
 
     /// A token; each of its facts may be missing.
-    fn token(&mut self) -> Facts {
-        let (user, number) = (self.below(4), self.below(12));
-        let (epoch, issued) = (self.below(20), self.below(20));
+    fn token(&mut self, now: UnixTime) -> Facts {
+        let (user, number) = (self.below(4), self.below(TOKENS));
+        let mut second = || now.as_secs() + 3 - self.below(10);
+        let (epoch, issued) = (second(), second());
         let mut is_there = || self.below(8) > 0;
         Facts {
-            grant: is_there().then(|| grant(number)),
+            grant: is_there().then(|| nth_grant(number)),
             epoch: is_there().then(|| Epoch::new(epoch)),
             issued_at: is_there().then(|| UnixTime::from_millis(issued)),
             subject: is_there().then(|| nth_user(user)),
             client: is_there().then(|| nth_client(number)),
             jti: is_there().then(|| nth_jti(number)),
-            kid: is_there().then(|| nth_key(number)),
+            // Few: there are only two keys, and both are revoked before long.
+            kid: (!is_there()).then(|| nth_key(number)),
             handle_hash: is_there().then(|| cloakroom_jwt::handle_hash(&nth_digest(number))),
             cleared: Default::default(),
         }
@@ -61,6 +78,10 @@ fn nth_user(number: u64) -> Subject {
 }
 
 /// A token's number says whose it is.
+fn nth_grant(number: u64) -> GrantId {
+    grant(number % GRANTS)
+}
+
 fn nth_client(number: u64) -> ClientId {
     client(&format!("client-{}", number % 3))
 }
@@ -102,43 +123,134 @@ fn denies(entry: &LogEntry, facts: &Facts) -> bool {
     }
 }
 
+/// A log, and a replica that has followed it for long, with little room.
+struct Story {
+    cases: Cases,
+    log: Vec<LogEntry>,
+    rules: Rules,
+    now: UnixTime,
+}
+
+impl Story {
+    fn new(seed: u64, limits: Limits) -> Self {
+        let now = UnixTime::from_secs(1_000);
+        let cases = Cases { state: seed, names_clients: false };
+        Self { cases, log: Vec::new(), rules: Rules::new(limits), now }
+    }
+
+    fn revoke(&mut self) {
+        let entry = self.cases.revocation(self.now);
+        self.rules.apply(&entry);
+        self.log.push(entry);
+    }
+
+    /// What the rules say of a token, and what the log says: whether an entry denies it, and whether
+    /// one does that has not ended.
+    fn ask(&mut self) -> (Verdict, bool, bool) {
+        let facts = self.cases.token(self.now);
+        let denying = self.log.iter().filter(|entry| denies(entry, &facts));
+        let ends: Vec<_> = denying.map(|entry| entry.until).collect();
+        let verdict = self.rules.verdict(&facts);
+        (verdict, !ends.is_empty(), ends.iter().any(|end| *end > self.now))
+    }
+
+    fn sweep(&mut self) {
+        while self.rules.sweep(self.now, 10) {}
+    }
+
+    /// Of how many tokens the rules say something else than those of a replica with room for all,
+    /// which reads the log now: what has ended is gone from it.
+    fn differences(&mut self) -> usize {
+        self.sweep();
+        let mut fresh = Rules::new(ROOM);
+        for entry in self.log.iter().filter(|entry| entry.until > self.now) {
+            fresh.apply(entry);
+        }
+        let mut differences = 0;
+        for _ in 0..50 {
+            let facts = self.cases.token(self.now);
+            let (long, fresh) = (self.rules.verdict(&facts), fresh.verdict(&facts));
+            if long != fresh {
+                assert_eq!(long, Verdict::Unknown, "{facts:?}");
+                differences += 1;
+            }
+        }
+        differences
+    }
+}
+
+const ROOM: Limits = Limits { per_grant: 1_000, total: 1_000 };
+
 #[test]
 fn the_rules_agree_with_a_reading_of_the_whole_log() {
     let mut counts = [0; 4];
     for seed in 0..60 {
-        let mut cases = Cases(seed);
-        // Under every other seed clients are crowds before long.
-        let has_crowds = seed % 2 == 1;
-        let per_client = if has_crowds { 3 } else { 1_000 };
-        let per_grant = if seed % 4 == 3 { 2 } else { 1_000 };
-        let mut rules = Rules::new(Limits { per_client, per_grant, total: 1_000 });
-        let (mut log, mut now) = (Vec::new(), UnixTime::from_secs(1_000));
+        // Under every other seed rules have to make room: of a grant, of a client, of all.
+        let has_room = seed % 2 == 0;
+        let limits = match seed % 6 {
+            1 => Limits { per_grant: 2, ..ROOM },
+            3 => Limits { total: 20, ..ROOM },
+            5 => Limits { per_grant: 3, total: 8 },
+            _ => ROOM,
+        };
+        let mut story = Story::new(seed, limits);
         for _ in 0..100 {
-            let until = now + secs(1 + cases.below(30));
-            let entry = LogEntry { event: cases.revocation(), until, ..revoked(0) };
-            rules.apply(&entry);
-            log.push(entry);
-            now = now + secs(cases.below(3));
-            rules.sweep(now, usize::try_from(cases.below(10)).unwrap());
+            story.revoke();
+            assert!(story.rules.len() <= limits.total);
+            story.now = story.now + secs(story.cases.below(3));
+            let most = usize::try_from(story.cases.below(10)).unwrap();
+            story.rules.sweep(story.now, most);
             for _ in 0..10 {
-                let facts = cases.token();
-                let verdict = rules.verdict(&facts);
+                let (verdict, was_denied, is_denied) = story.ask();
                 counts[verdict as usize] += 1;
-                let mut denying = log.iter().filter(|entry| denies(entry, &facts)).peekable();
-                assert!(denying.peek().is_some() || verdict != Verdict::Denied, "{facts:?}");
-                if denying.any(|entry| entry.until > now) {
-                    counts[3] += 1;
-                    let missed = if has_crowds {
-                        verdict == Verdict::Clear
-                    } else {
-                        verdict != Verdict::Denied
-                    };
-                    assert!(!missed, "seed {seed}: {verdict:?} {facts:?}");
-                }
+                counts[3] += usize::from(is_denied);
+                assert!(was_denied || verdict != Verdict::Denied, "seed {seed}");
+                let missed =
+                    if has_room { verdict != Verdict::Denied } else { verdict == Verdict::Clear };
+                assert!(!(is_denied && missed), "seed {seed}: {verdict:?}");
             }
         }
-        while rules.sweep(now + HOUR, 1) {}
-        assert_eq!(rules.len(), 0);
+        story.now = story.now + HOUR;
+        story.sweep();
+        assert_eq!(story.rules.len(), 0);
     }
     assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
+}
+
+/// However much was revoked at once: when that has ended, a replica that was there says what one says
+/// that reads the log from its beginning, although revocations go on.
+#[test]
+fn after_a_rush_nothing_is_left_of_it() {
+    let mut marked = [0; 3];
+    for seed in 0..60 {
+        let limits = [
+            Limits { per_grant: 4, ..ROOM },
+            Limits { total: 60, ..ROOM },
+            Limits { per_grant: 8, total: 40 },
+        ][usize::try_from(seed % 3).unwrap()];
+        let mut story = Story::new(seed, limits);
+        story.cases.names_clients = seed % 3 == 1;
+        for _ in 0..400 {
+            story.revoke();
+            story.now = UnixTime::from_millis(story.now.as_millis() + story.cases.below(50));
+        }
+        let mut differences = story.differences();
+        let mut rush_end = story.now + secs(LONGEST);
+        if seed % 3 == 2 {
+            // What is nobody's keeps its room, so that what comes after the rush has to make some.
+            rush_end = rush_end + secs(LONGEST);
+        }
+        // One every eight seconds: four at a time.
+        for _ in 0..30 {
+            story.now = story.now + secs(8);
+            story.revoke();
+            let different = story.differences();
+            if story.now >= rush_end {
+                assert_eq!(different, 0, "seed {seed}");
+            }
+            differences += different;
+        }
+        marked[usize::try_from(seed % 3).unwrap()] += differences;
+    }
+    assert!(marked.iter().all(|count| *count > 50), "{marked:?}");
 }

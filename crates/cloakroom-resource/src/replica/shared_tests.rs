@@ -4,7 +4,7 @@ use super::super::test_kit::{START, alice, heartbeat, manual_clock, revoked, tok
 use super::*;
 
 fn shared() -> Shared {
-    Shared::new(manual_clock(), Limits { per_client: 10, per_grant: 10, total: 100 })
+    Shared::new(manual_clock(), Limits { per_grant: 10, total: 100 })
 }
 
 fn edition(shared: &Shared) -> u64 {
@@ -67,8 +67,7 @@ fn facts_made_from_others_are_looked_up() {
 
 #[test]
 fn many_rules_are_taken_over_and_dropped() {
-    let shared =
-        Shared::new(manual_clock(), Limits { per_client: 10, per_grant: 10, total: 10_000 });
+    let shared = Shared::new(manual_clock(), Limits { per_grant: 10, total: 10_000 });
     let entries: Vec<_> = (0..1_000).map(revoked).collect();
     shared.apply(&entries);
     assert_eq!(shared.read().len(), 1_000);
@@ -82,7 +81,7 @@ fn the_clock_of_who_asks_may_count_from_another_point() {
     let (own, other) = (manual_clock(), manual_clock());
     own.advance(Duration::from_secs(100));
     own.set(START);
-    let shared = Shared::new(own.clone(), Limits { per_client: 10, per_grant: 10, total: 100 });
+    let shared = Shared::new(own.clone(), Limits { per_grant: 10, total: 100 });
     let sent = Moment::now(&*own);
     shared.publish(Some(Reading { sent, behind: Duration::ZERO }));
     own.advance(Duration::from_secs(3));

@@ -214,7 +214,7 @@ async fn a_client_that_revokes_in_masses_has_its_tokens_introspected() {
     log.beat_without_waiting(&time);
     let replica = RevocationReplica::builder(log.clone())
         .clock(clock(&time))
-        .rules_per_client(10)
+        .rules(10)
         .follow()
         .await
         .unwrap();

@@ -1,0 +1,94 @@
+//! The rules by name.
+
+use std::hash::BuildHasher as _;
+
+use cloakroom_core::{ClientId, Epoch, GrantId, UnixTime};
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::names::{Name, NameRef};
+
+/// A rule. Of a subject, a client or a pair, it denies all up to the newest epoch in `bound`; every
+/// other rule denies whatever it names.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) name: Name,
+    pub(super) bound: Option<Epoch>,
+    pub(super) until: UnixTime,
+    /// The grant whose token it is about.
+    pub(super) grant: Option<GrantId>,
+    /// The client that could make up as many of these as it likes.
+    pub(super) client: Option<ClientId>,
+}
+
+impl Held {
+    /// A second rule of the same name keeps the later bound and the later end.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.bound = self.bound.zip(other.bound).map(|(one, other)| one.max(other));
+        self.until = self.until.max(other.until);
+        self.grant = self.grant.or(other.grant);
+        self.client = self.client.take().or(other.client);
+    }
+}
+
+/// Where a rule is in the table, as long as it is held.
+pub(super) type Place = usize;
+
+/// The rules, in one list that others refer to by [`Place`]: a name is kept once, however many
+/// orders the rule is in.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    places: HashTable<Place>,
+    rules: Vec<Option<Held>>,
+    free: Vec<Place>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn get(&self, name: &NameRef<'_>) -> Option<&Held> {
+        self.find(name).and_then(|place| self.at(place))
+    }
+
+    pub(super) fn find(&self, name: &NameRef<'_>) -> Option<Place> {
+        let is_it = |place: &Place| self.at(*place).is_some_and(|it| it.name.borrowed() == *name);
+        self.places.find(self.hasher.hash_one(name), is_it).copied()
+    }
+
+    pub(super) fn at(&self, place: Place) -> Option<&Held> {
+        self.rules.get(place)?.as_ref()
+    }
+
+    /// Takes a rule in whose name is not held.
+    pub(super) fn insert(&mut self, rule: Held) -> Place {
+        let hash = self.hasher.hash_one(rule.name.borrowed());
+        let place = self.free.pop().unwrap_or(self.rules.len());
+        if let Some(slot) = self.rules.get_mut(place) {
+            *slot = Some(rule);
+        } else {
+            if self.rules.len() == self.rules.capacity() {
+                // Not twice as much: it is most of what a replica takes.
+                self.rules.reserve_exact(self.rules.len() / 4 + 16);
+            }
+            self.rules.push(Some(rule));
+        }
+        let (rules, hasher) = (&self.rules, &self.hasher);
+        self.places.insert_unique(hash, place, |place| {
+            let rule = rules.get(*place).and_then(Option::as_ref);
+            rule.map_or(0, |rule| hasher.hash_one(rule.name.borrowed()))
+        });
+        place
+    }
+
+    pub(super) fn remove(&mut self, place: Place) -> Option<Held> {
+        let rule = self.rules.get_mut(place)?.take()?;
+        let hash = self.hasher.hash_one(rule.name.borrowed());
+        if let Ok(entry) = self.places.find_entry(hash, |it| *it == place) {
+            entry.remove();
+        }
+        self.free.push(place);
+        Some(rule)
+    }
+}
