@@ -1,13 +1,46 @@
-//! What one grant takes in the memory store: what the process grows by, allocator and all.
+//! What one grant takes in the memory store, and one revocation in a replica of the log: what the
+//! process grows by, allocator and all.
 
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use cloakroom::{Client, Format, Grant, GrantType, Issuer};
 use cloakroom_benches::{Row, Suite, Unit};
+use cloakroom_core::{
+    Clock, Cursor, GrantId, Jti, Revocation, RevocationPage, Subject, SystemClock, Target,
+    TokenDigest, TokenKind, TokenStore,
+};
+use cloakroom_memory::MemoryStore;
+use cloakroom_resource::{Outage, RevocationLog, RevocationReplica, StoreLog};
 use futures_util::FutureExt;
+use tokio::runtime::Runtime;
 
 fn main() {
     let suite = Suite::from_args();
+    grants(&suite);
+    // Held to the end: what has been freed would be taken again, and not be counted.
+    let _replicas = [
+        replica(&suite, "a log-out", |number| of(1, Target::Grant(grant(number)))),
+        replica(&suite, "a log-out, each at another client", |number| {
+            of(number, Target::Grant(grant(number)))
+        }),
+        replica(&suite, "a revoked JWT", |number| {
+            let jti = Jti::new(grant(number).to_string()).expect("valid");
+            Revocation { grant: Some(grant(number)), ..of(1, Target::Jti(jti)) }
+        }),
+        replica(&suite, "a revoked handle, which takes two rules", |number| {
+            let digest = TokenDigest::compute(TokenKind::Access, &number.to_be_bytes());
+            of(1, Target::Token { grant: grant(number), digest })
+        }),
+        replica(&suite, "a user who has logged out everywhere", |number| {
+            of(1, Target::Subject(Subject::user(format!("user-{number:07}")).expect("valid")))
+        }),
+    ];
+}
+
+fn grants(suite: &Suite) {
     let grants = if suite.is_quick() { 10_000 } else { 1_000_000 };
     let app = Client::public("app")
         .expect("valid")
@@ -33,6 +66,58 @@ fn main() {
         aim: None,
         beside: Vec::new(),
     });
+}
+
+/// Reports what a replica takes for one revocation of many.
+fn replica(
+    suite: &Suite,
+    what: &str,
+    revocation: impl Fn(u32) -> Revocation,
+) -> (Runtime, RevocationReplica) {
+    let revocations = if suite.is_quick() { 1_000 } else { 200_000 };
+    let store = Arc::new(MemoryStore::new());
+    for number in 0..revocations {
+        let revoked = store.revoke(revocation(number)).now_or_never().expect("nothing waits");
+        revoked.expect("revoked");
+    }
+    let runtime = Runtime::new().expect("a runtime");
+    let before = resident();
+    let log = Copied(StoreLog::new(store));
+    let replica = runtime.block_on(RevocationReplica::follow(log)).expect("a replica");
+    assert!(replica.rules() >= revocations as usize, "nothing had to make room");
+    suite.report(Row {
+        name: format!("memory in a replica of {what}"),
+        unit: Unit::Bytes,
+        ours: (resident() - before) / f64::from(revocations),
+        floor: None,
+        aim: None,
+        beside: Vec::new(),
+    });
+    (runtime, replica)
+}
+
+/// A log whose entries share nothing with those of the store, as if they came over the network.
+#[derive(Debug)]
+struct Copied(StoreLog);
+
+#[async_trait]
+impl RevocationLog for Copied {
+    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+        let page = self.0.read(after, wait).await?;
+        RevocationPage::from_json(&page.to_json()).map_err(Outage::other)
+    }
+}
+
+fn of(client: u32, target: Target) -> Revocation {
+    let now = SystemClock::new().now();
+    let client = format!("client-{client:07}").parse().ok();
+    Revocation { client, ..Revocation::new(target, now, now + Duration::from_secs(3600)) }
+}
+
+fn grant(number: u32) -> GrantId {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    GrantId::from_bytes(id)
 }
 
 /// The bytes of the process that are in memory (`VmRSS`); none where there is no `/proc`.
