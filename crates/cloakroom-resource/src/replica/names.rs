@@ -6,7 +6,7 @@ use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, Target, TokenDigest};
 
 /// The key of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum RuleName {
     Grant(GrantId),
     /// The digest of a handle's digest.
     Handle([u8; 32]),
@@ -23,7 +23,7 @@ pub(crate) enum Name {
 
 /// The same, borrowed: nothing is allocated to look a rule up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum NameRef<'a> {
+pub(crate) enum RuleNameRef<'a> {
     Grant(&'a GrantId),
     Handle(&'a [u8; 32]),
     Jti(&'a Jti),
@@ -35,7 +35,7 @@ pub(crate) enum NameRef<'a> {
     GrantOverflow(&'a GrantId),
 }
 
-impl Name {
+impl RuleName {
     /// The names that a token may be met by, if it is the target's, or hangs off it: one, and two
     /// for a handle.
     pub(crate) fn of(target: &Target) -> (Self, Option<Self>) {
@@ -56,17 +56,17 @@ impl Name {
         (name, None)
     }
 
-    pub(super) fn borrowed(&self) -> NameRef<'_> {
+    pub(super) fn borrowed(&self) -> RuleNameRef<'_> {
         match self {
-            Self::Grant(grant) => NameRef::Grant(grant),
-            Self::Handle(hash) => NameRef::Handle(hash),
-            Self::Jti(jti) => NameRef::Jti(jti),
-            Self::Key(kid) => NameRef::Key(kid),
-            Self::Subject(subject) => NameRef::Subject(subject),
-            Self::Client(client) => NameRef::Client(client),
-            Self::SubjectAtClient(subject, client) => NameRef::SubjectAtClient(subject, client),
-            Self::ClientOverflow(client) => NameRef::ClientOverflow(client),
-            Self::GrantOverflow(grant) => NameRef::GrantOverflow(grant),
+            Self::Grant(grant) => RuleNameRef::Grant(grant),
+            Self::Handle(hash) => RuleNameRef::Handle(hash),
+            Self::Jti(jti) => RuleNameRef::Jti(jti),
+            Self::Key(kid) => RuleNameRef::Key(kid),
+            Self::Subject(subject) => RuleNameRef::Subject(subject),
+            Self::Client(client) => RuleNameRef::Client(client),
+            Self::SubjectAtClient(subject, client) => RuleNameRef::SubjectAtClient(subject, client),
+            Self::ClientOverflow(client) => RuleNameRef::ClientOverflow(client),
+            Self::GrantOverflow(grant) => RuleNameRef::GrantOverflow(grant),
         }
     }
 }
@@ -123,8 +123,8 @@ mod tests {
             unknown: Default::default(),
         };
         let shown = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
-        let (_, second) = Name::of(&Target::Token { grant: grant.id, digest });
-        assert_eq!(second, shown.jti.map(Name::Jti));
+        let (_, second) = RuleName::of(&Target::Token { grant: grant.id, digest });
+        assert_eq!(second, shown.jti.map(RuleName::Jti));
         assert!(second.is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use cloakroom_core::{Epoch, GrantId, LogEntry, LogEvent, Target, UnixTime};
 
 use super::facts::Facts;
-use super::names::{Name, NameRef};
+use super::names::{RuleName, RuleNameRef};
 use super::queues::Queues;
 use super::table::{Held, Place, Table};
 
@@ -68,19 +68,19 @@ impl Rules {
     pub(crate) fn verdict(&self, facts: &Facts) -> Verdict {
         let Facts { grant, subject, client, jti, kid, .. } = facts;
         let singles = [
-            grant.as_ref().map(NameRef::Grant),
-            facts.handle_hash.as_ref().map(|hash| NameRef::Handle(hash.as_bytes())),
-            jti.as_ref().map(NameRef::Jti),
-            kid.as_ref().map(NameRef::Key),
+            grant.as_ref().map(RuleNameRef::Grant),
+            facts.handle_hash.as_ref().map(|hash| RuleNameRef::Handle(hash.as_bytes())),
+            jti.as_ref().map(RuleNameRef::Jti),
+            kid.as_ref().map(RuleNameRef::Key),
         ];
         let pair = subject.as_ref().zip(client.as_ref());
         let bounds = [
-            subject.as_ref().map(NameRef::Subject),
-            client.as_ref().map(NameRef::Client),
-            pair.map(|(subject, client)| NameRef::SubjectAtClient(subject, client)),
+            subject.as_ref().map(RuleNameRef::Subject),
+            client.as_ref().map(RuleNameRef::Client),
+            pair.map(|(subject, client)| RuleNameRef::SubjectAtClient(subject, client)),
         ];
         let epoch = epoch(facts);
-        let is_held = |name: NameRef<'_>| self.table.find(&name).is_some();
+        let is_held = |name: RuleNameRef<'_>| self.table.find(&name).is_some();
         let denied = singles.into_iter().flatten().any(is_held)
             || bounds.into_iter().flatten().any(|name| {
                 self.table.get(&name).is_some_and(|rule| rule.bound.is_none_or(|it| epoch <= it))
@@ -91,8 +91,8 @@ impl Rules {
         match (grant, facts.epoch, client, subject, jti) {
             (Some(grant), Some(_), Some(client), Some(_), Some(_))
                 if self.everyone.is_none()
-                    && !is_held(NameRef::ClientOverflow(client))
-                    && !is_held(NameRef::GrantOverflow(grant)) =>
+                    && !is_held(RuleNameRef::ClientOverflow(client))
+                    && !is_held(RuleNameRef::GrantOverflow(grant)) =>
             {
                 Verdict::Clear
             }
@@ -114,7 +114,7 @@ impl Rules {
             // A client cannot make up as many of these as it likes.
             _ => (None, None),
         };
-        let (name, second) = Name::of(target);
+        let (name, second) = RuleName::of(target);
         for name in [Some(name), second].into_iter().flatten() {
             self.add(Held { name, bound, until: entry.until, grant, client: client.clone() });
         }
@@ -179,7 +179,7 @@ impl Rules {
             self.of_grants.range(all.clone()).count().saturating_sub(self.limits.per_grant);
         for _ in 0..excess {
             let Some((.., place)) = self.of_grants.range(all.clone()).next() else { return };
-            self.give_way(*place, Name::GrantOverflow(grant));
+            self.give_way(*place, RuleName::GrantOverflow(grant));
         }
     }
 
@@ -188,7 +188,7 @@ impl Rules {
     fn make_room(&mut self) {
         while self.table.len() > self.limits.total {
             if let Some((client, place)) = self.of_clients.longest() {
-                self.give_way(place, Name::ClientOverflow(client));
+                self.give_way(place, RuleName::ClientOverflow(client));
             } else if let Some(rule) = self.first_to_end().and_then(|place| self.remove(place)) {
                 if self.everyone.is_none() {
                     tracing::error!("{TOO_MUCH}: more is revoked than this replica may hold");
@@ -203,21 +203,22 @@ impl Rules {
     /// Of all rules but those about keys, which are few: whoever has a stolen key can make a token
     /// look younger than any mark.
     fn first_to_end(&self) -> Option<Place> {
-        let is_key = |place| self.table.at(place).is_some_and(|it| matches!(it.name, Name::Key(_)));
+        let is_key =
+            |place| self.table.at(place).is_some_and(|it| matches!(it.name, RuleName::Key(_)));
         self.ends.iter().map(|(_, place)| *place).find(|place| !is_key(*place))
     }
 
     /// Drops a rule, and lets a mark stand for it until its end.
-    fn give_way(&mut self, place: Place, mark: Name) {
+    fn give_way(&mut self, place: Place, mark: RuleName) {
         let Some(rule) = self.remove(place) else { return };
         if self.table.find(&mark.borrowed()).is_none() {
             match &mark {
-                Name::GrantOverflow(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
-                Name::ClientOverflow(client) => tracing::warn!(%client, "{TOO_MUCH}"),
+                RuleName::GrantOverflow(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
+                RuleName::ClientOverflow(client) => tracing::warn!(%client, "{TOO_MUCH}"),
                 _ => {}
             }
         }
-        let client = rule.client.filter(|_| matches!(mark, Name::GrantOverflow(_)));
+        let client = rule.client.filter(|_| matches!(mark, RuleName::GrantOverflow(_)));
         self.add(Held { name: mark, bound: None, until: rule.until, grant: None, client });
     }
 }

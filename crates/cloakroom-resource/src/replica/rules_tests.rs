@@ -348,7 +348,7 @@ fn the_mark_of_a_grant_counts_for_its_client() {
         (rules.verdict(&token(1)), rules.verdict(&token(9))),
         (Verdict::Unknown, Verdict::Unknown)
     );
-    assert!(rules.table.find(&NameRef::GrantOverflow(&grant(1))).is_none());
+    assert!(rules.table.find(&RuleNameRef::GrantOverflow(&grant(1))).is_none());
     sweep(&mut rules, START + secs(4));
     assert_eq!(rules.verdict(&token(9)), Verdict::Clear);
     sweep(&mut rules, START + secs(8));

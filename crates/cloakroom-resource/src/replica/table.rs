@@ -5,13 +5,13 @@ use std::hash::BuildHasher as _;
 use cloakroom_core::{ClientId, Epoch, GrantId, UnixTime};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::names::{Name, NameRef};
+use super::names::{RuleName, RuleNameRef};
 
 /// A rule. Of a subject, a client or a pair, it denies all up to the newest epoch in `bound`; every
 /// other rule denies whatever it names.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) name: Name,
+    pub(super) name: RuleName,
     pub(super) bound: Option<Epoch>,
     pub(super) until: UnixTime,
     /// The grant whose token it is about.
@@ -48,11 +48,11 @@ impl Table {
         self.places.len()
     }
 
-    pub(super) fn get(&self, name: &NameRef<'_>) -> Option<&Held> {
+    pub(super) fn get(&self, name: &RuleNameRef<'_>) -> Option<&Held> {
         self.find(name).and_then(|place| self.at(place))
     }
 
-    pub(super) fn find(&self, name: &NameRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, name: &RuleNameRef<'_>) -> Option<Place> {
         let is_it = |place: &Place| self.at(*place).is_some_and(|it| it.name.borrowed() == *name);
         self.places.find(self.hasher.hash_one(name), is_it).copied()
     }
