@@ -56,6 +56,11 @@ impl RuleName {
         (name, None)
     }
 
+    /// Whether it is no revocation, but a mark.
+    pub(super) const fn is_mark(&self) -> bool {
+        matches!(self, Self::ClientOverflow(_) | Self::GrantOverflow(_))
+    }
+
     pub(super) fn borrowed(&self) -> RuleNameRef<'_> {
         match self {
             Self::Grant(grant) => RuleNameRef::Grant(grant),

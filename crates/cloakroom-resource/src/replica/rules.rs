@@ -47,6 +47,8 @@ pub(crate) struct Rules {
     ends: BTreeSet<(UnixTime, Place)>,
     of_grants: BTreeSet<(GrantId, UnixTime, Place)>,
     of_clients: Queues,
+    /// How many of the rules are marks: as a rule none, and then no lookup has to look for one.
+    marks: usize,
     /// Until when all are marked.
     everyone: Option<UnixTime>,
 }
@@ -59,6 +61,7 @@ impl Rules {
             ends: BTreeSet::new(),
             of_grants: BTreeSet::new(),
             of_clients: Queues::default(),
+            marks: 0,
             everyone: None,
         }
     }
@@ -91,8 +94,9 @@ impl Rules {
         match (grant, facts.epoch, client, subject, jti) {
             (Some(grant), Some(_), Some(client), Some(_), Some(_))
                 if self.everyone.is_none()
-                    && !is_held(RuleNameRef::ClientOverflow(client))
-                    && !is_held(RuleNameRef::GrantOverflow(grant)) =>
+                    && (self.marks == 0
+                        || !is_held(RuleNameRef::ClientOverflow(client))
+                            && !is_held(RuleNameRef::GrantOverflow(grant))) =>
             {
                 Verdict::Clear
             }
@@ -150,6 +154,7 @@ impl Rules {
         }
         rule.client = rule.client.map(|client| self.of_clients.shared(client));
         let (until, grant, client) = (rule.until, rule.grant, rule.client.clone());
+        self.marks += usize::from(rule.name.is_mark());
         let place = self.table.insert(rule);
         self.ends.insert((until, place));
         if let Some(grant) = grant {
@@ -162,6 +167,7 @@ impl Rules {
 
     fn remove(&mut self, place: Place) -> Option<Held> {
         let rule = self.table.remove(place)?;
+        self.marks -= usize::from(rule.name.is_mark());
         self.ends.remove(&(rule.until, place));
         if let Some(grant) = rule.grant {
             self.of_grants.remove(&(grant, rule.until, place));

@@ -25,7 +25,7 @@ fn apply(rules: &mut Rules, entries: &[LogEntry]) {
 
 fn assert_empty(rules: &Rules) {
     assert_eq!((rules.len(), rules.ends.len(), rules.of_grants.len()), (0, 0, 0));
-    assert!(rules.of_clients.is_empty() && rules.everyone.is_none());
+    assert!(rules.of_clients.is_empty() && rules.marks == 0 && rules.everyone.is_none());
 }
 
 fn sweep(rules: &mut Rules, now: UnixTime) {

@@ -37,7 +37,9 @@ pub(super) type Place = usize;
 /// orders the rule is in.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    places: HashTable<Place>,
+    /// Beside each place the whole hash of its name: most lookups find nothing, and need not touch
+    /// a rule to know.
+    places: HashTable<(u64, Place)>,
     rules: Vec<Option<Held>>,
     free: Vec<Place>,
     hasher: DefaultHashBuilder,
@@ -52,9 +54,16 @@ impl Table {
         self.find(name).and_then(|place| self.at(place))
     }
 
+    #[inline]
     pub(super) fn find(&self, name: &RuleNameRef<'_>) -> Option<Place> {
-        let is_it = |place: &Place| self.at(*place).is_some_and(|it| it.name.borrowed() == *name);
-        self.places.find(self.hasher.hash_one(name), is_it).copied()
+        if self.places.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(name);
+        let is_it = |&(of, place): &(u64, Place)| {
+            of == hash && self.at(place).is_some_and(|it| it.name.borrowed() == *name)
+        };
+        self.places.find(hash, is_it).map(|(_, place)| *place)
     }
 
     pub(super) fn at(&self, place: Place) -> Option<&Held> {
@@ -74,18 +83,14 @@ impl Table {
             }
             self.rules.push(Some(rule));
         }
-        let (rules, hasher) = (&self.rules, &self.hasher);
-        self.places.insert_unique(hash, place, |place| {
-            let rule = rules.get(*place).and_then(Option::as_ref);
-            rule.map_or(0, |rule| hasher.hash_one(rule.name.borrowed()))
-        });
+        self.places.insert_unique(hash, (hash, place), |(hash, _)| *hash);
         place
     }
 
     pub(super) fn remove(&mut self, place: Place) -> Option<Held> {
         let rule = self.rules.get_mut(place)?.take()?;
         let hash = self.hasher.hash_one(rule.name.borrowed());
-        if let Ok(entry) = self.places.find_entry(hash, |it| *it == place) {
+        if let Ok(entry) = self.places.find_entry(hash, |it| it.1 == place) {
             entry.remove();
         }
         self.free.push(place);
