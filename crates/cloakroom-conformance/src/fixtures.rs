@@ -99,11 +99,13 @@ pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> 
             code: Some(CodeBinding {
                 redirect_uri: format!("https://app.example/cb?x=%C3%A9&y='{seed}'"),
                 challenge: Some(format!("challenge-{seed}")),
+                unknown: unknown(seed),
             }),
             successor: Some(SealedSuccessor {
                 sealed: vec![0, 0xff, seed, b'\n', b'\'', b'\\'],
                 until: at(2),
-                earlier: vec![SpentBefore { generation: 0, until: NOW }],
+                earlier: vec![SpentBefore { generation: 0, until: NOW, unknown: unknown(seed) }],
+                unknown: unknown(seed),
             }),
             rotates: seed.is_multiple_of(2),
             unknown: unknown(seed),

@@ -218,6 +218,18 @@ pub struct CodeBinding {
     /// The PKCE `S256` challenge; `None` only for confidential clients that sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl CodeBinding {
+    /// A code for this redirect URI, and this challenge if there is one.
+    #[must_use]
+    pub fn new(redirect_uri: impl Into<String>, challenge: Option<String>) -> Self {
+        let redirect_uri = redirect_uri.into();
+        Self { redirect_uri, challenge, unknown: UnknownFields::default() }
+    }
 }
 
 /// The successor of the last rotated refresh token, sealed under a key that only the rotated token
@@ -233,12 +245,21 @@ pub struct SealedSuccessor {
     /// slow tab is not a thief. At most [`SealedSuccessor::MOST_EARLIER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 impl SealedSuccessor {
     /// How many credentials spent before the last one are remembered. A client that rotates more
     /// often than this within one window is not waiting for answers.
     pub const MOST_EARLIER: usize = 8;
+
+    /// A successor whose retry window ends at `until`; nothing was spent shortly before.
+    #[must_use]
+    pub fn new(sealed: Vec<u8>, until: UnixTime) -> Self {
+        Self { sealed, until, earlier: Vec::new(), unknown: UnknownFields::default() }
+    }
 
     /// Whether a credential of this generation, spent before the last one, was spent so shortly
     /// before `now` that presenting it is no reuse.
@@ -249,12 +270,23 @@ impl SealedSuccessor {
 }
 
 /// A credential that was spent before the last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpentBefore {
     /// Its number in the chain.
     pub generation: u32,
     /// When its own window ends.
     pub until: UnixTime,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl SpentBefore {
+    /// The credential of this generation, whose window ends at `until`.
+    #[must_use]
+    pub fn new(generation: u32, until: UnixTime) -> Self {
+        Self { generation, until, unknown: UnknownFields::default() }
+    }
 }
 
 /// The key of one chain's tags: 16 random bytes in the grant's row. Wiped on drop, redacted in

@@ -11,10 +11,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::keystore::KeyRecord;
+use crate::record::UnknownFields;
 use crate::time::UnixTime;
 
 /// The four times of a key's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyTimes {
     /// Since when it is in the JWK Set.
     pub published: UnixTime,
@@ -22,10 +23,21 @@ pub struct KeyTimes {
     /// the insert returned: a slow insert cannot make a key sign before it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl KeyTimes {
+    /// A key that is in the JWK Set since `published`, and does not sign yet.
+    #[must_use]
+    pub fn published(published: UnixTime) -> Self {
+        Self { published, signing: None, unknown: UnknownFields::default() }
+    }
 }
 
 /// When a key signs, and how long it stays published after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signing {
     /// From when it is meant to sign.
     pub from: UnixTime,
@@ -33,6 +45,17 @@ pub struct Signing {
     pub until: UnixTime,
     /// Until when it is in the JWK Set.
     pub published_until: UnixTime,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl Signing {
+    /// These times.
+    #[must_use]
+    pub fn new(from: UnixTime, until: UnixTime, published_until: UnixTime) -> Self {
+        Self { from, until, published_until, unknown: UnknownFields::default() }
+    }
 }
 
 /// How keys live. Every duration is a setting; [`KeyPolicy::check`] refuses combinations under
@@ -151,7 +174,7 @@ impl KeyPolicy {
 
     fn signing(&self, from: UnixTime) -> Signing {
         let until = from + self.rotation;
-        Signing { from, until, published_until: until + self.retention }
+        Signing::new(from, until, until + self.retention)
     }
 }
 
@@ -172,7 +195,7 @@ impl KeyRecord {
     /// What the key is doing at `now`, by its own times.
     #[must_use]
     pub fn state(&self, now: UnixTime) -> KeyState {
-        match self.times.signing {
+        match &self.times.signing {
             _ if self.compromised_at.is_some() => KeyState::Gone,
             None => KeyState::Published,
             Some(signing) if now >= signing.published_until => KeyState::Gone,
@@ -239,7 +262,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
     // published ahead of that change, so that an emergency right after it finds a known key, too.
     let change_is_near = living
         .first()
-        .and_then(|key| key.times.signing)
+        .and_then(|key| key.times.signing.as_ref())
         .is_some_and(|signing| now >= signing.until - policy.publish_ahead);
     if living.len() < if change_is_near { 3 } else { 2 } {
         return Some(KeyStep::Publish { generation: highest + 1 });
@@ -247,9 +270,9 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
 
     let mut before: Option<&KeyRecord> = None;
     for key in &living {
-        let predecessor = before.replace(key).and_then(|key| key.times.signing);
+        let predecessor = before.replace(key).and_then(|key| key.times.signing.as_ref());
         let step = |signing| Some(KeyStep::Schedule { generation: key.generation, signing });
-        match (key.times.signing, predecessor) {
+        match (&key.times.signing, predecessor) {
             // Nobody signs: nobody can be surprised by a key that signs at once.
             (None, None) => return step(policy.signing(now)),
             (None, Some(predecessor)) => {
@@ -262,11 +285,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
                 let index = living.iter().position(|other| other.generation == key.generation)?;
                 let generation = living.get(index.checked_sub(1)?)?.generation;
                 let until = signing.from;
-                let signing = Signing {
-                    from: predecessor.from,
-                    until,
-                    published_until: until + policy.retention,
-                };
+                let signing = Signing::new(predecessor.from, until, until + policy.retention);
                 return Some(KeyStep::Schedule { generation, signing });
             }
             _ => {}
@@ -281,7 +300,7 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
 /// Whether nobody needs the record any more. That of a compromised key stays as long as a verifier
 /// may still trust it.
 fn may_delete(key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> bool {
-    let end = match (key.times.signing, key.compromised_at) {
+    let end = match (&key.times.signing, key.compromised_at) {
         (Some(signing), _) => signing.published_until,
         (None, Some(compromised_at)) => compromised_at + policy.retention,
         (None, None) => return false,
@@ -302,7 +321,7 @@ pub fn rotate(
     policy: &KeyPolicy,
 ) -> Result<(u64, Signing), Option<UnixTime>> {
     let (current, signing) =
-        signer(ring, now).and_then(|key| Some((key, key.times.signing?))).ok_or(None)?;
+        signer(ring, now).and_then(|key| Some((key, key.times.signing.as_ref()?))).ok_or(None)?;
     let successor = ring
         .iter()
         .filter(|key| key.can_sign(now) && key.generation > current.generation)
@@ -313,16 +332,17 @@ pub fn rotate(
     let born_together = successor.times.published <= signing.from
         && ring.iter().all(|key| {
             key.generation >= current.generation
-                || key.times.signing.is_some_and(|s| s.published_until <= successor.times.published)
+                || key
+                    .times
+                    .signing
+                    .as_ref()
+                    .is_some_and(|s| s.published_until <= successor.times.published)
         });
     if now < known && !born_together {
         return Err(Some(known));
     }
     let until = now.max(signing.from);
-    Ok((
-        current.generation,
-        Signing { from: signing.from, until, published_until: until + policy.retention },
-    ))
+    Ok((current.generation, Signing::new(signing.from, until, until + policy.retention)))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn key(generation: u64, published: UnixTime) -> KeyRecord {
         algorithm: "ES256".into(),
         public_jwk: serde_json::Value::Null,
         sealed: vec![],
-        times: KeyTimes { published, signing: None },
+        times: KeyTimes::published(published),
         compromised_at: None,
         unknown: Default::default(),
     }
@@ -58,7 +58,7 @@ fn an_empty_ring_signs_at_once_and_has_a_known_successor() {
     settle(&mut ring, now, &policy);
     assert_eq!(ring.len(), 2);
     assert_eq!(signer(&ring, now).unwrap().generation, 1);
-    assert!(ring[1].times.published <= ring[0].times.signing.unwrap().from);
+    assert!(ring[1].times.published <= ring[0].times.signing.as_ref().unwrap().from);
     assert!(rotate(&ring, now, &policy).is_ok(), "its successor was never unknown");
 }
 
@@ -72,7 +72,7 @@ fn a_rotation_on_order_waits_until_the_successor_is_known() {
     let later = now + Duration::from_secs(1);
     settle(&mut ring, later, &policy);
     assert_eq!(signer(&ring, later).unwrap().generation, 2);
-    assert_eq!(ring[1].times.signing.unwrap().from, later, "its times say that it signs");
+    assert_eq!(ring[1].times.signing.as_ref().unwrap().from, later, "its times say that it signs");
     assert_eq!(ring[0].state(later), KeyState::Retired);
     assert_eq!(rotate(&ring, later, &policy), Err(Some(later + policy.known_after())));
     assert!(rotate(&ring, later + policy.known_after(), &policy).is_ok());
@@ -126,8 +126,8 @@ proptest! {
                 && before.generation != signer.generation
             {
                 let known = signer.times.published + policy.known_after();
-                let first = signer.times.published <= before.times.signing.unwrap().from;
-                prop_assert!(now >= known || first || now >= before.times.signing.unwrap().until);
+                let first = signer.times.published <= before.times.signing.as_ref().unwrap().from;
+                prop_assert!(now >= known || first || now >= before.times.signing.as_ref().unwrap().until);
                 let still = ring.iter().find(|key| key.generation == before.generation);
                 if now < *signed_at + policy.max_token_life {
                     prop_assert!(still.is_some_and(|key| key.is_published(now)));

@@ -3,13 +3,15 @@
 use serde_json::json;
 
 use crate::claims::{Claims, Device};
-use crate::ids::{ClientId, GrantId, Subject};
+use crate::ids::{ClientId, GrantId, Kid, Subject};
+use crate::keystore::KeyRecord;
 use crate::random::Random;
 use crate::record::{
     Chain, ChainKey, CodeBinding, Confirmation, GrantRecord, SealedSuccessor, SpentBefore,
     TokenRecord,
 };
 use crate::revocation::Epoch;
+use crate::schedule::{KeyTimes, Signing};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind};
 use crate::time::UnixTime;
@@ -41,11 +43,13 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
             code: Some(CodeBinding {
                 redirect_uri: "https://app.example/cb".into(),
                 challenge: Some("c".repeat(43)),
+                unknown: Default::default(),
             }),
             successor: Some(SealedSuccessor {
                 sealed: vec![1, 2, 3],
                 until: now,
-                earlier: vec![SpentBefore { generation: 0, until: now }],
+                earlier: vec![SpentBefore::new(0, now)],
+                unknown: Default::default(),
             }),
             rotates: true,
             unknown: Default::default(),
@@ -68,6 +72,24 @@ pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
         scope: Scope::parse("orders:read").unwrap(),
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: None,
+        unknown: Default::default(),
+    }
+}
+
+pub(crate) fn key() -> KeyRecord {
+    let at = UnixTime::from_secs;
+    KeyRecord {
+        generation: 1,
+        version: 1,
+        kid: Kid::new("k").unwrap(),
+        algorithm: "ES256".into(),
+        public_jwk: json!({"kty": "EC"}),
+        sealed: vec![1, 2],
+        times: KeyTimes {
+            signing: Some(Signing::new(at(2), at(3), at(4))),
+            ..KeyTimes::published(at(1))
+        },
+        compromised_at: None,
         unknown: Default::default(),
     }
 }

@@ -204,7 +204,7 @@ impl Keeper {
         &self,
         ring: &Ring,
         generation: u64,
-        signing: Signing,
+        mut signing: Signing,
     ) -> Result<bool, KeyManagerError> {
         let Some(mut record) = find(ring, generation) else {
             return Ok(false);
@@ -217,17 +217,18 @@ impl Keeper {
         }
         let expected = record.version;
         record.version += 1;
+        let (from, until) = (signing.from, signing.until);
+        // What a newer version wrote beside the times stays.
+        if let Some(before) = record.times.signing.take() {
+            signing.unknown = before.unknown;
+        }
         record.times.signing = Some(signing);
         let updated = self.store.update(record.clone(), expected).await?;
         if updated == KeyUpdated::Stale {
             return Ok(false);
         }
         self.take_over(&record)?;
-        self.report(KeyEvent::Scheduled {
-            kid: record.kid,
-            from: signing.from,
-            until: signing.until,
-        });
+        self.report(KeyEvent::Scheduled { kid: record.kid, from, until });
         Ok(true)
     }
 
@@ -243,7 +244,7 @@ impl Keeper {
 
     /// Until when a verifier might trust a key that was declared compromised at `at`.
     pub(crate) fn trusted_until(&self, record: &KeyRecord, at: UnixTime) -> UnixTime {
-        let end = match record.times.signing {
+        let end = match &record.times.signing {
             Some(signing) => signing.published_until.max(at),
             None => at + self.policy.retention,
         };

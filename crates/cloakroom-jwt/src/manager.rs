@@ -160,11 +160,12 @@ impl KeyManager {
                     Some(ready_at) => KeyManagerError::SuccessorNotKnown { ready_at },
                     None => KeyManagerError::NoKey,
                 })?;
+            let until = signing.until;
             if !inner.schedule(&ring, generation, signing).await? {
                 ordered = Some(signer);
                 continue;
             }
-            let to = inner.ring().signer(signing.until)?.kid().clone();
+            let to = inner.ring().signer(until)?.kid().clone();
             inner.settle_after(&mut flight).await;
             tracing::info!(from = %signer, %to, "the signing key was rotated");
             return Ok(KeyEvent::Rotated { from: signer, to });

@@ -87,7 +87,7 @@ async fn two_orders_at_once_rotate_once() {
     let (store, clock) = (RingStore::new(), clock());
     let policy = KeyPolicy::default();
     let (a, b) = (manager(&store, &clock).await, manager(&store, &clock).await);
-    let until = store.records()[0].times.signing.unwrap().until;
+    let until = store.records()[0].times.signing.as_ref().unwrap().until;
     clock.set(until - policy.publish_ahead);
     a.maintain().await.unwrap();
     clock.advance(policy.known_after());

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use cloakroom_core::{Clock as _, UnixTime};
+use cloakroom_core::{Clock as _, KeyRecord, UnixTime};
 
 use super::*;
 use crate::test_support::*;
@@ -60,7 +60,7 @@ async fn a_planned_rotation_takes_effect_by_the_clock_alone() {
     let (store, clock) = (RingStore::new(), clock());
     let manager = manager(&store, &clock).await;
     let first = signer(&manager).await;
-    let until = store.records()[0].times.signing.unwrap().until;
+    let until = store.records()[0].times.signing.as_ref().unwrap().until;
     clock.set(until - secs(10));
     manager.maintain().await.unwrap();
     let loads = store.loads();
@@ -69,6 +69,32 @@ async fn a_planned_rotation_takes_effect_by_the_clock_alone() {
     clock.set(until);
     assert_ne!(signer(&manager).await, first);
     assert_eq!(store.loads(), loads);
+}
+
+#[tokio::test]
+async fn what_a_newer_version_wrote_survives_a_rotation() {
+    let (store, clock) = (RingStore::new(), clock());
+    let first = manager(&store, &clock).await;
+    let unknown = serde_json::Map::from_iter([("from the future".to_owned(), true.into())]);
+    store.tamper(|records| {
+        for record in records {
+            record.unknown = unknown.clone();
+            record.times.unknown = unknown.clone();
+            record.times.signing.as_mut().unwrap().unknown = unknown.clone();
+        }
+    });
+    first.maintain().await.unwrap();
+    clock.advance(KeyPolicy::default().publish_ahead);
+    first.maintain().await.unwrap();
+    first.rotate().await.unwrap();
+    let (records, ended) = (store.records(), clock.now());
+    let old: Vec<_> = records.iter().filter(|record| !record.unknown.is_empty()).collect();
+    let signing = |record: &KeyRecord| record.times.signing.clone().unwrap();
+    assert_eq!(old.len(), 2);
+    assert_eq!(signing(old[0]).until, ended, "it was written again");
+    for record in old {
+        assert_eq!((&record.times.unknown, &signing(record).unknown), (&unknown, &unknown));
+    }
 }
 
 #[tokio::test]
@@ -156,7 +182,7 @@ async fn a_compromised_key_is_out_at_once_and_for_ever() {
     let policy = KeyPolicy::default();
     let manager = manager(&store, &clock).await;
     let bad = signer(&manager).await;
-    let end = store.records()[0].times.signing.unwrap().published_until;
+    let end = store.records()[0].times.signing.as_ref().unwrap().published_until;
     clock.advance(secs(5));
     let done = manager.compromise(&bad).await.unwrap();
     assert_eq!(done.kid, bad);

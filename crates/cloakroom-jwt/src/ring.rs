@@ -174,7 +174,7 @@ pub(crate) async fn generate(
         algorithm: algorithm.to_string(),
         public_jwk: serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?,
         sealed,
-        times: KeyTimes { published: UnixTime::default(), signing: None },
+        times: KeyTimes::published(UnixTime::default()),
         compromised_at: None,
         unknown: serde_json::Map::new(),
     };

@@ -107,7 +107,7 @@ impl Issuer {
         let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
         let rotates = client.rotates_refresh_tokens();
         record.chain = Some(Chain {
-            code: Some(CodeBinding { redirect_uri, challenge: pkce.map(|pkce| pkce.0) }),
+            code: Some(CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0))),
             ..chain(TokenKind::Code, digest, key, expires_at, rotates)
         });
         // A grant whose code is never redeemed ends with its code.

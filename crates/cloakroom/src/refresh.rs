@@ -106,7 +106,10 @@ impl Attempt<'_> {
             digest,
             expires_at,
             rotates: true,
-            successor: Some(SealedSuccessor { sealed, until, earlier: earlier(chain, now) }),
+            successor: Some(SealedSuccessor {
+                earlier: earlier(chain, now),
+                ..SealedSuccessor::new(sealed, until)
+            }),
             ..chain.clone()
         });
         let token = self.mint(&next).await?;
@@ -180,9 +183,9 @@ impl Attempt<'_> {
 fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
     let Some(last) = &chain.successor else { return Vec::new() };
     let previous = chain.generation.checked_sub(1);
-    let previous = previous.map(|generation| SpentBefore { generation, until: last.until });
+    let previous = previous.map(|generation| SpentBefore::new(generation, last.until));
     let mut open: Vec<_> =
-        last.earlier.iter().copied().chain(previous).filter(|spent| now < spent.until).collect();
+        last.earlier.iter().cloned().chain(previous).filter(|spent| now < spent.until).collect();
     let surplus = open.len().saturating_sub(SealedSuccessor::MOST_EARLIER);
     open.drain(..surplus);
     open

@@ -158,7 +158,7 @@ fn key(version: u64) -> Result<KeyRecord, Broken> {
         algorithm: "ES256".to_owned(),
         public_jwk: json!({"kty": "EC"}),
         sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None },
+        times: KeyTimes::published(NOW),
         compromised_at: None,
         unknown: UnknownFields::default(),
     })

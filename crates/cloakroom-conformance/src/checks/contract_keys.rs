@@ -37,7 +37,7 @@ fn key(generation: u64, name: &str) -> Result<KeyRecord, Broken> {
         algorithm: "ES256".to_owned(),
         public_jwk: json!({"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}),
         sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None },
+        times: KeyTimes::published(NOW),
         compromised_at: None,
         unknown: UnknownFields::default(),
     })
@@ -52,12 +52,12 @@ fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broken> {
         public_jwk: json!({"kty": "OKP", "n": [writes, null, "é\0"], "": {}}),
         sealed: vec![0, 0xff, b'\n', 0],
         times: KeyTimes {
-            published: NOW + DAY,
             signing: Some(Signing {
-                from: NOW + 2 * DAY,
-                until: NOW + 3 * DAY,
-                published_until: NOW + 4 * DAY,
+                unknown: unknown(9),
+                ..Signing::new(NOW + 2 * DAY, NOW + 3 * DAY, NOW + 4 * DAY)
             }),
+            unknown: unknown(8),
+            ..KeyTimes::published(NOW + DAY)
         },
         compromised_at: Some(NOW + 5 * DAY),
         unknown: unknown(7),

@@ -88,12 +88,8 @@ async fn bare_records_survive(context: Context) -> Result<(), Broken> {
     empty.act = Some(json!({}));
     empty.authorization_details = Some(json!([]));
     if let Some(chain) = &mut empty.chain {
-        chain.code = Some(CodeBinding { redirect_uri: String::new(), challenge: None });
-        chain.successor = Some(SealedSuccessor {
-            sealed: Vec::new(),
-            until: UnixTime::from_millis(0),
-            earlier: Vec::new(),
-        });
+        chain.code = Some(CodeBinding::new("", None));
+        chain.successor = Some(SealedSuccessor::new(Vec::new(), UnixTime::from_millis(0)));
     }
     survive(&*store, &empty, &token(&empty)?).await
 }
@@ -163,12 +159,9 @@ async fn the_longest_records_survive(context: Context) -> Result<(), Broken> {
     grant.audience = Audience::new((0..64).map(|n| format!("{n:0>64}")))?;
     grant.authorization_details = Some(json!(vec![json!({"type": "t".repeat(100)}); 40]));
     if let Some(chain) = &mut grant.chain {
-        chain.code = Some(CodeBinding {
-            redirect_uri: format!("https://app.example/{}", "r".repeat(2_000)),
-            challenge: Some("c".repeat(128)),
-        });
-        chain.successor =
-            Some(SealedSuccessor { sealed: vec![0xa5; 512], until: NOW, earlier: Vec::new() });
+        let redirect_uri = format!("https://app.example/{}", "r".repeat(2_000));
+        chain.code = Some(CodeBinding::new(redirect_uri, Some("c".repeat(128))));
+        chain.successor = Some(SealedSuccessor::new(vec![0xa5; 512], NOW));
     }
     let token = TokenRecord {
         scope: grant.scope.clone(),

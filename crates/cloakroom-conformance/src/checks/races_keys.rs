@@ -26,7 +26,7 @@ fn key(generation: u64, version: u64, writer: usize) -> Result<KeyRecord, Broken
         algorithm: "ES256".to_owned(),
         public_jwk: json!({"kty": "EC", "crv": "P-256"}),
         sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None },
+        times: KeyTimes::published(NOW),
         compromised_at: None,
         unknown: UnknownFields::default(),
     })

@@ -14,7 +14,7 @@ fn key(generation: u64, version: u64) -> KeyRecord {
         algorithm: "ES256".into(),
         public_jwk: serde_json::json!({"kty": "EC"}),
         sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None },
+        times: KeyTimes::published(NOW),
         compromised_at: None,
         unknown: Default::default(),
     }
