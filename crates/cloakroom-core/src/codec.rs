@@ -111,6 +111,8 @@ struct ChainBody {
     code: Option<CodeBinding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     successor: Option<SealedSuccessor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bound_from: Option<u32>,
     rotates: bool,
     #[serde(flatten)]
     unknown: UnknownFields,
@@ -147,6 +149,7 @@ impl GrantRecord {
                 key: chain.key.clone(),
                 code: chain.code.clone(),
                 successor: chain.successor.clone(),
+                bound_from: chain.bound_from,
                 rotates: chain.rotates,
                 unknown: chain.unknown.clone(),
             }),
@@ -186,6 +189,7 @@ impl GrantRecord {
                 expires_at: UnixTime::from_millis(expires_at),
                 code: body.code,
                 successor: body.successor,
+                bound_from: body.bound_from,
                 rotates: body.rotates,
                 unknown: body.unknown,
             }),

@@ -35,7 +35,10 @@ pub struct GrantRecord {
     pub scope: Scope,
     /// For which resources; a token's own audience is never wider.
     pub audience: Audience,
-    /// The key that tokens are bound to (RFC 7800), if the client proved one.
+    /// The key that the chain's credential is bound to: the code's, if the authorization request
+    /// named one (RFC 9449 §10), and later that of a public client's refresh tokens (RFC 9449 §5,
+    /// [`Chain::bound_from`]). A confidential client's refresh tokens have none. The key of an access
+    /// token is [`TokenRecord::confirmation`].
     pub confirmation: Option<Confirmation>,
     /// When the user signed in (OpenID Connect `auth_time`).
     pub auth_time: Option<UnixTime>,
@@ -166,6 +169,10 @@ pub struct Chain {
     pub code: Option<CodeBinding>,
     /// The refresh token that the last rotation made, sealed for whoever holds the one before.
     pub successor: Option<SealedSuccessor>,
+    /// The first generation that is useless without [`GrantRecord::confirmation`], if there is one;
+    /// the generations before it were issued without a key. `None` stands for the current one: in a
+    /// new chain, and in a row that an older version wrote.
+    pub bound_from: Option<u32>,
     /// Whether a refresh token is replaced at each use.
     pub rotates: bool,
     /// Fields of a newer version.
@@ -189,6 +196,7 @@ impl Chain {
             expires_at,
             code: None,
             successor: None,
+            bound_from: None,
             rotates: true,
             unknown: UnknownFields::default(),
         }

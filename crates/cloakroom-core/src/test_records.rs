@@ -51,6 +51,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
                 earlier: vec![SpentBefore::new(0, now)],
                 unknown: Default::default(),
             }),
+            bound_from: Some(1),
             rotates: true,
             unknown: Default::default(),
         }),

@@ -1,8 +1,9 @@
 //! What redeeming a code and redeeming a refresh token have in common: the fixed order of checks.
 //!
-//! Tag → grant live → genuine → client and key binding → (for codes) redirect URI and verifier →
-//! only then the generation. A failure before the last changes nothing: an old code without its
-//! verifier, or a refresh token in the hands of another client, cannot end a session.
+//! Tag → grant live → genuine → client → (for codes) redirect URI and verifier, (for refresh tokens)
+//! the key that this very one is bound to → only then the generation. A failure before the last
+//! changes nothing: an old code without its verifier, or a refresh token in the hands of another
+//! client or without its key, cannot end a session.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use cloakroom_core::{
     Chain, ChainHandle, ClientId, Confirmation, GrantId, GrantRecord, Revocation, Target, UnixTime,
 };
 
+use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::issuer::Inner;
@@ -51,6 +53,74 @@ impl Standing {
     }
 }
 
+/// The key that the refresh tokens of a chain are bound to, and which of them are.
+///
+/// "When an authorization server supporting DPoP issues a refresh token to a public client that
+/// presents a valid DPoP proof at the token endpoint, the refresh token MUST be bound to the
+/// respective public key." (RFC 9449 §5) A confidential client's is not: the client's authentication
+/// binds it (RFC 8705 §7.1), so that a new key or a renewed certificate ends no session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChainBinding<'a> {
+    public: bool,
+    key: Option<&'a Confirmation>,
+    /// The first generation that is bound.
+    from: u32,
+}
+
+impl<'a> ChainBinding<'a> {
+    /// As the client is registered now.
+    pub(crate) fn of(grant: &'a GrantRecord, chain: &Chain, client: &Client) -> Self {
+        let public = client.is_public();
+        Self {
+            public,
+            key: grant.confirmation.as_ref().filter(|_| public),
+            // A new chain begins with a bound token. A row of an older version does not say: its
+            // current token is bound, and no thief may hide among the ones before.
+            from: chain.bound_from.unwrap_or(chain.generation),
+        }
+    }
+
+    /// Refuses a request that does not prove the key that this refresh token was issued for. Spent or
+    /// not, the token is useless without it, and cannot end the session.
+    pub(crate) fn check(
+        &self,
+        generation: u32,
+        proved: Option<&Confirmation>,
+    ) -> Result<(), GrantRefusal> {
+        if self.key.is_some() && generation >= self.from && proved != self.key {
+            return Err(GrantRefusal::OtherKey);
+        }
+        Ok(())
+    }
+
+    /// Whether a request that presents this spent credential comes from another holder than the
+    /// request that spent it: the two proved different keys.
+    ///
+    /// The request that spent it proved the chain's key if the next credential is bound, and none
+    /// otherwise. A request that proves the chain's own key comes from its holder in any case.
+    pub(crate) fn is_second_holder(&self, generation: u32, proved: Option<&Confirmation>) -> bool {
+        self.public
+            && match proved {
+                Some(_) => proved != self.key,
+                None => self.key.is_some() && generation.saturating_add(1) >= self.from,
+            }
+    }
+
+    /// The binding after a request that proves this key has moved the chain to `generation`: the
+    /// next record's confirmation, and the first generation that it binds.
+    pub(crate) fn after(
+        &self,
+        generation: u32,
+        proved: Option<&Confirmation>,
+    ) -> (Option<Confirmation>, Option<u32>) {
+        match self.key {
+            _ if !self.public => (None, None),
+            Some(key) => (Some(key.clone()), Some(self.from)),
+            None => (proved.cloned(), proved.map(|_| generation)),
+        }
+    }
+}
+
 impl Inner {
     /// The grant whose genuine credential this client presents, with its chain: the checks that all
     /// credentials share, in their order.
@@ -58,7 +128,6 @@ impl Inner {
         &self,
         handle: &ChainHandle,
         client: &ClientId,
-        proved: Option<&Confirmation>,
         now: UnixTime,
     ) -> Result<Arc<GrantRecord>, TokenError> {
         self.check_own_log()?;
@@ -71,9 +140,6 @@ impl Inner {
         }
         if grant.client != *client {
             return Err(GrantRefusal::OtherClient.into());
-        }
-        if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved {
-            return Err(GrantRefusal::OtherKey.into());
         }
         Ok(grant)
     }
@@ -94,6 +160,28 @@ impl Inner {
             revoked,
         };
         self.end(grant, now, event, GrantRefusal::Reused).await
+    }
+
+    /// Ends a grant if a request that presents this spent credential comes from a second holder
+    /// ([`ChainBinding::is_second_holder`]). The retry window is for one: of two, one would get a
+    /// successor that only the other can use.
+    ///
+    /// This holds for a request that saw its credential current and lost a race as well. Two keys
+    /// prove two holders, whatever the clocks say. If the loser were only refused, its user would
+    /// sign in again, and a thief who won the race would keep the session.
+    pub(crate) async fn check_holder(
+        self: &Arc<Self>,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        client: &Client,
+        proved: Option<&Confirmation>,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        let binding = ChainBinding::of(grant, chain_of(grant)?, client);
+        if binding.is_second_holder(handle.generation, proved) {
+            return Err(self.end_for_reuse(handle, grant, now).await);
+        }
+        Ok(())
     }
 
     /// Ends a grant because its store has gone back in time.

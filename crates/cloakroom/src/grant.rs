@@ -99,7 +99,12 @@ impl Grant {
         self
     }
 
-    /// Binds its tokens to a key that the client has proved.
+    /// The key that the client has proved, or named in its authorization request (`dpop_jkt`, RFC 9449
+    /// §10).
+    ///
+    /// [`Issuer::issue`](crate::Issuer::issue) binds the access token to it, and the refresh tokens
+    /// of a public client; [`Issuer::authorize`](crate::Issuer::authorize) binds the code;
+    /// [`Issuer::adopt`](crate::Issuer::adopt) binds the token that it takes over.
     #[must_use]
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
         self.confirmation = Some(confirmation);
@@ -224,7 +229,9 @@ pub struct Redeem {
     pub verifier: Option<TokenSecret>,
     /// Narrows the access token to some of the grant's resources (RFC 8707 §2.2).
     pub resources: Vec<String>,
-    /// The key that the client has proved.
+    /// The key that the client has proved. The access token is bound to it, and so are the refresh
+    /// tokens of a public client. It must be the key that the authorization request named, if that
+    /// named one ([`Grant::confirmation`]).
     pub confirmation: Option<Confirmation>,
 }
 
@@ -254,7 +261,13 @@ pub struct Refresh {
     pub scope: Option<Scope>,
     /// Narrows the access token to some of the grant's resources.
     pub resources: Vec<String>,
-    /// The key that the client has proved.
+    /// The key that the client has proved. The access token is bound to it. The first key that a
+    /// public client proves also binds the refresh tokens that follow: each needs it from then on.
+    /// A confidential client's authentication binds its refresh tokens; it may prove a different key
+    /// each time.
+    ///
+    /// A retry must prove the same key as the request that spent the token, or none if that proved
+    /// none. A different key means two holders, and the grant is revoked.
     pub confirmation: Option<Confirmation>,
 }
 

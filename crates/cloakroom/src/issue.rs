@@ -33,11 +33,12 @@ impl Issuer {
     /// tokens nobody holds, until it ends.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below: else each future on the way has room for it, twice.
-        let grant = Box::new(grant);
+        let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
+        let proved = grant.confirmation.take();
         let refreshable = client.may_refresh(&grant.subject);
         let mut record = inner.new_grant(&client, grant, now).await?;
 
@@ -49,6 +50,7 @@ impl Issuer {
                 inner.handles.mint_chain(ChainKind::Refresh, record.id, 0, &key, &inner.random)?;
             let rotates = client.rotates_refresh_tokens();
             let expires_at = refresh_expiry(&record, rotates, now, life);
+            record.confirmation = proved.clone().filter(|_| client.is_public());
             record.chain = Some(chain(TokenKind::Refresh, digest, key, expires_at, rotates));
             record.row_expires_at = inner.row_expiry(&record, expires_at);
             refresh_token = Some(token);
@@ -59,7 +61,7 @@ impl Issuer {
             record.row_expires_at = record.expires_at;
         }
         let (scope, audience) = (record.scope.clone(), record.audience.clone());
-        let token = inner.mint(&client, &record, scope, audience, None, now).await?;
+        let token = inner.mint(&client, &record, scope, audience, proved.as_ref(), now).await?;
         let id = record.id;
         if token.needs_grant || record.chain.is_some() {
             inner.create_new(record, token.record.clone().into_iter().collect()).await?;
@@ -84,7 +86,7 @@ impl Issuer {
         redirect_uri: impl Into<String>,
         pkce: Option<Pkce>,
     ) -> Result<TokenSecret, TokenError> {
-        let grant = Box::new(grant);
+        let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
@@ -100,7 +102,10 @@ impl Issuer {
         if client.is_public() && pkce.is_none() {
             return Err(TokenError::InvalidRequest("a public client needs a PKCE challenge"));
         }
+        // The code's own key, whatever kind of client it is for (RFC 9449 §10).
+        let confirmation = grant.confirmation.take();
         let mut record = inner.new_grant(&client, grant, now).await?;
+        record.confirmation = confirmation;
         let key = ChainKey::random(&inner.random)?;
         let (code, digest) =
             inner.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &inner.random)?;
@@ -136,7 +141,7 @@ impl Issuer {
         issued_at: UnixTime,
         expires_at: UnixTime,
     ) -> Result<Adopted, TokenError> {
-        let grant = Box::new(grant);
+        let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
         let located = inner
@@ -151,6 +156,7 @@ impl Issuer {
             ));
         }
         let client = inner.client(&grant.client).await?;
+        let confirmation = grant.confirmation.take();
         let mut record = inner.new_grant(&client, grant, now).await?;
         record.id = located.grant;
         record.epoch = record.epoch.min(Epoch::new(issued_at.as_millis()));
@@ -161,7 +167,7 @@ impl Issuer {
             expires_at: record.expires_at,
             scope: record.scope.clone(),
             audience: record.audience.clone(),
-            confirmation: record.confirmation.clone(),
+            confirmation,
         };
         let token = terms.record(located.grant, located.digest);
         if inner.create(Operation::Adopt, record, vec![token]).await? {
@@ -204,13 +210,15 @@ fn chain(
         expires_at,
         code: None,
         successor: None,
+        bound_from: None,
         rotates,
         unknown: UnknownFields::default(),
     }
 }
 
 impl Inner {
-    /// The record of a new grant without a chain, held to what the client may have.
+    /// The record of a new grant, held to what the client may have. It has no chain yet, and no
+    /// key.
     async fn new_grant(
         &self,
         client: &Client,
@@ -258,7 +266,7 @@ impl Inner {
             subject: grant.subject,
             scope,
             audience,
-            confirmation: grant.confirmation,
+            confirmation: None,
             auth_time: grant.auth_time,
             created_at: now,
             epoch,

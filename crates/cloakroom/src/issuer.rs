@@ -189,7 +189,8 @@ impl Inner {
         })
     }
 
-    /// Makes an access token for a grant, in the format of its audience. Nothing is written.
+    /// Makes an access token for a grant, in the format of its audience, bound to the key that
+    /// this request proves. Nothing is written.
     pub(crate) async fn mint(
         &self,
         client: &Client,
@@ -205,7 +206,7 @@ impl Inner {
             expires_at: (now + life).min(grant.expires_at),
             scope,
             audience,
-            confirmation: grant.confirmation.as_ref().or(proved).cloned(),
+            confirmation: proved.cloned(),
         };
         let format = self.format_of(client, &terms.audience)?;
         let minted = format.mint(MintContext::new(&self.url, grant, &terms, &self.random)).await?;

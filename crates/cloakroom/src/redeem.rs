@@ -8,7 +8,7 @@ use cloakroom_core::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::chain::{Standing, chain_of};
+use crate::chain::{ChainBinding, Standing, chain_of};
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
 use crate::grant::{Redeem, TokenResponse};
@@ -48,12 +48,19 @@ impl Issuer {
             return Err(TokenError::UnauthorizedClient("it may not use codes"));
         }
         let proved = request.confirmation.as_ref();
-        let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
+        let grant = inner.grant_of(&handle, &request.client, now).await?;
         let chain = chain_of(&grant)?;
         check_binding(chain.code.as_ref(), &request)?;
         match Standing::of(&handle, chain, now) {
+            // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
+            // request. If they do not match, it MUST reject the request."
+            Standing::Current
+                if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved =>
+            {
+                return Err(GrantRefusal::OtherKey.into());
+            }
             Standing::Current => {}
-            // Codes have no retry window.
+            // Codes have no retry window, and a replay is one whatever key it shows.
             Standing::Retriable | Standing::SpentRecently | Standing::Spent => {
                 return Err(inner.end_for_reuse(&handle, &grant, now).await);
             }
@@ -64,7 +71,10 @@ impl Issuer {
         // Everything that can fail comes before the one write.
         let refreshable = client.may_refresh(&grant.subject);
         let mut next = GrantRecord::clone(&grant);
-        next.confirmation = next.confirmation.or(request.confirmation);
+        let generation = chain.generation + 1;
+        let binding = ChainBinding::of(&grant, chain, &client);
+        let (confirmation, bound_from) = binding.after(generation, proved);
+        next.confirmation = confirmation;
         let rotates = client.rotates_refresh_tokens();
         let lifetimes = inner.lifetimes_of(&client);
         if !refreshable {
@@ -74,24 +84,25 @@ impl Issuer {
         let (refresh_token, digest) = inner.handles.mint_chain(
             ChainKind::Refresh,
             grant.id,
-            chain.generation + 1,
+            generation,
             &chain.key,
             &inner.random,
         )?;
         next.chain = Some(Chain {
             credential: TokenKind::Refresh,
-            generation: chain.generation + 1,
+            generation,
             digest,
             // A client without refresh tokens gets none: what was minted is thrown away, and only
             // marks the code as spent.
             expires_at: if refreshable { expires_at } else { now },
             successor: None,
+            bound_from,
             rotates,
             ..chain.clone()
         });
         next.row_expires_at = inner.row_expiry(&next, expires_at);
         let scope = Inner::narrow_scope(None, &next.scope, &client)?;
-        let token = inner.mint(&client, &next, scope, audience, None, now).await?;
+        let token = inner.mint(&client, &next, scope, audience, proved, now).await?;
 
         let step = Advance {
             grant: grant.id,
@@ -103,8 +114,11 @@ impl Issuer {
         let done = Event::Redeemed { grant: grant.id, client: request.client };
         match inner.advance(Operation::Redeem, step, done).await? {
             Advanced::Advanced => {}
-            // Its own look saw the code unspent: a double click, not a thief.
-            Advanced::Stale(_) => return Err(GrantRefusal::Spent.into()),
+            // Its own look saw the code unspent: a double click, unless the keys say otherwise.
+            Advanced::Stale(grant) => {
+                inner.check_holder(&handle, &grant, &client, proved, now).await?;
+                return Err(GrantRefusal::Spent.into());
+            }
             Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
         }
         Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))

@@ -7,7 +7,7 @@ use cloakroom_core::{
     SpentBefore, TokenKind, TokenSecret, UnixTime,
 };
 
-use crate::chain::{Standing, chain_of};
+use crate::chain::{ChainBinding, Standing, chain_of};
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
@@ -48,18 +48,26 @@ impl Issuer {
             return Err(TokenError::UnauthorizedClient("it may not refresh"));
         }
         let proved = request.confirmation.as_ref();
-        let grant = inner.grant_of(&handle, &request.client, proved, now).await?;
+        let grant = inner.grant_of(&handle, &request.client, now).await?;
         let attempt = Attempt { inner, client: &client, handle: &handle, request: &request, now };
         let chain = chain_of(&grant)?;
+        let binding = ChainBinding::of(&grant, chain, &client);
+        binding.check(handle.generation, proved)?;
         match Standing::of(&handle, chain, now) {
             Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
             Standing::Current if chain.rotates || client.rotates_refresh_tokens() => {
                 attempt.rotate(&grant, chain).await
             }
             Standing::Current => attempt.attach(&grant, chain, None).await,
-            Standing::Retriable => attempt.retry(&grant).await,
+            Standing::Retriable => {
+                attempt.check_holder(&grant).await?;
+                attempt.retry(&grant).await
+            }
             // Refused, and no harm done.
-            Standing::SpentRecently => Err(GrantRefusal::Spent.into()),
+            Standing::SpentRecently => {
+                attempt.check_holder(&grant).await?;
+                Err(GrantRefusal::Spent.into())
+            }
             Standing::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
             Standing::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
         }
@@ -99,7 +107,10 @@ impl Attempt<'_> {
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
-        next.confirmation = next.confirmation.or_else(|| self.request.confirmation.clone());
+        let binding = ChainBinding::of(grant, chain, self.client);
+        let (confirmation, bound_from) =
+            binding.after(generation, self.request.confirmation.as_ref());
+        next.confirmation = confirmation;
         next.row_expires_at = inner.row_expiry(grant, expires_at);
         next.chain = Some(Chain {
             generation,
@@ -110,6 +121,7 @@ impl Attempt<'_> {
                 earlier: earlier(chain, now),
                 ..SealedSuccessor::new(sealed, until)
             }),
+            bound_from,
             ..chain.clone()
         });
         let token = self.mint(&next).await?;
@@ -125,13 +137,23 @@ impl Attempt<'_> {
         match inner.advance(Operation::Refresh, step, done).await? {
             Advanced::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
             // It saw the chain where it should be and then lost the race: that is a retry, or is
-            // refused, but never reuse, whatever its clock says.
-            Advanced::Stale(grant) if chain_of(&grant)?.generation == generation => {
-                self.retry(&grant).await
+            // refused, but never reuse, whatever its clock says. Only a second key is.
+            Advanced::Stale(grant) => {
+                self.check_holder(&grant).await?;
+                if chain_of(&grant)?.generation == generation {
+                    self.retry(&grant).await
+                } else {
+                    Err(GrantRefusal::Spent.into())
+                }
             }
-            Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
             Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
         }
+    }
+
+    /// Ends the grant if this request comes from another holder than the one that spent its token.
+    async fn check_holder(&self, grant: &GrantRecord) -> Result<(), TokenError> {
+        let proved = self.request.confirmation.as_ref();
+        self.inner.check_holder(self.handle, grant, self.client, proved, self.now).await
     }
 
     /// Brings the successor that the presented token already has.

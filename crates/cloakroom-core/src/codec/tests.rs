@@ -116,6 +116,18 @@ fn a_binding_that_is_not_understood_is_refused() {
 }
 
 #[test]
+fn rows_of_before_are_still_read() {
+    let mut row = grant(1).to_row();
+    let mut body = json_of(&row.body);
+    let chain = body["chain"].as_object_mut().unwrap();
+    assert!(chain.remove("bound_from").is_some());
+    row.body = [&[VERSION][..], body.to_string().as_bytes()].concat();
+    let read = GrantRecord::from_row(&row).unwrap();
+    assert_eq!(read.chain.unwrap().bound_from, None);
+    assert!(read.confirmation.is_some());
+}
+
+#[test]
 fn the_columns_are_authoritative() {
     let mut row = grant(1).to_row();
     row.revoked_at = Some(5);

@@ -83,6 +83,7 @@ pub(crate) fn grant(seed: u64) -> GrantRecord {
             expires_at: secs(500),
             code: None,
             successor: None,
+            bound_from: None,
             rotates: true,
             unknown: Default::default(),
         }),

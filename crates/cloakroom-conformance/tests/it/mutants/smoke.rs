@@ -79,6 +79,7 @@ impl Dice {
                 expires_at: self.soon(now),
                 code: None,
                 successor: None,
+                bound_from: None,
                 rotates: true,
                 unknown: UnknownFields::default(),
             }),

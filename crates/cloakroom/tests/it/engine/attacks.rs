@@ -5,15 +5,21 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cloakroom::core::*;
 use cloakroom::{
-    Caller, Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
-    Refresh, TokenError,
+    Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType, Refresh,
+    TokenError,
 };
 
 use super::support::*;
 
 /// One client, whose registration changes.
 #[derive(Debug)]
-struct Changing(Mutex<Arc<Client>>);
+pub(crate) struct Changing(Mutex<Arc<Client>>);
+
+impl Changing {
+    pub(crate) fn change_to(&self, client: Client) {
+        *self.0.lock().unwrap() = Arc::new(client);
+    }
+}
 
 #[async_trait]
 impl ClientDirectory for Changing {
@@ -22,16 +28,16 @@ impl ClientDirectory for Changing {
     }
 }
 
-fn app(client: Client, scope: &str) -> Client {
+pub(crate) fn app(client: Client, scope: &str) -> Client {
     let client = client.grant_types([GrantType::RefreshToken]);
     client.scope(scope).unwrap().audience(ORDERS, Format::Opaque).unwrap()
 }
 
-fn confidential() -> Client {
+pub(crate) fn confidential() -> Client {
     Client::confidential("web-app", CLIENT_SECRET).unwrap()
 }
 
-async fn changing(client: Client) -> (Fixture, Arc<Changing>) {
+pub(crate) async fn changing(client: Client) -> (Fixture, Arc<Changing>) {
     let directory = Arc::new(Changing(Mutex::new(Arc::new(client))));
     let clients: Arc<dyn ClientDirectory> = directory.clone();
     (Fixture::with(|builder| builder.clients(clients)).await, directory)
@@ -95,7 +101,7 @@ async fn whoever_repeats_a_revocation_does_not_fill_the_log() {
 async fn scope_that_a_client_may_no_longer_have_is_no_longer_handed_out() {
     let (fixture, directory) = changing(app(confidential(), "orders:read orders:write")).await;
     let refresh = fixture.session().await.refresh;
-    *directory.0.lock().unwrap() = Arc::new(app(confidential(), "orders:read"));
+    directory.change_to(app(confidential(), "orders:read"));
     let asked =
         Refresh { scope: Some(Scope::parse("orders:write").unwrap()), ..refreshing(&refresh) };
     assert!(matches!(fixture.issuer.refresh(asked).await, Err(TokenError::InvalidScope(_))));
@@ -109,28 +115,11 @@ async fn a_client_that_is_told_to_rotate_does() {
     let (fixture, directory) = changing(shared.clone().without_rotation()).await;
     let refresh = fixture.session().await.refresh;
     assert!(fixture.refresh(&refresh).await.unwrap().refresh_token.is_none());
-    *directory.0.lock().unwrap() = Arc::new(shared.clone());
+    directory.change_to(shared.clone());
     let next = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
     // And goes on, once its chain has begun to.
-    *directory.0.lock().unwrap() = Arc::new(shared.without_rotation());
+    directory.change_to(shared.without_rotation());
     assert!(fixture.refresh(&next).await.unwrap().refresh_token.is_some());
-}
-
-#[tokio::test]
-async fn a_key_proved_at_refresh_binds_what_comes_of_it() {
-    let fixture = Fixture::new().await;
-    let refresh = fixture.session().await.refresh;
-    let proved = |key| Some(Confirmation::JwkThumbprint([key; 32]));
-    let request = Refresh { confirmation: proved(1), ..refreshing(&refresh) };
-    let bound = fixture.issuer.refresh(request).await.unwrap();
-    assert_eq!(bound.token_type, "DPoP");
-    let answer = fixture.issuer.introspect(&bound.access_token, Caller::Internal).await.unwrap();
-    assert_eq!(answer.active().unwrap().confirmation, proved(1));
-    let next = bound.refresh_token.unwrap();
-    for confirmation in [None, proved(2)] {
-        let request = Refresh { confirmation, ..refreshing(&next) };
-        assert_eq!(refusal(fixture.issuer.refresh(request).await), GrantRefusal::OtherKey);
-    }
 }
 
 #[tokio::test]

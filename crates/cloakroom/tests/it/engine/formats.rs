@@ -322,7 +322,10 @@ async fn a_token_of_a_former_system_is_taken_over() {
     assert!(!fixture.is_active(&token).await);
 
     let other = TokenSecret::new("00000000-0000-4000-8000-000000000000");
-    issuer.adopt(&other, grant(), START, until).await.unwrap();
+    let key = Confirmation::JwkThumbprint([4; 32]);
+    issuer.adopt(&other, grant().confirmation(key.clone()), START, until).await.unwrap();
+    let answer = issuer.introspect(&other, Caller::Internal).await.unwrap();
+    assert_eq!(answer.active().unwrap().confirmation, Some(key));
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&other).await);
     let expiring = TokenSecret::new("11111111-0000-4000-8000-000000000000");

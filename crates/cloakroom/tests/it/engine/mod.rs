@@ -8,6 +8,7 @@ mod counts;
 mod finished;
 mod formats;
 mod jwts;
+mod keys;
 mod maintenance;
 mod outage;
 mod races;

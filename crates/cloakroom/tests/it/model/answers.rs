@@ -4,7 +4,7 @@ use cloakroom::core::{Epoch, TokenSecret};
 use cloakroom::{GrantRefusal, TokenError, TokenResponse};
 
 use super::flight::Presented;
-use super::oracle::{Answer, Verdict};
+use super::oracle::{Answer, Session, Verdict};
 
 /// What the engine answered.
 pub(super) enum Reply {
@@ -16,20 +16,27 @@ pub(super) enum Reply {
 }
 
 /// What every run must have met, or its stories are dull.
-pub(super) const SITUATIONS: [&str; 13] = [
+pub(super) const SITUATIONS: [&str; 20] = [
     "access",
     "ancient reused",
     "barred",
+    "bound by a refresh",
+    "bound, and another key",
     "code reused",
     "code spent at once",
     "dead",
     "lost race",
+    "lost to another key",
     "old reused",
     "outage",
     "previous reused",
     "refused",
     "retried",
+    "retried with another key",
+    "renewed certificate",
     "slow tab",
+    "spent before it was bound",
+    "stolen code replayed",
 ];
 
 pub(super) fn situation(
@@ -41,6 +48,7 @@ pub(super) fn situation(
     let age = verdict.length - 1 - verdict.generation;
     match (answer, presented.code, age) {
         (Answer::Dead, ..) => "dead",
+        (Answer::OtherKey, ..) => "bound, and another key",
         (Answer::Refused, ..) => "refused",
         (Answer::Granted, _, 0) if presented.moved || !rotates => "access",
         (Answer::Granted, false, 0) => "lost race",
@@ -54,6 +62,38 @@ pub(super) fn situation(
     }
 }
 
+/// The same, as far as keys go.
+pub(super) fn situation_of_keys(
+    presented: &Presented,
+    verdict: &Verdict,
+    answer: Answer,
+    session: &Session,
+) -> Option<&'static str> {
+    let Presented { generation, shown, code, moved, .. } = *presented;
+    let public = session.terms.public;
+    let own = &session.chain[generation];
+    let bound = session.chain.last()?.needs;
+    let age = verdict.length - 1 - generation;
+    let before = generation.checked_sub(1).and_then(|before| session.chain[before].shown);
+    match answer {
+        Answer::Granted if !public => {
+            (before.is_some() && before != shown).then_some("renewed certificate")
+        }
+        Answer::Granted => (moved && !code && own.needs.is_none() && shown.is_some())
+            .then_some("bound by a refresh"),
+        Answer::Reused if !public => None,
+        Answer::Reused if age == 0 => Some("lost to another key"),
+        Answer::Reused if code => {
+            (bound.is_some() && bound != shown).then_some("stolen code replayed")
+        }
+        Answer::Reused if age == 1 && own.shown != shown => Some("retried with another key"),
+        Answer::Reused => {
+            (bound.is_some() && bound != shown).then_some("spent before it was bound")
+        }
+        _ => None,
+    }
+}
+
 impl Reply {
     pub(super) fn answer(&self) -> Result<Answer, String> {
         let Self::Failed(error) = self else {
@@ -63,6 +103,7 @@ impl Reply {
             TokenError::InvalidGrant(GrantRefusal::Spent) => Answer::Spent,
             TokenError::InvalidGrant(GrantRefusal::Reused) => Answer::Reused,
             TokenError::InvalidGrant(GrantRefusal::Dead | GrantRefusal::Unknown) => Answer::Dead,
+            TokenError::InvalidGrant(GrantRefusal::OtherKey) => Answer::OtherKey,
             TokenError::InvalidGrant(GrantRefusal::OtherClient | GrantRefusal::Verifier)
             | TokenError::InvalidScope(_) => Answer::Refused,
             _ => return Err(format!("a strange answer: {}", self.shown())),

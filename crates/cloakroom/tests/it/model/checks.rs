@@ -6,6 +6,7 @@ use cloakroom::core::{Page, Selector, TokenSecret, TokenStore};
 use cloakroom::{Caller, Subject, TokenError};
 
 use super::oracle::{Broken, broken_if};
+use super::requests::proof;
 use super::story::{CLIENTS, USERS};
 use super::time::Sure;
 use super::watched::Turn;
@@ -38,9 +39,12 @@ impl World {
             return Ok(());
         }
         let active = soon(issuer.introspect(secret, Caller::Internal)).map_err(strange)?;
-        agree(active.is_active(), expected, || {
-            format!("access token {token} of session {session}")
-        })?;
+        let what = || format!("access token {token} of session {session}");
+        agree(active.is_active(), expected, what)?;
+        let public = self.oracle.sessions[session].terms.public;
+        let key = self.oracle.key_of(session, token).map(|key| proof(public, key));
+        let bound = active.active().map(|active| &active.confirmation);
+        broken_if(bound.is_some_and(|bound| *bound != key), "an access token of another key")?;
         if expected == Sure::No {
             let swapped = soon(issuer.swap(secret, Some(ORDERS), Caller::Internal));
             broken_if(swapped.map_err(strange)?.is_some(), "an inactive handle was swapped")?;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use cloakroom::core::{GrantId, StoreError, Target, UnixTime};
 use cloakroom::{Subject, TokenError};
 
-use super::answers::{Reply, situation};
-use super::oracle::{Answer, Broken, Terms, Verdict, Whose, broken_if};
+use super::answers::{Reply, situation, situation_of_keys};
+use super::oracle::{Answer, Broken, Key, Terms, Verdict, Whose, broken_if};
 use super::story::{CLIENTS, Mistake, USERS, Who};
 use super::time::{Millis, Sure};
 use super::watched::{Effect, Turn};
@@ -39,6 +39,8 @@ pub(super) enum Task {
 pub(super) struct Arriving {
     pub(super) terms: Terms,
     pub(super) code: bool,
+    /// The key that it is bound to.
+    pub(super) key: Option<Key>,
     /// After how many revocations it began.
     pub(super) since: Option<usize>,
     /// Its session, once there is one.
@@ -51,6 +53,8 @@ pub(super) struct Presented {
     pub(super) generation: usize,
     pub(super) code: bool,
     pub(super) who: Who,
+    /// The key that is proved with it.
+    pub(super) shown: Option<Key>,
     pub(super) mistake: Option<Mistake>,
     /// Once the store was looked at.
     pub(super) verdict: Option<Verdict>,
@@ -100,15 +104,15 @@ impl World {
                 let covered = self.oracle.is_covered(&arriving.terms, since);
                 broken_if(covered == Sure::Yes, "a sign-in slipped through beside a revocation")?;
                 broken_if(arriving.session.is_some(), "one sign-in made two grants")?;
-                let session = self.oracle.begin(arriving.terms, since, asked, arriving.code);
-                arriving.session = Some(session);
-                self.add_session(grant);
+                let Arriving { terms, code, key, .. } = *arriving;
+                arriving.session = Some(self.oracle.begin(terms, since, asked, code, key));
+                self.add_session(grant, key);
                 Ok(())
             }
             (Effect::Found(grant), Task::Comes(presented)) => {
-                let Presented { session, generation, .. } = *presented;
+                let Presented { session, generation, shown, .. } = *presented;
                 if self.held[session].grant == grant && presented.verdict.is_none() {
-                    let verdict = self.oracle.presents(session, generation, asked);
+                    let verdict = self.oracle.presents(session, generation, shown, asked);
                     presented.verdict = Some(verdict);
                 }
                 Ok(())
@@ -119,7 +123,8 @@ impl World {
                     && presented.mistake.is_none();
                 broken_if(!own, "a chain moved that nobody asked to move")?;
                 presented.moved = true;
-                self.oracle.moves(presented.session, presented.generation, asked)
+                let Presented { session, generation, shown, .. } = *presented;
+                self.oracle.moves(session, generation, shown, asked)
             }
             (Effect::Asked(target), task) => {
                 if self.may_ask(task, &target) {
@@ -154,10 +159,11 @@ impl World {
         let is_grant = |session: usize| *target == Target::Grant(self.held[session].grant);
         match task {
             Task::Comes(presented) => {
-                let verdict = presented.verdict.as_ref();
-                is_grant(presented.session)
+                let Presented { session, mistake, verdict, .. } = presented;
+                let may_end = |verdict| self.oracle.may_end(*session, verdict, mistake.is_none());
+                is_grant(*session)
                     && !presented.is_hopeless()
-                    && verdict.is_some_and(|verdict| verdict.allowed.contains(&Answer::Reused))
+                    && verdict.as_ref().is_some_and(may_end)
             }
             Task::Revokes(Aim::Session(session), true) => is_grant(*session),
             Task::Revokes(Aim::Token(session, _), true) => match target {
@@ -240,7 +246,7 @@ impl World {
                     self.oracle.told(session, 0, token.expose())?;
                     self.held[session].by = [holds.then_some(0), holds.then_some(0), None];
                 }
-                self.keep_access(session, response.access_token, asked);
+                self.keep_access(session, response.access_token, arriving.key, asked);
                 Ok(())
             }
             (reply, _) => Err(format!("a sign-in ended with {}", reply.shown())),
@@ -248,18 +254,20 @@ impl World {
     }
 
     fn served(&mut self, flight: &Flight, presented: &Presented, reply: Reply) -> Broken {
-        let Presented { session, generation, who, .. } = *presented;
+        let Presented { session, generation, who, shown, .. } = *presented;
         let answer = reply.answer()?;
         let verdict = presented.verdict.as_ref().ok_or("answered without a look at the store")?;
-        let mut allowed = self.oracle.finally(session, verdict, presented.moved);
-        if presented.is_hopeless() {
-            allowed = vec![Answer::Refused];
-            if self.oracle.is_listed(session) != Sure::Yes {
-                allowed.push(Answer::Dead);
-            }
+        let mut allowed = if presented.is_hopeless() {
+            vec![Answer::Refused]
         } else if presented.mistake.is_some() {
+            // Refused before it can win a race, or lose one.
             let refused = |answer| if answer == Answer::Granted { Answer::Refused } else { answer };
-            allowed = allowed.into_iter().map(refused).collect();
+            verdict.allowed.iter().copied().map(refused).collect()
+        } else {
+            self.oracle.finally(session, verdict, presented.moved)
+        };
+        if presented.mistake.is_some() && self.oracle.is_listed(session) != Sure::Yes {
+            allowed.push(Answer::Dead);
         }
         if !allowed.contains(&answer) {
             return Err(format!("the answer is {answer:?}, and should be one of {allowed:?}"));
@@ -269,6 +277,8 @@ impl World {
         }
         let terms = self.oracle.sessions[session].terms;
         self.met.insert(situation(presented, verdict, answer, terms.rotates));
+        let own = &self.oracle.sessions[session];
+        self.met.extend(situation_of_keys(presented, verdict, answer, own));
         let Reply::Tokens(response) = reply else { return Ok(()) };
         let successor = if presented.code { terms.refreshes } else { terms.rotates };
         broken_if(response.refresh_token.is_some() != successor, "a successor, or none")?;
@@ -282,7 +292,7 @@ impl World {
         } else if presented.code && !flight.lost {
             self.held[session].by[who as usize] = None;
         }
-        self.keep_access(session, response.access_token, flight.asked.unwrap());
+        self.keep_access(session, response.access_token, shown, flight.asked.unwrap());
         Ok(())
     }
 

@@ -15,6 +15,8 @@ pub(super) enum Answer {
     Reused,
     /// The session has ended.
     Dead,
+    /// Refused for want of the right key, and nothing else happens.
+    OtherKey,
     /// The request itself is wrong.
     Refused,
 }
@@ -22,8 +24,18 @@ pub(super) enum Answer {
 /// What may be answered to a credential, as its chain stood when it was looked at.
 pub(super) struct Verdict {
     pub(super) allowed: Vec<Answer>,
+    /// What the request proves.
+    pub(super) shown: Option<Key>,
     pub(super) generation: usize,
     pub(super) length: usize,
+}
+
+/// A key that somebody can prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Owners,
+    Renewed,
+    Thiefs,
 }
 
 /// Whose sessions a revocation ends.
@@ -38,6 +50,8 @@ pub(super) enum Whose {
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) client: &'static str,
+    /// Whether the client cannot authenticate: then a key may bind its chain.
+    pub(super) public: bool,
     /// `None` if the client acts for itself.
     pub(super) user: Option<&'static str>,
     pub(super) rotates: bool,
@@ -54,14 +68,25 @@ pub(super) struct Session {
     life: (Millis, Millis),
     /// Its single-use credentials; the last one is the current one.
     pub(super) chain: Vec<Credential>,
-    /// Its access tokens: when each was made, and whether it was revoked.
-    tokens: Vec<(Millis, bool)>,
+    tokens: Vec<Token>,
+}
+
+/// An access token.
+struct Token {
+    made: Millis,
+    revoked: bool,
+    /// What the request proved that brought it.
+    key: Option<Key>,
 }
 
 pub(super) struct Credential {
     pub(super) code: bool,
     made: Millis,
     spent: Millis,
+    /// The key without which it is useless.
+    pub(super) needs: Option<Key>,
+    /// What the request proved that spent it.
+    pub(super) shown: Option<Key>,
     /// As far as anybody was told.
     pub(super) text: Option<String>,
 }
@@ -83,13 +108,23 @@ pub(super) fn broken_if(broken: bool, why: &str) -> Broken {
 
 impl Oracle {
     /// What may be answered to whoever presents this credential, the right way.
-    pub(super) fn presents(&self, session: usize, generation: usize, asked: Millis) -> Verdict {
+    pub(super) fn presents(
+        &self,
+        session: usize,
+        generation: usize,
+        shown: Option<Key>,
+        asked: Millis,
+    ) -> Verdict {
         let (session, moment) = (&self.sessions[session], Moment { asked, now: self.now });
         let (chain, length) = (&session.chain, session.chain.len());
         let (lives, fresh) = (session.lives(moment), session.fresh(moment));
-        let (sure, yes, no) = if generation + 1 == length {
+        let Credential { code, needs, .. } = chain[generation];
+        let current = generation + 1 == length;
+        let (sure, yes, no) = if needs.is_some() && needs != shown && (current || !code) {
+            (Sure::Yes, Answer::OtherKey, Answer::OtherKey)
+        } else if current {
             (fresh, Answer::Granted, Answer::Dead)
-        } else if chain[generation].code {
+        } else if code || session.is_second_holder(generation, shown) {
             (Sure::No, Answer::Spent, Answer::Reused)
         } else if generation + 2 == length {
             // By the clock as its request read it, even if that was held up since.
@@ -101,7 +136,7 @@ impl Oracle {
         allowed.extend((lives != Sure::No && sure != Sure::No).then_some(yes));
         allowed.extend((lives != Sure::No && sure != Sure::Yes).then_some(no));
         allowed.extend((lives.min(fresh) != Sure::Yes).then_some(Answer::Dead));
-        Verdict { allowed, generation, length }
+        Verdict { allowed, shown, generation, length }
     }
 
     /// The same, when the answer comes: others were at work meanwhile.
@@ -114,9 +149,18 @@ impl Oracle {
         let steps = session.chain.len() - verdict.length;
         let mut allowed = verdict.allowed.clone();
         if steps > 0 && allowed.contains(&Answer::Granted) {
-            // It saw the chain where it should be, and lost the race: never reuse.
+            // It saw the chain where it should be, and lost the race: never reuse, unless the winner
+            // proved another key.
             let lost_by_one = steps == 1 && verdict.generation + 1 == verdict.length;
-            if session.chain[verdict.generation].code {
+            if session.is_lost_to_another(verdict) {
+                allowed.retain(|answer| *answer != Answer::Granted);
+                allowed.push(Answer::Reused);
+                // Unless the chain was bound to its own key since.
+                let own = !session.is_second_holder(verdict.generation, verdict.shown);
+                allowed.extend(own.then_some(Answer::Spent));
+                // Where there is nothing to refresh, the chain itself is over.
+                allowed.extend((!session.terms.refreshes).then_some(Answer::Dead));
+            } else if session.chain[verdict.generation].code {
                 allowed.retain(|answer| *answer != Answer::Granted);
                 allowed.push(Answer::Spent);
                 // Where there is nothing to refresh, the chain itself is over.
@@ -131,16 +175,33 @@ impl Oracle {
         allowed
     }
 
+    /// Whether a request that presents a credential may end its session; `races` if it may come as
+    /// far as a race.
+    pub(super) fn may_end(&self, session: usize, verdict: &Verdict, races: bool) -> bool {
+        verdict.allowed.contains(&Answer::Reused)
+            || races && self.sessions[session].is_lost_to_another(verdict)
+    }
+
     /// The chain moves on, because somebody presented this credential.
-    pub(super) fn moves(&mut self, session: usize, generation: usize, asked: Millis) -> Broken {
+    pub(super) fn moves(
+        &mut self,
+        session: usize,
+        generation: usize,
+        shown: Option<Key>,
+        asked: Millis,
+    ) -> Broken {
         let session = &mut self.sessions[session];
         broken_if(session.ended, "a session that has ended was refreshed")?;
         broken_if(generation + 1 != session.chain.len(), "the chain forked")?;
-        session.chain[generation].spent = asked;
+        let spent = &mut session.chain[generation];
+        let stolen = spent.needs.is_some() && spent.needs != shown;
+        broken_if(stolen, "a credential was spent without its key")?;
+        (spent.spent, spent.shown) = (asked, shown);
         if !session.terms.refreshes {
             session.life = (asked, ACCESS);
         }
-        session.chain.push(Credential { code: false, made: asked, spent: 0, text: None });
+        let needs = shown.filter(|_| session.terms.public);
+        session.chain.push(Credential::new(asked, needs));
         Ok(())
     }
 
@@ -154,8 +215,16 @@ impl Oracle {
     }
 
     /// A session begins, with a code or with a refresh token.
-    pub(super) fn begin(&mut self, terms: Terms, since: usize, asked: Millis, code: bool) -> usize {
-        let first = Credential { code, made: asked, spent: 0, text: None };
+    pub(super) fn begin(
+        &mut self,
+        terms: Terms,
+        since: usize,
+        asked: Millis,
+        code: bool,
+        key: Option<Key>,
+    ) -> usize {
+        let needs = key.filter(|_| code || terms.public);
+        let first = Credential { code, ..Credential::new(asked, needs) };
         let lasting = code || terms.refreshes;
         let life = (asked, if lasting { GRANT } else { ACCESS });
         let chain = lasting.then_some(first).into_iter().collect();
@@ -165,12 +234,17 @@ impl Oracle {
     }
 
     /// An access token is handed out.
-    pub(super) fn token(&mut self, session: usize, asked: Millis) {
-        self.sessions[session].tokens.push((asked, false));
+    pub(super) fn token(&mut self, session: usize, made: Millis, key: Option<Key>) {
+        self.sessions[session].tokens.push(Token { made, revoked: false, key });
+    }
+
+    /// The key that an access token is bound to.
+    pub(super) fn key_of(&self, session: usize, token: usize) -> Option<Key> {
+        self.sessions[session].tokens[token].key
     }
 
     pub(super) fn revoke_token(&mut self, session: usize, token: usize) {
-        self.sessions[session].tokens[token].1 = true;
+        self.sessions[session].tokens[token].revoked = true;
     }
 
     pub(super) fn end(&mut self, session: usize) {
@@ -210,7 +284,7 @@ impl Oracle {
     /// Whether an access token is active.
     pub(super) fn is_active(&self, session: usize, token: usize) -> Sure {
         let own = &self.sessions[session];
-        let (made, revoked) = own.tokens[token];
+        let Token { made, revoked, .. } = own.tokens[token];
         // A JWT counts in whole seconds.
         let grain = if own.terms.jwt { 1_000 } else { 0 };
         let life = Moment { asked: self.now + grain, now: self.now }.within(made, ACCESS);
@@ -257,6 +331,23 @@ impl Session {
         }
     }
 
+    /// Whether a spent credential is in the hands of a second holder: another key is proved than when
+    /// it was spent, and it is not the chain's own.
+    pub(super) fn is_second_holder(&self, generation: usize, shown: Option<Key>) -> bool {
+        let own = self.chain.last().and_then(|current| current.needs);
+        let other = shown != self.chain[generation].shown;
+        self.terms.public && other && (shown.is_none() || shown != own)
+    }
+
+    /// Whether a request saw its credential current, and then somebody else spent it.
+    fn is_lost_to_another(&self, verdict: &Verdict) -> bool {
+        self.terms.public
+            && verdict.allowed.contains(&Answer::Granted)
+            && verdict.generation + 1 == verdict.length
+            && verdict.length < self.chain.len()
+            && self.chain[verdict.generation].shown != verdict.shown
+    }
+
     /// Whether a spent credential may still be a lost response's.
     fn window(&self, generation: usize, moment: Moment) -> Sure {
         moment.within(self.chain[generation].spent, WINDOW + SKEW)
@@ -271,6 +362,12 @@ impl Session {
             own if count(Sure::Maybe) >= REMEMBERED => own.min(Sure::Maybe),
             own => own,
         }
+    }
+}
+
+impl Credential {
+    const fn new(made: Millis, needs: Option<Key>) -> Self {
+        Self { code: false, made, spent: 0, needs, shown: None, text: None }
     }
 }
 

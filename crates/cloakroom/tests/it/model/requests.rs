@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 
-use cloakroom::core::{Audience, Scope, TokenSecret};
+use cloakroom::core::{Audience, Confirmation, Scope, TokenSecret};
 use cloakroom::{Grant, Issuer, Redeem, Refresh, Subject, TokenError};
 
 use super::answers::Reply;
 use super::flight::{Aim, Arriving, Flight, Presented, Task};
-use super::oracle::{Terms, Whose};
-use super::story::{Mistake, Nth, Request, SignIn, What, Who};
+use super::oracle::{Key, Terms, Whose};
+use super::story::{Mistake, Nth, Request, SignIn, What, Who, shown};
 use super::watched::Turn;
 use super::world::World;
 use crate::engine::support::{CALLBACK, JOBS, ORDERS, VERIFIER, challenge, client_id};
@@ -41,7 +41,8 @@ impl World {
     }
 
     fn sign_in(&mut self, issuer: Issuer, sign_in: SignIn) -> (Task, Working) {
-        let SignIn { client, user, code, jwt, opened } = sign_in;
+        let SignIn { client, user, code, jwt, opened, key } = sign_in;
+        let public = matches!(client, "spa" | "kiosk");
         let subject = user.map_or_else(
             || Subject::Client(client_id(client)),
             |user| Subject::user(user).unwrap(),
@@ -52,8 +53,11 @@ impl World {
         if let Some((epoch, _)) = opening {
             grant = grant.epoch(epoch);
         }
+        if let Some(key) = key {
+            grant = grant.confirmation(proof(public, key));
+        }
         let refreshes = user.is_some() && client != "kiosk";
-        let terms = Terms { client, user, rotates: client != "workers", refreshes, jwt };
+        let terms = Terms { client, public, user, rotates: client != "workers", refreshes, jwt };
         let since = opening.map(|(_, since)| since);
         let future = later(async move {
             if code {
@@ -62,7 +66,7 @@ impl World {
                 reply(issuer.issue(grant).await.map(Reply::Tokens))
             }
         });
-        (Task::SignsIn(Arriving { terms, code, since, session: None }), future)
+        (Task::SignsIn(Arriving { terms, code, key, since, session: None }), future)
     }
 
     fn come(
@@ -73,7 +77,9 @@ impl World {
         mistake: Option<Mistake>,
     ) -> Option<(Task, Working)> {
         let (session, generation, token) = self.credential(nth, who)?;
-        let own = self.oracle.sessions[session].terms.client;
+        let Terms { client: own, public, .. } = self.oracle.sessions[session].terms;
+        let shown = self.held[session].shows[who as usize];
+        let confirmation = shown.map(|key| proof(public, key));
         let client = client_id(if mistake == Some(Mistake::OtherClient) { "other" } else { own });
         let wrong = mistake == Some(Mistake::Wrong);
         let code = token.expose().starts_with("cr_ac_");
@@ -82,16 +88,25 @@ impl World {
             let request = Redeem {
                 redirect_uri: Some(CALLBACK.into()),
                 verifier: Some(TokenSecret::new(verifier)),
+                confirmation,
                 ..Redeem::new(token, client)
             };
             later(async move { reply(issuer.redeem(request).await.map(Reply::Tokens)) })
         } else {
             let scope = wrong.then(|| Scope::parse("orders:read orders:delete").unwrap());
-            let request = Refresh { scope, ..Refresh::new(token, client) };
+            let request = Refresh { scope, confirmation, ..Refresh::new(token, client) };
             later(async move { reply(issuer.refresh(request).await.map(Reply::Tokens)) })
         };
-        let presented =
-            Presented { session, generation, code, who, mistake, verdict: None, moved: false };
+        let presented = Presented {
+            session,
+            generation,
+            code,
+            who,
+            shown,
+            mistake,
+            verdict: None,
+            moved: false,
+        };
         Some((Task::Comes(presented), future))
     }
 
@@ -162,8 +177,8 @@ impl World {
             Task::SignsIn(Arriving { terms, .. }) if matches!(request.what, What::Comes(..)) => {
                 format!(", but is out, and signs in at {}", terms.client)
             }
-            Task::Comes(Presented { session, generation, .. }) => {
-                format!(" (credential {generation} of session {session})")
+            Task::Comes(Presented { session, generation, shown: key, .. }) => {
+                format!(" (credential {generation} of session {session}, proving {})", shown(*key))
             }
             Task::Revokes(Aim::Session(session), _) => format!(" (session {session})"),
             Task::Revokes(Aim::Token(session, token), _) => {
@@ -183,7 +198,17 @@ const fn again(who: Who, code: bool) -> SignIn {
         Who::TabB => "spa",
         Who::Thief => "workers",
     };
-    SignIn { client, user: Some("alice"), code, jwt: false, opened: false }
+    SignIn { client, user: Some("alice"), code, jwt: false, opened: false, key: None }
+}
+
+/// What a client proves: a confidential one by its certificate.
+pub(super) const fn proof(public: bool, key: Key) -> Confirmation {
+    let thumbprint = [key as u8; 32];
+    if public {
+        Confirmation::JwkThumbprint(thumbprint)
+    } else {
+        Confirmation::CertificateThumbprint(thumbprint)
+    }
 }
 
 fn later(future: impl Future<Output = Reply> + 'static) -> Working {

@@ -7,7 +7,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::oracle::Whose;
+use super::oracle::{Key, Whose};
 use super::time::{ACCESS, CODE, GRANT, IDLE, Millis, SKEW, WINDOW};
 use super::watched::Fault;
 use crate::engine::store::When;
@@ -38,6 +38,8 @@ pub(super) enum Step {
     Spin(Nth, u8, Millis),
     /// One gets a copy of what the other holds.
     Copied(Nth, Who, Who),
+    /// From now on, one proves this key with each request, or none.
+    Shows(Nth, Who, Option<Key>),
     /// Time passes.
     Passes(Millis),
     /// A node's clock is set so much ahead of true time.
@@ -94,6 +96,8 @@ pub(super) struct SignIn {
     pub(super) jwt: bool,
     /// With the epoch that was read when it began, if one was.
     pub(super) opened: bool,
+    /// The key that it is bound to, if it is to one.
+    pub(super) key: Option<Key>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => request(what()).prop_map(Step::Whole),
         14 => passing().prop_map(Step::Passes),
         8 => (nth(), who(), who()).prop_map(|(nth, from, to)| Step::Copied(nth, from, to)),
+        8 => shows(),
         3 => (nth(), 1..13_u8).prop_map(|(nth, times)| Step::Spin(nth, times, 0)),
         1 => (nth(), 1..7_u8, select(vec![2_500, IDLE / 4 * 3]))
             .prop_map(|(nth, times, pause)| Step::Spin(nth, times, pause)),
@@ -177,12 +182,22 @@ fn sign_in() -> impl Strategy<Value = SignIn> {
     let client = select(vec!["web", "web", "spa", "spa", "workers", "kiosk"]);
     let user = prop_oneof![4 => Just(Some("alice")), 2 => Just(Some("bob")), 1 => Just(None)];
     let [code, opened] = [0.4, 0.5].map(prop::bool::weighted);
-    (client, user, code, prop::bool::weighted(0.15), opened).prop_map(
-        |(client, user, code, jwt, opened)| {
+    let key = weighted(0.2, Just(Key::Owners));
+    (client, user, code, prop::bool::weighted(0.15), opened, key).prop_map(
+        |(client, user, code, jwt, opened, key)| {
             let code = code && user.is_some();
-            SignIn { client, user, code, jwt, opened: opened && user.is_some() }
+            SignIn { client, user, code, jwt, opened: opened && user.is_some(), key }
         },
     )
+}
+
+/// An owner begins to prove a key, renews it, or stops; a thief has one of his own.
+fn shows() -> impl Strategy<Value = Step> {
+    let owners = select(vec![None, Some(Key::Owners), Some(Key::Owners), Some(Key::Renewed)]);
+    let thiefs = select(vec![None, Some(Key::Thiefs), Some(Key::Thiefs)]);
+    (nth(), who(), owners, thiefs).prop_map(|(nth, who, owners, thiefs)| {
+        Step::Shows(nth, who, if matches!(who, Who::Thief) { thiefs } else { owners })
+    })
 }
 
 fn whose() -> impl Strategy<Value = Whose> {
@@ -258,6 +273,9 @@ impl fmt::Debug for Step {
                 write!(f, "tab A refreshes {nth:?} {times} times, {} apart.", Shown(*pause))
             }
             Self::Copied(nth, from, to) => write!(f, "{to:?} copies what {from:?} has of {nth:?}."),
+            Self::Shows(nth, who, key) => {
+                write!(f, "{who:?} of {nth:?} proves {} from now on.", shown(*key))
+            }
             Self::Passes(time) => write!(f, "{} pass.", Shown(*time)),
             Self::Drifts(node, ahead) => {
                 write!(f, "the clock of node {node} is set {} ahead.", Shown(*ahead))
@@ -334,7 +352,20 @@ impl fmt::Debug for SignIn {
         }
         f.write_str(if self.code { ", by code" } else { "" })?;
         f.write_str(if self.jwt { ", for JWTs" } else { "" })?;
+        if self.key.is_some() {
+            write!(f, ", bound to {}", shown(self.key))?;
+        }
         f.write_str(if self.opened { ", as begun before" } else { "" })
+    }
+}
+
+/// A key in words.
+pub(super) const fn shown(key: Option<Key>) -> &'static str {
+    match key {
+        None => "no key",
+        Some(Key::Owners) => "the owner's key",
+        Some(Key::Renewed) => "the owner's new key",
+        Some(Key::Thiefs) => "the thief's key",
     }
 }
 

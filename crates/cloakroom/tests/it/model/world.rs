@@ -12,8 +12,8 @@ use cloakroom::{Client, Format, GrantType, Issuer, Lifetimes};
 
 use super::answers::Reply;
 use super::flight::Flight;
-use super::oracle::{Broken, Oracle};
-use super::story::{Nth, Request, Shown, Step, Story, What, Who};
+use super::oracle::{Broken, Key, Oracle};
+use super::story::{Nth, Request, Shown, Step, Story, What, Who, shown};
 use super::time::{self, Millis, Sure};
 use super::watched::Watched;
 use crate::engine::support::{CALLBACK, CLIENT_SECRET, ISSUER, JOBS, ORDERS, START, handles};
@@ -49,6 +49,8 @@ pub(super) struct Held {
     pub(super) grant: GrantId,
     /// Which credential of the chain each of them has.
     pub(super) by: [Option<usize>; 3],
+    /// Which key each of them proves.
+    pub(super) shows: [Option<Key>; 3],
     pub(super) access: Vec<TokenSecret>,
 }
 
@@ -137,6 +139,12 @@ impl World {
                     let by = &mut self.held[session].by;
                     by[*to as usize] = by[*from as usize];
                     self.say(&format!("{to:?} copies what {from:?} has of session {session}"));
+                }
+            }
+            Step::Shows(nth, who, key) => {
+                if let Some(session) = self.find(*nth) {
+                    self.held[session].shows[*who as usize] = *key;
+                    self.say(&format!("{who:?} proves {} of session {session}", shown(*key)));
                 }
             }
             Step::Passes(time) => self.pass(*time)?,
@@ -228,12 +236,19 @@ impl World {
         Err("a request never ends".into())
     }
 
-    pub(super) fn add_session(&mut self, grant: GrantId) {
-        self.held.push(Held { grant, by: [None; 3], access: Vec::new() });
+    pub(super) fn add_session(&mut self, grant: GrantId, key: Option<Key>) {
+        let shows = [key, key, None];
+        self.held.push(Held { grant, by: [None; 3], shows, access: Vec::new() });
     }
 
-    pub(super) fn keep_access(&mut self, session: usize, token: TokenSecret, asked: Millis) {
-        self.oracle.token(session, asked);
+    pub(super) fn keep_access(
+        &mut self,
+        session: usize,
+        token: TokenSecret,
+        key: Option<Key>,
+        asked: Millis,
+    ) {
+        self.oracle.token(session, asked, key);
         self.held[session].access.push(token);
     }
 
