@@ -33,3 +33,9 @@ impl Context {
         self.story.clone()
     }
 }
+
+impl From<&Context> for Story {
+    fn from(context: &Context) -> Self {
+        context.story()
+    }
+}

@@ -36,6 +36,9 @@
 //! The model's random sequences are the same at every run, unless `CLOAKROOM_CONFORMANCE_SEED` and
 //! `CLOAKROOM_CONFORMANCE_CASES` (numbers) ask for others, or more. A store that several programs
 //! share is raced from several [`processes`], too.
+//!
+//! A [`SingleUseStore`](cloakroom_core::SingleUseStore) is tried by checks of its own, in
+//! [`single_use`]: it may be another store than that of the tokens.
 
 mod ask;
 mod checks;
@@ -43,11 +46,11 @@ mod context;
 mod fixtures;
 mod promises;
 mod report;
+pub mod single_use;
 mod story;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{KeyStore, TokenStore};
@@ -86,24 +89,9 @@ impl Check {
     pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<(), Failure> {
         let context = Context::new(factory);
         let story = context.story();
-        // A task of its own: what panics or hangs in a store does so in there.
-        let mut task = tokio::spawn((self.run)(context));
-        let happened = match tokio::time::timeout(LONGEST, &mut task).await {
-            Ok(Ok(Ok(()))) => return Ok(()),
-            Ok(Ok(Err(what))) => report::with_sources(&*what),
-            Ok(Err(panic)) => format!("it panicked: {panic}"),
-            Err(_) => {
-                task.abort();
-                format!("it did not come to its end in {LONGEST:?}")
-            }
-        };
-        Err(Failure { check: self.name, promise: self.promise, happened, story: story.told() })
+        report::tried(self.name, self.promise, &story, (self.run)(context)).await
     }
 }
-
-/// The longest time that a check may take. No promise speaks of time: whatever takes this long
-/// hangs.
-const LONGEST: Duration = Duration::from_secs(120);
 
 /// Every check of the kit, in order.
 #[must_use]

@@ -4,8 +4,9 @@ use std::fmt;
 
 macro_rules! promises {
     ($($name:ident $slug:literal $contract:literal)*) => {
-        /// One promise of the contract of [`TokenStore`](cloakroom_core::TokenStore) or
-        /// [`KeyStore`](cloakroom_core::KeyStore).
+        /// One promise of the contract of [`TokenStore`](cloakroom_core::TokenStore),
+        /// [`KeyStore`](cloakroom_core::KeyStore) or
+        /// [`SingleUseStore`](cloakroom_core::SingleUseStore).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Promise {
@@ -77,6 +78,16 @@ promises! {
     KeysOrdered "keys.load" "`load` returns every record, ordered by generation, as written."
     KeysNeverReused "keys.never-reused" "`insert` takes only a generation above the highest that was ever inserted, even after a delete."
     KeysCompareAndSet "keys.compare-and-set" "`update` and `delete` do something only if the stored version is the expected one; of racers one wins."
+    SpendFirst "spend.first" "`spend` of an id that is not held is `First`: one that was never spent there, and one whose end has come."
+    SpendOnce "spend.once" "Of any number of calls at the same time, on any number of nodes, exactly one gets `First`; the others get `Again`."
+    SpendHeld "spend.held-to-its-end" "An item is held until the `now` of a call has reached its end, whatever else is spent or forgotten."
+    SpendLater "spend.later-end" "A call that answers `Again` moves the end of a held item to its own `until` if that is later, and never to an earlier time."
+    SpendOver "spend.over-is-refused" "An `until` that is not later than `now` is `Again`, and nothing is held."
+    SpendForgotten "spend.forgotten-stays-spent" "What a store has forgotten is not `First` again for the same or an earlier `until`, whatever `now` the call brings."
+    SpendIds "spend.byte-exact" "Ids are byte-exact: two that differ in any bit are two items."
+    SpendCleans "spend.cleans-itself" "Each call that answers `First` forgets at least two items that are over, if there are so many."
+    SpendBounded "spend.bounded" "A store that is full fails with `Unavailable`, drops no held item, and takes new ones when others are over."
+    SpendDurable "spend.durable" "What was spent, and the latest end that was forgotten, are there when the store is opened again."
 }
 
 impl fmt::Display for Promise {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::promises::Promise;
+use crate::story::Story;
 
 /// What went wrong inside a check; any error, or text.
 pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -16,6 +18,31 @@ pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String 
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+/// The longest time that a check may take. No promise speaks of time: whatever takes this long
+/// hangs.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Runs one check, and says what it found.
+pub(crate) async fn tried(
+    check: &'static str,
+    promise: Promise,
+    story: &Story,
+    run: CheckFuture,
+) -> Result<(), Failure> {
+    // A task of its own: what panics or hangs in a store does so in there.
+    let mut task = tokio::spawn(run);
+    let happened = match tokio::time::timeout(LONGEST, &mut task).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(what))) => with_sources(&*what),
+        Ok(Err(panic)) => format!("it panicked: {panic}"),
+        Err(_) => {
+            task.abort();
+            format!("it did not come to its end in {LONGEST:?}")
+        }
+    };
+    Err(Failure { check, promise, happened, story: story.told() })
 }
 
 /// The result of a run.

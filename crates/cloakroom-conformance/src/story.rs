@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use cloakroom_core::{
     Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
     Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing, Lookup, Maintained, Page,
-    Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, StoreError, TokenDigest,
-    TokenRecord, TokenStore, UnixTime, Wakeups,
+    Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, SingleUseStore, Spend, Spent,
+    StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
 };
 
 /// Operations and answers, in the order in which the answers came.
@@ -150,5 +150,13 @@ impl KeyStore for Told<dyn KeyStore> {
     async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
         let answer = self.inner.delete(generation, expected).await;
         self.story.answer(&format!("delete({generation}, {expected})"), answer)
+    }
+}
+
+#[async_trait]
+impl SingleUseStore for Told<dyn SingleUseStore> {
+    async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
+        let answer = self.inner.spend(spend).await;
+        self.story.answer(&format!("spend({spend:?})"), answer)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | you write | start at |
 //! |---|---|
-//! | a store of your own | [`TokenStore`] and [`KeyStore`] |
+//! | a store of your own | [`TokenStore`], [`KeyStore`] and [`SingleUseStore`] |
 //! | a token format of your own | [`TokenFormat`] |
 //! | an app that issues tokens | the crate `cloakroom`, which builds on this one |
 //! | an API or a gateway | the crate `cloakroom-resource` |
@@ -47,6 +47,7 @@ mod revocation;
 pub mod schedule;
 mod scope;
 mod secret;
+mod single_use;
 mod store;
 mod time;
 
@@ -78,6 +79,7 @@ pub use revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
 pub use schedule::{KeyPolicy, PolicyError};
 pub use scope::{Audience, Scope};
 pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex};
+pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
 pub use store::{
     Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
     Revoked, Selector, TokenStore, TokenStoreExt,

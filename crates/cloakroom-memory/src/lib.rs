@@ -4,6 +4,7 @@
 //! [`KeyStore`](cloakroom_core::KeyStore) under real concurrency; one value serves as both. Use it
 //! for tests, for trying things out, and for an authorization server of one process whose sessions
 //! may end with it. It is also the store to read before writing one for a database.
+//! [`MemorySingleUse`] is its sibling for nonces and other things that are good once.
 //!
 //! ```
 //! use cloakroom_core::{
@@ -79,8 +80,10 @@ mod index;
 mod journal;
 mod keys;
 mod locks;
+mod single_use;
 mod slot;
 mod store;
 mod wakeups;
 
+pub use single_use::MemorySingleUse;
 pub use store::MemoryStore;

@@ -25,6 +25,11 @@
 //!   replaced or damaged, permissions that were taken away. When the cause is gone, the same store works
 //!   again.
 //!
+//! - **What is good once** ([`SingleUseStore`](cloakroom_core::SingleUseStore)) may be kept in this file or in one
+//!   of its own. Each item is a row until a later call deletes it, some time after its end; the disk and
+//!   [`SqliteStoreBuilder::max_pages`] are the only bounds. Where a copy of the file is put back, or a power cut
+//!   undoes commits, items that were spent since can be spent once more until they end.
+//!
 //! The file holds no token, only digests, but it says who uses what: it is made readable by its
 //! owner alone, and a wider one is warned of. It must be on a local file system.
 //!
@@ -52,6 +57,7 @@ mod readers;
 mod rows;
 mod schema;
 mod shared;
+mod single_use;
 mod store;
 mod writer;
 

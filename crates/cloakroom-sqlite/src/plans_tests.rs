@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Advance, Audience, Chain, ChainKey, Change, ClientId, Cursor, EntryId, GrantId, GrantRecord,
-    Housekeeping, Jti, Maintained, Page, Random, Revocation, RuleKey, Selector, Subject,
-    SystemClock, Target, TokenDigest, TokenKind, TokenRecord, UnixTime,
+    Housekeeping, Jti, Maintained, Page, Random, Revocation, RuleKey, Selector, SingleUseId, Spend,
+    Subject, SystemClock, Target, TokenDigest, TokenKind, TokenRecord, UnixTime,
 };
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
@@ -17,6 +17,7 @@ use crate::grants;
 use crate::housekeeping;
 use crate::journal;
 use crate::schema::{self, Synchronous};
+use crate::single_use;
 
 const NOW: UnixTime = UnixTime::from_secs(2_000_000_000);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -57,8 +58,16 @@ fn entry() -> EntryId {
     EntryId::random(&Random::system()).unwrap()
 }
 
+fn spend_twice(connection: &Connection, until: UnixTime, now: UnixTime) {
+    let id = SingleUseId::from_bytes(Random::system().array().unwrap());
+    for until in [until, until + HOUR] {
+        let _ = single_use::spend(connection, &Spend { id, until, now }).unwrap();
+    }
+}
+
 fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) {
     for number in numbers {
+        spend_twice(connection, ends, NOW - HOUR);
         let grant = grant(number, ends);
         let id = grant.id;
         let token = TokenRecord::new(digest(), &grant, NOW, ends);
@@ -112,6 +121,8 @@ fn no_statement_scans_or_is_planned_twice() {
 
     connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note)).unwrap();
     work(&connection, 0..10, NOW);
+    // Later than the end of those before: some of them are forgotten.
+    spend_twice(&connection, NOW + 9 * HOUR, NOW + 2 * HOUR);
     let subject = Subject::user("user 1").unwrap();
     let client = ClientId::new("client 1").unwrap();
     for of in [

@@ -96,6 +96,21 @@ const MIGRATIONS: &[&str] = &[
         value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- Items that are good once, and were used.
+    CREATE TABLE single_use (
+        id    BLOB PRIMARY KEY NOT NULL,
+        until INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX single_use_by_end ON single_use (until);
+
+    -- One row: the latest end of all items that were deleted.
+    CREATE TABLE single_use_forgotten (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        until INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO single_use_forgotten VALUES (0, 0);
+",
 ];
 
 /// How a commit is made durable.
@@ -202,11 +217,13 @@ fn version(connection: &Connection) -> Result<usize, OpenError> {
     Ok(0)
 }
 
-/// Whether the file is one of ours, of the version that is open.
+/// Whether the file is one of ours, of a version that this program knows.
 pub(crate) fn check(connection: &Connection) -> Result<(), OpenError> {
     match version(connection)? {
-        version if version == MIGRATIONS.len() => Ok(()),
         0 => Err(OpenError::Foreign),
-        found => Err(OpenError::Newer { found, known: MIGRATIONS.len() }),
+        found if found > MIGRATIONS.len() => {
+            Err(OpenError::Newer { found, known: MIGRATIONS.len() })
+        }
+        _ => Ok(()),
     }
 }

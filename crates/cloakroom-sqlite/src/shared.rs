@@ -135,9 +135,9 @@ impl Shared {
 
     fn reopen(&self, identity: &mut Identity, writer: &mut Connection) -> Result<(), StoreError> {
         let reopened = || -> Result<_, OpenError> {
-            let connection = writing(&self.settings)?;
+            let mut connection = writing(&self.settings)?;
             schema::check(&connection)?;
-            schema::raise_bound(&connection, self.settings.clock.now())?;
+            schema::migrate(&mut connection, &*self.settings.clock, &self.settings.random)?;
             let lookups = reading(&self.settings, self.settings.readers, Waits::Never)?;
             let long = reading(&self.settings, 1, Waits::ForLocks)?;
             Ok((connection, lookups, long, self::identity(&self.settings.path)?))

@@ -22,8 +22,9 @@ use crate::schema::Synchronous;
 use crate::shared::Shared;
 use crate::writer::Writer;
 
-/// A [`TokenStore`] and [`KeyStore`](cloakroom_core::KeyStore) in a file of SQLite's. A clone shares
-/// the connections; several processes of one machine may have the file open.
+/// A [`TokenStore`], [`KeyStore`](cloakroom_core::KeyStore) and
+/// [`SingleUseStore`](cloakroom_core::SingleUseStore) in a SQLite file. A clone shares the
+/// connections; several processes of one machine may have the file open.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

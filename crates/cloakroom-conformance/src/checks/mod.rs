@@ -49,6 +49,10 @@ mod races_keys;
 mod races_maintain;
 mod races_revoke;
 mod sight;
+pub(crate) mod single_use;
+pub(crate) mod single_use_processes;
+pub(crate) mod single_use_races;
+pub(crate) mod single_use_time;
 
 /// Every check, in the order in which they run: the ground first, then what stands on it.
 pub(crate) fn all() -> Vec<Check> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::{Barrier, Notify};
 use tokio::time::{Instant, timeout};
 
-use crate::Context;
 use crate::report::Broken;
 use crate::story::Story;
 
@@ -46,8 +45,8 @@ pub(super) struct Interleavings {
 }
 
 impl Interleavings {
-    pub(super) fn new(context: &Context) -> Self {
-        Self { story: context.story(), first: 0, second: 0, round: 0, over: false }
+    pub(super) fn new(story: impl Into<Story>) -> Self {
+        Self { story: story.into(), first: 0, second: 0, round: 0, over: false }
     }
 
     /// Whether another order is left to try.
@@ -124,8 +123,8 @@ pub(super) struct Drops {
 }
 
 impl Drops {
-    pub(super) fn new(context: &Context) -> Self {
-        Self { story: context.story(), steps: 0, over: false }
+    pub(super) fn new(story: impl Into<Story>) -> Self {
+        Self { story: story.into(), steps: 0, over: false }
     }
 
     /// Whether another await is left to drop it at.

@@ -7,7 +7,7 @@ use cloakroom_memory::MemoryStore;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::Factory;
+use crate::{Context, Factory};
 
 #[derive(Debug)]
 struct Memory;

@@ -53,9 +53,6 @@
 
 mod judge;
 
-use std::fmt;
-use std::str::FromStr;
-
 use cloakroom_core::{
     Advance, Advanced, ChainKey, Change, Created, Cursor, Epoch, GrantId, GrantRecord,
     Housekeeping, LogEvent, Subject, Target, TokenDigest, TokenRecord, TokenStore, TokenStoreExt,
@@ -132,7 +129,7 @@ impl Plan {
     }
 
     /// Bytes that every process makes alike: of this round, for this purpose.
-    fn bytes<const N: usize>(&self, round: u32, purpose: u64) -> [u8; N] {
+    pub(super) fn bytes<const N: usize>(&self, round: u32, purpose: u64) -> [u8; N] {
         let mut state = self.seed ^ (u64::from(round) << 40) ^ (purpose << 8);
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
@@ -291,13 +288,13 @@ async fn housekeep(store: &dyn TokenStore) -> Result<(), Broken> {
 
 macro_rules! as_json {
     ($($name:ident)+) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&serde_json::to_string(self).map_err(|_| std::fmt::Error)?)
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = serde_json::Error;
 
             fn from_str(text: &str) -> Result<Self, serde_json::Error> {
@@ -306,6 +303,8 @@ macro_rules! as_json {
         }
     )+};
 }
+
+pub(super) use as_json;
 
 as_json! { Plan Outcome }
 

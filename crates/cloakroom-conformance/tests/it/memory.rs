@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cloakroom_conformance::single_use::{self, SingleUseDatabase, SingleUseFactory};
 use cloakroom_conformance::{Factory, run_all};
-use cloakroom_core::{KeyStore, TokenStore};
-use cloakroom_memory::MemoryStore;
+use cloakroom_core::{KeyStore, SingleUseStore, TokenStore};
+use cloakroom_memory::{MemorySingleUse, MemoryStore};
 
 #[derive(Debug)]
 struct Memory;
@@ -24,4 +25,34 @@ impl Factory for Memory {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_memory_store_passes() {
     run_all(Memory).await.assert_ok();
+}
+
+#[async_trait]
+impl SingleUseFactory for Memory {
+    async fn database(&self) -> Arc<dyn SingleUseDatabase> {
+        Arc::new(Items(MemorySingleUse::new()))
+    }
+
+    async fn bounded(&self, items: usize) -> Option<Arc<dyn SingleUseDatabase>> {
+        Some(Arc::new(Items(MemorySingleUse::with_most_items(items))))
+    }
+}
+
+#[derive(Debug)]
+struct Items(MemorySingleUse);
+
+#[async_trait]
+impl SingleUseDatabase for Items {
+    async fn open(&self) -> Arc<dyn SingleUseStore> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn count(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_store_of_single_use_items_passes() {
+    single_use::run_all(Memory).await.assert_ok();
 }

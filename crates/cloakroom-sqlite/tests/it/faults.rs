@@ -267,7 +267,7 @@ fn a_newer_schema_is_refused() {
     drop(SqliteStore::open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 7, known: 1 }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { found: 7, .. }), "{error:?}");
     assert!(error.to_string().contains("newer"), "{error}");
 }
 

@@ -10,4 +10,5 @@ mod kit;
 mod permissions;
 mod processes;
 mod restored;
+mod single_use;
 mod support;

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// This program again, doing what `test` does in a child.
-fn child(test: &str, path: &Path) -> Command {
+pub(crate) fn child(test: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
@@ -28,7 +28,7 @@ fn child(test: &str, path: &Path) -> Command {
 }
 
 /// The database to work on, in a child.
-fn inherited() -> Option<SqliteStore> {
+pub(crate) fn inherited() -> Option<SqliteStore> {
     let path = std::env::var_os("CLOAKROOM_SQLITE_CHILD")?;
     Some(SqliteStore::open(path).unwrap())
 }

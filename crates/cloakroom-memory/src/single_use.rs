@@ -1,0 +1,131 @@
+//! Items that are good once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cloakroom_core::{SingleUseStore, Spend, Spent, StoreError, UnixTime};
+
+use crate::locks::lock;
+
+/// The most items that a call forgets: more than one, so that the store shrinks.
+const FORGOTTEN_A_CALL: usize = 16;
+
+/// A [`SingleUseStore`] in memory. A clone shares the items.
+///
+/// An item takes about 150 bytes while it is held, and until a later call forgets it. What was spent
+/// is lost when the process ends: it can be spent a second time until its end.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom_core::{SingleUse, SingleUseStore, Spend, Spent, UnixTime};
+/// use cloakroom_memory::MemorySingleUse;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cloakroom_core::StoreError> {
+/// let store = MemorySingleUse::new();
+/// let now = UnixTime::from_secs(1_700_000_000);
+/// let proof = SingleUse { purpose: "dpop", owner: "a key's thumbprint", value: b"a jti" };
+/// let spend = Spend { id: proof.id(), until: now + Duration::from_secs(60), now };
+/// assert_eq!(store.spend(spend).await?, Spent::First);
+/// assert_eq!(store.spend(spend).await?, Spent::Again);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MemorySingleUse(Arc<State>);
+
+struct State {
+    most: usize,
+    items: Mutex<Items>,
+}
+
+#[derive(Default)]
+struct Items {
+    ends: HashMap<[u8; 32], UnixTime>,
+    by_end: BTreeSet<(UnixTime, [u8; 32])>,
+    /// The latest end of all items that were forgotten.
+    forgotten: UnixTime,
+}
+
+impl MemorySingleUse {
+    /// The most items that a store holds unless it is told otherwise: 1,000,000, in about 150 MB.
+    pub const MOST_ITEMS: usize = 1_000_000;
+
+    /// An empty store for at most [`MemorySingleUse::MOST_ITEMS`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_most_items(Self::MOST_ITEMS)
+    }
+
+    /// An empty store for at most this many items. Count those that may come within the longest life
+    /// of one: a store that is full refuses new items until others are over.
+    #[must_use]
+    pub fn with_most_items(most: usize) -> Self {
+        Self(Arc::new(State { most, items: Mutex::default() }))
+    }
+
+    /// How many items it remembers now, some of which may be over.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.0.items).ends.len()
+    }
+
+    /// Whether it remembers nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Default for MemorySingleUse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemorySingleUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySingleUse").field("most", &self.0.most).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SingleUseStore for MemorySingleUse {
+    async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
+        lock(&self.0.items).spend(&spend, self.0.most)
+    }
+}
+
+impl Items {
+    fn spend(&mut self, spend: &Spend, most: usize) -> Result<Spent, StoreError> {
+        let id = spend.id.as_bytes();
+        let (answer, end) = spend.judge(self.ends.get(id).copied(), self.forgotten);
+        if answer == Spent::First {
+            self.forget(spend.now);
+            if self.ends.len() >= most && !self.ends.contains_key(id) {
+                let full = format!("it holds {most} items that are not over, its most");
+                return Err(StoreError::unavailable("spending an item that is good once", full));
+            }
+        }
+        if let Some(end) = end {
+            if let Some(before) = self.ends.insert(*id, end) {
+                self.by_end.remove(&(before, *id));
+            }
+            self.by_end.insert((end, *id));
+        }
+        Ok(answer)
+    }
+
+    /// Forgets a few of the items that are over.
+    fn forget(&mut self, now: UnixTime) {
+        for _ in 0..FORGOTTEN_A_CALL {
+            let Some(&(end, id)) = self.by_end.first().filter(|(end, _)| *end <= now) else {
+                return;
+            };
+            self.by_end.pop_first();
+            self.ends.remove(&id);
+            self.forgotten = self.forgotten.max(end);
+        }
+    }
+}
