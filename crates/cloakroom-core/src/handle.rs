@@ -85,6 +85,10 @@ impl HandleSecret {
     fn chain_key(&self) -> TagKey {
         TagKey::new(self.id, &self.derive(b"cloakroom chain handle"))
     }
+
+    fn nonce_key(&self) -> TagKey {
+        TagKey::new(self.id, &self.derive(b"cloakroom nonce"))
+    }
 }
 
 impl fmt::Debug for HandleSecret {
@@ -114,6 +118,11 @@ impl TagKey {
         Self { id, mac: Arc::new(keyed(key)) }
     }
 
+    /// A MAC under this key, before its first byte.
+    pub(crate) fn mac(&self) -> Hmac<Sha256> {
+        Hmac::clone(&self.mac)
+    }
+
     /// Whether the tag of this body was made with this key, in constant time.
     pub(crate) fn made(&self, kind: TokenKind, body: &[u8], presented: &[u8]) -> bool {
         tag(&self.mac, kind, body).ct_eq(presented).into()
@@ -130,7 +139,7 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
     tag
 }
 
-/// Makes handles, and tells genuine ones from forged ones before any store is asked.
+/// Makes handles and nonces, and tells genuine ones from forged ones before any store is asked.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random};
@@ -153,6 +162,8 @@ pub struct HandleKeys {
     access: AccessHandleKeys,
     /// The first one mints.
     chain: Vec<TagKey>,
+    /// The first one mints.
+    pub(crate) nonce: Vec<TagKey>,
     /// The first one is written.
     spellings: Vec<Spelling>,
 }
@@ -165,6 +176,7 @@ impl HandleKeys {
         Self {
             access: AccessHandleKeys::new(current.access_key(), &spelling.access),
             chain: vec![current.chain_key()],
+            nonce: vec![current.nonce_key()],
             spellings: vec![spelling],
         }
     }
@@ -177,6 +189,7 @@ impl HandleKeys {
     pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
         self.access.add(former.access_key())?;
         self.chain.push(former.chain_key());
+        self.nonce.push(former.nonce_key());
         Ok(self)
     }
 

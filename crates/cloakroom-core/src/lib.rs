@@ -41,6 +41,7 @@ mod judge;
 mod keystore;
 mod log;
 mod log_page;
+mod nonce;
 mod random;
 mod record;
 mod revocation;
@@ -70,6 +71,7 @@ pub use judge::{fresh_tokens, tokens_of};
 pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
 pub use log_page::RevocationPage;
+pub use nonce::Nonce;
 pub use random::{Random, RandomError};
 pub use record::{
     Chain, ChainKey, ChainPosition, CodeBinding, Confirmation, GrantRecord, SealedSuccessor,

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use cloakroom_core::{
-    Clock, HandleKeys, KeyPolicy, KeyStore, OpaqueFormat, Random, Scope, SystemClock, TokenFormat,
-    TokenStore,
+    Clock, HandleKeys, KeyPolicy, KeyStore, OpaqueFormat, Random, Scope, SingleUseStore,
+    SystemClock, TokenFormat, TokenStore,
 };
 use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeyManagerError, KeySealer, PhantomFormat};
 
@@ -54,6 +54,7 @@ pub struct IssuerBuilder {
     url: String,
     store: Option<Arc<dyn TokenStore>>,
     key_store: Option<Arc<dyn KeyStore>>,
+    single_use: Option<Arc<dyn SingleUseStore>>,
     handles: Option<HandleKeys>,
     sealer: Option<Arc<dyn KeySealer>>,
     clients: Option<Arc<dyn ClientDirectory>>,
@@ -80,6 +81,7 @@ impl IssuerBuilder {
             url,
             store: None,
             key_store: None,
+            single_use: None,
             handles: None,
             sealer: None,
             clients: None,
@@ -102,7 +104,8 @@ impl IssuerBuilder {
     #[cfg(feature = "memory")]
     pub(crate) fn dev() -> Self {
         let mut builder = Self::new("http://127.0.0.1:9000".into())
-            .store(Arc::new(cloakroom_memory::MemoryStore::new()));
+            .store(Arc::new(cloakroom_memory::MemoryStore::new()))
+            .single_use(Arc::new(cloakroom_memory::MemorySingleUse::new()));
         // Without random bytes nothing can be set up; `build` then says what is missing.
         if let Ok(secret) = cloakroom_core::HandleSecret::random(0, &builder.random) {
             builder.handles = Some(HandleKeys::new(&secret));
@@ -135,6 +138,14 @@ impl IssuerBuilder {
     /// Keeps signing keys here.
     pub fn key_store(mut self, store: Arc<dyn KeyStore>) -> Self {
         self.key_store = Some(store);
+        self
+    }
+
+    /// Keeps here what is good once and was used, such as nonces ([`Issuer::use_nonce`]). It may be
+    /// another database than that of the grants, and must be one for all nodes. [`Issuer::dev`] has
+    /// one in memory.
+    pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
+        self.single_use = Some(store);
         self
     }
 
@@ -321,6 +332,7 @@ impl IssuerBuilder {
                 growth: Growth::new(store.clone()),
                 own_log: self.max_log_staleness.map(|at_most| OwnLog::new(at_most, clock_skew)),
                 store,
+                single_use: self.single_use,
                 clients,
                 handles,
                 keys: Keys::new(keys),

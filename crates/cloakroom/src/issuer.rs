@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Audience, ClientId, Clock, Confirmation, Epoch, FormatError, GrantId, GrantRecord, HandleKeys,
-    Kept, Lookup, MintContext, Random, Scope, StoreError, TokenFormat, TokenRecord, TokenSecret,
-    TokenTerms, UnixTime, token_type,
+    Kept, Lookup, MintContext, Random, Scope, SingleUseStore, StoreError, TokenFormat, TokenRecord,
+    TokenSecret, TokenTerms, UnixTime, token_type,
 };
 use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks, Verifier};
 
@@ -36,6 +36,7 @@ pub struct Issuer {
 pub(crate) struct Inner {
     pub(crate) url: Arc<str>,
     pub(crate) store: Store,
+    pub(crate) single_use: Option<Arc<dyn SingleUseStore>>,
     /// When its revocation log grows.
     #[cfg(feature = "http")]
     pub(crate) growth: Growth,

@@ -26,6 +26,7 @@ mod revoke;
 mod secret_hash;
 mod sessions;
 mod settings;
+mod single_use;
 mod successor;
 mod write;
 
@@ -44,11 +45,13 @@ pub use registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 pub use secret_hash::SecretHash;
 pub use sessions::Session;
 pub use settings::Lifetimes;
+pub use single_use::NonceError;
 
 // What the signatures above are made of.
 pub use cloakroom_core::{
     Audience, ClientId, Confirmation, Device, Epoch, GrantId, HandleKeys, HandleSecret,
-    Introspection, Invalid, KeyPolicy, Scope, Subject, TokenSecret, UnixTime,
+    Introspection, Invalid, KeyPolicy, Scope, SingleUse, SingleUseStore, Spent, Subject,
+    TokenSecret, UnixTime,
 };
 
 /// Words, records, the store contract and opaque handles.

@@ -16,5 +16,6 @@ mod refresh;
 mod refused;
 mod revocation;
 mod secrets;
+mod single_use;
 pub(crate) mod store;
 pub(crate) mod support;
