@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Its endpoints are those of the library; the page that signs users in is the app's own, and here
-//! a demo: it signs in whoever is named, without asking. SIGUSR1 rotates the signing key at once.
-//! `clients.toml` and `store.rs` lie beside this file.
+//! a demo: it signs in whoever is named, and asks for consent only where the client sends
+//! `prompt=consent`. SIGUSR1 rotates the signing key at once.
+//! `clients.toml`, `sign_in.rs` and `store.rs` lie beside this file.
 //!
 //! ```toml
 //! [dependencies]
@@ -24,6 +25,7 @@
 //! url = "2"
 //! ```
 
+mod sign_in;
 mod store;
 
 use std::error::Error;
@@ -34,18 +36,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use base64::Engine as _;
 use clap::Parser;
-use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope, Subject, TokenSecret};
-use cloakroom::http::{Endpoints, Form};
+use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope};
+use cloakroom::http::Endpoints;
 use cloakroom::{
-    Client, ClientLifetimes, Event, EventSink, Format, Grant, Issuer, Lifetimes, Pkce, SecretHash,
-    Serves, TokenError,
+    Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,
+    TokenError,
 };
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -149,9 +146,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
 
     // The library's endpoints stand under the issuer's path; so does the app's own.
     let path = Url::parse(&url)?.path().trim_end_matches('/').to_owned();
-    let sign_in = Router::new()
-        .route(&format!("{path}/authorize"), get(authorize))
-        .with_state(issuer.clone());
+    let sign_in = sign_in::router(&path, issuer.clone());
     let endpoints = Endpoints::new(issuer)
         .authorization_endpoint(&format!("{url}/authorize"))
         .cache_swapped(Duration::from_secs(options.cache_swapped));
@@ -188,120 +183,6 @@ impl EventSink for Alarms {
             eprintln!("ALARM {}", serde_json::to_string(event).unwrap_or_default());
         }
     }
-}
-
-// --- Signing in -----------------------------------------------------------------------------
-
-/// The authorization endpoint (RFC 6749 §3.1). A real one asks who the user is, and whether the
-/// client may have what it asks for.
-async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
-    let (form, client, mut redirect) = match checked(&issuer, &query.unwrap_or_default()).await {
-        Ok(checked) => checked,
-        Err((status, why)) => return page(status, None, why),
-    };
-    let user = form.get("login_hint").unwrap_or("alice");
-    let answer = match form.get("response_type") {
-        Some("code") => code(&issuer, &client, user, &form).await.map_err(|error| refusal(&error)),
-        Some(_) => Err(("unsupported_response_type", "it must be code".into())),
-        None => Err(("invalid_request", "response_type is missing".into())),
-    };
-    let (mut parameters, text) = match answer {
-        Ok(code) => (
-            vec![("code", code.expose().to_owned())],
-            format!("DEMO: signed in `{user}` without asking"),
-        ),
-        Err((error, why)) => (
-            vec![("error", error.to_owned()), ("error_description", why.clone())],
-            format!("{error}: {why}"),
-        ),
-    };
-    parameters.extend(form.get("state").map(|state| ("state", state.to_owned())));
-    // RFC 9207 §2: so that a client of several servers knows which one answers.
-    parameters.push(("iss", issuer.url().to_owned()));
-    redirect.query_pairs_mut().extend_pairs(parameters);
-    page(StatusCode::FOUND, Some(redirect), text)
-}
-
-/// The parameters, once the client and its redirect URI are known to be right. Until then the user
-/// must not be sent anywhere (RFC 6749 §4.1.2.1).
-async fn checked(
-    issuer: &Issuer,
-    query: &str,
-) -> Result<(Form, Arc<Client>, Url), (StatusCode, String)> {
-    let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
-    let form = Form::parse(query.as_bytes()).map_err(|error| bad(&error.to_string()))?;
-    let id = form.get("client_id").ok_or(bad("client_id is missing"))?;
-    let id = ClientId::new(id).map_err(|error| bad(&error.to_string()))?;
-    let client = match issuer.clients().client(&id).await {
-        Ok(client) => client.ok_or(bad("no client has this client_id"))?,
-        Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-    };
-    let uri = form.get("redirect_uri").ok_or(bad("redirect_uri is missing"))?;
-    if !client.is_redirect_uri(uri) {
-        return Err(bad("this redirect_uri is not registered"));
-    }
-    let redirect = Url::parse(uri).map_err(|error| bad(&error.to_string()))?;
-    Ok((form, client, redirect))
-}
-
-/// A code for this user.
-async fn code(
-    issuer: &Issuer,
-    client: &Client,
-    user: &str,
-    form: &Form,
-) -> Result<TokenSecret, TokenError> {
-    let invalid = |why| move |_: Invalid| TokenError::InvalidRequest(why);
-    let challenge = form.get("code_challenge");
-    let pkce = match (challenge, form.get("code_challenge_method")) {
-        (None, None) => None,
-        (Some(challenge), Some("S256")) => {
-            let pkce = Pkce::s256(challenge);
-            Some(pkce.map_err(invalid("code_challenge is not 43 characters of base64url"))?)
-        }
-        // RFC 7636 §4.3 takes a missing method for `plain`, which protects nothing.
-        _ => {
-            return Err(TokenError::InvalidRequest("PKCE takes a code_challenge and S256"));
-        }
-    };
-    let subject = Subject::user(user).map_err(invalid("login_hint is no user"))?;
-    let mut grant = Grant::new(client.id().clone(), subject)
-        .username(user)
-        .map_err(invalid("login_hint is no user"))?
-        .auth_time(issuer.clock().now());
-    if let Some(scope) = form.get("scope") {
-        grant = grant.scope(scope).map_err(|error| TokenError::InvalidScope(error.why))?;
-    }
-    let resources = form.resources()?;
-    if !resources.is_empty() {
-        let audience = Audience::new(resources);
-        grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
-    }
-    let redirect_uri = form.get("redirect_uri").unwrap_or_default();
-    issuer.authorize(grant, redirect_uri, pkce).await
-}
-
-/// What the client is told: an error of RFC 6749 §4.1.2.1, and a description for its developers.
-fn refusal(error: &TokenError) -> (&'static str, String) {
-    match error.code() {
-        // The user was revoked meanwhile.
-        Some("invalid_grant") => ("access_denied", "sign in again".into()),
-        Some(code) => (code, error.description().unwrap_or_default().into()),
-        None => {
-            tracing::error!(error = error as &dyn Error, "no code could be issued");
-            ("temporarily_unavailable", "try again".into())
-        }
-    }
-}
-
-fn page(status: StatusCode, location: Option<Url>, text: String) -> Response {
-    let headers = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    let location = location.map(|url| [(header::LOCATION, url.to_string())]);
-    (status, headers, location, text + "\n").into_response()
 }
 
 // --- Signals --------------------------------------------------------------------------------

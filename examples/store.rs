@@ -50,6 +50,7 @@ impl Store {
         let (handles, sealing) = secrets_of(Path::new(&secrets))?;
         let issuer = Issuer::builder(url)
             .store(Arc::clone(&store))
+            .single_use(store.clone())
             .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
             .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?));
         Ok((issuer, store))

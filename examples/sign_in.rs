@@ -1,0 +1,283 @@
+//! `/authorize`: the page that signs users in, which is the app's own.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use cloakroom::core::{Audience, ClientId, Invalid, Subject, TokenSecret};
+use cloakroom::http::Form;
+use cloakroom::{Client, Grant, Issuer, NonceError, Pkce, TokenError};
+use url::Url;
+
+/// The authorization endpoint, under the issuer's path.
+pub(crate) fn router(path: &str, issuer: Issuer) -> Router {
+    Router::new()
+        .route(&format!("{path}/authorize"), get(authorize).post(consented))
+        .with_state(issuer)
+}
+
+/// The authorization endpoint (RFC 6749 §3.1). A real one asks who the user is, and whether the
+/// client may have what it asks for. This one asks only for the latter, and if the client wants it.
+async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    match checked(&issuer, &query).await {
+        Ok((form, ..)) if form.get("prompt") == Some("consent") => consent(&issuer, &query),
+        Ok(request) => answer(&issuer, request).await,
+        Err((status, why)) => page(status, None, why),
+    }
+}
+
+const CONSENT: &str = "consent";
+
+/// A form that comes back to this endpoint, once and within ten minutes. Its nonce is good for this
+/// request alone, and stands in a cookie, too: a page of someone else's that has the browser send a
+/// form of its own (RFC 6749 §10.12) cannot set that.
+fn consent(issuer: &Issuer, query: &str) -> Response {
+    const LIFE: Duration = Duration::from_secs(600);
+    let nonce = match issuer.nonce(CONSENT, query.as_bytes(), LIFE) {
+        Ok(nonce) => nonce,
+        Err(error) => return page(StatusCode::SERVICE_UNAVAILABLE, None, error.to_string()),
+    };
+    let form = format!(
+        "<!doctype html><title>Consent</title><form method=post>\
+         <input type=hidden name=nonce value={nonce}><button>Allow</button></form>"
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        // RFC 6749 §10.13: nobody else's page shows it in a frame.
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    let cookie =
+        format!("{CONSENT}={nonce}; HttpOnly; SameSite=Strict; Max-Age={}", LIFE.as_secs());
+    (headers, [(header::SET_COOKIE, cookie)], page(StatusCode::OK, None, form)).into_response()
+}
+
+/// The user has allowed it.
+async fn consented(
+    State(issuer): State<Issuer>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let request = match checked(&issuer, &query).await {
+        Ok(request) => request,
+        Err((status, why)) => return page(status, None, why),
+    };
+    let form = Form::parse(&body).ok();
+    let nonce = form.as_ref().and_then(|form| form.get("nonce")).unwrap_or_default();
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
+    let has_cookie = cookies
+        .flat_map(|cookies| cookies.split("; "))
+        .any(|cookie| cookie.split_once('=') == Some((CONSENT, nonce)));
+    if !has_cookie {
+        return page(StatusCode::FORBIDDEN, None, "the form is not from here".into());
+    }
+    match issuer.use_nonce(CONSENT, query.as_bytes(), nonce).await {
+        Ok(()) => answer(&issuer, request).await,
+        Err(NonceError::Store(error)) => {
+            tracing::error!(error = &error as &dyn Error, "a nonce could not be judged");
+            page(StatusCode::SERVICE_UNAVAILABLE, None, "try again".into())
+        }
+        Err(refused) => page(StatusCode::FORBIDDEN, None, refused.to_string()),
+    }
+}
+
+/// Sends the user back to the client, with a code or with an error.
+async fn answer(
+    issuer: &Issuer,
+    (form, client, mut redirect): (Form, Arc<Client>, Url),
+) -> Response {
+    let user = form.get("login_hint").unwrap_or("alice");
+    let answer = match form.get("response_type") {
+        Some("code") => code(issuer, &client, user, &form).await.map_err(|error| refusal(&error)),
+        Some(_) => Err(("unsupported_response_type", "it must be code".into())),
+        None => Err(("invalid_request", "response_type is missing".into())),
+    };
+    let (mut parameters, text) = match answer {
+        Ok(code) => (
+            vec![("code", code.expose().to_owned())],
+            format!("DEMO: signed in `{user}` without asking"),
+        ),
+        Err((error, why)) => (
+            vec![("error", error.to_owned()), ("error_description", why.clone())],
+            format!("{error}: {why}"),
+        ),
+    };
+    parameters.extend(form.get("state").map(|state| ("state", state.to_owned())));
+    // RFC 9207 §2: so that a client of several servers knows which one answers.
+    parameters.push(("iss", issuer.url().to_owned()));
+    redirect.query_pairs_mut().extend_pairs(parameters);
+    page(StatusCode::FOUND, Some(redirect), text)
+}
+
+/// The parameters, once the client and its redirect URI are known to be right. Until then the user
+/// must not be sent anywhere (RFC 6749 §4.1.2.1).
+async fn checked(
+    issuer: &Issuer,
+    query: &str,
+) -> Result<(Form, Arc<Client>, Url), (StatusCode, String)> {
+    let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
+    let form = Form::parse(query.as_bytes()).map_err(|error| bad(&error.to_string()))?;
+    let id = form.get("client_id").ok_or(bad("client_id is missing"))?;
+    let id = ClientId::new(id).map_err(|error| bad(&error.to_string()))?;
+    let client = match issuer.clients().client(&id).await {
+        Ok(client) => client.ok_or(bad("no client has this client_id"))?,
+        Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+    };
+    let uri = form.get("redirect_uri").ok_or(bad("redirect_uri is missing"))?;
+    if !client.is_redirect_uri(uri) {
+        return Err(bad("this redirect_uri is not registered"));
+    }
+    let redirect = Url::parse(uri).map_err(|error| bad(&error.to_string()))?;
+    Ok((form, client, redirect))
+}
+
+/// A code for this user.
+async fn code(
+    issuer: &Issuer,
+    client: &Client,
+    user: &str,
+    form: &Form,
+) -> Result<TokenSecret, TokenError> {
+    let invalid = |why| move |_: Invalid| TokenError::InvalidRequest(why);
+    let challenge = form.get("code_challenge");
+    let pkce = match (challenge, form.get("code_challenge_method")) {
+        (None, None) => None,
+        (Some(challenge), Some("S256")) => {
+            let pkce = Pkce::s256(challenge);
+            Some(pkce.map_err(invalid("code_challenge is not 43 characters of base64url"))?)
+        }
+        // RFC 7636 §4.3 takes a missing method for `plain`, which protects nothing.
+        _ => {
+            return Err(TokenError::InvalidRequest("PKCE takes a code_challenge and S256"));
+        }
+    };
+    let subject = Subject::user(user).map_err(invalid("login_hint is no user"))?;
+    let mut grant = Grant::new(client.id().clone(), subject)
+        .username(user)
+        .map_err(invalid("login_hint is no user"))?
+        .auth_time(issuer.clock().now());
+    if let Some(scope) = form.get("scope") {
+        grant = grant.scope(scope).map_err(|error| TokenError::InvalidScope(error.why))?;
+    }
+    let resources = form.resources()?;
+    if !resources.is_empty() {
+        let audience = Audience::new(resources);
+        grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
+    }
+    let redirect_uri = form.get("redirect_uri").unwrap_or_default();
+    issuer.authorize(grant, redirect_uri, pkce).await
+}
+
+/// What the client is told: an error of RFC 6749 §4.1.2.1, and a description for its developers.
+fn refusal(error: &TokenError) -> (&'static str, String) {
+    match error.code() {
+        // The user was revoked meanwhile.
+        Some("invalid_grant") => ("access_denied", "sign in again".into()),
+        Some(code) => (code, error.description().unwrap_or_default().into()),
+        None => {
+            tracing::error!(error = error as &dyn Error, "no code could be issued");
+            ("temporarily_unavailable", "try again".into())
+        }
+    }
+}
+
+fn page(status: StatusCode, location: Option<Url>, text: String) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let location = location.map(|url| [(header::LOCATION, url.to_string())]);
+    (status, headers, location, text + "\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use cloakroom::{Format, GrantType};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    const ASKED: &str = "/authorize?response_type=code&client_id=app\
+                         &redirect_uri=https://app.example/cb&prompt=consent&code_challenge_method=S256\
+                         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+    async fn server() -> Result<Router, Box<dyn Error>> {
+        let client = Client::public("app")?
+            .grant_types([GrantType::AuthorizationCode])
+            .redirect_uri("https://app.example/cb")
+            .scope("orders:read")?
+            .audience("https://orders.example", Format::Opaque)?;
+        Ok(router("", Issuer::dev().static_clients([client])?.build().await?))
+    }
+
+    /// The nonce of a form that was just asked for, which is its cookie, too.
+    async fn form(server: &Router) -> Result<String, Box<dyn Error>> {
+        let request = Request::get(ASKED).body(Body::empty())?;
+        let response = server.clone().oneshot(request).await?;
+        assert_eq!(response.status(), StatusCode::OK);
+        let cookie = response.headers()[header::SET_COOKIE].to_str()?.to_owned();
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await?;
+        let nonce = cookie.split(['=', ';']).nth(1).ok_or("a cookie without a value")?;
+        assert!(std::str::from_utf8(&body)?.contains(nonce));
+        Ok(nonce.to_owned())
+    }
+
+    /// What the browser is answered that sends this nonce, with this cookie.
+    async fn sent(
+        server: &Router,
+        uri: &str,
+        nonce: &str,
+        cookie: &str,
+    ) -> Result<StatusCode, Box<dyn Error>> {
+        let request = Request::post(uri)
+            .header(header::COOKIE, format!("theme=dark; consent={cookie}"))
+            .body(Body::from(format!("nonce={nonce}")))?;
+        let response = server.clone().oneshot(request).await?;
+        let has_code = response
+            .headers()
+            .get(header::LOCATION)
+            .is_some_and(|url| url.to_str().is_ok_and(|url| url.contains("code=")));
+        assert_eq!(has_code, response.status() == StatusCode::FOUND);
+        Ok(response.status())
+    }
+
+    #[tokio::test]
+    async fn a_form_is_good_once() -> Result<(), Box<dyn Error>> {
+        let server = server().await?;
+        let nonce = form(&server).await?;
+        assert_eq!(sent(&server, ASKED, &nonce, &nonce).await?, StatusCode::FOUND);
+        assert_eq!(sent(&server, ASKED, &nonce, &nonce).await?, StatusCode::FORBIDDEN);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_form_of_another_page_or_request_is_refused() -> Result<(), Box<dyn Error>> {
+        let server = server().await?;
+        let (own, foreign) = (form(&server).await?, form(&server).await?);
+        let other = format!("{ASKED}&login_hint=bob");
+        for (uri, nonce, cookie) in [
+            // Someone else's nonce, in the browser of a user who has another, or none.
+            (ASKED, &*foreign, &*own),
+            (ASKED, &foreign, ""),
+            (ASKED, "", ""),
+            (ASKED, "made-up", "made-up"),
+            (&other, &own, &own),
+        ] {
+            let status = sent(&server, uri, nonce, cookie).await?;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{uri} {nonce}");
+        }
+        assert_eq!(sent(&server, ASKED, &own, &own).await?, StatusCode::FOUND);
+        Ok(())
+    }
+}
