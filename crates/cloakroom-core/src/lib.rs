@@ -54,6 +54,8 @@ mod time;
 
 #[cfg(test)]
 mod test_records;
+#[cfg(test)]
+mod torn_find_tests;
 
 pub use check_values::{CheckValue, CheckValues};
 pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};

@@ -179,3 +179,68 @@ fn wake_ups_end_with_the_store() {
         assert_eq!(wakeups.next().now_or_never(), Some(None), "ended, and stays so");
     }
 }
+
+/// Readers that pause at random, while revocations and heartbeats come, end and are trimmed: whoever
+/// meets no gap has read every revocation that still matters.
+#[test]
+fn a_reader_without_a_gap_has_missed_nothing() {
+    let (mut gaps, mut resumed) = (0, 0);
+    for seed in 0..400_u64 {
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = |sides: u64| {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let store = store();
+        // Every revocation with its end; readers: the cursor, and what was read since the start.
+        let mut revoked = Vec::new();
+        let mut readers = vec![(Cursor::start(), Vec::new()); 3];
+        let mut now = 0;
+        for step in 0..60 {
+            now += roll(4);
+            match roll(5) {
+                0 => {
+                    let until = secs(now + 5 + roll(60));
+                    let jti = usize::try_from(step).unwrap();
+                    revoke_jti(&store, jti, until);
+                    revoked.push((jti.to_string(), until));
+                }
+                1 | 2 => ready(store.heartbeat(secs(now), secs(now + 2))),
+                3 => drop(trim(&store, secs(now))),
+                _ => {
+                    let at = usize::try_from(roll(3)).unwrap();
+                    let (cursor, seen) = &mut readers[at];
+                    let limit = 1 + u32::try_from(roll(4)).unwrap();
+                    loop {
+                        let answer = ready(store.revocations(cursor.clone(), limit));
+                        let RevocationBatch::Entries { entries, next, more, .. } = answer else {
+                            gaps += 1;
+                            (*cursor, *seen) = (Cursor::start(), Vec::new());
+                            continue;
+                        };
+                        for entry in entries {
+                            let LogEvent::Revoked { target: Target::Jti(jti), .. } = entry.event
+                            else {
+                                continue;
+                            };
+                            resumed += u32::from(seen.contains(&jti.as_str().to_owned()));
+                            seen.push(jti.as_str().to_owned());
+                        }
+                        *cursor = next;
+                        if !more {
+                            break;
+                        }
+                    }
+                    for (jti, until) in &revoked {
+                        let matters = *until >= secs(now);
+                        assert!(!matters || seen.contains(jti), "seed {seed}: it missed {jti}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(gaps > 0, "no reader met a gap");
+    assert_eq!(resumed, 0, "what was read up to the newest revocation is not delivered again");
+}
