@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::command::{Failure, cargo, root};
 use crate::coverage::Coverage;
+use crate::mutants::Change;
 use crate::steps::Steps;
 use crate::test::{Outcome, Test};
 use crate::{api, features, packages, test, tools, tree};
@@ -43,6 +44,11 @@ fn in_order(steps: &mut Steps) -> Result<Outcome, Failure> {
         Err(why) => steps.skip("coverage", &why),
     }
     steps.run("packages", || packages::check(&crates))?;
+    // Last, as it takes the longest and no other step needs it.
+    match Change::of_tree() {
+        Ok(change) => steps.run_and_note("mutants", || change.check())?,
+        Err(why) => steps.skip("mutants", &why),
+    }
     Ok(outcome)
 }
 

@@ -89,6 +89,17 @@ impl Cmd {
         self.succeeded(status)
     }
 
+    /// Runs the command as `run` does, and leaves it to the caller what its exit code means.
+    pub(crate) fn code(&self) -> Result<i32, Failure> {
+        self.announce();
+        match self.command().status() {
+            Ok(status) => {
+                status.code().ok_or_else(|| self.failure(format_args!("failed ({status})")))
+            }
+            Err(error) => Err(self.failure(format_args!("could not be run: {error}"))),
+        }
+    }
+
     /// Runs the command, passes its standard output through, and shows each line to `see`.
     pub(crate) fn stream(&self, see: impl FnMut(&str)) -> Result<(), Failure> {
         self.announce();
@@ -190,6 +201,13 @@ mod tests {
     fn a_missing_program_is_a_failure() {
         let failure = program("/no/such/program").run().expect_err("must fail").to_string();
         assert!(failure.contains("could not be run"), "{failure}");
+    }
+
+    #[test]
+    fn a_code_other_than_zero_is_left_to_the_caller() {
+        assert_eq!(cargo("--version").code().expect("cargo runs"), 0);
+        assert_ne!(cargo("no-such-subcommand").code().expect("cargo runs"), 0);
+        program("/no/such/program").code().expect_err("must fail");
     }
 
     #[test]

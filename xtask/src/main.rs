@@ -10,6 +10,7 @@ mod coverage;
 mod coverage_report;
 mod features;
 mod fuzz;
+mod mutants;
 mod packages;
 mod servers;
 mod stand_in;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use crate::bench::Bench;
 use crate::command::Failure;
 use crate::fuzz::Fuzz;
+use crate::mutants::Mutants;
 use crate::test::Test;
 
 const USAGE: &str = "\
@@ -43,9 +45,13 @@ Usage: cargo xtask <task>
           docs/benchmarks.md; --quick only shows that they run
   coverage
           run every test, and show which lines none of them reaches
+  mutants [FILE...]
+          change the code of these files or directories, one expression at a time, and show which
+          changes no test notices; without a name, that of all files in docs/mutants.md, which takes
+          hours; installs cargo-mutants if it is missing
   api     write the listing of each crate's public API anew, in docs/public-api
-  ci      check format, dependencies, lints, features, public API, docs, tests, coverage and
-          packages; installs cargo-deny if it is missing
+  ci      check format, dependencies, lints, features, public API, docs, tests, coverage, packages,
+          and a sample of mutants; installs cargo-deny and cargo-mutants if they are missing
   help    print this text
 ";
 
@@ -81,6 +87,10 @@ fn task(args: &[String]) -> Option<Task> {
         ("fuzz", rest) => {
             let fuzz = Fuzz::parse(rest)?;
             Some(Box::new(move || fuzz.run()))
+        }
+        ("mutants", rest) => {
+            let mutants = Mutants::parse(rest)?;
+            Some(Box::new(move || mutants.run()))
         }
         ("bench", rest) => {
             let bench = Bench::parse(rest)?;
@@ -123,6 +133,7 @@ mod tests {
             assert!(!is_task(&[name, "more"]), "{name} more");
         }
         assert!(is_task(&["test", "--embedded"]));
+        assert!(is_task(&["mutants", "crates/cloakroom-core"]));
         assert!(!is_task(&["ci", "--embedded"]));
         assert!(!is_task(&[]));
         assert!(!is_task(&["tests"]));

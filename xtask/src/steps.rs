@@ -15,7 +15,7 @@ pub(crate) struct Steps {
 struct Done {
     name: &'static str,
     took: Duration,
-    result: &'static str,
+    result: String,
 }
 
 impl Steps {
@@ -24,10 +24,22 @@ impl Steps {
         name: &'static str,
         work: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        self.run_and_note(name, || work().map(|()| "ok".to_owned()))
+    }
+
+    /// Runs a step that says itself what the table shows when it has passed.
+    pub(crate) fn run_and_note(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<String, Failure>,
+    ) -> Result<(), Failure> {
         println!("\n==> {name}");
         let start = Instant::now();
         let result = work();
-        let shown = if result.is_ok() { "ok" } else { "FAILED" };
+        let (shown, result) = match result {
+            Ok(note) => (note, Ok(())),
+            Err(failure) => ("FAILED".to_owned(), Err(failure)),
+        };
         self.done.push(Done { name, took: start.elapsed(), result: shown });
         result
     }
@@ -35,7 +47,7 @@ impl Steps {
     /// Says why a step could not run where that is no reason to stop.
     pub(crate) fn skip(&mut self, name: &'static str, why: &Failure) {
         println!("\n==> {name}\nskipped: {why}");
-        self.done.push(Done { name, took: Duration::ZERO, result: "skipped" });
+        self.done.push(Done { name, took: Duration::ZERO, result: "skipped".to_owned() });
     }
 }
 
@@ -59,6 +71,7 @@ mod tests {
         let mut steps = Steps::default();
         steps.run("good", || Ok(())).expect("the step passes");
         steps.skip("other", &Failure::new("why"));
+        steps.run_and_note("some", || Ok("3 of 4".to_owned())).expect("the step passes");
         steps.run("bad", || Err(Failure::new("why"))).expect_err("the step fails");
 
         let table = steps.to_string();
@@ -66,7 +79,8 @@ mod tests {
             table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(matches!(rows[1][..], ["good", _, "s", "ok"]), "{table}");
         assert!(matches!(rows[2][..], ["other", "0.0", "s", "skipped"]), "{table}");
-        assert!(matches!(rows[3][..], ["bad", _, "s", "FAILED"]), "{table}");
-        assert_eq!(rows[4][0], "total");
+        assert!(matches!(rows[3][..], ["some", _, "s", "3", "of", "4"]), "{table}");
+        assert!(matches!(rows[4][..], ["bad", _, "s", "FAILED"]), "{table}");
+        assert_eq!(rows[5][0], "total");
     }
 }

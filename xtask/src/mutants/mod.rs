@@ -1,0 +1,242 @@
+//! Mutation testing: change the code, and see whether a test fails.
+
+mod change;
+mod held;
+mod list;
+mod runner;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use self::held::Held;
+use self::list::Mutant;
+use self::runner::{CRATES, Runner, Tally};
+use crate::command::{Cmd, Failure, cargo, root, target};
+use crate::tools;
+
+/// What a check of a change takes at most. Batches are small: one that has begun is finished.
+const MOST: usize = 40;
+const BUDGET: Duration = Duration::from_secs(8 * 60);
+const BATCH: usize = 5;
+
+/// Files whose mutants are to be tried.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mutants {
+    paths: Vec<String>,
+}
+
+impl Mutants {
+    /// Reads `[FILES]`. A directory is all that is below it.
+    pub(crate) fn parse(args: &[String]) -> Option<Self> {
+        let is_path = |arg: &String| !arg.is_empty() && !arg.starts_with('-');
+        args.iter().all(is_path).then(|| Self { paths: args.to_vec() })
+    }
+
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        install()?;
+        let held = Held::load()?;
+        let all = list::read(&listed().output()?)?;
+        let asked: Vec<Mutant> =
+            all.iter().filter(|mutant| self.asks_for(&mutant.path, &held)).cloned().collect();
+        if asked.is_empty() {
+            return Err(Failure::new("no mutant is in these files"));
+        }
+        let tally = try_all(&asked, None)?;
+        println!("\n{tally}");
+        let stale = held.stale(&all, |mutant| tally.detected.contains(mutant));
+        verdict(&tally.lived.iter().collect::<Vec<_>>(), &stale, &held)
+    }
+
+    fn asks_for(&self, path: &str, held: &Held) -> bool {
+        if self.paths.is_empty() {
+            return held.holds(path);
+        }
+        self.paths.iter().any(|asked| {
+            let rest = path.strip_prefix(asked.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+}
+
+/// The change that the tree makes to what it is to be merged into.
+#[derive(Debug)]
+pub(crate) struct Change {
+    diff: String,
+}
+
+impl Change {
+    /// # Errors
+    ///
+    /// There is nothing to compare the tree with.
+    pub(crate) fn of_tree() -> Result<Self, Failure> {
+        change::diff(root()).map(|diff| Self { diff })
+    }
+
+    /// Tries a sample of the mutants on the lines that the change touches, and says how many of
+    /// them that are. One that lives is an error in a file that is held, and a warning elsewhere.
+    pub(crate) fn check(&self) -> Result<String, Failure> {
+        install()?;
+        let held = Held::load()?;
+        let all = list::read(&listed().output()?)?;
+        let stale = held.stale(&all, |_| false);
+
+        let directory = target()?.join("mutants");
+        let diff = directory.join("change.diff");
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(&diff, &self.diff))
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", diff.display())))?;
+        let touched = listed().arg("--in-diff").arg(diff.display()).output()?;
+        let touched: BTreeSet<&str> = touched.lines().collect();
+        let touched: Vec<Mutant> =
+            all.into_iter().filter(|mutant| touched.contains(&*mutant.name())).collect();
+
+        let count = touched.len();
+        let tally = try_all(&sample(touched, &held), Some(BUDGET))?;
+        let (lived, elsewhere): (Vec<_>, Vec<_>) =
+            tally.lived.iter().partition(|mutant| held.holds(&mutant.path));
+        for mutant in &elsewhere {
+            println!("warning: no test notices `{mutant}`");
+        }
+        verdict(&lived, &stale, &held)?;
+        let tried = tally.count();
+        Ok(match elsewhere.len() {
+            0 => format!("ok, {tried} of {count} tried"),
+            warnings => format!("ok, {tried} of {count} tried, {warnings} lived"),
+        })
+    }
+}
+
+fn install() -> Result<(), Failure> {
+    tools::install("mutants", "27.1.0")
+}
+
+/// Lists all mutants, one on a line.
+fn listed() -> Cmd {
+    cargo("mutants --workspace --list --colors never")
+}
+
+/// At most so many as fit into a check, and the same ones each time. Those in files that are held
+/// come first.
+fn sample(mut mutants: Vec<Mutant>, held: &Held) -> Vec<Mutant> {
+    mutants.sort_by_cached_key(|mutant| (!held.holds(&mutant.path), mutant.rank()));
+    mutants.truncate(MOST);
+    mutants
+}
+
+/// Tries the mutants, crate by crate, until the time is over.
+fn try_all(mutants: &[Mutant], budget: Option<Duration>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    if mutants.is_empty() {
+        return Ok(tally);
+    }
+    let start = Instant::now();
+    let mut runner = Runner::new()?;
+    for (package, _) in CRATES {
+        let here: Vec<Mutant> =
+            mutants.iter().filter(|mutant| mutant.package() == package).cloned().collect();
+        let batch = budget.map_or(here.len(), |_| BATCH).max(1);
+        for batch in here.chunks(batch) {
+            if budget.is_some_and(|budget| start.elapsed() >= budget) {
+                return Ok(tally);
+            }
+            tally.add(runner.run(package, batch)?);
+        }
+    }
+    Ok(tally)
+}
+
+/// # Errors
+///
+/// A mutant has lived without an excuse, or an excuse is not needed.
+fn verdict(lived: &[&Mutant], stale: &[String], held: &Held) -> Result<(), Failure> {
+    let mut wrong: Vec<String> = lived
+        .iter()
+        .filter(|mutant| !held.excuses(mutant))
+        .map(|mutant| format!("no test notices `{mutant}`"))
+        .collect();
+    wrong.extend(stale.iter().map(|excuse| format!("{} excuses in vain `{excuse}`", held::PATH)));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    wrong.push(format!(
+        "write a test that fails, or say in {} why the change does no harm",
+        held::PATH
+    ));
+    Err(Failure::new(wrong.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutants(names: &str) -> Vec<Mutant> {
+        list::read(names).expect("names")
+    }
+
+    fn held(text: &str) -> Held {
+        Held::parse(text).expect("a list")
+    }
+
+    fn parse(args: &[&str]) -> Option<Mutants> {
+        Mutants::parse(&args.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn files_and_directories_are_asked_for() {
+        let held = held("- `crates/a/src/held.rs`\n");
+        let asks_for = |args: &[&str], path| parse(args).expect("paths").asks_for(path, &held);
+        let path = "crates/a/src/b.rs";
+        for asked in [path, "crates/a/src", "crates/a/src/", "crates"] {
+            assert!(asks_for(&[asked], path), "{asked}");
+            assert!(asks_for(&["x", asked], path), "{asked}");
+        }
+        for asked in ["crates/a/src/b", "b.rs", "crates/a/s", "crates/a/src/held.rs"] {
+            assert!(!asks_for(&[asked], path), "{asked}");
+        }
+        assert!(asks_for(&[], "crates/a/src/held.rs"));
+        assert!(!asks_for(&[], path));
+        for bad in ["--list", ""] {
+            assert_eq!(parse(&[bad]), None);
+        }
+    }
+
+    #[test]
+    fn a_sample_is_bounded_and_stable_and_begins_with_files_that_are_held() {
+        let names = |lines: std::ops::Range<usize>, first: usize| -> Vec<Mutant> {
+            let names: Vec<String> = lines
+                .flat_map(|line| {
+                    ["free", "held"].map(|file| {
+                        format!("crates/a/src/{file}.rs:{}:1: replace x in f{line}", first + line)
+                    })
+                })
+                .collect();
+            mutants(&names.join("\n"))
+        };
+        let held = held("- `crates/a/src/held.rs`\n");
+        let ids = |all: Vec<Mutant>| -> Vec<String> {
+            sample(all, &held).iter().map(|one| format!("{}: {}", one.path, one.id())).collect()
+        };
+        let chosen = ids(names(0..30, 1));
+        assert_eq!(chosen.len(), MOST);
+        assert!(chosen[..30].iter().all(|id| id.contains("held.rs")), "{chosen:?}");
+        assert!(chosen[30..].iter().all(|id| id.contains("free.rs")), "{chosen:?}");
+        // Neither lines above nor the order of the list matter.
+        let mut moved = names(0..30, 100);
+        moved.reverse();
+        assert_eq!(ids(moved), chosen);
+    }
+
+    #[test]
+    fn what_lives_without_an_excuse_fails_and_so_does_an_excuse_without_need() {
+        let lived = mutants("crates/a/src/b.rs:1:2: replace || with && in c");
+        let lived: Vec<&Mutant> = lived.iter().collect();
+        let excused = held("- `crates/a/src/b.rs`\n  - `replace || with && in c`: why.\n");
+        verdict(&lived, &[], &excused).expect("excused");
+        verdict(&[], &[], &excused).expect("nothing lives");
+        let why = verdict(&lived, &[], &held("")).expect_err("lives").to_string();
+        assert!(why.contains("b.rs:1:2: replace || with && in c"), "{why}");
+        let why = verdict(&[], &["x".to_owned()], &excused).expect_err("stale").to_string();
+        assert!(why.contains("in vain `x`"), "{why}");
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs cargo-mutants on a copy of the tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Write as _};
+use std::fs;
+use std::io::ErrorKind;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::list::Mutant;
+use crate::command::{Cmd, Failure, cargo, program, root, target};
+use crate::packages::start_anew;
+
+const CONFIG: &str = ".cargo/mutants.toml";
+
+/// The crates whose tests are asked next about a mutant that the tests of its own crate have let
+/// live. Cheaper ones first; a crate that is not here has its own tests, and no mutants.
+pub(crate) const CRATES: [(&str, &[&str]); 6] = [
+    (
+        "cloakroom-core",
+        &["cloakroom-jwt", "cloakroom-conformance", "cloakroom-resource", "cloakroom"],
+    ),
+    ("cloakroom-jwt", &["cloakroom-resource", "cloakroom"]),
+    ("cloakroom-memory", &["cloakroom-conformance", "cloakroom"]),
+    ("cloakroom-sqlite", &[]),
+    ("cloakroom-resource", &["cloakroom"]),
+    ("cloakroom", &[]),
+];
+
+/// What became of mutants.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// A test fails, or does not end.
+    pub(crate) detected: Vec<Mutant>,
+    /// Every test passes.
+    pub(crate) lived: Vec<Mutant>,
+    /// It does not compile.
+    pub(crate) unviable: Vec<Mutant>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.detected.extend(other.detected);
+        self.lived.extend(other.lived);
+        self.unviable.extend(other.unviable);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.detected.len() + self.lived.len() + self.unviable.len()
+    }
+}
+
+impl Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [&self.detected, &self.lived, &self.unviable];
+        let paths: BTreeSet<&str> =
+            all.into_iter().flatten().map(|mutant| mutant.path.as_str()).collect();
+        let width = paths.iter().map(|path| path.len()).max().unwrap_or_default();
+        write!(f, "{:<width$} {:>8} {:>8} {:>8}", "file", "detected", "lived", "unviable")?;
+        let mut row = |name: &str, belongs: &dyn Fn(&Mutant) -> bool| {
+            let [detected, lived, unviable] =
+                all.map(|some| some.iter().filter(|mutant| belongs(mutant)).count());
+            write!(f, "\n{name:<width$} {detected:>8} {lived:>8} {unviable:>8}")
+        };
+        for path in paths {
+            row(path, &|mutant| mutant.path == path)?;
+        }
+        row("total", &|_| true)
+    }
+}
+
+/// A copy of the tree, to be changed.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    tree: PathBuf,
+    output: PathBuf,
+    target: PathBuf,
+    /// How long the tests of a crate may take, once they have passed without any change.
+    limits: BTreeMap<String, u64>,
+}
+
+impl Runner {
+    /// Copies the tree.
+    ///
+    /// To always the same place, so that cargo keeps what it has compiled. cargo-mutants would make
+    /// a copy with a new name each time; and a run in the tree itself that is killed leaves it
+    /// changed.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let target = target()?;
+        let output = target.join("mutants");
+        let tree = output.join("tree");
+        start_anew(&tree)?;
+        let files = program("git")
+            .arg("ls-files")
+            .arg("--cached")
+            .arg("--others")
+            .arg("--exclude-standard")
+            .arg("-z")
+            .output()?;
+        for file in files.split_terminator('\0') {
+            copy(&root().join(file), &tree.join(file))?;
+        }
+        Ok(Self { tree, output, target, limits: BTreeMap::new() })
+    }
+
+    /// Tries mutants of one crate: with its own tests, then with those of its closest users.
+    pub(crate) fn run(&mut self, package: &str, mutants: &[Mutant]) -> Result<Tally, Failure> {
+        let mut tally = self.run_with(package, mutants)?;
+        let users = CRATES.into_iter().find(|(name, _)| *name == package);
+        for user in users.into_iter().flat_map(|(_, users)| users) {
+            if tally.lived.is_empty() {
+                break;
+            }
+            let lived = mem::take(&mut tally.lived);
+            tally.add(self.run_with(user, &lived)?);
+        }
+        Ok(tally)
+    }
+
+    /// Tries mutants with the tests of one crate.
+    fn run_with(&mut self, tests: &str, mutants: &[Mutant]) -> Result<Tally, Failure> {
+        let limit = self.limit(tests)?;
+        self.choose(mutants)?;
+        let command = self
+            .in_target(cargo("mutants --workspace --in-place --baseline skip --colors never"))
+            .arg("--dir")
+            .arg(self.tree.display())
+            .arg("--output")
+            .arg(self.output.display())
+            .arg("--test-package")
+            .arg(tests)
+            .arg("--timeout")
+            .arg(limit);
+        match command.code()? {
+            // All are detected, some are not, or the tests did not end.
+            0 | 2 | 3 => self.tally(mutants),
+            code => Err(command.failure(format_args!("failed (exit code {code})"))),
+        }
+    }
+
+    /// How many seconds the tests of a crate may take before a mutant counts as detected.
+    ///
+    /// # Errors
+    ///
+    /// They fail without any change. cargo-mutants would run those of the mutants' crate, only.
+    fn limit(&mut self, tests: &str) -> Result<u64, Failure> {
+        if let Some(limit) = self.limits.get(tests) {
+            return Ok(*limit);
+        }
+        let command = |more: &str| {
+            self.in_target(cargo(&format!(
+                "test --package {tests} --all-features --lib --tests {more}"
+            )))
+            .arg("--quiet")
+            .arg("--manifest-path")
+            .arg(self.tree.join("Cargo.toml").display())
+        };
+        command("--no-run").run()?;
+        let start = Instant::now();
+        command("").run()?;
+        let limit = 30 + 5 * start.elapsed().as_secs();
+        self.limits.insert(tests.to_owned(), limit);
+        Ok(limit)
+    }
+
+    /// Builds beside what the other tasks have built: the dependencies are the same.
+    fn in_target(&self, command: Cmd) -> Cmd {
+        command
+            .env("CARGO_TARGET_DIR", self.target.display())
+            .env("CARGO_PROFILE_DEV_DEBUG", "none")
+    }
+
+    /// Names the mutants in the settings: they would be too many for a command line.
+    fn choose(&self, mutants: &[Mutant]) -> Result<(), Failure> {
+        let mut config = fs::read_to_string(root().join(CONFIG))
+            .map_err(|error| Failure::new(format!("cannot read {CONFIG}: {error}")))?;
+        config.push_str("\nexamine_re = [\n");
+        for mutant in mutants {
+            let _ = writeln!(config, "    '^{}$',", escape(&mutant.name()));
+        }
+        // Version 27.1 tries the removal of a field whatever the names are: elsewhere, at least, not.
+        config.push_str("]\nexamine_globs = [\n");
+        let paths: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.path.as_str()).collect();
+        for path in paths {
+            let _ = writeln!(config, "    '{path}',");
+        }
+        config.push_str("]\n");
+        write(&self.tree.join(CONFIG), &config)
+    }
+
+    /// Reads the results of the last run.
+    fn tally(&self, mutants: &[Mutant]) -> Result<Tally, Failure> {
+        let named = |file: &str| -> Result<Vec<Mutant>, Failure> {
+            let path = self.output.join("mutants.out").join(file);
+            let names = fs::read_to_string(&path).map_err(|error| {
+                Failure::new(format!("cannot read {}: {error}", path.display()))
+            })?;
+            let names: BTreeSet<&str> = names.lines().collect();
+            Ok(mutants.iter().filter(|one| names.contains(&*one.name())).cloned().collect())
+        };
+        let mut detected = named("caught.txt")?;
+        detected.extend(named("timeout.txt")?);
+        let tally =
+            Tally { detected, lived: named("missed.txt")?, unviable: named("unviable.txt")? };
+        if tally.count() == mutants.len() {
+            return Ok(tally);
+        }
+        Err(Failure::new(format!("{} of {} mutants have a result", tally.count(), mutants.len())))
+    }
+}
+
+/// A regular expression for nothing but this text, without a quotation mark.
+fn escape(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() || " _/:".contains(c) => c.to_string(),
+            c => format!("\\x{{{:x}}}", u32::from(c)),
+        })
+        .collect()
+}
+
+/// A file that git knows, but that is gone, is not copied.
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::new(format!("cannot copy {}: {error}", from.display()));
+    if let Some(directory) = to.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    match fs::copy(from, to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text)
+        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::list;
+    use super::*;
+    use crate::ci::crates;
+
+    #[test]
+    fn the_table_counts_by_file() {
+        let named = |name: &str| list::read(name).expect("a name");
+        let tally = Tally {
+            detected: named("crates/a/src/b.rs:1:2: x\ncrates/a/src/c.rs:1:2: x"),
+            lived: named("crates/a/src/c.rs:3:2: y"),
+            unviable: Vec::new(),
+        };
+        let table = tally.to_string();
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["crates/a/src/b.rs", "1", "0", "0"]);
+        assert_eq!(rows[2], ["crates/a/src/c.rs", "1", "1", "0"]);
+        assert_eq!(rows[3], ["total", "2", "1", "0"]);
+    }
+
+    #[test]
+    fn a_name_is_escaped_for_regex_and_toml() {
+        assert_eq!(escape("a/b.rs:1:2: x_y"), "a/b.rs:1:2: x_y".replace('.', r"\x{2e}"));
+        assert_eq!(escape("<'a>"), r"\x{3c}\x{27}a\x{3e}");
+        assert_eq!(escape("|\\"), r"\x{7c}\x{5c}");
+    }
+
+    #[test]
+    fn every_crate_is_here_but_the_one_that_is_a_test_itself() {
+        let mut here: Vec<&str> = CRATES.iter().map(|(name, _)| *name).collect();
+        here.push("cloakroom-conformance");
+        here.sort_unstable();
+        assert_eq!(here, crates().expect("the crates"));
+    }
+}
