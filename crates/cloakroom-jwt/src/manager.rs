@@ -247,3 +247,7 @@ mod outage_tests;
 #[cfg(test)]
 #[path = "manager_race_tests.rs"]
 mod race_tests;
+
+#[cfg(test)]
+#[path = "manager_ends_tests.rs"]
+mod ends_tests;

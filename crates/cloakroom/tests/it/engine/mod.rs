@@ -5,6 +5,7 @@ mod attacks;
 mod builder;
 mod codes;
 mod counts;
+mod ends;
 mod finished;
 mod formats;
 mod jwts;
