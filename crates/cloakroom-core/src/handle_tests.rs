@@ -121,3 +121,86 @@ proptest! {
         prop_assert!(keys().parse_chain(ChainKind::Code, &text).is_none());
     }
 }
+
+/// What users hold, and what stores know of it, outlives every version: computed once elsewhere,
+/// as HMAC-SHA-256 and SHA-256 of these bytes.
+#[test]
+fn handles_and_digests_are_what_they_always_were() {
+    struct Constant;
+    impl rand_core::TryRng for Constant {
+        type Error = std::convert::Infallible;
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(0xa5a5_a5a5)
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(0xa5a5_a5a5_a5a5_a5a5)
+        }
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            bytes.fill(0xa5);
+            Ok(())
+        }
+    }
+    impl rand_core::TryCryptoRng for Constant {}
+
+    let random = Random::from_rng(Constant);
+    let chain_key: ChainKey = serde_json::from_str("\"CQkJCQkJCQkJCQkJCQkJCQ\"").unwrap();
+    let chain = |kind| keys().mint_chain(kind, grant(), 7, &chain_key, &random).unwrap();
+    for ((token, digest), text, expected) in [
+        (
+            keys().mint_access(grant(), &random).unwrap(),
+            "cr_at_AQEFBQUFBQUFBQUFBQUFBQUFpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlj8rPVk5Gl3I",
+            "CwSGLgce9VZozu8XTaN-ZlK6V4zxGFPIGclohj5bx0g",
+        ),
+        (
+            chain(ChainKind::Refresh),
+            "cr_rt_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaoqUnnfsLXX89\
+             csgum-GOQ",
+            "z5LzGvikkTeKYPSlIMHcnq85JWedFP2LW5mwk5wyvOk",
+        ),
+        (
+            chain(ChainKind::Code),
+            "cr_ac_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaRw8mfzcwakqG\
+             2fguvbMLU",
+            "zkBGPsNsHMNvl8RMr7BGbQPfiZsEkIZWm6138kI9xoo",
+        ),
+    ] {
+        assert_eq!(token.expose(), text);
+        assert_eq!(serde_json::to_value(digest).unwrap(), expected);
+    }
+    let hex = HandleSecret::from_hex(1, &"01".repeat(32)).unwrap();
+    let (token, _) = HandleKeys::new(&hex).mint_access(grant(), &random).unwrap();
+    assert!(keys().parse_access(token.expose()).is_some(), "the same secret, from hex");
+}
+
+#[test]
+fn a_handle_is_read_as_it_was_made() {
+    let random = Random::system();
+    let key = ChainKey::random(&random).unwrap();
+    let (access, digest) = keys().mint_access(grant(), &random).unwrap();
+    let parsed = keys().parse_access(access.expose()).unwrap();
+    assert_eq!((parsed.grant, parsed.digest), (grant(), digest));
+    for kind in [ChainKind::Code, ChainKind::Refresh] {
+        let (token, digest) = keys().mint_chain(kind, grant(), 0x0102_0304, &key, &random).unwrap();
+        let handle = keys().parse_chain(kind, token.expose()).unwrap();
+        assert_eq!((handle.kind, handle.grant), (kind, grant()));
+        assert_eq!((handle.generation, handle.digest), (0x0102_0304, digest));
+        assert!(handle.is_genuine(&key));
+        let text = &token.expose()["cr_rt_".len()..];
+        assert_eq!(handle.expose(), URL_SAFE_NO_PAD.decode(text).unwrap());
+    }
+}
+
+/// Two secrets, each of which names itself 1: the tag alone tells their handles apart.
+#[test]
+fn a_handle_made_under_another_secret_is_refused() {
+    let random = Random::system();
+    let key = ChainKey::random(&random).unwrap();
+    let others = [HandleSecret::new(1, [2; 32]), HandleSecret::random(1, &random).unwrap()];
+    for other in others.map(|secret| HandleKeys::new(&secret)) {
+        let (access, _) = other.mint_access(grant(), &random).unwrap();
+        assert!(keys().parse_access(access.expose()).is_none());
+        let (code, _) = other.mint_chain(ChainKind::Code, grant(), 0, &key, &random).unwrap();
+        assert!(keys().parse_chain(ChainKind::Code, code.expose()).is_none());
+        assert!(other.parse_chain(ChainKind::Code, code.expose()).is_some());
+    }
+}

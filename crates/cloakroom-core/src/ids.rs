@@ -361,4 +361,44 @@ mod tests {
         assert!("short".parse::<GrantId>().is_err());
         assert!(format!("{id}A").parse::<GrantId>().is_err());
     }
+
+    #[test]
+    fn identifiers_hold_255_bytes_and_no_more() {
+        for (bytes, is_good) in [(1, true), (255, true), (256, false), (1000, false)] {
+            let text = "a".repeat(bytes);
+            assert_eq!(UserId::new(&text).is_ok(), is_good, "{bytes}");
+            assert_eq!(ClientId::new(&text).is_ok(), is_good, "{bytes}");
+            assert_eq!(Kid::new(&text).is_ok(), is_good, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_written_with_its_kind() {
+        for (subject, key) in [
+            (Subject::user("alice").unwrap(), "u:alice"),
+            (Subject::client("alice").unwrap(), "c:alice"),
+        ] {
+            assert_eq!((subject.id(), &*subject.to_key()), ("alice", key));
+            assert_eq!(serde_json::to_value(&subject).unwrap(), key);
+            assert_eq!(serde_json::from_value::<Subject>(key.into()).unwrap(), subject);
+        }
+        assert!(serde_json::from_str::<Subject>("\"alice\"").is_err());
+    }
+
+    #[test]
+    fn the_grant_of_a_foreign_token_is_named_by_its_digest() {
+        let digest = TokenDigest::from_bytes(std::array::from_fn(|at| at.try_into().unwrap()));
+        let id = GrantId::from_digest(&digest);
+        assert_eq!(id.as_bytes(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(GrantId::from_bytes(*id.as_bytes()), id);
+        assert_eq!(serde_json::to_value(id).unwrap(), "AAECAwQFBgcICQoLDA0ODw");
+        assert_eq!(serde_json::from_str::<GrantId>("\"AAECAwQFBgcICQoLDA0ODw\"").unwrap(), id);
+    }
+
+    #[test]
+    fn random_identifiers_differ() {
+        let random = Random::system();
+        assert_ne!(GrantId::random(&random).unwrap(), GrantId::random(&random).unwrap());
+        assert_ne!(Jti::random(&random).unwrap(), Jti::random(&random).unwrap());
+    }
 }

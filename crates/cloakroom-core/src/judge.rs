@@ -166,3 +166,7 @@ fn follows(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -237,4 +237,64 @@ mod tests {
         assert_eq!(kept, rule(9, 200));
         assert!(kept.denies(Epoch(9)) && !kept.denies(Epoch(10)));
     }
+
+    #[test]
+    fn bounds_only_grow_and_a_login_right_after_is_newer() {
+        let now = UnixTime::from_millis;
+        assert_eq!(Epoch(7).next_bound(now(1_000)), Epoch(1_000), "it is a time where it can be");
+        assert_eq!(Epoch(1_000).next_bound(now(1_000)), Epoch(1_001), "and never the same twice");
+        assert_eq!(Epoch(2_000).next_bound(now(1_000)), Epoch(2_001), "nor does it go back");
+        assert_eq!(Epoch(7).following(), Epoch(8));
+        assert_eq!((Epoch::from(7), u64::from(Epoch(7)), Epoch(7).get()), (Epoch(7), 7, 7));
+        // What a signed column of 64 bits cannot hold is the newest that it can.
+        assert_eq!(Epoch::new(u64::MAX).following(), Epoch::new(u64::MAX));
+    }
+
+    #[test]
+    fn what_a_target_leaves_behind() {
+        let (subject, client) = (Subject::user("alice").unwrap(), ClientId::new("app").unwrap());
+        let (grant, digest) = (GrantId::from_bytes([1; 16]), TokenDigest::from_bytes([2; 32]));
+        let (jti, kid) = (Jti::new("j").unwrap(), Kid::new("k").unwrap());
+        let pair = (subject.clone(), client.clone());
+        for (target, has_bound, key) in [
+            (Target::Token { grant, digest }, false, None),
+            (Target::Grant(grant), false, None),
+            (Target::Jti(jti.clone()), false, Some(RuleKey::Jti(jti))),
+            (Target::Key(kid.clone()), false, Some(RuleKey::Key(kid))),
+            (Target::Subject(subject.clone()), true, Some(RuleKey::Subject(subject))),
+            (Target::Client(client.clone()), true, Some(RuleKey::Client(client.clone()))),
+            (
+                Target::SubjectAtClient(pair.0.clone(), pair.1.clone()),
+                true,
+                Some(RuleKey::SubjectAtClient(pair.0, pair.1)),
+            ),
+        ] {
+            assert_eq!(target.has_bound(), has_bound, "{target:?}");
+            assert_eq!(target.rule_key(), key, "{target:?}");
+            let at = UnixTime::from_millis(1);
+            let revocation = Revocation {
+                client: Some(client.clone()),
+                grant: Some(grant),
+                ..Revocation::new(target.clone(), at, at)
+            };
+            let (bound, client, grant) = (Some(Epoch(3)), Some(client.clone()), Some(grant));
+            let event = LogEvent::Revoked { target, bound, client, grant };
+            assert_eq!(revocation.event(bound), event);
+        }
+    }
+
+    #[test]
+    fn a_rule_without_a_bound_denies_everything_and_keeps_doing_so() {
+        let rule = |bound: Option<u64>| Rule {
+            key: RuleKey::Client(ClientId::new("app").unwrap()),
+            bound: bound.map(Epoch),
+            until: UnixTime::from_millis(1),
+        };
+        assert!(rule(None).denies(Epoch::new(u64::MAX)));
+        for (one, other) in [(None, Some(5)), (Some(5), None), (None, None)] {
+            let mut kept = rule(one);
+            kept.merge(&rule(other));
+            assert_eq!(kept, rule(None));
+        }
+    }
 }

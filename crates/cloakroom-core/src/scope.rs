@@ -302,4 +302,39 @@ mod tests {
         assert_eq!(serde_json::to_string(&two).unwrap(), r#"["b","a"]"#);
         assert_eq!(serde_json::from_str::<Audience>("\"a\"").unwrap().single(), Some("a"));
     }
+
+    #[test]
+    fn a_scope_is_always_in_order_and_without_repetition() {
+        for (text, canonical) in [("b a", "a b"), ("a a", "a"), ("a b", "a b"), ("b b a", "a b")] {
+            let scope = Scope::parse(text).unwrap();
+            assert_eq!(scope.as_str(), canonical);
+            assert_eq!(text.parse::<Scope>().unwrap(), scope);
+            let json = serde_json::to_string(&scope).unwrap();
+            assert_eq!(json, format!("\"{canonical}\""));
+            assert_eq!(serde_json::from_str::<Scope>(&format!("\"{text}\"")).unwrap(), scope);
+            assert_eq!(scope.iter().collect::<Vec<_>>().join(" "), canonical);
+            assert!(!scope.is_empty() && scope.contains("a") && !scope.contains("c"));
+        }
+        assert!(serde_json::from_str::<Scope>("\"a  b\"").is_err());
+    }
+
+    #[test]
+    fn sets_hold_4096_bytes_and_no_more() {
+        let (most, more) = ("a".repeat(4096), "a".repeat(4097));
+        Scope::parse(&most).unwrap();
+        assert!(Scope::parse(&more).is_err());
+        Audience::one(&most).unwrap();
+        Audience::new([&most[1..], "b"]).unwrap();
+        assert!(Audience::one(&more).is_err());
+        assert!(Audience::new([&*most, "b"]).is_err());
+    }
+
+    #[test]
+    fn audience_sets() {
+        let audience = |all: &[&str]| Audience::new(all).unwrap();
+        let (one, two) = (audience(&["b"]), audience(&["b", "a"]));
+        assert!(one.is_subset(&two) && two.is_subset(&two) && !two.is_subset(&one));
+        assert!(two.contains("a") && !one.contains("a"));
+        assert_eq!((one.single(), two.single()), (Some("b"), None));
+    }
 }

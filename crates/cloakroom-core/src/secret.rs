@@ -245,4 +245,28 @@ mod tests {
         assert_eq!(decode_array::<1>("AA=="), None, "padded");
         assert_eq!(decode_array::<1>("A+"), None, "the other alphabet");
     }
+
+    #[test]
+    fn digests_tell_kinds_and_tokens_apart() {
+        let digests: Vec<TokenDigest> = [TokenKind::Access, TokenKind::Refresh, TokenKind::Code]
+            .into_iter()
+            .flat_map(|kind| [b"x", b"y"].map(|token| TokenDigest::compute(kind, token)))
+            .collect();
+        let set: std::collections::HashSet<TokenDigest> = digests.iter().copied().collect();
+        assert_eq!(set.len(), 6);
+        for (index, digest) in digests.iter().enumerate() {
+            assert_eq!(digests.iter().position(|other| other == digest), Some(index));
+            assert_eq!(TokenDigest::from_bytes(*digest.as_bytes()), *digest);
+        }
+    }
+
+    /// Were all hashes alike, every table of digests would be a list.
+    #[test]
+    fn digests_are_spread_over_a_table() {
+        use std::hash::{BuildHasher as _, RandomState};
+        let state = RandomState::new();
+        let hash = |token| state.hash_one(TokenDigest::compute(TokenKind::Access, token));
+        assert_eq!(hash(b"x"), hash(b"x"));
+        assert_ne!(hash(b"x"), hash(b"y"));
+    }
 }
