@@ -55,3 +55,61 @@ fn nothing_is_as_old_as_zero() {
     assert!(!Freshness::every_request().allows(Duration::ZERO));
     assert!(Freshness::within(secs(1)).allows(secs(1)));
 }
+
+#[test]
+fn a_token_is_known_completely_only_if_every_rule_could_name_it() {
+    use cloakroom_core::{ActiveToken, ClientId, Epoch, GrantId, Jti, Kid, Subject};
+    let mut token = ActiveToken::default();
+    token.grant = Some(GrantId::from_bytes([1; 16]));
+    token.epoch = Some(Epoch::new(1));
+    token.subject = Some(Subject::user("alice").unwrap());
+    token.client = Some(ClientId::new("app").unwrap());
+    token.jti = Some(Jti::new("j").unwrap());
+    let (kid, end) = (Some(Kid::new("k").unwrap()), Some(UnixTime::from_secs(1)));
+    let facts = Facts::new(&token, kid.clone(), None);
+    assert!(is_complete(&facts, end, true) && is_complete(&facts, end, false));
+    assert!(!is_complete(&facts, None, true) && !is_complete(&facts, None, false));
+    let without: [fn(&mut Facts); 5] = [
+        |facts| facts.grant = None,
+        |facts| facts.epoch = None,
+        |facts| facts.subject = None,
+        |facts| facts.client = None,
+        |facts| facts.jti = None,
+    ];
+    for (index, remove) in without.into_iter().enumerate() {
+        let mut facts = facts.clone();
+        remove(&mut facts);
+        assert!(!is_complete(&facts, end, true), "{index}");
+        assert!(!is_complete(&facts, end, false), "{index}");
+    }
+    let unsigned = Facts::new(&token, None, None);
+    assert!(!is_complete(&unsigned, end, true), "which key signed the JWT?");
+    assert!(is_complete(&unsigned, end, false), "no key signed a handle");
+}
+
+#[test]
+fn where_nobody_introspects_a_bound_covers_the_difference_between_clocks() {
+    let millis = Duration::from_millis;
+    for (freshness, is_met) in [
+        (Freshness::every_request(), false),
+        (Freshness::within(millis(1)), false),
+        (Freshness::within(millis(4_999)), false),
+        (Freshness::within(secs(5)), true),
+        (Freshness::within(secs(6)), true),
+    ] {
+        assert_eq!(without_introspection(freshness, None).is_ok(), is_met, "{freshness:?}");
+    }
+    assert_eq!(default_of(None), None);
+}
+
+#[test]
+fn youth_counts_where_nobody_follows_the_log() {
+    let clock = ManualClock::at(UnixTime::from_secs(1000));
+    let now = Moment::now(&clock);
+    let within = Freshness::within(secs(10));
+    for (issued, young) in [(1000, true), (995, true), (994, false), (1005, true), (1006, false)] {
+        let issued_at = Some(UnixTime::from_secs(issued));
+        assert_eq!(is_young(issued_at, None, within, now), young, "{issued}");
+    }
+    assert!(!is_young(None, None, within, now));
+}

@@ -46,3 +46,28 @@ impl<const N: usize> Newest<N> {
         &self.slots[usize::from(turn % 2 == 1)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_written_where_nobody_reads_the_one_before() {
+        let newest = Newest::new([0]);
+        for turn in [0, 1, 2, 3, 4, u64::MAX - 1] {
+            let slot = |turn| std::ptr::from_ref(newest.slot(turn));
+            assert_ne!(slot(turn), slot(turn + 1), "{turn}");
+            assert_eq!(slot(turn), slot(turn.wrapping_add(2)), "{turn}");
+        }
+    }
+
+    #[test]
+    fn the_last_numbers_are_read() {
+        let newest = Newest::new([1, 2]);
+        assert_eq!(newest.get(), [1, 2]);
+        for turn in 0..5 {
+            newest.set([turn, turn + 7]);
+            assert_eq!(newest.get(), [turn, turn + 7]);
+        }
+    }
+}

@@ -91,4 +91,42 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_came_as_dpop_needs_a_dpop_proof_before_anything_else() {
+        let jwk = Confirmation::JwkThumbprint([1; 32]);
+        let certificate = Confirmation::CertificateThumbprint([1; 32]);
+        for (key, is_jwk) in [(None, false), (Some(certificate), false), (Some(jwk), true)] {
+            for (scheme, is_good) in
+                [(None, true), (Some(Scheme::Bearer), true), (Some(Scheme::Dpop), is_jwk)]
+            {
+                let proof = Proof { scheme, key: key.clone() };
+                assert_eq!(proof.check().is_ok(), is_good, "{proof:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_that_says_bound_needs_the_key() {
+        let jwk = Some(Confirmation::JwkThumbprint([1; 32]));
+        let certificate = Some(Confirmation::CertificateThumbprint([1; 32]));
+        for (kind, confirmation, is_good) in [
+            (None, None, true),
+            (None, jwk.clone(), true),
+            (Some("Bearer"), None, true),
+            (Some("Bearer"), certificate.clone(), true),
+            (Some("DPoP"), jwk.clone(), true),
+            (Some("dpop"), jwk.clone(), true),
+            (Some("DPoP"), None, false),
+            (Some("dpop"), None, false),
+            (Some("DPoP"), certificate, false),
+            (Some("mac"), None, false),
+            (Some("MAC"), jwk, false),
+        ] {
+            let mut token = ActiveToken::default();
+            token.token_type = kind.map(Into::into);
+            token.confirmation = confirmation;
+            assert_eq!(check_type(&token).is_ok(), is_good, "{token:?}");
+        }
+    }
 }

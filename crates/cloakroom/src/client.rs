@@ -332,4 +332,88 @@ mod tests {
     fn a_public_client_always_rotates() {
         assert!(Client::public("app").unwrap().without_rotation().rotates_refresh_tokens());
     }
+
+    #[test]
+    fn only_a_loopback_address_has_a_port_to_choose() {
+        let client = Client::public("app")
+            .unwrap()
+            .redirect_uri("http://localhost/callback")
+            .redirect_uri("http://app.example/callback")
+            .redirect_uri("http://[::1]/callback")
+            .redirect_uri("http://127.0.0.1");
+        for good in ["http://localhost/callback", "http://[::1]:7/callback", "http://127.0.0.1:7"] {
+            assert!(client.is_redirect_uri(good), "{good}");
+        }
+        for bad in [
+            "http://localhost:7/callback",
+            "http://app.example:7/callback",
+            "http://[::1]:/callback",
+            "http://127.0.0.1:7/",
+        ] {
+            assert!(!client.is_redirect_uri(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_of_its_secrets_lets_a_client_in_and_nothing_else() {
+        let hash = |secret: char| SecretHash::of(&secret.to_string().repeat(22)).unwrap();
+        let presented = |secret: char| secret.to_string().repeat(22);
+        // One is listed twice, as happens where secrets are replaced by hand.
+        let client = Client::hashed("app", [hash('a'), hash('b'), hash('a')]).unwrap();
+        assert!(!client.is_public());
+        for (secret, is_own) in [('a', true), ('b', true), ('c', false)] {
+            assert_eq!(client.has_secret(&presented(secret)), is_own, "{secret}");
+        }
+        assert!(!Client::hashed("app", []).unwrap().has_secret(&presented('a')));
+        assert_eq!((hash('a') == hash('a'), hash('a') == hash('b')), (true, false));
+    }
+
+    #[test]
+    fn a_secret_has_22_bytes_or_more() {
+        for (bytes, is_good) in [(0, false), (21, false), (22, true), (23, true), (200, true)] {
+            assert_eq!(SecretHash::of(&"s".repeat(bytes)).is_ok(), is_good, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_registered_is_allowed_and_nothing_else() {
+        let client = Client::confidential("app", &"s".repeat(22))
+            .unwrap()
+            .grant_types([GrantType::RefreshToken])
+            .audience("https://a", Format::Opaque)
+            .unwrap()
+            .audience("https://b", Format::Jwt)
+            .unwrap()
+            .role(Role::Introspect);
+        assert!(client.allows(GrantType::RefreshToken));
+        assert!(!client.allows(GrantType::ClientCredentials));
+        assert!(client.has_role(Role::Introspect) && !client.has_role(Role::HandleKeys));
+        assert_eq!(client.default_audience(), Some("https://a"));
+        assert_eq!(client.format_for("https://b"), Some(&Format::Jwt));
+        assert_eq!(client.format_for("https://c"), None);
+        assert_eq!(client.formats().count(), 2);
+
+        let (user, itself) = (Subject::user("app").unwrap(), Subject::client("app").unwrap());
+        assert!(client.may_refresh(&user) && !client.may_refresh(&itself));
+        let without = Client::confidential("app", &"s".repeat(22)).unwrap();
+        assert!(!without.may_refresh(&user) && !without.may_refresh(&itself));
+        assert!(without.rotates_refresh_tokens());
+        assert!(!without.without_rotation().rotates_refresh_tokens());
+    }
+
+    #[test]
+    fn a_resource_server_serves_what_it_says() {
+        let serving = |serves| Client::public("api").unwrap().serves(serves);
+        let only = |all: &[&str]| serving(Serves::Only(Audience::new(all).unwrap()));
+        for (client, a, b, single) in [
+            (serving(Serves::Nothing), false, false, None),
+            (serving(Serves::Everything), true, true, None),
+            (only(&["https://a"]), true, false, Some("https://a")),
+            (only(&["https://a", "https://b"]), true, true, None),
+        ] {
+            assert_eq!(client.is_served("https://a"), a, "{client:?}");
+            assert_eq!(client.is_served("https://b"), b, "{client:?}");
+            assert_eq!(client.only_served(), single, "{client:?}");
+        }
+    }
 }

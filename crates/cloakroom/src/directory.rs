@@ -146,6 +146,10 @@ mod tests {
             (audience(audience(public())), "twice"),
             (public().lifetimes(shortened), "zero"),
             (introspecting(), "serves nothing"),
+            (
+                Client::confidential("app", &"s".repeat(32)).unwrap().serves(Serves::Everything),
+                "may not introspect",
+            ),
             (public().role(Role::Introspect).serves(Serves::Everything), "secret"),
             (public().role(Role::RevocationLog), "secret"),
             (public().role(Role::HandleKeys), "secret"),
@@ -155,5 +159,30 @@ mod tests {
         }
         let double = StaticClients::new([public(), public()]).unwrap_err();
         assert_eq!(double.client.as_str(), "app");
+    }
+
+    #[tokio::test]
+    async fn registrations_without_a_contradiction_are_taken() {
+        let secret = "s".repeat(32);
+        let confidential = |id| Client::confidential(id, &secret).unwrap();
+        let audience = |client: Client| client.audience("https://a", Format::Opaque).unwrap();
+        let shortened =
+            ClientLifetimes { grant: Some(Duration::from_secs(1)), ..Default::default() };
+        let clients = [
+            Client::public("idle").unwrap(),
+            Client::public("waiting").unwrap().redirect_uri("https://app.example/cb?x"),
+            audience(Client::public("reader").unwrap()),
+            audience(Client::public("app").unwrap().grant_types([GrantType::AuthorizationCode]))
+                .redirect_uri("com.example.app:/cb")
+                .lifetimes(shortened),
+            audience(confidential("worker").grant_types([GrantType::ClientCredentials])),
+            confidential("api").role(Role::Introspect).serves(Serves::Everything),
+            confidential("gateway").role(Role::HandleKeys),
+        ];
+        let directory = StaticClients::new(clients).unwrap();
+        assert_eq!(directory.iter().count(), 7);
+        let found = directory.client(&ClientId::new("app").unwrap()).await.unwrap().unwrap();
+        assert_eq!(found.id.as_str(), "app");
+        assert!(directory.client(&ClientId::new("other").unwrap()).await.unwrap().is_none());
     }
 }

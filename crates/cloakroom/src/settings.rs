@@ -175,4 +175,37 @@ mod tests {
             assert!(bad.check(&keys).unwrap_err().to_string().contains(setting), "{setting}");
         }
     }
+
+    #[test]
+    fn each_bound_of_a_lifetime_is_within_it() {
+        let (base, keys) = (Lifetimes::default(), KeyPolicy::default());
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        // A long grant, so that only the bound that is asked about is met.
+        let good = Lifetimes { grant: 10 * 366 * day, ..base };
+        type Set = fn(&mut Lifetimes, Duration);
+        let bounds: [(&str, Duration, Duration, Set); 7] = [
+            ("access_token", SECOND, keys.max_token_life, |of, to| of.access_token = to),
+            ("code", SECOND, 10 * minute, |of, to| of.code = to),
+            ("phantom_jwt", SECOND, 5 * minute, |of, to| of.phantom_jwt = to),
+            ("retry_window", Duration::ZERO, 5 * minute, |of, to| of.retry_window = to),
+            ("grant", good.refresh_idle, 10 * 366 * day, |of, to| of.grant = to),
+            ("adopted_token", SECOND, good.grant, |of, to| of.adopted_token = to),
+            ("refresh_idle", SECOND, good.grant, |of, to| of.refresh_idle = to),
+        ];
+        for (setting, least, most, set) in bounds {
+            let refused = |to| {
+                let mut lifetimes = good;
+                set(&mut lifetimes, to);
+                lifetimes.check(&keys).err().map(|error| error.to_string())
+            };
+            for bound in [least, most] {
+                assert_eq!(refused(bound), None, "{setting}");
+            }
+            let millisecond = Duration::from_millis(1);
+            let too_short = least.checked_sub(millisecond);
+            for beyond in too_short.into_iter().chain([most + millisecond]) {
+                assert!(refused(beyond).is_some(), "{setting}: {beyond:?}");
+            }
+        }
+    }
 }

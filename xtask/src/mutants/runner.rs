@@ -159,7 +159,7 @@ impl Runner {
         command("--no-run").run()?;
         let start = Instant::now();
         command("").run()?;
-        let limit = 20 + 5 * start.elapsed().as_secs();
+        let limit = 60 + 5 * start.elapsed().as_secs();
         self.limits.insert(tests.to_owned(), limit);
         Ok(limit)
     }

@@ -94,3 +94,72 @@ impl fmt::Debug for VerifiedJwts {
         write!(f, "VerifiedJwts({})", self.0.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::ActiveToken;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn at(secs: u64) -> UnixTime {
+        UnixTime::from_secs(secs)
+    }
+
+    fn accepted(issued: u64, not_before: Option<u64>, ends: u64) -> Accepted {
+        let mut token = ActiveToken::default();
+        token.issued_at = Some(at(issued));
+        token.not_before = not_before.map(at);
+        token.expires_at = Some(at(ends));
+        Accepted::new(VerifiedToken::for_tests(token))
+    }
+
+    #[test]
+    fn a_jwt_is_remembered_for_as_long_as_its_verifier_would_accept_it() {
+        let leeway = 30 * SECOND;
+        let key = TokenKey::of("a.b.c");
+        for (issued, not_before, starts) in
+            [(1000, None, 1000), (1000, Some(900), 1000), (1000, Some(1100), 1100)]
+        {
+            for (now, is_there) in [
+                (at(starts) - leeway - MILLISECOND, false),
+                (at(starts) - leeway, true),
+                (at(2000), true),
+                (at(2000) + leeway - MILLISECOND, true),
+                (at(2000) + leeway, false),
+            ] {
+                let jwts = VerifiedJwts::new(10);
+                jwts.keep(key, 1, &accepted(issued, not_before, 2000), 100);
+                assert_eq!(jwts.get(&key, 1, now, leeway).is_some(), is_there, "{now:?}");
+                // What is over is not kept.
+                assert_eq!(jwts.forget(&key), is_there, "{now:?}");
+                assert!(!jwts.forget(&key));
+            }
+        }
+    }
+
+    #[test]
+    fn a_jwt_is_forgotten_with_the_keys_that_it_was_verified_under() {
+        let (jwts, key) = (VerifiedJwts::new(10), TokenKey::of("a.b.c"));
+        jwts.keep(key, 1, &accepted(1000, None, 2000), 100);
+        assert!(jwts.get(&key, 1, at(1500), SECOND).is_some());
+        assert!(jwts.get(&TokenKey::of("a.b.d"), 1, at(1500), SECOND).is_none());
+        assert!(jwts.get(&key, 2, at(1500), SECOND).is_none());
+        assert!(jwts.get(&key, 1, at(1500), SECOND).is_none(), "nor do the old keys come back");
+    }
+
+    #[test]
+    fn a_large_jwt_counts_for_as_many_as_it_takes() {
+        let jwts = VerifiedJwts::new(64);
+        for number in 0..64 {
+            let key = TokenKey::of(&number.to_string());
+            jwts.keep(key, 1, &accepted(1000, None, 2000), 16 * 1024);
+        }
+        let there = (0..64).filter(|number| {
+            jwts.get(&TokenKey::of(&number.to_string()), 1, at(1500), SECOND).is_some()
+        });
+        assert!((1..=4).contains(&there.count()));
+    }
+}
