@@ -72,10 +72,13 @@ pub async fn sign_jwt(
     Ok(TokenSecret::new(jwt))
 }
 
-/// Whether an access token of these claims will be within the limit, under any key of ours.
+/// Whether an access token of these claims will be within the limit, under any key that we generate.
 pub(crate) fn will_fit(claims: &impl Serialize) -> Result<(), FormatError> {
-    // A header with a thumbprint as `kid`, and a signature of RSA with 2048 bits.
-    const REST: usize = 96 + 1 + 1 + encoded_len(256);
+    // The longest header that we write, without the thumbprint in it.
+    const HEADER: &str = r#"{"alg":"RS256","kid":"","typ":"at+jwt"}"#;
+    const THUMBPRINT: usize = encoded_len(32);
+    // The longest signature of a key that we generate: of RSA with 2048 bits.
+    const REST: usize = encoded_len(HEADER.len() + THUMBPRINT) + 1 + 1 + encoded_len(256);
     let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
     within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + REST)
 }
@@ -110,3 +113,7 @@ fn within_limit(typ: &str, size: usize) -> Result<(), FormatError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "jws_tests.rs"]
+mod tests;

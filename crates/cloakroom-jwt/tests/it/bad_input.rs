@@ -205,6 +205,15 @@ fn ambiguous_headers() {
     }
     let jwt = bench.with_header(json!({"pad": "x".repeat(2048)}));
     bench.refused("large header", &jwt, |e| matches!(e, VerifyError::Header(_)));
+    // 1536 bytes are 2048 characters, the most; one byte more are two characters more.
+    let padded = |bytes: usize| {
+        let mut all = header(&bench.key);
+        all["pad"] = json!("");
+        all["pad"] = json!("x".repeat(bytes - all.to_string().len()));
+        signed(&bench.key, &all.to_string(), &claims().to_string())
+    };
+    bench.verify(&padded(1536)).unwrap();
+    bench.refused("a larger header", &padded(1537), |e| matches!(e, VerifyError::Header(_)));
 }
 
 #[test]
