@@ -188,3 +188,30 @@ async fn serve(
     }
     served
 }
+
+#[tokio::test]
+async fn while_one_loads_the_others_sign_with_what_there_is() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    clock.advance(KeyPolicy::default().reload + secs(1));
+    tokio::select! {
+        biased;
+        // It has begun to load, and waits for the store.
+        _ = manager.signer() => panic!("the store yields before it answers"),
+        signer = manager.signer() => { signer.unwrap(); }
+    }
+}
+
+/// What is too old for the purpose does not become good because somebody else is loading it.
+#[tokio::test]
+async fn while_one_loads_nobody_is_given_what_is_too_old() {
+    let (store, clock) = (RingStore::new(), clock());
+    let (manager, policy) = (manager(&store, &clock).await, KeyPolicy::default());
+    store.down(true);
+    clock.advance(policy.reload + secs(1));
+    let (one, other) = tokio::join!(manager.jwks(), manager.jwks());
+    assert!(one.is_err() && other.is_err());
+    clock.advance(policy.max_blind);
+    let (one, other) = tokio::join!(manager.signer(), manager.signer());
+    assert!(one.is_err() && other.is_err());
+}

@@ -276,3 +276,91 @@ async fn debug_shows_kids_and_nothing_sealed() {
     assert!(text.contains(signer(&manager).await.as_str()));
     assert!(!text.contains("sealed") && text.len() < 200, "{text}");
 }
+
+#[tokio::test]
+async fn a_key_counts_as_published_when_its_insert_was_sent_unless_that_took_too_long() {
+    let policy = KeyPolicy::default();
+    for (takes, expected) in [
+        // Both inserts come before both schedules, which are when a key is first seen.
+        (secs(20), [secs(0), secs(20)]),
+        (policy.reload, [2 * policy.reload, policy.reload]),
+        (policy.reload + secs(1), [2 * (policy.reload + secs(1)); 2]),
+    ] {
+        let (store, clock) = (RingStore::new(), clock());
+        *store.slow_insert.lock().unwrap() = Some((Arc::clone(&clock), takes));
+        let manager = manager(&store, &clock).await;
+        *store.slow_insert.lock().unwrap() = None;
+        let published =
+            || store.records()[..2].iter().map(|key| key.times.published).collect::<Vec<_>>();
+        assert_eq!(published(), expected.map(|after| START + after), "{takes:?}");
+        // Times that are written later change nothing about that.
+        clock.advance(secs(7200));
+        manager.rotate().await.unwrap();
+        assert_eq!(published(), expected.map(|after| START + after), "{takes:?}");
+    }
+}
+
+/// Each write is conditional on the version before: one that came back would let a late write of
+/// another node through.
+#[tokio::test]
+async fn a_record_never_has_a_version_that_it_had_before() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    let version = |kid: &Kid| {
+        store.records().iter().find(|record| record.kid == *kid).map(|record| record.version)
+    };
+    let first = signer(&manager).await;
+    assert_eq!(version(&first), Some(2), "published, scheduled");
+    manager.rotate().await.unwrap();
+    assert_eq!(version(&first), Some(3));
+    manager.compromise(&first).await.unwrap();
+    assert_eq!(version(&first), Some(4));
+}
+
+#[tokio::test]
+async fn a_key_that_is_spent_is_deleted_and_that_is_told_once() {
+    let (store, clock) = (RingStore::new(), clock());
+    let policy = KeyPolicy::default();
+    let manager = manager(&store, &clock).await;
+    let first = store.records()[0].clone();
+    let end = first.times.signing.unwrap().published_until;
+    clock.set(end + policy.jwks_max_age + policy.clock_skew);
+    let events = manager.maintain().await.unwrap();
+    let deleted = |event: &&KeyEvent| matches!(event, KeyEvent::Deleted { .. });
+    let deleted: Vec<_> = events.iter().filter(deleted).collect();
+    assert_eq!(deleted, [&KeyEvent::Deleted { kid: first.kid.clone() }]);
+    assert!(store.records().iter().all(|record| record.kid != first.kid));
+}
+
+#[tokio::test]
+async fn a_key_is_unsealed_once_however_often_the_ring_is_loaded() {
+    #[derive(Debug)]
+    struct Counting(Arc<crate::AesGcmSealer>, std::sync::atomic::AtomicUsize);
+    #[async_trait::async_trait]
+    impl KeySealer for Counting {
+        async fn seal(&self, context: &[u8], key: &[u8]) -> Result<Vec<u8>, crate::SealError> {
+            self.0.seal(context, key).await
+        }
+        async fn unseal(
+            &self,
+            context: &[u8],
+            sealed: &[u8],
+        ) -> Result<zeroize::Zeroizing<Vec<u8>>, crate::SealError> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.unseal(context, sealed).await
+        }
+    }
+    let (store, clock) = (RingStore::new(), clock());
+    let sealer = Arc::new(Counting(sealer(), Default::default()));
+    let manager = KeyManager::builder(Arc::clone(&store) as _, Arc::clone(&sealer) as _)
+        .clock(Arc::clone(&clock) as _)
+        .build()
+        .await
+        .unwrap();
+    let before = sealer.1.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        clock.advance(KeyPolicy::default().reload + secs(1));
+        manager.jwks().await.unwrap();
+    }
+    assert_eq!(sealer.1.load(Ordering::SeqCst), before);
+}
