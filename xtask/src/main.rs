@@ -45,10 +45,10 @@ Usage: cargo xtask <task>
           docs/benchmarks.md; --quick only shows that they run
   coverage
           run every test, and show which lines none of them reaches
-  mutants [FILE...]
+  mutants [--change | FILE...]
           change the code of these files or directories, one expression at a time, and show which
           changes no test notices; without a name, that of all files in docs/mutants.md, which takes
-          hours; installs cargo-mutants if it is missing
+          hours; --change does what ci does; installs cargo-mutants if it is missing
   api     write the listing of each crate's public API anew, in docs/public-api
   ci      check format, dependencies, lints, features, public API, docs, tests, coverage, packages,
           and a sample of mutants; installs cargo-deny and cargo-mutants if they are missing

@@ -189,19 +189,6 @@ async fn serve(
     served
 }
 
-#[tokio::test]
-async fn while_one_loads_the_others_sign_with_what_there_is() {
-    let (store, clock) = (RingStore::new(), clock());
-    let manager = manager(&store, &clock).await;
-    clock.advance(KeyPolicy::default().reload + secs(1));
-    tokio::select! {
-        biased;
-        // It has begun to load, and waits for the store.
-        _ = manager.signer() => panic!("the store yields before it answers"),
-        signer = manager.signer() => { signer.unwrap(); }
-    }
-}
-
 /// What is too old for the purpose does not become good because somebody else is loading it.
 #[tokio::test]
 async fn while_one_loads_nobody_is_given_what_is_too_old() {

@@ -20,20 +20,40 @@ const MOST: usize = 40;
 const BUDGET: Duration = Duration::from_secs(8 * 60);
 const BATCH: usize = 5;
 
-/// Files whose mutants are to be tried.
+/// Which mutants are to be tried.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mutants {
-    paths: Vec<String>,
+pub(crate) enum Mutants {
+    /// Those that `ci` tries.
+    OfChange,
+    /// Those of these files and directories; without any, those of all files that are held.
+    OfFiles(Files),
 }
 
 impl Mutants {
-    /// Reads `[FILES]`. A directory is all that is below it.
+    /// Reads `--change` or `[FILE...]`.
     pub(crate) fn parse(args: &[String]) -> Option<Self> {
         let is_path = |arg: &String| !arg.is_empty() && !arg.starts_with('-');
-        args.iter().all(is_path).then(|| Self { paths: args.to_vec() })
+        match args {
+            [option] if option == "--change" => Some(Self::OfChange),
+            paths if paths.iter().all(is_path) => Some(Self::OfFiles(Files(paths.to_vec()))),
+            _ => None,
+        }
     }
 
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::OfChange => Change::of_tree()?.check().map(|note| println!("{note}")),
+            Self::OfFiles(files) => files.check(),
+        }
+    }
+}
+
+/// Files and directories, from the root of the workspace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Files(Vec<String>);
+
+impl Files {
+    fn check(&self) -> Result<(), Failure> {
         install()?;
         let held = Held::load()?;
         let all = list::read(&listed().output()?)?;
@@ -49,10 +69,10 @@ impl Mutants {
     }
 
     fn asks_for(&self, path: &str, held: &Held) -> bool {
-        if self.paths.is_empty() {
+        if self.0.is_empty() {
             return held.holds(path);
         }
-        self.paths.iter().any(|asked| {
+        self.0.iter().any(|asked| {
             let rest = path.strip_prefix(asked.trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
@@ -185,7 +205,10 @@ mod tests {
     #[test]
     fn files_and_directories_are_asked_for() {
         let held = held("- `crates/a/src/held.rs`\n");
-        let asks_for = |args: &[&str], path| parse(args).expect("paths").asks_for(path, &held);
+        let asks_for = |args: &[&str], path| match parse(args) {
+            Some(Mutants::OfFiles(files)) => files.asks_for(path, &held),
+            other => panic!("{other:?}"),
+        };
         let path = "crates/a/src/b.rs";
         for asked in [path, "crates/a/src", "crates/a/src/", "crates"] {
             assert!(asks_for(&[asked], path), "{asked}");
@@ -196,8 +219,9 @@ mod tests {
         }
         assert!(asks_for(&[], "crates/a/src/held.rs"));
         assert!(!asks_for(&[], path));
-        for bad in ["--list", ""] {
-            assert_eq!(parse(&[bad]), None);
+        assert_eq!(parse(&["--change"]), Some(Mutants::OfChange));
+        for bad in [&["--list"][..], &[""], &["--change", path], &[path, "--change"]] {
+            assert_eq!(parse(bad), None);
         }
     }
 
