@@ -170,4 +170,12 @@ mod tests {
             assert!(RevocationPage::from_json(bad.as_bytes()).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_gap_says_so_and_nothing_else() {
+        let page = RevocationPage { batch: RevocationBatch::Gap, ..page() };
+        let json = page.to_json();
+        assert_eq!(json, br#"{"gap":true,"heartbeat":1000,"clock_skew":0}"#);
+        assert_eq!(RevocationPage::from_json(&json).unwrap(), page);
+    }
 }

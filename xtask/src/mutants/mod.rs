@@ -152,7 +152,7 @@ fn try_all(mutants: &[Mutant], budget: Option<Duration>) -> Result<Tally, Failur
     }
     let start = Instant::now();
     let mut runner = Runner::new()?;
-    for (package, _) in CRATES {
+    for (package, tests) in CRATES {
         let here: Vec<Mutant> =
             mutants.iter().filter(|mutant| mutant.package() == package).cloned().collect();
         let batch = budget.map_or(here.len(), |_| BATCH).max(1);
@@ -160,7 +160,7 @@ fn try_all(mutants: &[Mutant], budget: Option<Duration>) -> Result<Tally, Failur
             if budget.is_some_and(|budget| start.elapsed() >= budget) {
                 return Ok(tally);
             }
-            tally.add(runner.run(package, batch)?);
+            tally.add(runner.run(tests, batch)?);
         }
     }
     Ok(tally)
