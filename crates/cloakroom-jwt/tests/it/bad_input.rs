@@ -147,6 +147,9 @@ fn headers_that_an_access_token_must_not_have() {
         json!({"typ": "application/jwt"}),
         json!({"typ": "application/application/at+jwt"}),
         json!({"typ": "text/at+jwt"}),
+        // As long as `application/`.
+        json!({"typ": "application-at+jwt"}),
+        json!({"typ": "token-type.4at+jwt"}),
         json!({"typ": "token-introspection+jwt"}),
         json!({"typ": "dpop+jwt"}),
         json!({"kid": null}),
