@@ -123,8 +123,8 @@ fn scheduled(
     policy: &KeyPolicy,
 ) -> KeyRecord {
     let (from, until) = (at(from), at(until));
-    let signing = Signing { from, until, published_until: until + policy.retention };
-    let times = KeyTimes { published: at(published), signing: Some(signing) };
+    let signing = Signing::new(from, until, until + policy.retention);
+    let times = KeyTimes { signing: Some(signing), ..KeyTimes::published(at(published)) };
     KeyRecord { times, ..key(generation, at(published)) }
 }
 
@@ -140,11 +140,11 @@ fn a_key_signs_until_its_successor_that_was_published_late_is_known() {
         settle(&mut ring, at(now), &policy);
         let times = |generation: u64| {
             let key = ring.iter().find(|key| key.generation == generation).unwrap();
-            (key.times.published, key.times.signing.as_ref().unwrap())
+            (key.times.published, key.times.signing.clone().unwrap())
         };
         let end = END.max(now + ahead);
         let (_, old) = times(7);
-        let expected = scheduled(7, 0, 1_000, end, &policy).times.signing.as_ref().unwrap();
+        let expected = scheduled(7, 0, 1_000, end, &policy).times.signing.unwrap();
         assert_eq!(old, expected, "{left} s left");
         let (published, new) = times(8);
         assert_eq!((published, new.from), (at(now), at(end)), "{left} s left");
@@ -165,11 +165,8 @@ fn the_key_that_is_kept_longer_is_the_one_right_before() {
         scheduled(4, 0, 1_000_000, 2_000_000, &policy),
         scheduled(5, 0, 2_500_000, 4_000_000, &policy),
     ];
-    let signing = Signing {
-        from: at(1_000_000),
-        until: at(2_500_000),
-        published_until: at(2_500_000) + policy.retention,
-    };
+    let end = at(2_500_000);
+    let signing = Signing::new(at(1_000_000), end, end + policy.retention);
     // By generation, not by where they stand.
     ring.reverse();
     let step = next_step(&ring, at(500_000), &policy);
@@ -243,7 +240,7 @@ fn a_rotation_on_order_keeps_what_the_signer_has_signed() {
     let ring =
         [scheduled(1, 0, 0, 5_000_000, &policy), scheduled(2, 0, 5_000_000, 9_000_000, &policy)];
     let now = at(1_000_000);
-    let signing = Signing { from: at(0), until: now, published_until: now + policy.retention };
+    let signing = Signing::new(at(0), now, now + policy.retention);
     assert_eq!(rotate(&ring, now, &policy), Ok((1, signing)));
 
     // Of two that were published together, the older has signed before: whether the younger is

@@ -16,7 +16,8 @@ async fn without_maintenance_each_key_ends_when_its_times_say_so() {
     let (store, clock) = (RingStore::new(), clock());
     let manager = manager(&store, &clock).await;
     let [first, second] = &store.records()[..] else { panic!("two keys") };
-    let (end, last) = (first.times.signing.unwrap(), second.times.signing.unwrap());
+    let (end, last) =
+        (first.times.signing.as_ref().unwrap(), second.times.signing.as_ref().unwrap());
     assert_eq!(end.until, last.from);
     let writes = store.writes.load(Ordering::SeqCst);
 
@@ -61,7 +62,7 @@ async fn without_maintenance_each_key_ends_when_its_times_say_so() {
 async fn a_key_that_ended_since_the_last_load_does_not_sign() {
     let (store, clock) = (RingStore::new(), clock());
     let manager = manager(&store, &clock).await;
-    let last = store.records()[1].times.signing.unwrap();
+    let last = store.records()[1].times.signing.clone().unwrap();
     clock.set(last.until - secs(1));
     manager.refresh().await.unwrap();
     store.down(true);
