@@ -223,7 +223,7 @@ impl Inner {
         let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
         // A grant made a moment before may be refreshed for its whole life.
         let rule_until = if target.has_bound() {
-            until.max(now + self.lifetimes.grant + self.clock_skew())
+            until.max(now + self.lifetimes.grant) + self.clock_skew()
         } else {
             until
         };
