@@ -29,6 +29,11 @@ impl Context {
         Arc::new(Told { story: self.story(), inner: self.factory.keys().await })
     }
 
+    /// The most bytes of an identifier.
+    pub(crate) fn longest_id(&self) -> usize {
+        self.factory.longest_id()
+    }
+
     pub(crate) fn story(&self) -> Story {
         self.story.clone()
     }

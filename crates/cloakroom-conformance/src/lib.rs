@@ -53,7 +53,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyStore, TokenStore};
+use cloakroom_core::{KeyStore, MAX_ID_BYTES, TokenStore};
 
 pub use checks::processes;
 pub use context::Context;
@@ -68,6 +68,12 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
 
     /// A fresh, empty key store, apart from every other.
     async fn keys(&self) -> Arc<dyn KeyStore>;
+
+    /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add something
+    /// to each, as [`TenantStore`](cloakroom_core::TenantStore) does.
+    fn longest_id(&self) -> usize {
+        MAX_ID_BYTES
+    }
 }
 
 /// One check of the kit.

@@ -42,6 +42,37 @@ pub trait CheckValues: fmt::Debug + Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
 }
 
+/// Conveniences over any [`CheckValues`].
+#[async_trait]
+pub trait CheckValuesExt: CheckValues {
+    /// Writes a value unless one stands there, and returns one that differs: `None` if `value` now
+    /// stands there. Of nodes that start at once, with different values, one is told so.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails, or the value changes all the time.
+    async fn claim(&self, name: &str, value: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for _ in 0..MAX_RACES {
+            if self.set_check_value(name, None, Some(value)).await? {
+                return Ok(None);
+            }
+            let found = self.check_values().await?.into_iter().find(|found| found.name == name);
+            match found {
+                Some(found) if found.value == value => return Ok(None),
+                Some(found) => return Ok(Some(found.value)),
+                // It was taken away meanwhile.
+                None => {}
+            }
+        }
+        Err(StoreError::unavailable("writing a check value", "it changes all the time"))
+    }
+}
+
+impl<S: CheckValues + ?Sized> CheckValuesExt for S {}
+
+/// More than nodes ever lose in a row.
+const MAX_RACES: usize = 16;
+
 /// A value under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckValue {
@@ -54,6 +85,12 @@ pub struct CheckValue {
 impl CheckValue {
     /// The most bytes that a name has.
     pub const MAX_NAME_BYTES: usize = 128;
+
+    /// The name of the value that says whose the store is: the issuer's URL.
+    pub const ISSUER: &str = "issuer";
+
+    /// How the names of tenants' values begin ([`TenantStore`](crate::TenantStore)).
+    pub const TENANTS: &str = "tenant/";
 
     /// The most bytes that a value has.
     pub const MAX_VALUE_BYTES: usize = 1024;

@@ -50,6 +50,8 @@ mod scope;
 mod secret;
 mod single_use;
 mod store;
+mod tenant;
+mod tenant_keys;
 mod time;
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ mod test_records;
 #[cfg(test)]
 mod torn_find_tests;
 
-pub use check_values::{CheckValue, CheckValues};
+pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
 pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
 pub use error::StoreError;
@@ -88,4 +90,5 @@ pub use store::{
     Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
     Revoked, Selector, TokenStore, TokenStoreExt,
 };
+pub use tenant::TenantStore;
 pub use time::{Clock, ManualClock, SystemClock, UnixTime};

@@ -23,7 +23,7 @@ checks! { "identifiers":
 }
 
 /// Texts that something between a caller and a disk may take for one another.
-fn alike() -> Vec<String> {
+fn alike(longest: usize) -> Vec<String> {
     let mut texts: Vec<String> = [
         "alice", "Alice", "ALICE", "aLICE", " alice", "alice ", "alice  ", "alic", "alicee", " ",
         "  ", "%", "_", "alic_", "al%", "a*", "a?", "'", "''", "\"", "\\", "\\\\", "\\'", "`",
@@ -32,18 +32,19 @@ fn alike() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    texts.extend(long());
+    texts.extend(long(longest));
     texts
 }
 
 /// As long as they may be, alike but for the last byte, or but for their length.
-fn long() -> [String; 4] {
-    ["x".repeat(255), "x".repeat(254) + "y", "x".repeat(254) + "X", "x".repeat(254)]
+fn long(longest: usize) -> [String; 4] {
+    let shorter = "x".repeat(longest - 1);
+    [shorter.clone() + "x", shorter.clone() + "y", shorter.clone() + "X", shorter]
 }
 
 /// More of the kind, in letters of the world.
-fn alike_in_print() -> Vec<String> {
-    let mut texts = alike();
+fn alike_in_print(longest: usize) -> Vec<String> {
+    let mut texts = alike(longest);
     texts.extend(
         [
             "é",
@@ -81,15 +82,16 @@ fn alike_in_print() -> Vec<String> {
         ]
         .map(str::to_owned),
     );
-    // 255 bytes of four-byte letters and three more.
-    texts.push("🔑".repeat(63) + "abc");
-    texts.push("🔑".repeat(63) + "abd");
+    // As many bytes: of four-byte letters, and three more.
+    let keys = "🔑".repeat((longest - 3) / 4);
+    texts.push(keys.clone() + "abc");
+    texts.push(keys + "abd");
     texts
 }
 
 /// More of the kind, with characters that are not to be seen.
-fn alike_in_any_way() -> Vec<String> {
-    let mut texts = alike_in_print();
+fn alike_in_any_way(longest: usize) -> Vec<String> {
+    let mut texts = alike_in_print(longest);
     texts.extend(
         [
             "\0",
@@ -119,19 +121,19 @@ fn alike_in_any_way() -> Vec<String> {
     texts
 }
 
-fn all_subjects() -> Result<Vec<Subject>, Broken> {
+fn all_subjects(longest: usize) -> Result<Vec<Subject>, Broken> {
     let mut subjects = Vec::new();
-    for text in alike_in_any_way() {
+    for text in alike_in_any_way(longest) {
         subjects.push(Subject::user(text)?);
     }
-    for text in alike() {
+    for text in alike(longest) {
         subjects.push(Subject::client(text)?);
     }
     Ok(subjects)
 }
 
-fn all_clients() -> Result<Vec<ClientId>, Broken> {
-    Ok(alike().into_iter().map(ClientId::new).collect::<Result<_, _>>()?)
+fn all_clients(longest: usize) -> Result<Vec<ClientId>, Broken> {
+    Ok(alike(longest).into_iter().map(ClientId::new).collect::<Result<_, _>>()?)
 }
 
 /// Grants of these subjects at "app".
@@ -171,7 +173,7 @@ async fn selects(store: &dyn TokenStore, of: Selector, alone: GrantId) -> Result
 
 async fn subjects_are_indexed_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    for grant in grants_of(&*store, &all_subjects()?).await? {
+    for grant in grants_of(&*store, &all_subjects(context.longest_id())?).await? {
         same("the grant", &store.grant(grant.id).await?, &grant)?;
         selects(&*store, Selector::Subject(grant.subject.clone()), grant.id).await?;
         let of = Selector::SubjectAtClient(grant.subject, grant.client);
@@ -182,7 +184,7 @@ async fn subjects_are_indexed_byte_for_byte(context: Context) -> Result<(), Brok
 
 async fn clients_are_indexed_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    for grant in grants_at(&*store, &all_clients()?).await? {
+    for grant in grants_at(&*store, &all_clients(context.longest_id())?).await? {
         same("the grant", &store.grant(grant.id).await?, &grant)?;
         selects(&*store, Selector::Client(grant.client.clone()), grant.id).await?;
         let of = Selector::SubjectAtClient(grant.subject, grant.client);
@@ -247,7 +249,7 @@ async fn logged_in_order(store: &dyn TokenStore, targets: Vec<Target>) -> Result
 
 async fn subjects_are_revoked_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let grants = grants_of(&*store, &all_subjects()?).await?;
+    let grants = grants_of(&*store, &all_subjects(context.longest_id())?).await?;
     let with_targets = grants.into_iter().map(|grant| {
         let subject = grant.subject.clone();
         (grant, Target::Subject(subject.clone()), RuleKey::Subject(subject))
@@ -257,7 +259,7 @@ async fn subjects_are_revoked_byte_for_byte(context: Context) -> Result<(), Brok
 
 async fn clients_are_revoked_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let grants = grants_at(&*store, &all_clients()?).await?;
+    let grants = grants_at(&*store, &all_clients(context.longest_id())?).await?;
     let with_targets = grants.into_iter().map(|grant| {
         let client = grant.client.clone();
         (grant, Target::Client(client.clone()), RuleKey::Client(client))
@@ -329,7 +331,7 @@ async fn ruled_alone(store: &dyn TokenStore, all: Vec<(Target, RuleKey)>) -> Res
 async fn jtis_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let mut all = Vec::new();
-    for text in alike_in_any_way() {
+    for text in alike_in_any_way(context.longest_id()) {
         let jti = Jti::new(text)?;
         all.push((Target::Jti(jti.clone()), RuleKey::Jti(jti)));
     }
@@ -339,7 +341,7 @@ async fn jtis_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
 async fn kids_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let mut all = Vec::new();
-    for text in alike_in_print() {
+    for text in alike_in_print(context.longest_id()) {
         let kid = Kid::new(text)?;
         all.push((Target::Key(kid.clone()), RuleKey::Key(kid)));
     }

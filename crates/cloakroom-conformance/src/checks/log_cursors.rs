@@ -72,14 +72,20 @@ async fn filled(store: &dyn TokenStore) -> Result<Vec<LogEntry>, Broken> {
 
 /// Where a reader who has read this many entries stands.
 async fn cursor_after(store: &dyn TokenStore, count: u32) -> Result<Cursor, Broken> {
-    let batch = store.revocations(Cursor::start(), count).await?;
-    match batch {
-        RevocationBatch::Entries { next, .. } => {
-            ensure!(!next.is_start(), "after reading entries, the cursor is at the start");
-            Ok(next)
+    let (mut cursor, mut missing) = (Cursor::start(), count);
+    while missing > 0 {
+        // A batch may bring fewer than it may.
+        match store.revocations(cursor, missing).await? {
+            RevocationBatch::Entries { entries, next, more, .. } => {
+                ensure!(!next.is_start(), "after reading entries, the cursor is at the start");
+                missing = missing.saturating_sub(u32::try_from(entries.len())?);
+                ensure!(missing == 0 || more, "{missing} of the log's entries are missing");
+                cursor = next;
+            }
+            RevocationBatch::Gap => return Err("reading from the start met a gap".into()),
         }
-        RevocationBatch::Gap => Err("reading from the start met a gap".into()),
     }
+    Ok(cursor)
 }
 
 /// The place that the cursor names, where the store fills its cursors with places. Only it can read

@@ -5,3 +5,4 @@
 
 mod memory;
 mod mutants;
+mod tenants;
