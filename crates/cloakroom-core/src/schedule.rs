@@ -113,21 +113,55 @@ impl Default for KeyPolicy {
     }
 }
 
-/// Settings that contradict each other, and how to mend them.
+/// A setting that contradicts another, or a limit, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} is {found:?}, but must be at least {least:?}: {why}")]
-pub struct PolicyError {
-    /// The setting to raise.
-    pub setting: &'static str,
-    /// What it is.
-    pub found: Duration,
-    /// What it must be at least.
-    pub least: Duration,
-    /// Why.
-    pub why: &'static str,
+pub enum PolicyError {
+    /// It must be raised.
+    #[error("{setting} is {found:?}, but must be at least {least:?}: {why}")]
+    TooShort {
+        /// The setting to raise.
+        setting: &'static str,
+        /// What it is.
+        found: Duration,
+        /// What it must be at least.
+        least: Duration,
+        /// Why.
+        why: &'static str,
+    },
+    /// It must be lowered.
+    #[error("{setting} is {found:?}, but must be at most {most:?}: {why}")]
+    TooLong {
+        /// The setting to lower.
+        setting: &'static str,
+        /// What it is.
+        found: Duration,
+        /// What it may be at most.
+        most: Duration,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl PolicyError {
+    /// The setting to raise or to lower.
+    #[must_use]
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::TooShort { setting, .. } | Self::TooLong { setting, .. } => setting,
+        }
+    }
 }
 
 impl KeyPolicy {
+    /// The largest [`clock_skew`](KeyPolicy::clock_skew): five minutes. It is added to the time for
+    /// which a spent refresh token may be sent again, and to every wait; clocks that differ more are
+    /// not kept at all.
+    pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+    /// The longest that any setting may be: a hundred years, far beyond use, and far from overflowing
+    /// a sum.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
     /// Refuses settings under which a key would sign before every verifier knows it, or be gone
     /// before the last token it signed.
     ///
@@ -136,8 +170,40 @@ impl KeyPolicy {
     /// Which setting to raise, to what, and why.
     pub fn check(&self) -> Result<(), PolicyError> {
         let at_least = |setting, found, least, why| {
-            if found >= least { Ok(()) } else { Err(PolicyError { setting, found, least, why }) }
+            if found >= least {
+                Ok(())
+            } else {
+                Err(PolicyError::TooShort { setting, found, least, why })
+            }
         };
+        let at_most = |setting, found, most, why| {
+            if found <= most {
+                Ok(())
+            } else {
+                Err(PolicyError::TooLong { setting, found, most, why })
+            }
+        };
+        for (setting, found) in [
+            ("rotation", self.rotation),
+            ("publish_ahead", self.publish_ahead),
+            ("retention", self.retention),
+            ("jwks_max_age", self.jwks_max_age),
+            ("reload", self.reload),
+            ("max_blind", self.max_blind),
+            ("leeway", self.leeway),
+            ("max_token_life", self.max_token_life),
+        ] {
+            at_most(setting, found, Self::LONGEST, "no key or token lives that long")?;
+        }
+        at_most(
+            "clock_skew",
+            self.clock_skew,
+            Self::MAX_CLOCK_SKEW,
+            "a spent refresh token may be sent again for that much longer: keep the clocks in step",
+        )?;
+        let second = Duration::from_secs(1);
+        at_least("reload", self.reload, second, "the ring would be loaded for every token")?;
+        at_least("max_token_life", self.max_token_life, second, "no token could be signed")?;
         at_least(
             "publish_ahead",
             self.publish_ahead,
@@ -169,7 +235,9 @@ impl KeyPolicy {
     /// How long after its publication every verifier knows a key.
     #[must_use]
     pub fn known_after(&self) -> Duration {
-        self.jwks_max_age + 2 * self.reload + self.clock_skew
+        // Of any settings, checked or not.
+        let reloads = self.reload.saturating_mul(2);
+        self.jwks_max_age.saturating_add(reloads).saturating_add(self.clock_skew)
     }
 
     fn signing(&self, from: UnixTime) -> Signing {

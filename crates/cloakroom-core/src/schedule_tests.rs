@@ -60,9 +60,12 @@ fn the_defaults_are_consistent_and_each_bound_bites() {
             policy.check()
         };
         with(least).unwrap();
-        let error = with(least - millisecond).unwrap_err();
-        assert_eq!((error.setting, error.least), (setting, least));
-        assert_eq!(error.found, least - millisecond);
+        let PolicyError::TooShort { setting: named, found, least: asked, .. } =
+            with(least - millisecond).unwrap_err()
+        else {
+            panic!("{setting} is not too short");
+        };
+        assert_eq!((named, found, asked), (setting, least - millisecond, least));
     }
 }
 
@@ -319,5 +322,34 @@ proptest! {
             }
             before = signer;
         }
+    }
+}
+
+#[test]
+fn every_setting_is_bounded_and_the_error_names_it() {
+    let with = |change: fn(&mut KeyPolicy)| {
+        let mut policy = KeyPolicy::default();
+        change(&mut policy);
+        // Of any settings, too.
+        let _ = policy.known_after();
+        policy.check().unwrap_err().to_string()
+    };
+    for (error, setting) in [
+        (with(|p| p.rotation = Duration::MAX), "rotation"),
+        (with(|p| p.publish_ahead = Duration::MAX), "publish_ahead"),
+        (with(|p| p.retention = Duration::MAX), "retention"),
+        (with(|p| p.jwks_max_age = Duration::MAX), "jwks_max_age"),
+        (with(|p| p.reload = Duration::MAX), "reload"),
+        (with(|p| p.max_blind = Duration::MAX), "max_blind"),
+        (with(|p| p.clock_skew = Duration::MAX), "clock_skew"),
+        (with(|p| p.clock_skew = Duration::from_secs(301)), "clock_skew"),
+        (with(|p| p.leeway = Duration::MAX), "leeway"),
+        (with(|p| p.max_token_life = Duration::MAX), "max_token_life"),
+        (with(|p| p.reload = Duration::ZERO), "reload"),
+        (with(|p| p.max_token_life = Duration::ZERO), "max_token_life"),
+        (with(|p| p.publish_ahead = Duration::ZERO), "publish_ahead"),
+        (with(|p| p.retention = Duration::ZERO), "retention"),
+    ] {
+        assert!(error.starts_with(setting), "{error}");
     }
 }

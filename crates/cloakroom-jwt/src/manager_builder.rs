@@ -1,9 +1,8 @@
 //! The settings of a key manager.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use cloakroom_core::{Clock, KeyPolicy, KeyStore, PolicyError, SystemClock};
+use cloakroom_core::{Clock, KeyPolicy, KeyStore, SystemClock};
 
 use crate::algorithm::Algorithm;
 use crate::manager::KeyManager;
@@ -58,73 +57,10 @@ impl KeyManagerBuilder {
     /// If a setting is inconsistent, the store fails, or the sealer cannot open what the ring
     /// holds.
     pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
-        check(&self.policy)?;
+        self.policy.check()?;
         if self.algorithm.as_str().parse() != Ok(self.algorithm) {
             return Err(KeyManagerError::NotPublic(self.algorithm));
         }
         KeyManager::start(self).await
-    }
-}
-
-/// The longest that any duration may be: far beyond use, and far from overflowing a sum.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
-
-fn check(policy: &KeyPolicy) -> Result<(), KeyManagerError> {
-    for (setting, found) in [
-        ("rotation", policy.rotation),
-        ("publish_ahead", policy.publish_ahead),
-        ("retention", policy.retention),
-        ("jwks_max_age", policy.jwks_max_age),
-        ("reload", policy.reload),
-        ("max_blind", policy.max_blind),
-        ("clock_skew", policy.clock_skew),
-        ("leeway", policy.leeway),
-        ("max_token_life", policy.max_token_life),
-    ] {
-        if found > LONGEST {
-            return Err(KeyManagerError::TooLong { setting, found, most: LONGEST });
-        }
-    }
-    for (setting, found, why) in [
-        ("reload", policy.reload, "the ring would be loaded for every token"),
-        ("max_token_life", policy.max_token_life, "no token could be signed"),
-    ] {
-        let least = Duration::from_secs(1);
-        if found < least {
-            return Err(KeyManagerError::Policy(PolicyError { setting, found, least, why }));
-        }
-    }
-    Ok(policy.check()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_setting_is_checked_and_the_error_names_it() {
-        check(&KeyPolicy::default()).unwrap();
-        let with = |change: fn(&mut KeyPolicy)| {
-            let mut policy = KeyPolicy::default();
-            change(&mut policy);
-            check(&policy).unwrap_err().to_string()
-        };
-        for (error, setting) in [
-            (with(|p| p.rotation = Duration::MAX), "rotation"),
-            (with(|p| p.publish_ahead = Duration::MAX), "publish_ahead"),
-            (with(|p| p.retention = Duration::MAX), "retention"),
-            (with(|p| p.jwks_max_age = Duration::MAX), "jwks_max_age"),
-            (with(|p| p.reload = Duration::MAX), "reload"),
-            (with(|p| p.max_blind = Duration::MAX), "max_blind"),
-            (with(|p| p.clock_skew = Duration::MAX), "clock_skew"),
-            (with(|p| p.leeway = Duration::MAX), "leeway"),
-            (with(|p| p.max_token_life = Duration::MAX), "max_token_life"),
-            (with(|p| p.reload = Duration::ZERO), "reload"),
-            (with(|p| p.max_token_life = Duration::ZERO), "max_token_life"),
-            (with(|p| p.publish_ahead = Duration::ZERO), "publish_ahead"),
-            (with(|p| p.retention = Duration::ZERO), "retention"),
-        ] {
-            assert!(error.contains(setting), "{error}");
-        }
     }
 }

@@ -67,16 +67,6 @@ pub enum KeyManagerError {
     /// Settings that contradict each other.
     #[error("the key policy is inconsistent: {0}")]
     Policy(#[from] PolicyError),
-    /// A setting beyond what makes sense.
-    #[error("{setting} is {found:?}, but must be at most {most:?}: lower it")]
-    TooLong {
-        /// The setting to lower.
-        setting: &'static str,
-        /// What it is.
-        found: Duration,
-        /// What it may be at most.
-        most: Duration,
-    },
     /// Other parties verify with the JWK Set, so every key in it must have a public half.
     #[error("keys of {0} have no public half to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
     NotPublic(crate::Algorithm),

@@ -142,6 +142,9 @@ pub(crate) struct Settings {
     pub(crate) random: Random,
 }
 
+/// Far beyond use, and within what SQLite counts in.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 impl SqliteStoreBuilder {
     /// How durable a commit is ([`Synchronous::Full`]).
     pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
@@ -150,15 +153,16 @@ impl SqliteStoreBuilder {
     }
 
     /// How often to look for what other processes wrote into the revocation log (50 ms, at least
-    /// 1 ms). What this process wrote is known at once.
+    /// 1 ms, at most an hour). What this process wrote is known at once.
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.settings.poll = interval.max(Duration::from_millis(1));
+        self.settings.poll = interval.clamp(Duration::from_millis(1), LONGEST_WAIT);
         self
     }
 
-    /// How long to wait for a lock that another process holds (5 s), before a call fails.
-    pub const fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy = timeout;
+    /// How long to wait for a lock that another process holds (5 s, at most an hour), before a call
+    /// fails.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.busy = timeout.min(LONGEST_WAIT);
         self
     }
 

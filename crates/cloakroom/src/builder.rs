@@ -370,6 +370,10 @@ impl IssuerBuilder {
     fn check_maintenance(&self) -> Result<(), BuildError> {
         let refused =
             |why: &str| Err(BuildError::Setting { setting: "maintenance", why: why.to_owned() });
+        // First what bounds the others: the sums below cannot overflow then.
+        if self.housekeeping > Duration::from_secs(3600) {
+            return refused("housekeeping less often than hourly lets rotation come late");
+        }
         if self.heartbeat < Duration::from_millis(10) {
             return refused("a heartbeat more often than each 10 ms is only load");
         }
@@ -382,9 +386,6 @@ impl IssuerBuilder {
                 "max_log_staleness is less than two heartbeats and key_policy.clock_skew: it could \
                  not be met",
             );
-        }
-        if self.housekeeping > Duration::from_secs(3600) {
-            return refused("housekeeping less often than hourly lets rotation come late");
         }
         Ok(())
     }

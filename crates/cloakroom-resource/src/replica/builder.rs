@@ -84,10 +84,11 @@ impl ReplicaBuilder {
     }
 
     /// How long to wait after a failure: after the first (100 ms), twice as long after each
-    /// further one in a row, and at most (5 s). A random part of it, up to half, is left out.
+    /// further one in a row, and at most (5 s). A random part of it, up to half, is left out. Less
+    /// than 1 ms counts as that, more than an hour as an hour.
     pub fn back_off(mut self, first: Duration, most: Duration) -> Self {
-        let least = Duration::from_millis(1);
-        self.settings.back_off = (first.max(least), most.max(least));
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3600));
+        self.settings.back_off = (first.clamp(shortest, longest), most.clamp(shortest, longest));
         self
     }
 

@@ -50,6 +50,36 @@ async fn revocations_and_heartbeats_come_in_their_order() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
+/// Whatever a duration is set to: nothing overflows, and no follower dies of it.
+#[tokio::test(start_paused = true)]
+async fn no_duration_makes_a_replica_panic() {
+    for extreme in
+        [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1 << 40), Duration::MAX]
+    {
+        let store = store();
+        beat(&store, START).await.unwrap();
+        let log = StoreLog::new(store.clone()).heartbeat(extreme).clock_skew(extreme);
+        let replica = RevocationReplica::builder(log)
+            .clock(manual_clock())
+            .clock_skew(extreme)
+            .wait(extreme)
+            .back_off(extreme, extreme)
+            .follow()
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            revoke(&store, grant(1)).await;
+            tokio::time::sleep(LONG).await;
+        }
+        // Where it is counted, five centuries are as good as for ever.
+        let least = extreme.min(Duration::from_secs(1 << 33));
+        assert!(replica.staleness().is_none_or(|staleness| staleness >= least), "{extreme:?}");
+        // In milliseconds.
+        assert!(replica.steady_staleness() + Duration::from_millis(1) >= least);
+        assert_eq!(replica.rules(), 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_log_is_waited_for() {
     let store = store();

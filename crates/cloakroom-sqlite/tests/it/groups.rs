@@ -3,12 +3,13 @@
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::{Created, KeyStore as _, Lookup, StoreError, TokenRecord, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
 
-use crate::support::{grant, token};
+use crate::support::{DAY, NOW, grant, token};
 
 #[tokio::test]
 async fn a_write_that_fails_takes_nothing_with_it() {
@@ -89,5 +90,20 @@ async fn a_damaged_page_takes_nothing_with_it() {
     for (id, write) in writes {
         assert_eq!(write.await.unwrap().unwrap(), Created::Inserted);
         assert!(matches!(store.find(id, None).await.unwrap(), Lookup::Found(_)));
+    }
+}
+
+/// Whatever a duration is set to: the file opens, or says why not.
+#[tokio::test]
+async fn no_duration_makes_a_store_panic() {
+    for extreme in
+        [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1 << 40), Duration::MAX]
+    {
+        let folder = tempfile::TempDir::new().unwrap();
+        let builder = SqliteStore::builder(folder.path().join("tokens.db"));
+        let store = builder.poll(extreme).busy_timeout(extreme).open().unwrap();
+        let wakeups = store.wakeups();
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+        drop(wakeups);
     }
 }

@@ -6,7 +6,8 @@ use cloakroom::core::*;
 use cloakroom::jwt::{AesGcmSealer, KeyManagerError};
 use cloakroom::memory::MemoryStore;
 use cloakroom::{
-    BuildError, Client, ClientLifetimes, Format, GrantType, Issuer, IssuerBuilder, Lifetimes,
+    BuildError, Client, ClientLifetimes, Format, Grant, GrantType, Issuer, IssuerBuilder,
+    Lifetimes, TokenError,
 };
 
 use super::support::*;
@@ -124,6 +125,89 @@ async fn maintenance_that_cannot_keep_its_promises_is_refused() {
     let with_one_clock = |at_most| complete().key_policy(one_clock).max_log_staleness(at_most);
     refused(with_one_clock(millis(1999))).await;
     with_one_clock(millis(2000)).build().await.unwrap();
+}
+
+#[tokio::test]
+async fn clocks_that_nobody_keeps_are_refused() {
+    let good = KeyPolicy { publish_ahead: 2 * DAY, retention: 3 * DAY, ..KeyPolicy::default() };
+    let most = KeyPolicy::MAX_CLOCK_SKEW;
+    complete().key_policy(KeyPolicy { clock_skew: most, ..good }).build().await.unwrap();
+    for clock_skew in [most + std::time::Duration::from_millis(1), 12 * HOUR] {
+        let why = refused_policy(KeyPolicy { clock_skew, ..good }).await;
+        assert!(why.contains("clock_skew is") && why.contains("at most 300s"), "{why}");
+    }
+}
+
+/// Whatever a duration is set to, `build` works or refuses it by name: nothing overflows.
+#[tokio::test]
+async fn no_duration_makes_build_panic() {
+    use std::time::Duration;
+    let extremes = [
+        Duration::ZERO,
+        Duration::from_nanos(1),
+        Duration::from_millis(1),
+        KeyPolicy::LONGEST,
+        KeyPolicy::LONGEST + Duration::from_nanos(1),
+        Duration::from_secs(u64::MAX / 2),
+        Duration::MAX,
+    ];
+    type Set = fn(IssuerBuilder, Duration) -> IssuerBuilder;
+    macro_rules! fields {
+        ($method:ident, $of:ident: $($field:ident)*) => {
+            [$((
+                stringify!($field),
+                (|builder, value| builder.$method($of { $field: value, ..$of::default() })) as Set,
+            )),*]
+        };
+    }
+    let keys = fields!(key_policy, KeyPolicy: rotation publish_ahead retention jwks_max_age reload
+        max_blind clock_skew leeway max_token_life);
+    let lives = fields!(lifetimes, Lifetimes: access_token code refresh_idle grant phantom_jwt
+        adopted_token retry_window);
+    let all_keys: Set = |builder, all| {
+        builder.key_policy(KeyPolicy {
+            rotation: all,
+            publish_ahead: all,
+            retention: all,
+            jwks_max_age: all,
+            reload: all,
+            max_blind: all,
+            clock_skew: all,
+            leeway: all,
+            max_token_life: all,
+        })
+    };
+    let others: [(&str, Set); 5] = [
+        ("maintenance", |builder, both| builder.maintenance(both, both)),
+        ("maintenance", |builder, value| builder.maintenance(value, secs(30))),
+        ("maintenance", |builder, value| builder.maintenance(secs(1), value)),
+        ("maintenance", |builder, value| builder.max_log_staleness(value)),
+        ("is", all_keys),
+    ];
+    let (mut built, mut refused) = (0, 0);
+    for (name, set) in keys.into_iter().chain(lives).chain(others) {
+        for value in extremes {
+            match set(complete(), value).build().await {
+                Ok(issuer) => {
+                    // What was taken serves, too.
+                    issuer.maintain().await.unwrap();
+                    let grant = Grant::user("app", "alice").unwrap();
+                    let grant = grant.audience(Audience::one(ORDERS).unwrap());
+                    let issued = issuer.issue(grant.lifetime(Duration::MAX)).await;
+                    assert!(matches!(issued, Ok(_) | Err(TokenError::InvalidTarget(_))));
+                    issuer.revoke_subject(&alice()).await.unwrap();
+                    built += 1;
+                }
+                Err(BuildError::Setting { setting, why }) => {
+                    let told = format!("{setting}: {why}");
+                    assert!(told.contains(name) && why.len() > 20, "{name}: {told}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{name} {value:?}: {other:?}"),
+            }
+        }
+    }
+    assert!(built > 15 && refused > 60, "{built} built, {refused} refused");
 }
 
 #[tokio::test]
