@@ -150,7 +150,9 @@ impl Issuer {
             .filter(|located| located.carried.is_none())
             .filter(|located| located.grant == GrantId::from_digest(&located.digest))
             .ok_or(TokenError::InvalidRequest("no token format recognizes the foreign token"))?;
-        if expires_at > now + inner.lifetimes.adopted_token {
+        // The other system's clock may be ahead by the clock skew: of what it issues just now, that is
+        // added to the life.
+        if expires_at > now + inner.lifetimes.adopted_token + inner.clock_skew() {
             return Err(TokenError::InvalidRequest(
                 "the foreign token outlives lifetimes.adopted_token",
             ));
@@ -159,7 +161,9 @@ impl Issuer {
         let confirmation = grant.confirmation.take();
         let mut record = inner.new_grant(&client, grant, now).await?;
         record.id = located.grant;
-        record.epoch = record.epoch.min(Epoch::new(issued_at.as_millis()));
+        // A bound is a time of ours: what was issued before it must not seem to come after.
+        let issued_for_sure = issued_at - inner.clock_skew();
+        record.epoch = record.epoch.min(Epoch::new(issued_for_sure.as_millis()));
         record.expires_at = expires_at;
         record.row_expires_at = expires_at;
         let terms = TokenTerms {

@@ -259,7 +259,9 @@ impl Inner {
 
     /// The longest that any token lives after its grant is revoked, as verifiers see it.
     pub(crate) fn token_horizon(&self) -> Duration {
-        let life = self.keys.policy().max_token_life.max(self.lifetimes.adopted_token);
+        // A foreign token may come from a clock that is ahead.
+        let adopted = self.lifetimes.adopted_token + self.clock_skew();
+        let life = self.keys.policy().max_token_life.max(adopted);
         life + self.token_tail()
     }
 

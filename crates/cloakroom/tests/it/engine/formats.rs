@@ -339,12 +339,59 @@ async fn a_token_of_a_former_system_is_taken_over() {
     let covered = issuer.adopt(&expiring, grant(), START - HOUR, until).await;
     assert!(matches!(covered, Err(TokenError::Barred)), "{covered:?}");
     let later = TokenSecret::new("22222222-0000-4000-8000-000000000000");
-    assert_eq!(issuer.adopt(&later, grant(), login, until).await.unwrap(), Adopted::Now);
+    let after = login + KeyPolicy::default().clock_skew;
+    assert_eq!(issuer.adopt(&later, grant(), after, until).await.unwrap(), Adopted::Now);
     // A token that was revoked does not come back, whatever housekeeping has done since.
     fixture.clock.advance(HOUR - secs(1));
     issuer.maintain().await.unwrap();
     assert_eq!(issuer.adopt(&token, grant(), login, until).await.unwrap(), Adopted::Before);
     assert!(!fixture.is_active(&token).await);
+}
+
+/// The clocks of both systems may differ by the clock skew, either way.
+#[tokio::test]
+async fn a_foreign_clock_may_be_off_by_the_clock_skew() {
+    let fixture = with_formats_of_its_own().await;
+    let issuer = &fixture.issuer;
+    let (skew, milli) = (KeyPolicy::default().clock_skew, std::time::Duration::from_millis(1));
+    let mut number = 0;
+    let mut token = || {
+        number += 1;
+        TokenSecret::new(format!("{number:08}-0000-4000-8000-000000000000"))
+    };
+    let grant = || Grant::user("web-app", "alice").unwrap();
+
+    // Issued just now for the longest life, by a clock that is ahead.
+    let end = START + HOUR + skew;
+    let longest = token();
+    issuer.adopt(&longest, grant(), START + skew, end).await.unwrap();
+    let refused = issuer.adopt(&token(), grant(), START + skew, end + milli).await;
+    assert!(matches!(refused, Err(TokenError::InvalidRequest(_))), "{refused:?}");
+
+    issuer.revoke_subject(&alice()).await.unwrap();
+    let bound = UnixTime::from_millis(issuer.epoch().await.unwrap().get() - 1);
+    // Its end is remembered by whoever's clock it lives longest.
+    fixture.clock.set(end + skew);
+    issuer.maintain().await.unwrap();
+    let rule = issuer_rules(&fixture).await;
+    assert!(rule >= end + skew, "{rule:?}");
+    fixture.clock.set(START);
+
+    // Issued before the revocation, by a clock that is ahead: covered.
+    let covered = issuer.adopt(&token(), grant(), bound + skew, START + HOUR).await;
+    assert!(matches!(covered, Err(TokenError::Barred)), "{covered:?}");
+    let later = issuer.adopt(&token(), grant(), bound + skew + milli, START + HOUR).await;
+    assert_eq!(later.unwrap(), Adopted::Now);
+}
+
+/// Until when the log says that Alice was logged out everywhere.
+async fn issuer_rules(fixture: &Fixture) -> UnixTime {
+    let batch = fixture.store.revocations(Cursor::start(), 1000).await.unwrap();
+    let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap") };
+    let of_alice = |entry: &&LogEntry| {
+        matches!(&entry.event, LogEvent::Revoked { target: Target::Subject(_), .. })
+    };
+    entries.iter().find(of_alice).unwrap().until
 }
 
 #[tokio::test]
