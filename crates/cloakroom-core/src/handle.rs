@@ -69,31 +69,48 @@ impl HandleSecret {
     pub fn random(id: u8, random: &Random) -> Result<Self, RandomError> {
         Ok(Self { id, bytes: random.array()? })
     }
-
-    /// The key for one purpose: HMAC of its name under the secret. Access and chain handles have
-    /// separate keys, so that only the former may be given to gateways.
-    fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut mac = keyed(&self.bytes);
-        mac.update(purpose);
-        Zeroizing::new(mac.finalize().into_bytes().into())
-    }
-
-    fn access_key(&self) -> AccessKey {
-        AccessKey::new(self.id, self.derive(b"cloakroom access handle"))
-    }
-
-    fn chain_key(&self) -> TagKey {
-        TagKey::new(self.id, &self.derive(b"cloakroom chain handle"))
-    }
-
-    fn nonce_key(&self) -> TagKey {
-        TagKey::new(self.id, &self.derive(b"cloakroom nonce"))
-    }
 }
 
 impl fmt::Debug for HandleSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HandleSecret({}, redacted)", self.id)
+    }
+}
+
+/// A secret, ready to derive keys from.
+#[derive(Clone)]
+struct Root {
+    id: u8,
+    /// In a place of its own, as in [`TagKey`].
+    mac: Arc<Hmac<Sha256>>,
+}
+
+impl Root {
+    fn new(secret: &HandleSecret) -> Self {
+        Self { id: secret.id, mac: Arc::new(keyed(&secret.bytes)) }
+    }
+
+    /// The key for one purpose of one issuer: HMAC of both under the secret. Access and chain
+    /// handles have separate keys, so that only the former may be given to gateways.
+    fn derive(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = Hmac::clone(&self.mac);
+        mac.update(purpose.as_bytes());
+        // No purpose holds this byte: no two pairs are the same text.
+        mac.update(&[0]);
+        mac.update(issuer.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    fn access_key(&self, issuer: &str) -> AccessKey {
+        AccessKey::new(self.id, self.derive("cloakroom access handle", issuer))
+    }
+
+    fn chain_key(&self, issuer: &str) -> TagKey {
+        TagKey::new(self.id, &self.derive("cloakroom chain handle", issuer))
+    }
+
+    fn nonce_key(&self, issuer: &str) -> TagKey {
+        TagKey::new(self.id, &self.derive("cloakroom nonce", issuer))
     }
 }
 
@@ -157,8 +174,17 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
 /// assert!(keys.parse_access(&forged).is_none());
 /// # Ok::<(), cloakroom_core::RandomError>(())
 /// ```
+///
+/// The keys of each issuer are its own: a handle of one is junk to another, even under the same
+/// secret. [`HandleKeys::for_issuer`] says whose they are; an issuer's builder calls it.
 #[derive(Clone)]
 pub struct HandleKeys {
+    /// The first one mints.
+    roots: Vec<Root>,
+    /// The first one mints.
+    issuers: Vec<String>,
+    /// Ids of secrets that nothing is accepted of any more.
+    retired: Vec<u8>,
     access: AccessHandleKeys,
     /// The first one mints.
     chain: Vec<TagKey>,
@@ -172,25 +198,95 @@ impl HandleKeys {
     /// Keys derived from the current secret, with the default spelling.
     #[must_use]
     pub fn new(current: &HandleSecret) -> Self {
-        let spelling = Spelling::default();
+        let (root, spelling, issuer) = (Root::new(current), Spelling::default(), String::new());
         Self {
-            access: AccessHandleKeys::new(current.access_key(), &spelling.access),
-            chain: vec![current.chain_key()],
-            nonce: vec![current.nonce_key()],
+            access: AccessHandleKeys::new(vec![root.access_key(&issuer)], &spelling.access),
+            chain: vec![root.chain_key(&issuer)],
+            nonce: vec![root.nonce_key(&issuer)],
+            roots: vec![root],
+            issuers: vec![issuer],
+            retired: Vec::new(),
             spellings: vec![spelling],
         }
     }
 
-    /// Also accepts handles made under a former secret. Keep it for the longest grant's life.
+    /// Also accepts handles made under another secret: a former one, or one that is to become the
+    /// current one once every node knows it. Keep a former one for the longest grant's life.
     ///
     /// # Errors
     ///
     /// If a secret of this id is there already.
     pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
-        self.access.add(former.access_key())?;
-        self.chain.push(former.chain_key());
-        self.nonce.push(former.nonce_key());
+        if self.roots.iter().any(|root| root.id == former.id) {
+            return Err(Invalid::new("handle secret", "another one has the same id"));
+        }
+        self.roots.push(Root::new(former));
+        self.derive();
         Ok(self)
+    }
+
+    /// Says that the secret of this id was given up on purpose: whatever was made under it is
+    /// refused, by every node that does not have it. An issuer whose store knows a secret that its
+    /// settings do not even retire is not built.
+    ///
+    /// Once an issuer was built with it, the store remembers it, and the setting may go. The id must
+    /// not be used again.
+    ///
+    /// # Errors
+    ///
+    /// If the secret of this id is among these.
+    pub fn with_retired(mut self, id: u8) -> Result<Self, Invalid> {
+        if self.roots.iter().any(|root| root.id == id) {
+            return Err(Invalid::new("retired handle secret", "it is among those in use"));
+        }
+        self.retired.push(id);
+        Ok(self)
+    }
+
+    /// The keys of this issuer, which makes its handles with them, and of those that it was called
+    /// before, whose handles it accepts.
+    #[must_use]
+    pub fn for_issuer(mut self, issuer: &str, former: &[String]) -> Self {
+        self.issuers = [&[issuer.to_owned()], former].concat();
+        self.derive();
+        self
+    }
+
+    /// The keys of every secret for every issuer; of the current one for the current one first.
+    fn derive(&mut self) {
+        let pairs =
+            || self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
+        self.chain = pairs().map(|(root, issuer)| root.chain_key(issuer)).collect();
+        self.nonce = pairs().map(|(root, issuer)| root.nonce_key(issuer)).collect();
+        let access = pairs().map(|(root, issuer)| root.access_key(issuer)).collect();
+        self.access.replace(access);
+    }
+
+    /// For each secret its id and a value that tells it from every other, and reveals nothing of it:
+    /// an HMAC of a fixed text. A store keeps it, so that another secret under the same id is
+    /// noticed.
+    pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
+        self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
+    }
+
+    /// The ids of the secrets that were given up ([`HandleKeys::with_retired`]).
+    #[must_use]
+    pub fn retired(&self) -> &[u8] {
+        &self.retired
+    }
+
+    /// The id of the secret that a handle of any kind was made under, if it is none of these: of a
+    /// secret that other nodes have, or of an invented one.
+    #[must_use]
+    pub fn unknown_key(&self, presented: &str) -> Option<u8> {
+        let chain = || {
+            [ChainKind::Refresh, ChainKind::Code]
+                .into_iter()
+                .find_map(|kind| self.decode_chain(kind, presented))
+                .map(|bytes| bytes[1])
+        };
+        let id = self.access.key_of(presented).or_else(chain)?;
+        self.roots.iter().all(|root| root.id != id).then_some(id)
     }
 
     /// Spells new handles this way; handles of the spelling so far stay valid, since neither tag
@@ -203,7 +299,8 @@ impl HandleKeys {
     }
 
     /// What a gateway needs to refuse forged access handles by itself, and no more: nothing that
-    /// makes or checks refresh tokens and codes.
+    /// makes or checks refresh tokens and codes. They are an issuer's only after
+    /// [`HandleKeys::for_issuer`].
     #[must_use]
     pub const fn access_keys(&self) -> &AccessHandleKeys {
         &self.access
@@ -271,21 +368,10 @@ impl HandleKeys {
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();
-        let bytes = self
-            .spellings
-            .iter()
-            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(token_kind)))
-            // One spelling may begin like another.
-            .find_map(|text| {
-                let mut bytes = Zeroizing::new(vec![0; CHAIN]);
-                decode_into(text, &mut bytes).then_some(bytes)
-            })?;
+        let bytes = self.decode_chain(kind, presented)?;
         let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
-        if body[0] != VERSION {
-            return None;
-        }
-        let key = self.chain.iter().find(|key| key.id == body[1])?;
-        if !key.made(token_kind, body, presented_tag) {
+        let mut keys = self.chain.iter().filter(|key| key.id == body[1]);
+        if !keys.any(|key| key.made(token_kind, body, presented_tag)) {
             return None;
         }
         let (mut grant, mut generation) = ([0; 16], [0; 4]);
@@ -298,6 +384,19 @@ impl HandleKeys {
             digest: TokenDigest::compute(token_kind, &bytes),
             bytes,
         })
+    }
+
+    /// The bytes of a chain handle of this kind, whoever made it.
+    fn decode_chain(&self, kind: ChainKind, presented: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.spellings
+            .iter()
+            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(kind.token_kind())))
+            // One spelling may begin like another.
+            .find_map(|text| {
+                let mut bytes = Zeroizing::new(vec![0; CHAIN]);
+                decode_into(text, &mut bytes).then_some(bytes)
+            })
+            .filter(|bytes| bytes[0] == VERSION)
     }
 
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
@@ -313,7 +412,8 @@ impl HandleKeys {
 impl fmt::Debug for HandleKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandleKeys")
-            .field("ids", &self.access.ids().collect::<Vec<_>>())
+            .field("ids", &self.roots.iter().map(|root| root.id).collect::<Vec<_>>())
+            .field("issuers", &self.issuers)
             .field("spellings", &self.spellings)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::handle::{TAG, TagKey, VERSION};
@@ -79,16 +80,12 @@ pub struct AccessHandle {
 }
 
 impl AccessHandleKeys {
-    pub(crate) fn new(current: AccessKey, prefix: &str) -> Self {
-        Self { keys: vec![current], prefixes: vec![prefix.to_owned()] }
+    pub(crate) fn new(keys: Vec<AccessKey>, prefix: &str) -> Self {
+        Self { keys, prefixes: vec![prefix.to_owned()] }
     }
 
-    pub(crate) fn add(&mut self, former: AccessKey) -> Result<(), Invalid> {
-        if self.keys.iter().any(|key| key.tag.id == former.tag.id) {
-            return Err(Invalid::new("handle secret", "another one has the same id"));
-        }
-        self.keys.push(former);
-        Ok(())
+    pub(crate) fn replace(&mut self, keys: Vec<AccessKey>) {
+        self.keys = keys;
     }
 
     pub(crate) fn spelled(&mut self, prefix: &str) {
@@ -99,31 +96,44 @@ impl AccessHandleKeys {
         &self.keys[0].tag
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = u8> {
+    fn ids(&self) -> impl Iterator<Item = u8> {
         self.keys.iter().map(|key| key.tag.id)
+    }
+
+    /// The id of the key that a handle says it was made with, if this is spelled like one.
+    pub(crate) fn key_of(&self, presented: &str) -> Option<u8> {
+        self.decode(presented).ok().map(|bytes| bytes[1])
+    }
+
+    /// The bytes of an access handle, whoever made it; or what else is presented.
+    fn decode(&self, presented: &str) -> Result<Zeroizing<[u8; ACCESS]>, HandleCheck> {
+        let mut spelled =
+            self.prefixes.iter().filter_map(|prefix| presented.strip_prefix(&**prefix)).peekable();
+        if spelled.peek().is_none() {
+            return Err(HandleCheck::Foreign);
+        }
+        // One spelling may begin like another.
+        let mut bytes = Zeroizing::new([0; ACCESS]);
+        if !spelled.any(|text| decode_into(text, &mut *bytes)) || bytes[0] != VERSION {
+            return Err(HandleCheck::Forged);
+        }
+        Ok(bytes)
     }
 
     /// What a presented token is.
     #[must_use]
     pub fn check(&self, presented: &str) -> HandleCheck {
-        let mut spelled =
-            self.prefixes.iter().filter_map(|prefix| presented.strip_prefix(&**prefix)).peekable();
-        if spelled.peek().is_none() {
-            return HandleCheck::Foreign;
-        }
-        // One spelling may begin like another.
-        let mut bytes = Zeroizing::new([0; ACCESS]);
-        if !spelled.any(|text| decode_into(text, &mut *bytes)) {
-            return HandleCheck::Forged;
-        }
-        let (body, tag) = bytes.split_at(ACCESS_BODY);
-        if body[0] != VERSION {
-            return HandleCheck::Forged;
-        }
-        let Some(key) = self.keys.iter().find(|key| key.tag.id == body[1]) else {
-            return HandleCheck::UnknownKey;
+        let bytes = match self.decode(presented) {
+            Ok(bytes) => bytes,
+            Err(other) => return other,
         };
-        if !key.tag.made(TokenKind::Access, body, tag) {
+        let (body, tag) = bytes.split_at(ACCESS_BODY);
+        // An issuer that was renamed has two keys of one id.
+        let mut keys = self.keys.iter().filter(|key| key.tag.id == body[1]).peekable();
+        if keys.peek().is_none() {
+            return HandleCheck::UnknownKey;
+        }
+        if !keys.any(|key| key.tag.made(TokenKind::Access, body, tag)) {
             return HandleCheck::Forged;
         }
         let mut grant = [0; 16];
@@ -154,7 +164,7 @@ impl AccessHandleKeys {
     ///
     /// # Errors
     ///
-    /// If it is anything else, holds no key or no spelling, or names two keys alike.
+    /// If it is anything else, holds no key or no spelling, or one key twice.
     pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
         let refused = |why| Invalid::new("access handle keys", why);
         if json.len() > MAX_JSON_BYTES {
@@ -168,8 +178,9 @@ impl AccessHandleKeys {
             if !decode_into(key, &mut *raw) {
                 return Err(refused("a key is not 32 bytes of base64url"));
             }
-            if keys.iter().any(|known| known.tag.id == *id) {
-                return Err(refused("two keys have the same id"));
+            let alike = |known: &AccessKey| known.tag.id == *id && known.is(&raw);
+            if keys.iter().any(alike) {
+                return Err(refused("a key is there twice"));
             }
             keys.push(AccessKey::new(*id, raw));
         }
@@ -202,6 +213,10 @@ pub(crate) struct AccessKey {
 impl AccessKey {
     pub(crate) fn new(id: u8, raw: Zeroizing<[u8; 32]>) -> Self {
         Self { tag: TagKey::new(id, &raw), raw: Arc::new(raw) }
+    }
+
+    fn is(&self, raw: &[u8; 32]) -> bool {
+        self.raw.as_slice().ct_eq(raw).into()
     }
 
     fn wire(&self) -> WireKey {

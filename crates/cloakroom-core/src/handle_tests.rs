@@ -112,6 +112,83 @@ fn debug_shows_no_secret() {
     assert!(!format!("{handle:?}").contains(&bytes[1..bytes.len() - 1]));
 }
 
+#[test]
+fn a_handle_of_one_issuer_is_junk_to_another() {
+    let random = Random::system();
+    let of = |issuer| keys().for_issuer(issuer, &[]);
+    let key = ChainKey::random(&random).unwrap();
+    let (one, other) = (of("https://one.example"), of("https://two.example"));
+    for (maker, stranger) in [(&one, &other), (&other, &one), (&one, &keys()), (&keys(), &one)] {
+        let (access, _) = maker.mint_access(grant(), &random).unwrap();
+        assert!(maker.parse_access(access.expose()).is_some());
+        assert!(stranger.parse_access(access.expose()).is_none());
+        assert_eq!(stranger.access_keys().check(access.expose()), HandleCheck::Forged);
+        let nonce = maker.mint_nonce("form", b"", crate::UnixTime::MAX, &random).unwrap();
+        assert!(maker.parse_nonce("form", b"", &nonce).is_some());
+        assert!(stranger.parse_nonce("form", b"", &nonce).is_none());
+        for kind in [ChainKind::Refresh, ChainKind::Code] {
+            let (token, _) = maker.mint_chain(kind, grant(), 3, &key, &random).unwrap();
+            assert!(maker.parse_chain(kind, token.expose()).is_some());
+            assert!(stranger.parse_chain(kind, token.expose()).is_none());
+        }
+    }
+}
+
+#[test]
+fn an_issuer_that_was_renamed_accepts_what_it_made_before() {
+    let random = Random::system();
+    let old = keys().for_issuer("https://old.example", &[]);
+    let new = HandleKeys::new(&secret(2))
+        .for_issuer("https://new.example", &["https://old.example".to_owned()])
+        .with_former(&secret(1))
+        .unwrap();
+    let (access, digest) = old.mint_access(grant(), &random).unwrap();
+    assert_eq!(new.parse_access(access.expose()).unwrap().digest, digest);
+    let handed = AccessHandleKeys::from_json(new.access_keys().to_json().as_bytes()).unwrap();
+    assert!(matches!(handed.check(access.expose()), HandleCheck::Genuine(_)));
+    let key = ChainKey::random(&random).unwrap();
+    let (token, _) = old.mint_chain(ChainKind::Refresh, grant(), 3, &key, &random).unwrap();
+    assert!(new.parse_chain(ChainKind::Refresh, token.expose()).is_some());
+    // What it makes now is its new name's, whoever is asked.
+    let (access, _) = new.mint_access(grant(), &random).unwrap();
+    assert!(old.parse_access(access.expose()).is_none());
+    let only_new = HandleKeys::new(&secret(2)).for_issuer("https://new.example", &[]);
+    assert!(only_new.parse_access(access.expose()).is_some());
+}
+
+#[test]
+fn the_key_of_any_handle_is_named_where_it_is_unknown() {
+    let random = Random::system();
+    let stranger = HandleKeys::new(&secret(7)).for_issuer("https://one.example", &[]);
+    let key = ChainKey::random(&random).unwrap();
+    let mut tokens = vec![stranger.mint_access(grant(), &random).unwrap().0];
+    for kind in [ChainKind::Refresh, ChainKind::Code] {
+        tokens.push(stranger.mint_chain(kind, grant(), 3, &key, &random).unwrap().0);
+    }
+    for token in &tokens {
+        assert_eq!(keys().unknown_key(token.expose()), Some(7));
+        assert_eq!(stranger.unknown_key(token.expose()), None);
+        assert_eq!(keys().unknown_key(&token.expose()[..40]), None);
+    }
+    for junk in ["", "cr_at_", "cr_rt_x", "a.b.c"] {
+        assert_eq!(keys().unknown_key(junk), None, "{junk}");
+    }
+}
+
+#[test]
+fn a_check_value_tells_secrets_apart_and_shows_none() {
+    let checks = |keys: HandleKeys| keys.checks().collect::<Vec<_>>();
+    let [(id, check)] = checks(keys())[..] else { panic!("one secret") };
+    assert_eq!(id, 1);
+    // Whoever's the handles are: an issuer may be renamed.
+    assert_eq!(checks(keys().for_issuer("https://one.example", &[])), [(id, check)]);
+    assert_ne!(checks(HandleKeys::new(&HandleSecret::new(1, [9; 32])))[0].1, check);
+    let derived = [Root::new(&secret(1)).derive("cloakroom access handle", ""), [1; 32].into()];
+    assert!(derived.iter().all(|secret| **secret != check));
+    assert!(keys().with_retired(1).is_err());
+    assert_eq!(keys().with_retired(2).unwrap().retired(), [2]);
+}
+
 proptest! {
     #[test]
     fn junk_never_panics(text in ".{0,120}", prefix in "(cr_at_|cr_rt_|cr_ac_)?") {

@@ -61,8 +61,8 @@ impl HandleKeys {
         if body[0] != VERSION {
             return None;
         }
-        let key = self.nonce.iter().find(|key| key.id == body[1])?;
-        if !bool::from(tag(key, purpose, context, body).ct_eq(presented_tag)) {
+        let mut keys = self.nonce.iter().filter(|key| key.id == body[1]);
+        if !keys.any(|key| tag(key, purpose, context, body).ct_eq(presented_tag).into()) {
             return None;
         }
         let mut expires_at = [0; 8];

@@ -11,12 +11,12 @@ use crate::algorithm::Algorithm;
 use crate::manager_builder::KeyManagerBuilder;
 use crate::manager_error::{KeyEvent, KeyManagerError};
 use crate::ring::{self, Moment, Ring};
-use crate::seal::KeySealer;
+use crate::sealing::Sealing;
 
 /// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn KeyStore>,
-    sealer: Arc<dyn KeySealer>,
+    sealing: Sealing,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: KeyPolicy,
     pub(crate) algorithm: Algorithm,
@@ -44,7 +44,11 @@ impl Keeper {
     pub(crate) fn new(builder: KeyManagerBuilder) -> Self {
         Self {
             store: builder.store,
-            sealer: builder.sealer,
+            sealing: Sealing {
+                sealer: builder.sealer,
+                issuer: builder.issuer,
+                former: builder.former_issuers,
+            },
             clock: builder.clock,
             policy: builder.policy,
             algorithm: builder.algorithm,
@@ -133,7 +137,7 @@ impl Keeper {
             sent,
             self.clock.now(),
             &self.ring(),
-            &*self.sealer,
+            &self.sealing,
             self.policy.jwks_max_age,
         )
         .await?;
@@ -147,6 +151,19 @@ impl Keeper {
         let ring = self.ring().with_record(record, now, self.policy.jwks_max_age)?;
         self.install(ring);
         Ok(())
+    }
+
+    /// Loads the ring, which proves that the sealer opens it, makes the store remember the sealer's
+    /// keys, and puts the ring in order.
+    pub(crate) async fn start(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<(), KeyManagerError> {
+        // First what names the key that differs; nothing is written before the ring has opened.
+        self.sealing.compare(&*self.store).await?;
+        self.load(flight).await?;
+        self.sealing.claim(&*self.store).await?;
+        self.settle(flight).await
     }
 
     /// Does what the schedule asks for until it asks for nothing.
@@ -189,7 +206,7 @@ impl Keeper {
 
     /// Inserts a new key, unless the generation was used before: another node was faster.
     async fn publish(&self, generation: u64) -> Result<bool, KeyManagerError> {
-        let mut record = ring::generate(generation, self.algorithm, &*self.sealer).await?;
+        let mut record = ring::generate(generation, self.algorithm, &self.sealing).await?;
         let kid = record.kid.clone();
         record.times.published = self.clock.now();
         let inserted = self.store.insert(record).await? == KeyInserted::Inserted;

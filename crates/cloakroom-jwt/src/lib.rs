@@ -62,6 +62,7 @@ mod material;
 mod phantom_format;
 mod ring;
 mod seal;
+mod sealing;
 mod signing;
 mod strict_json;
 mod verify;

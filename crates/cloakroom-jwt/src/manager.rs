@@ -60,7 +60,7 @@ impl KeyManager {
     pub(crate) async fn start(builder: KeyManagerBuilder) -> Result<Self, KeyManagerError> {
         let manager = Self { inner: Arc::new(Keeper::new(builder)) };
         let mut flight = manager.inner.flight.lock().await;
-        manager.inner.settle(&mut flight).await?;
+        manager.inner.start(&mut flight).await?;
         drop(flight);
         Ok(manager)
     }

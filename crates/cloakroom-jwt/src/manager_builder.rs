@@ -18,6 +18,8 @@ pub struct KeyManagerBuilder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: KeyPolicy,
     pub(crate) algorithm: Algorithm,
+    pub(crate) issuer: String,
+    pub(crate) former_issuers: Vec<String>,
 }
 
 impl KeyManagerBuilder {
@@ -28,6 +30,8 @@ impl KeyManagerBuilder {
             clock: Arc::new(SystemClock::new()),
             policy: KeyPolicy::default(),
             algorithm: Algorithm::default(),
+            issuer: String::new(),
+            former_issuers: Vec::new(),
         }
     }
 
@@ -49,13 +53,26 @@ impl KeyManagerBuilder {
         self
     }
 
+    /// Whose keys they are: private keys are sealed for this issuer, and for another do not open.
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = issuer.into();
+        self
+    }
+
+    /// Also opens what was sealed when the issuer was called this.
+    pub fn former_issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.former_issuers.push(issuer.into());
+        self
+    }
+
     /// Loads the ring, opens every key that is published, and makes the first keys if there are
     /// none.
     ///
     /// # Errors
     ///
-    /// If a setting is inconsistent, the store fails, or the sealer cannot open what the ring
-    /// holds.
+    /// If a setting is inconsistent, the store fails, the sealer cannot open what the ring holds, or
+    /// one of its keys is another than before ([`KeySealer::checks`]). Never are new keys made in
+    /// the place of keys that do not open.
     pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
         self.policy.check()?;
         if self.algorithm.as_str().parse() != Ok(self.algorithm) {

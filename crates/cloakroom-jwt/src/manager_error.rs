@@ -73,6 +73,13 @@ pub enum KeyManagerError {
     /// The key store failed.
     #[error("the key store failed")]
     Store(#[from] StoreError),
+    /// A key-encryption key is another than the one that the key store was set up with.
+    #[error(
+        "the sealer's key-encryption key {0} is not the key of this name that sealed the signing \
+         keys: give the sealer that key again; to replace it, give the new one another id and keep \
+         the old one as a former key"
+    )]
+    OtherSealingKey(String),
     /// A private key cannot be sealed or unsealed.
     #[error(
         "the private key of {kid} cannot be sealed or unsealed: give the sealer the \

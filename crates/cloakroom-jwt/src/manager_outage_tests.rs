@@ -99,12 +99,64 @@ async fn a_ring_that_does_not_open_is_an_error_at_the_start() {
             .build()
     };
     let error = build(AesGcmSealer::new(1, [8; 32])).await.unwrap_err();
+    assert!(matches!(&error, KeyManagerError::OtherSealingKey(id) if id == "1"), "{error:?}");
+    // A store that does not remember it, as one whose sealer gives no check values.
+    store.forget();
+    let error = build(AesGcmSealer::new(1, [8; 32])).await.unwrap_err();
     assert!(matches!(error, KeyManagerError::Seal { source: SealError::Refused, .. }));
     assert!(error.to_string().contains(store.records()[0].kid.as_str()));
     let error = build(AesGcmSealer::new(2, [8; 32])).await.unwrap_err();
     assert!(matches!(error, KeyManagerError::Seal { source: SealError::UnknownKey(1), .. }));
     let moved = build(AesGcmSealer::new(2, [8; 32]).with_former(1, [7; 32]));
     assert_eq!(signer(&moved.await.unwrap()).await, signer(&first).await);
+}
+
+#[tokio::test]
+async fn a_wrong_sealing_key_is_noticed_where_nothing_is_left_to_open() {
+    let (store, clock) = (RingStore::new(), clock());
+    manager(&store, &clock).await;
+    let build = |sealer: AesGcmSealer| {
+        KeyManager::builder(Arc::clone(&store) as _, Arc::new(sealer))
+            .clock(Arc::clone(&clock) as _)
+            .build()
+    };
+    // The issuer slept for a year: every key of the ring is gone.
+    clock.advance(secs(365 * 86_400));
+    let before = store.records();
+    let wrong = AesGcmSealer::new(2, [5; 32]).with_former(1, [8; 32]);
+    let error = build(wrong).await.unwrap_err();
+    assert!(error.to_string().contains("key-encryption key 1"), "{error}");
+    assert_eq!(store.records(), before, "no key was made in their place");
+    build(AesGcmSealer::new(2, [5; 32]).with_former(1, [7; 32])).await.unwrap();
+    // Now the new one is known, too.
+    assert!(build(AesGcmSealer::new(2, [6; 32])).await.is_err());
+    // Whoever starts first with an id says what it is.
+    let (one, other) = (RingStore::new(), AesGcmSealer::new(1, [3; 32]));
+    let both = [(sealer(), &one), (Arc::new(other), &one)].map(|(sealer, store)| {
+        KeyManager::builder(Arc::clone(store) as _, sealer).clock(Arc::clone(&clock) as _).build()
+    });
+    let [first, second] = both;
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    manager(&one, &clock).await.maintain().await.map_or_else(|_| assert!(second.is_ok()), |_| ());
+}
+
+#[tokio::test]
+async fn the_keys_of_one_issuer_do_not_open_for_another() {
+    let (store, clock) = (RingStore::new(), clock());
+    let build = |issuer: &str, former: &[&str]| {
+        let builder = KeyManager::builder(Arc::clone(&store) as _, sealer())
+            .clock(Arc::clone(&clock) as _)
+            .issuer(issuer);
+        former.iter().fold(builder, |builder, former| builder.former_issuer(*former)).build()
+    };
+    let first = signer(&build("https://one.example", &[]).await.unwrap()).await;
+    for stranger in ["https://two.example", ""] {
+        let error = build(stranger, &["https://three.example"]).await.unwrap_err();
+        assert!(matches!(error, KeyManagerError::Seal { source: SealError::Refused, .. }));
+    }
+    let renamed = build("https://two.example", &["https://zero.example", "https://one.example"]);
+    assert_eq!(signer(&renamed.await.unwrap()).await, first);
 }
 
 #[tokio::test]

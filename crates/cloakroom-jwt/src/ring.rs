@@ -16,7 +16,7 @@ use crate::jwk::Jwk;
 use crate::jwk_set::JwkSet;
 use crate::keys::KeySet;
 use crate::manager_error::KeyManagerError;
-use crate::seal::KeySealer;
+use crate::sealing::Sealing;
 use crate::signing::{Signer, SigningKey};
 
 /// A JWK Set as it is served (RFC 7517 §5).
@@ -50,14 +50,14 @@ impl Ring {
         sent: Moment,
         now: UnixTime,
         before: &Self,
-        sealer: &dyn KeySealer,
+        sealing: &Sealing,
         max_age: Duration,
     ) -> Result<Self, KeyManagerError> {
         let mut signers = HashMap::new();
         for record in records.iter().filter(|record| record.is_published(now)) {
             let key = match before.prepared(record) {
                 Some(key) => key,
-                None => Arc::new(unseal(record, sealer).await?),
+                None => Arc::new(unseal(record, sealing).await?),
             };
             signers.insert(record.kid.clone(), key);
         }
@@ -159,14 +159,12 @@ impl Moment {
 pub(crate) async fn generate(
     generation: u64,
     algorithm: Algorithm,
-    sealer: &dyn KeySealer,
+    sealing: &Sealing,
 ) -> Result<KeyRecord, KeyManagerError> {
     let key = SigningKey::generate(algorithm)?;
     let kid = key.kid().clone();
-    let context = context(generation, algorithm, &kid);
     let private = key.to_pkcs8_der()?;
-    let sealing = |source| KeyManagerError::Seal { kid: kid.clone(), source };
-    let sealed = sealer.seal(&context, &private).await.map_err(sealing)?;
+    let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
     let record = KeyRecord {
         generation,
         version: 1,
@@ -179,32 +177,22 @@ pub(crate) async fn generate(
         unknown: serde_json::Map::new(),
     };
     // What does not open again must never get into the ring.
-    unseal(&record, sealer).await?;
+    unseal(&record, sealing).await?;
     Ok(record)
 }
 
 /// Opens a record's private key and checks that it is the one the record names. What is published
 /// is derived from it, never read from the record.
-async fn unseal(record: &KeyRecord, sealer: &dyn KeySealer) -> Result<SigningKey, KeyManagerError> {
+async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, KeyManagerError> {
     let damaged = |why| KeyManagerError::Damaged { kid: record.kid.clone(), why };
     let algorithm: Algorithm = record
         .algorithm
         .parse()
         .map_err(|_| damaged("its algorithm is unknown to this version"))?;
-    let context = context(record.generation, algorithm, &record.kid);
-    let private = sealer
-        .unseal(&context, &record.sealed)
-        .await
-        .map_err(|source| KeyManagerError::Seal { kid: record.kid.clone(), source })?;
+    let private = sealing.unseal(record.generation, algorithm, &record.kid, &record.sealed).await?;
     let key = SigningKey::from_pkcs8_der(algorithm, &private)?;
     if *key.kid() != record.kid {
         return Err(damaged("the private key in it is another's"));
     }
     Ok(key)
-}
-
-/// What a sealed private key is bound to. No name of an algorithm holds a `|`, so that no two
-/// records share a context.
-fn context(generation: u64, algorithm: Algorithm, kid: &Kid) -> Vec<u8> {
-    format!("cloakroom signing key|{generation}|{algorithm}|{kid}").into_bytes()
 }

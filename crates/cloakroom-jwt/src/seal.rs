@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use cloakroom_core::{Invalid, Random, RandomError, decode_hex};
+use aws_lc_rs::hmac;
+use cloakroom_core::{CheckValue, Invalid, Random, RandomError, decode_hex};
 use zeroize::Zeroizing;
 
 /// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key
@@ -29,6 +30,14 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// If it was sealed under another key or for another context, if it is damaged, or if it
     /// cannot be opened just now.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
+
+    /// For each key-encryption key its name and a value that tells it from every other key and
+    /// reveals nothing of it, if the sealer can give one: the key store remembers them, so that
+    /// another key of the same name is noticed at the start, also where nothing that is sealed could
+    /// tell. A name is short printable ASCII.
+    fn checks(&self) -> Vec<CheckValue> {
+        Vec::new()
+    }
 }
 
 /// Seals with AES-256-GCM under a key-encryption key of the app's.
@@ -118,6 +127,13 @@ impl SealingKey {
         Self { id, bytes: Arc::new(Zeroizing::new(bytes)) }
     }
 
+    /// An HMAC of a fixed text under the key.
+    fn check(&self) -> CheckValue {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.as_slice());
+        let value = hmac::sign(&key, b"cloakroom check value").as_ref().to_vec();
+        CheckValue { name: self.id.to_string(), value }
+    }
+
     fn prepare(&self) -> Result<LessSafeKey, SealError> {
         let key = UnboundKey::new(&AES_256_GCM, self.bytes.as_slice());
         Ok(LessSafeKey::new(key.map_err(|_| SealError::Refused)?))
@@ -161,6 +177,17 @@ impl KeySealer for AesGcmSealer {
             .len();
         plain.truncate(length);
         Ok(plain)
+    }
+
+    fn checks(&self) -> Vec<CheckValue> {
+        let mut checks: Vec<CheckValue> = Vec::new();
+        // Of several keys of one id the first is used.
+        for check in std::iter::once(&self.current).chain(&self.former).map(SealingKey::check) {
+            if checks.iter().all(|other| other.name != check.name) {
+                checks.push(check);
+            }
+        }
+        checks
     }
 }
 

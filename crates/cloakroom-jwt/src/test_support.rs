@@ -1,6 +1,7 @@
 //! What unit tests share: records, a store that fails and races on order, and a source of random
 //! bytes that has none.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,6 +67,7 @@ pub(crate) async fn signer(manager: &KeyManager) -> Kid {
 #[derive(Debug)]
 pub(crate) struct RingStore {
     ring: Mutex<(Vec<KeyRecord>, u64)>,
+    values: Mutex<BTreeMap<String, Vec<u8>>>,
     pub(crate) loads: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) reads_fail: AtomicBool,
@@ -82,6 +84,7 @@ impl RingStore {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             ring: Mutex::default(),
+            values: Mutex::default(),
             loads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             reads_fail: AtomicBool::new(false),
@@ -105,6 +108,11 @@ impl RingStore {
         self.ring.lock().unwrap().0.clone()
     }
 
+    /// Loses the check values.
+    pub(crate) fn forget(&self) {
+        self.values.lock().unwrap().clear();
+    }
+
     pub(crate) fn tamper(&self, change: impl FnOnce(&mut Vec<KeyRecord>)) {
         change(&mut self.ring.lock().unwrap().0);
     }
@@ -120,15 +128,32 @@ impl RingStore {
 #[async_trait]
 impl CheckValues for RingStore {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
-        Ok(Vec::new())
+        Self::check(&self.reads_fail)?;
+        let values = self.values.lock().unwrap();
+        let value = |(name, value): (&String, &Vec<u8>)| CheckValue {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        Ok(values.iter().map(value).collect())
     }
 
     async fn set_check_value(
         &self,
-        _: &str,
-        _: Option<&[u8]>,
-        _: Option<&[u8]>,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
+        Self::check(&self.writes_fail)?;
+        let mut values = self.values.lock().unwrap();
+        let stored = values.get(name).map(Vec::as_slice);
+        if stored == value {
+            return Ok(true);
+        }
+        if stored != expected {
+            return Ok(false);
+        }
+        values.remove(name);
+        values.extend(value.map(|value| (name.to_owned(), value.to_vec())));
         Ok(true)
     }
 }

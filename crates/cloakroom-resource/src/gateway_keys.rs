@@ -137,7 +137,8 @@ impl GatewayKeys {
         ))
     }
 
-    /// Keys at hand, of an authorization server in the same process. They are never fetched.
+    /// Keys at hand, of an authorization server in the same process (its issuer hands them out, as
+    /// `access_handle_keys`). They are never fetched.
     #[must_use]
     pub fn with_keys(keys: AccessHandleKeys) -> Self {
         let loaded = Loaded { keys: Arc::new(keys), sent: None };

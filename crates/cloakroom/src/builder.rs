@@ -10,7 +10,9 @@ use cloakroom_core::{
     Clock, HandleKeys, KeyPolicy, KeyStore, OpaqueFormat, Random, Scope, SingleUseStore,
     SystemClock, TokenFormat, TokenStore,
 };
-use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, KeyManagerError, KeySealer, PhantomFormat};
+use cloakroom_jwt::{
+    Algorithm, JwtFormat, KeyManager, KeyManagerBuilder, KeyManagerError, KeySealer, PhantomFormat,
+};
 
 use crate::client::Client;
 use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
@@ -20,6 +22,7 @@ use crate::events::{Event, EventSink, Events};
 use crate::growth::Growth;
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::own_log::OwnLog;
+use crate::ownership::{ForeignKeys, Owner};
 use crate::refusals::Refusals;
 use crate::registration::Format;
 use crate::settings::{Lifetimes, check_issuer};
@@ -52,6 +55,7 @@ use crate::write::{Finish, Keys, Store};
 #[must_use = "a builder does nothing until it is built"]
 pub struct IssuerBuilder {
     url: String,
+    former_urls: Vec<String>,
     store: Option<Arc<dyn TokenStore>>,
     key_store: Option<Arc<dyn KeyStore>>,
     single_use: Option<Arc<dyn SingleUseStore>>,
@@ -79,6 +83,7 @@ impl IssuerBuilder {
     pub(crate) fn new(url: String) -> Self {
         Self {
             url,
+            former_urls: Vec::new(),
             store: None,
             key_store: None,
             single_use: None,
@@ -122,6 +127,16 @@ impl IssuerBuilder {
         self
     }
 
+    /// What the issuer was called before it was renamed: its store may be taken over, and what was
+    /// issued under the old name stays valid. Say it on every node, for the longest grant's life.
+    ///
+    /// Rename an issuer while none of its nodes runs: those that know only the old name would refuse
+    /// what is issued under the new one.
+    pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
+        self.former_urls.push(url.into());
+        self
+    }
+
     /// Keeps grants and signing keys in one store.
     pub fn store<S: TokenStore + KeyStore>(mut self, store: Arc<S>) -> Self {
         self.store = Some(store.clone());
@@ -149,7 +164,15 @@ impl IssuerBuilder {
         self
     }
 
-    /// The keys of the handles' tags. They must be the same on every node and after a restart.
+    /// The keys of the handles' tags. They must be the same on every node and after a restart; the
+    /// token store remembers which they are, and [`IssuerBuilder::build`] refuses others. They are
+    /// derived for the issuer: two issuers may share a secret, and have different keys.
+    ///
+    /// To replace a secret, first give the new one to every node with
+    /// [`with_former`](HandleKeys::with_former), then make it the current one everywhere, and the old
+    /// one a former one. When the longest grant under the old one has ended,
+    /// [`with_retired`](HandleKeys::with_retired) says so. A node that meets a handle under a secret
+    /// that it lacks answers that it cannot tell, never that the token is invalid.
     pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
         self.handles = Some(keys);
         self
@@ -268,9 +291,11 @@ impl IssuerBuilder {
     ///
     /// # Errors
     ///
-    /// If a part is missing, if settings contradict each other, or if the key store fails.
+    /// If a part is missing, if settings contradict each other, if the stores belong to another
+    /// issuer or to other secrets, or if a store fails.
     pub async fn build(self) -> Result<Issuer, BuildError> {
         check_issuer(&self.url)?;
+        self.former_urls.iter().try_for_each(|url| check_issuer(url))?;
         if let Err(error) = self.key_policy.check() {
             let why = error.to_string();
             return Err(BuildError::Setting { setting: "key_policy", why });
@@ -285,10 +310,15 @@ impl IssuerBuilder {
         let sealer = self.sealer.ok_or(missing("the sealer of private keys", "sealer(…)"))?;
         let clients = self.clients.ok_or(missing("the client directory", "clients(…)"))?;
 
+        let handles = handles.for_issuer(&self.url, &self.former_urls);
+        let owner = Owner { url: &self.url, former: &self.former_urls, handles: &handles };
+        owner.claim(&*store, &*key_store).await?;
         let keys = KeyManager::builder(key_store, sealer)
+            .issuer(&*self.url)
             .algorithm(self.algorithm)
             .policy(self.key_policy)
             .clock(Arc::clone(&self.clock));
+        let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
         let events = self.events.clone();
         // It makes the first keys.
         let keys = Finish::new(async move {
@@ -303,6 +333,11 @@ impl IssuerBuilder {
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
         let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
+        // What was signed under a former name, until it has expired.
+        let former_jwts = self.former_urls.iter().map(|url| -> Arc<dyn TokenFormat> {
+            Arc::new(JwtFormat::new(keys.clone(), url, Arc::clone(&self.clock)))
+        });
+        let former_jwts: Vec<_> = former_jwts.collect();
         let jwt: Arc<dyn TokenFormat> =
             if self.stateless_jwt { Arc::new(jwt.stateless()) } else { Arc::new(jwt) };
         let opaque: Arc<dyn TokenFormat> = Arc::new(opaque);
@@ -311,6 +346,7 @@ impl IssuerBuilder {
         let mut locators = vec![Arc::clone(&opaque)];
         locators.extend(self.formats.iter().map(|(_, format)| Arc::clone(format)));
         locators.push(Arc::clone(&jwt));
+        locators.extend(former_jwts);
         let mut formats: HashMap<_, _> = self.formats.into_iter().collect();
         formats.insert(Format::Opaque, opaque);
         formats.insert(Format::Phantom, Arc::new(phantom.clone()));
@@ -328,6 +364,8 @@ impl IssuerBuilder {
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url: self.url.into(),
+                former_urls: self.former_urls,
+                foreign_keys: ForeignKeys::default(),
                 #[cfg(feature = "http")]
                 growth: Growth::new(store.clone()),
                 own_log: self.max_log_staleness.map(|at_most| OwnLog::new(at_most, clock_skew)),

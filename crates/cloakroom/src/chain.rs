@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Chain, ChainHandle, ClientId, Confirmation, GrantId, GrantRecord, Revocation, Target, UnixTime,
+    Chain, ChainHandle, ChainKind, ClientId, Confirmation, GrantId, GrantRecord, Revocation,
+    Target, TokenSecret, UnixTime,
 };
 
 use crate::client::Client;
@@ -122,6 +123,21 @@ impl<'a> ChainBinding<'a> {
 }
 
 impl Inner {
+    /// The credential of this kind that is presented, if its outer tag is genuine.
+    pub(crate) async fn chain_handle(
+        &self,
+        kind: ChainKind,
+        presented: &TokenSecret,
+    ) -> Result<ChainHandle, TokenError> {
+        match self.handles.parse_chain(kind, presented.expose()) {
+            Some(handle) => Ok(handle),
+            None => {
+                self.check_foreign_key(presented).await?;
+                Err(GrantRefusal::Forged.into())
+            }
+        }
+    }
+
     /// The grant whose genuine credential this client presents, with its chain: the checks that all
     /// credentials share, in their order.
     pub(crate) async fn grant_of(

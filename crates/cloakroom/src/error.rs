@@ -191,6 +191,9 @@ pub enum BuildError {
         /// What is wrong, and how to mend it.
         why: String,
     },
+    /// The store's check values could not be read or written.
+    #[error("what the store remembers of its issuer could not be read or written")]
+    Store(#[from] StoreError),
     /// The signing keys could not be set up.
     #[error("the signing keys could not be set up")]
     Keys(#[from] KeyManagerError),

@@ -126,7 +126,7 @@ impl Issuer {
     /// derive its grant from its digest ([`GrantId::from_digest`]).
     ///
     /// `issued_at` is when the other system issued it: a revocation of its subject or client since
-    /// then covers it. A token that was revoked by [`Issuer::revoke`] *before* it was taken over is
+    /// then covers it, and so does one of the moment before, as long as clocks may differ. A token that was revoked by [`Issuer::revoke`] *before* it was taken over is
     /// not known to have been: take tokens over before clients may revoke them here.
     ///
     /// # Errors
@@ -376,6 +376,10 @@ impl Inner {
             Err(FormatError::KeysUnavailable(_)) => {
                 Box::pin(self.keys.refresh()).await?;
                 Ok(self.try_locate(presented)?)
+            }
+            Ok(None) => {
+                self.check_foreign_key(presented).await?;
+                Ok(None)
             }
             other => Ok(other?),
         }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::{
-    Audience, ClientId, Clock, Confirmation, Epoch, FormatError, GrantId, GrantRecord, HandleKeys,
-    Kept, Lookup, MintContext, Random, Scope, SingleUseStore, StoreError, TokenFormat, TokenRecord,
-    TokenSecret, TokenTerms, UnixTime, token_type,
+    AccessHandleKeys, Audience, ClientId, Clock, Confirmation, Epoch, FormatError, GrantId,
+    GrantRecord, HandleKeys, Kept, Lookup, MintContext, Random, Scope, SingleUseStore, StoreError,
+    TokenFormat, TokenRecord, TokenSecret, TokenTerms, UnixTime, token_type,
 };
 use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks, Verifier};
 
@@ -22,6 +22,7 @@ use crate::grant::TokenResponse;
 #[cfg(feature = "http")]
 use crate::growth::Growth;
 use crate::own_log::OwnLog;
+use crate::ownership::ForeignKeys;
 use crate::refusals::Refusals;
 use crate::registration::{ClientLifetimes, Format};
 use crate::settings::Lifetimes;
@@ -35,6 +36,8 @@ pub struct Issuer {
 
 pub(crate) struct Inner {
     pub(crate) url: Arc<str>,
+    /// What it was called before.
+    pub(crate) former_urls: Vec<String>,
     pub(crate) store: Store,
     pub(crate) single_use: Option<Arc<dyn SingleUseStore>>,
     /// When its revocation log grows.
@@ -44,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) own_log: Option<OwnLog>,
     pub(crate) clients: Arc<dyn ClientDirectory>,
     pub(crate) handles: HandleKeys,
+    pub(crate) foreign_keys: ForeignKeys,
     pub(crate) keys: Keys,
     /// With which new signing keys sign.
     pub(crate) algorithm: Algorithm,
@@ -99,6 +103,12 @@ impl Issuer {
     #[must_use]
     pub fn keys(&self) -> &KeyManager {
         self.inner.keys.for_app()
+    }
+
+    /// What tells its access handles from junk, for a gateway in the same process.
+    #[must_use]
+    pub fn access_handle_keys(&self) -> &AccessHandleKeys {
+        self.inner.handles.access_keys()
     }
 
     /// The algorithm of new signing keys.

@@ -18,6 +18,7 @@ mod issuer;
 mod local;
 mod maintenance;
 mod own_log;
+mod ownership;
 mod redeem;
 mod refresh;
 mod refusals;

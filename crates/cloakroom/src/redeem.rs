@@ -39,10 +39,7 @@ impl Issuer {
     async fn try_redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
         let inner = &self.inner;
         let now = inner.now();
-        let handle = inner
-            .handles
-            .parse_chain(ChainKind::Code, request.code.expose())
-            .ok_or(GrantRefusal::Forged)?;
+        let handle = inner.chain_handle(ChainKind::Code, &request.code).await?;
         let client = inner.client(&request.client).await?;
         if !client.allows(GrantType::AuthorizationCode) {
             return Err(TokenError::UnauthorizedClient("it may not use codes"));

@@ -39,10 +39,7 @@ impl Issuer {
         let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
-        let handle = inner
-            .handles
-            .parse_chain(ChainKind::Refresh, request.token.expose())
-            .ok_or(GrantRefusal::Forged)?;
+        let handle = inner.chain_handle(ChainKind::Refresh, &request.token).await?;
         let client = inner.client(&request.client).await?;
         if !client.allows(GrantType::RefreshToken) {
             return Err(TokenError::UnauthorizedClient("it may not refresh"));
@@ -101,8 +98,14 @@ impl Attempt<'_> {
             &chain.key,
             &inner.random,
         )?;
-        let sealed =
-            successor::seal(self.handle, grant, generation, &refresh_token, &inner.random)?;
+        let sealed = successor::seal(
+            &inner.url,
+            self.handle,
+            grant,
+            generation,
+            &refresh_token,
+            &inner.random,
+        )?;
         let until = now + lifetimes.retry_window + inner.clock_skew();
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
@@ -160,7 +163,10 @@ impl Attempt<'_> {
     async fn retry(&self, grant: &GrantRecord) -> Result<TokenResponse, TokenError> {
         let chain = chain_of(grant)?;
         let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
-        let successor = successor::open(self.handle, grant, chain.generation, &sealed.sealed)
+        let (handle, generation) = (self.handle, chain.generation);
+        let successor = std::iter::once(&*self.inner.url)
+            .chain(self.inner.former_urls.iter().map(|url| &**url))
+            .find_map(|url| successor::open(url, handle, grant, generation, &sealed.sealed))
             .ok_or(GrantRefusal::Spent)?;
         self.attach(grant, chain, Some(successor)).await
     }

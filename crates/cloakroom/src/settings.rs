@@ -89,7 +89,7 @@ fn within(
     Err(refused(setting, format!("{found:?} is not between {least:?} and {most:?}")))
 }
 
-fn refused(setting: &'static str, why: impl Into<String>) -> BuildError {
+pub(crate) fn refused(setting: &'static str, why: impl Into<String>) -> BuildError {
     BuildError::Setting { setting, why: why.into() }
 }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 /// Seals `successor`, the credential of `generation`, for the holder of `spent`.
 pub(crate) fn seal(
+    issuer: &str,
     spent: &ChainHandle,
     grant: &GrantRecord,
     generation: u32,
@@ -22,7 +23,7 @@ pub(crate) fn seal(
     let tag = key(spent)?
         .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
-            Aad::from(context(grant, generation)),
+            Aad::from(context(issuer, grant, generation)),
             &mut sealed,
         )
         .map_err(failed)?;
@@ -31,6 +32,7 @@ pub(crate) fn seal(
 
 /// Opens what [`seal`] sealed; `None` if it was sealed for another token, or is damaged.
 pub(crate) fn open(
+    issuer: &str,
     spent: &ChainHandle,
     grant: &GrantRecord,
     generation: u32,
@@ -42,7 +44,7 @@ pub(crate) fn open(
         .ok()?
         .open_in_place(
             Nonce::try_assume_unique_for_key(nonce).ok()?,
-            Aad::from(context(grant, generation)),
+            Aad::from(context(issuer, grant, generation)),
             &mut sealed,
         )
         .ok()?;
@@ -58,6 +60,14 @@ fn key(spent: &ChainHandle) -> Result<LessSafeKey, FormatError> {
 }
 
 /// What the ciphertext is bound to: it opens nowhere else, even under the same key.
-fn context(grant: &GrantRecord, generation: u32) -> Vec<u8> {
-    [&grant.id.as_bytes()[..], &generation.to_be_bytes(), grant.client.as_str().as_bytes()].concat()
+fn context(issuer: &str, grant: &GrantRecord, generation: u32) -> Vec<u8> {
+    [
+        &grant.id.as_bytes()[..],
+        &generation.to_be_bytes(),
+        grant.client.as_str().as_bytes(),
+        // Neither holds this byte.
+        &[0],
+        issuer.as_bytes(),
+    ]
+    .concat()
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cloakroom_core::{
-    Cursor, Epoch, GrantId, KeyPolicy, Listing, Lookup, Page, RevocationBatch, RuleKey, Rules,
-    Selector, StoreError, TokenDigest, TokenStore, TokenStoreExt, UnixTime,
+    CheckValue, Cursor, Epoch, GrantId, KeyPolicy, Listing, Lookup, Page, RevocationBatch, RuleKey,
+    Rules, Selector, StoreError, TokenDigest, TokenStore, TokenStoreExt, UnixTime,
 };
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
 
@@ -40,6 +40,12 @@ impl Store {
 
     pub(crate) fn epoch(&self) -> impl Future<Output = Result<Epoch, StoreError>> + Send {
         self.0.epoch()
+    }
+
+    pub(crate) fn check_values(
+        &self,
+    ) -> impl Future<Output = Result<Vec<CheckValue>, StoreError>> + Send {
+        self.0.check_values()
     }
 
     pub(crate) fn list(

@@ -12,6 +12,7 @@ mod jwts;
 mod keys;
 mod maintenance;
 mod outage;
+mod ownership;
 mod races;
 mod refresh;
 mod refused;

@@ -207,7 +207,7 @@ pub(crate) fn builder(store: &Arc<ProbeStore>, clock: &Arc<ManualClock>) -> Issu
 
 /// The handle keys of every issuer of the tests.
 pub(crate) fn handles() -> HandleKeys {
-    HandleKeys::new(&HandleSecret::new(1, [1; 32]))
+    HandleKeys::new(&HandleSecret::new(1, [1; 32])).for_issuer(ISSUER, &[])
 }
 
 fn clients() -> Vec<Client> {
