@@ -15,7 +15,8 @@
 //! what to whom, and fails with the step's name if anything is not as it should be. A second
 //! gateway, the edge, remembers tokens and still refuses revoked ones; the example shows what that
 //! saves, and measures how long a revocation takes to reach it. With `--store sqlite:demo.db`,
-//! grants and keys are kept in a file.
+//! grants and keys are kept in a file: a new one for each run, since the server takes a free port, which makes
+//! it another issuer.
 //!
 //! `services.rs` is what an app would copy; the other files are the play. In a package of your own
 //! it needs:
