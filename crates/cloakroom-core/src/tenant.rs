@@ -12,6 +12,7 @@ use crate::log::{Cursor, LogEntry, LogEvent, RevocationBatch, Wakeups};
 use crate::record::{GrantRecord, TokenRecord};
 use crate::revocation::{Revocation, Rule, RuleKey, Rules, Target};
 use crate::secret::TokenDigest;
+use crate::single_use::{SingleUse, SingleUseStore, Spend, Spent};
 use crate::store::{
     Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
     Revoked, Selector, TokenStore,
@@ -20,8 +21,8 @@ use crate::time::UnixTime;
 
 /// One tenant's part of a store that several issuers share: for each issuer one, over the same store.
 ///
-/// Clients, subjects, grants, rules, signing keys and entries of the revocation log of one tenant are
-/// not there for another, whatever identifiers they choose. What the tenants share is the database's
+/// Clients, subjects, grants, rules, signing keys, entries of the revocation log and what is good once:
+/// those of one tenant are not there for another, whatever identifiers they choose. What the tenants share is the database's
 /// load, its bounds, its heartbeats and its housekeeping: whoever runs maintenance does it for all.
 ///
 /// In the database each identifier begins with the tenant's name and a `/`. That takes as many bytes
@@ -353,5 +354,15 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
         self.store.maintain(task).await
+    }
+}
+
+#[async_trait]
+impl<S: SingleUseStore + ?Sized> SingleUseStore for TenantStore<S> {
+    async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
+        // The tenant becomes the owner of what the id stands for: two tenants never collide.
+        let (owner, value) = (&*self.name, &spend.id.as_bytes()[..]);
+        let id = SingleUse { purpose: "tenant", owner, value }.id();
+        self.store.spend(Spend { id, ..spend }).await
     }
 }

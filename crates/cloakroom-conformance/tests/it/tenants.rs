@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use cloakroom_conformance::{Factory, run_all};
 use cloakroom_core::schedule::KeyTimes;
 use cloakroom_core::*;
-use cloakroom_memory::MemoryStore;
+use cloakroom_memory::{MemorySingleUse, MemoryStore};
 
 type Tenant = TenantStore<MemoryStore>;
 
@@ -333,6 +333,19 @@ async fn tenants_that_insert_at_once_take_nothing_from_each_other() {
             inserted += usize::from(node.await.unwrap() == KeyInserted::Inserted);
         }
         assert_eq!(inserted, 4, "one node of each tenant");
+    }
+}
+
+#[tokio::test]
+async fn what_is_good_once_is_good_once_at_each() {
+    let store = Arc::new(MemorySingleUse::new());
+    let tenants =
+        ["acme", "globex"].map(|name| TenantStore::new(Arc::clone(&store), name).unwrap());
+    let id = SingleUse { purpose: "dpop", owner: "a key", value: b"a jti" }.id();
+    let spend = Spend { id, until: LATER, now: NOW };
+    for tenant in &tenants {
+        assert_eq!(tenant.spend(spend).await.unwrap(), Spent::First);
+        assert_eq!(tenant.spend(spend).await.unwrap(), Spent::Again);
     }
 }
 
