@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cloakroom_core::schedule::{self, KeyStep, Signing};
-use cloakroom_core::{Clock, KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated, UnixTime};
+use cloakroom_core::{
+    Clock, KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated, Kid, UnixTime,
+};
 use tokio::sync::MutexGuard;
 
 use crate::algorithm::Algorithm;
 use crate::manager_builder::KeyManagerBuilder;
 use crate::manager_error::{KeyEvent, KeyManagerError};
+use crate::remembered::{Remembered, Repair};
 use crate::ring::{self, Moment, Ring};
 use crate::sealing::Sealing;
 
@@ -21,6 +24,8 @@ pub(crate) struct Keeper {
     pub(crate) policy: KeyPolicy,
     pub(crate) algorithm: Algorithm,
     ring: RwLock<Arc<Ring>>,
+    /// What this node knows, even if the store forgets it. Never held while the ring is locked anew.
+    remembered: Mutex<Remembered>,
     /// Held by whoever talks to the store: loads land in the order in which they were sent.
     pub(crate) flight: tokio::sync::Mutex<Flight>,
     /// What was done and not yet reported.
@@ -31,6 +36,8 @@ pub(crate) struct Keeper {
 #[derive(Default)]
 pub(crate) struct Flight {
     failed: Option<(Moment, Arc<KeyManagerError>)>,
+    /// What the store has forgotten, as the last load showed.
+    repairs: Vec<Repair>,
 }
 
 /// The shortest time between two attempts to load the ring on behalf of requests, after one failed.
@@ -53,6 +60,7 @@ impl Keeper {
             policy: builder.policy,
             algorithm: builder.algorithm,
             ring: RwLock::default(),
+            remembered: Mutex::default(),
             flight: tokio::sync::Mutex::default(),
             events: Mutex::default(),
         }
@@ -62,10 +70,38 @@ impl Keeper {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn install(&self, ring: Ring) -> Arc<Ring> {
+    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a ring in the place of the current one. No key that is known as compromised is in use in
+    /// it, even if that became known while the ring was loaded.
+    fn install(
+        &self,
+        ring: impl FnOnce(&Ring) -> Result<Ring, KeyManagerError>,
+    ) -> Result<Arc<Ring>, KeyManagerError> {
+        let mut place = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = ring(&place)?;
+        for record in ring.records.clone() {
+            let known = self.remembered().compromised_at(&record.kid);
+            if let (None, Some(at)) = (record.compromised_at, known) {
+                let marked = KeyRecord { compromised_at: Some(at), ..record };
+                ring = ring.with_record(&marked, self.clock.now(), self.policy.jwks_max_age)?;
+            }
+        }
         let ring = Arc::new(ring);
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&ring);
-        ring
+        *place = Arc::clone(&ring);
+        Ok(ring)
+    }
+
+    /// Takes note that a key is compromised, though its record may not say so yet.
+    pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
+        let is_known = self.remembered().compromised_at(kid).is_some();
+        self.remembered().compromise(kid, at);
+        if !is_known {
+            self.install(|ring| Ok(ring.clone()))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn events(&self) -> std::sync::MutexGuard<'_, Vec<KeyEvent>> {
@@ -132,24 +168,46 @@ impl Keeper {
     ) -> Result<Arc<Ring>, KeyManagerError> {
         let sent = Moment::read(&*self.clock);
         let records = self.store.load().await?;
+        let now = self.clock.now();
+        let loaded = self.remembered().reconcile(records, now, &self.policy);
+        for kid in loaded.regressed {
+            self.report(KeyEvent::Regressed { kid });
+        }
+        flight.repairs = loaded.repairs;
         let ring = Ring::prepare(
-            records,
+            loaded.records,
             sent,
-            self.clock.now(),
+            now,
             &self.ring(),
             &self.sealing,
             self.policy.jwks_max_age,
         )
         .await?;
         flight.failed = None;
-        Ok(self.install(ring))
+        ring.records.iter().for_each(|record| self.remembered().raise(record.generation));
+        self.install(|_| Ok(ring))
+    }
+
+    /// Tells the store again what it has forgotten of its keys. Whether there was anything.
+    async fn repair(&self, flight: &mut Flight, ring: &Ring) -> Result<bool, KeyManagerError> {
+        let repairs = std::mem::take(&mut flight.repairs);
+        for repair in &repairs {
+            let Some(mut record) = find(ring, repair.generation) else { continue };
+            let expected = record.version;
+            record.version = repair.version;
+            // If somebody else wrote the record meanwhile, the next load shows what is left to do.
+            if self.store.update(record.clone(), expected).await? == KeyUpdated::Updated {
+                self.take_over(&record)?;
+            }
+        }
+        Ok(!repairs.is_empty())
     }
 
     /// Takes a record over that was just written, without waiting for the next load.
     pub(crate) fn take_over(&self, record: &KeyRecord) -> Result<(), KeyManagerError> {
+        self.remembered().note(record);
         let now = self.clock.now();
-        let ring = self.ring().with_record(record, now, self.policy.jwks_max_age)?;
-        self.install(ring);
+        self.install(|ring| ring.with_record(record, now, self.policy.jwks_max_age))?;
         Ok(())
     }
 
@@ -174,11 +232,16 @@ impl Keeper {
         let mut taken = 0;
         for _ in 0..MAX_STEPS {
             let ring = self.load(flight).await?;
+            if self.repair(flight, &ring).await? {
+                continue;
+            }
             // Read after the load returned: what it shows was published by then.
             let now = self.clock.now();
             match schedule::next_step(&ring.records, now, &self.policy) {
                 None => return Ok(()),
                 Some(KeyStep::Publish { mut generation }) => {
+                    // A store that went back in time must not make a generation a second time.
+                    generation = generation.max(self.remembered().highest().saturating_add(1));
                     // Taken, and yet not there: its record was deleted by hand. Look above it.
                     if generation <= taken {
                         generation = taken.saturating_mul(2);

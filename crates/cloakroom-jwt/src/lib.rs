@@ -60,6 +60,7 @@ mod manager_builder;
 mod manager_error;
 mod material;
 mod phantom_format;
+mod remembered;
 mod ring;
 mod seal;
 mod sealing;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloakroom_core::{KeyPolicy, KeyStore, KeyUpdated, Kid, schedule};
+use cloakroom_core::{KeyPolicy, KeyStore, KeyUpdated, Kid, UnixTime, schedule};
 
 use crate::keeper::{Keeper, MAX_STEPS};
 use crate::keys::KeySet;
@@ -27,6 +27,11 @@ use crate::signing::Signer;
 /// copy is older than `reload`, so that no verifier takes it for news. A node that is cut off thus
 /// may go on using a key that was [declared compromised](KeyManager::compromise) for as long as
 /// `max_blind`. A ring that the sealer does not open is never taken over, and counts as an outage.
+///
+/// **If the store goes back in time**, each node goes by what it knows: a key that it knows as
+/// compromised never signs and is never published again, a key that has ended stays so, and no
+/// generation is made twice. [`maintain`](KeyManager::maintain) writes back what the store has
+/// forgotten, and reports [`KeyEvent::Regressed`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -213,6 +218,17 @@ impl KeyManager {
             });
         }
         Err(KeyManagerError::Contended)
+    }
+
+    /// Takes note that a key was declared compromised, as the revocation log says, without waiting
+    /// for the next load of the ring. From now on this node neither signs with it nor publishes it,
+    /// whatever the store says, and [`maintain`](KeyManager::maintain) marks its record.
+    ///
+    /// # Errors
+    ///
+    /// If the JWK Set cannot be written without it.
+    pub fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
+        self.inner.note_compromised(kid, at)
     }
 
     /// How the keys live.

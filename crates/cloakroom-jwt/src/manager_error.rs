@@ -45,6 +45,12 @@ pub enum KeyEvent {
         /// Which.
         kid: Kid,
     },
+    /// The store has forgotten what this node knows of a key: it went back in time. The key is used
+    /// as this node knows it, and its record is written again.
+    Regressed {
+        /// Which.
+        kid: Kid,
+    },
 }
 
 /// A key that was declared compromised: out of the JWK Set, and never signs again.

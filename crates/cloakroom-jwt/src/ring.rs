@@ -31,7 +31,7 @@ pub struct PublishedJwks {
 }
 
 /// What a node knows of the ring, and since when. The default knows nothing.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Ring {
     pub(crate) records: Vec<KeyRecord>,
     pub(crate) keys: KeySet,

@@ -117,6 +117,15 @@ impl RingStore {
         change(&mut self.ring.lock().unwrap().0);
     }
 
+    /// A copy of everything, to be put back by [`RingStore::restore`].
+    pub(crate) fn copy(&self) -> (Vec<KeyRecord>, u64) {
+        self.ring.lock().unwrap().clone()
+    }
+
+    pub(crate) fn restore(&self, copy: (Vec<KeyRecord>, u64)) {
+        *self.ring.lock().unwrap() = copy;
+    }
+
     fn check(fails: &AtomicBool) -> Result<(), StoreError> {
         if fails.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("test", "the store is down"));

@@ -18,13 +18,13 @@ use crate::client::Client;
 use crate::directory::{ClientDirectory, ClientRefused, StaticClients};
 use crate::error::BuildError;
 use crate::events::{Event, EventSink, Events};
-#[cfg(feature = "http")]
 use crate::growth::Growth;
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::own_log::OwnLog;
 use crate::ownership::{ForeignKeys, Owner};
 use crate::refusals::Refusals;
 use crate::registration::Format;
+use crate::remembering::RememberingStore;
 use crate::settings::{Lifetimes, check_issuer};
 use crate::write::{Finish, Keys, Store};
 
@@ -358,6 +358,9 @@ impl IssuerBuilder {
             );
             return Err(BuildError::Setting { setting: "formats", why });
         }
+        // As stale as after a few heartbeats that did not come.
+        let fresh_for = 3 * self.heartbeat;
+        let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
         let clock_skew = keys.policy().clock_skew;
@@ -366,9 +369,9 @@ impl IssuerBuilder {
                 url: self.url.into(),
                 former_urls: self.former_urls,
                 foreign_keys: ForeignKeys::default(),
-                #[cfg(feature = "http")]
                 growth: Growth::new(store.clone()),
-                own_log: self.max_log_staleness.map(|at_most| OwnLog::new(at_most, clock_skew)),
+                reader: tokio::sync::Mutex::default(),
+                own_log: OwnLog::new(self.max_log_staleness, clock_skew),
                 store,
                 single_use: self.single_use,
                 clients,

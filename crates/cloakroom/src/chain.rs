@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::issuer::Inner;
+use crate::regression::Regression;
 
 /// Where a genuine credential stands, seen from its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,12 +142,12 @@ impl Inner {
     /// The grant whose genuine credential this client presents, with its chain: the checks that all
     /// credentials share, in their order.
     pub(crate) async fn grant_of(
-        &self,
+        self: &Arc<Self>,
         handle: &ChainHandle,
         client: &ClientId,
         now: UnixTime,
     ) -> Result<Arc<GrantRecord>, TokenError> {
-        self.check_own_log()?;
+        self.check_own_log().await?;
         let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
         if !grant.is_live(now) {
             return Err(GrantRefusal::Dead.into());
@@ -208,12 +209,15 @@ impl Inner {
         now: UnixTime,
     ) -> TokenError {
         let event = |revoked| Event::StoreRegressed {
-            grant: grant.id,
-            client: grant.client.clone(),
-            presented: handle.generation,
-            current: generation(grant),
-            revoked,
+            noticed: Regression::Credential {
+                grant: grant.id,
+                client: grant.client.clone(),
+                presented: handle.generation,
+                current: generation(grant),
+                revoked,
+            },
         };
+        self.store.memory().doubt_and_told();
         self.end(grant, now, event, GrantRefusal::Regressed).await
     }
 

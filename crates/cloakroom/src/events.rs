@@ -10,6 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{AuthenticationFailure, GrantRefusal};
+use crate::regression::Regression;
 
 /// Something that an audit trail wants to know. No event holds a token, a digest of one, or a
 /// secret.
@@ -120,19 +121,13 @@ pub enum Event {
         /// [`Issuer::revoke_grant`](crate::Issuer::revoke_grant).
         revoked: bool,
     },
-    /// A genuine credential is newer than what the store knows: the store went back in time, and
-    /// may have forgotten revocations. The grant is revoked.
+    /// The store went back in time, and may have forgotten revocations, grants and keys. What this
+    /// server knows stays in force, and is repeated to the store (as [`Event::Revoked`]); see
+    /// `docs/operations.md` for what is left to do.
     StoreRegressed {
-        /// The grant that shows it.
-        grant: GrantId,
-        /// The client that presented it.
-        client: ClientId,
-        /// The generation of what was presented.
-        presented: u32,
-        /// The generation of the chain.
-        current: u32,
-        /// As in [`Event::ReuseDetected`].
-        revoked: bool,
+        /// What shows it.
+        #[serde(flatten)]
+        noticed: Regression,
     },
     /// Something was revoked. It is in force; a store may still be flagging single grants.
     Revoked {
@@ -281,13 +276,8 @@ impl Event {
                 };
                 tracing::warn!(%grant, %client, presented, current, "{what}");
             }
-            Self::StoreRegressed { grant, client, presented, current, revoked } => {
-                let what = if *revoked {
-                    "the store has gone back in time; the grant that shows it is revoked"
-                } else {
-                    "the store has gone back in time; the grant that shows it may still be alive"
-                };
-                tracing::warn!(%grant, %client, presented, current, "{what}");
+            Self::StoreRegressed { noticed } => {
+                tracing::warn!(?noticed, "the store has gone back in time");
             }
             Self::CorruptRow { grant, count } => {
                 let grant = grant.as_ref().map(tracing::field::display);

@@ -58,8 +58,8 @@ impl Issuer {
         token: &TokenSecret,
         caller: Caller<'_>,
     ) -> Result<Introspection, TokenError> {
-        let inner = &*self.inner;
-        inner.check_own_log()?;
+        let inner = &self.inner;
+        inner.check_own_log().await?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
             return inner.introspect_refresh(&handle, caller, now).await;
@@ -100,8 +100,8 @@ impl Issuer {
         resource: Option<&str>,
         caller: Caller<'_>,
     ) -> Result<Option<Swapped>, TokenError> {
-        let inner = &*self.inner;
-        inner.check_own_log()?;
+        let inner = &self.inner;
+        inner.check_own_log().await?;
         let now = inner.now();
         let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
             return Ok(None);

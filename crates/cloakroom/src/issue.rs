@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{
-    Audience, Chain, ChainKey, ChainKind, CodeBinding, Created, Epoch, FormatError, GrantId,
-    GrantRecord, Located, MAX_ID_BYTES, Scope, StoreError, TokenDigest, TokenKind, TokenRecord,
-    TokenSecret, TokenTerms, UnixTime, UnknownFields, bounded_json,
+    Audience, Chain, ChainKey, ChainKind, CodeBinding, Confirmation, Created, Epoch, FormatError,
+    GrantId, GrantRecord, Located, MAX_ID_BYTES, Scope, StoreError, TokenDigest, TokenKind,
+    TokenRecord, TokenSecret, TokenTerms, UnixTime, UnknownFields, bounded_json,
 };
 
 use crate::client::Client;
@@ -39,36 +39,16 @@ impl Issuer {
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
         let proved = grant.confirmation.take();
-        let refreshable = client.may_refresh(&grant.subject);
-        let mut record = inner.new_grant(&client, grant, now).await?;
-
-        let mut refresh_token = None;
-        if refreshable {
-            let life = inner.lifetimes_of(&client).refresh_idle;
-            let key = ChainKey::random(&inner.random)?;
-            let (token, digest) =
-                inner.handles.mint_chain(ChainKind::Refresh, record.id, 0, &key, &inner.random)?;
-            let rotates = client.rotates_refresh_tokens();
-            let expires_at = refresh_expiry(&record, rotates, now, life);
-            record.confirmation = proved.clone().filter(|_| client.is_public());
-            record.chain = Some(chain(TokenKind::Refresh, digest, key, expires_at, rotates));
-            record.row_expires_at = inner.row_expiry(&record, expires_at);
-            refresh_token = Some(token);
-        } else {
-            // Nothing hangs off it but this token.
-            let life = inner.lifetimes_of(&client).access_token;
-            record.expires_at = record.expires_at.min(now + life);
-            record.row_expires_at = record.expires_at;
+        let most = grant.epoch;
+        let record = inner.new_grant(&client, grant, now).await?;
+        let spare = inner.store.memory().epoch_from_log().map(|_| record.clone());
+        match inner.issue_as(&client, record, proved.as_ref(), now).await {
+            Err(TokenError::Barred) => {
+                let record = inner.with_newer_epoch(spare, most).await?;
+                inner.issue_as(&client, record, proved.as_ref(), now).await
+            }
+            answer => answer,
         }
-        let (scope, audience) = (record.scope.clone(), record.audience.clone());
-        let token = inner.mint(&client, &record, scope, audience, proved.as_ref(), now).await?;
-        let id = record.id;
-        if token.needs_grant || record.chain.is_some() {
-            inner.create_new(record, token.record.clone().into_iter().collect()).await?;
-        } else {
-            inner.allow_stateless(&record).await?;
-        }
-        Ok(token.respond(id, refresh_token))
     }
 
     /// Makes a grant whose first credential is an authorization code, bound to the redirect URI and
@@ -104,21 +84,21 @@ impl Issuer {
         }
         // The code's own key, whatever kind of client it is for (RFC 9449 §10).
         let confirmation = grant.confirmation.take();
+        let most = grant.epoch;
         let mut record = inner.new_grant(&client, grant, now).await?;
         record.confirmation = confirmation;
-        let key = ChainKey::random(&inner.random)?;
-        let (code, digest) =
-            inner.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &inner.random)?;
-        let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
-        let rotates = client.rotates_refresh_tokens();
-        record.chain = Some(Chain {
-            code: Some(CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0))),
-            ..chain(TokenKind::Code, digest, key, expires_at, rotates)
-        });
-        // A grant whose code is never redeemed ends with its code.
-        record.row_expires_at = expires_at;
-        inner.create_new(record, Vec::new()).await?;
-        Ok(code)
+        let binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
+        let spare =
+            inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
+        match inner.authorize_as(&client, record, binding, now).await {
+            Err(TokenError::Barred) => {
+                let (record, binding) = spare.unzip();
+                let record = inner.with_newer_epoch(record, most).await?;
+                let binding = binding.ok_or(TokenError::Barred)?;
+                inner.authorize_as(&client, record, binding, now).await
+            }
+            answer => answer,
+        }
     }
 
     /// Takes over an access token of another system: from now on it is introspected, swapped and
@@ -159,11 +139,14 @@ impl Issuer {
         }
         let client = inner.client(&grant.client).await?;
         let confirmation = grant.confirmation.take();
+        let most = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
         let mut record = inner.new_grant(&client, grant, now).await?;
         record.id = located.grant;
-        // A bound is a time of ours: what was issued before it must not seem to come after.
+        // Its id leaves no second try: the epoch is the store's own. And a bound is a time of ours:
+        // what was issued before it must not seem to come after.
+        let newest = inner.store.epoch().await?.min(most);
         let issued_for_sure = issued_at - inner.clock_skew();
-        record.epoch = record.epoch.min(Epoch::new(issued_for_sure.as_millis()));
+        record.epoch = newest.min(Epoch::new(issued_for_sure.as_millis()));
         record.expires_at = expires_at;
         record.row_expires_at = expires_at;
         let terms = TokenTerms {
@@ -224,7 +207,7 @@ impl Inner {
     /// The record of a new grant, held to what the client may have. It has no chain yet, and no
     /// key.
     async fn new_grant(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
         grant: Box<Grant>,
         now: UnixTime,
@@ -248,7 +231,7 @@ impl Inner {
                 "the client may not have tokens for this resource",
             ));
         }
-        self.check_own_log()?;
+        self.check_own_log().await?;
         let most = self.lifetimes_of(client).grant;
         let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
         let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];
@@ -262,7 +245,7 @@ impl Inner {
         }
         // Read before anything is written: a revocation from here on covers the grant. An epoch
         // from the future would escape it.
-        let newest = self.store.epoch().await?;
+        let newest = self.epoch().await?;
         let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
         Ok(Box::new(GrantRecord {
             id: GrantId::random(&self.random)?,
@@ -287,6 +270,85 @@ impl Inner {
             revoked_at: None,
             unknown: UnknownFields::default(),
         }))
+    }
+
+    /// Makes the first tokens of a new grant, and writes them.
+    async fn issue_as(
+        self: &Arc<Self>,
+        client: &Client,
+        mut record: Box<GrantRecord>,
+        proved: Option<&Confirmation>,
+        now: UnixTime,
+    ) -> Result<TokenResponse, TokenError> {
+        let mut refresh_token = None;
+        if client.may_refresh(&record.subject) {
+            let life = self.lifetimes_of(client).refresh_idle;
+            let key = ChainKey::random(&self.random)?;
+            let (token, digest) =
+                self.handles.mint_chain(ChainKind::Refresh, record.id, 0, &key, &self.random)?;
+            let rotates = client.rotates_refresh_tokens();
+            let expires_at = refresh_expiry(&record, rotates, now, life);
+            record.confirmation = proved.cloned().filter(|_| client.is_public());
+            record.chain = Some(chain(TokenKind::Refresh, digest, key, expires_at, rotates));
+            record.row_expires_at = self.row_expiry(&record, expires_at);
+            refresh_token = Some(token);
+        } else {
+            // Nothing hangs off it but this token.
+            let life = self.lifetimes_of(client).access_token;
+            record.expires_at = record.expires_at.min(now + life);
+            record.row_expires_at = record.expires_at;
+        }
+        let (scope, audience) = (record.scope.clone(), record.audience.clone());
+        let token = self.mint(client, &record, scope, audience, proved, now).await?;
+        let id = record.id;
+        if token.needs_grant || record.chain.is_some() {
+            self.create_new(record, token.record.clone().into_iter().collect()).await?;
+        } else {
+            self.allow_stateless(&record).await?;
+        }
+        Ok(token.respond(id, refresh_token))
+    }
+
+    /// Makes the code of a new grant, and writes it.
+    async fn authorize_as(
+        self: &Arc<Self>,
+        client: &Client,
+        mut record: Box<GrantRecord>,
+        binding: CodeBinding,
+        now: UnixTime,
+    ) -> Result<TokenSecret, TokenError> {
+        let key = ChainKey::random(&self.random)?;
+        let (code, digest) =
+            self.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &self.random)?;
+        let expires_at = (now + self.lifetimes.code).min(record.expires_at);
+        let rotates = client.rotates_refresh_tokens();
+        record.chain = Some(Chain {
+            code: Some(binding),
+            ..chain(TokenKind::Code, digest, key, expires_at, rotates)
+        });
+        // A grant whose code is never redeemed ends with its code.
+        record.row_expires_at = expires_at;
+        self.create_new(record, Vec::new()).await?;
+        Ok(code)
+    }
+
+    /// A grant that was barred, as another with the epoch that the store allots now: the log may not
+    /// have brought the revocation yet after which the login began.
+    async fn with_newer_epoch(
+        &self,
+        barred: Option<Box<GrantRecord>>,
+        most: Option<Epoch>,
+    ) -> Result<Box<GrantRecord>, TokenError> {
+        let mut record = barred.ok_or(TokenError::Barred)?;
+        let newest = self.store.epoch().await?;
+        let epoch = most.map_or(newest, |most| most.min(newest));
+        if epoch <= record.epoch {
+            return Err(TokenError::Barred);
+        }
+        record.epoch = epoch;
+        // The barred one is there, revoked.
+        record.id = GrantId::random(&self.random)?;
+        Ok(record)
     }
 
     /// Until when a grant's row is needed: its chain may bring one more access token at its last

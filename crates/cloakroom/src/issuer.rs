@@ -18,8 +18,8 @@ use crate::client::Client;
 use crate::directory::ClientDirectory;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::events::Events;
+use crate::follow::LogReader;
 use crate::grant::TokenResponse;
-#[cfg(feature = "http")]
 use crate::growth::Growth;
 use crate::own_log::OwnLog;
 use crate::ownership::ForeignKeys;
@@ -41,10 +41,11 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) single_use: Option<Arc<dyn SingleUseStore>>,
     /// When its revocation log grows.
-    #[cfg(feature = "http")]
     pub(crate) growth: Growth,
-    /// What it hears of it, if it is to stop answering when it hears nothing.
-    pub(crate) own_log: Option<OwnLog>,
+    /// How far it was read. Held by whoever reads it.
+    pub(crate) reader: tokio::sync::Mutex<LogReader>,
+    /// What is heard of it.
+    pub(crate) own_log: OwnLog,
     pub(crate) clients: Arc<dyn ClientDirectory>,
     pub(crate) handles: HandleKeys,
     pub(crate) foreign_keys: ForeignKeys,
@@ -138,7 +139,8 @@ impl Issuer {
     ///
     /// If the store fails.
     pub async fn epoch(&self) -> Result<Epoch, TokenError> {
-        Ok(self.inner.store.epoch().await?)
+        self.inner.check_own_log().await?;
+        self.inner.epoch().await
     }
 }
 
@@ -190,6 +192,14 @@ impl Inner {
     pub(crate) async fn client(&self, id: &ClientId) -> Result<Arc<Client>, TokenError> {
         let client = self.clients.client(id).await?;
         client.ok_or(AuthenticationFailure::UnknownClient.into())
+    }
+
+    /// The epoch of a grant whose creation begins now: from the log, if that is followed.
+    pub(crate) async fn epoch(&self) -> Result<Epoch, TokenError> {
+        match self.store.memory().epoch_from_log() {
+            Some(epoch) => Ok(epoch),
+            None => Ok(self.store.epoch().await?),
+        }
     }
 
     /// The grant of this identifier, live or not. A tombstone is none.

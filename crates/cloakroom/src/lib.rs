@@ -6,14 +6,15 @@ mod client;
 mod directory;
 mod error;
 mod events;
+mod follow;
 mod grant;
-#[cfg(feature = "http")]
 mod growth;
 #[cfg(feature = "http")]
 pub mod http;
 mod introspect;
 mod issue;
 mod issuer;
+mod known;
 #[cfg(feature = "resource")]
 mod local;
 mod maintenance;
@@ -23,6 +24,8 @@ mod redeem;
 mod refresh;
 mod refusals;
 mod registration;
+mod regression;
+mod remembering;
 mod revoke;
 mod secret_hash;
 mod sessions;
@@ -43,6 +46,7 @@ pub use issuer::Issuer;
 #[cfg(feature = "resource")]
 pub use local::LocalIntrospector;
 pub use registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+pub use regression::Regression;
 pub use secret_hash::SecretHash;
 pub use sessions::Session;
 pub use settings::Lifetimes;

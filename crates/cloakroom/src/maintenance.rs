@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom_core::{Cursor, EntryId, Housekeeping, Kid, Maintained, Revocation, Target};
+use cloakroom_core::{EntryId, Housekeeping, Kid, Maintained, Revocation, Target};
 use cloakroom_jwt::KeyEvent;
 use tokio::time::MissedTickBehavior;
 
@@ -21,7 +21,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 /// How long a heartbeat stays in the log, if it comes often. Whoever has read up to one that is gone
 /// goes on after the newest revocation before it.
-const HEARTBEAT_LIFE: Duration = Duration::from_secs(60);
+pub(crate) const HEARTBEAT_LIFE: Duration = Duration::from_secs(60);
 
 /// Rows touched by one call of the store.
 const BATCH: u32 = 1_000;
@@ -32,8 +32,9 @@ const BATCHES: usize = 20;
 impl Issuer {
     /// Runs maintenance for ever: a heartbeat into the revocation log each second, the rest each
     /// half minute (both are settings). No housekeeping, however long it takes, holds a heartbeat up.
-    /// Spawn it once on every node; nodes do not disturb each other. Failures are traced and tried
-    /// again; dropping the future at any time is safe.
+    /// It also follows the log, so that this server knows what is revoked elsewhere, and notices a
+    /// store that went back in time. Spawn it once on every node; nodes do not disturb each other.
+    /// Failures are traced and tried again; dropping the future at any time is safe.
     ///
     /// ```no_run
     /// # async fn demo(issuer: cloakroom::Issuer) {
@@ -43,19 +44,20 @@ impl Issuer {
     pub async fn run_maintenance(&self) {
         let mut heartbeats = pin!(self.run_heartbeats());
         let mut housekeeping = pin!(self.run_housekeeping());
+        let mut following = pin!(self.inner.follow_log());
         // Side by side. Neither ends.
         poll_fn(|context| {
             let _ = heartbeats.as_mut().poll(context);
             let _ = housekeeping.as_mut().poll(context);
-            Poll::Pending
+            let _ = following.as_mut().poll(context);
+            Poll::<()>::Pending
         })
-        .await
+        .await;
     }
 
-    /// Writes heartbeats, and reads what is new in the log.
+    /// Writes heartbeats.
     async fn run_heartbeats(&self) -> Infallible {
         let inner = &*self.inner;
-        let mut heard = Cursor::start();
         let mut period = tokio::time::interval(inner.heartbeat);
         // A heartbeat that comes late delays the next: two at once say no more than one.
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,10 +67,6 @@ impl Issuer {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
             }
             inner.refusals.report_due();
-            if let Err(error) = inner.read_own_log(&mut heard).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "the server's own revocation log cannot be read");
-            }
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
+use crate::regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
 ///
@@ -154,9 +155,8 @@ impl Write {
     /// Does what the schedule of the signing keys asks for.
     pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
         let done = self.inner.keys.writer().maintain().await;
-        for event in done.iter().flatten() {
-            self.report(&Event::Key(event.clone()));
-        }
+        self.owes = false;
+        done.iter().flatten().for_each(|event| self.report_key(event.clone()));
         self.report_keys();
         done.map(drop)
     }
@@ -188,7 +188,17 @@ impl Write {
     /// What the key manager has done and not told yet; also where it failed in the middle.
     fn report_keys(&self) {
         for event in self.inner.keys.writer().take_events() {
-            self.inner.events.record(&Event::Key(event));
+            self.report_key(event);
+        }
+    }
+
+    fn report_key(&self, event: KeyEvent) {
+        match event {
+            KeyEvent::Regressed { kid } => {
+                self.inner.store.memory().doubt(Some(Regression::Key { kid }));
+                self.inner.tell_regressions();
+            }
+            event => self.inner.events.record(&Event::Key(event)),
         }
     }
 }

@@ -3,24 +3,30 @@
 use std::sync::Arc;
 
 use cloakroom_core::{
-    CheckValue, Cursor, Epoch, GrantId, KeyPolicy, Listing, Lookup, Page, RevocationBatch, RuleKey,
-    Rules, Selector, StoreError, TokenDigest, TokenStore, TokenStoreExt, UnixTime,
+    CheckValue, Cursor, Epoch, GrantId, KeyPolicy, Kid, Listing, Lookup, Page, RevocationBatch,
+    RuleKey, Rules, Selector, StoreError, TokenDigest, UnixTime,
 };
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
 
-/// The token store, without its writing methods. The futures are the store's own: a layer in between
-/// would cost every lookup.
+use crate::remembering::{Memory, RememberingStore};
+
+/// The token store, without its writing methods, and with what this server remembers of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Store(Arc<dyn TokenStore>);
+pub(crate) struct Store(Arc<RememberingStore>);
 
 impl Store {
-    pub(crate) fn new(store: Arc<dyn TokenStore>) -> Self {
-        Self(store)
+    pub(crate) fn new(store: RememberingStore) -> Self {
+        Self(Arc::new(store))
     }
 
     /// The whole store.
-    pub(super) fn writer(&self) -> &dyn TokenStore {
-        &*self.0
+    pub(super) fn writer(&self) -> &RememberingStore {
+        &self.0
+    }
+
+    /// What this server knows, whatever the store says.
+    pub(crate) fn memory(&self) -> &Memory {
+        self.0.memory()
     }
 
     pub(crate) fn find(
@@ -65,7 +71,6 @@ impl Store {
         self.0.revocations(after, limit)
     }
 
-    #[cfg(feature = "http")]
     pub(crate) fn wakeups(&self) -> cloakroom_core::Wakeups {
         self.0.wakeups()
     }
@@ -88,6 +93,11 @@ impl Keys {
     /// The key manager for the app, which answers itself for what it does with it.
     pub(crate) const fn for_app(&self) -> &KeyManager {
         &self.0
+    }
+
+    /// Takes note that a key is compromised, which writes nothing.
+    pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
+        self.0.note_compromised(kid, at)
     }
 
     pub(crate) fn policy(&self) -> &KeyPolicy {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use cloakroom::core::*;
-use cloakroom::{Event, EventSink, Grant, Operation, Refresh, TokenError};
+use cloakroom::{Event, EventSink, Grant, Operation, Refresh, Regression, TokenError};
 use tokio::runtime::Handle;
 
 use super::formats::with_formats_of_its_own;
@@ -346,7 +346,14 @@ async fn a_store_that_fails_leaves_no_write_unreported() {
                     Op::ReuseOfCode | Op::ReuseOfRefreshToken,
                     [Event::ReuseDetected { revoked: false, .. }],
                 )
-                | (Op::Regression, [Event::StoreRegressed { revoked: false, .. }])
+                | (
+                    Op::Regression,
+                    [
+                        Event::StoreRegressed {
+                            noticed: Regression::Credential { revoked: false, .. },
+                        },
+                    ],
+                )
                 | (Op::DenyKey, [Event::Key(_), .., Event::Unconfirmed { .. }]) => {}
                 (_, [Event::Unconfirmed { operation, target }]) => {
                     assert_eq!(target.is_none(), op == Op::RotateKeys);

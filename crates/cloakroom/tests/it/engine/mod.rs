@@ -16,6 +16,9 @@ mod ownership;
 mod races;
 mod refresh;
 mod refused;
+mod regression;
+#[cfg(feature = "sqlite")]
+mod restored;
 mod revocation;
 mod secrets;
 mod single_use;

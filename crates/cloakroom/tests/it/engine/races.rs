@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloakroom::core::{ManualClock, TokenSecret};
-use cloakroom::{Event, GrantRefusal, Refresh, TokenError};
+use cloakroom::{Event, GrantRefusal, Refresh, Regression, TokenError};
 use tokio::task::JoinSet;
 
 use super::store::When;
@@ -220,7 +220,9 @@ async fn a_token_newer_than_its_store_ends_the_grant() {
         let refused = refusal(fixture.refresh(tokens.last().unwrap()).await);
         assert_eq!(refused, GrantRefusal::Regressed);
         let events = fixture.events.take();
-        let [Event::StoreRegressed { presented, current, .. }] = &events[..] else {
+        let [Event::StoreRegressed { noticed: Regression::Credential { presented, current, .. } }] =
+            &events[..]
+        else {
             panic!("{events:?}");
         };
         let positions = [*presented, *current].map(|position| position as usize);

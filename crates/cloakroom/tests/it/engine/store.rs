@@ -31,6 +31,9 @@ pub(crate) enum When {
     After,
 }
 
+/// What [`ProbeStore::copy`] kept.
+pub(crate) struct Copy(MemoryStore);
+
 /// The in-memory store, watched.
 pub(crate) struct ProbeStore {
     clock: Arc<ManualClock>,
@@ -39,8 +42,13 @@ pub(crate) struct ProbeStore {
     tokens_down: AtomicBool,
     keys_down: AtomicBool,
     sweeps_later: AtomicBool,
-    unswept: Mutex<Vec<Revocation>>,
+    /// What `find` does not show of every grant yet.
+    unswept: Mutex<Vec<Target>>,
     fault: Mutex<Option<(&'static str, When)>>,
+    fails: Mutex<Option<&'static str>>,
+    swallows: AtomicBool,
+    /// Everything that was ever created.
+    created: Mutex<Vec<(GrantRecord, Vec<TokenRecord>)>>,
     between: Mutex<VecDeque<(&'static str, Boxed)>>,
     meeting: Mutex<Option<(&'static str, Arc<Barrier>)>>,
     gate: Mutex<Option<(&'static str, When, Arc<Gate>)>>,
@@ -74,6 +82,9 @@ impl ProbeStore {
             sweeps_later: AtomicBool::new(false),
             unswept: Mutex::default(),
             fault: Mutex::default(),
+            fails: Mutex::default(),
+            swallows: AtomicBool::new(false),
+            created: Mutex::default(),
             between: Mutex::default(),
             meeting: Mutex::default(),
             gate: Mutex::default(),
@@ -165,6 +176,36 @@ impl ProbeStore {
         *self.memory.write().unwrap() = standby;
     }
 
+    /// A copy of the grants, as they were created, and of the ring of keys.
+    pub(crate) async fn copy(&self) -> Copy {
+        let keys = self.memory().load().await.unwrap();
+        let copy = MemoryStore::with_clock(self.clock.clone());
+        let grants = self.created.lock().unwrap().clone();
+        for (grant, tokens) in grants {
+            let created = copy.create(grant, tokens).await.unwrap();
+            assert_eq!(created, Created::Inserted);
+        }
+        for key in keys {
+            assert_eq!(copy.insert(key).await.unwrap(), KeyInserted::Inserted);
+        }
+        Copy(copy)
+    }
+
+    /// Puts a copy in the place of the store.
+    pub(crate) fn put_back(&self, Copy(copy): Copy) {
+        *self.memory.write().unwrap() = copy;
+    }
+
+    /// Every call of this method fails, or none does any more.
+    pub(crate) fn fail_all(&self, method: &'static str, fails: bool) {
+        *self.fails.lock().unwrap() = fails.then_some(method);
+    }
+
+    /// The next revocation is acknowledged, and lost.
+    pub(crate) fn swallow_revocation(&self) {
+        self.swallows.store(true, Ordering::SeqCst);
+    }
+
     /// The store itself, for looking into it.
     pub(crate) fn memory(&self) -> MemoryStore {
         self.memory.read().unwrap().clone()
@@ -203,6 +244,7 @@ impl ProbeStore {
         let down = if method.starts_with("keys") { &self.keys_down } else { &self.tokens_down };
         let mut fault = self.fault.lock().unwrap();
         let fails = down.load(Ordering::SeqCst)
+            || *self.fails.lock().unwrap() == Some(method)
             || fault.take_if(|fault| *fault == (method, when)).is_some();
         if fails {
             return Err(StoreError::unavailable("test", "the store is down"));
@@ -250,6 +292,7 @@ impl TokenStore for ProbeStore {
         tokens: Vec<TokenRecord>,
     ) -> Result<Created, StoreError> {
         let (memory, tokens_seen) = (self.memory(), token_bytes(&tokens));
+        self.created.lock().unwrap().push((grant.clone(), tokens.clone()));
         let seen = [shown(&(&grant, &tokens)), grant_bytes(&grant), tokens_seen].concat();
         self.call("create", seen, memory.create(grant, tokens)).await
     }
@@ -258,7 +301,15 @@ impl TokenStore for ProbeStore {
         let memory = self.memory();
         let mut seen = shown(&(grant, token));
         seen.extend(token.iter().flat_map(|digest| *digest.as_bytes()));
-        self.call("find", seen, memory.find(grant, token)).await
+        let mut lookup = self.call("find", seen, memory.find(grant, token)).await?;
+        if let Lookup::Found(found) = &mut lookup {
+            let unswept = self.unswept.lock().unwrap();
+            let mut unswept = unswept.iter().filter_map(Target::selector);
+            if unswept.any(|of| of.selects(&found.grant)) {
+                Arc::make_mut(&mut found.grant).revoked_at = None;
+            }
+        }
+        Ok(lookup)
     }
 
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
@@ -272,11 +323,17 @@ impl TokenStore for ProbeStore {
 
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         if self.sweeps_later.load(Ordering::SeqCst) && revocation.target.has_bound() {
+            let target = revocation.target.clone();
             let swept_later = async {
-                self.unswept.lock().unwrap().push(revocation.clone());
+                let done = self.memory().revoke(revocation.clone()).await?;
+                assert_eq!(done, Revoked::Done);
+                self.unswept.lock().unwrap().push(target);
                 Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])))
             };
             return self.call("revoke", shown(&revocation), swept_later).await;
+        }
+        if self.swallows.swap(false, Ordering::SeqCst) {
+            return Ok(Revoked::Done);
         }
         let memory = self.memory();
         let target = serde_json::to_vec(&revocation.target).unwrap();
@@ -309,15 +366,11 @@ impl TokenStore for ProbeStore {
     }
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        let unswept = self.unswept.lock().unwrap().pop();
-        if let Some(revocation) = unswept {
-            let seen = shown(&task);
-            let sweep = async {
-                let done = self.memory().revoke(revocation).await?;
-                assert_eq!(done, Revoked::Done);
-                Ok(Maintained { more: true, sweeping: true, ..Maintained::default() })
-            };
-            return self.call("maintain", seen, sweep).await;
+        let swept = self.unswept.lock().unwrap().pop();
+        if swept.is_some() {
+            let sweep =
+                async { Ok(Maintained { more: true, sweeping: true, ..Maintained::default() }) };
+            return self.call("maintain", shown(&task), sweep).await;
         }
         let memory = self.memory();
         self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await

@@ -22,7 +22,8 @@ pub(super) struct FaultyStore {
     /// What is revoked right after the next read of the log.
     late: Mutex<Option<Revocation>>,
     wakeups: Mutex<WakeUp>,
-    frozen: AtomicBool,
+    /// The newest bound at the time at which the log froze.
+    frozen: Mutex<Option<Epoch>>,
     mute: AtomicBool,
     gap: AtomicBool,
 }
@@ -50,7 +51,7 @@ impl FaultyStore {
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
             late: Mutex::default(),
             wakeups: Mutex::new(WakeUp::AtOnce),
-            frozen: AtomicBool::new(false),
+            frozen: Mutex::default(),
             mute: AtomicBool::new(false),
             gap: AtomicBool::new(false),
         })
@@ -80,13 +81,14 @@ impl FaultyStore {
     }
 
     /// Whoever reads the log learns of nothing new, as from a part of the store that is cut off.
-    pub(super) fn freeze(&self, frozen: bool) {
-        self.frozen.store(frozen, Ordering::SeqCst);
+    pub(super) async fn freeze(&self, frozen: bool) {
+        let newest_bound = self.memory.rules(Vec::new()).await.unwrap().newest_bound;
+        *self.frozen.lock().unwrap() = frozen.then_some(newest_bound);
     }
 
-    /// The next read of the log meets a gap.
-    pub(super) fn lose_place(&self) {
-        self.gap.store(true, Ordering::SeqCst);
+    /// Each read of the log meets a gap, or none does any more.
+    pub(super) fn lose_place(&self, gap: bool) {
+        self.gap.store(gap, Ordering::SeqCst);
     }
 
     /// From now on no heartbeat can be written.
@@ -175,8 +177,9 @@ impl TokenStore for FaultyStore {
         if let Some(late) = late {
             self.memory.revoke(late).await.unwrap();
         }
-        if self.frozen.load(Ordering::SeqCst) {
-            let (next, newest_bound) = (after, Epoch::default());
+        let frozen = *self.frozen.lock().unwrap();
+        if let Some(newest_bound) = frozen {
+            let next = after;
             return Ok(RevocationBatch::Entries {
                 entries: Vec::new(),
                 next,
@@ -184,7 +187,7 @@ impl TokenStore for FaultyStore {
                 newest_bound,
             });
         }
-        if self.gap.swap(false, Ordering::SeqCst) {
+        if self.gap.load(Ordering::SeqCst) {
             return Ok(RevocationBatch::Gap);
         }
         answer

@@ -33,9 +33,11 @@ impl Watchful {
     /// Lets a second pass, on the server's clock and for its timers.
     async fn tick(&self) {
         self.0.clock.advance(SECOND);
-        tokio::time::advance(SECOND).await;
-        for _ in 0..20 {
-            yield_now().await;
+        for _ in 0..10 {
+            tokio::time::advance(SECOND / 10).await;
+            for _ in 0..20 {
+                yield_now().await;
+            }
         }
     }
 
@@ -92,14 +94,14 @@ async fn it_answers_while_heartbeats_come_and_not_longer() {
         server.assert_answers(&access, true).await;
     }
     // From now on it hears only itself: it writes, and its part of the store shows nothing new.
-    server.0.store.freeze(true);
+    server.0.store.freeze(true).await;
     for _ in 0..10 {
         server.assert_answers(&access, true).await;
         server.tick().await;
     }
     server.tick().await;
     server.assert_answers(&access, false).await;
-    server.0.store.freeze(false);
+    server.0.store.freeze(false).await;
     server.tick().await;
     server.assert_answers(&access, true).await;
 
@@ -166,9 +168,10 @@ async fn a_gap_is_silence_until_the_log_was_read_again() {
     tokio::spawn(async move { issuer.run_maintenance().await });
     server.tick().await;
     server.assert_answers(&access, true).await;
-    server.0.store.lose_place();
+    server.0.store.lose_place(true);
     server.tick().await;
     server.assert_answers(&access, false).await;
+    server.0.store.lose_place(false);
     server.tick().await;
     server.assert_answers(&access, true).await;
 }

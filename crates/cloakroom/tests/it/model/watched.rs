@@ -45,9 +45,9 @@ pub(super) struct Turn {
 pub(super) struct Watched {
     pub(super) memory: MemoryStore,
     turn: Mutex<Turn>,
-    /// Whether sweeps are left to housekeeping, one a round.
+    /// Whether sweeps are said to be left to housekeeping, one a round.
     late: bool,
-    unswept: Mutex<Vec<Revocation>>,
+    unswept: Mutex<usize>,
 }
 
 impl Watched {
@@ -146,17 +146,15 @@ impl TokenStore for Watched {
         let (target, at) = (revocation.target.clone(), revocation.at);
         let late = self.late && target.has_bound();
         let revoke = async {
+            let revoked = self.memory.revoke(revocation).await?;
             if late {
-                self.unswept.lock().unwrap().push(revocation);
+                *self.unswept.lock().unwrap() += 1;
                 return Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])));
             }
-            self.memory.revoke(revocation).await
+            Ok(revoked)
         };
-        self.call(revoke, |_| match late {
-            true => vec![Effect::Asked(target)],
-            false => vec![Effect::Asked(target.clone()), Effect::Revoked(target, at)],
-        })
-        .await
+        let effects = |_: &_| vec![Effect::Asked(target.clone()), Effect::Revoked(target, at)];
+        self.call(revoke, effects).await
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
@@ -183,18 +181,14 @@ impl TokenStore for Watched {
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
         let round = async {
-            let unswept = self.unswept.lock().unwrap().pop();
-            let Some(revocation) = unswept else {
-                return Ok((TokenStore::maintain(&self.memory, task).await?, None));
+            let unswept = self.unswept.lock().unwrap().checked_sub(1);
+            let Some(unswept) = unswept else {
+                return TokenStore::maintain(&self.memory, task).await;
             };
-            let swept = (revocation.target.clone(), revocation.at);
-            self.memory.revoke(revocation).await?;
-            Ok((Maintained { more: true, sweeping: true, ..Maintained::default() }, Some(swept)))
+            *self.unswept.lock().unwrap() = unswept;
+            Ok(Maintained { more: true, sweeping: true, ..Maintained::default() })
         };
-        let swept = |(_, swept): &(_, Option<(Target, UnixTime)>)| {
-            swept.iter().map(|(target, at)| Effect::Revoked(target.clone(), *at)).collect()
-        };
-        Ok(self.call(round, swept).await?.0)
+        self.call(round, |_| Vec::new()).await
     }
 }
 

@@ -1,0 +1,325 @@
+//! A store that goes back in time: what a server knows stays in force, and the store learns it again.
+
+use std::sync::Arc;
+
+use cloakroom::core::{
+    Clock as _, Cursor, Epoch, Kid, LogEvent, ManualClock, RevocationBatch, Target, TokenStore as _,
+};
+use cloakroom::{Caller, Grant, Issuer, Regression, TokenError};
+
+use super::support::*;
+
+/// What a server has revoked, and what lives.
+struct Story {
+    session: Session,
+    token: Session,
+    jwt: cloakroom::TokenSecret,
+    by_subject: cloakroom::TokenResponse,
+    key: Kid,
+    living: Session,
+}
+
+impl Fixture {
+    /// Runs maintenance for a moment: a heartbeat is written and read, and the store put right.
+    async fn tend(&self) {
+        let now = self.clock.now();
+        self.store.memory().heartbeat(now, now + MINUTE).await.unwrap();
+        tend(&self.issuer).await;
+    }
+
+    async fn story(&self) -> Story {
+        let bob = Grant::user("other-app", "bob").unwrap();
+        Story {
+            session: self.session().await,
+            token: self.session().await,
+            jwt: self.token_for(JOBS).await.access_token,
+            by_subject: self.issuer.issue(bob).await.unwrap(),
+            key: signer(&self.issuer).await,
+            living: self.session().await,
+        }
+    }
+
+    async fn revoke_all(&self, story: &Story) {
+        let (issuer, client) = (&self.issuer, client_id("web-app"));
+        issuer.revoke(&story.session.refresh, &client).await.unwrap();
+        issuer.revoke(&story.token.access, &client).await.unwrap();
+        issuer.revoke(&story.jwt, &client).await.unwrap();
+        issuer.revoke_subject(&bob()).await.unwrap();
+        issuer.compromise_key(&story.key).await.unwrap();
+    }
+
+    async fn logged(&self) -> Vec<Target> {
+        let batch = self.store.memory().revocations(Cursor::start(), 1_000).await.unwrap();
+        let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap at the start") };
+        let revoked = |event| match event {
+            LogEvent::Revoked { target, .. } => Some(target),
+            _ => None,
+        };
+        entries.into_iter().filter_map(|entry| revoked(entry.event)).collect()
+    }
+
+    fn regressions(&self) -> Vec<Regression> {
+        let noticed = |event| match event {
+            cloakroom::Event::StoreRegressed { noticed } => Some(noticed),
+            _ => None,
+        };
+        self.events.take().into_iter().filter_map(noticed).collect()
+    }
+}
+
+fn bob() -> cloakroom::Subject {
+    cloakroom::Subject::user("bob").unwrap()
+}
+
+async fn signer(issuer: &Issuer) -> Kid {
+    issuer.keys().signer().await.unwrap().kid().clone()
+}
+
+/// Lets a server follow its log for a moment.
+async fn tend(issuer: &Issuer) {
+    let issuer = issuer.clone();
+    let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    maintenance.abort();
+}
+
+async fn is_active(issuer: &Issuer, token: &cloakroom::TokenSecret) -> bool {
+    issuer.introspect(token, Caller::Internal).await.unwrap().is_active()
+}
+
+async fn assert_revoked(issuer: &Issuer, story: &Story) {
+    for token in [&story.session.access, &story.token.access, &story.jwt] {
+        assert!(!is_active(issuer, token).await);
+    }
+    let refreshed = issuer.refresh(refreshing(&story.session.refresh)).await;
+    assert!(refreshed.is_err());
+    assert!(!is_active(issuer, &story.by_subject.access_token).await);
+    assert!(issuer.sessions(&bob()).await.unwrap().is_empty());
+    assert_ne!(signer(issuer).await, story.key);
+    assert!(!issuer.jwks().await.unwrap().json.contains(story.key.as_str()));
+    assert!(is_active(issuer, &story.living.access).await);
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_dead_before_the_log_is_read_and_repeated_after() {
+    let fixture = Fixture::new().await;
+    let story = fixture.story().await;
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    fixture.revoke_all(&story).await;
+    fixture.store.put_back(copy);
+    fixture.events.take();
+    // By this server's own memory alone.
+    assert_revoked(&fixture.issuer, &story).await;
+    assert_eq!(fixture.logged().await, [], "the store knows nothing");
+
+    fixture.clock.advance(secs(61));
+    assert_revoked(&fixture.issuer, &story).await;
+    fixture.tend().await;
+    let noticed = fixture.regressions();
+    assert!(noticed.contains(&Regression::Log), "{noticed:?}");
+    let kid = story.key.clone();
+    assert!(noticed.contains(&Regression::Key { kid }), "{noticed:?}");
+    assert_eq!(fixture.logged().await.len(), 5);
+    assert_revoked(&fixture.issuer, &story).await;
+    // Whoever knows nothing but the store agrees.
+    let fresh = fixture.node(&fixture.clock).await;
+    assert_revoked(&fresh, &story).await;
+    // All is said and done.
+    fixture.clock.advance(secs(61));
+    fixture.tend().await;
+    assert_eq!(fixture.logged().await.len(), 5);
+    assert_eq!(fixture.regressions(), []);
+    fixture.session().await;
+}
+
+#[tokio::test]
+async fn what_another_server_revoked_is_known_from_the_log() {
+    let fixture = Fixture::new().await;
+    let story = fixture.story().await;
+    let other = fixture.node(&fixture.clock).await;
+    tend(&other).await;
+    let copy = fixture.store.copy().await;
+    fixture.revoke_all(&story).await;
+    // It hears of the key as well, long before it loads its ring again.
+    tend(&other).await;
+    assert_revoked(&other, &story).await;
+    fixture.store.put_back(copy);
+    assert_revoked(&other, &story).await;
+    tend(&other).await;
+    assert_eq!(fixture.logged().await.len(), 5);
+}
+
+/// Two servers notice the same at once.
+#[tokio::test]
+async fn servers_that_repeat_the_same_come_to_rest() {
+    let fixture = Fixture::new().await;
+    let story = fixture.story().await;
+    let other = fixture.node(&fixture.clock).await;
+    tend(&other).await;
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    fixture.revoke_all(&story).await;
+    tend(&other).await;
+    fixture.store.put_back(copy);
+    tokio::join!(tend(&other), fixture.tend());
+    for _ in 0..3 {
+        fixture.clock.advance(secs(61));
+        tokio::join!(tend(&other), fixture.tend());
+    }
+    let logged = fixture.logged().await;
+    assert!((5..=10).contains(&logged.len()), "each at most once a server: {logged:?}");
+    fixture.events.take();
+    fixture.clock.advance(secs(61));
+    tokio::join!(tend(&other), fixture.tend());
+    assert_eq!(fixture.logged().await, logged);
+    assert_eq!(fixture.regressions(), []);
+    // A login now is as good as ever.
+    let login = || Grant::user("other-app", "bob").unwrap();
+    for issuer in [&fixture.issuer, &other] {
+        let tokens = issuer.issue(login()).await.unwrap();
+        assert!(is_active(&fixture.issuer, &tokens.access_token).await);
+        assert!(is_active(&other, &tokens.access_token).await);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_vouched_for_until_the_store_is_put_right() {
+    let fixture = Fixture::new().await;
+    let story = fixture.story().await;
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    fixture.issuer.revoke_subject(&bob()).await.unwrap();
+    fixture.tend().await;
+    fixture.store.put_back(copy);
+    // It is noticed, and cannot be put right.
+    fixture.store.fail_all("revoke", true);
+    fixture.tend().await;
+    let refused = |answer: Result<(), TokenError>| {
+        assert_eq!(answer.unwrap_err().code(), None, "503");
+    };
+    for _ in 0..3 {
+        let access = &story.living.access;
+        refused(fixture.issuer.introspect(access, Caller::Internal).await.map(drop));
+        refused(fixture.issuer.swap(access, Some(ORDERS), Caller::Internal).await.map(drop));
+        refused(fixture.refresh(&story.living.refresh).await.map(drop));
+        let login = Grant::user("web-app", "alice").unwrap();
+        refused(fixture.issuer.issue(login).await.map(drop));
+        refused(fixture.issuer.epoch().await.map(drop));
+    }
+    fixture.store.fail_all("revoke", false);
+    // By itself, whether or not maintenance runs.
+    assert!(fixture.is_active(&story.living.access).await);
+    fixture.refresh(&story.living.refresh).await.unwrap();
+    assert_eq!(fixture.logged().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bound_that_went_back_is_noticed_by_whoever_signs_in() {
+    let fixture = Fixture::new().await;
+    let copy = fixture.store.copy().await;
+    // Within one millisecond: bounds run ahead of the clock.
+    for _ in 0..3 {
+        fixture.issuer.revoke_subject(&bob()).await.unwrap();
+    }
+    let before = fixture.issuer.epoch().await.unwrap();
+    fixture.store.put_back(copy);
+    fixture.events.take();
+    let login = || Grant::user("web-app", "alice").unwrap();
+    fixture.issuer.issue(login()).await.unwrap_err();
+    fixture.issuer.issue(login()).await.unwrap();
+    let noticed = fixture.regressions();
+    assert!(matches!(noticed[..], [Regression::Bound { .. }]), "{noticed:?}");
+    assert!(fixture.issuer.epoch().await.unwrap() >= before);
+    assert_eq!(fixture.logged().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_written_and_is_not_in_the_log_is_noticed_without_a_gap() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    fixture.tend().await;
+    fixture.store.swallow_revocation();
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    assert!(!fixture.is_active(&session.access).await);
+    fixture.tend().await;
+    assert_eq!(fixture.regressions(), [], "the heartbeat may be older, by another clock");
+    fixture.clock.advance(secs(6));
+    fixture.tend().await;
+    assert_eq!(fixture.regressions(), [Regression::Written]);
+    assert_eq!(fixture.logged().await, [Target::Grant(grant_of(&session.access))]);
+}
+
+#[tokio::test]
+async fn a_place_that_was_trimmed_in_time_is_no_regression() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    fixture.tend().await;
+    // The machine sleeps, and the others trim what has ended.
+    let other = fixture.node(&fixture.clock).await;
+    for _ in 0..5 {
+        fixture.clock.advance(HOUR);
+        tend(&other).await;
+    }
+    fixture.events.take();
+    fixture.tend().await;
+    assert_eq!(fixture.regressions(), []);
+    fixture.session().await;
+}
+
+#[tokio::test]
+async fn the_log_brings_the_epoch_and_the_store_is_asked_where_that_is_too_old() {
+    let fixture = Fixture::new().await;
+    fixture.tend().await;
+    fixture.store.calls();
+    fixture.session().await;
+    fixture.code().await;
+    assert_eq!(fixture.store.calls(), ["create"; 2]);
+
+    // Revoked elsewhere, and not heard of here: the next login is none of those that it ends.
+    let other = fixture.node(&fixture.clock).await;
+    fixture.clock.advance(secs(1));
+    other.revoke_subject(&alice()).await.unwrap();
+    fixture.store.calls();
+    let next = fixture.session().await;
+    assert_eq!(fixture.store.calls(), ["create", "rules", "create"]);
+    assert!(fixture.is_active(&next.access).await);
+    let code = fixture.code().await;
+    fixture.redeem(&code).await.unwrap();
+
+    // A login that began before is.
+    let grant = Grant::user("web-app", "alice").unwrap().epoch(Epoch::new(1));
+    assert!(matches!(fixture.issuer.issue(grant).await, Err(TokenError::Barred)));
+
+    // Nobody follows the log any more.
+    fixture.clock.advance(secs(4));
+    fixture.store.calls();
+    fixture.session().await;
+    assert_eq!(fixture.store.calls(), ["rules", "create"]);
+}
+
+#[tokio::test]
+async fn a_bound_that_is_lost_is_raised_again() {
+    let fixture = Fixture::new().await;
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    // By a server whose clock is ahead.
+    let ahead = Arc::new(ManualClock::at(fixture.clock.now() + secs(4)));
+    let other = fixture.node(&ahead).await;
+    other.revoke_subject(&bob()).await.unwrap();
+    fixture.tend().await;
+    let epoch = fixture.issuer.epoch().await.unwrap();
+    fixture.store.put_back(copy);
+    fixture.tend().await;
+    let login = Grant::user("web-app", "alice").unwrap();
+    let tokens = fixture.issuer.issue(login).await.unwrap();
+    assert!(fixture.issuer.epoch().await.unwrap() >= epoch);
+    // The clock of whoever revokes is behind the epoch of the login.
+    fixture.issuer.revoke_subject(&alice()).await.unwrap();
+    assert!(!fixture.is_active(&tokens.access_token).await);
+    let fresh = fixture.node(&fixture.clock).await;
+    assert!(!is_active(&fresh, &tokens.access_token).await);
+}
