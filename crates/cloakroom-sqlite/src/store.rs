@@ -20,7 +20,7 @@ use crate::housekeeping;
 use crate::journal::{self, Swept};
 use crate::schema::Synchronous;
 use crate::shared::Shared;
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 
 /// A [`TokenStore`], [`KeyStore`](cloakroom_core::KeyStore) and
 /// [`SingleUseStore`](cloakroom_core::SingleUseStore) in a SQLite file. A clone shares the
@@ -84,7 +84,15 @@ impl SqliteStore {
         T: Send + 'static,
         F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        self.0.writer.run(work).await
+        self.write_in(Room::Usual, work).await
+    }
+
+    async fn write_in<T, F>(&self, room: Room, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.0.writer.run(room, work).await
     }
 
     /// A read that takes longer than a lookup: done on a thread of its own.
@@ -215,11 +223,12 @@ impl TokenStore for SqliteStore {
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         let id = self.entry_id()?;
         let record = move |connection: &Connection| journal::record(connection, id, &revocation);
-        let mut swept = self.write(record).await?;
+        let mut swept = self.write_in(Room::Revocation, record).await?;
         // Each step is a transaction of its own, so that other writes get their turn. Whoever drops
         // this future leaves the rest to `maintain`.
         while let Swept::More(position) = swept {
-            swept = self.write(move |connection| journal::sweep(connection, position)).await?;
+            let sweep = move |connection: &Connection| journal::sweep(connection, position);
+            swept = self.write_in(Room::Revocation, sweep).await?;
         }
         Ok(Revoked::Done)
     }
@@ -242,7 +251,8 @@ impl TokenStore for SqliteStore {
 
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         let id = self.entry_id()?;
-        self.write(move |connection| journal::heartbeat(connection, id, now, until)).await
+        let beat = move |connection: &Connection| journal::heartbeat(connection, id, now, until);
+        self.write_in(Room::Heartbeat, beat).await
     }
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {

@@ -23,6 +23,28 @@ const PATIENCE: usize = 8;
 /// remembering everything that was ever asked of it.
 const QUEUE: usize = 16_384;
 
+/// How many more of those may wait that must not be refused because clients ask for much.
+const RESERVE: usize = 1_024;
+
+/// How full the queue may be for a write: a flood of what clients ask for must not refuse a
+/// revocation, and a flood of revocations, which clients may ask for as well, no heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Room {
+    Usual,
+    Revocation,
+    Heartbeat,
+}
+
+impl Room {
+    const fn most(self) -> usize {
+        match self {
+            Self::Usual => QUEUE,
+            Self::Revocation => QUEUE + RESERVE,
+            Self::Heartbeat => QUEUE + 2 * RESERVE,
+        }
+    }
+}
+
 /// A handle of the thread. The thread ends when the last handle is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
@@ -65,13 +87,13 @@ impl Writer {
     /// Runs `work` in a transaction on the writer's thread, and answers once it is committed. If it
     /// fails, none of its writes stays. It may be done more than once: what counts is the last time.
     /// Dropping the future does not stop it.
-    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(crate) async fn run<T, F>(&self, room: Room, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= room.most() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(StoreError::unavailable("writing", "too many writes are waiting"));
         }

@@ -4,6 +4,7 @@
 
 mod damaged;
 mod faults;
+mod flood;
 mod groups;
 mod kit;
 #[cfg(unix)]
