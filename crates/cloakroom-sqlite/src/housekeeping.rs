@@ -97,8 +97,10 @@ fn delete_grants(
     limit: u32,
     done: &mut Maintained,
 ) -> Result<u32, StoreError> {
+    // Those that wait for a token are passed over: a page full of them would come again and again.
     const DUE: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \
-                       ORDER BY row_expires_at LIMIT ?2";
+        AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = id AND expires_at >= ?1) \
+        ORDER BY row_expires_at LIMIT ?2";
     const LAST_TOKENS: &str = "DELETE FROM tokens WHERE grant_id = ?1 AND digest IN (\
         SELECT digest FROM tokens WHERE grant_id = ?1 AND expires_at < ?2 LIMIT ?3)";
     const GRANT: &str = "DELETE FROM grants WHERE id = ?1 AND row_expires_at < ?2 \

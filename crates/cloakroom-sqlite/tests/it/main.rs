@@ -6,6 +6,7 @@ mod damaged;
 mod faults;
 mod flood;
 mod groups;
+mod housekeeping;
 mod kit;
 #[cfg(unix)]
 mod permissions;
