@@ -365,8 +365,8 @@ fn write_optional_target<S: Serializer>(
 
 /// Receives events, on the path of the request that causes them: hand them on, do not wait.
 ///
-/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. One
-/// that panics takes the request with it, although the event's change is made: it should not.
+/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. If one
+/// panics, `tracing` hears of it, and everything goes on as if it had not.
 ///
 /// A sink that writes JSON lines, for a log collector:
 ///
@@ -420,17 +420,13 @@ impl Events {
         Self(Some(sink))
     }
 
+    /// A sink that panics stops nothing: not the rest of the operation, such as the rule on a key
+    /// that was just marked, nor the events after this one, nor maintenance.
     pub(crate) fn record(&self, event: &Event) {
         event.trace();
-        if let Some(sink) = &self.0 {
-            sink.record(event);
-        }
-    }
-
-    /// Where a second panic would end the process.
-    pub(crate) fn record_in_drop(&self, event: &Event) {
-        if catch_unwind(AssertUnwindSafe(|| self.record(event))).is_err() {
-            tracing::error!(?event, "the event sink panicked");
+        let Some(sink) = &self.0 else { return };
+        if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
+            tracing::error!(event = event.name(), "the event sink panicked");
         }
     }
 }

@@ -166,7 +166,7 @@ impl Drop for Refusals {
     fn drop(&mut self) {
         let counters = self.counters.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (key, counter) in counters.each.iter_mut().filter(|(_, counter)| counter.count > 0) {
-            self.events.record_in_drop(&counter.report(key));
+            self.events.record(&counter.report(key));
         }
     }
 }

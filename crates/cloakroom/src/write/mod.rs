@@ -206,7 +206,7 @@ impl Write {
 impl Drop for Write {
     fn drop(&mut self) {
         if let Some(event) = self.otherwise.take().filter(|_| self.owes) {
-            self.inner.events.record_in_drop(&event);
+            self.inner.events.record(&event);
         }
     }
 }

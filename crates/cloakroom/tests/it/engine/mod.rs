@@ -22,5 +22,6 @@ mod restored;
 mod revocation;
 mod secrets;
 mod single_use;
+mod sinks;
 pub(crate) mod store;
 pub(crate) mod support;
