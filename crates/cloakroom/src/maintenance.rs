@@ -114,10 +114,6 @@ impl Issuer {
             // A store in memory never waits: without this, heartbeats would.
             tokio::task::yield_now().await;
         }
-        if total.unreadable > 0 {
-            let count = total.unreadable;
-            self.inner.events.record(&Event::CorruptRow { grant: None, count });
-        }
         keys?;
         inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
         Ok(total)

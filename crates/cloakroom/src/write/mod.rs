@@ -142,9 +142,15 @@ impl Write {
         Ok(())
     }
 
-    /// One batch of the store's housekeeping. Nothing is owed for it: what it deletes has ended.
+    /// One batch of the store's housekeeping. Nothing is owed for it: what it deletes has ended. Rows
+    /// that cannot be read may be met once only, and are reported here and now.
     pub(crate) async fn housekeep(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        self.inner.store.writer().maintain(task).await
+        let done = self.inner.store.writer().maintain(task).await?;
+        if done.unreadable > 0 {
+            let count = done.unreadable;
+            self.inner.events.record(&Event::CorruptRow { grant: None, count });
+        }
+        Ok(done)
     }
 
     /// Writes a heartbeat, which is nothing to report either.

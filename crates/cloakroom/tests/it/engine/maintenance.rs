@@ -7,6 +7,7 @@ use cloakroom::core::{Cursor, GrantId, Lookup, RevocationBatch, TokenStore as _}
 use cloakroom::jwt::KeyEvent;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::store::When;
 use super::support::*;
 
 impl Fixture {
@@ -157,4 +158,24 @@ impl std::io::Write for Lines {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[tokio::test]
+async fn damage_that_a_sweep_meets_is_told() {
+    let fixture = Fixture::new().await;
+    fixture.store.sweep_later();
+    fixture.store.meet_damage(3);
+    fixture.issuer.revoke_subject(&alice()).await.unwrap();
+    assert_eq!(fixture.events.names(), ["Revoked", "CorruptRow"]);
+}
+
+#[tokio::test]
+async fn damage_is_told_even_if_the_rest_of_the_round_fails() {
+    let fixture = Fixture::new().await;
+    fixture.store.meet_damage(3);
+    let store = fixture.store.clone();
+    fixture.store.before_next("maintain", async {});
+    fixture.store.before_next("maintain", async move { store.fail_next("maintain", When::Before) });
+    fixture.issuer.maintain().await.unwrap_err();
+    assert_eq!(fixture.events.names(), ["CorruptRow"]);
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
@@ -44,6 +44,7 @@ pub(crate) struct ProbeStore {
     sweeps_later: AtomicBool,
     /// What `find` does not show of every grant yet.
     unswept: Mutex<Vec<Target>>,
+    unreadable: AtomicU64,
     fault: Mutex<Option<(&'static str, When)>>,
     fails: Mutex<Option<&'static str>>,
     swallows: AtomicBool,
@@ -81,6 +82,7 @@ impl ProbeStore {
             keys_down: AtomicBool::new(false),
             sweeps_later: AtomicBool::new(false),
             unswept: Mutex::default(),
+            unreadable: AtomicU64::new(0),
             fault: Mutex::default(),
             fails: Mutex::default(),
             swallows: AtomicBool::new(false),
@@ -94,6 +96,11 @@ impl ProbeStore {
     /// Leaves sweeps to housekeeping, one a round, as a store for millions of grants may.
     pub(crate) fn sweep_later(&self) {
         self.sweeps_later.store(true, Ordering::SeqCst);
+    }
+
+    /// The next round of housekeeping meets this many rows that cannot be read, and more is to do.
+    pub(crate) fn meet_damage(&self, rows: u64) {
+        self.unreadable.store(rows, Ordering::SeqCst);
     }
 
     /// The calls of the token store since the last look, by name.
@@ -371,6 +378,11 @@ impl TokenStore for ProbeStore {
             let sweep =
                 async { Ok(Maintained { more: true, sweeping: true, ..Maintained::default() }) };
             return self.call("maintain", shown(&task), sweep).await;
+        }
+        let unreadable = self.unreadable.swap(0, Ordering::SeqCst);
+        if unreadable > 0 {
+            let met = async { Ok(Maintained { unreadable, more: true, ..Maintained::default() }) };
+            return self.call("maintain", shown(&task), met).await;
         }
         let memory = self.memory();
         self.call("maintain", shown(&task), TokenStore::maintain(&memory, task)).await
