@@ -23,7 +23,7 @@ macro_rules! ensure {
 pub(crate) use ensure;
 
 /// The most calls after which a loop over a store has to come to its end.
-const MOST_CALLS: usize = 2_000;
+const MOST_CALLS: usize = 10_000;
 
 /// Questions to a token store whose answers are beyond doubt: any other breaks off the check.
 pub(crate) trait Ask {
@@ -68,10 +68,10 @@ pub(crate) trait Ask {
     /// The ids of all that `list` returns.
     async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken>;
 
-    /// Calls `maintain` until nothing is left to do; the sum of what it did.
     /// Waits for the end of a revocation whose sweep may have been left open.
     async fn swept(&self, revoked: Revoked) -> Result<(), Broken>;
 
+    /// Calls `maintain` until nothing is left to do; the sum of what it did.
     async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken>;
 
     /// Takes a step that nothing stands against, from where the record's chain stands, at [`NOW`].
@@ -194,6 +194,11 @@ impl Ask for dyn TokenStore {
                 "a page of at most {limit} held {} grants",
                 listing.grants.len()
             );
+            ensure!(
+                listing.unreadable.is_empty(),
+                "no row is damaged, and `list` calls {:?} unreadable",
+                listing.unreadable
+            );
             listed.extend(listing.grants);
             match listing.next {
                 None => return Ok(listed),
@@ -237,6 +242,7 @@ impl Ask for dyn TokenStore {
             sum.grants += done.grants;
             sum.tokens += done.tokens;
             sum.revocations += done.revocations;
+            sum.unreadable += done.unreadable;
             if !done.more {
                 return Ok(sum);
             }
@@ -300,6 +306,20 @@ pub(crate) fn same<T: PartialEq + Debug>(what: &str, is: &T, should: &T) -> Resu
         None => format!("{what} differs from what it should be, in a part that is not shown"),
     }
     .into())
+}
+
+/// That the newest bound is no older than it was. It may be raised at any time.
+pub(crate) fn not_lowered(was: Epoch, is: Epoch) -> Result<(), Broken> {
+    ensure!(is >= was, "the newest bound was {was:?}, and is {is:?}");
+    Ok(())
+}
+
+/// That a revocation at this time was allotted a bound that is newer than every bound before it.
+pub(crate) fn grown(before: Epoch, at: UnixTime, bound: Option<Epoch>) -> Result<Epoch, Broken> {
+    let bound = bound.ok_or("the entry of a revocation that has a bound says none")?;
+    ensure!(bound > before, "the bound {bound:?} came after {before:?}, and is no newer");
+    ensure!(bound.get() >= at.as_millis(), "the bound {bound:?} is older than its time, {at:?}");
+    Ok(bound)
 }
 
 /// That the store refused the call as misuse.

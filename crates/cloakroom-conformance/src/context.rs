@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{KeyStore, TokenStore};
+use cloakroom_core::{GrantId, KeyStore, TokenStore};
 
 use crate::Factory;
+use crate::database::{Database, Failing, Instance};
+use crate::report::NotOffered;
 use crate::story::{Story, Told};
 
 /// What a check works with: stores of its own, whose operations are told in its failure.
@@ -34,6 +36,14 @@ impl Context {
         self.factory.longest_id()
     }
 
+    /// A fresh, empty database and its first instance, if the factory offers one.
+    pub(crate) async fn database(&self) -> Result<(Bench, Instance), NotOffered> {
+        let database = self.factory.database().await.ok_or(NotOffered("a database"))?;
+        let bench = Bench { database, story: self.story() };
+        let first = bench.told("the first instance", bench.database.open().await);
+        Ok((bench, first))
+    }
+
     pub(crate) fn story(&self) -> Story {
         self.story.clone()
     }
@@ -42,5 +52,59 @@ impl Context {
 impl From<&Context> for Story {
     fn from(context: &Context) -> Self {
         context.story()
+    }
+}
+
+/// A database, and what the factory offers to do with it; each thing ends the check if it is not
+/// offered.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    database: Arc<dyn Database>,
+    story: Story,
+}
+
+impl Bench {
+    pub(crate) async fn another(&self) -> Result<Instance, NotOffered> {
+        let another = self.database.another().await.ok_or(NotOffered("a second instance"))?;
+        Ok(self.told("another instance", another))
+    }
+
+    pub(crate) async fn restart(&self) -> Result<Instance, NotOffered> {
+        let restarted = self.database.restart().await.ok_or(NotOffered("a restart"))?;
+        Ok(self.told("a restart", restarted))
+    }
+
+    pub(crate) async fn fail(&self, failing: Failing) -> Result<(), NotOffered> {
+        if !self.database.fail(failing).await {
+            return Err(NotOffered(match failing {
+                Failing::After(0) => "failures of the driver",
+                Failing::After(_) => "failures of the driver half-way",
+                Failing::AnswersLost => "answers that are lost",
+            }));
+        }
+        self.story.tell(format!("— the driver fails: {failing:?} —"));
+        Ok(())
+    }
+
+    pub(crate) async fn heal(&self) {
+        self.database.heal().await;
+        self.story.tell("— the driver works again —");
+    }
+
+    pub(crate) async fn damage(&self, grant: GrantId) -> Result<(), NotOffered> {
+        if !self.database.damage(grant).await {
+            return Err(NotOffered("damage to a row"));
+        }
+        self.story.tell(format!("— the row of {grant:?} is damaged —"));
+        Ok(())
+    }
+
+    /// The instance, with its operations told.
+    fn told(&self, what: &str, instance: Instance) -> Instance {
+        self.story.tell(format!("— {what} —"));
+        Instance {
+            tokens: Arc::new(Told { story: self.story.clone(), inner: instance.tokens }),
+            keys: Arc::new(Told { story: self.story.clone(), inner: instance.keys }),
+        }
     }
 }

@@ -76,6 +76,8 @@ pub(crate) fn token(grant: &GrantRecord) -> Result<TokenRecord, Broken> {
 pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> {
     let random = Random::system();
     let at = |days: u32| NOW + days * DAY + Duration::from_millis(seed.into());
+    // A later seed ends earlier: a move may shorten a grant, and never lengthen it.
+    let expires_at = NOW + 3 * DAY - Duration::from_millis(seed.into());
     Ok(GrantRecord {
         scope: Scope::parse(&format!("read write admin:{seed}"))?,
         audience: Audience::new([format!("https://{seed}.example/ä"), "urn:b".to_owned()])?,
@@ -112,7 +114,7 @@ pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> 
             rotates: seed.is_multiple_of(2),
             unknown: unknown(seed),
         }),
-        expires_at: at(3),
+        expires_at,
         row_expires_at: at(4),
         refreshed_at: Some(at(5)),
         unknown: unknown(seed),
@@ -152,7 +154,7 @@ pub(crate) fn moved(grant: &GrantRecord) -> Result<GrantRecord, Broken> {
     Ok(next)
 }
 
-/// A revocation at [`NOW`] that matters for two days.
+/// A revocation at [`NOW`] that matters for two days, entry and rule alike.
 pub(crate) fn revocation(target: Target) -> Revocation {
     Revocation::new(target, NOW, NOW + 2 * DAY)
 }

@@ -43,6 +43,7 @@
 mod ask;
 mod checks;
 mod context;
+mod database;
 mod fixtures;
 mod promises;
 mod report;
@@ -57,8 +58,9 @@ use cloakroom_core::{KeyStore, MAX_ID_BYTES, TokenStore};
 
 pub use checks::processes;
 pub use context::Context;
+pub use database::{Database, Failing, Instance};
 pub use promises::Promise;
-pub use report::{Failure, Report};
+pub use report::{Failure, NotRun, Report};
 
 /// Makes the stores that the kit tries.
 #[async_trait]
@@ -73,6 +75,12 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
     /// to each, as [`TenantStore`](cloakroom_core::TenantStore) does.
     fn longest_id(&self) -> usize {
         MAX_ID_BYTES
+    }
+
+    /// A fresh, empty database, apart from every other, with which more can be done than asking one
+    /// store: a second instance, a restart, failures.
+    async fn database(&self) -> Option<Arc<dyn Database>> {
+        None
     }
 }
 
@@ -92,11 +100,20 @@ impl Check {
     /// # Errors
     ///
     /// If the store breaks the promise, fails, panics, or has not answered for two minutes.
-    pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<(), Failure> {
+    pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<Ran, Failure> {
         let context = Context::new(factory);
         let story = context.story();
         report::tried(self.name, self.promise, &story, (self.run)(context)).await
     }
+}
+
+/// How a check ended that found nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// It passed.
+    Passed,
+    /// It was not run: it needs this, which the factory does not offer.
+    NotOffered(&'static str),
 }
 
 /// Every check of the kit, in order.
@@ -114,10 +131,7 @@ pub async fn run_all(factory: impl Factory) -> Report {
 pub async fn run(checks: &[Check], factory: Arc<dyn Factory>) -> Report {
     let mut report = Report::default();
     for check in checks {
-        match check.run(Arc::clone(&factory)).await {
-            Ok(()) => report.passed += 1,
-            Err(failure) => report.failures.push(failure),
-        }
+        report.enter(check.name, check.run(Arc::clone(&factory)).await);
     }
     report
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::Ran;
 use crate::promises::Promise;
 use crate::story::Story;
 
@@ -30,12 +31,15 @@ pub(crate) async fn tried(
     promise: Promise,
     story: &Story,
     run: CheckFuture,
-) -> Result<(), Failure> {
+) -> Result<Ran, Failure> {
     // A task of its own: what panics or hangs in a store does so in there.
     let mut task = tokio::spawn(run);
     let happened = match tokio::time::timeout(LONGEST, &mut task).await {
-        Ok(Ok(Ok(()))) => return Ok(()),
-        Ok(Ok(Err(what))) => with_sources(&*what),
+        Ok(Ok(Ok(()))) => return Ok(Ran::Passed),
+        Ok(Ok(Err(what))) => match what.downcast_ref() {
+            Some(NotOffered(what)) => return Ok(Ran::NotOffered(what)),
+            None => with_sources(&*what),
+        },
         Ok(Err(panic)) => format!("it panicked: {panic}"),
         Err(_) => {
             task.abort();
@@ -45,11 +49,18 @@ pub(crate) async fn tried(
     Err(Failure { check, promise, happened, story: story.told() })
 }
 
+/// Ends a check for want of something that the factory does not offer.
+#[derive(Debug, thiserror::Error)]
+#[error("the factory does not offer {0}")]
+pub(crate) struct NotOffered(pub(crate) &'static str);
+
 /// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// How many checks passed.
     pub passed: usize,
+    /// The checks that were not run.
+    pub not_run: Vec<NotRun>,
     /// The checks that failed.
     pub failures: Vec<Failure>,
 }
@@ -64,6 +75,15 @@ impl Report {
         assert!(self.failures.is_empty(), "{self}");
     }
 
+    /// Enters what a check came to.
+    pub(crate) fn enter(&mut self, check: &'static str, ran: Result<Ran, Failure>) {
+        match ran {
+            Ok(Ran::Passed) => self.passed += 1,
+            Ok(Ran::NotOffered(needs)) => self.not_run.push(NotRun { check, needs }),
+            Err(failure) => self.failures.push(failure),
+        }
+    }
+
     /// Whether a check of this promise failed.
     #[must_use]
     pub fn convicts(&self, promise: Promise) -> bool {
@@ -74,8 +94,20 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} checks passed, {} failed", self.passed, self.failures.len())?;
+        for NotRun { check, needs } in &self.not_run {
+            writeln!(f, "not run: {check}, for want of {needs}")?;
+        }
         self.failures.iter().try_for_each(|failure| write!(f, "\n{failure}"))
     }
+}
+
+/// A check that was not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotRun {
+    /// Its name.
+    pub check: &'static str,
+    /// What it needs, which the factory does not offer.
+    pub needs: &'static str,
 }
 
 /// A promise that a store broke.

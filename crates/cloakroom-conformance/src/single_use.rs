@@ -45,6 +45,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cloakroom_core::SingleUseStore;
 
+use crate::Ran;
 use crate::checks::{
     single_use as contract, single_use_processes as processes, single_use_races as races,
     single_use_time as time,
@@ -96,7 +97,7 @@ impl Check {
     /// # Errors
     ///
     /// If the store breaks the promise, fails, panics, or has not answered for two minutes.
-    pub async fn run(&self, factory: Arc<dyn SingleUseFactory>) -> Result<(), Failure> {
+    pub async fn run(&self, factory: Arc<dyn SingleUseFactory>) -> Result<Ran, Failure> {
         let trial = Trial { factory, story: Story::default() };
         let story = trial.story.clone();
         report::tried(self.name, self.promise, &story, (self.run)(trial)).await
@@ -118,10 +119,7 @@ pub async fn run_all(factory: impl SingleUseFactory) -> Report {
 pub async fn run(checks: &[Check], factory: Arc<dyn SingleUseFactory>) -> Report {
     let mut report = Report::default();
     for check in checks {
-        match check.run(Arc::clone(&factory)).await {
-            Ok(()) => report.passed += 1,
-            Err(failure) => report.failures.push(failure),
-        }
+        report.enter(check.name, check.run(Arc::clone(&factory)).await);
     }
     report
 }

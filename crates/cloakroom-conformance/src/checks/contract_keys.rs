@@ -29,7 +29,7 @@ checks! { "keys":
     of_an_update_and_a_delete_one_wins => KeysCompareAndSet,
 }
 
-fn key(generation: u64, name: &str) -> Result<KeyRecord, Broken> {
+pub(super) fn key(generation: u64, name: &str) -> Result<KeyRecord, Broken> {
     Ok(KeyRecord {
         generation,
         version: 1,
@@ -44,7 +44,7 @@ fn key(generation: u64, name: &str) -> Result<KeyRecord, Broken> {
 }
 
 /// The record after this many more writes, with other contents in every field.
-fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broken> {
+pub(super) fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broken> {
     Ok(KeyRecord {
         version: key.version + writes,
         kid: Kid::new(format!("clé {writes} '\"\\"))?,
@@ -65,12 +65,12 @@ fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broken> {
     })
 }
 
-async fn inserted(store: &dyn KeyStore, key: &KeyRecord) -> Result<(), Broken> {
+pub(super) async fn inserted(store: &dyn KeyStore, key: &KeyRecord) -> Result<(), Broken> {
     let answer = store.insert(key.clone()).await?;
     same("the answer to `insert`", &answer, &KeyInserted::Inserted)
 }
 
-async fn holds(store: &dyn KeyStore, keys: &[&KeyRecord]) -> Result<(), Broken> {
+pub(super) async fn holds(store: &dyn KeyStore, keys: &[&KeyRecord]) -> Result<(), Broken> {
     let loaded = store.load().await?;
     let loaded: Vec<_> = loaded.iter().collect();
     same("what `load` returns", &loaded, &keys.to_vec())

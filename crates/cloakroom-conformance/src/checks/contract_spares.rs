@@ -112,9 +112,12 @@ async fn tokens_stay_until_their_end(context: Context) -> Result<(), Broken> {
 
 async fn a_grant_that_moved_on_stays_until_its_new_end(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let (first, _) = ending(&*store, NOW + MINUTE).await?;
+    // The row ends with its last use, the grant much later.
+    let mut first = grant("alice", "app", store.epoch().await?)?;
+    (first.expires_at, first.row_expires_at) = (NOW + 2 * DAY, NOW + MINUTE);
+    let first_token = TokenRecord { expires_at: NOW + MINUTE, ..token(&first)? };
+    store.inserted(&first, &[first_token]).await?;
     let mut next = moved(&first)?;
-    next.expires_at = NOW + 2 * DAY;
     next.row_expires_at = NOW + 2 * DAY;
     let next_token = TokenRecord { expires_at: NOW + 2 * DAY, ..token(&first)? };
     let change = Change::Move(Box::new(next.clone()));

@@ -1,5 +1,7 @@
 //! `advance`: what a step writes, and what it must not ask for.
 
+use std::time::Duration;
+
 use cloakroom_core::{
     Advance, Advanced, Change, GrantId, GrantRecord, Random, Selector, Subject, Target,
     TokenRecord, TokenStore, TokenStoreExt,
@@ -23,17 +25,19 @@ checks! { "steps":
     a_next_record_of_another_identity_is_misuse => AdvanceMisuse,
     a_next_record_without_a_chain_is_misuse => AdvanceMisuse,
     a_move_that_stays_where_it_is_is_misuse => AdvanceMisuse,
+    a_move_to_a_later_end_is_misuse => AdvanceMisuse,
     a_step_with_a_foreign_token_is_misuse => AdvanceMisuse,
     a_foreign_token_is_misuse_where_no_grant_is => AdvanceMisuse,
 }
 
-/// The next record of `from`: it stays who it is, and is like `like` in all else.
+/// The next record of `from`: it stays who it is, ends no later, and is like `like` in all else.
 fn next_like(from: &GrantRecord, like: GrantRecord) -> GrantRecord {
     GrantRecord {
         id: from.id,
         client: from.client.clone(),
         subject: from.subject.clone(),
         epoch: from.epoch,
+        expires_at: like.expires_at.min(from.expires_at),
         ..like
     }
 }
@@ -135,7 +139,9 @@ async fn a_move_keeps_the_tokens_that_are_there(context: Context) -> Result<(), 
 
 async fn a_move_moves_the_ends_of_the_grant(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let first = grant("alice", "app", store.epoch().await?)?;
+    // A grant that may live long, in a row that is kept for a day after each use.
+    let mut first = grant("alice", "app", store.epoch().await?)?;
+    first.expires_at = NOW + 40 * DAY;
     store.inserted(&first, &[]).await?;
     let mut next = moved(&first)?;
     next.row_expires_at = first.row_expires_at + 30 * DAY;
@@ -145,8 +151,11 @@ async fn a_move_moves_the_ends_of_the_grant(context: Context) -> Result<(), Brok
     let later = first.row_expires_at + DAY;
     store.housekept(later).await?;
     let of = Selector::Subject(next.subject.clone());
-    let listed = store.listed_ids(of.clone(), later).await?;
-    same("the listing", &listed, &vec![next.id])?;
+    let (client, pair) = (next.client.clone(), (next.subject.clone(), next.client.clone()));
+    for of in [of.clone(), Selector::Client(client), Selector::SubjectAtClient(pair.0, pair.1)] {
+        let listed = store.listed_ids(of, later).await?;
+        same("the listing", &listed, &vec![next.id])?;
+    }
     let mut last = moved(&next)?;
     last.expires_at = later;
     last.row_expires_at = later;
@@ -279,6 +288,29 @@ async fn a_move_that_stays_where_it_is_is_misuse(context: Context) -> Result<(),
     }
     let tokens = [token(&grant)?];
     is_misuse(&*store, &grant, "a move to where the chain stands", to(&next), &tokens).await
+}
+
+async fn a_move_to_a_later_end_is_misuse(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let grant = grant("alice", "app", store.epoch().await?)?;
+    store.inserted(&grant, &[]).await?;
+    for later in [Duration::from_millis(1), DAY, 365 * DAY] {
+        let mut next = moved(&grant)?;
+        next.expires_at = grant.expires_at + later;
+        for row_expires_at in [grant.row_expires_at, next.expires_at] {
+            next.row_expires_at = row_expires_at;
+            let tokens = [token(&grant)?];
+            is_misuse(&*store, &grant, "a later end", to(&next), &tokens).await?;
+        }
+    }
+    // To keep the end, or to come to an earlier one, is none.
+    let mut next = moved(&grant)?;
+    takes(&*store, &grant, to(&next), &[]).await?;
+    let stands = next.clone();
+    next = moved(&next)?;
+    next.expires_at = stands.expires_at - Duration::from_millis(1);
+    takes(&*store, &stands, to(&next), &[]).await?;
+    stands_as(&*store, &next).await
 }
 
 async fn a_step_with_a_foreign_token_is_misuse(context: Context) -> Result<(), Broken> {

@@ -34,9 +34,10 @@ pub(super) async fn read_on(
     let mut read = Vec::new();
     for _ in 0..10_000 {
         let batch = store.revocations(cursor.clone(), limit).await?;
-        let RevocationBatch::Entries { entries, next, more, .. } = batch else {
+        let RevocationBatch::Entries { entries, next, more, newest_bound } = batch else {
             return Err(format!("a reader met a gap after {cursor:?}; nothing was trimmed").into());
         };
+        covers_its_entries(&entries, newest_bound)?;
         ensure!(
             entries.len() <= limit as usize,
             "a batch of at most {limit} holds {} entries",
@@ -49,6 +50,17 @@ pub(super) async fn read_on(
         }
     }
     Err("the log said \"more\" 10,000 times".into())
+}
+
+/// That a batch tells a newest bound that is no older than those of its entries: a reader takes
+/// grants for revoked by the one, and believes the log to be known up to the other.
+pub(super) fn covers_its_entries(entries: &[LogEntry], newest: Epoch) -> Result<(), Broken> {
+    for entry in entries {
+        if let LogEvent::Revoked { bound: Some(bound), .. } = entry.event {
+            ensure!(bound <= newest, "a batch tells {newest:?}, and holds an entry of {bound:?}");
+        }
+    }
+    Ok(())
 }
 
 /// A reader that goes on from where it was.

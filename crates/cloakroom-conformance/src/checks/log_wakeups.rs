@@ -40,7 +40,7 @@ async fn woken(wakeups: &mut Wakeups) -> Result<bool, Broken> {
 }
 
 /// Reads whenever it is woken, until it has seen the target.
-async fn read_when_woken(
+pub(super) async fn read_when_woken(
     store: &dyn TokenStore,
     wakeups: &mut Wakeups,
     reader: &mut Reader,

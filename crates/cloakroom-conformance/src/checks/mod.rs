@@ -23,24 +23,32 @@ mod cancellation_revoke;
 mod contract_advance;
 mod contract_barred;
 mod contract_create;
+mod contract_ends;
 mod contract_find;
 mod contract_identifiers;
 mod contract_keys;
 mod contract_list;
 mod contract_maintain;
 mod contract_records;
+mod contract_repeat;
 mod contract_revoke;
 mod contract_rules;
 mod contract_spares;
 mod contract_steps;
 mod contract_sweep;
+mod contract_sweeping;
+mod contract_values;
+mod damage;
+mod instances;
 mod log_cursors;
 mod log_readers;
 mod log_wakeups;
+mod many;
 mod model;
 mod model_play;
 mod model_reference;
 mod more_create;
+mod outage;
 mod pace;
 pub mod processes;
 mod races_advance;
@@ -48,6 +56,7 @@ mod races_create;
 mod races_keys;
 mod races_maintain;
 mod races_revoke;
+mod restart;
 mod sight;
 pub(crate) mod single_use;
 pub(crate) mod single_use_processes;
@@ -65,13 +74,17 @@ pub(crate) fn all() -> Vec<Check> {
         contract_identifiers::CHECKS,
         contract_advance::CHECKS,
         contract_steps::CHECKS,
+        contract_repeat::CHECKS,
         contract_revoke::CHECKS,
         contract_sweep::CHECKS,
         contract_rules::CHECKS,
         contract_list::CHECKS,
         contract_maintain::CHECKS,
         contract_spares::CHECKS,
+        contract_ends::CHECKS,
+        contract_sweeping::CHECKS,
         contract_keys::CHECKS,
+        contract_values::CHECKS,
         races_advance::CHECKS,
         races_create::CHECKS,
         races_revoke::CHECKS,
@@ -84,6 +97,11 @@ pub(crate) fn all() -> Vec<Check> {
         cancellation_revoke::CHECKS,
         cancellation_rest::CHECKS,
         model::CHECKS,
+        many::CHECKS,
+        damage::CHECKS,
+        instances::CHECKS,
+        restart::CHECKS,
+        outage::CHECKS,
     ];
     tables.concat()
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{
-    Advance, Change, ClientId, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping, Jti,
-    Kid, LogEvent, Lookup, Revocation, RuleKey, Selector, Subject, Target, TokenRecord, TokenStore,
-    TokenStoreExt, UnixTime,
+    Advance, Advanced, Change, ClientId, Created, Cursor, EntryId, Epoch, GrantId, GrantRecord,
+    Housekeeping, Jti, Kid, LogEntry, LogEvent, Lookup, Revocation, RuleKey, Selector, Subject,
+    Target, TokenRecord, TokenStore, TokenStoreExt, UnixTime,
 };
 
 use super::log_readers::read_on;
 use super::model::{Operation, Stand};
 use super::model_reference::{Reference, Slot};
-use crate::ask::{Ask, ensure, same};
+use crate::ask::{Ask, ensure, grown, not_lowered, same};
 use crate::fixtures::{DAY, MINUTE, NOW, grant, moved, stranger, token};
 use crate::report::Broken;
 
@@ -111,12 +111,17 @@ impl Play {
             Operation::Heartbeat { when } => {
                 let (at, until) = (time(when), time(when) + MINUTE);
                 self.store.heartbeat(at, until).await?;
+                self.model.newest_bound = self.model.newest_bound.max(Epoch::new(at.as_millis()));
                 self.model.write(LogEvent::Heartbeat {}, at, until);
-                self.read_log(false).await?;
+                let fresh = self.read_on().await?;
+                self.log_grew(fresh, false)?;
             }
             Operation::Housekeep { when, limit } => self.housekeep(time(when), limit).await?,
         }
-        same("the newest bound", &self.store.newest_bound().await?, &self.model.newest_bound)
+        let newest = self.store.newest_bound().await?;
+        not_lowered(self.model.newest_bound, newest)?;
+        self.model.newest_bound = newest;
+        Ok(())
     }
 
     /// Everything, compared once more.
@@ -222,7 +227,13 @@ impl Play {
         let change = if moves { Change::Move(Box::new(next)) } else { Change::Attach };
         let step = Advance { grant: id, expected, now, change, tokens: tokens.clone() };
         let should = self.model.advance(&step);
-        same("the answer to `advance`", &self.store.advance(step).await?, &should)?;
+        same("the answer to `advance`", &self.store.advance(step.clone()).await?, &should)?;
+        if moves && should == Advanced::Advanced {
+            // Sent again, it is what it was, and writes nothing.
+            let should = self.model.advance(&step);
+            let answer = self.store.advance(step).await?;
+            same("the answer to a step that is sent again", &answer, &should)?;
+        }
         if let Lookup::Found(found) = self.store.find(id, Some(tokens[0].digest)).await? {
             let is_held = match self.model.slots.get(&id) {
                 Some(Slot::Grant { tokens: held, .. }) => held.contains(&tokens[0]),
@@ -235,7 +246,10 @@ impl Play {
 
     async fn revoke(&mut self, target: Target, when: u8, ends: u8) -> Result<(), Broken> {
         let at = time(when);
-        let revocation = Revocation::new(target, at, lasting(at, ends));
+        let mut revocation = Revocation::new(target, at, lasting(at, ends));
+        if ends.is_multiple_of(2) {
+            revocation.rule_until = revocation.until + DAY;
+        }
         // Told again, it may leave the entry that says as much already.
         let is_told = self.model.log.iter().any(|entry| {
             let LogEvent::Revoked { target, bound: None, .. } = &entry.event else { return false };
@@ -243,8 +257,17 @@ impl Play {
         });
         let revoked = self.store.revoke(revocation.clone()).await?;
         self.store.swept(revoked).await?;
-        self.model.revoke(&revocation);
-        self.read_log(is_told).await?;
+        let fresh = self.read_on().await?;
+        let mut bound = None;
+        if revocation.target.has_bound() {
+            let allotted = fresh.iter().find_map(|entry| match &entry.event {
+                LogEvent::Revoked { bound, .. } => *bound,
+                _ => None,
+            });
+            bound = Some(grown(self.model.newest_bound, at, allotted)?);
+        }
+        self.model.revoke(&revocation, bound);
+        self.log_grew(fresh, is_told)?;
         self.compare_all().await
     }
 
@@ -308,11 +331,16 @@ impl Play {
         Ok(())
     }
 
-    /// Reads on, and compares what is new with the last entry of the model.
-    async fn read_log(&mut self, may_be_told: bool) -> Result<(), Broken> {
+    /// What is new in the log.
+    async fn read_on(&mut self) -> Result<Vec<LogEntry>, Broken> {
         let (mut fresh, cursor) = read_on(&*self.store, self.cursor.clone(), 100).await?;
         self.cursor = cursor;
         fresh.retain(|entry| self.seen.insert(entry.id));
+        Ok(fresh)
+    }
+
+    /// Compares what is new in the log with the last entry of the model.
+    fn log_grew(&mut self, fresh: Vec<LogEntry>, may_be_told: bool) -> Result<(), Broken> {
         let mut due = self.model.log.pop().into_iter().collect::<Vec<_>>();
         if fresh.is_empty() && may_be_told {
             return Ok(());

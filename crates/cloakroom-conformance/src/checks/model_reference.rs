@@ -61,7 +61,15 @@ impl Reference {
             Some(Slot::Grant { record, tokens }) => (record, tokens),
         };
         let Some(chain) = &record.chain else { return Advanced::Dead };
-        if !record.is_live(step.now) || step.now >= chain.expires_at {
+        if !record.is_live(step.now) {
+            return Advanced::Dead;
+        }
+        if let Change::Move(next) = &step.change
+            && next.chain.as_ref().is_some_and(|next| next.position() == chain.position())
+        {
+            return Advanced::Advanced;
+        }
+        if step.now >= chain.expires_at {
             return Advanced::Dead;
         }
         if chain.position() != step.expected {
@@ -74,13 +82,12 @@ impl Reference {
         Advanced::Advanced
     }
 
-    pub(super) fn revoke(&mut self, revocation: &Revocation) {
+    /// The bound is the one that the store allotted.
+    pub(super) fn revoke(&mut self, revocation: &Revocation, bound: Option<Epoch>) {
         let Revocation { target, at, until, .. } = revocation;
-        let bound = target.has_bound().then(|| self.newest_bound.next_bound(*at));
-        self.newest_bound = bound.unwrap_or(self.newest_bound);
-        if let Some(key) = target.rule_key() {
-            let rule = Rule { key: key.clone(), bound, until: *until };
-            self.rules.entry(key).or_insert_with(|| rule.clone()).merge(&rule);
+        self.newest_bound = self.newest_bound.max(bound.unwrap_or_default());
+        if let Some(rule) = revocation.rule(bound) {
+            self.rules.entry(rule.key.clone()).or_insert_with(|| rule.clone()).merge(&rule);
         }
         match target {
             Target::Grant(id) => match self.slots.get_mut(id) {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{
-    Created, Epoch, GrantRecord, LogEntry, LogEvent, Revocation, Target, TokenStore, TokenStoreExt,
+    Created, Cursor, Epoch, GrantRecord, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
+    TokenStore, TokenStoreExt,
 };
 
+use super::log_readers::{bounded, covers_its_entries, read_on};
 use super::pace::{Interleavings, at_once};
 use super::races_create::{lone, swept};
 use crate::Context;
@@ -20,6 +22,8 @@ checks! { "races_revoke":
     bounds_grow_when_many_revoke => RevokeBounds,
     two_revocations_of_one_subject_leave_the_later_rule => RevokeRules,
     a_revocation_told_twice_at_once_is_one => RevokeIdempotent,
+    no_batch_tells_a_bound_older_than_its_entries => RevokeBounds,
+    no_answer_tells_a_bound_older_than_its_rules => RulesAnswer,
     nothing_covered_survives_a_storm => CreateBarredByOverlap,
     nothing_newer_falls_in_a_storm => CreateLoginAfter,
     a_login_beside_its_revocation_is_told_the_truth => CreateBarredByOverlap,
@@ -64,7 +68,9 @@ async fn bounds_grow(store: &dyn TokenStore, count: usize) -> Result<(), Broken>
         );
     }
     let newest = store.newest_bound().await?;
-    same("the newest bound", &Some(newest), &bounds.last().map(|(_, _, bound)| *bound))
+    let last = bounds.last().map_or(Epoch::default(), |(_, _, bound)| *bound);
+    ensure!(newest >= last, "the newest bound is {newest:?}, and an entry has {last:?}");
+    Ok(())
 }
 
 async fn bounds_grow_when_two_revocations_cross(context: Context) -> Result<(), Broken> {
@@ -163,6 +169,43 @@ async fn a_revocation_told_twice_at_once_is_one(context: Context) -> Result<(), 
                 matches!(&entry.event, LogEvent::Revoked { target: own, .. } if *own == target)
             });
             ensure!(is_logged, "the log does not hold {target:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn no_batch_tells_a_bound_older_than_its_entries(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let mut orders = Interleavings::new(&context);
+    let mut cursor = Cursor::start();
+    while orders.again() {
+        let revoke = store.revoke(bounded()?);
+        let (batch, revoked) = orders.play(store.revocations(cursor.clone(), 100), revoke).await?;
+        swept(&*store, revoked?).await?;
+        if let RevocationBatch::Entries { entries, newest_bound, .. } = batch? {
+            covers_its_entries(&entries, newest_bound)?;
+        }
+        cursor = read_on(&*store, cursor, 100).await?.1;
+    }
+    Ok(())
+}
+
+async fn no_answer_tells_a_bound_older_than_its_rules(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let mut orders = Interleavings::new(&context);
+    let target = Target::Subject(subject("alice")?);
+    let keys: Vec<_> = target.rule_key().into_iter().collect();
+    while orders.again() {
+        let revoke = store.revoke(revocation(target.clone()));
+        let (answer, revoked) = orders.play(store.rules(keys.clone()), revoke).await?;
+        swept(&*store, revoked?).await?;
+        let answer = answer?;
+        for rule in &answer.rules {
+            ensure!(
+                rule.bound <= Some(answer.newest_bound),
+                "`rules` returned {rule:?}, and tells {:?} as the newest bound",
+                answer.newest_bound
+            );
         }
     }
     Ok(())

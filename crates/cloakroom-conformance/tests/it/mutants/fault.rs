@@ -69,7 +69,7 @@ faults! {
     /// A retried `create` is told that the id is taken.
     retry_is_refused RetryIsRefused: CreateRetry;
     /// `create` writes the grant, and its tokens in a second step.
-    create_writes_tokens_later CreateWritesTokensLater: CreateAtomic, Cancellation;
+    create_writes_tokens_later CreateWritesTokensLater: CreateAtomic, Cancellation, OutageLeavesWhole;
     /// `create` inserts the tokens even where another grant has the id.
     create_leaves_tokens CreateLeavesTokens: CreateAtomic, CreateNeverOverwrites;
     /// `create` takes tokens of other grants.
@@ -178,6 +178,30 @@ faults! {
     advance_stays AdvanceStays: AdvanceMisuse;
     /// The next record may be without a chain.
     advance_loses_chain AdvanceLosesChain: AdvanceMisuse;
+    /// The next record may end later than the grant.
+    advance_lengthens AdvanceLengthens: AdvanceMisuse;
+    /// The end of the row stays where it was first.
+    move_keeps_the_rows_end MoveKeepsTheRowsEnd: AdvanceWrites, MaintainSpares;
+    /// An entry of an index goes when the row ends that it was written with.
+    index_ends_with_the_first_row IndexEndsWithTheFirstRow: AdvanceWrites, ListLive, MaintainSpares;
+    /// A move that is sent again is stale: it lost the race to itself.
+    repeat_is_stale RepeatIsStale: AdvanceRepeat;
+    /// A move that is sent again writes its record again.
+    repeat_writes_again RepeatWritesAgain: AdvanceRepeat;
+    /// A move that is sent again inserts its tokens again.
+    repeat_inserts_tokens RepeatInsertsTokens: AdvanceRepeat;
+    /// A move that is sent again lifts a revocation.
+    repeat_revives RepeatRevives: AdvanceRepeat, AdvanceRevoked;
+    /// A move that is sent again after the grant was revoked is taken.
+    repeat_ignores_revocation RepeatIgnoresRevocation: AdvanceRepeat;
+    /// A move that is sent again after the grant's end is taken.
+    repeat_ignores_the_end RepeatIgnoresTheEnd: AdvanceRepeat, AdvanceExpired;
+    /// A move that is sent again when the chain has ended is dead.
+    repeat_dies_with_the_chain RepeatDiesWithTheChain: AdvanceRepeat;
+    /// A move to the same digest in another generation counts as sent again.
+    repeat_compares_digest RepeatComparesDigest: AdvanceRepeat;
+    /// A move to the same generation with another digest counts as sent again.
+    repeat_compares_generation RepeatComparesGeneration: AdvanceRepeat, AdvanceOneWinner, AdvanceCompares;
     /// `advance` takes tokens of other grants.
     advance_takes_foreign_tokens AdvanceTakesForeignTokens: AdvanceMisuse;
     /// `advance` sees tokens of other grants only where its own grant is there.
@@ -191,6 +215,14 @@ faults! {
     tokens_are_not_logged TokensAreNotLogged: RevokeLogged, LogComplete;
     /// The revocation of a grant that is absent is not logged.
     absent_grants_are_not_logged AbsentAreNotLogged: RevokeLogged, RevokeTombstone;
+    /// Entries are logged with the end of their rules.
+    entries_end_with_rules EntriesEndWithRules: RevokeLogged, LogSnapshot;
+    /// Entries are not trimmed before their rules end.
+    entries_stay_with_their_rules EntriesStayWithTheirRules: MaintainDeletes;
+    /// Tombstones stay as long as a rule would.
+    tombstones_end_with_rules TombstonesEndWithRules: MaintainDeletes;
+    /// Rules end with their entries.
+    rules_end_with_entries RulesEndWithEntries: RevokeRules, MaintainRules;
     /// Entries are logged with an end an hour after they were made.
     entries_lose_their_end EntriesLoseTheirEnd: RevokeLogged, LogComplete, LogSnapshot;
     /// The revocation of a pair is logged as that of its subject.
@@ -219,6 +251,24 @@ faults! {
     sweep_is_forgotten SweepIsForgotten: RevokeCovers, RevokeVisible;
     /// A sweep whose future is dropped is forgotten.
     dropped_sweep_is_forgotten DroppedSweepIsForgotten: Cancellation;
+    /// `maintain` says that a sweep is done while it goes on.
+    sweeping_is_denied SweepingIsDenied: RevokeSweeps, RevokeCovers, RevokeVisible;
+    /// `maintain` says that any sweep goes on.
+    unknown_sweep_goes_on UnknownSweepGoesOn: RevokeSweeps;
+    /// `maintain` refuses to wait for a sweep that it does not know.
+    unknown_sweep_is_an_error UnknownSweepIsAnError: RevokeSweeps;
+    /// `revoke` names a sweep by something else than its entry.
+    sweep_names_nothing SweepNamesNothing: RevokeSweeps;
+    /// A sweep that is waited for comes after those before it.
+    awaited_sweep_waits_its_turn AwaitedSweepWaitsItsTurn: RevokeSweeps, MaintainFair;
+    /// Nothing is deleted while a sweep goes on.
+    sweeps_starve_deletion SweepsStarveDeletion: MaintainFair;
+    /// No sweep goes on while there is something to delete.
+    deletion_starves_sweeps DeletionStarvesSweeps: MaintainFair;
+    /// Of many grants, a sweep leaves those after the first thousand.
+    sweeps_are_capped SweepsAreCapped: RevokeCovers;
+    /// A sweep spares grants that cannot be read.
+    sweep_spares_damage SweepSparesDamage: ListUnreadable;
     /// The revocation of a pair covers all grants of the subject.
     pair_covers_subject PairCoversSubject: RevokeCovers;
     /// The revocation of a client covers nothing.
@@ -245,6 +295,16 @@ faults! {
     batch_forgets_the_bound BatchForgetsTheBound: RevokeBounds, LogComplete, LogSnapshot, RulesAnswer;
     /// The newest bound is that of the rules that are still there.
     bounds_end_with_rules BoundsEndWithRules: RevokeBounds, RulesAnswer;
+    /// A heartbeat leaves the newest bound as it is.
+    heartbeat_keeps_the_bound HeartbeatKeepsTheBound: LogHeartbeat;
+    /// A heartbeat sets the newest bound to its time, though it was higher.
+    heartbeat_sets_the_bound HeartbeatSetsTheBound: RevokeBounds;
+    /// Trimming the log sets the newest bound back.
+    trimming_lowers_the_bound TrimmingLowersTheBound: RevokeBounds, MaintainRules;
+    /// `rules` reads the newest bound, and the rules later.
+    rules_read_the_bound_first RulesReadTheBoundFirst: RevokeBounds, RulesAnswer;
+    /// A batch of the log reads the newest bound, and its entries later.
+    batch_reads_the_bound_first BatchReadsTheBoundFirst: RevokeBounds;
     /// A second rule replaces the first, its end included.
     second_rule_shortens SecondRuleShortens: RevokeRules;
     /// A second rule keeps the bound of the first.
@@ -259,6 +319,8 @@ faults! {
     keys_leave_no_rule KeysLeaveNoRule: RevokeRules, RulesAnswer;
     /// `rules` answers only the first key.
     rules_answer_one_key RulesAnswerOneKey: RulesAnswer;
+    /// `rules` answers the first thousand.
+    rules_are_capped RulesAreCapped: RulesAnswer;
     /// `rules` leaves out rules that have ended.
     rules_hide_ended RulesHideEnded: RulesAnswer;
     /// `rules` answers a key twice that is asked twice.
@@ -266,6 +328,20 @@ faults! {
     /// `rules` without keys answers no bound.
     rules_forget_the_bound RulesForgetTheBound: RulesAnswer;
 
+    /// `list` shows no more than the first thousand.
+    lists_are_capped ListsAreCapped: ListPages;
+    /// `list` calls a grant unreadable that it reads.
+    list_calls_the_living_unreadable ListCallsTheLivingUnreadable: ListUnreadable, ListPages, ListLive;
+    /// `list` passes a grant that cannot be read by, and does not say so.
+    list_hides_damage ListHidesDamage: ListUnreadable;
+    /// `list` fails where it meets a grant that cannot be read.
+    list_fails_on_damage ListFailsOnDamage: ListUnreadable;
+    /// `find` says that a grant is absent that it cannot read.
+    damaged_is_absent DamagedIsAbsent: ListUnreadable, OutageIsError;
+    /// Nothing is deleted while there is a row that cannot be read.
+    damage_stops_deletion DamageStopsDeletion: ListUnreadable;
+    /// Of many tokens, a grant takes the first thousand.
+    tokens_are_capped TokensAreCapped: CreateAtomic;
     /// `list` returns everything at once.
     list_is_unpaged ListIsUnpaged: ListPages;
     /// `list` skips a grant between two pages.
@@ -289,6 +365,10 @@ faults! {
     positions_before_commit PositionsBeforeCommit: LogComplete;
     /// Two entries that are written at once take one position.
     positions_collide PositionsCollide: LogComplete, RevokeLogged;
+    /// A batch holds at most a thousand entries, and says that nothing is left.
+    batches_are_capped BatchesAreCapped: LogComplete;
+    /// A cursor that it cannot read is the start.
+    foreign_cursor_is_the_start ForeignCursorIsTheStart: LogGap;
     /// A full batch points to the end of the log.
     batch_points_to_the_end BatchPointsToTheEnd: LogComplete;
     /// A batch never says that more is waiting.
@@ -360,6 +440,115 @@ faults! {
     maintain_never_ends MaintainNeverEnds: MaintainDeletes;
     /// `maintain` looks for ended rows, and deletes them later.
     maintain_looks_then_deletes MaintainLooksThenDeletes: MaintainRaces;
+
+    /// Check values are written whatever stands there.
+    values_are_not_compared ValuesAreNotCompared: ValuesCompareAndSet;
+    /// Of check values, only whether there is one is compared.
+    values_compare_presence ValuesComparePresence: ValuesCompareAndSet;
+    /// A check value that is refused is written all the same.
+    values_write_on_refusal ValuesWriteOnRefusal: ValuesCompareAndSet;
+    /// A check value that stands there already is refused.
+    value_repeat_is_refused ValueRepeatIsRefused: ValuesCompareAndSet;
+    /// A check value is read, and written later.
+    values_race ValuesRace: ValuesCompareAndSet;
+    /// A check value is never removed.
+    values_stay ValuesStay: ValuesCompareAndSet;
+    /// An empty check value is none.
+    empty_values_are_none EmptyValuesAreNone: ValuesExact, ValuesCompareAndSet;
+    /// Names of check values are filed in lower case.
+    value_names_are_folded ValueNamesAreFolded: ValuesExact;
+    /// Names of check values are filed without trailing blanks.
+    value_names_lose_blanks ValueNamesLoseBlanks: ValuesExact;
+    /// Names of check values are filed by their first 64 bytes.
+    value_names_are_cut ValueNamesAreCut: ValuesExact;
+    /// Check values are kept up to 255 bytes.
+    values_are_cut ValuesAreCut: ValuesExact;
+    /// Check values come in the opposite order.
+    values_are_unordered ValuesAreUnordered: ValuesExact;
+    /// Of check values, the first 256 are answered.
+    values_are_capped ValuesAreCapped: ValuesExact;
+    /// Housekeeping removes check values.
+    values_go_with_housekeeping ValuesGoWithHousekeeping: ValuesSurvive;
+
+    /// An instance remembers rules.
+    rules_are_cached RulesAreCached: InstancesAgree;
+    /// An instance remembers the newest bound.
+    bound_is_cached BoundIsCached: InstancesAgree, CreateLoginAfter, RevokeBounds;
+    /// An instance remembers what it found.
+    find_is_cached FindIsCached: InstancesAgree;
+    /// An instance remembers what it listed.
+    list_is_cached ListIsCached: InstancesAgree;
+    /// An instance remembers the ring.
+    ring_is_cached RingIsCached: InstancesAgree;
+    /// `create` asks the rules that its instance knows.
+    create_asks_its_own_rules CreateAsksItsOwnRules: InstancesAgree, CreateBarredByRule;
+    /// A cursor is valid in the instance that made it.
+    cursors_are_the_instances CursorsAreTheInstances: InstancesAgree, RestartKeeps;
+    /// Each instance counts bounds by itself.
+    bound_is_counted_by_the_instance BoundIsCountedByTheInstance: InstancesAgree;
+    /// A restart forgets the newest bound.
+    bound_is_forgotten BoundIsForgotten: RestartKeeps;
+    /// After a restart, the newest bound is that of the rules.
+    bound_is_that_of_the_rules BoundIsThatOfTheRules: RestartKeeps;
+    /// A restart draws another incarnation of the same log.
+    incarnation_is_redrawn IncarnationIsRedrawn: RestartKeeps;
+    /// A restart forgets the log.
+    log_is_forgotten LogIsForgotten: RestartKeeps;
+    /// A restart gives positions of the log again.
+    positions_begin_anew PositionsBeginAnew: RestartKeeps;
+    /// A restart forgets the rules.
+    rules_are_forgotten RulesAreForgotten: RestartKeeps;
+    /// A restart forgets tombstones.
+    tombstones_are_forgotten TombstonesAreForgotten: RestartKeeps;
+    /// A restart forgets sweeps that are not done.
+    sweeps_are_forgotten SweepsAreForgotten: RestartKeeps;
+    /// A restart forgets what was flagged.
+    flags_are_forgotten FlagsAreForgotten: RestartKeeps;
+    /// A restart forgets the last token.
+    attached_tokens_are_forgotten AttachedTokensAreForgotten: RestartKeeps;
+    /// A restart forgets the indexes.
+    index_is_forgotten IndexIsForgotten: RestartKeeps;
+    /// A restart forgets check values.
+    values_are_forgotten ValuesAreForgotten: RestartKeeps;
+    /// A restart forgets the highest generation of keys.
+    generation_is_forgotten GenerationIsForgotten: RestartKeeps;
+    /// A restart forgets the newest key.
+    keys_are_forgotten KeysAreForgotten: RestartKeeps;
+
+    /// `find` that fails says that nothing is there.
+    find_fails_as_absent FindFailsAsAbsent: OutageIsError;
+    /// `create` that fails says that the id is taken.
+    create_fails_as_exists CreateFailsAsExists: OutageIsError;
+    /// `advance` that fails says that there is no such grant.
+    advance_fails_as_unknown AdvanceFailsAsUnknown: OutageIsError;
+    /// `advance` that fails says that the grant is dead.
+    advance_fails_as_dead AdvanceFailsAsDead: OutageIsError;
+    /// `revoke` that fails says that it is done.
+    revoke_fails_as_done RevokeFailsAsDone: OutageIsError;
+    /// `rules` that fails says that there are none.
+    rules_fail_as_none RulesFailAsNone: OutageIsError;
+    /// `list` that fails says that there is nobody.
+    list_fails_as_empty ListFailsAsEmpty: OutageIsError;
+    /// The log that cannot be read is empty.
+    log_fails_as_empty LogFailsAsEmpty: OutageIsError;
+    /// The log that cannot be read is a gap.
+    log_fails_as_gap LogFailsAsGap: OutageIsError;
+    /// A heartbeat that fails says nothing.
+    heartbeat_fails_in_silence HeartbeatFailsInSilence: OutageIsError;
+    /// `maintain` that fails says that nothing is left.
+    maintain_fails_as_done MaintainFailsAsDone: OutageIsError;
+    /// Check values that cannot be read are none.
+    values_fail_as_none ValuesFailAsNone: OutageIsError;
+    /// A check value that cannot be written is refused.
+    set_value_fails_as_refused SetValueFailsAsRefused: OutageIsError;
+    /// Keys: a ring that cannot be read is empty.
+    ring_fails_as_empty RingFailsAsEmpty: OutageIsError;
+    /// Keys: `insert` that fails says that the generation is taken.
+    insert_fails_as_taken InsertFailsAsTaken: OutageIsError;
+    /// Keys: `update` that fails says that the version is another.
+    update_fails_as_stale UpdateFailsAsStale: OutageIsError;
+    /// Keys: `delete` that fails says that the version is another.
+    delete_fails_as_stale DeleteFailsAsStale: OutageIsError;
 
     /// Keys: the generation of a deleted record is free again.
     keys_reuse_generations KeysReuseGenerations: KeysNeverReused;

@@ -29,32 +29,80 @@ impl State {
             _ if self.has(Fault::MaintainIsUnbounded) => usize::MAX,
             limit => limit.max(1),
         };
-        while let Some(sweep) = self.sweeps.first().cloned() {
-            let flagged = self.sweep(&sweep, left);
-            if flagged == left {
-                left = 0;
-                break;
-            }
-            left -= flagged;
-            self.swept(sweep.bound);
+        let sweeps_last = self.has(Fault::DeletionStarvesSweeps);
+        if !sweeps_last {
+            left -= self.sweep_on(task, left);
+        }
+        if self.has(Fault::DamageStopsDeletion) && !self.damaged.is_empty() {
+            return Maintained { more: true, ..done };
         }
         for due in found.unwrap_or_else(|| self.due(before)) {
             if left > 0 {
                 left -= self.delete(&due, left, &mut done);
             }
         }
-        done.revocations += self.journal.trim(before, task.now, left) as u64;
-        done.sweeping =
-            task.sweep.is_some_and(|entry| self.sweeps.iter().any(|sweep| sweep.entry == entry));
+        let trimmed = self.journal.trim(before, task.now, left);
+        done.revocations += trimmed as u64;
+        if sweeps_last {
+            self.sweep_on(task, left - trimmed);
+        }
+        if self.has(Fault::IndexEndsWithTheFirstRow) {
+            let ends = self.index_ends.iter().filter(|(_, end)| **end < before);
+            self.unindexed.extend(ends.map(|(id, _)| *id));
+        }
+        let goes_on = |entry| self.sweeps.iter().any(|sweep| sweep.entry == entry);
+        done.sweeping = match self.fault {
+            Some(Fault::SweepingIsDenied) => false,
+            Some(Fault::UnknownSweepGoesOn) => task.sweep.is_some(),
+            _ => task.sweep.is_some_and(goes_on),
+        };
         done.more = match self.fault {
             Some(Fault::MaintainHidesMore) => false,
             Some(Fault::MaintainNeverEnds) => true,
             _ => {
                 let rows = !self.sweeps.is_empty() || !self.due(before).is_empty();
-                rows || self.journal.is_due(before)
+                rows || self.journal.is_due(before) || self.says_more()
             }
         };
         done
+    }
+
+    /// Whether a store that goes round its shards wants to be called a few times more.
+    fn says_more(&mut self) -> bool {
+        self.idle = (self.idle + 1) % 4;
+        self.manners.more_for_a_while && self.idle != 0
+    }
+
+    /// Goes on with sweeps: with the one that is waited for before all else, with the others in half
+    /// of what may be done. How many grants were flagged.
+    fn sweep_on(&mut self, task: &Housekeeping, limit: usize) -> usize {
+        let mut flagged = 0;
+        if let Some(sweep) = self.sweeps.iter().find(|sweep| Some(sweep.entry) == task.sweep)
+            && !self.has(Fault::AwaitedSweepWaitsItsTurn)
+        {
+            let sweep = sweep.clone();
+            flagged = self.sweep(&sweep, limit);
+            if flagged == limit {
+                return flagged;
+            }
+            self.swept(sweep.bound);
+        }
+        self.turn = !self.turn;
+        let half = match limit {
+            _ if self.has(Fault::SweepsStarveDeletion) || task.sweep.is_some() => limit,
+            1 => usize::from(self.turn),
+            _ => limit / 2,
+        };
+        while let Some(sweep) = self.sweeps.first().cloned() {
+            let left = half.saturating_sub(flagged);
+            let more = self.sweep(&sweep, left);
+            flagged += more;
+            if more == left {
+                break;
+            }
+            self.swept(sweep.bound);
+        }
+        flagged
     }
 
     /// Whatever has ended before `before`.
@@ -119,7 +167,7 @@ impl State {
             .collect()
     }
 
-    fn tokens_of(&self, id: GrantId) -> impl Iterator<Item = ([u8; 32], UnixTime)> {
+    pub(crate) fn tokens_of(&self, id: GrantId) -> impl Iterator<Item = ([u8; 32], UnixTime)> {
         self.tokens
             .range((id, [0; 32])..=(id, [0xff; 32]))
             .map(|((_, digest), token)| (*digest, token.expires_at))

@@ -12,21 +12,24 @@ use tokio::sync::watch;
 
 use super::fault::Fault;
 use super::names::filed_key;
+use super::plain::Manners;
 
+#[derive(Clone)]
 pub(crate) struct Journal {
-    fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) manners: Manners,
     /// By position; positions are ten apart.
-    log: BTreeMap<u64, LogEntry>,
-    newest: u64,
-    incarnation: [u8; 16],
-    first_bound: Epoch,
-    newest_bound: Epoch,
+    pub(crate) log: BTreeMap<u64, LogEntry>,
+    pub(crate) newest: u64,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) first_bound: Epoch,
+    pub(crate) newest_bound: Epoch,
     pub(crate) rules: BTreeMap<RuleKey, Rule>,
     pub(crate) grown: watch::Sender<u64>,
 }
 
 impl Journal {
-    pub(crate) fn new(fault: Option<Fault>) -> Self {
+    pub(crate) fn new(fault: Option<Fault>, manners: Manners) -> Self {
         let first_bound = match fault {
             Some(Fault::BoundsBeginAtZero) => Epoch::default(),
             _ => Epoch::new(SystemClock::new().now().as_millis()),
@@ -37,6 +40,7 @@ impl Journal {
         };
         Self {
             fault,
+            manners,
             log: BTreeMap::new(),
             newest: 0,
             incarnation,
@@ -65,6 +69,7 @@ impl Journal {
         self.newest_bound = match self.fault {
             Some(Fault::BoundsGoBack) => Epoch::new(at.as_millis()),
             Some(Fault::BoundsRepeat) => newest.max(Epoch::new(at.as_millis())),
+            _ if self.manners.gaps => Epoch::new(newest.next_bound(at).get() + 1_000),
             _ => newest.next_bound(at),
         };
         self.newest_bound
@@ -82,6 +87,13 @@ impl Journal {
         self.newest_bound
     }
 
+    /// Raises the newest bound, as a store may at any time.
+    pub(crate) fn raise(&mut self) {
+        if self.manners.raises {
+            self.newest_bound = self.newest_bound.following();
+        }
+    }
+
     pub(crate) fn leave_rule(&mut self, revocation: &Revocation, bound: Option<Epoch>) {
         match &revocation.target {
             Target::Jti(_) if self.has(Fault::JtisLeaveNoRule) => return,
@@ -93,7 +105,11 @@ impl Journal {
             return;
         };
         let key = filed_key(self.fault, &key);
-        let mut rule = Rule { key: key.clone(), bound, until: revocation.rule_until };
+        let until = match self.fault {
+            Some(Fault::RulesEndWithEntries) => revocation.until,
+            _ => revocation.rule_until.max(revocation.until),
+        };
+        let mut rule = Rule { key: key.clone(), bound, until };
         match self.rules.get(&key) {
             Some(_) if self.has(Fault::SecondRuleIsIgnored) => return,
             Some(known) if !self.has(Fault::SecondRuleShortens) => {
@@ -138,6 +154,7 @@ impl Journal {
         let wakes = !(bound.is_some() && self.has(Fault::SubjectsDoNotWake));
         let until = match self.fault {
             Some(Fault::EntriesLoseTheirEnd) => revocation.at + Duration::from_secs(3_600),
+            Some(Fault::EntriesEndWithRules) => revocation.rule_until,
             _ => revocation.until,
         };
         self.append(position, event, revocation.at, until, wakes);
@@ -147,7 +164,12 @@ impl Journal {
         if self.has(Fault::HeartbeatIsLost) {
             return;
         }
-        self.newest_bound = self.newest_bound.max(Epoch::new(at.as_millis()));
+        let raised = Epoch::new(at.as_millis());
+        self.newest_bound = match self.fault {
+            Some(Fault::HeartbeatKeepsTheBound) => self.newest_bound,
+            Some(Fault::HeartbeatSetsTheBound) => raised,
+            _ => self.newest_bound.max(raised),
+        };
         let before = (self.newest.saturating_sub(9)..self.newest)
             .rev()
             .find(|position| *position > 0 && !self.log.contains_key(position));
@@ -172,7 +194,8 @@ impl Journal {
         }
     }
 
-    pub(crate) fn rules(&self, keys: &[RuleKey], seen: UnixTime) -> Rules {
+    pub(crate) fn rules(&mut self, keys: &[RuleKey], seen: UnixTime) -> Rules {
+        self.raise();
         let mut rules: Vec<Rule> = Vec::new();
         for key in keys {
             if rules.iter().any(|rule| rule.key == *key) && !self.has(Fault::RulesRepeat) {
@@ -185,8 +208,10 @@ impl Journal {
         if self.has(Fault::RulesHideEnded) {
             rules.retain(|rule| seen < rule.until);
         }
-        if self.has(Fault::RulesAnswerOneKey) {
-            rules.truncate(1);
+        match self.fault {
+            Some(Fault::RulesAnswerOneKey) => rules.truncate(1),
+            Some(Fault::RulesAreCapped) => rules.truncate(1_000),
+            _ => {}
         }
         let newest_bound = if keys.is_empty() && self.has(Fault::RulesForgetTheBound) {
             Epoch::default()
@@ -237,20 +262,21 @@ impl Journal {
         let Some(mut place) = self.locate(after) else {
             return RevocationBatch::Gap;
         };
+        let most = if self.has(Fault::BatchesAreCapped) { 1_024 } else { usize::MAX };
         let mut rest = self.log.range((Bound::Excluded(place.position), Bound::Unbounded));
         let entries: Vec<LogEntry> = rest
             .by_ref()
-            .take(limit.max(1) as usize)
+            .take((limit.max(1) as usize).min(most))
             .map(|(position, entry)| {
                 place = place.advanced(*position, entry);
                 entry.clone()
             })
             .collect();
-        let mut next = if entries.is_empty() { after.clone() } else { Cursor::after(&place) };
+        let mut next = if entries.is_empty() { after.clone() } else { self.cursor(&place) };
         if let Some((position, entry)) = self.log.last_key_value()
             && self.has(Fault::BatchPointsToTheEnd)
         {
-            next = Cursor::after(&place.advanced(*position, entry));
+            next = self.cursor(&place.advanced(*position, entry));
         }
         let newest_bound = match self.fault {
             Some(Fault::BatchForgetsTheBound) => Epoch::default(),
@@ -259,7 +285,9 @@ impl Journal {
         RevocationBatch::Entries {
             entries,
             next,
-            more: rest.next().is_some() && !self.has(Fault::BatchHidesMore),
+            more: rest.next().is_some()
+                && !self.has(Fault::BatchHidesMore)
+                && !self.has(Fault::BatchesAreCapped),
             newest_bound,
         }
     }
@@ -274,7 +302,12 @@ impl Journal {
                 revocation: None,
             });
         }
-        let place = CursorPlace::of(cursor)?;
+        let place = match self.place(cursor) {
+            None if self.has(Fault::ForeignCursorIsTheStart) => {
+                return self.locate(&Cursor::start());
+            }
+            place => place?,
+        };
         let known = self.log.get(&place.position);
         let ours = match self.fault {
             Some(Fault::NoGaps) => true,
@@ -296,6 +329,29 @@ impl Journal {
         ours.then_some(place)
     }
 
+    fn cursor(&self, place: &CursorPlace) -> Cursor {
+        if !self.manners.own_cursors {
+            return Cursor::after(place);
+        }
+        let CursorPlace { incarnation, position, entry, .. } = place;
+        let [incarnation, entry] =
+            [incarnation, entry.as_bytes()].map(|bytes| u128::from_be_bytes(*bytes));
+        let text = format!("a place of its own: {position} {incarnation} {entry}");
+        Cursor::from_bytes(text.as_bytes()).expect("it is short")
+    }
+
+    fn place(&self, cursor: &Cursor) -> Option<CursorPlace> {
+        if !self.manners.own_cursors {
+            return CursorPlace::of(cursor);
+        }
+        let text = std::str::from_utf8(cursor.as_bytes()).ok()?;
+        let mut numbers = text.strip_prefix("a place of its own: ")?.split(' ');
+        let position = numbers.next()?.parse().ok()?;
+        let mut bytes = || numbers.next()?.parse().map(u128::to_be_bytes).ok();
+        let (incarnation, entry) = (bytes()?, EntryId::from_bytes(bytes()?));
+        Some(CursorPlace { incarnation, position, entry, revocation: None })
+    }
+
     /// Removes at most `limit` entries and rules that ended before `before`.
     pub(crate) fn trim(&mut self, before: UnixTime, now: UnixTime, limit: usize) -> usize {
         let (entries_before, before) = match self.fault {
@@ -306,6 +362,9 @@ impl Journal {
         let entries: Vec<u64> = self.ended_entries(entries_before).take(limit).collect();
         for position in &entries {
             self.log.remove(position);
+        }
+        if self.has(Fault::TrimmingLowersTheBound) {
+            self.newest_bound = self.first_bound;
         }
         let left = limit - entries.len();
         let rules: Vec<RuleKey> = self.ended_rules(before).take(left).cloned().collect();
@@ -327,10 +386,18 @@ impl Journal {
             .filter(move |(position, entry)| match self.fault {
                 Some(Fault::TrimByAge) => entry.at < before,
                 Some(Fault::TrimByPrefix) => **position <= prefix,
+                Some(Fault::EntriesStayWithTheirRules) => {
+                    entry.until < before && self.rule_of(entry).is_none()
+                }
                 _ => entry.until < before,
             })
             .map(|(position, _)| *position)
             .filter(|position| *position != self.newest || self.has(Fault::TrimTakesTheNewest))
+    }
+
+    fn rule_of(&self, entry: &LogEntry) -> Option<&Rule> {
+        let LogEvent::Revoked { target, .. } = &entry.event else { return None };
+        self.rules.get(&target.rule_key()?)
     }
 
     fn ended_rules(&self, before: UnixTime) -> impl Iterator<Item = &RuleKey> {

@@ -1,7 +1,7 @@
 //! A small, plain key store that keeps the contract, unless it is told what to do wrong.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cloakroom_core::{
@@ -9,17 +9,20 @@ use cloakroom_core::{
 };
 
 use super::check_values::Values;
+use super::database::{Driver, Local};
 use super::fault::Fault;
-use super::plain::pause;
+use super::plain::{Manners, Plain, pause, set_value};
 
 #[derive(Debug)]
 pub(crate) struct PlainKeys {
     fault: Option<Fault>,
-    ring: Mutex<Ring>,
-    values: Values,
+    ring: Arc<Mutex<Ring>>,
+    values: Arc<Values>,
+    driver: Arc<Driver>,
+    local: Mutex<Local>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Ring {
     records: BTreeMap<u64, KeyRecord>,
     /// The highest generation that was ever inserted.
@@ -28,7 +31,60 @@ struct Ring {
 
 impl PlainKeys {
     pub(crate) fn new(fault: Option<Fault>) -> Self {
-        Self { fault, ring: Mutex::default(), values: Values::default() }
+        Self::beside(&Plain::new(fault, Manners::default()))
+    }
+
+    /// The keys in the database of this store.
+    pub(crate) fn beside(plain: &Plain) -> Self {
+        Self {
+            fault: plain.fault,
+            ring: Arc::default(),
+            values: Arc::clone(&plain.values),
+            driver: plain.driver(),
+            local: Mutex::new(Local::new()),
+        }
+    }
+
+    /// Another instance over the same data.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            fault: self.fault,
+            ring: Arc::clone(&self.ring),
+            values: Arc::clone(&self.values),
+            driver: Arc::clone(&self.driver),
+            local: Mutex::new(Local::new()),
+        }
+    }
+
+    /// What is found after a restart.
+    pub(crate) fn reborn(&self, plain: &Plain) -> Self {
+        let mut ring = self.lock().clone();
+        match self.fault {
+            Some(Fault::GenerationIsForgotten) => {
+                ring.highest = ring.records.keys().next_back().copied().unwrap_or(0);
+            }
+            Some(Fault::KeysAreForgotten) => {
+                ring.records.pop_last();
+            }
+            _ => {}
+        }
+        Self { ring: Arc::new(Mutex::new(ring)), ..Self::beside(plain) }
+    }
+
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn or_lie<T>(
+        &self,
+        fault: Fault,
+        answer: Result<T, StoreError>,
+        lie: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        match answer {
+            Err(StoreError::Unavailable { .. }) if self.has(fault) => Ok(lie()),
+            answer => answer,
+        }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -66,7 +122,8 @@ impl Ring {
 impl CheckValues for PlainKeys {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
         pause().await;
-        Ok(self.values.all())
+        let values = self.driver.run(|| self.values.all(self.fault));
+        self.or_lie(Fault::ValuesFailAsNone, values, Vec::new)
     }
 
     async fn set_check_value(
@@ -76,7 +133,7 @@ impl CheckValues for PlainKeys {
         value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
         pause().await;
-        Ok(self.values.set(name, expected, value))
+        set_value(&self.values, &self.driver, self.fault, name, expected, value).await
     }
 }
 
@@ -84,7 +141,14 @@ impl CheckValues for PlainKeys {
 impl KeyStore for PlainKeys {
     async fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
         pause().await;
-        let mut records: Vec<KeyRecord> = self.lock().records.values().cloned().collect();
+        let known = self.local().ring.clone();
+        if let Some(known) = known.filter(|_| self.has(Fault::RingIsCached)) {
+            return Ok(known);
+        }
+        let records = self.driver.run(|| self.lock().records.values().cloned().collect());
+        let mut records: Vec<KeyRecord> =
+            self.or_lie(Fault::RingFailsAsEmpty, records, Vec::new)?;
+        self.local().ring = Some(records.clone());
         pause().await;
         if self.has(Fault::KeysLoadBackwards) {
             records.reverse();
@@ -113,14 +177,17 @@ impl KeyStore for PlainKeys {
                 if !self.is_free(&ring, generation) {
                     return Ok(KeyInserted::Taken);
                 }
-                ring.records.insert(generation, record);
+                self.driver.run(|| ring.records.insert(generation, record))?;
             }
             pause().await;
-            let mut ring = self.lock();
-            ring.highest = ring.highest.max(generation);
-            return Ok(KeyInserted::Inserted);
+            return self.driver.run(|| {
+                let mut ring = self.lock();
+                ring.highest = ring.highest.max(generation);
+                KeyInserted::Inserted
+            });
         }
-        let inserted = {
+        self.local().forget();
+        let inserted = self.driver.run(|| {
             let mut ring = self.lock();
             if self.is_free(&ring, record.generation) {
                 ring.put(record);
@@ -128,9 +195,9 @@ impl KeyStore for PlainKeys {
             } else {
                 KeyInserted::Taken
             }
-        };
+        });
         pause().await;
-        Ok(inserted)
+        self.or_lie(Fault::InsertFailsAsTaken, inserted, || KeyInserted::Taken)
     }
 
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
@@ -142,7 +209,8 @@ impl KeyStore for PlainKeys {
         if self.has(Fault::KeysUpdateRaces) {
             pause().await;
         }
-        let updated = {
+        self.local().forget();
+        let updated = self.driver.run(|| {
             let mut ring = self.lock();
             let there = ring.records.contains_key(&record.generation);
             match self.fault {
@@ -159,9 +227,9 @@ impl KeyStore for PlainKeys {
             } else {
                 KeyUpdated::Stale
             }
-        };
+        });
         pause().await;
-        Ok(updated)
+        self.or_lie(Fault::UpdateFailsAsStale, updated, || KeyUpdated::Stale)
     }
 
     async fn delete(&self, generation: u64, expected: u64) -> Result<KeyUpdated, StoreError> {
@@ -170,7 +238,8 @@ impl KeyStore for PlainKeys {
         if self.has(Fault::KeysDeleteRaces) {
             pause().await;
         }
-        let deleted = {
+        self.local().forget();
+        let deleted = self.driver.run(|| {
             let mut ring = self.lock();
             let there = ring.records.contains_key(&generation);
             let stands = match self.fault {
@@ -184,8 +253,8 @@ impl KeyStore for PlainKeys {
             } else {
                 KeyUpdated::Stale
             }
-        };
+        });
         pause().await;
-        Ok(deleted)
+        self.or_lie(Fault::DeleteFailsAsStale, deleted, || KeyUpdated::Stale)
     }
 }

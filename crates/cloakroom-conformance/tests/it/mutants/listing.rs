@@ -18,6 +18,9 @@ impl State {
         if self.has(Fault::ListIsBackwards) {
             found.reverse();
         }
+        if self.has(Fault::ListsAreCapped) {
+            found.truncate(1_000);
+        }
         if let Some(after) = page.after {
             let seen = found.iter().position(|grant| grant.id == after);
             match seen {
@@ -40,8 +43,18 @@ impl State {
         if found.len() < limit && self.has(Fault::ListEndsAtShortPages) {
             next = None;
         }
+        let hides = self.has(Fault::ListHidesDamage);
+        let (damaged, found): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|grant| self.damaged.contains(&grant.id));
+        let mut unreadable: Vec<_> = damaged.iter().map(|grant| grant.id).collect();
+        if hides {
+            unreadable.clear();
+        }
+        if self.has(Fault::ListCallsTheLivingUnreadable) && found.len() > 2 {
+            unreadable.push(found[0].id);
+        }
         let grants = found.into_iter().cloned().map(Arc::new).collect();
-        Listing { grants, unreadable: Vec::new(), next }
+        Listing { grants, unreadable, next }
     }
 
     fn shows(&self, grant: &GrantRecord, now: UnixTime) -> bool {

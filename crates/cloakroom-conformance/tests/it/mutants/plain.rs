@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
-    Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey,
-    Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, EntryId, Epoch, GrantId,
+    GrantRecord, Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch,
+    Revoked, RuleKey, Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime,
+    Wakeups,
 };
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 
 use super::check_values::Values;
+use super::database::{Driver, Local};
 use super::fault::Fault;
 use super::state::{Inserted, State, Sweep};
 use super::wrong::selector;
@@ -43,6 +45,14 @@ pub(crate) struct Manners {
     pub(crate) crashes: bool,
     /// `maintain` touches one row a call.
     pub(crate) small_steps: bool,
+    /// Its bounds leave gaps.
+    pub(crate) gaps: bool,
+    /// Its newest bound is raised whenever it is asked for.
+    pub(crate) raises: bool,
+    /// Its cursors have a content of its own.
+    pub(crate) own_cursors: bool,
+    /// `maintain` wants to be called a few times more when nothing is left.
+    pub(crate) more_for_a_while: bool,
 }
 
 #[derive(Clone)]
@@ -50,7 +60,9 @@ pub(crate) struct Plain {
     pub(crate) fault: Option<Fault>,
     pub(crate) manners: Manners,
     state: Arc<Mutex<State>>,
-    values: Arc<Values>,
+    pub(crate) values: Arc<Values>,
+    driver: Arc<Driver>,
+    local: Arc<Mutex<Local>>,
 }
 
 impl Plain {
@@ -58,11 +70,61 @@ impl Plain {
         // Wrong only where no sweep has come by.
         manners.lazy_sweeps |= matches!(
             fault,
-            Some(Fault::RetrySkipsCheck | Fault::ListShowsDenied | Fault::SweepIsForgotten)
+            Some(
+                Fault::RetrySkipsCheck
+                    | Fault::ListShowsDenied
+                    | Fault::SweepIsForgotten
+                    | Fault::SweepingIsDenied
+                    | Fault::UnknownSweepGoesOn
+                    | Fault::UnknownSweepIsAnError
+                    | Fault::SweepNamesNothing
+                    | Fault::SweepsStarveDeletion
+                    | Fault::DeletionStarvesSweeps
+                    | Fault::AwaitedSweepWaitsItsTurn
+                    | Fault::SweepsAreForgotten
+            )
         );
         manners.crashes |= fault == Some(Fault::CrashedRetrySkipsCheck);
         let state = Arc::new(Mutex::new(State::new(fault, manners)));
-        Self { fault, manners, state, values: Arc::default() }
+        let local = Arc::new(Mutex::new(Local::new()));
+        Self { fault, manners, state, values: Arc::default(), driver: Arc::default(), local }
+    }
+
+    /// Another instance over the same data.
+    pub(crate) fn another(&self) -> Self {
+        Self { local: Arc::new(Mutex::new(Local::new())), ..self.clone() }
+    }
+
+    /// What is found after a restart.
+    pub(crate) fn reborn(&self) -> Self {
+        let state = Arc::new(Mutex::new(self.lock().reborn()));
+        Self { state, values: Arc::new(self.values.reborn(self.fault)), ..self.another() }
+    }
+
+    pub(crate) fn driver(&self) -> Arc<Driver> {
+        Arc::clone(&self.driver)
+    }
+
+    pub(crate) fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One operation of the driver.
+    pub(crate) fn request<T>(&self, work: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
+        self.driver.run(|| work(&mut self.lock()))
+    }
+
+    /// What it answers if the driver fails: the error, unless that is what it does wrong.
+    fn or_lie<T>(
+        &self,
+        fault: Fault,
+        answer: Result<T, StoreError>,
+        lie: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        match answer {
+            Err(StoreError::Unavailable { .. }) if self.has(fault) => Ok(lie()),
+            answer => answer,
+        }
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
@@ -99,7 +161,7 @@ impl Plain {
         if let Some(done) = self.created_wrongly(&grant, &tokens).await {
             return Ok(done);
         }
-        let inserted = self.lock().insert(&grant, &tokens)?;
+        let inserted = self.request(|state| state.insert(&grant, &tokens))??;
         match inserted {
             Inserted::Exists => return Ok(Created::Exists),
             Inserted::Revoked => return Ok(Created::Barred),
@@ -109,26 +171,39 @@ impl Plain {
         let unchecked = Unchecked { store: &self, grant: &grant, done: self.manners.crashes };
         pause().await;
         if self.has(Fault::CreateWritesTokensLater) {
-            self.lock().put_tokens(tokens);
+            self.request(|state| state.put_tokens(tokens))?;
         }
         if inserted == Inserted::Written {
             self.lock().unindexed.remove(&grant.id);
         }
-        let barred = unchecked.check();
+        if self.has(Fault::CreateAsksItsOwnRules) && self.local().lets_pass(&grant) {
+            return Ok(Created::Inserted);
+        }
+        let barred = self.request(|_| ()).map(|()| unchecked.check())?;
         pause().await;
         Ok(if barred { Created::Barred } else { Created::Inserted })
     }
 
-    async fn found(self, grant: GrantId, token: Option<TokenDigest>) -> Lookup {
+    async fn found(self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
         pause().await;
-        let found = {
-            let mut state = self.lock();
+        let known = self.local().found.get(&(grant, token)).cloned();
+        if let Some(known) = known.filter(|_| self.has(Fault::FindIsCached)) {
+            return Ok(known);
+        }
+        let found = self.request(|state| {
+            if state.damaged.contains(&grant) {
+                return match self.fault {
+                    Some(Fault::DamagedIsAbsent) => Ok(Lookup::Absent),
+                    _ => Err(StoreError::corrupt("a grant", "it is damaged")),
+                };
+            }
             let found = state.find(grant, token);
             state.catch_up();
-            found
-        };
+            Ok(found)
+        })??;
+        self.local().found.insert((grant, token), found.clone());
         pause().await;
-        found
+        Ok(found)
     }
 
     async fn advanced(self, step: Advance) -> Result<Advanced, StoreError> {
@@ -137,17 +212,17 @@ impl Plain {
         if self.advances_wrongly() {
             return self.advanced_wrongly(step).await;
         }
-        let done = {
-            let mut state = self.lock();
+        let done = self.request(|state| {
             state.catch_up();
-            match state.judge(&step)? {
-                Some(refused) => refused,
-                None => {
-                    state.take(step);
-                    Advanced::Advanced
-                }
+            if state.damaged.contains(&step.grant) {
+                return Err(StoreError::corrupt("a grant", "it is damaged"));
             }
-        };
+            let refused = state.judge(&step)?;
+            if refused.is_none() {
+                state.take(step);
+            }
+            Ok(refused.unwrap_or(Advanced::Advanced))
+        })??;
         pause().await;
         Ok(done)
     }
@@ -159,36 +234,48 @@ impl Plain {
             return done;
         }
         let Some(of) = selector(&revocation.target) else {
-            self.lock().revoke_one(&revocation)?;
+            self.request(|state| state.revoke_one(&revocation))??;
             pause().await;
             return Ok(Revoked::Done);
         };
         // The entry, its bound, the rule and the record of the sweep are one step.
-        let sweep = {
-            let mut state = self.lock();
+        let sweep = self.request(|state| {
+            if self.has(Fault::BoundIsCountedByTheInstance) {
+                state.journal.allot_this(self.local().bound);
+            }
             let bound = state.journal.record(&revocation).unwrap_or_default();
             let entry = state.journal.newest_entry();
             let sweep = Sweep { of, bound, at: revocation.at, entry };
             if !self.has(Fault::DroppedSweepIsForgotten) && !self.has(Fault::SweepIsForgotten) {
                 state.sweeps.push(sweep.clone());
             }
+            self.local().bound = bound;
+            if let Some(rule) = revocation.rule(Some(bound)) {
+                self.local().known.insert(rule.key.clone(), rule);
+            }
             sweep
-        };
+        })?;
         pause().await;
+        if self.has(Fault::SweepNamesNothing) {
+            return Ok(Revoked::Sweeping(EntryId::from_bytes([9; 16])));
+        }
         if self.manners.lazy_sweeps {
             return Ok(Revoked::Sweeping(sweep.entry));
         }
+        let mut swept = 0;
         loop {
-            let done = self.lock().sweep(&sweep, SWEEP_BATCH) < SWEEP_BATCH;
+            let flagged = self.request(|state| state.sweep(&sweep, SWEEP_BATCH))?;
+            swept += flagged;
             pause().await;
-            if done || self.has(Fault::SweepEndsEarly) {
-                self.lock().swept(sweep.bound);
+            let is_capped = self.has(Fault::SweepsAreCapped) && swept >= 1_000;
+            if flagged < SWEEP_BATCH || self.has(Fault::SweepEndsEarly) || is_capped {
+                self.request(|state| state.swept(sweep.bound))?;
                 return Ok(Revoked::Done);
             }
         }
     }
 
-    async fn maintained(self, mut task: Housekeeping) -> Maintained {
+    async fn maintained(self, mut task: Housekeeping) -> Result<Maintained, StoreError> {
         self.lock().see(task.now);
         if self.manners.small_steps {
             task.limit = 1;
@@ -198,11 +285,64 @@ impl Plain {
             let found = self.lock().due(task.before);
             pause().await;
             pause().await;
-            return self.lock().maintain(&task, Some(found));
+            return Ok(self.lock().maintain(&task, Some(found)));
         }
-        let maintained = self.lock().maintain(&task, None);
+        let maintained = self.request(|state| {
+            let is_known = |entry| state.sweeps.iter().any(|sweep| sweep.entry == entry);
+            if self.has(Fault::UnknownSweepIsAnError) && task.sweep.is_some_and(|id| !is_known(id))
+            {
+                return Err(StoreError::Misuse("there is no such sweep"));
+            }
+            Ok(state.maintain(&task, None))
+        })??;
+        self.values.housekept(self.fault);
         pause().await;
-        maintained
+        Ok(maintained)
+    }
+
+    /// What it answers to `rules`, `list` and `revocations`, where it keeps something to itself.
+    async fn ruled(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let caches = match self.fault {
+            Some(Fault::RulesAreCached) => !keys.is_empty(),
+            Some(Fault::BoundIsCached) => keys.is_empty(),
+            _ => false,
+        };
+        if let Some(known) = self.local().rules.get(&keys).filter(|_| caches) {
+            return Ok(known.clone());
+        }
+        let early = self.request(|state| state.journal.newest_bound())?;
+        if self.has(Fault::RulesReadTheBoundFirst) {
+            pause().await;
+        }
+        let mut rules = self.request(|state| state.journal.rules(&keys, state.seen))?;
+        if self.has(Fault::RulesReadTheBoundFirst) {
+            rules.newest_bound = early;
+        }
+        let mut local = self.local();
+        for rule in &rules.rules {
+            local.known.insert(rule.key.clone(), rule.clone());
+        }
+        local.rules.insert(keys, rules.clone());
+        Ok(rules)
+    }
+
+    async fn read(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        let early = self.request(|state| state.journal.newest_bound())?;
+        if self.has(Fault::BatchReadsTheBoundFirst) {
+            pause().await;
+        }
+        let mut batch = self.request(|state| {
+            if self.has(Fault::CursorsAreTheInstances) {
+                state.journal.incarnation = self.local().id;
+            }
+            state.journal.read(&after, limit)
+        })?;
+        if let RevocationBatch::Entries { newest_bound, .. } = &mut batch
+            && self.has(Fault::BatchReadsTheBoundFirst)
+        {
+            *newest_bound = early;
+        }
+        Ok(batch)
     }
 
     /// One wake-up at the start, and one whenever the log has grown since the last.
@@ -257,6 +397,23 @@ impl Drop for Unchecked<'_> {
     }
 }
 
+/// Changes a check value, with what may go wrong on the way.
+pub(crate) async fn set_value(
+    values: &Values,
+    driver: &Driver,
+    fault: Option<Fault>,
+    name: &str,
+    expected: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<bool, StoreError> {
+    let loses_answers = match driver.begin() {
+        Err(_) if fault == Some(Fault::SetValueFailsAsRefused) => return Ok(false),
+        begun => begun?,
+    };
+    let done = values.set(fault, name, expected, value).await;
+    if loses_answers { Driver::failed() } else { Ok(done) }
+}
+
 /// Where a store would wait for its database.
 pub(crate) async fn pause() {
     tokio::task::yield_now().await;
@@ -275,7 +432,8 @@ impl fmt::Debug for Plain {
 impl CheckValues for Plain {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
         pause().await;
-        Ok(self.values.all())
+        let values = self.driver.run(|| self.values.all(self.fault));
+        self.or_lie(Fault::ValuesFailAsNone, values, Vec::new)
     }
 
     async fn set_check_value(
@@ -285,7 +443,7 @@ impl CheckValues for Plain {
         value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
         pause().await;
-        Ok(self.values.set(name, expected, value))
+        set_value(&self.values, &self.driver, self.fault, name, expected, value).await
     }
 }
 
@@ -296,29 +454,34 @@ impl TokenStore for Plain {
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
     ) -> Result<Created, StoreError> {
-        self.run(self.clone().created(grant, tokens)).await
+        let created = self.run(self.clone().created(grant, tokens)).await;
+        self.local().forget();
+        self.or_lie(Fault::CreateFailsAsExists, created, || Created::Exists)
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
-        Ok(self.run(self.clone().found(grant, token)).await)
+        let found = self.run(self.clone().found(grant, token)).await;
+        self.or_lie(Fault::FindFailsAsAbsent, found, || Lookup::Absent)
     }
 
     async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        self.run(self.clone().advanced(step)).await
+        let advanced = self.run(self.clone().advanced(step)).await;
+        self.local().forget();
+        let advanced = self.or_lie(Fault::AdvanceFailsAsUnknown, advanced, || Advanced::Unknown);
+        self.or_lie(Fault::AdvanceFailsAsDead, advanced, || Advanced::Dead)
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        self.run(self.clone().revoked(revocation)).await
+        let revoked = self.run(self.clone().revoked(revocation)).await;
+        self.local().forget();
+        self.or_lie(Fault::RevokeFailsAsDone, revoked, || Revoked::Done)
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
         pause().await;
-        let rules = {
-            let state = self.lock();
-            state.journal.rules(&keys, state.seen)
-        };
+        let rules = self.ruled(keys).await;
         pause().await;
-        Ok(rules)
+        self.or_lie(Fault::RulesFailAsNone, rules, Rules::default)
     }
 
     async fn list(
@@ -331,21 +494,38 @@ impl TokenStore for Plain {
         if self.manners.short_pages {
             page.limit = 1;
         }
-        let listing = {
-            let mut state = self.lock();
+        let asked = format!("{of:?} {page:?} {now:?}");
+        let known = self.local().listed.get(&asked).cloned();
+        if let Some(known) = known.filter(|_| self.has(Fault::ListIsCached)) {
+            return Ok(known);
+        }
+        let listing = self.request(|state| {
             state.see(now);
             state.catch_up();
-            state.list(&of, page, now)
-        };
+            let listing = state.list(&of, page, now);
+            if self.has(Fault::ListFailsOnDamage) && !listing.unreadable.is_empty() {
+                return Err(StoreError::corrupt("a grant", "it is damaged"));
+            }
+            Ok(listing)
+        });
+        let nobody = || Listing { grants: Vec::new(), unreadable: Vec::new(), next: None };
+        let listing = self.or_lie(Fault::ListFailsAsEmpty, listing, || Ok(nobody()))??;
+        self.local().listed.insert(asked, listing.clone());
         pause().await;
         Ok(listing)
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
         pause().await;
-        let batch = self.lock().journal.read(&after, limit);
+        let batch = self.read(after.clone(), limit).await;
         pause().await;
-        Ok(batch)
+        let batch = self.or_lie(Fault::LogFailsAsGap, batch, || RevocationBatch::Gap);
+        self.or_lie(Fault::LogFailsAsEmpty, batch, || RevocationBatch::Entries {
+            entries: Vec::new(),
+            next: after,
+            more: false,
+            newest_bound: Epoch::default(),
+        })
     }
 
     fn wakeups(&self) -> Wakeups {
@@ -354,12 +534,14 @@ impl TokenStore for Plain {
 
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         pause().await;
-        self.lock().journal.heartbeat(now, until);
+        let done = self.request(|state| state.journal.heartbeat(now, until));
         pause().await;
-        Ok(())
+        self.or_lie(Fault::HeartbeatFailsInSilence, done, || ())
     }
 
     async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        Ok(self.run(self.clone().maintained(task)).await)
+        let done = self.run(self.clone().maintained(task)).await;
+        self.local().forget();
+        self.or_lie(Fault::MaintainFailsAsDone, done, Maintained::default)
     }
 }

@@ -21,7 +21,10 @@ impl State {
                     }
                     None => {
                         if !self.has(Fault::NoTombstones) {
-                            let until = revocation.until;
+                            let until = match self.fault {
+                                Some(Fault::TombstonesEndWithRules) => revocation.rule_until,
+                                _ => revocation.until,
+                            };
                             self.slots.insert(*id, Slot::Tombstone { until });
                         }
                         if self.has(Fault::AbsentAreNotLogged) {
@@ -93,6 +96,9 @@ impl State {
                 _ => grant.epoch <= bound,
             })
             .filter(|grant| self.selects(of, grant, wide))
+            .filter(|grant| {
+                !(self.has(Fault::SweepSparesDamage) && self.damaged.contains(&grant.id))
+            })
             .take(limit)
             .map(|grant| grant.id)
             .collect()

@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::journal::Journal;
 use super::plain::Manners;
 
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) fault: Option<Fault>,
     pub(crate) manners: Manners,
@@ -28,8 +29,17 @@ pub(crate) struct State {
     pub(crate) busy: bool,
     /// The latest time that anyone named.
     pub(crate) seen: UnixTime,
+    /// Grants whose rows cannot be read.
+    pub(crate) damaged: BTreeSet<GrantId>,
+    /// Where an index believes that a grant ends.
+    pub(crate) index_ends: BTreeMap<GrantId, UnixTime>,
+    /// How often `maintain` has been called since it last had something to do.
+    pub(crate) idle: u32,
+    /// Whose turn it is, where one row a call may be touched.
+    pub(crate) turn: bool,
 }
 
+#[derive(Clone)]
 pub(crate) enum Slot {
     Grant(Box<GrantRecord>),
     Tombstone { until: UnixTime },
@@ -60,12 +70,16 @@ impl State {
             manners,
             slots: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            journal: Journal::new(fault),
+            journal: Journal::new(fault, manners),
             sweeps: Vec::new(),
             late: Vec::new(),
             unindexed: BTreeSet::new(),
             busy: false,
             seen: SystemClock::new().now(),
+            damaged: BTreeSet::new(),
+            index_ends: BTreeMap::new(),
+            idle: 0,
+            turn: false,
         }
     }
 
@@ -128,6 +142,7 @@ impl State {
 
     /// Whether it is barred; a grant that is gets revoked.
     pub(crate) fn check(&mut self, grant: &GrantRecord) -> bool {
+        self.journal.raise();
         let barred = self.journal.bars(grant);
         if barred && !self.has(Fault::BarredStaysLive) {
             self.flag(grant.id, grant.created_at);
@@ -146,6 +161,7 @@ impl State {
             grant.expires_at = UnixTime::from_secs(grant.expires_at.as_secs());
             grant.created_at = UnixTime::from_secs(grant.created_at.as_secs());
         }
+        self.index_ends.entry(grant.id).or_insert(grant.row_expires_at);
         self.slots.insert(grant.id, Slot::Grant(Box::new(grant)));
     }
 
@@ -153,6 +169,9 @@ impl State {
         for mut token in tokens {
             if self.has(Fault::TokensDropUnknown) {
                 token.unknown.clear();
+            }
+            if self.has(Fault::TokensAreCapped) && self.tokens_of(token.grant).count() >= 1_024 {
+                continue;
             }
             // What is there already is the same: a retry, which lifts no revocation.
             let key = (token.grant, *token.digest.as_bytes());
@@ -242,6 +261,12 @@ impl State {
         if let Change::Move(next) = &step.change {
             self.follows(record, next, step)?;
         }
+        if let Some(answer) = self.repeated(step) {
+            return Ok(Some(answer));
+        }
+        let Some(Slot::Grant(record)) = self.slots.get(&step.grant) else {
+            return Ok(Some(Advanced::Unknown));
+        };
         let stands = self.stands(record, step);
         let looks_elsewhere_first = match self.fault {
             Some(Fault::RevokedElsewhereIsStale) => record.revoked_at.is_some(),
@@ -265,6 +290,35 @@ impl State {
         Ok(None)
     }
 
+    /// The answer to a move that was taken before, where it has one of its own.
+    fn repeated(&mut self, step: &Advance) -> Option<Advanced> {
+        let Change::Move(to) = &step.change else { return None };
+        let Some(Slot::Grant(record)) = self.slots.get_mut(&step.grant) else { return None };
+        let (chain, next) = (record.chain.as_ref()?, to.chain.as_ref()?);
+        let is_taken = match self.fault {
+            Some(Fault::RepeatIsStale) => false,
+            Some(Fault::RepeatComparesDigest) => next.digest == chain.digest,
+            Some(Fault::RepeatComparesGeneration) => next.generation == chain.generation,
+            // Judged after the chain's end.
+            Some(Fault::RepeatDiesWithTheChain) if step.now >= chain.expires_at => false,
+            _ => next.position() == chain.position(),
+        };
+        let is_live = match self.fault {
+            Some(Fault::RepeatIgnoresTheEnd | Fault::RepeatRevives) => true,
+            Some(Fault::RepeatIgnoresRevocation) => step.now < record.expires_at,
+            _ => record.is_live(step.now),
+        };
+        if !is_taken || !is_live {
+            return None;
+        }
+        match self.fault {
+            Some(Fault::RepeatWritesAgain | Fault::RepeatRevives) => *record = to.clone(),
+            Some(Fault::RepeatInsertsTokens) => self.put_tokens(step.tokens.clone()),
+            _ => {}
+        }
+        Some(Advanced::Advanced)
+    }
+
     /// The answer if the chain stands elsewhere, whatever else is the matter with the grant.
     pub(crate) fn stale(&self, step: &Advance) -> Option<Advanced> {
         match self.slots.get(&step.grant) {
@@ -286,6 +340,9 @@ impl State {
             return Err(StoreError::Misuse("the next record has no chain"));
         }
         let stays = next.chain.as_ref().is_some_and(|chain| chain.position() == step.expected);
+        if next.expires_at > record.expires_at && !self.has(Fault::AdvanceLengthens) {
+            return Err(StoreError::Misuse("the next record ends later than the grant"));
+        }
         if stays && !self.has(Fault::AdvanceStays) {
             return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
         }
@@ -366,6 +423,11 @@ impl State {
                 (Change::Move(next), Some(Fault::RewriteDropsUnknown)) => {
                     *record = next;
                     record.unknown.clear();
+                }
+                (Change::Move(next), Some(Fault::MoveKeepsTheRowsEnd)) => {
+                    let row_expires_at = record.row_expires_at;
+                    *record = next;
+                    record.row_expires_at = row_expires_at.min(record.row_expires_at);
                 }
                 (Change::Move(next), _) => *record = next,
             }

@@ -81,13 +81,13 @@ impl Plain {
             Some(Fault::AdvanceWritesTokensLater) => {
                 let tokens = step.tokens.clone();
                 let moves = matches!(step.change, Change::Move(_));
-                let refused = self.judge_and_take(step)?;
+                let refused = self.request(|_| ()).and_then(|()| self.judge_and_take(step))?;
                 if let Some(refused) = refused {
                     return Ok(refused);
                 }
                 pause().await;
                 if moves {
-                    self.lock().put_tokens(tokens);
+                    self.request(|state| state.put_tokens(tokens))?;
                 }
             }
             _ => {
