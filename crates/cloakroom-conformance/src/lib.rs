@@ -33,6 +33,28 @@
 //!
 //! Run it on a multi-threaded tokio runtime with its timer: races need threads.
 //!
+//! # What it tries
+//!
+//! | | what | needs |
+//! |---|---|---|
+//! | the contract, method by method | each promise, alone: what is written, refused, listed, kept, deleted | – |
+//! | races | two calls in every order of their awaits, and many tasks at once | – |
+//! | the log | cursors, gaps, wake-ups, order under concurrent writers | – |
+//! | dropped futures | each method dropped at each await | – |
+//! | a model | random sequences, beside a small model of the contract | – |
+//! | thousands | of grants, tokens, rules, entries: past every round number | – |
+//! | instances | what one acknowledged the other knows; races through both | [`Database::another`] |
+//! | a restart | what was acknowledged is there, and every count goes on | [`Database::restart`] |
+//! | failures | an error each time, never an answer; nothing half done | [`Database::fail`] |
+//! | damage | a row that cannot be read stops nothing else | [`Database::damage`] |
+//!
+//! The last four need a [`Database`], which [`Factory::database`] may offer; with all of it or with a
+//! part. [`Report::not_run`] names the checks that were not run, and what they need.
+//!
+//! Where the contract leaves a choice, the kit takes either: bounds with gaps, a newest bound that is
+//! raised at any time, cursors of the store's own content, sweeps that are left to `maintain`, batches
+//! and pages that are short, a `maintain` that wants to be called again.
+//!
 //! The model's random sequences are the same at every run, unless `CLOAKROOM_CONFORMANCE_SEED` and
 //! `CLOAKROOM_CONFORMANCE_CASES` (numbers) ask for others, or more. A store that several programs
 //! share is raced from several [`processes`], too.

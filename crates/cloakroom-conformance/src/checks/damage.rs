@@ -79,7 +79,10 @@ async fn listed(
     Err(format!("the listing of {of:?} went on for 100 pages").into())
 }
 
-fn is_corrupt<T: std::fmt::Debug>(what: &str, answer: Result<T, StoreError>) -> Result<(), Broken> {
+fn is_corrupt<T: std::fmt::Debug>(
+    what: &str,
+    answer: &Result<T, StoreError>,
+) -> Result<(), Broken> {
     ensure!(
         matches!(answer, Err(StoreError::Corrupt { .. })),
         "a row that cannot be read is {answer:?} to `{what}`"
@@ -90,17 +93,17 @@ fn is_corrupt<T: std::fmt::Debug>(what: &str, answer: Result<T, StoreError>) -> 
 async fn a_damaged_grant_is_an_error(context: Context) -> Result<(), Broken> {
     let (_bench, instance, _, damaged) = damaged(&context).await?;
     let store = &*instance.tokens;
-    is_corrupt("find", store.find(damaged.id, None).await)?;
+    is_corrupt("find", &store.find(damaged.id, None).await)?;
     let step = step_from(&damaged, Change::Move(Box::new(moved(&damaged)?)), &[])?;
     match store.advance(step).await {
         // Who judges by columns alone may have to write a whole record in its place.
         Ok(Advanced::Advanced) => {}
-        answer => is_corrupt("advance", answer)?,
+        answer => is_corrupt("advance", &answer)?,
     }
     let other = GrantRecord { username: Some("someone else".to_owned()), ..damaged.clone() };
     match store.create(other, vec![]).await {
         Ok(Created::Exists) => {}
-        answer => is_corrupt("create", answer)?,
+        answer => is_corrupt("create", &answer)?,
     }
     Ok(())
 }
@@ -118,7 +121,7 @@ async fn a_damaged_grant_is_revoked(context: Context) -> Result<(), Broken> {
     match store.find(damaged.id, None).await {
         Ok(Lookup::Found(found)) if found.grant.revoked_at.is_some() => Ok(()),
         Ok(Lookup::Tombstone) => Ok(()),
-        answer => is_corrupt("find", answer),
+        answer => is_corrupt("find", &answer),
     }
 }
 

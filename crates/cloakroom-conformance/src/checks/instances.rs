@@ -21,6 +21,8 @@ use crate::{Context, Instance};
 
 checks! { "instances":
     rows_are_found_by_both => InstancesAgree,
+    what_is_sent_again_through_the_other_is_known => InstancesAgree,
+    a_sweep_is_finished_by_the_other => InstancesAgree,
     a_revocation_is_seen_by_both => InstancesAgree,
     listings_are_those_of_both => InstancesAgree,
     rules_are_known_to_both => InstancesAgree,
@@ -71,6 +73,46 @@ async fn rows_are_found_by_both(context: Context) -> Result<(), Broken> {
         reader.advanced(&stands, Change::Move(Box::new(moved(&stands)?)), &[]).await?;
         let again = reader.create(stands.clone(), vec![]).await?;
         same("another record under the id", &again, &Created::Exists)?;
+    }
+    Ok(())
+}
+
+async fn what_is_sent_again_through_the_other_is_known(context: Context) -> Result<(), Broken> {
+    let (_bench, one, other) = two(&context).await?;
+    let first = lone(one.tokens.epoch().await?)?;
+    let held = token(&first)?;
+    for instance in [&one, &other, &one] {
+        instance.tokens.inserted(&first, std::slice::from_ref(&held)).await?;
+    }
+    let next = moved(&first)?;
+    let tokens = [token(&first)?];
+    let step = step_from(&first, Change::Move(Box::new(next.clone())), &tokens)?;
+    for instance in [&one, &other, &one] {
+        let answer = instance.tokens.advance(step.clone()).await?;
+        same("one step, through either instance", &answer, &Advanced::Advanced)?;
+        let found = instance.tokens.found(next.id, tokens[0].digest).await?;
+        same("the grant", &*found.grant, &next)?;
+        same("its token", &found.token.as_deref(), &Some(&tokens[0]))?;
+    }
+    Ok(())
+}
+
+async fn a_sweep_is_finished_by_the_other(context: Context) -> Result<(), Broken> {
+    let (_bench, one, other) = two(&context).await?;
+    let epoch = one.tokens.epoch().await?;
+    let mut covered = Vec::new();
+    for _ in 0..30 {
+        let grant = grant("alice", "app", epoch)?;
+        one.tokens.inserted(&grant, &[]).await?;
+        covered.push(grant.id);
+    }
+    let revoked = one.tokens.revoke(revocation(Target::Subject(subject("alice")?))).await?;
+    other.tokens.swept(revoked).await?;
+    for id in covered {
+        ensure!(
+            !other.tokens.is_unrevoked(id).await?,
+            "the other instance says that the sweep is done, and a grant lives"
+        );
     }
     Ok(())
 }
@@ -237,8 +279,16 @@ async fn keys_are_those_of_both(context: Context) -> Result<(), Broken> {
     same("the update", &other.keys.update(next.clone(), 1).await?, &KeyUpdated::Updated)?;
     holds(&*one.keys, &[&next]).await?;
     holds(&*other.keys, &[&next]).await?;
-    same("an update from before", &one.keys.update(next, 1).await?, &KeyUpdated::Stale)?;
-    same("the delete", &one.keys.delete(1, 2).await?, &KeyUpdated::Updated)?;
+    same("an update from before", &one.keys.update(next.clone(), 1).await?, &KeyUpdated::Stale)?;
+    // By what it loaded before the other wrote, none of these is decided.
+    holds(&*one.keys, &[&next]).await?;
+    let last = rewritten(&next, 1)?;
+    same("the update", &other.keys.update(last.clone(), 2).await?, &KeyUpdated::Updated)?;
+    let late = rewritten(&next, 2)?;
+    same("an update from before", &one.keys.update(late, 2).await?, &KeyUpdated::Stale)?;
+    same("a delete from before", &one.keys.delete(1, 2).await?, &KeyUpdated::Stale)?;
+    holds(&*one.keys, &[&last]).await?;
+    same("the delete", &one.keys.delete(1, 3).await?, &KeyUpdated::Updated)?;
     holds(&*other.keys, &[]).await?;
     let again = other.keys.insert(key(1, "again")?).await?;
     same("an insert of what was deleted", &again, &KeyInserted::Taken)

@@ -49,6 +49,7 @@ mod model_play;
 mod model_reference;
 mod more_create;
 mod outage;
+mod outage_whole;
 mod pace;
 pub mod processes;
 mod races_advance;
@@ -102,6 +103,7 @@ pub(crate) fn all() -> Vec<Check> {
         instances::CHECKS,
         restart::CHECKS,
         outage::CHECKS,
+        outage_whole::CHECKS,
     ];
     tables.concat()
 }

@@ -114,7 +114,7 @@ impl Play {
                 self.model.newest_bound = self.model.newest_bound.max(Epoch::new(at.as_millis()));
                 self.model.write(LogEvent::Heartbeat {}, at, until);
                 let fresh = self.read_on().await?;
-                self.log_grew(fresh, false)?;
+                self.log_grew(&fresh, false)?;
             }
             Operation::Housekeep { when, limit } => self.housekeep(time(when), limit).await?,
         }
@@ -267,7 +267,7 @@ impl Play {
             bound = Some(grown(self.model.newest_bound, at, allotted)?);
         }
         self.model.revoke(&revocation, bound);
-        self.log_grew(fresh, is_told)?;
+        self.log_grew(&fresh, is_told)?;
         self.compare_all().await
     }
 
@@ -340,15 +340,15 @@ impl Play {
     }
 
     /// Compares what is new in the log with the last entry of the model.
-    fn log_grew(&mut self, fresh: Vec<LogEntry>, may_be_told: bool) -> Result<(), Broken> {
+    fn log_grew(&mut self, fresh: &[LogEntry], may_be_told: bool) -> Result<(), Broken> {
         let mut due = self.model.log.pop().into_iter().collect::<Vec<_>>();
         if fresh.is_empty() && may_be_told {
             return Ok(());
         }
-        for (due, entry) in due.iter_mut().zip(&fresh) {
+        for (due, entry) in due.iter_mut().zip(fresh) {
             due.id = entry.id;
         }
-        same("what is new in the log", &fresh, &due)?;
+        same("what is new in the log", &fresh, &&due[..])?;
         self.model.log.extend(due);
         Ok(())
     }

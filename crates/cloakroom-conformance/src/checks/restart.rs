@@ -111,7 +111,15 @@ async fn rules_survive(context: Context) -> Result<(), Broken> {
         Target::Jti(Jti::new("a jti")?),
         Target::Key(Kid::new("a key")?),
     ] {
-        store.revoked(target.clone()).await?;
+        // The second moves the bound, the first the end.
+        for days in [5, 1] {
+            let until = NOW + days * DAY;
+            let revocation = Revocation { until, rule_until: until, ..revocation(target.clone()) };
+            store.revoked_as(revocation).await?;
+        }
+        let until = NOW + 9 * DAY;
+        let revocation = Revocation { until, rule_until: until, ..revocation(target.clone()) };
+        store.revoked_as(revocation).await?;
         let key = target.rule_key().ok_or("the target leaves no rule")?;
         should.push(store.rule(key).await?.ok_or("there is no rule")?);
     }

@@ -214,7 +214,7 @@ async fn damage_is_called_damage_until_it_is_mended() {
 }
 
 /// By another process: this one would lose its locks.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(std::process::Command::new("cp").args([from, to]).status().unwrap().success());
 }
 

@@ -68,11 +68,8 @@ impl Values {
         }
         match fault {
             Some(Fault::ValuesAreNotCompared) => {}
-            Some(Fault::ValuesComparePresence) => {
-                if values.contains_key(&name) != expected.is_some() {
-                    return false;
-                }
-            }
+            Some(Fault::ValuesComparePresence)
+                if values.contains_key(&name) == expected.is_some() => {}
             Some(Fault::ValuesWriteOnRefusal) if !is_expected => {
                 values.insert(name, value.unwrap_or_default().to_vec());
                 return false;

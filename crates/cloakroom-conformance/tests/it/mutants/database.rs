@@ -1,6 +1,7 @@
 //! A database of [`Plain`] stores: several instances, a restart, a driver that fails.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -20,11 +21,16 @@ use super::state::{Slot, State};
 
 /// What stands between a store and its data.
 #[derive(Debug, Default)]
-pub(crate) struct Driver(Mutex<Option<Failing>>);
+pub(crate) struct Driver(Mutex<Option<Failing>>, AtomicBool);
 
 impl Driver {
     fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has failed ever.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.1.load(Ordering::Acquire)
     }
 
     pub(crate) fn failed<T>() -> Result<T, StoreError> {
@@ -40,7 +46,10 @@ impl Driver {
                 *left -= 1;
                 Ok(false)
             }
-            Some(_) => Self::failed(),
+            Some(_) => {
+                self.1.store(true, Ordering::Release);
+                Self::failed()
+            }
         }
     }
 
@@ -62,6 +71,10 @@ pub(crate) struct Local {
     pub(crate) found: HashMap<(GrantId, Option<TokenDigest>), Lookup>,
     pub(crate) listed: HashMap<String, Listing>,
     pub(crate) ring: Option<Vec<KeyRecord>>,
+    pub(crate) grown: watch::Sender<u64>,
+    pub(crate) created: HashSet<GrantId>,
+    pub(crate) stepped: HashSet<GrantId>,
+    pub(crate) highest: u64,
 }
 
 impl Local {
@@ -74,6 +87,10 @@ impl Local {
             found: HashMap::new(),
             listed: HashMap::new(),
             ring: None,
+            grown: watch::Sender::new(0),
+            created: HashSet::new(),
+            stepped: HashSet::new(),
+            highest: 0,
         }
     }
 
@@ -159,6 +176,11 @@ impl State {
                 state.slots.retain(|_, slot| matches!(slot, Slot::Grant(_)));
             }
             Some(Fault::SweepsAreForgotten) => state.sweeps.clear(),
+            Some(Fault::LastStepIsForgotten) => {
+                for (id, record) in &self.previous {
+                    state.slots.insert(*id, Slot::Grant(record.clone()));
+                }
+            }
             Some(Fault::FlagsAreForgotten) => {
                 for slot in state.slots.values_mut() {
                     if let Slot::Grant(grant) = slot {
@@ -188,6 +210,11 @@ impl Journal {
             Some(Fault::BoundIsThatOfTheRules) => {
                 let bounds = journal.rules.values().filter_map(|rule| rule.bound);
                 journal.newest_bound = bounds.max().unwrap_or(now);
+            }
+            Some(Fault::HeartbeatBoundIsForgotten) => journal.newest_bound = journal.allotted,
+            Some(Fault::LastEntryIsForgotten) => drop(journal.log.pop_last()),
+            Some(Fault::SecondRuleIsForgotten) => {
+                journal.rules.extend(journal.first_rules.clone());
             }
             Some(Fault::IncarnationIsRedrawn) => journal.incarnation = random(),
             Some(Fault::LogIsForgotten) => journal.log.clear(),

@@ -2,42 +2,7 @@
 
 use cloakroom_conformance::Promise;
 
-macro_rules! faults {
-    ($($(#[doc = $what:literal])+ $test:ident $fault:ident: $($promise:ident),+;)*) => {
-        /// The one thing that a wrong store does wrong.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Fault {
-            $($(#[doc = $what])+ $fault,)*
-        }
-
-        impl Fault {
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$fault),*];
-
-            /// What it does.
-            pub(crate) const fn what(self) -> &'static str {
-                match self { $(Self::$fault => concat!($($what),+),)* }
-            }
-
-            /// The promises that it breaks: the kit must convict it of one of them.
-            pub(crate) const fn promises(self) -> &'static [Promise] {
-                match self { $(Self::$fault => &[$(Promise::$promise),+],)* }
-            }
-        }
-
-        /// One test a mutant.
-        mod convicted {
-            use super::Fault;
-            use crate::mutants::convict;
-
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-                async fn $test() {
-                    convict(Fault::$fault).await;
-                }
-            )*
-        }
-    };
-}
+use super::faults_macro::faults;
 
 faults! {
     /// `create` replaces whatever is there.
@@ -117,6 +82,12 @@ faults! {
     subjects_lose_astral SubjectsLoseAstral: IdentifiersExact;
     /// A `jti` is filed in lower case.
     jtis_fold_case JtisFoldCase: IdentifiersExact, RulesAnswer;
+    /// The rule of a pair is filed under both names, one after the other.
+    pair_keys_collide PairKeysCollide: IdentifiersExact, RevokeRules, RulesAnswer;
+    /// Rules of JWTs and of keys are filed under their names alone.
+    rule_kinds_collide RuleKindsCollide: IdentifiersExact, RevokeRules, RulesAnswer;
+    /// Times are kept in 32 bits of seconds.
+    times_are_short TimesAreShort: RecordsSurvive;
     /// A user and a client of one spelling are filed as one subject.
     subjects_lose_kind SubjectsLoseKind: IdentifiersExact, ListSelects, RevokeCovers;
 
@@ -330,6 +301,10 @@ faults! {
 
     /// `list` shows no more than the first thousand.
     lists_are_capped ListsAreCapped: ListPages;
+    /// A page holds no more than a thousand grants, and says that it is the last.
+    pages_are_capped PagesAreCapped: ListPages;
+    /// `maintain` deletes no more than a thousand rows, and says that nothing is left.
+    maintain_is_capped MaintainIsCapped: MaintainDeletes;
     /// `list` calls a grant unreadable that it reads.
     list_calls_the_living_unreadable ListCallsTheLivingUnreadable: ListUnreadable, ListPages, ListLive;
     /// `list` passes a grant that cannot be read by, and does not say so.
@@ -482,6 +457,18 @@ faults! {
     ring_is_cached RingIsCached: InstancesAgree;
     /// `create` asks the rules that its instance knows.
     create_asks_its_own_rules CreateAsksItsOwnRules: InstancesAgree, CreateBarredByRule;
+    /// An instance wakes readers for its own writes alone.
+    wakeups_are_the_instances WakeupsAreTheInstances: InstancesAgree;
+    /// A `create` that is sent again through another instance is refused.
+    retry_is_known_to_the_instance RetryIsKnownToTheInstance: InstancesAgree;
+    /// A move that is sent again through another instance is stale.
+    repeat_is_known_to_the_instance RepeatIsKnownToTheInstance: InstancesAgree;
+    /// A sweep is known to the instance that began it.
+    sweeps_are_the_instances SweepsAreTheInstances: InstancesAgree, RevokeSweeps;
+    /// Keys: an instance compares versions with the ring that it loaded.
+    key_versions_are_cached KeyVersionsAreCached: InstancesAgree;
+    /// Keys: each instance counts generations by itself.
+    generation_is_counted_by_the_instance GenerationIsCountedByTheInstance: InstancesAgree;
     /// A cursor is valid in the instance that made it.
     cursors_are_the_instances CursorsAreTheInstances: InstancesAgree, RestartKeeps;
     /// Each instance counts bounds by itself.
@@ -490,6 +477,14 @@ faults! {
     bound_is_forgotten BoundIsForgotten: RestartKeeps;
     /// After a restart, the newest bound is that of the rules.
     bound_is_that_of_the_rules BoundIsThatOfTheRules: RestartKeeps;
+    /// A restart forgets how far heartbeats raised the newest bound.
+    heartbeat_bound_is_forgotten HeartbeatBoundIsForgotten: RestartKeeps;
+    /// A restart forgets the last entry of the log.
+    last_entry_is_forgotten LastEntryIsForgotten: RestartKeeps;
+    /// A restart forgets the last step of a chain.
+    last_step_is_forgotten LastStepIsForgotten: RestartKeeps;
+    /// A restart forgets what a second rule on a key said.
+    second_rule_is_forgotten SecondRuleIsForgotten: RestartKeeps;
     /// A restart draws another incarnation of the same log.
     incarnation_is_redrawn IncarnationIsRedrawn: RestartKeeps;
     /// A restart forgets the log.
@@ -517,6 +512,16 @@ faults! {
 
     /// `find` that fails says that nothing is there.
     find_fails_as_absent FindFailsAsAbsent: OutageIsError;
+    /// `find` that fails after the grant says that there is no token.
+    find_loses_the_token FindLosesTheToken: OutageIsError;
+    /// `list` that fails half-way ends with what it has.
+    list_ends_short ListEndsShort: OutageIsError;
+    /// `rules` that fail half-way end with what they have.
+    rules_end_short RulesEndShort: OutageIsError;
+    /// A step that fails holds a lock that nobody frees.
+    lock_leaks_on_error LockLeaksOnError: OutageLeavesWhole;
+    /// The stream of wake-ups ends when the driver fails.
+    wakeups_end_with_the_outage WakeupsEndWithTheOutage: OutageLeavesWhole, LogWakeups;
     /// `create` that fails says that the id is taken.
     create_fails_as_exists CreateFailsAsExists: OutageIsError;
     /// `advance` that fails says that there is no such grant.

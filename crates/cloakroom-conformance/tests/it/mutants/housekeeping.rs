@@ -58,6 +58,7 @@ impl State {
         };
         done.more = match self.fault {
             Some(Fault::MaintainHidesMore) => false,
+            Some(Fault::MaintainIsCapped) if done.grants >= 1_000 => false,
             Some(Fault::MaintainNeverEnds) => true,
             _ => {
                 let rows = !self.sweeps.is_empty() || !self.due(before).is_empty();

@@ -25,6 +25,10 @@ pub(crate) struct Journal {
     pub(crate) first_bound: Epoch,
     pub(crate) newest_bound: Epoch,
     pub(crate) rules: BTreeMap<RuleKey, Rule>,
+    /// Rules as they were before the last on their key.
+    pub(crate) first_rules: BTreeMap<RuleKey, Rule>,
+    /// The newest bound that a revocation was allotted.
+    pub(crate) allotted: Epoch,
     pub(crate) grown: watch::Sender<u64>,
 }
 
@@ -47,6 +51,8 @@ impl Journal {
             first_bound,
             newest_bound: first_bound,
             rules: BTreeMap::new(),
+            first_rules: BTreeMap::new(),
+            allotted: first_bound,
             grown: watch::Sender::new(0),
         }
     }
@@ -72,6 +78,7 @@ impl Journal {
             _ if self.manners.gaps => Epoch::new(newest.next_bound(at).get() + 1_000),
             _ => newest.next_bound(at),
         };
+        self.allotted = self.newest_bound;
         self.newest_bound
     }
 
@@ -113,6 +120,7 @@ impl Journal {
         match self.rules.get(&key) {
             Some(_) if self.has(Fault::SecondRuleIsIgnored) => return,
             Some(known) if !self.has(Fault::SecondRuleShortens) => {
+                self.first_rules.insert(key.clone(), known.clone());
                 rule.merge(known);
                 if self.has(Fault::SecondRuleKeepsBound) {
                     rule.bound = known.bound;

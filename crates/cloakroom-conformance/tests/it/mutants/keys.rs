@@ -101,6 +101,9 @@ impl PlainKeys {
             Some(Fault::KeysUpsert) => true,
             Some(Fault::KeysFillHoles) => !ring.records.contains_key(&generation),
             Some(Fault::KeysReuseGenerations) => generation > newest,
+            Some(Fault::GenerationIsCountedByTheInstance) => {
+                generation > newest && generation > self.local().highest
+            }
             _ => generation > ring.highest,
         }
     }
@@ -190,6 +193,7 @@ impl KeyStore for PlainKeys {
         let inserted = self.driver.run(|| {
             let mut ring = self.lock();
             if self.is_free(&ring, record.generation) {
+                self.local().highest = record.generation;
                 ring.put(record);
                 KeyInserted::Inserted
             } else {
@@ -206,6 +210,10 @@ impl KeyStore for PlainKeys {
         }
         pause().await;
         let mut stands = self.lock().stands(record.generation, expected);
+        let cached = self.local().ring.clone().and_then(|ring| {
+            let own = ring.into_iter().find(|own| own.generation == record.generation);
+            own.map(|own| own.version == expected)
+        });
         if self.has(Fault::KeysUpdateRaces) {
             pause().await;
         }
@@ -215,6 +223,10 @@ impl KeyStore for PlainKeys {
             let there = ring.records.contains_key(&record.generation);
             match self.fault {
                 Some(Fault::KeysUpdateRaces) => {}
+                Some(Fault::KeyVersionsAreCached) => {
+                    let own = ring.stands(record.generation, expected);
+                    stands = there && cached.unwrap_or(own);
+                }
                 Some(Fault::KeysUpdateUnchecked) => stands = there,
                 Some(Fault::KeysUpdateInserts) => {
                     stands = !there || ring.stands(record.generation, expected);

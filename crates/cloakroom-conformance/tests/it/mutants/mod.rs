@@ -6,12 +6,14 @@
 mod check_values;
 mod database;
 mod fault;
+mod faults_macro;
 mod housekeeping;
 mod journal;
 mod keys;
 mod listing;
 mod names;
 mod plain;
+mod plain_store;
 mod revoking;
 mod single_use;
 mod smoke;

@@ -36,6 +36,13 @@ pub(crate) fn filed_key(fault: Option<Fault>, key: &RuleKey) -> RuleKey {
     match key {
         RuleKey::Subject(subject) => RuleKey::Subject(filed_subject(fault, subject)),
         RuleKey::Client(client) => RuleKey::Client(filed_client(fault, client)),
+        RuleKey::SubjectAtClient(subject, client) if fault == Some(Fault::PairKeysCollide) => {
+            let both = format!("{}{}", subject.id(), client.as_str());
+            Jti::new(both).map_or_else(|_| key.clone(), RuleKey::Jti)
+        }
+        RuleKey::Key(kid) if fault == Some(Fault::RuleKindsCollide) => {
+            Jti::new(kid.as_str()).map_or_else(|_| key.clone(), RuleKey::Jti)
+        }
         RuleKey::SubjectAtClient(subject, client) => {
             RuleKey::SubjectAtClient(filed_subject(fault, subject), filed_client(fault, client))
         }

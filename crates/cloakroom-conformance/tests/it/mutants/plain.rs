@@ -7,12 +7,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use cloakroom_core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, EntryId, Epoch, GrantId,
-    GrantRecord, Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch,
-    Revoked, RuleKey, Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime,
-    Wakeups,
+    Advance, Advanced, Created, Cursor, EntryId, Found, GrantId, GrantRecord, Housekeeping, Lookup,
+    Maintained, Revocation, RevocationBatch, Revoked, RuleKey, Rules, StoreError, TokenDigest,
+    TokenRecord, Wakeups,
 };
 use futures_util::stream::unfold;
 use tokio::sync::watch;
@@ -61,7 +59,7 @@ pub(crate) struct Plain {
     pub(crate) manners: Manners,
     state: Arc<Mutex<State>>,
     pub(crate) values: Arc<Values>,
-    driver: Arc<Driver>,
+    pub(crate) driver: Arc<Driver>,
     local: Arc<Mutex<Local>>,
 }
 
@@ -82,6 +80,7 @@ impl Plain {
                     | Fault::DeletionStarvesSweeps
                     | Fault::AwaitedSweepWaitsItsTurn
                     | Fault::SweepsAreForgotten
+                    | Fault::SweepsAreTheInstances
             )
         );
         manners.crashes |= fault == Some(Fault::CrashedRetrySkipsCheck);
@@ -115,7 +114,7 @@ impl Plain {
     }
 
     /// What it answers if the driver fails: the error, unless that is what it does wrong.
-    fn or_lie<T>(
+    pub(crate) fn or_lie<T>(
         &self,
         fault: Fault,
         answer: Result<T, StoreError>,
@@ -140,14 +139,17 @@ impl Plain {
     }
 
     /// Does the work: here, or in a task of its own.
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
         if self.manners.own_tasks {
             return tokio::spawn(work).await.expect("the store's task ends");
         }
         work.await
     }
 
-    async fn created(
+    pub(crate) async fn created(
         self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
@@ -162,6 +164,12 @@ impl Plain {
             return Ok(done);
         }
         let inserted = self.request(|state| state.insert(&grant, &tokens))??;
+        if inserted == Inserted::Written {
+            self.local().created.insert(grant.id);
+        }
+        if self.has(Fault::RetryIsKnownToTheInstance) && !self.local().created.contains(&grant.id) {
+            return Ok(Created::Exists);
+        }
         match inserted {
             Inserted::Exists => return Ok(Created::Exists),
             Inserted::Revoked => return Ok(Created::Barred),
@@ -184,7 +192,11 @@ impl Plain {
         Ok(if barred { Created::Barred } else { Created::Inserted })
     }
 
-    async fn found(self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+    pub(crate) async fn found(
+        self,
+        grant: GrantId,
+        token: Option<TokenDigest>,
+    ) -> Result<Lookup, StoreError> {
         pause().await;
         let known = self.local().found.get(&(grant, token)).cloned();
         if let Some(known) = known.filter(|_| self.has(Fault::FindIsCached)) {
@@ -201,12 +213,19 @@ impl Plain {
             state.catch_up();
             Ok(found)
         })??;
+        let found = match (found, token) {
+            (Lookup::Found(found), Some(_)) if self.has(Fault::FindLosesTheToken) => {
+                let token = self.request(|_| found.token.clone()).unwrap_or_default();
+                Lookup::Found(Found { token, ..found })
+            }
+            (found, _) => found,
+        };
         self.local().found.insert((grant, token), found.clone());
         pause().await;
         Ok(found)
     }
 
-    async fn advanced(self, step: Advance) -> Result<Advanced, StoreError> {
+    pub(crate) async fn advanced(self, step: Advance) -> Result<Advanced, StoreError> {
         self.lock().see(step.now);
         pause().await;
         if self.advances_wrongly() {
@@ -218,16 +237,31 @@ impl Plain {
                 return Err(StoreError::corrupt("a grant", "it is damaged"));
             }
             let refused = state.judge(&step)?;
+            let is_own = self.local().stepped.contains(&step.grant);
+            if refused == Some(Advanced::Advanced)
+                && self.has(Fault::RepeatIsKnownToTheInstance)
+                && !is_own
+            {
+                return Ok(state.stale(&step).unwrap_or(Advanced::Unknown));
+            }
             if refused.is_none() {
+                self.local().stepped.insert(step.grant);
                 state.take(step);
             }
             Ok(refused.unwrap_or(Advanced::Advanced))
-        })??;
+        });
+        if self.has(Fault::LockLeaksOnError) {
+            if self.lock().busy {
+                return Err(StoreError::unavailable("waiting for the lock", "it is held"));
+            }
+            self.lock().busy = done.is_err();
+        }
+        let done = done??;
         pause().await;
         Ok(done)
     }
 
-    async fn revoked(self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    pub(crate) async fn revoked(self, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.lock().see(revocation.at);
         pause().await;
         if let Some(done) = self.revoked_wrongly(&revocation).await {
@@ -245,7 +279,8 @@ impl Plain {
             }
             let bound = state.journal.record(&revocation).unwrap_or_default();
             let entry = state.journal.newest_entry();
-            let sweep = Sweep { of, bound, at: revocation.at, entry };
+            let owner = self.local().id;
+            let sweep = Sweep { of, bound, at: revocation.at, entry, owner };
             if !self.has(Fault::DroppedSweepIsForgotten) && !self.has(Fault::SweepIsForgotten) {
                 state.sweeps.push(sweep.clone());
             }
@@ -275,7 +310,7 @@ impl Plain {
         }
     }
 
-    async fn maintained(self, mut task: Housekeeping) -> Result<Maintained, StoreError> {
+    pub(crate) async fn maintained(self, mut task: Housekeeping) -> Result<Maintained, StoreError> {
         self.lock().see(task.now);
         if self.manners.small_steps {
             task.limit = 1;
@@ -293,7 +328,13 @@ impl Plain {
             {
                 return Err(StoreError::Misuse("there is no such sweep"));
             }
-            Ok(state.maintain(&task, None))
+            let (mut hidden, own) = (Vec::new(), self.local().id);
+            if self.has(Fault::SweepsAreTheInstances) {
+                hidden = state.sweeps.extract_if(.., |sweep| sweep.owner != own).collect();
+            }
+            let done = state.maintain(&task, None);
+            state.sweeps.append(&mut hidden);
+            Ok(done)
         })??;
         self.values.housekept(self.fault);
         pause().await;
@@ -301,7 +342,7 @@ impl Plain {
     }
 
     /// What it answers to `rules`, `list` and `revocations`, where it keeps something to itself.
-    async fn ruled(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+    pub(crate) async fn ruled(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
         let caches = match self.fault {
             Some(Fault::RulesAreCached) => !keys.is_empty(),
             Some(Fault::BoundIsCached) => keys.is_empty(),
@@ -315,6 +356,12 @@ impl Plain {
             pause().await;
         }
         let mut rules = self.request(|state| state.journal.rules(&keys, state.seen))?;
+        if self.has(Fault::RulesEndShort) {
+            rules.rules = std::mem::take(&mut rules.rules)
+                .into_iter()
+                .map_while(|rule| self.request(|_| rule).ok())
+                .collect();
+        }
         if self.has(Fault::RulesReadTheBoundFirst) {
             rules.newest_bound = early;
         }
@@ -326,7 +373,11 @@ impl Plain {
         Ok(rules)
     }
 
-    async fn read(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+    pub(crate) async fn read(
+        &self,
+        after: Cursor,
+        limit: u32,
+    ) -> Result<RevocationBatch, StoreError> {
         let early = self.request(|state| state.journal.newest_bound())?;
         if self.has(Fault::BatchReadsTheBoundFirst) {
             pause().await;
@@ -346,11 +397,15 @@ impl Plain {
     }
 
     /// One wake-up at the start, and one whenever the log has grown since the last.
-    fn wakes(&self) -> Wakeups {
+    pub(crate) fn wakes(&self) -> Wakeups {
         if self.manners.polls {
             return Wakeups::Poll(Duration::from_millis(100));
         }
-        let grown = self.lock().journal.grown.clone();
+        let grown = match self.fault {
+            Some(Fault::WakeupsAreTheInstances) => self.local().grown.clone(),
+            _ => self.lock().journal.grown.clone(),
+        };
+        let driver = self.has(Fault::WakeupsEndWithTheOutage).then(|| self.driver());
         let reader = (!self.has(Fault::WakeupsBeginLate)).then(|| {
             let mut reader = grown.subscribe();
             if !self.has(Fault::WakeupsBeginWithTheStream) {
@@ -360,16 +415,20 @@ impl Plain {
         });
         let (ends, misses) = (self.has(Fault::WakeupsEnd), self.has(Fault::WakeupsAreMissed));
         let start = (reader, grown, 0_u32);
-        Wakeups::Stream(Box::pin(unfold(start, move |(reader, grown, count)| async move {
-            if ends && count > 0 {
-                return None;
+        let has_failed = move || driver.as_ref().is_some_and(|driver| driver.has_failed());
+        Wakeups::Stream(Box::pin(unfold(start, move |(reader, grown, count)| {
+            let is_over = ends && count > 0 || has_failed();
+            async move {
+                if is_over {
+                    return None;
+                }
+                let mut reader: watch::Receiver<u64> = reader.unwrap_or_else(|| grown.subscribe());
+                if misses && count > 0 {
+                    reader.mark_unchanged();
+                }
+                reader.changed().await.ok()?;
+                Some(((), (Some(reader), grown, count + 1)))
             }
-            let mut reader: watch::Receiver<u64> = reader.unwrap_or_else(|| grown.subscribe());
-            if misses && count > 0 {
-                reader.mark_unchanged();
-            }
-            reader.changed().await.ok()?;
-            Some(((), (Some(reader), grown, count + 1)))
         })))
     }
 }
@@ -425,123 +484,5 @@ impl fmt::Debug for Plain {
             .field("fault", &self.fault)
             .field("manners", &self.manners)
             .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl CheckValues for Plain {
-    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
-        pause().await;
-        let values = self.driver.run(|| self.values.all(self.fault));
-        self.or_lie(Fault::ValuesFailAsNone, values, Vec::new)
-    }
-
-    async fn set_check_value(
-        &self,
-        name: &str,
-        expected: Option<&[u8]>,
-        value: Option<&[u8]>,
-    ) -> Result<bool, StoreError> {
-        pause().await;
-        set_value(&self.values, &self.driver, self.fault, name, expected, value).await
-    }
-}
-
-#[async_trait]
-impl TokenStore for Plain {
-    async fn create(
-        &self,
-        grant: GrantRecord,
-        tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
-        let created = self.run(self.clone().created(grant, tokens)).await;
-        self.local().forget();
-        self.or_lie(Fault::CreateFailsAsExists, created, || Created::Exists)
-    }
-
-    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
-        let found = self.run(self.clone().found(grant, token)).await;
-        self.or_lie(Fault::FindFailsAsAbsent, found, || Lookup::Absent)
-    }
-
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        let advanced = self.run(self.clone().advanced(step)).await;
-        self.local().forget();
-        let advanced = self.or_lie(Fault::AdvanceFailsAsUnknown, advanced, || Advanced::Unknown);
-        self.or_lie(Fault::AdvanceFailsAsDead, advanced, || Advanced::Dead)
-    }
-
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        let revoked = self.run(self.clone().revoked(revocation)).await;
-        self.local().forget();
-        self.or_lie(Fault::RevokeFailsAsDone, revoked, || Revoked::Done)
-    }
-
-    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
-        pause().await;
-        let rules = self.ruled(keys).await;
-        pause().await;
-        self.or_lie(Fault::RulesFailAsNone, rules, Rules::default)
-    }
-
-    async fn list(
-        &self,
-        of: Selector,
-        mut page: Page,
-        now: UnixTime,
-    ) -> Result<Listing, StoreError> {
-        pause().await;
-        if self.manners.short_pages {
-            page.limit = 1;
-        }
-        let asked = format!("{of:?} {page:?} {now:?}");
-        let known = self.local().listed.get(&asked).cloned();
-        if let Some(known) = known.filter(|_| self.has(Fault::ListIsCached)) {
-            return Ok(known);
-        }
-        let listing = self.request(|state| {
-            state.see(now);
-            state.catch_up();
-            let listing = state.list(&of, page, now);
-            if self.has(Fault::ListFailsOnDamage) && !listing.unreadable.is_empty() {
-                return Err(StoreError::corrupt("a grant", "it is damaged"));
-            }
-            Ok(listing)
-        });
-        let nobody = || Listing { grants: Vec::new(), unreadable: Vec::new(), next: None };
-        let listing = self.or_lie(Fault::ListFailsAsEmpty, listing, || Ok(nobody()))??;
-        self.local().listed.insert(asked, listing.clone());
-        pause().await;
-        Ok(listing)
-    }
-
-    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        pause().await;
-        let batch = self.read(after.clone(), limit).await;
-        pause().await;
-        let batch = self.or_lie(Fault::LogFailsAsGap, batch, || RevocationBatch::Gap);
-        self.or_lie(Fault::LogFailsAsEmpty, batch, || RevocationBatch::Entries {
-            entries: Vec::new(),
-            next: after,
-            more: false,
-            newest_bound: Epoch::default(),
-        })
-    }
-
-    fn wakeups(&self) -> Wakeups {
-        self.wakes()
-    }
-
-    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
-        pause().await;
-        let done = self.request(|state| state.journal.heartbeat(now, until));
-        pause().await;
-        self.or_lie(Fault::HeartbeatFailsInSilence, done, || ())
-    }
-
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        let done = self.run(self.clone().maintained(task)).await;
-        self.local().forget();
-        self.or_lie(Fault::MaintainFailsAsDone, done, Maintained::default)
     }
 }

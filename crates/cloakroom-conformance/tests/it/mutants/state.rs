@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) index_ends: BTreeMap<GrantId, UnixTime>,
     /// How often `maintain` has been called since it last had something to do.
     pub(crate) idle: u32,
+    /// Records as they were before their last step.
+    pub(crate) previous: BTreeMap<GrantId, Box<GrantRecord>>,
     /// Whose turn it is, where one row a call may be touched.
     pub(crate) turn: bool,
 }
@@ -52,6 +54,8 @@ pub(crate) struct Sweep {
     pub(crate) at: UnixTime,
     /// The log entry of its revocation.
     pub(crate) entry: EntryId,
+    /// The instance that began it.
+    pub(crate) owner: [u8; 16],
 }
 
 /// What [`State::insert`] found or did.
@@ -80,6 +84,7 @@ impl State {
             index_ends: BTreeMap::new(),
             idle: 0,
             turn: false,
+            previous: BTreeMap::new(),
         }
     }
 
@@ -156,6 +161,11 @@ impl State {
             if let Some(chain) = &mut grant.chain {
                 chain.unknown.clear();
             }
+        }
+        if self.has(Fault::TimesAreShort) {
+            let most = UnixTime::from_secs(u32::MAX.into());
+            grant.expires_at = grant.expires_at.min(most);
+            grant.row_expires_at = grant.row_expires_at.min(most);
         }
         if self.has(Fault::TimesInSeconds) {
             grant.expires_at = UnixTime::from_secs(grant.expires_at.as_secs());
@@ -403,6 +413,9 @@ impl State {
     /// Takes the step, whatever stands there.
     pub(crate) fn take(&mut self, step: Advance) {
         let moves = step.change != Change::Attach;
+        if let Some(Slot::Grant(record)) = self.slots.get(&step.grant).filter(|_| moves) {
+            self.previous.insert(step.grant, record.clone());
+        }
         if let Some(Slot::Grant(record)) = self.slots.get_mut(&step.grant) {
             match (step.change, self.fault) {
                 (Change::Attach, Some(Fault::AttachWritesRecord)) => {
