@@ -86,7 +86,7 @@ async fn main() -> Result<(), Failure> {
     }
 
     // A mistake in the settings is refused, not found out by the users.
-    match issuer(&store, "acme", url("globex")).await.map_err(|error| error.downcast()) {
+    match issuer(&store, "acme", url("globex")).await.map_err(<dyn std::error::Error>::downcast) {
         Err(Ok(error)) if matches!(*error, BuildError::Setting { setting: "issuer", .. }) => {
             println!("refused: {error}");
         }

@@ -133,14 +133,15 @@ impl Issuer {
         Ok(self.inner.keys.jwks().await?)
     }
 
-    /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch).
+    /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch). The store is
+    /// asked: a login that carries its epoch has no second try.
     ///
     /// # Errors
     ///
     /// If the store fails.
     pub async fn epoch(&self) -> Result<Epoch, TokenError> {
         self.inner.check_own_log().await?;
-        self.inner.epoch().await
+        Ok(self.inner.store.epoch().await?)
     }
 }
 
