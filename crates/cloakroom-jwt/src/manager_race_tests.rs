@@ -125,7 +125,7 @@ async fn rotation_while_requests_go_on() {
     let (store, clock) = (RingStore::new(), clock());
     let policy = KeyPolicy::default();
     let nodes = [manager(&store, &clock).await, manager(&store, &clock).await];
-    let fetched = Arc::new(RwLock::new(fetch(&nodes[0]).await));
+    let fetched = Arc::new(RwLock::new((clock.now(), fetch(&nodes[0]).await)));
     let stop = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = nodes
         .iter()
@@ -146,7 +146,8 @@ async fn rotation_while_requests_go_on() {
         while clock.now() < ready {
             clock.advance(policy.jwks_max_age / 4);
             nodes[1].maintain().await.unwrap();
-            *fetched.write().unwrap() = fetch(&nodes[1]).await;
+            let copy = (clock.now(), fetch(&nodes[1]).await);
+            *fetched.write().unwrap() = copy;
         }
     }
     stop.store(true, Ordering::SeqCst);
@@ -166,16 +167,21 @@ async fn fetch(node: &KeyManager) -> KeySet {
 async fn serve(
     node: &KeyManager,
     clock: Arc<ManualClock>,
-    fetched: &RwLock<KeySet>,
+    fetched: &RwLock<(UnixTime, KeySet)>,
     stop: &AtomicBool,
 ) -> usize {
     let verifier = Verifier::new(ISSUER, ORDERS).clock(Arc::clone(&clock) as _);
     let mut served = 0;
-    while !stop.load(Ordering::SeqCst) {
+    while served == 0 || !stop.load(Ordering::SeqCst) {
         // A verifier's copy is from before the request.
-        let keys = fetched.read().unwrap().clone();
+        let (fetched_at, keys) = fetched.read().unwrap().clone();
         let signer = node.signer().await.unwrap();
-        // The test's clock leaps: a token lives through every leap.
+        // Since then the test's clock may have leapt: the verifier would fetch another copy.
+        if clock.now() > fetched_at + KeyPolicy::default().jwks_max_age {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        // A token lives through every leap.
         let now = clock.now().as_secs();
         let claims = serde_json::json!({
             "iss": ISSUER, "aud": ORDERS, "sub": "alice", "client_id": "web-app", "jti": "1",

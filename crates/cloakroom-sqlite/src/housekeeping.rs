@@ -4,7 +4,7 @@ use cloakroom_core::{Housekeeping, Maintained, StoreError};
 use rusqlite::Connection;
 
 use crate::error::failed;
-use crate::journal;
+use crate::journal::{self, Swept};
 use crate::rows::column;
 
 /// How many rows are deleted in one transaction. Other writes wait for it, so it is short; but each
@@ -54,11 +54,12 @@ fn sweep(
     };
     let Some(position) = position else { return Ok(false) };
     match journal::sweep(connection, position) {
-        Ok(_) => {}
-        // Nobody can read whom it is about. Were it kept, it would be all that is ever done.
+        Ok(Swept::Unreadable) => done.unreadable += 1,
+        Ok(Swept::All | Swept::More(_)) => {}
+        // A damaged page stands in its way. The sweep stays, and deletion goes on without it.
         Err(StoreError::Corrupt { .. }) => {
-            journal::end_sweep(connection, position)?;
             done.unreadable += 1;
+            return Ok(false);
         }
         Err(error) => return Err(error),
     }

@@ -22,6 +22,8 @@ pub(crate) enum Swept {
     All,
     /// The sweep at this position of the log goes on.
     More(i64),
+    /// Nobody can read whom it is about. It is forgotten: kept, it would be all that is ever done.
+    Unreadable,
 }
 
 /// Writes a revocation: its entry, its bound, its rule, and what it revokes; of a sweep, the record.
@@ -78,12 +80,13 @@ pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, Sto
         .map_err(during)?;
     let Some((key, bound, at, after)) = found else { return Ok(Swept::All) };
     let (bound, at) = (Epoch::new(bound), UnixTime::from_millis(at));
-    let of = match RuleKey::from_bytes(&key)? {
-        RuleKey::Subject(subject) => Selector::Subject(subject),
-        RuleKey::Client(client) => Selector::Client(client),
-        RuleKey::SubjectAtClient(subject, client) => Selector::SubjectAtClient(subject, client),
-        RuleKey::Jti(_) | RuleKey::Key(_) => {
-            return Err(StoreError::corrupt("a sweep", "nothing hangs off its key"));
+    let of = match RuleKey::from_bytes(&key) {
+        Ok(RuleKey::Subject(subject)) => Selector::Subject(subject),
+        Ok(RuleKey::Client(client)) => Selector::Client(client),
+        Ok(RuleKey::SubjectAtClient(subject, client)) => Selector::SubjectAtClient(subject, client),
+        Ok(RuleKey::Jti(_) | RuleKey::Key(_)) | Err(_) => {
+            end_sweep(connection, position)?;
+            return Ok(Swept::Unreadable);
         }
     };
     let page = grants::sweepable(connection, &of, &after, SWEEP_BATCH)?;
@@ -106,7 +109,7 @@ pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, Sto
 }
 
 /// Forgets a sweep: it is finished, or nobody can read whom it is about.
-pub(crate) fn end_sweep(connection: &Connection, position: i64) -> Result<(), StoreError> {
+fn end_sweep(connection: &Connection, position: i64) -> Result<(), StoreError> {
     connection
         .prepare_cached("DELETE FROM sweeps WHERE position = ?1")
         .and_then(|mut sql| sql.execute([position]))
