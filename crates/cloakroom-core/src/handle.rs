@@ -22,7 +22,7 @@ use crate::handle_spelling::Spelling;
 use crate::ids::{GrantId, Invalid};
 use crate::random::{Random, RandomError};
 use crate::record::ChainKey;
-use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, decode_into};
+use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, decode_into, scrubbed};
 
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const TAG: usize = 8;
@@ -147,13 +147,15 @@ impl TagKey {
 }
 
 fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
-    let mut mac = mac.clone();
-    mac.update(&[kind.domain()]);
-    mac.update(body);
-    let full = mac.finalize().into_bytes();
-    let mut tag = [0; TAG];
-    tag.copy_from_slice(&full[..TAG]);
-    tag
+    scrubbed(|| {
+        let mut mac = mac.clone();
+        mac.update(&[kind.domain()]);
+        mac.update(body);
+        let full = mac.finalize().into_bytes();
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&full[..TAG]);
+        tag
+    })
 }
 
 /// Makes handles and nonces, and tells genuine ones from forged ones before any store is asked.

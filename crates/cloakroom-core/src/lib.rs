@@ -84,7 +84,7 @@ pub use record::{
 pub use revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
 pub use schedule::{KeyPolicy, PolicyError};
 pub use scope::{Audience, Scope};
-pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex};
+pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, scrubbed};
 pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
 pub use store::{
     Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,

@@ -68,6 +68,29 @@ impl TokenKind {
     }
 }
 
+/// Hashes a secret, and clears the part of the stack that `hash` has used. A hash function leaves
+/// parts of its input there. A value that is moved takes the bytes between its fields along, and the
+/// room of what it does not hold, such as the content of a `None`: without this, records and futures
+/// carry parts of tokens to the heap.
+pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
+    /// Deeper than a hash function goes. Without optimization its frames are many times as large.
+    const DEPTH: usize = if cfg!(debug_assertions) { 32_768 } else { 1_024 };
+
+    #[inline(never)]
+    fn below<T>(hash: impl FnOnce() -> T) -> T {
+        hash()
+    }
+
+    #[inline(never)]
+    fn clear() {
+        std::hint::black_box(&mut [0_u8; DEPTH]);
+    }
+
+    let hashed = below(hash);
+    clear();
+    hashed
+}
+
 /// SHA-256 of a presented token: all that a store ever learns of it. Compared in constant time.
 ///
 /// ```
@@ -86,7 +109,9 @@ impl TokenDigest {
     #[must_use]
     pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
         tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
-        Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
+        scrubbed(|| {
+            Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
+        })
     }
 
     /// A digest read back from a store.

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::{
     Advance, Advanced, Chain, ChainKind, Change, CodeBinding, GrantRecord, TokenKind, UnixTime,
+    scrubbed,
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -143,7 +144,7 @@ fn check_binding(binding: Option<&CodeBinding>, request: &Redeem) -> Result<(), 
         // RFC 7636 §4.6: BASE64URL-ENCODE(SHA256(ASCII(code_verifier))) == code_challenge
         (Some(challenge), Some(verifier)) => {
             let verifier = verifier.expose();
-            let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+            let computed = scrubbed(|| URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)));
             let long_enough = (43..=128).contains(&verifier.len());
             if long_enough && bool::from(computed.as_bytes().ct_eq(challenge.as_bytes())) {
                 Ok(())
