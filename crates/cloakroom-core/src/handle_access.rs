@@ -102,31 +102,32 @@ impl AccessHandleKeys {
 
     /// The id of the key that a handle says it was made with, if this is spelled like one.
     pub(crate) fn key_of(&self, presented: &str) -> Option<u8> {
-        self.decode(presented).ok().map(|bytes| bytes[1])
+        let mut bytes = Zeroizing::new([0; ACCESS]);
+        self.decode(presented, &mut bytes).ok().map(|()| bytes[1])
     }
 
-    /// The bytes of an access handle, whoever made it; or what else is presented.
-    fn decode(&self, presented: &str) -> Result<Zeroizing<[u8; ACCESS]>, HandleCheck> {
+    /// The bytes of an access handle, whoever made it, or what else is presented. They go to where
+    /// they stay: what is moved leaves a copy where it was.
+    fn decode(&self, presented: &str, bytes: &mut [u8; ACCESS]) -> Result<(), HandleCheck> {
         let mut spelled =
             self.prefixes.iter().filter_map(|prefix| presented.strip_prefix(&**prefix)).peekable();
         if spelled.peek().is_none() {
             return Err(HandleCheck::Foreign);
         }
         // One spelling may begin like another.
-        let mut bytes = Zeroizing::new([0; ACCESS]);
-        if !spelled.any(|text| decode_into(text, &mut *bytes)) || bytes[0] != VERSION {
+        if !spelled.any(|text| decode_into(text, bytes)) || bytes[0] != VERSION {
             return Err(HandleCheck::Forged);
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// What a presented token is.
     #[must_use]
     pub fn check(&self, presented: &str) -> HandleCheck {
-        let bytes = match self.decode(presented) {
-            Ok(bytes) => bytes,
-            Err(other) => return other,
-        };
+        let mut bytes = Zeroizing::new([0; ACCESS]);
+        if let Err(other) = self.decode(presented, &mut bytes) {
+            return other;
+        }
         let (body, tag) = bytes.split_at(ACCESS_BODY);
         // An issuer that was renamed has two keys of one id.
         let mut keys = self.keys.iter().filter(|key| key.tag.id == body[1]).peekable();
