@@ -90,7 +90,10 @@ impl RememberingStore {
     ) -> Result<Created, StoreError> {
         // The store may have forgotten the rule.
         if self.memory.known.read().is_some_and(|known| known.grant(&grant).is_some()) {
-            return Ok(Created::Barred);
+            return Ok(match self.store.find(grant.id, None).await? {
+                Lookup::Found(found) if !grant.is_stored_as(&found.grant) => Created::Exists,
+                _ => Created::Barred,
+            });
         }
         self.store.create(grant, tokens).await
     }
