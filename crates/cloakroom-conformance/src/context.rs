@@ -36,6 +36,11 @@ impl Context {
         self.factory.longest_id()
     }
 
+    /// The most bytes of the name of a check value.
+    pub(crate) fn longest_name(&self) -> usize {
+        self.factory.longest_name()
+    }
+
     /// A fresh, empty database and its first instance, if the factory offers one.
     pub(crate) async fn database(&self) -> Result<(Bench, Instance), NotOffered> {
         let database = self.factory.database().await.ok_or(NotOffered("a database"))?;

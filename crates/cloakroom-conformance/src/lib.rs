@@ -76,7 +76,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyStore, MAX_ID_BYTES, TokenStore};
+use cloakroom_core::{CheckValue, KeyStore, MAX_ID_BYTES, TokenStore};
 
 pub use checks::processes;
 pub use context::Context;
@@ -97,6 +97,12 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
     /// to each, as [`TenantStore`](cloakroom_core::TenantStore) does.
     fn longest_id(&self) -> usize {
         MAX_ID_BYTES
+    }
+
+    /// The most bytes that the name of a check value may have, likewise:
+    /// [`CheckValue::MAX_NAME_BYTES`], unless the stores add something to each.
+    fn longest_name(&self) -> usize {
+        CheckValue::MAX_NAME_BYTES
     }
 
     /// A fresh, empty database, apart from every other, with which more can be done than asking one

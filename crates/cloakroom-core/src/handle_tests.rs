@@ -225,20 +225,20 @@ fn handles_and_digests_are_what_they_always_were() {
     for ((token, digest), text, expected) in [
         (
             keys().mint_access(grant(), &random).unwrap(),
-            "cr_at_AQEFBQUFBQUFBQUFBQUFBQUFpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlj8rPVk5Gl3I",
-            "CwSGLgce9VZozu8XTaN-ZlK6V4zxGFPIGclohj5bx0g",
+            "cr_at_AQEFBQUFBQUFBQUFBQUFBQUFpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWl76JgdVWqx4k",
+            "96Eh62aXV74yVNnyri3MrqrOQ8jW2J9e1LbCtIpntw0",
         ),
         (
             chain(ChainKind::Refresh),
-            "cr_rt_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaoqUnnfsLXX89\
-             csgum-GOQ",
-            "z5LzGvikkTeKYPSlIMHcnq85JWedFP2LW5mwk5wyvOk",
+            "cr_rt_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaoqUnnfsLXXb3\
+             AhR7W7l58",
+            "LiES0pbAMdYN_uERHGFvklN7LPvT5-Epuv7CYBQTcL0",
         ),
         (
             chain(ChainKind::Code),
-            "cr_ac_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaRw8mfzcwakqG\
-             2fguvbMLU",
-            "zkBGPsNsHMNvl8RMr7BGbQPfiZsEkIZWm6138kI9xoo",
+            "cr_ac_AQEFBQUFBQUFBQUFBQUFBQUFAAAAB6WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaRw8mfzcwakbP\
+             MiamvbIlw",
+            "_rYvxguTm2UHz9n-vJzZsq8ctLBFgLj0h4DWxHPp-2k",
         ),
     ] {
         assert_eq!(token.expose(), text);
@@ -247,6 +247,11 @@ fn handles_and_digests_are_what_they_always_were() {
     let hex = HandleSecret::from_hex(1, &"01".repeat(32)).unwrap();
     let (token, _) = HandleKeys::new(&hex).mint_access(grant(), &random).unwrap();
     assert!(keys().parse_access(token.expose()).is_some(), "the same secret, from hex");
+
+    let keys = keys().for_issuer("https://as.example", &[]);
+    let (token, _) = keys.mint_access(grant(), &random).unwrap();
+    let text = "cr_at_AQEFBQUFBQUFBQUFBQUFBQUFpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlM1pc79BRILw";
+    assert_eq!(token.expose(), text, "keys are derived for the issuer");
 }
 
 #[test]

@@ -82,6 +82,12 @@ impl<S: ?Sized> TenantStore<S> {
         MAX_ID_BYTES - self.name.len() - END.len_utf8()
     }
 
+    /// The most bytes that the name of a check value of this tenant may have.
+    #[must_use]
+    pub fn longest_name(&self) -> usize {
+        CheckValue::MAX_NAME_BYTES - CheckValue::TENANTS.len() - self.name.len() - END.len_utf8()
+    }
+
     /// An identifier as it stands in the database.
     fn inward<T>(
         &self,
@@ -242,10 +248,10 @@ impl<S: CheckValues + ?Sized> CheckValues for TenantStore<S> {
         expected: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
-        let name = format!("{}{}{END}{name}", CheckValue::TENANTS, self.name);
-        if name.len() > CheckValue::MAX_NAME_BYTES {
+        if name.len() > self.longest_name() {
             return Err(StoreError::Misuse("the name of a check value is too long for a tenant"));
         }
+        let name = format!("{}{}{END}{name}", CheckValue::TENANTS, self.name);
         self.store.set_check_value(&name, expected, value).await
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_conformance::{Database, Factory, Failing, Instance, run_all};
 use cloakroom_core::{
-    ClientId, GrantId, KeyStore, MAX_ID_BYTES, Revocation, Subject, Target, TenantStore,
-    TokenStore, UnixTime,
+    CheckValue, ClientId, GrantId, KeyStore, MAX_ID_BYTES, Revocation, Subject, Target,
+    TenantStore, TokenStore, UnixTime,
 };
 use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{SqliteStore, Synchronous};
@@ -179,6 +179,10 @@ impl Factory for Tenants {
 
     fn longest_id(&self) -> usize {
         MAX_ID_BYTES - "acme/".len()
+    }
+
+    fn longest_name(&self) -> usize {
+        CheckValue::MAX_NAME_BYTES - "tenant/acme/".len()
     }
 }
 
