@@ -15,6 +15,7 @@ use crate::manager_error::{KeyEvent, KeyManagerError};
 use crate::remembered::{Remembered, Repair};
 use crate::ring::{self, Moment, Ring};
 use crate::sealing::Sealing;
+use crate::sent::{Sent, Write};
 
 /// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
 pub(crate) struct Keeper {
@@ -38,6 +39,8 @@ pub(crate) struct Flight {
     failed: Option<(Moment, Arc<KeyManagerError>)>,
     /// What the store has forgotten, as the last load showed.
     repairs: Vec<Repair>,
+    /// Writes whose answer is awaited, or never came.
+    sent: Sent,
 }
 
 /// The shortest time between two attempts to load the ring on behalf of requests, after one failed.
@@ -168,6 +171,7 @@ impl Keeper {
     ) -> Result<Arc<Ring>, KeyManagerError> {
         let sent = Moment::read(&*self.clock);
         let records = self.store.load().await?;
+        flight.sent.settle(&records).into_iter().for_each(|event| self.report(event));
         let now = self.clock.now();
         let loaded = self.remembered().reconcile(records, now, &self.policy);
         for kid in loaded.regressed {
@@ -201,6 +205,34 @@ impl Keeper {
             }
         }
         Ok(!repairs.is_empty())
+    }
+
+    /// Sends a write, and reports it once it is known to be done: by its answer or, if that is lost
+    /// or nobody waits for it, by the next load. Whether it is done.
+    pub(crate) async fn write(
+        &self,
+        flight: &mut Flight,
+        write: Write,
+        event: KeyEvent,
+    ) -> Result<bool, KeyManagerError> {
+        let generation = write.generation();
+        flight.sent.push(write.clone(), event.clone());
+        let is_done = match write {
+            Write::Insert(record) => self.store.insert(record).await? == KeyInserted::Inserted,
+            Write::Update { record, expected } => {
+                self.store.update(record, expected).await? == KeyUpdated::Updated
+            }
+            Write::Delete { generation, expected } => {
+                self.store.delete(generation, expected).await? == KeyUpdated::Updated
+            }
+        };
+        if is_done {
+            flight.sent.forget(generation);
+            self.report(event);
+        } else {
+            flight.sent.pop();
+        }
+        Ok(is_done)
     }
 
     /// Takes a record over that was just written, without waiting for the next load.
@@ -246,14 +278,16 @@ impl Keeper {
                     if generation <= taken {
                         generation = taken.saturating_mul(2);
                     }
-                    if !self.publish(generation).await? {
+                    if !self.publish(flight, generation).await? {
                         taken = generation;
                     }
                 }
                 Some(KeyStep::Schedule { generation, signing }) => {
-                    self.schedule(&ring, generation, signing).await?;
+                    self.schedule(flight, &ring, generation, signing).await?;
                 }
-                Some(KeyStep::Delete { generation }) => self.delete(&ring, generation).await?,
+                Some(KeyStep::Delete { generation }) => {
+                    self.delete(flight, &ring, generation).await?
+                }
             }
         }
         Err(KeyManagerError::Contended)
@@ -268,20 +302,17 @@ impl Keeper {
     }
 
     /// Inserts a new key, unless the generation was used before: another node was faster.
-    async fn publish(&self, generation: u64) -> Result<bool, KeyManagerError> {
+    async fn publish(&self, flight: &mut Flight, generation: u64) -> Result<bool, KeyManagerError> {
         let mut record = ring::generate(generation, self.algorithm, &self.sealing).await?;
         let kid = record.kid.clone();
         record.times.published = self.clock.now();
-        let inserted = self.store.insert(record).await? == KeyInserted::Inserted;
-        if inserted {
-            self.report(KeyEvent::Published { kid });
-        }
-        Ok(inserted)
+        self.write(flight, Write::Insert(record), KeyEvent::Published { kid }).await
     }
 
     /// Writes signing times, unless somebody else wrote the record meanwhile.
     pub(crate) async fn schedule(
         &self,
+        flight: &mut Flight,
         ring: &Ring,
         generation: u64,
         mut signing: Signing,
@@ -303,22 +334,26 @@ impl Keeper {
             signing.unknown = before.unknown;
         }
         record.times.signing = Some(signing);
-        let updated = self.store.update(record.clone(), expected).await?;
-        if updated == KeyUpdated::Stale {
-            return Ok(false);
+        let write = Write::Update { record: record.clone(), expected };
+        let event = KeyEvent::Scheduled { kid: record.kid.clone(), from, until };
+        let is_done = self.write(flight, write, event).await?;
+        if is_done {
+            self.take_over(&record)?;
         }
-        self.take_over(&record)?;
-        self.report(KeyEvent::Scheduled { kid: record.kid, from, until });
-        Ok(true)
+        Ok(is_done)
     }
 
-    async fn delete(&self, ring: &Ring, generation: u64) -> Result<(), KeyManagerError> {
+    async fn delete(
+        &self,
+        flight: &mut Flight,
+        ring: &Ring,
+        generation: u64,
+    ) -> Result<(), KeyManagerError> {
         let Some(record) = find(ring, generation) else {
             return Ok(());
         };
-        if self.store.delete(generation, record.version).await? == KeyUpdated::Updated {
-            self.report(KeyEvent::Deleted { kid: record.kid });
-        }
+        let write = Write::Delete { generation, expected: record.version };
+        self.write(flight, write, KeyEvent::Deleted { kid: record.kid }).await?;
         Ok(())
     }
 

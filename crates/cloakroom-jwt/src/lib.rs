@@ -64,6 +64,7 @@ mod remembered;
 mod ring;
 mod seal;
 mod sealing;
+mod sent;
 mod signing;
 mod strict_json;
 mod verify;

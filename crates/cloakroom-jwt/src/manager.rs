@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloakroom_core::{KeyPolicy, KeyStore, KeyUpdated, Kid, UnixTime, schedule};
+use cloakroom_core::{KeyPolicy, KeyStore, Kid, UnixTime, schedule};
 
 use crate::keeper::{Keeper, MAX_STEPS};
 use crate::keys::KeySet;
@@ -11,6 +11,7 @@ use crate::manager_builder::KeyManagerBuilder;
 use crate::manager_error::{Compromised, KeyEvent, KeyManagerError};
 use crate::ring::PublishedJwks;
 use crate::seal::KeySealer;
+use crate::sent::Write;
 use crate::signing::Signer;
 
 /// Keeps the signing keys of an issuer: makes, publishes, rotates and retires them on the schedule
@@ -166,7 +167,7 @@ impl KeyManager {
                     None => KeyManagerError::NoKey,
                 })?;
             let until = signing.until;
-            if !inner.schedule(&ring, generation, signing).await? {
+            if !inner.schedule(&mut flight, &ring, generation, signing).await? {
                 ordered = Some(signer);
                 continue;
             }
@@ -205,10 +206,11 @@ impl KeyManager {
             if !marked_before {
                 let expected = record.version;
                 record.version += 1;
-                if inner.store.update(record.clone(), expected).await? == KeyUpdated::Stale {
+                let write = Write::Update { record: record.clone(), expected };
+                let event = KeyEvent::Compromised { kid: kid.clone() };
+                if !inner.write(&mut flight, write, event).await? {
                     continue;
                 }
-                inner.report(KeyEvent::Compromised { kid: kid.clone() });
             }
             inner.take_over(&record)?;
             inner.settle_after(&mut flight).await;

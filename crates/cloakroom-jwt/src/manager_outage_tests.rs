@@ -264,3 +264,81 @@ async fn what_a_failed_call_did_is_reported_by_the_next() {
         "one by the rotation, one by the call that failed: {events:?}"
     );
 }
+
+#[tokio::test]
+async fn a_change_whose_answer_is_lost_is_reported_once() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    let mut events = manager.maintain().await.unwrap();
+    let mut failed = 0;
+    for _ in 0..40 {
+        clock.advance(KeyPolicy::default().rotation / 4);
+        // Again and again, until a round has nothing to write.
+        store.answers_lost.store(true, Ordering::SeqCst);
+        let told = loop {
+            match manager.maintain().await {
+                Ok(told) => break told,
+                Err(error) => assert!(matches!(error, KeyManagerError::Store(_)), "{error:?}"),
+            }
+            failed += 1;
+        };
+        events.extend(told);
+    }
+    let compromised = signer(&manager).await;
+    store.answers_lost.store(true, Ordering::SeqCst);
+    assert!(manager.compromise(&compromised).await.is_err());
+    store.answers_lost.store(false, Ordering::SeqCst);
+    events.extend(manager.maintain().await.unwrap());
+    events.extend(manager.maintain().await.unwrap());
+
+    assert!(failed > 20, "{failed} answers were lost");
+    let told: std::collections::BTreeSet<_> =
+        events.iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(told.len(), events.len(), "none twice: {events:#?}");
+    let count = |is: fn(&KeyEvent) -> bool| events.iter().filter(|event| is(event)).count();
+    let made = store.generations.lock().unwrap().len();
+    assert_eq!(count(|event| matches!(event, KeyEvent::Published { .. })), made);
+    let deleted = count(|event| matches!(event, KeyEvent::Deleted { .. }));
+    assert_eq!(deleted, made - store.records().len());
+    assert!(deleted > 3, "{deleted}");
+    assert!(events.contains(&KeyEvent::Compromised { kid: compromised }));
+}
+
+#[tokio::test]
+async fn a_change_that_was_not_made_is_not_reported() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    manager.maintain().await.unwrap();
+    let kid = signer(&manager).await;
+    // It failed, another node was faster, and the record is another now.
+    store.writes_fail.store(true, Ordering::SeqCst);
+    assert!(manager.compromise(&kid).await.is_err());
+    store.writes_fail.store(false, Ordering::SeqCst);
+    store.tamper(|ring| ring[0].version += 1);
+    assert_eq!(manager.maintain().await.unwrap(), []);
+    // It arrives late.
+    let before = store.records();
+    store.answers_lost.store(true, Ordering::SeqCst);
+    assert!(manager.compromise(&kid).await.is_err());
+    store.answers_lost.store(false, Ordering::SeqCst);
+    let after = store.records();
+    store.tamper(|ring| *ring = before);
+    assert_eq!(manager.maintain().await.unwrap(), []);
+    store.tamper(|ring| *ring = after);
+    assert!(manager.maintain().await.unwrap().contains(&KeyEvent::Compromised { kid }));
+}
+
+#[tokio::test]
+async fn a_change_that_is_made_at_the_second_attempt_is_reported_once() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    manager.maintain().await.unwrap();
+    let kid = signer(&manager).await;
+    store.writes_fail.store(true, Ordering::SeqCst);
+    assert!(manager.compromise(&kid).await.is_err());
+    store.writes_fail.store(false, Ordering::SeqCst);
+    manager.compromise(&kid).await.unwrap();
+    let events = manager.maintain().await.unwrap();
+    let marked = KeyEvent::Compromised { kid };
+    assert_eq!(events.iter().filter(|event| **event == marked).count(), 1, "{events:?}");
+}

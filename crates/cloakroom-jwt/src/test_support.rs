@@ -74,6 +74,8 @@ pub(crate) struct RingStore {
     pub(crate) writes_fail: AtomicBool,
     /// The store goes down right after the next update.
     pub(crate) last_update: AtomicBool,
+    /// Writes are done, and their answers lost.
+    pub(crate) answers_lost: AtomicBool,
     /// How long an insert takes, and the clock that shows it.
     pub(crate) slow_insert: Mutex<Option<(Arc<ManualClock>, Duration)>>,
     /// Every generation that was ever inserted.
@@ -90,6 +92,7 @@ impl RingStore {
             reads_fail: AtomicBool::new(false),
             writes_fail: AtomicBool::new(false),
             last_update: AtomicBool::new(false),
+            answers_lost: AtomicBool::new(false),
             slow_insert: Mutex::default(),
             generations: Mutex::default(),
         })
@@ -192,6 +195,7 @@ impl KeyStore for RingStore {
         ring.1 = record.generation;
         self.generations.lock().unwrap().push(record.generation);
         ring.0.push(record);
+        Self::check(&self.answers_lost)?;
         Ok(KeyInserted::Inserted)
     }
 
@@ -208,6 +212,7 @@ impl KeyStore for RingStore {
                 if self.last_update.load(Ordering::SeqCst) {
                     self.down(true);
                 }
+                Self::check(&self.answers_lost)?;
                 Ok(KeyUpdated::Updated)
             }
             None => Ok(KeyUpdated::Stale),
@@ -221,6 +226,7 @@ impl KeyStore for RingStore {
         let mut ring = self.ring.lock().unwrap();
         let before = ring.0.len();
         ring.0.retain(|own| own.generation != generation || own.version != expected);
+        Self::check(&self.answers_lost)?;
         Ok(if ring.0.len() < before { KeyUpdated::Updated } else { KeyUpdated::Stale })
     }
 }

@@ -1,5 +1,7 @@
 //! The ring of signing keys.
 
+use std::error::Error as _;
+
 use async_trait::async_trait;
 use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError};
 use rusqlite::Connection;
@@ -56,10 +58,20 @@ impl KeyStore for SqliteStore {
 fn load(connection: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
     let during = |error| failed("loading the signing keys", error);
     let mut statement = connection
-        .prepare_cached("SELECT body FROM signing_keys ORDER BY generation")
+        .prepare_cached("SELECT generation, body FROM signing_keys ORDER BY generation")
         .map_err(during)?;
-    let bodies = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(during)?;
-    bodies.map(|body| KeyRecord::from_body(&body.map_err(during)?)).collect()
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
+        .map_err(during)?;
+    rows.map(|row| {
+        let (generation, body) = row.map_err(during)?;
+        // Without it, whatever it signed would look forged: the ring is all there, or an error.
+        KeyRecord::from_body(&body).map_err(|error| {
+            let how = error.source().map(ToString::to_string).unwrap_or_default();
+            StoreError::corrupt("a signing key's row", format!("generation {generation}: {how}"))
+        })
+    })
+    .collect()
 }
 
 fn insert(connection: &Connection, record: &KeyRecord) -> Result<KeyInserted, StoreError> {

@@ -98,6 +98,20 @@ impl Issuer {
         let inner = &self.inner;
         inner.refusals.report_due();
         let keys = inner.write(None, |mut write| async move { write.maintain_keys().await }).await;
+        let done = self.delete_ended().await;
+        if let (Err(_), Err(error)) = (&keys, &done) {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "what has ended was not deleted, either");
+        }
+        keys?;
+        let done = done?;
+        inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
+        Ok(done)
+    }
+
+    /// Some batches of the store's housekeeping.
+    async fn delete_ended(&self) -> Result<Maintained, TokenError> {
+        let inner = &self.inner;
         let mut total = Maintained::default();
         for _ in 0..BATCHES {
             let task = inner.housekeeping_task(None);
@@ -114,8 +128,6 @@ impl Issuer {
             // A store in memory never waits: without this, heartbeats would.
             tokio::task::yield_now().await;
         }
-        keys?;
-        inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
         Ok(total)
     }
 

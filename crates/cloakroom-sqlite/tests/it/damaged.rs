@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use cloakroom_core::schedule::KeyTimes;
 use cloakroom_core::{
     Advanced, CheckValues as _, ClientId, Created, Cursor, GrantId, GrantRecord, Housekeeping,
-    KeyStore as _, Lookup, Page, RevocationBatch, RuleKey, Selector, StoreError, Subject, Target,
-    TokenRecord, TokenStore as _, TokenStoreExt as _,
+    KeyInserted, KeyRecord, KeyStore as _, KeyUpdated, Kid, Lookup, Page, RevocationBatch, RuleKey,
+    Selector, StoreError, Subject, Target, TokenRecord, TokenStore as _, TokenStoreExt as _,
+    UnknownFields,
 };
 use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::Connection;
@@ -221,5 +223,51 @@ async fn a_sweep_that_nobody_can_read_is_counted_and_forgotten() {
         assert_eq!((first.unreadable, first.more), (1, false), "{what}");
         assert_eq!(scene.store.maintain(task).await.unwrap().unreadable, 0, "{what}");
         assert!(scene.store.epoch().await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_signing_key_is_named_and_can_be_deleted() {
+    for body in ["x'ff00ff'", "x''", "substr(body, 1, 40)"] {
+        let folder = TempDir::new().unwrap();
+        let store = SqliteStore::open(path(&folder)).unwrap();
+        for generation in 1..=3 {
+            assert_eq!(store.insert(key(generation)).await.unwrap(), KeyInserted::Inserted);
+        }
+        let connection = Connection::open(path(&folder)).unwrap();
+        let sql = format!("UPDATE signing_keys SET body = {body} WHERE generation = 2");
+        connection.execute(&sql, []).unwrap();
+
+        // Nobody takes the ring for one that lacks the key.
+        let error = store.load().await.unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { .. }), "{error:?}");
+        let how = std::error::Error::source(&error).unwrap().to_string();
+        assert!(how.starts_with("generation 2: "), "{how}");
+        // The others can be written, and no generation comes back.
+        let next = KeyRecord { version: 2, compromised_at: Some(NOW), ..key(3) };
+        assert_eq!(store.update(next.clone(), 1).await.unwrap(), KeyUpdated::Updated);
+        assert_eq!(store.delete(1, 1).await.unwrap(), KeyUpdated::Updated);
+        assert_eq!(store.insert(key(2)).await.unwrap(), KeyInserted::Taken);
+        // It can be mended, and deleted.
+        let repaired = KeyRecord { version: 2, ..key(2) };
+        assert_eq!(store.update(repaired.clone(), 1).await.unwrap(), KeyUpdated::Updated);
+        assert_eq!(store.load().await.unwrap(), [repaired, next.clone()]);
+        connection.execute(&sql, []).unwrap();
+        assert_eq!(store.delete(2, 2).await.unwrap(), KeyUpdated::Updated);
+        assert_eq!(store.load().await.unwrap(), [next]);
+    }
+}
+
+fn key(generation: u64) -> KeyRecord {
+    KeyRecord {
+        generation,
+        version: 1,
+        kid: Kid::new(format!("key {generation}")).unwrap(),
+        algorithm: "ES256".to_owned(),
+        public_jwk: serde_json::json!({"kty": "EC"}),
+        sealed: vec![1, 2, 3],
+        times: KeyTimes { published: NOW, signing: None, unknown: UnknownFields::default() },
+        compromised_at: None,
+        unknown: UnknownFields::default(),
     }
 }
