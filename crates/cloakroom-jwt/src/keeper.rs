@@ -286,7 +286,7 @@ impl Keeper {
                     self.schedule(flight, &ring, generation, signing).await?;
                 }
                 Some(KeyStep::Delete { generation }) => {
-                    self.delete(flight, &ring, generation).await?
+                    self.delete(flight, &ring, generation).await?;
                 }
             }
         }

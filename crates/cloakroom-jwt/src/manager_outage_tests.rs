@@ -337,7 +337,7 @@ async fn a_change_that_is_made_at_the_second_attempt_is_reported_once() {
     store.writes_fail.store(true, Ordering::SeqCst);
     assert!(manager.compromise(&kid).await.is_err());
     store.writes_fail.store(false, Ordering::SeqCst);
-    manager.compromise(&kid).await.unwrap();
+    let _ = manager.compromise(&kid).await.unwrap();
     let events = manager.maintain().await.unwrap();
     let marked = KeyEvent::Compromised { kid };
     assert_eq!(events.iter().filter(|event| **event == marked).count(), 1, "{events:?}");
