@@ -10,10 +10,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{
-    GrantId, GrantRecord, Lookup, TokenDigest, TokenKind, TokenRecord, TokenSecret, TokenStore,
-    UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::store::{Lookup, TokenStore};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest, TokenKind, TokenSecret};
 use cloakroom_memory::MemoryStore;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Refresh};
 use cloakroom_benches::{Dice, Pair, Point, Row, Suite, Team, now, per_call, timed};
-use cloakroom_core::{
-    ClientId, Clock, HandleKeys, HandleSecret, Housekeeping, KeyPolicy, Random, SystemClock,
-    TokenSecret, TokenStore, UnixTime,
-};
+use cloakroom_core::handle::{HandleKeys, HandleSecret};
+use cloakroom_core::keys::KeyPolicy;
+use cloakroom_core::store::{Housekeeping, TokenStore};
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{ClientId, Random, TokenSecret};
 use cloakroom_jwt::AesGcmSealer;
 use cloakroom_memory::MemoryStore;
 

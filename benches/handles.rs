@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use cloakroom_benches::{Pair, Suite, per_call};
-use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random};
+use cloakroom_core::handle::{HandleKeys, HandleSecret};
+use cloakroom_core::{GrantId, Random};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 

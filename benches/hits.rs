@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cloakroom::{Client, Format, Grant, Issuer, LocalIntrospector, Serves};
 use cloakroom_benches::{Dice, Pair, Row, Suite, Team, Timed, now, per_call, timed};
-use cloakroom_core::{
-    ActiveToken, Audience, Clock, GrantId, KeyPolicy, Subject, SystemClock, TokenSecret, UnixTime,
-};
+use cloakroom_core::keys::KeyPolicy;
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{ActiveToken, Audience, GrantId, Subject, TokenSecret};
 use cloakroom_jwt::Algorithm;
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{

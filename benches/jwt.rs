@@ -12,10 +12,11 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cloakroom_benches::{Pair, Suite, Timed, per_call};
-use cloakroom_core::{
-    Audience, Claims, ClientId, Clock, Device, Epoch, GrantId, GrantRecord, MintContext, Random,
-    Scope, Subject, SystemClock, TokenFormat, TokenTerms, UnixTime, UnknownFields,
-};
+use cloakroom_core::format::{MintContext, TokenFormat, TokenTerms};
+use cloakroom_core::record::{Claims, Device, GrantRecord, UnknownFields};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
 use cloakroom_jwt::{
     ACCESS_TOKEN_TYP, AesGcmSealer, Algorithm, JwkSet, JwtFormat, KeyManager, KeySet, SigningKey,
     Verifier, sign_jwt,

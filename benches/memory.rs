@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom::{Client, Format, Grant, GrantType, Issuer};
 use cloakroom_benches::{Row, Suite, Unit};
-use cloakroom_core::{
-    Clock, Cursor, GrantId, Jti, Revocation, RevocationPage, Subject, SystemClock, Target,
-    TokenDigest, TokenKind, TokenStore,
-};
+use cloakroom_core::revocation::{Cursor, Revocation, RevocationPage, Target};
+use cloakroom_core::store::TokenStore;
+use cloakroom_core::time::{Clock, SystemClock};
+use cloakroom_core::{GrantId, Jti, Subject, TokenDigest, TokenKind};
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{Outage, RevocationLog, RevocationReplica, StoreLog};
 use futures_util::FutureExt;

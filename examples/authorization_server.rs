@@ -38,7 +38,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use clap::Parser;
-use cloakroom::core::{Audience, ClientId, Invalid, KeyPolicy, Scope};
+use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::{Audience, ClientId, Invalid, Scope};
 use cloakroom::http::Endpoints;
 use cloakroom::{
     Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,

@@ -18,10 +18,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Caller::Internal;
-use cloakroom::core::{
-    FormatError, GrantId, Kept, Located, MintContext, Minted, TokenDigest, TokenFormat, TokenKind,
-    TokenSecret,
-};
+use cloakroom::core::format::{FormatError, Kept, Located, MintContext, Minted, TokenFormat};
+use cloakroom::core::{GrantId, TokenDigest, TokenKind, TokenSecret};
 use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
 
 /// `acme.GRANT.SECRET` for new tokens; 32 hexadecimal digits for those of the former system.

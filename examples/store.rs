@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use cloakroom::core::{TokenSecret, TokenStore};
+use cloakroom::core::TokenSecret;
+use cloakroom::core::store::TokenStore;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
 use cloakroom::sqlite::SqliteStore;

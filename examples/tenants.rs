@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use cloakroom::Caller::Internal;
-use cloakroom::core::TenantStore;
+use cloakroom::core::store::TenantStore;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use cloakroom::Issuer;
 use cloakroom_benches::{Aim, Dice, Suite, Unit};
-use cloakroom_core::{HandleKeys, HandleSecret, Random};
+use cloakroom_core::Random;
+use cloakroom_core::handle::{HandleKeys, HandleSecret};
 use cloakroom_jwt::AesGcmSealer;
 use cloakroom_sqlite::SqliteStore;
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use cloakroom_benches::{Aim, Dice, Pair, Row, Suite, Unit, now, per_call};
-use cloakroom_core::{Lookup, TokenStore as _};
+use cloakroom_core::store::{Lookup, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 
 use crate::raw::{self, Raw};

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use cloakroom_core::{Advance, Change, GrantRecord, TokenRecord};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::store::{Advance, Change};
 use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::config::DbConfig;
 use cloakroom_sqlite::rusqlite::{Connection, Statement, params};

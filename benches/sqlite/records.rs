@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use cloakroom_benches::Dice;
-use cloakroom_core::{
-    Advance, Audience, Chain, ChainKey, Change, ClientId, Clock as _, GrantId, GrantRecord, Random,
-    Scope, Subject, SystemClock, TokenDigest, TokenKind, TokenRecord, UnixTime,
-};
+use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
+use cloakroom_core::store::{Advance, Change};
+use cloakroom_core::time::{Clock as _, SystemClock, UnixTime};
+use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cloakroom_benches::{Aim, Row, Suite, Unit};
-use cloakroom_core::{
-    Advanced, Created, Epoch, GrantId, Housekeeping, Revocation, Revoked, Target, TokenStore as _,
-};
+use cloakroom_core::GrantId;
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
+use cloakroom_core::store::{Advanced, Created, Housekeeping, Revoked, TokenStore as _};
 use cloakroom_sqlite::{SqliteStore, Synchronous};
 
 use crate::raw::Raw;

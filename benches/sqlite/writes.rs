@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use cloakroom_benches::{Aim, Row, Suite, Unit};
-use cloakroom_core::{Advanced, Created, GrantRecord, TokenStore as _};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::store::{Advanced, Created, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use tokio::runtime::Runtime;
 
@@ -117,7 +118,7 @@ impl Plan {
                         for _ in 0..each {
                             let mut grant = records.grant(end);
                             // That of a login that began just now.
-                            grant.epoch = cloakroom_core::Epoch::new(u64::MAX);
+                            grant.epoch = cloakroom_core::revocation::Epoch::new(u64::MAX);
                             let token = records.token(&grant, end);
                             let created =
                                 store.create(grant, vec![token]).await.expect("an answer");

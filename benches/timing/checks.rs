@@ -5,7 +5,8 @@ use std::hint::black_box;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::{Client, SecretHash};
-use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random, TokenDigest};
+use cloakroom_core::handle::{HandleKeys, HandleSecret};
+use cloakroom_core::{GrantId, Random, TokenDigest};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 

@@ -16,13 +16,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom::core::{
-    Advance, Advanced, Change, CheckValue, CheckValues, Clock as _, Created, Cursor, CursorPlace,
-    EntryId, Epoch, Found, GrantId, GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore,
-    KeyUpdated, Listing, LogEntry, LogEvent, Lookup, Maintained, Page, Random, Revocation,
-    RevocationBatch, Revoked, Rule, RuleKey, Rules, Selector, StoreError, SystemClock, Target,
-    TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups, fresh_tokens, tokens_of,
+use cloakroom::core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom::core::record::{GrantRecord, TokenRecord};
+use cloakroom::core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
+    RuleKey, Rules, Target, Wakeups,
 };
+use cloakroom::core::store::{
+    Advance, Advanced, Change, CheckValue, CheckValues, Created, Found, Housekeeping, Listing,
+    Lookup, Maintained, Page, Revoked, Selector, StoreError, TokenStore, fresh_tokens, tokens_of,
+};
+use cloakroom::core::time::{Clock as _, SystemClock, UnixTime};
+use cloakroom::core::{GrantId, Random, TokenDigest};
 use cloakroom_conformance::{Factory, run_all};
 use redb::{Database, ReadOnlyTable};
 

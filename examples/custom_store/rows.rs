@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
-use cloakroom::core::{
-    Epoch, GrantId, GrantRecord, Rule, RuleKey, Selector, StoreError, TokenDigest, TokenRecord,
-    UnixTime,
-};
+use cloakroom::core::record::{GrantRecord, TokenRecord};
+use cloakroom::core::revocation::{Epoch, Rule, RuleKey};
+use cloakroom::core::store::{Selector, StoreError};
+use cloakroom::core::time::UnixTime;
+use cloakroom::core::{GrantId, TokenDigest};
 use redb::{ReadableTable, StorageError, Table, TableDefinition};
 
 /// What is not the contract's own error is the driver's; [`failure`] sorts them.

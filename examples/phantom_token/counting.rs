@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use cloakroom::core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
-    Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey,
-    Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+use cloakroom::core::record::{GrantRecord, TokenRecord};
+use cloakroom::core::revocation::{Cursor, Revocation, RevocationBatch, RuleKey, Rules, Wakeups};
+use cloakroom::core::store::{
+    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
+    Page, Revoked, Selector, StoreError, TokenStore,
 };
+use cloakroom::core::time::UnixTime;
+use cloakroom::core::{GrantId, TokenDigest};
 
 /// Counts the calls that requests cause: neither those of the log's readers, nor the work of
 /// [`Issuer::run_maintenance`](cloakroom::Issuer::run_maintenance).

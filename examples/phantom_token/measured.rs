@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::core::Clock as _;
+use cloakroom::core::time::Clock as _;
 use cloakroom::jwt::KeyManagerError;
 use cloakroom::{Grant, TokenError};
 use reqwest::RequestBuilder;

@@ -13,7 +13,9 @@ use axum::routing::any;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom::core::{Audience, Clock, KeyPolicy, SystemClock, UnixTime};
+use cloakroom::core::Audience;
+use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::time::{Clock, SystemClock, UnixTime};
 use cloakroom::resource::{
     BearerLayer, ClientCredentials, HttpLog, IntrospectionClient, PhantomLayer, RevocationReplica,
     VerifiedToken, Verifier,

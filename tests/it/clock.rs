@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::core::{Clock, SystemClock, UnixTime};
+use cloakroom::core::time::{Clock, SystemClock, UnixTime};
 
 /// Real time, as one clock shows it: the wall time is what it was at the beginning, and what has
 /// passed since. Nobody sets it while a test runs, so that what the servers do and what the oracle

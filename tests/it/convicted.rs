@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom::core::{Clock, ManualClock, Random, SystemClock};
+use cloakroom::core::Random;
+use cloakroom::core::time::{Clock, ManualClock, SystemClock};
 use cloakroom::resource::{
     Cursor, EntryId, Freshness, Introspection, Introspector, LogEntry, LogEvent, Outage,
     PhantomLayer, RevocationBatch, RevocationLog, RevocationPage, RevocationReplica, Swapped,

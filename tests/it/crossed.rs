@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::core::{Clock as _, ManualClock, SystemClock};
+use cloakroom::core::time::{Clock as _, ManualClock, SystemClock};
 use cloakroom::resource::Freshness;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

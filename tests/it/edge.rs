@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use cloakroom::core::Clock;
+use cloakroom::core::time::Clock;
 use cloakroom::resource::{
     BearerLayer, BearerService, ClientCredentials, Freshness, GatewayKeys, HttpLog,
     IntrospectionClient, PhantomLayer, PhantomService, ReplicaBuilder, ReqwestClient,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom::core::{Clock, KeyStore, TokenStore};
+use cloakroom::core::keys::KeyStore;
+use cloakroom::core::store::TokenStore;
+use cloakroom::core::time::Clock;
 use cloakroom::memory::MemoryStore;
 use cloakroom::sqlite::{SqliteStore, Synchronous};
 use tempfile::TempDir;

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use cloakroom::LocalIntrospector;
-use cloakroom::core::{Clock as _, ManualClock, SystemClock};
+use cloakroom::core::time::{Clock as _, ManualClock, SystemClock};
 use cloakroom::resource::{
     Freshness, Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret,
 };

@@ -36,7 +36,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::core::Clock;
+use cloakroom::core::time::Clock;
 use tokio::sync::Mutex;
 
 use crate::authority::Authority;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom::core::Clock;
+use cloakroom::core::time::Clock;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

@@ -152,7 +152,7 @@ pub(crate) fn judge(tape: &Tape, tokens: &[Arc<Token>]) -> Verdicts {
 mod tests {
     use std::time::Duration;
 
-    use cloakroom::core::{ManualClock, UnixTime};
+    use cloakroom::core::time::{ManualClock, UnixTime};
 
     use super::*;
     use crate::tape::Place;

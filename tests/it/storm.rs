@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom::core::UnixTime;
+use cloakroom::core::time::UnixTime;
 use cloakroom::resource::{
     Cursor, Freshness, Outage, RevocationLog, RevocationPage, RevocationReplica, StoreLog,
     WhenStale,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::core::Clock;
+use cloakroom::core::time::Clock;
 use tokio::sync::watch;
 
 /// A point in time: monotonic, by the one clock of a test.

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::core::{
-    Cursor, EntryId, Epoch, LogEntry, LogEvent, Random, RevocationBatch, RevocationPage, UnixTime,
+use cloakroom::core::Random;
+use cloakroom::core::revocation::{
+    Cursor, EntryId, Epoch, LogEntry, LogEvent, RevocationBatch, RevocationPage,
 };
+use cloakroom::core::time::UnixTime;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

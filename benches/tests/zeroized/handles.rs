@@ -4,10 +4,12 @@ use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{
-    AccessHandleKeys, ChainKey, ChainKind, GrantId, HandleCheck, HandleKeys, HandleSecret,
-    OpaqueFormat, Random, Spelling, TokenFormat, TokenSecret,
+use cloakroom_core::format::{OpaqueFormat, TokenFormat};
+use cloakroom_core::handle::{
+    AccessHandleKeys, ChainKind, HandleCheck, HandleKeys, HandleSecret, Spelling,
 };
+use cloakroom_core::record::ChainKey;
+use cloakroom_core::{GrantId, Random, TokenSecret};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use sha2::block_api::compress256;

@@ -3,11 +3,16 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, Cursor, Epoch, Found, GrantId, GrantRecord, Housekeeping,
-    LogEntry, LogEvent, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, Rule,
-    RuleKey, Selector, StoreError, Target, TokenDigest, TokenRecord, TokenStore, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule, RuleKey, Target,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Found, Housekeeping, Lookup, Maintained, Page, Revoked,
+    Selector, StoreError, TokenStore,
+};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 
 use crate::fixtures::{DAY, NOW, revocation};
 use crate::report::Broken;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{GrantId, KeyStore, TokenStore};
+use cloakroom_core::GrantId;
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::TokenStore;
 
 use crate::Factory;
 use crate::database::{Database, Failing, Instance};

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom_core::{GrantId, KeyStore, TokenStore};
+use cloakroom_core::GrantId;
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::TokenStore;
 
 /// A database of its own, and what a factory can do with it beside opening it once. Each thing is
 /// optional: the report names the checks that were not run for want of it.

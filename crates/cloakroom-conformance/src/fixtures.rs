@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use cloakroom_core::record::{
+    Chain, ChainKey, Claims, CodeBinding, Device, GrantRecord, SealedSuccessor, SpentBefore,
+    TokenRecord, UnknownFields,
+};
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
+use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
-    Audience, Chain, ChainKey, Claims, ClientId, CodeBinding, Confirmation, Device, Epoch, GrantId,
-    GrantRecord, Invalid, Random, RandomError, Revocation, Scope, SealedSuccessor, SpentBefore,
-    Subject, Target, TokenDigest, TokenKind, TokenRecord, UnixTime, UnknownFields,
+    Audience, ClientId, Confirmation, GrantId, Invalid, Random, RandomError, Scope, Subject,
+    TokenDigest, TokenKind,
 };
 use serde_json::json;
 

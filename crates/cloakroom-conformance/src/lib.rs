@@ -8,7 +8,8 @@
 //! use std::sync::Arc;
 //! use async_trait::async_trait;
 //! use cloakroom_conformance::{Factory, run_all};
-//! use cloakroom_core::{KeyStore, TokenStore};
+//! use cloakroom_core::keys::KeyStore;
+//! use cloakroom_core::store::TokenStore;
 //! use cloakroom_memory::MemoryStore;
 //!
 //! #[derive(Debug)]
@@ -59,7 +60,7 @@
 //! `CLOAKROOM_CONFORMANCE_CASES` (numbers) ask for others, or more. A store that several programs
 //! share is raced from several [`processes`], too.
 //!
-//! A [`SingleUseStore`](cloakroom_core::SingleUseStore) is tried by checks of its own, in
+//! A [`SingleUseStore`](cloakroom_core::store::SingleUseStore) is tried by checks of its own, in
 //! [`single_use`]: it may be another store than that of the tokens.
 
 mod ask;
@@ -76,7 +77,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom_core::{CheckValue, KeyStore, MAX_ID_BYTES, TokenStore};
+use cloakroom_core::MAX_ID_BYTES;
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::{CheckValue, TokenStore};
 
 pub use checks::processes;
 pub use context::Context;
@@ -94,7 +97,7 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
     async fn keys(&self) -> Arc<dyn KeyStore>;
 
     /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add something
-    /// to each, as [`TenantStore`](cloakroom_core::TenantStore) does.
+    /// to each, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
     fn longest_id(&self) -> usize {
         MAX_ID_BYTES
     }

@@ -4,9 +4,9 @@ use std::fmt;
 
 macro_rules! promises {
     ($($name:ident $slug:literal $contract:literal)*) => {
-        /// One promise of the contract of [`TokenStore`](cloakroom_core::TokenStore),
-        /// [`KeyStore`](cloakroom_core::KeyStore) or
-        /// [`SingleUseStore`](cloakroom_core::SingleUseStore).
+        /// One promise of the contract of [`TokenStore`](cloakroom_core::store::TokenStore),
+        /// [`KeyStore`](cloakroom_core::keys::KeyStore) or
+        /// [`SingleUseStore`](cloakroom_core::store::SingleUseStore).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Promise {

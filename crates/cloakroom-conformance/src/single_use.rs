@@ -4,7 +4,7 @@
 //! use std::sync::Arc;
 //! use async_trait::async_trait;
 //! use cloakroom_conformance::single_use::{self, SingleUseDatabase, SingleUseFactory};
-//! use cloakroom_core::SingleUseStore;
+//! use cloakroom_core::store::SingleUseStore;
 //! use cloakroom_memory::MemorySingleUse;
 //!
 //! #[derive(Debug)]
@@ -43,7 +43,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cloakroom_core::SingleUseStore;
+use cloakroom_core::store::SingleUseStore;
 
 use crate::Ran;
 use crate::checks::{

@@ -4,12 +4,15 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, GrantId, GrantRecord,
-    Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Listing, Lookup, Maintained, Page,
-    Revocation, RevocationBatch, Revoked, RuleKey, Rules, Selector, SingleUseStore, Spend, Spent,
-    StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Revocation, RevocationBatch, RuleKey, Rules, Wakeups};
+use cloakroom_core::store::{
+    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
+    Page, Revoked, Selector, SingleUseStore, Spend, Spent, StoreError, TokenStore,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 
 /// Operations and answers, in the order in which the answers came.
 #[derive(Debug, Clone, Default)]

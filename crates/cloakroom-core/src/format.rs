@@ -173,7 +173,9 @@ pub enum FormatError {
 /// Opaque handles (reference tokens): all meaning stays with the authorization server.
 ///
 /// ```
-/// use cloakroom_core::{GrantId, HandleKeys, HandleSecret, OpaqueFormat, Random, TokenFormat, TokenSecret};
+/// use cloakroom_core::{GrantId, Random, TokenSecret};
+/// use cloakroom_core::format::{OpaqueFormat, TokenFormat};
+/// use cloakroom_core::handle::{HandleKeys, HandleSecret};
 ///
 /// let random = Random::system();
 /// let keys = HandleKeys::new(&HandleSecret::random(1, &random)?);

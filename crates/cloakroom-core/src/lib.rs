@@ -16,7 +16,8 @@
 //! This crate does no I/O and needs no runtime.
 //!
 //! ```
-//! use cloakroom_core::{GrantId, HandleKeys, HandleSecret, Random};
+//! use cloakroom_core::{GrantId, Random};
+//! use cloakroom_core::handle::{HandleKeys, HandleSecret};
 //!
 //! let random = Random::system();
 //! let keys = HandleKeys::new(&HandleSecret::random(1, &random)?);
@@ -27,68 +28,28 @@
 //! # Ok::<(), cloakroom_core::RandomError>(())
 //! ```
 
-mod check_values;
-mod claims;
-mod codec;
-mod error;
-mod format;
-mod handle;
-mod handle_access;
-mod handle_spelling;
+pub mod format;
+pub mod handle;
+pub mod keys;
+pub mod record;
+pub mod revocation;
+pub mod store;
+pub mod time;
+
 mod ids;
 mod introspection;
-mod judge;
-mod keystore;
-mod log;
-mod log_page;
-mod nonce;
 mod random;
-mod record;
-mod revocation;
-pub mod schedule;
 mod scope;
 mod secret;
-mod single_use;
-mod store;
-mod tenant;
-mod tenant_keys;
-mod time;
 
 #[cfg(test)]
 mod test_records;
 #[cfg(test)]
 mod torn_find_tests;
 
-pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
-pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};
-pub use codec::{GrantRow, TokenRow};
-pub use error::StoreError;
-pub use format::{
-    Carried, FormatError, Kept, Located, MintContext, Minted, OpaqueFormat, TokenFormat, TokenTerms,
-};
-pub use handle::{ChainHandle, ChainKind, HandleKeys, HandleSecret};
-pub use handle_access::{AccessHandle, AccessHandleKeys, HandleCheck};
-pub use handle_spelling::Spelling;
 pub use ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 pub use introspection::{ActiveToken, Introspection};
-pub use judge::{fresh_tokens, tokens_of};
-pub use keystore::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
-pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
-pub use log_page::RevocationPage;
-pub use nonce::Nonce;
 pub use random::{Random, RandomError};
-pub use record::{
-    Chain, ChainKey, ChainPosition, CodeBinding, Confirmation, GrantRecord, SealedSuccessor,
-    SpentBefore, TokenRecord, UnknownFields, token_type,
-};
-pub use revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
-pub use schedule::{KeyPolicy, PolicyError};
+pub use record::Confirmation;
 pub use scope::{Audience, Scope};
 pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, scrubbed};
-pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
-pub use store::{
-    Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
-    Revoked, Selector, TokenStore, TokenStoreExt,
-};
-pub use tenant::TenantStore;
-pub use time::{Clock, ManualClock, SystemClock, UnixTime};

@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use crate::claims::{Claims, Device};
 use crate::ids::{ClientId, GrantId, Kid, Subject};
-use crate::keystore::KeyRecord;
+use crate::keys::KeyRecord;
+use crate::keys::schedule::{KeyTimes, Signing};
 use crate::random::Random;
 use crate::record::{
     Chain, ChainKey, CodeBinding, Confirmation, GrantRecord, SealedSuccessor, SpentBefore,
     TokenRecord,
 };
+use crate::record::{Claims, Device};
 use crate::revocation::Epoch;
-use crate::schedule::{KeyTimes, Signing};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind};
 use crate::time::UnixTime;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// ```
 /// use std::time::Duration;
-/// use cloakroom_core::UnixTime;
+/// use cloakroom_core::time::UnixTime;
 ///
 /// let issued = UnixTime::from_secs(1_700_000_000);
 /// let expires = issued + Duration::from_secs(600);
@@ -163,7 +163,7 @@ impl Clock for SystemClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cloakroom_core::{Clock, ManualClock, UnixTime};
+/// use cloakroom_core::time::{Clock, ManualClock, UnixTime};
 ///
 /// let clock = ManualClock::at(UnixTime::from_secs(1_000));
 /// clock.advance(Duration::from_secs(5));

@@ -9,7 +9,7 @@
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! use cloakroom_core::{Clock, SystemClock};
+//! use cloakroom_core::time::{Clock, SystemClock};
 //! use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, KeySet, SigningKey, Verifier, sign_jwt};
 //! use serde_json::json;
 //!
@@ -45,45 +45,30 @@
 //!
 //! Shared secrets (HS256) are in [`danger`], and nowhere else.
 
-mod access_claims;
-mod algorithm;
-pub mod danger;
-mod header;
-mod jwk;
-mod jwk_set;
+mod format;
 mod jws;
-mod jwt_format;
-mod keeper;
-mod keys;
+mod key;
 mod manager;
-mod manager_builder;
-mod manager_error;
-mod material;
-mod phantom_format;
-mod remembered;
-mod ring;
 mod seal;
-mod sealing;
-mod sent;
-mod signing;
 mod strict_json;
-mod verify;
 
 #[cfg(test)]
 mod test_support;
 
-pub use access_claims::handle_hash;
-pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use jwk::{Jwk, JwkError};
-pub use jwk_set::JwkSet;
-pub use jws::{ACCESS_TOKEN_TYP, MAX_JWT_BYTES, sign_jwt};
-pub use jwt_format::JwtFormat;
-pub use keys::KeySet;
+pub use format::access_claims::handle_hash;
+pub use format::jwt::JwtFormat;
+pub use format::phantom::{PhantomFormat, Swap, Swapped};
+pub use jws::verify::{VerifiedJwt, Verifier};
+pub use jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
+pub use key::algorithm::{Algorithm, UnknownAlgorithm};
+pub use key::danger;
+pub use key::header_segment::ACCESS_TOKEN_TYP;
+pub use key::jwk::{Jwk, JwkError};
+pub use key::jwk_set::JwkSet;
+pub use key::key_set::KeySet;
+pub use key::signing::{KeyError, SignError, Signer, SigningKey};
 pub use manager::KeyManager;
-pub use manager_builder::KeyManagerBuilder;
-pub use manager_error::{Compromised, KeyEvent, KeyManagerError};
-pub use phantom_format::{PhantomFormat, Swap, Swapped};
-pub use ring::PublishedJwks;
+pub use manager::builder::KeyManagerBuilder;
+pub use manager::error::{Compromised, KeyEvent, KeyManagerError};
+pub use manager::ring::PublishedJwks;
 pub use seal::{AesGcmSealer, KeySealer, SealError};
-pub use signing::{KeyError, SignError, Signer, SigningKey};
-pub use verify::{VerifiedJwt, Verifier, VerifyError};

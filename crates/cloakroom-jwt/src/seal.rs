@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
-use cloakroom_core::{CheckValue, Invalid, Random, RandomError, decode_hex};
+use cloakroom_core::store::CheckValue;
+use cloakroom_core::{Invalid, Random, RandomError, decode_hex};
 use zeroize::Zeroizing;
 
 /// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key

@@ -9,10 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::format::TokenTerms;
+use cloakroom_core::keys::{KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::record::{Claims, GrantRecord};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::store::{CheckValue, CheckValues, StoreError};
+use cloakroom_core::time::{ManualClock, UnixTime};
 use cloakroom_core::{
-    Audience, CheckValue, CheckValues, Claims, ClientId, Confirmation, Epoch, GrantId, GrantRecord,
-    KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated, Kid, ManualClock, Random, Scope,
-    StoreError, Subject, TokenSecret, TokenTerms, UnixTime,
+    Audience, ClientId, Confirmation, GrantId, Kid, Random, Scope, Subject, TokenSecret,
 };
 use serde_json::{Value, json};
 

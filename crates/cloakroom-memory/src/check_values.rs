@@ -1,7 +1,7 @@
 //! What the store remembers of its owner.
 
 use async_trait::async_trait;
-use cloakroom_core::{CheckValue, CheckValues, StoreError};
+use cloakroom_core::store::{CheckValue, CheckValues, StoreError};
 
 use crate::locks::lock;
 use crate::store::MemoryStore;

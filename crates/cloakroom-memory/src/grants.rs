@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
-use cloakroom_core::{
-    Advance, Advanced, ClientId, Epoch, GrantId, GrantRecord, Lookup, Page, Selector, StoreError,
-    Subject, TokenDigest, TokenRecord, UnixTime, tokens_of,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::store::{Advance, Advanced, Lookup, Page, Selector, StoreError, tokens_of};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, Subject, TokenDigest};
 
 use crate::index::Index;
 use crate::locks::{read, write};

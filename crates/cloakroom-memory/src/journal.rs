@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock};
 
-use cloakroom_core::{
-    Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Revocation,
-    RevocationBatch, Rule, RuleKey, Rules, UnixTime,
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
+    RuleKey, Rules,
 };
+use cloakroom_core::time::UnixTime;
 use event_listener::{Event, EventListener};
 
 use crate::locks::{read, write};

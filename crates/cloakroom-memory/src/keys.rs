@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError};
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::store::StoreError;
 
 use crate::locks::lock;
 use crate::store::MemoryStore;

@@ -1,16 +1,17 @@
 //! The in-memory store of **cloakroom**: tokens, signing keys and the revocation log of one process.
 //!
-//! [`MemoryStore`] keeps the whole contract of [`TokenStore`](cloakroom_core::TokenStore) and
-//! [`KeyStore`](cloakroom_core::KeyStore) under real concurrency; one value serves as both. Use it
+//! [`MemoryStore`] keeps the whole contract of [`TokenStore`](cloakroom_core::store::TokenStore) and
+//! [`KeyStore`](cloakroom_core::keys::KeyStore) under real concurrency; one value serves as both. Use it
 //! for tests, for trying things out, and for an authorization server of one process whose sessions
 //! may end with it. It is also the store to read before writing one for a database.
 //! [`MemorySingleUse`] is its sibling for nonces and other things that are good once.
 //!
 //! ```
-//! use cloakroom_core::{
-//!     Audience, Claims, ClientId, Created, Device, GrantId, GrantRecord, Lookup, Random, Revocation, Scope,
-//!     Subject, Target, TokenStore, TokenStoreExt, UnixTime,
-//! };
+//! use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
+//! use cloakroom_core::record::{Claims, Device, GrantRecord};
+//! use cloakroom_core::revocation::{Revocation, Target};
+//! use cloakroom_core::store::{Created, Lookup, TokenStore, TokenStoreExt};
+//! use cloakroom_core::time::UnixTime;
 //! use cloakroom_memory::MemoryStore;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -57,9 +58,9 @@
 //! # What it promises, and what not
 //!
 //! - Nothing survives the process, and nothing is shared between processes: one store is one node's.
-//! - [`find`](cloakroom_core::TokenStore::find) takes one read lock of one of 256 shards and clones
+//! - [`find`](cloakroom_core::store::TokenStore::find) takes one read lock of one of 256 shards and clones
 //!   two `Arc`s.
-//! - Memory is given back only by [`maintain`](cloakroom_core::TokenStore::maintain). The engine
+//! - Memory is given back only by [`maintain`](cloakroom_core::store::TokenStore::maintain). The engine
 //!   calls it; who uses the store alone must.
 //! - The revocation of a subject or a client flags all its grants before it returns, in one go and
 //!   on the calling thread: about a second for a million grants.
@@ -68,8 +69,8 @@
 //!
 //! - A token that is inserted again with the same content is a retry: it stays as it is, and
 //!   revoked if it was. The same digest with other content is
-//!   [`Misuse`](cloakroom_core::StoreError::Misuse), and nothing is written.
-//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::Advanced::Dead); of a chain that has
+//!   [`Misuse`](cloakroom_core::store::StoreError::Misuse), and nothing is written.
+//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::Advanced::Dead); of a chain that has
 //!   expired *and* stands elsewhere, it says that it is dead.
 //! - A row is deleted only after the last token that hangs off it, even if its own
 //!   `row_expires_at` has passed before.

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cloakroom_core::{SingleUseStore, Spend, Spent, StoreError, UnixTime};
+use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
+use cloakroom_core::time::UnixTime;
 
 use crate::locks::lock;
 
@@ -19,11 +20,12 @@ const FORGOTTEN_A_CALL: usize = 16;
 ///
 /// ```
 /// use std::time::Duration;
-/// use cloakroom_core::{SingleUse, SingleUseStore, Spend, Spent, UnixTime};
+/// use cloakroom_core::store::{SingleUse, SingleUseStore, Spend, Spent};
+/// use cloakroom_core::time::UnixTime;
 /// use cloakroom_memory::MemorySingleUse;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), cloakroom_core::StoreError> {
+/// # async fn main() -> Result<(), cloakroom_core::store::StoreError> {
 /// let store = MemorySingleUse::new();
 /// let now = UnixTime::from_secs(1_700_000_000);
 /// let proof = SingleUse { purpose: "dpop", owner: "a key's thumbprint", value: b"a jti" };

@@ -4,7 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::{mem, slice};
 
-use cloakroom_core::{Change, Found, GrantRecord, StoreError, TokenDigest, TokenRecord, UnixTime};
+use cloakroom_core::TokenDigest;
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::store::{Change, Found, StoreError};
+use cloakroom_core::time::UnixTime;
 
 /// What the store keeps under one grant id.
 pub(crate) enum Slot {

@@ -5,23 +5,28 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    Advance, Advanced, Clock, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping,
-    Listing, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked, RuleKey,
-    Rules, Selector, StoreError, SystemClock, Target, TokenDigest, TokenRecord, TokenStore,
-    UnixTime, Wakeups,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Target, Wakeups,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, Created, Housekeeping, Listing, Lookup, Maintained, Page, Revoked, Selector,
+    StoreError, TokenStore,
+};
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{GrantId, Random, TokenDigest};
 
 use crate::grants::{Grants, Inserted, Reaped};
 use crate::journal::Journal;
 use crate::keys::KeyRing;
 use crate::wakeups::wakeups;
 
-/// A [`TokenStore`] and [`KeyStore`](cloakroom_core::KeyStore) in memory. A clone shares the state.
+/// A [`TokenStore`] and [`KeyStore`](cloakroom_core::keys::KeyStore) in memory. A clone shares the state.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use cloakroom_core::{KeyStore, TokenStore};
+/// use cloakroom_core::keys::KeyStore;
+/// use cloakroom_core::store::TokenStore;
 /// use cloakroom_memory::MemoryStore;
 ///
 /// let store = MemoryStore::new();
@@ -67,7 +72,7 @@ impl MemoryStore {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use cloakroom_core::{ManualClock, UnixTime};
+    /// use cloakroom_core::time::{ManualClock, UnixTime};
     /// use cloakroom_memory::MemoryStore;
     ///
     /// let clock = Arc::new(ManualClock::at(UnixTime::from_secs(1_700_000_000)));

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Audience, Claims, ClientId, Device, ManualClock, RevocationBatch, Scope, Subject,
-};
+use cloakroom_core::record::{Claims, Device};
+use cloakroom_core::revocation::RevocationBatch;
+use cloakroom_core::time::ManualClock;
+use cloakroom_core::{Audience, ClientId, Scope, Subject};
 use futures_util::FutureExt;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use cloakroom_core::Wakeups;
+use cloakroom_core::revocation::Wakeups;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::UnixTime;
+use cloakroom_core::time::UnixTime;
 
 use crate::error::SetupError;
 use crate::moment::Moment;
@@ -219,5 +219,4 @@ fn is_younger(
 }
 
 #[cfg(test)]
-#[path = "freshness_tests.rs"]
 mod tests;

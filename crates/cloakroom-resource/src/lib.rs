@@ -109,73 +109,51 @@
 //! | `cloakroom_replica_staleness_seconds` | how old what a replica knows may be; infinite while nothing can be said |
 //! | `cloakroom_replica_rules` | the rules that it holds |
 
-mod authorization;
-mod bearer;
 mod cache;
-mod challenge;
-mod checks;
-mod credentials;
-mod discovery;
-mod endpoint;
+mod client;
 mod error;
-#[cfg(feature = "axum")]
-mod extract;
-mod flight;
 mod freshness;
-mod gateway_keys;
-mod http_client;
-mod introspected;
-mod introspection;
-mod jwks;
-mod limits;
+mod introspect;
+mod layer;
 mod metrics;
 mod moment;
 mod newest;
-mod phantom;
-mod proof;
-mod protected;
 mod replica;
-#[cfg(feature = "client")]
-mod reqwest_client;
-mod response_future;
-mod source;
-mod swap;
-mod swapped;
-mod unverified;
-mod verified;
-mod verifier;
+mod verify;
 
-pub use bearer::{BearerLayer, BearerService};
-pub use credentials::ClientCredentials;
-pub use error::{InvalidToken, Outage, SetupError, TokenError};
-#[cfg(feature = "axum")]
-pub use extract::MissingLayer;
-pub use freshness::{Freshness, WhenStale};
-pub use gateway_keys::GatewayKeys;
-pub use http_client::{HttpClient, HttpError, MAX_BODY_BYTES};
-pub use introspection::{IntrospectionClient, Introspector};
-pub use limits::IntrospectionLimits;
-pub use phantom::{PhantomLayer, PhantomService};
-pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
+pub use client::credentials::ClientCredentials;
+pub use client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 #[cfg(feature = "client")]
-pub use reqwest_client::ReqwestClient;
-pub use response_future::ResponseFuture;
-pub use swapped::Swapped;
-pub use verified::VerifiedToken;
-pub use verifier::Verifier;
+pub use client::reqwest::ReqwestClient;
+pub use error::{InvalidToken, Outage, SetupError, TokenError};
+pub use freshness::{Freshness, WhenStale};
+pub use introspect::handle_keys::GatewayKeys;
+pub use introspect::limits::IntrospectionLimits;
+pub use introspect::phantom_jwt::Swapped;
+pub use introspect::{IntrospectionClient, Introspector};
+pub use layer::bearer::{BearerLayer, BearerService};
+#[cfg(feature = "axum")]
+pub use layer::extract::MissingLayer;
+pub use layer::phantom::{PhantomLayer, PhantomService};
+pub use layer::response_future::ResponseFuture;
+pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
+pub use verify::Verifier;
+pub use verify::token::VerifiedToken;
 
 /// For an [`Introspector`], an [`HttpClient`] or a [`RevocationLog`] of the app's own.
 pub use async_trait::async_trait;
 pub use bytes;
-pub use cloakroom_core::{
-    AccessHandleKeys, ActiveToken, Audience, ClientId, Clock, Confirmation, Epoch, GrantId,
-    Introspection, Invalid, Jti, Kid, ManualClock, Scope, Subject, SystemClock, TokenDigest,
-    TokenSecret, UnixTime, UserId,
-};
+pub use cloakroom_core::handle::AccessHandleKeys;
+pub use cloakroom_core::revocation::Epoch;
 /// What a [`RevocationLog`] hands out, and what a [`StoreLog`] reads.
-pub use cloakroom_core::{
+pub use cloakroom_core::revocation::{
     Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, RevocationPage, Target,
-    TokenStore,
+};
+pub use cloakroom_core::store::TokenStore;
+pub use cloakroom_core::time::{Clock, ManualClock, SystemClock, UnixTime};
+pub use cloakroom_core::{
+    ActiveToken, Audience, ClientId, Confirmation, GrantId, Introspection, Invalid, Jti, Kid,
+    Scope, Subject, TokenDigest, TokenSecret, UserId,
 };
 /// JWTs, JWK Sets and signing keys: what tests of an API sign their tokens with.
 pub use cloakroom_jwt as jwt;

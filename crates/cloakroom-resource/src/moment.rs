@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Clock, UnixTime};
+use cloakroom_core::time::{Clock, UnixTime};
 
 /// A point in time by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use cloakroom_core::ManualClock;
+    use cloakroom_core::time::ManualClock;
 
     use super::*;
 

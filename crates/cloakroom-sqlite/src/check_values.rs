@@ -1,7 +1,7 @@
 //! What the database remembers of its owner.
 
 use async_trait::async_trait;
-use cloakroom_core::{CheckValue, CheckValues, StoreError};
+use cloakroom_core::store::{CheckValue, CheckValues, StoreError};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::error::failed;

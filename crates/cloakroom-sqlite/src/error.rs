@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cloakroom_core::StoreError;
+use cloakroom_core::store::StoreError;
 use rusqlite::ErrorCode;
 
 /// A database could not be opened.

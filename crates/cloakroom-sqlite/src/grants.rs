@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, Epoch, Found, GrantId, GrantRecord, Listing, Lookup, Page,
-    Selector, StoreError, TokenDigest, TokenRecord, UnixTime, fresh_tokens, tokens_of,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Found, Listing, Lookup, Page, Selector, StoreError,
+    fresh_tokens, tokens_of,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::error::failed;

@@ -1,6 +1,6 @@
 //! What has ended is deleted, over the indexes on expiry, a few rows at a time.
 
-use cloakroom_core::{Housekeeping, Maintained, StoreError};
+use cloakroom_core::store::{Housekeeping, Maintained, StoreError};
 use rusqlite::Connection;
 
 use crate::error::failed;

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use cloakroom_core::{
-    Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Revocation,
-    RevocationBatch, Rule, RuleKey, Rules, Selector, StoreError, Target, UnixTime,
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
+    RuleKey, Rules, Target,
 };
+use cloakroom_core::store::{Selector, StoreError};
+use cloakroom_core::time::UnixTime;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::error::failed;

@@ -3,7 +3,8 @@
 use std::error::Error as _;
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError};
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::store::StoreError;
 use rusqlite::Connection;
 
 use crate::error::failed;

@@ -25,7 +25,7 @@
 //!   replaced or damaged, permissions that were taken away. When the cause is gone, the same store works
 //!   again.
 //!
-//! - **What is good once** ([`SingleUseStore`](cloakroom_core::SingleUseStore)) may be kept in this file or in one
+//! - **What is good once** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) may be kept in this file or in one
 //!   of its own. Each item is a row until a later call deletes it, some time after its end; the disk and
 //!   [`SqliteStoreBuilder::max_pages`] are the only bounds. Where a copy of the file is put back, or a power cut
 //!   undoes commits, items that were spent since can be spent once more until they end.

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Audience, Chain, ChainKey, Change, ClientId, Cursor, EntryId, GrantId, GrantRecord,
-    Housekeeping, Jti, Maintained, Page, Random, Revocation, RuleKey, Selector, SingleUseId, Spend,
-    Subject, SystemClock, Target, TokenDigest, TokenKind, TokenRecord, UnixTime,
+use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, EntryId, Revocation, RuleKey, Target};
+use cloakroom_core::store::{
+    Advance, Change, Housekeeping, Maintained, Page, Selector, SingleUseId, Spend,
 };
+use cloakroom_core::time::{SystemClock, UnixTime};
+use cloakroom_core::{Audience, ClientId, GrantId, Jti, Random, Subject, TokenDigest, TokenKind};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
 
@@ -41,7 +43,7 @@ fn grant(number: u32, ends: UnixTime) -> GrantRecord {
         ends,
     );
     let key = ChainKey::random(&random).unwrap();
-    grant.epoch = cloakroom_core::Epoch::new(u64::MAX);
+    grant.epoch = cloakroom_core::revocation::Epoch::new(u64::MAX);
     grant.chain = Some(Chain::new(TokenKind::Refresh, digest(), key, ends));
     grant
 }
@@ -143,7 +145,9 @@ fn no_statement_scans_or_is_planned_twice() {
     let mut cursor = Cursor::start();
     for _ in 0..2 {
         let batch = journal::read(&connection, &cursor, 10).unwrap();
-        let cloakroom_core::RevocationBatch::Entries { next, .. } = batch else { panic!("a gap") };
+        let cloakroom_core::revocation::RevocationBatch::Entries { next, .. } = batch else {
+            panic!("a gap")
+        };
         cursor = next;
     }
     journal::newest(&connection).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use cloakroom_core::StoreError;
+use cloakroom_core::store::StoreError;
 use rusqlite::Connection;
 
 /// A few connections, each used by one thread at a time.

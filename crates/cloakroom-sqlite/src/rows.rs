@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    GrantId, GrantRecord, GrantRow, StoreError, TokenDigest, TokenRecord, TokenRow, UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, GrantRow, TokenRecord, TokenRow};
+use cloakroom_core::store::StoreError;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::error::failed;

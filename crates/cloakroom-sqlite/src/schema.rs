@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Clock, EntryId, Epoch, Random, StoreError, UnixTime};
+use cloakroom_core::Random;
+use cloakroom_core::revocation::{EntryId, Epoch};
+use cloakroom_core::store::StoreError;
+use cloakroom_core::time::{Clock, UnixTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::{io, thread};
 
-use cloakroom_core::{StoreError, Wakeups};
+use cloakroom_core::revocation::Wakeups;
+use cloakroom_core::store::StoreError;
 use event_listener::{Event, Listener as _};
 use futures_channel::oneshot;
 use futures_util::StreamExt as _;

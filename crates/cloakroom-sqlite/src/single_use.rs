@@ -1,7 +1,8 @@
 //! Items that are good once.
 
 use async_trait::async_trait;
-use cloakroom_core::{SingleUseStore, Spend, Spent, StoreError, UnixTime};
+use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
+use cloakroom_core::time::UnixTime;
 use rusqlite::Connection;
 
 use crate::error::failed;

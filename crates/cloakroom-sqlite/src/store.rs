@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    Advance, Advanced, Clock, Created, Cursor, EntryId, GrantId, GrantRecord, Housekeeping,
-    Listing, Lookup, Maintained, Page, Random, Revocation, RevocationBatch, Revoked, RuleKey,
-    Rules, Selector, StoreError, SystemClock, TokenDigest, TokenRecord, TokenStore, UnixTime,
-    Wakeups,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, Created, Housekeeping, Listing, Lookup, Maintained, Page, Revoked, Selector,
+    StoreError, TokenStore,
+};
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{GrantId, Random, TokenDigest};
 use rusqlite::Connection;
 
 use crate::error::OpenError;
@@ -22,15 +26,16 @@ use crate::schema::Synchronous;
 use crate::shared::Shared;
 use crate::writer::{Room, Writer};
 
-/// A [`TokenStore`], [`KeyStore`](cloakroom_core::KeyStore) and
-/// [`SingleUseStore`](cloakroom_core::SingleUseStore) in a SQLite file. A clone shares the
+/// A [`TokenStore`], [`KeyStore`](cloakroom_core::keys::KeyStore) and
+/// [`SingleUseStore`](cloakroom_core::store::SingleUseStore) in a SQLite file. A clone shares the
 /// connections; several processes of one machine may have the file open.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
-/// use cloakroom_core::{KeyStore, TokenStore};
+/// use cloakroom_core::keys::KeyStore;
+/// use cloakroom_core::store::TokenStore;
 /// use cloakroom_sqlite::SqliteStore;
 ///
 /// # let folder = tempfile::tempdir()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use cloakroom_core::StoreError;
+use cloakroom_core::store::StoreError;
 use futures_channel::oneshot;
 use rusqlite::Connection;
 

@@ -1,10 +1,12 @@
 //! What can go wrong, in the words of the RFCs.
 
-use cloakroom_core::{FormatError, RandomError, StoreError};
+use cloakroom_core::RandomError;
+use cloakroom_core::format::FormatError;
+use cloakroom_core::store::StoreError;
 use cloakroom_jwt::KeyManagerError;
 use serde::Serialize;
 
-use crate::directory::DirectoryError;
+use crate::client::directory::DirectoryError;
 
 /// A request was refused, or could not be served.
 ///

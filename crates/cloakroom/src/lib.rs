@@ -1,62 +1,43 @@
 #![doc = include_str!("../README.md")]
 
-mod builder;
-mod chain;
 mod client;
-mod directory;
 mod error;
 mod events;
-mod follow;
-mod grant;
-mod growth;
+mod flow;
 #[cfg(feature = "http")]
 pub mod http;
-mod introspect;
-mod issue;
+mod introspection;
 mod issuer;
-mod known;
-#[cfg(feature = "resource")]
-mod local;
-mod maintenance;
-mod own_log;
-mod ownership;
-mod redeem;
-mod refresh;
-mod refusals;
-mod registration;
-mod regression;
-mod remembering;
-mod revoke;
-mod secret_hash;
-mod sessions;
-mod settings;
-mod single_use;
-mod successor;
+mod revocation;
 mod write;
 
-pub use builder::IssuerBuilder;
 pub use client::Client;
-pub use directory::{ClientDirectory, ClientRefused, DirectoryError, StaticClients};
+pub use client::directory::{ClientDirectory, ClientRefused, DirectoryError, StaticClients};
+pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::{Event, EventSink, Operation};
-pub use grant::{Grant, Pkce, Redeem, Refresh, TokenResponse};
-pub use introspect::Caller;
-pub use issue::Adopted;
-pub use issuer::Issuer;
+pub use flow::issue::Adopted;
+pub use flow::request::{Grant, Pkce, Redeem, Refresh, TokenResponse};
+pub use introspection::Caller;
 #[cfg(feature = "resource")]
-pub use local::LocalIntrospector;
-pub use registration::{ClientLifetimes, Format, GrantType, Role, Serves};
-pub use regression::Regression;
-pub use secret_hash::SecretHash;
-pub use sessions::Session;
-pub use settings::Lifetimes;
-pub use single_use::NonceError;
+pub use introspection::local::LocalIntrospector;
+pub use issuer::Issuer;
+pub use issuer::builder::IssuerBuilder;
+pub use issuer::lifetimes::Lifetimes;
+pub use issuer::single_use::NonceError;
+pub use revocation::regression::Regression;
+pub use revocation::sessions::Session;
 
 // What the signatures above are made of.
+pub use cloakroom_core::handle::{HandleKeys, HandleSecret};
+pub use cloakroom_core::keys::KeyPolicy;
+pub use cloakroom_core::record::Device;
+pub use cloakroom_core::revocation::Epoch;
+pub use cloakroom_core::store::{SingleUse, SingleUseStore, Spent};
+pub use cloakroom_core::time::UnixTime;
 pub use cloakroom_core::{
-    Audience, ClientId, Confirmation, Device, Epoch, GrantId, HandleKeys, HandleSecret,
-    Introspection, Invalid, KeyPolicy, Scope, SingleUse, SingleUseStore, Spent, Subject,
-    TokenSecret, UnixTime,
+    Audience, ClientId, Confirmation, GrantId, Introspection, Invalid, Scope, Subject, TokenSecret,
 };
 
 /// Words, records, the store contract and opaque handles.

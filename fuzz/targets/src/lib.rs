@@ -8,8 +8,10 @@ mod store;
 
 use std::sync::LazyLock;
 
-use cloakroom::core::{ChainKey, TokenDigest};
-use cloakroom::core::{ChainKind, GrantId, HandleKeys, HandleSecret, Random, TokenKind};
+use cloakroom::core::TokenDigest;
+use cloakroom::core::handle::{ChainKind, HandleKeys, HandleSecret};
+use cloakroom::core::record::ChainKey;
+use cloakroom::core::{GrantId, Random, TokenKind};
 
 /// One fuzz target.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,13 @@
 //! What comes back from a store, or from the revocation log.
 
-use cloakroom::core::{
-    Audience, ClientId, Cursor, CursorPlace, EntryId, Epoch, GrantId, GrantRecord, GrantRow,
-    KeyRecord, LogEntry, LogEvent, Scope, Subject, Target, TokenDigest, TokenKind, TokenRecord,
-    TokenRow, TokenTerms, UnixTime,
+use cloakroom::core::format::TokenTerms;
+use cloakroom::core::keys::KeyRecord;
+use cloakroom::core::record::{GrantRecord, GrantRow, TokenRecord, TokenRow};
+use cloakroom::core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Target,
 };
+use cloakroom::core::time::UnixTime;
+use cloakroom::core::{Audience, ClientId, GrantId, Scope, Subject, TokenDigest, TokenKind};
 use serde_json::json;
 
 const GRANT: GrantId = GrantId::from_bytes([5; 16]);

@@ -3,10 +3,10 @@
 //! What is certain to finish may take a moment: a task of the store's own, or housekeeping. The
 //! checks give it both before they judge.
 
-use cloakroom_core::{
-    Advanced, Change, Created, GrantRecord, Selector, Target, TokenDigest, TokenRecord,
-    TokenStoreExt,
-};
+use cloakroom_core::TokenDigest;
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Advanced, Change, Created, Selector, TokenStoreExt};
 
 use super::pace::Drops;
 use super::races_create::lone;

@@ -1,11 +1,11 @@
 //! Reading, housekeeping, heartbeats and the key store, dropped at every await.
 
-use cloakroom_core::schedule::KeyTimes;
-use cloakroom_core::{
-    Cursor, Epoch, GrantRecord, Housekeeping, KeyInserted, KeyRecord, KeyStore, KeyUpdated, Kid,
-    LogEvent, Lookup, Page, Revocation, RuleKey, Selector, Target, TokenRecord, TokenStoreExt,
-    UnknownFields,
-};
+use cloakroom_core::Kid;
+use cloakroom_core::keys::schedule::KeyTimes;
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RuleKey, Target};
+use cloakroom_core::store::{Housekeeping, Lookup, Page, Selector, TokenStoreExt};
 use serde_json::json;
 
 use super::pace::Drops;

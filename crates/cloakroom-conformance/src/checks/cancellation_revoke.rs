@@ -1,9 +1,9 @@
 //! A revocation of every kind, dropped at every await.
 
-use cloakroom_core::{
-    Created, GrantRecord, Jti, Kid, LogEvent, Lookup, Rule, Target, TokenRecord, TokenStore,
-    TokenStoreExt,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{LogEvent, Rule, Target};
+use cloakroom_core::store::{Created, Lookup, TokenStore, TokenStoreExt};
+use cloakroom_core::{Jti, Kid};
 
 use super::pace::Drops;
 use super::races_create::{lone, swept};

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, GrantRecord, Lookup, Selector, Target, TokenDigest, TokenRecord,
-    TokenStore, TokenStoreExt, UnixTime,
+use cloakroom_core::TokenDigest;
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Lookup, Selector, TokenStore, TokenStoreExt,
 };
+use cloakroom_core::time::UnixTime;
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same, step_from};

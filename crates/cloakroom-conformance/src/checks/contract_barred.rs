@@ -1,8 +1,9 @@
 //! `create` against the rules and tombstones that stand when it comes.
 
-use cloakroom_core::{
-    Change, Epoch, GrantId, GrantRecord, Lookup, Random, Revocation, Subject, Target, TokenStoreExt,
-};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
+use cloakroom_core::store::{Change, Lookup, TokenStoreExt};
+use cloakroom_core::{GrantId, Random, Subject};
 
 use super::contract_create::barred_and_dead;
 use crate::Context;

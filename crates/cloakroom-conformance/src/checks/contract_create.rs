@@ -1,9 +1,10 @@
 //! `create`: all or nothing, and never over what is there.
 
-use cloakroom_core::{
-    Change, Claims, Created, Epoch, GrantRecord, Lookup, Selector, Subject, Target, TokenRecord,
-    TokenStore, TokenStoreExt, UnixTime,
-};
+use cloakroom_core::Subject;
+use cloakroom_core::record::{Claims, GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Epoch, Target};
+use cloakroom_core::store::{Change, Created, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
 use serde_json::json;
 
 use crate::Context;

@@ -1,9 +1,8 @@
 //! A revocation has two ends: of its log entry, and of its rule.
 
-use cloakroom_core::{
-    Epoch, GrantId, Jti, Kid, LogEvent, Lookup, Random, Revocation, Rule, RuleKey, Target,
-    TokenStore,
-};
+use cloakroom_core::revocation::{Epoch, LogEvent, Revocation, Rule, RuleKey, Target};
+use cloakroom_core::store::{Lookup, TokenStore};
+use cloakroom_core::{GrantId, Jti, Kid, Random};
 
 use super::contract_create::barred_and_dead;
 use super::contract_maintain::MILLISECOND;

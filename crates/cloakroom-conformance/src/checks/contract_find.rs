@@ -1,6 +1,9 @@
 //! `find`: whatever is there, dead or alive, and no token but the grant's own.
 
-use cloakroom_core::{Change, Lookup, Selector, Target, TokenDigest, TokenStoreExt, UnixTime};
+use cloakroom_core::TokenDigest;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Change, Lookup, Selector, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};

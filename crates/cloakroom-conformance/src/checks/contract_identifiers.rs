@@ -1,9 +1,9 @@
 //! Identifiers are byte-exact: in every index, every rule and every entry of the log.
 
-use cloakroom_core::{
-    ClientId, GrantId, GrantRecord, Jti, Kid, LogEvent, Random, RuleKey, Selector, Subject, Target,
-    TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{LogEvent, RuleKey, Target};
+use cloakroom_core::store::{Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{ClientId, GrantId, Jti, Kid, Random, Subject};
 
 use super::contract_create::barred_and_dead;
 use crate::Context;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::schedule::{KeyTimes, Signing};
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, Kid, UnixTime, UnknownFields};
+use cloakroom_core::Kid;
+use cloakroom_core::keys::schedule::{KeyTimes, Signing};
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::record::UnknownFields;
+use cloakroom_core::time::UnixTime;
 use serde_json::json;
 
 use crate::Context;

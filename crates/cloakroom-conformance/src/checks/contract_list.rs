@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    GrantId, GrantRecord, Page, Selector, Subject, Target, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Page, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{GrantId, Subject};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};

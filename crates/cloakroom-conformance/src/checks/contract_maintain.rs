@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Change, GrantId, GrantRecord, Housekeeping, LogEvent, Lookup, Maintained, Random, Revocation,
-    Selector, Target, TokenRecord, TokenStore, TokenStoreExt, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{LogEvent, Revocation, Target};
+use cloakroom_core::store::{
+    Change, Housekeeping, Lookup, Maintained, Selector, TokenStore, TokenStoreExt,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, Random};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};

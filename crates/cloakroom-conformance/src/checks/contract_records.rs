@@ -1,9 +1,13 @@
 //! Records come back as they were written, by every way they can come back.
 
+use cloakroom_core::record::{
+    Claims, CodeBinding, Device, GrantRecord, SealedSuccessor, TokenRecord,
+};
+use cloakroom_core::revocation::{Epoch, Revocation, RuleKey, Target};
+use cloakroom_core::store::{Advanced, Change, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
-    Advanced, Audience, Change, Claims, CodeBinding, Confirmation, Device, Epoch, GrantId,
-    GrantRecord, Jti, Lookup, Random, Revocation, RuleKey, Scope, SealedSuccessor, Selector,
-    Subject, Target, TokenDigest, TokenKind, TokenRecord, TokenStore, TokenStoreExt, UnixTime,
+    Audience, Confirmation, GrantId, Jti, Random, Scope, Subject, TokenDigest, TokenKind,
 };
 use serde_json::json;
 

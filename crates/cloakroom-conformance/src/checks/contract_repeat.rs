@@ -1,9 +1,9 @@
 //! `advance`, sent again: drivers repeat a write whose answer was lost.
 
-use cloakroom_core::{
-    Advance, Advanced, Change, GrantRecord, Selector, Target, TokenRecord, TokenStore,
-    TokenStoreExt, UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Advance, Advanced, Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
 
 use super::pace::Interleavings;
 use super::races_create::lone;

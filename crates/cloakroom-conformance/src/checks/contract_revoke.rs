@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Change, GrantRecord, Jti, Kid, LogEvent, Lookup, Random, Revocation, RuleKey, Selector, Target,
-    TokenRecord, TokenStore, TokenStoreExt, UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{LogEvent, Revocation, RuleKey, Target};
+use cloakroom_core::store::{Change, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Jti, Kid, Random};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Epoch, Jti, Kid, Revocation, Rule, RuleKey, Rules, Target, TokenStore, UnixTime,
-};
+use cloakroom_core::revocation::{Epoch, Revocation, Rule, RuleKey, Rules, Target};
+use cloakroom_core::store::TokenStore;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Jti, Kid};
 
 use super::contract_create::barred_and_dead;
 use crate::Context;

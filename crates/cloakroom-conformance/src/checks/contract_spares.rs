@@ -1,9 +1,9 @@
 //! `maintain`: what it spares.
 
-use cloakroom_core::{
-    Change, Cursor, GrantId, GrantRecord, Housekeeping, LogEvent, Lookup, Random, Revocation,
-    RevocationBatch, Selector, Target, TokenRecord, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, LogEvent, Revocation, RevocationBatch, Target};
+use cloakroom_core::store::{Change, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{GrantId, Random};
 
 use super::contract_create::barred_and_dead;
 use super::contract_maintain::{MILLISECOND, ending, is_there};

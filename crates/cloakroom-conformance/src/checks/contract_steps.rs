@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, GrantId, GrantRecord, Random, Selector, Subject, Target,
-    TokenRecord, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Advance, Advanced, Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{GrantId, Random, Subject};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, misused, same, step_from};

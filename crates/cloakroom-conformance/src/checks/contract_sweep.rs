@@ -1,9 +1,10 @@
 //! The revocation of a subject, a client or a pair: whom it covers, and the bounds it goes by.
 
-use cloakroom_core::{
-    Cursor, Epoch, GrantRecord, Jti, Kid, Revocation, RevocationBatch, Selector, Subject, Target,
-    TokenStore, TokenStoreExt, UnixTime,
-};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, Epoch, Revocation, RevocationBatch, Target};
+use cloakroom_core::store::{Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Jti, Kid, Subject};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, grown, not_lowered, same};

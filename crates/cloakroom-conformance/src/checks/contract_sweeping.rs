@@ -1,9 +1,12 @@
 //! Sweeps that `revoke` leaves to `maintain`.
 
-use cloakroom_core::{
-    Created, EntryId, GrantId, GrantRecord, Housekeeping, LogEvent, Lookup, Random, Revoked,
-    Selector, Target, TokenStore, TokenStoreExt, UnixTime,
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{EntryId, LogEvent, Target};
+use cloakroom_core::store::{
+    Created, Housekeeping, Lookup, Revoked, Selector, TokenStore, TokenStoreExt,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, Random};
 
 use super::contract_maintain::ending;
 use crate::Context;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{CheckValue, CheckValues, Target};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{CheckValue, CheckValues};
 
 use super::pace::{Interleavings, at_once};
 use crate::Context;

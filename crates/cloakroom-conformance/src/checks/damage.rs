@@ -1,8 +1,11 @@
 //! A row that cannot be read: an error where it is asked for, and no obstacle to the others.
 
-use cloakroom_core::{
-    Advanced, Change, Created, GrantId, GrantRecord, Housekeeping, Lookup, Page, Revocation,
-    Selector, StoreError, Target, TokenStore, TokenStoreExt,
+use cloakroom_core::GrantId;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::store::{
+    Advanced, Change, Created, Housekeeping, Lookup, Page, Selector, StoreError, TokenStore,
+    TokenStoreExt,
 };
 
 use crate::ask::{Ask, ensure, same, step_from};

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advanced, Change, Created, Cursor, Epoch, GrantRecord, Jti, KeyInserted, KeyUpdated, LogEvent,
-    Lookup, Revocation, RevocationBatch, Selector, Target, TokenRecord, TokenStore, TokenStoreExt,
+use cloakroom_core::Jti;
+use cloakroom_core::keys::{KeyInserted, KeyUpdated};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RevocationBatch, Target};
+use cloakroom_core::store::{
+    Advanced, Change, Created, Lookup, Selector, TokenStore, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, inserted, key, rewritten};

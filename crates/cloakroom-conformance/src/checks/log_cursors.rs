@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Cursor, CursorPlace, EntryId, Epoch, Jti, Kid, LogEntry, LogEvent, Random, Revocation,
-    RevocationBatch, Target, TokenStore, UnixTime,
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
 };
+use cloakroom_core::store::TokenStore;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Jti, Kid, Random};
 
 use super::log_readers::read_on;
 use super::races_create::lone;

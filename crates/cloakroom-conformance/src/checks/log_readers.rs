@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::{
-    Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target, TokenStore, UnixTime,
+use cloakroom_core::revocation::{
+    Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
 };
+use cloakroom_core::store::TokenStore;
+use cloakroom_core::time::UnixTime;
 
 use super::pace::{Interleavings, at_once};
 use super::races_create::{lone, swept};

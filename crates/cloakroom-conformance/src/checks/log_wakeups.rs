@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Target, TokenStore, Wakeups};
+use cloakroom_core::revocation::{Target, Wakeups};
+use cloakroom_core::store::TokenStore;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Change, Cursor, GrantId, GrantRecord, Jti, RevocationBatch, RuleKey, Selector, Target,
-    TokenRecord, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
+use cloakroom_core::store::{Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{GrantId, Jti};
 
 use super::log_readers::read_on;
 use super::pace::at_once;

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, ClientId, Created, Cursor, EntryId, Epoch, GrantId, GrantRecord,
-    Housekeeping, Jti, Kid, LogEntry, LogEvent, Lookup, Revocation, RuleKey, Selector, Subject,
-    Target, TokenRecord, TokenStore, TokenStoreExt, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, EntryId, Epoch, LogEntry, LogEvent, Revocation, RuleKey, Target,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt,
+};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject};
 
 use super::log_readers::read_on;
 use super::model::{Operation, Stand};

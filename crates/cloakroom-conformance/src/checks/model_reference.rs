@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, EntryId, Epoch, GrantId, GrantRecord, LogEntry, LogEvent,
-    Revocation, Rule, RuleKey, Selector, Target, TokenDigest, TokenRecord, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    EntryId, Epoch, LogEntry, LogEvent, Revocation, Rule, RuleKey, Target,
 };
+use cloakroom_core::store::{Advance, Advanced, Change, Created, Selector};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 
 /// What a store should hold.
 #[derive(Debug, Default)]

@@ -1,6 +1,8 @@
 //! `create` while the sweep of a revocation may still be open.
 
-use cloakroom_core::{Created, GrantRecord, Target, TokenStoreExt};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Created, TokenStoreExt};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};

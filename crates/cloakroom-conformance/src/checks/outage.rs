@@ -2,9 +2,12 @@
 
 use std::fmt::Debug;
 
-use cloakroom_core::{
-    Advance, Change, Cursor, Epoch, GrantId, GrantRecord, Housekeeping, KeyRecord, Lookup, Page,
-    RevocationBatch, RuleKey, Rules, Selector, StoreError, Target, TokenRecord, TokenStoreExt,
+use cloakroom_core::GrantId;
+use cloakroom_core::keys::KeyRecord;
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules, Target};
+use cloakroom_core::store::{
+    Advance, Change, Housekeeping, Lookup, Page, Selector, StoreError, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, inserted, key, rewritten};

@@ -1,8 +1,10 @@
 //! What calls that failed leave behind: all of it or nothing, and once they are sent again, all.
 
-use cloakroom_core::{
-    Advanced, Change, Created, Epoch, GrantRecord, Housekeeping, KeyInserted, KeyUpdated, LogEvent,
-    Lookup, Revocation, Target, TokenRecord, TokenStore, TokenStoreExt,
+use cloakroom_core::keys::{KeyInserted, KeyUpdated};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Epoch, LogEvent, Revocation, Target};
+use cloakroom_core::store::{
+    Advanced, Change, Created, Housekeeping, Lookup, TokenStore, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, key, rewritten};

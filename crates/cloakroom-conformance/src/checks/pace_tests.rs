@@ -2,7 +2,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cloakroom_core::{KeyStore, TokenStore};
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::TokenStore;
 use cloakroom_memory::MemoryStore;
 use tokio::task::yield_now;
 

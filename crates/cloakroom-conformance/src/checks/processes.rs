@@ -9,7 +9,7 @@
 //!
 //! ```no_run
 //! # use std::error::Error;
-//! # use cloakroom_core::TokenStore;
+//! # use cloakroom_core::store::TokenStore;
 //! use std::process::{Command, Stdio};
 //! use cloakroom_conformance::processes::{Outcome, Plan, contend, judge};
 //!
@@ -53,10 +53,12 @@
 
 mod judge;
 
-use cloakroom_core::{
-    Advance, Advanced, ChainKey, Change, Created, Cursor, Epoch, GrantId, GrantRecord,
-    Housekeeping, LogEvent, Subject, Target, TokenDigest, TokenRecord, TokenStore, TokenStoreExt,
+use cloakroom_core::record::{ChainKey, GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Target};
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Housekeeping, TokenStore, TokenStoreExt,
 };
+use cloakroom_core::{GrantId, Subject, TokenDigest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, GrantRecord, Revoked, StoreError, Target, TokenRecord,
-    TokenStore, TokenStoreExt,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Revoked, StoreError, TokenStore, TokenStoreExt,
 };
 
 use super::pace::{Interleavings, at_once};

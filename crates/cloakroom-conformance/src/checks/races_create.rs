@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    ClientId, Created, Epoch, GrantRecord, Lookup, Revoked, Selector, Subject, Target, TokenRecord,
-    TokenStore, TokenStoreExt,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Epoch, Target};
+use cloakroom_core::store::{Created, Lookup, Revoked, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::{ClientId, Subject};
 
 use super::pace::{Interleavings, at_once};
 use crate::Context;

@@ -1,7 +1,9 @@
 //! Many nodes rotate one key ring at once.
 
-use cloakroom_core::schedule::KeyTimes;
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, Kid, UnknownFields};
+use cloakroom_core::Kid;
+use cloakroom_core::keys::schedule::KeyTimes;
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::record::UnknownFields;
 use serde_json::json;
 
 use super::pace::Interleavings;

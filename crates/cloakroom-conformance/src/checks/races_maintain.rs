@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, Cursor, Epoch, GrantRecord, Housekeeping, LogEvent, Lookup,
-    Maintained, Revocation, RevocationBatch, Selector, StoreError, Target, TokenRecord, TokenStore,
-    TokenStoreExt, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RevocationBatch, Target};
+use cloakroom_core::store::{
+    Advance, Advanced, Change, Created, Housekeeping, Lookup, Maintained, Selector, StoreError,
+    TokenStore, TokenStoreExt,
 };
+use cloakroom_core::time::UnixTime;
 
 use super::log_readers::read_on;
 use super::pace::{Interleavings, at_once};

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Created, Cursor, Epoch, GrantRecord, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
-    TokenStore, TokenStoreExt,
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{
+    Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
 };
+use cloakroom_core::store::{Created, TokenStore, TokenStoreExt};
 
 use super::log_readers::{bounded, covers_its_entries, read_on};
 use super::pace::{Interleavings, at_once};

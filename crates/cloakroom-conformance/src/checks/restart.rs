@@ -1,9 +1,10 @@
 //! What is there after a crash: everything that was acknowledged, and every count where it was.
 
-use cloakroom_core::{
-    Change, Created, Cursor, Epoch, GrantRecord, Jti, KeyInserted, KeyUpdated, Kid, LogEvent,
-    Lookup, Revocation, Revoked, Selector, Target, TokenStoreExt,
-};
+use cloakroom_core::keys::{KeyInserted, KeyUpdated};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, Target};
+use cloakroom_core::store::{Change, Created, Lookup, Revoked, Selector, TokenStoreExt};
+use cloakroom_core::{Jti, Kid};
 
 use super::contract_keys::{holds, inserted, key, rewritten};
 use super::contract_values::{set, stand};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    GrantId, GrantRecord, Lookup, Selector, TokenDigest, TokenRecord, TokenStore, UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::store::{Lookup, Selector, TokenStore};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 
 use crate::ask::{Ask, ensure};
 use crate::fixtures::NOW;

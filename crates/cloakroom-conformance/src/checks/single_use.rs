@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{Random, SingleUseId, SingleUseStore, Spend, Spent, StoreError, UnixTime};
+use cloakroom_core::Random;
+use cloakroom_core::store::{SingleUseId, SingleUseStore, Spend, Spent, StoreError};
+use cloakroom_core::time::UnixTime;
 use tokio::time::timeout;
 
 use super::pace::{HUNG, at_once};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{SingleUseId, SingleUseStore, Spent, UnixTime};
+use cloakroom_core::store::{SingleUseId, SingleUseStore, Spent};
+use cloakroom_core::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use super::pace::at_once;

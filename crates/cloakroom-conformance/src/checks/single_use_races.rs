@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{SingleUseId, SingleUseStore, Spent, UnixTime};
+use cloakroom_core::store::{SingleUseId, SingleUseStore, Spent};
+use cloakroom_core::time::UnixTime;
 
 use super::pace::{Drops, Interleavings, at_once};
 use super::single_use::{answers, churn, id, single_use_checks, spend};

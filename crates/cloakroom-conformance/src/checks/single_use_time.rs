@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Spent, UnixTime};
+use cloakroom_core::store::Spent;
+use cloakroom_core::time::UnixTime;
 
 use super::single_use::{answers, churn, id, single_use_checks, spend};
 use crate::ask::ensure;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cloakroom_conformance::single_use::{self, SingleUseDatabase, SingleUseFactory};
 use cloakroom_conformance::{Database, Factory, Instance, run_all};
-use cloakroom_core::{KeyStore, SingleUseStore, TokenStore};
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::{SingleUseStore, TokenStore};
 use cloakroom_memory::{MemorySingleUse, MemoryStore};
 
 #[derive(Debug)]

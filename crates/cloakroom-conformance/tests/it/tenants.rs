@@ -5,7 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cloakroom_conformance::{Factory, run_all};
-use cloakroom_core::schedule::KeyTimes;
+use cloakroom_core::keys::schedule::KeyTimes;
+use cloakroom_core::keys::*;
+use cloakroom_core::record::*;
+use cloakroom_core::revocation::*;
+use cloakroom_core::store::*;
+use cloakroom_core::time::*;
 use cloakroom_core::*;
 use cloakroom_memory::{MemorySingleUse, MemoryStore};
 

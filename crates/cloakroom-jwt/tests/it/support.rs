@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{ManualClock, UnixTime};
+use cloakroom_core::time::{ManualClock, UnixTime};
 use cloakroom_jwt::{
     ACCESS_TOKEN_TYP, Algorithm, JwkSet, KeySet, Signer, SigningKey, Verifier, sign_jwt,
 };

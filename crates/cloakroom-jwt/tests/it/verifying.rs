@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{FormatError, Kid, ManualClock, Subject, TokenDigest, UnixTime};
+use cloakroom_core::format::FormatError;
+use cloakroom_core::time::{ManualClock, UnixTime};
+use cloakroom_core::{Kid, Subject, TokenDigest};
 use cloakroom_jwt::{
     ACCESS_TOKEN_TYP, Algorithm, KeySet, MAX_JWT_BYTES, SignError, Signer, SigningKey, Verifier,
     VerifyError, sign_jwt,

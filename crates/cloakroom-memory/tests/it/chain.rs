@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, ClientId, Epoch, GrantRecord, Subject, Target, TokenStore,
-};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Epoch, Target};
+use cloakroom_core::store::{Advance, Advanced, Change, TokenStore};
+use cloakroom_core::{ClientId, Subject};
 use cloakroom_memory::MemoryStore;
 
 use crate::support::*;

@@ -1,6 +1,6 @@
-use cloakroom_core::{
-    Advanced, ClientId, Created, Lookup, Subject, Target, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Advanced, Created, Lookup, TokenStore, TokenStoreExt};
+use cloakroom_core::{ClientId, Subject};
 
 use crate::support::*;
 

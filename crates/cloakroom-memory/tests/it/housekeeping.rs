@@ -1,7 +1,8 @@
-use cloakroom_core::{
-    Advanced, Change, Created, Housekeeping, Lookup, Maintained, Page, Revocation, RuleKey,
-    Selector, Target, TokenStore, UnixTime,
+use cloakroom_core::revocation::{Revocation, RuleKey, Target};
+use cloakroom_core::store::{
+    Advanced, Change, Created, Housekeeping, Lookup, Maintained, Page, Selector, TokenStore,
 };
+use cloakroom_core::time::UnixTime;
 use cloakroom_memory::MemoryStore;
 
 use crate::support::*;

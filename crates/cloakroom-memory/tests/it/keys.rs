@@ -1,7 +1,8 @@
 use std::sync::Barrier;
 
-use cloakroom_core::schedule::KeyTimes;
-use cloakroom_core::{KeyInserted, KeyRecord, KeyStore, KeyUpdated, Kid};
+use cloakroom_core::Kid;
+use cloakroom_core::keys::schedule::KeyTimes;
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom_memory::MemoryStore;
 
 use crate::support::{NOW, is_misuse, ready, store};

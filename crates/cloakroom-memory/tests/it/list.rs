@@ -1,6 +1,7 @@
-use cloakroom_core::{
-    ClientId, GrantId, Listing, Page, Selector, Subject, Target, TokenStore, UnixTime,
-};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Listing, Page, Selector, TokenStore};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, Subject};
 use cloakroom_memory::MemoryStore;
 
 use crate::support::*;

@@ -1,9 +1,11 @@
 use std::pin::Pin;
 
-use cloakroom_core::{
-    Cursor, CursorPlace, EntryId, Housekeeping, Jti, LogEvent, Revocation, RevocationBatch, Target,
-    TokenStore, UnixTime, Wakeups,
+use cloakroom_core::Jti;
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, LogEvent, Revocation, RevocationBatch, Target, Wakeups,
 };
+use cloakroom_core::store::{Housekeeping, TokenStore};
+use cloakroom_core::time::UnixTime;
 use cloakroom_memory::MemoryStore;
 use futures_util::{FutureExt, Stream, StreamExt};
 

@@ -4,10 +4,12 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cloakroom_core::{
-    Advanced, Change, ClientId, Created, Cursor, Epoch, GrantRecord, Housekeeping, LogEntry,
-    Lookup, Page, Revocation, Selector, Subject, Target, TokenStore, TokenStoreExt, Wakeups,
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, Revocation, Target, Wakeups};
+use cloakroom_core::store::{
+    Advanced, Change, Created, Housekeeping, Lookup, Page, Selector, TokenStore, TokenStoreExt,
 };
+use cloakroom_core::{ClientId, Subject};
 use cloakroom_memory::MemoryStore;
 use futures_util::StreamExt;
 
@@ -365,7 +367,7 @@ async fn follow(store: MemoryStore, count: usize) -> Vec<LogEntry> {
 
 fn bound(entry: &LogEntry) -> Option<Epoch> {
     match &entry.event {
-        cloakroom_core::LogEvent::Revoked { bound, .. } => *bound,
+        cloakroom_core::revocation::LogEvent::Revoked { bound, .. } => *bound,
         _ => None,
     }
 }

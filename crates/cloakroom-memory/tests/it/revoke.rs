@@ -1,7 +1,6 @@
-use cloakroom_core::{
-    ClientId, Cursor, Epoch, Jti, Kid, LogEvent, Revocation, Revoked, Rule, RuleKey, Subject,
-    Target, TokenStore, TokenStoreExt,
-};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, Rule, RuleKey, Target};
+use cloakroom_core::store::{Revoked, TokenStore, TokenStoreExt};
+use cloakroom_core::{ClientId, Jti, Kid, Subject};
 
 use crate::support::*;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Audience, Chain, ChainKey, Claims, ClientId, Created, Cursor, Device, Epoch, Found,
-    GrantId, GrantRecord, LogEntry, Lookup, ManualClock, Random, Revocation, RevocationBatch,
-    Scope, Subject, Target, TokenDigest, TokenKind, TokenRecord, TokenStore, UnixTime,
-};
-use cloakroom_core::{Change, StoreError};
+use cloakroom_core::record::{Chain, ChainKey, Claims, Device, GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, Revocation, RevocationBatch, Target};
+use cloakroom_core::store::{Advance, Created, Found, Lookup, TokenStore};
+use cloakroom_core::store::{Change, StoreError};
+use cloakroom_core::time::{ManualClock, UnixTime};
+use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 use cloakroom_memory::MemoryStore;
 use futures_util::FutureExt;
 

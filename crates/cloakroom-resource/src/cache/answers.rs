@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use cloakroom_core::{Confirmation, UnixTime};
+use cloakroom_core::Confirmation;
+use cloakroom_core::time::UnixTime;
 
 use super::{Bounded, Footprint, TokenKey, bounded};
 use crate::error::InvalidToken;
@@ -165,5 +166,4 @@ impl<V: Value> fmt::Debug for Answers<V> {
 }
 
 #[cfg(test)]
-#[path = "answers_tests.rs"]
 mod tests;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use cloakroom_core::{Confirmation, UnixTime};
+use cloakroom_core::Confirmation;
+use cloakroom_core::time::UnixTime;
 
 use super::{Bounded, Footprint, TokenKey, bounded};
 use crate::freshness::is_complete;
-use crate::verified::VerifiedToken;
+use crate::verify::token::VerifiedToken;
 
 /// A bounded memory of JWTs that a verifier has accepted. One that it refused is not remembered:
 /// to verify junk anew costs what verifying any junk costs, and nobody is asked.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Clock, SystemClock};
+use cloakroom_core::time::{Clock, SystemClock};
 use tokio::runtime::Handle;
 
 use super::follow::{Follower, Settings};

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cloakroom_core::{
-    ActiveToken, ClientId, Epoch, GrantId, Jti, Kid, Subject, TokenDigest, UnixTime,
-};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ActiveToken, ClientId, GrantId, Jti, Kid, Subject, TokenDigest};
 
 /// All of a token that a revocation may name.
 ///

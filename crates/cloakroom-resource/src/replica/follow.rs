@@ -4,10 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::UnixTime;
-use cloakroom_core::{
-    Cursor, EntryId, LogEntry, LogEvent, Random, RevocationBatch, RevocationPage,
+use cloakroom_core::Random;
+use cloakroom_core::revocation::{
+    Cursor, EntryId, LogEntry, LogEvent, RevocationBatch, RevocationPage,
 };
+use cloakroom_core::time::UnixTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::log::RevocationLog;
@@ -266,5 +267,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-#[path = "follow_tests.rs"]
 mod tests;

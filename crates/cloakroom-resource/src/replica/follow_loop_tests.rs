@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Cursor, CursorPlace, RevocationBatch, RevocationPage, Target};
+use cloakroom_core::revocation::{Cursor, CursorPlace, RevocationBatch, RevocationPage, Target};
 use tokio::time::Instant;
 
 use super::rules::Verdict;

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{Cursor, RevocationPage};
+use cloakroom_core::revocation::{Cursor, RevocationPage};
 use url::Url;
 
 use super::log::RevocationLog;
-use crate::credentials::ClientCredentials;
-use crate::discovery::Metadata;
+use crate::client::credentials::ClientCredentials;
+use crate::client::discovery::Metadata;
+use crate::client::http::HttpClient;
+use crate::client::protected::Protected;
 use crate::error::{Outage, SetupError};
-use crate::http_client::HttpClient;
-use crate::protected::Protected;
 
 const WHAT: &str = "revocations_endpoint";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{Cursor, RevocationPage};
+use cloakroom_core::revocation::{Cursor, RevocationPage};
 
 use crate::error::Outage;
 
@@ -19,7 +19,7 @@ use crate::error::Outage;
 /// - must answer at once with what there is after the cursor, and must wait only if that is
 ///   nothing: until the log grows, or `wait` has passed. Then it answers with no entries;
 /// - must answer a cursor whose place is gone with
-///   [`RevocationBatch::Gap`](cloakroom_core::RevocationBatch::Gap), but a log that merely ends
+///   [`RevocationBatch::Gap`](cloakroom_core::revocation::RevocationBatch::Gap), but a log that merely ends
 ///   before that place with no entries;
 /// - must report whatever goes wrong as an error, never as "nothing new";
 /// - must survive being dropped at any time, and be asked again with the same cursor then.

@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, Target, TokenDigest};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, TokenDigest};
 
 /// The key of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +84,10 @@ fn handle_jti(digest: &TokenDigest) -> Option<Jti> {
 
 #[cfg(test)]
 mod tests {
-    use cloakroom_core::{
-        ActiveToken, Audience, Epoch, GrantRecord, Scope, TokenKind, TokenRecord, UnixTime,
-    };
+    use cloakroom_core::record::{GrantRecord, TokenRecord};
+    use cloakroom_core::revocation::Epoch;
+    use cloakroom_core::time::UnixTime;
+    use cloakroom_core::{ActiveToken, Audience, Scope, TokenKind};
 
     use super::*;
 

@@ -52,5 +52,4 @@ impl Published {
 }
 
 #[cfg(test)]
-#[path = "published_tests.rs"]
 mod tests;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cloakroom_core::{ClientId, UnixTime};
+use cloakroom_core::ClientId;
+use cloakroom_core::time::UnixTime;
 use hashbrown::HashMap;
 
 use super::table::Place;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use cloakroom_core::{Epoch, GrantId, LogEntry, LogEvent, Target, UnixTime};
+use cloakroom_core::GrantId;
+use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
+use cloakroom_core::time::UnixTime;
 
 use super::facts::Facts;
 use super::names::{RuleName, RuleNameRef};
@@ -239,5 +241,4 @@ fn epoch(facts: &Facts) -> Epoch {
 }
 
 #[cfg(test)]
-#[path = "rules_tests.rs"]
 mod tests;

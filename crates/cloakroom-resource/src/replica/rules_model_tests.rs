@@ -1,9 +1,8 @@
 //! The rules against a reading of the whole log.
 
-use cloakroom_core::{
-    ClientId, Epoch, GrantId, Jti, Kid, LogEntry, LogEvent, Subject, Target, TokenDigest,
-    TokenKind, UnixTime,
-};
+use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, TokenDigest, TokenKind};
 
 use super::facts::Facts;
 use super::rules::{Limits, Rules, Verdict};

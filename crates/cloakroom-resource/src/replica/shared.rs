@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use cloakroom_core::{Clock, LogEntry, UnixTime};
+use cloakroom_core::revocation::LogEntry;
+use cloakroom_core::time::{Clock, UnixTime};
 
 use super::facts::Facts;
 use super::published::{Published, Reading};
@@ -116,5 +117,4 @@ fn next_edition() -> u64 {
 }
 
 #[cfg(test)]
-#[path = "shared_tests.rs"]
 mod tests;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{Cursor, KeyPolicy, RevocationBatch, RevocationPage, TokenStore, Wakeups};
+use cloakroom_core::keys::KeyPolicy;
+use cloakroom_core::revocation::{Cursor, RevocationBatch, RevocationPage, Wakeups};
+use cloakroom_core::store::TokenStore;
 use futures_core::Stream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};

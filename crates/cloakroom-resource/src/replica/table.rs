@@ -2,7 +2,9 @@
 
 use std::hash::BuildHasher as _;
 
-use cloakroom_core::{ClientId, Epoch, GrantId, UnixTime};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::names::{RuleName, RuleNameRef};

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    ClientId, Clock as _, Cursor, CursorPlace, EntryId, Epoch, GrantId, Jti, LogEntry, LogEvent,
-    ManualClock, RevocationBatch, RevocationPage, Subject, Target, UnixTime,
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, RevocationBatch, RevocationPage,
+    Target,
 };
+use cloakroom_core::time::{Clock as _, ManualClock, UnixTime};
+use cloakroom_core::{ClientId, GrantId, Jti, Subject};
 use tokio::sync::{mpsc, oneshot};
 
 use super::facts::Facts;

@@ -2,7 +2,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Clock, Confirmation};
+use cloakroom_core::Confirmation;
+use cloakroom_core::time::Clock;
 use cloakroom_resource::{BearerLayer, ReqwestClient, VerifiedToken, Verifier};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use serde_json::{Value, json};

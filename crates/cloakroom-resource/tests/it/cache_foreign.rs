@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use cloakroom_core::{Clock, ManualClock, SystemClock};
+use cloakroom_core::time::{Clock, ManualClock, SystemClock};
 use cloakroom_resource::{
     BearerLayer, ClientCredentials, Freshness, IntrospectionClient, ReqwestClient,
 };

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{ManualClock, Target};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::time::ManualClock;
 use cloakroom_resource::{
     BearerLayer, Freshness, PhantomLayer, RevocationReplica, SetupError, TokenError, Verifier,
     WhenStale,

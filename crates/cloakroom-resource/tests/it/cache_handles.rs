@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{GrantId, HandleKeys, HandleSecret, ManualClock, Random, Spelling};
+use cloakroom_core::handle::{HandleKeys, HandleSecret, Spelling};
+use cloakroom_core::time::ManualClock;
+use cloakroom_core::{GrantId, Random};
 use cloakroom_resource::{
     BearerLayer, ClientCredentials, Freshness, GatewayKeys, IntrospectionLimits, PhantomLayer,
     ReqwestClient,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::Clock;
+use cloakroom_core::time::Clock;
 use cloakroom_jwt::{Algorithm, JwkSet, SigningKey};
 use cloakroom_resource::{Confirmation, ReqwestClient, Verifier};
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ async fn a_proof_is_asked_for_each_time() {
     assert!(is_invalid(&verifier.verify(&token).await));
 }
 
-async fn fetching(peer: &Peer, time: &Arc<cloakroom_core::ManualClock>) -> Verifier {
+async fn fetching(peer: &Peer, time: &Arc<cloakroom_core::time::ManualClock>) -> Verifier {
     let client = ReqwestClient::new().unwrap();
     Verifier::fetching(ISSUER, AUDIENCE, &peer.url, client)
         .unwrap()

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use cloakroom_core::{HandleKeys, HandleSecret, Target};
+use cloakroom_core::handle::{HandleKeys, HandleSecret};
+use cloakroom_core::revocation::Target;
 use cloakroom_resource::{
     BearerLayer, Freshness, GatewayKeys, IntrospectionLimits, PhantomLayer, WhenStale,
 };

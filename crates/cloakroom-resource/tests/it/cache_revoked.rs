@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{Subject, Target, TokenDigest, TokenKind};
+use cloakroom_core::revocation::Target;
+use cloakroom_core::{Subject, TokenDigest, TokenKind};
 use cloakroom_jwt::handle_hash;
 use cloakroom_resource::{BearerLayer, Freshness, PhantomLayer, RevocationReplica};
 use serde_json::json;

@@ -10,10 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::{
-    Clock, Cursor, CursorPlace, EntryId, Epoch, Introspection, LogEntry, LogEvent, ManualClock,
-    RevocationBatch, RevocationPage, Target, TokenSecret, UnixTime,
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, RevocationBatch, RevocationPage,
+    Target,
 };
+use cloakroom_core::time::{Clock, ManualClock, UnixTime};
+use cloakroom_core::{Introspection, TokenSecret};
 use cloakroom_resource::{
     BearerLayer, Introspector, Outage, PhantomLayer, RevocationLog, RevocationReplica, Swapped,
     VerifiedToken,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloakroom_core::{Clock, ManualClock};
+use cloakroom_core::time::{Clock, ManualClock};
 use cloakroom_resource::{HttpClient, HttpError, ReqwestClient, Verifier};
 use http::{Request, Response};
 use tokio::sync::watch;

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{GrantId, Revocation, Revoked, StoreError, UnixTime};
+use cloakroom_core::GrantId;
+use cloakroom_core::revocation::Revocation;
+use cloakroom_core::store::{Revoked, StoreError};
+use cloakroom_core::time::UnixTime;
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
     Cursor, LogEntry, LogEvent, Outage, RevocationBatch, RevocationLog, RevocationPage, Target,

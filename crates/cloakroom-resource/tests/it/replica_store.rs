@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, GrantId, GrantRecord, Housekeeping,
-    Listing, Lookup, Maintained, Page, Revocation, Revoked, RuleKey, Rules, Selector, StoreError,
-    Subject, TokenDigest, TokenRecord, UnixTime, Wakeups,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Revocation, RuleKey, Rules, Wakeups};
+use cloakroom_core::store::{
+    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
+    Page, Revoked, Selector, StoreError,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, Subject, TokenDigest};
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
     Cursor, Outage, RevocationBatch, RevocationLog, RevocationReplica, StoreLog, Target,

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use cloakroom_core::{Clock, ManualClock, UnixTime};
+use cloakroom_core::time::{Clock, ManualClock, UnixTime};
 use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, SigningKey, sign_jwt};
 use cloakroom_resource::{TokenError, Verifier};
 use http::{HeaderMap, Method};

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use cloakroom_core::schedule::KeyTimes;
-use cloakroom_core::{
-    Advanced, CheckValues as _, ClientId, Created, Cursor, GrantId, GrantRecord, Housekeeping,
-    KeyInserted, KeyRecord, KeyStore as _, KeyUpdated, Kid, Lookup, Page, RevocationBatch, RuleKey,
-    Selector, StoreError, Subject, Target, TokenRecord, TokenStore as _, TokenStoreExt as _,
-    UnknownFields,
+use cloakroom_core::keys::schedule::KeyTimes;
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore as _, KeyUpdated};
+use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
+use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
+use cloakroom_core::store::{
+    Advanced, CheckValues as _, Created, Housekeeping, Lookup, Page, Selector, StoreError,
+    TokenStore as _, TokenStoreExt as _,
 };
+use cloakroom_core::{ClientId, GrantId, Kid, Subject};
 use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::Connection;
 use tempfile::TempDir;

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloakroom_core::{
-    Created, GrantId, Housekeeping, KeyStore as _, Lookup, Random, StoreError, Target,
-    TokenStore as _,
-};
+use cloakroom_core::keys::KeyStore as _;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Created, Housekeeping, Lookup, StoreError, TokenStore as _};
+use cloakroom_core::{GrantId, Random};
 use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{OpenError, SqliteStore, SqliteStoreBuilder};
 use tempfile::TempDir;
@@ -84,8 +84,9 @@ async fn a_full_disk_fails_writes_and_nothing_else() {
     for id in &ids {
         assert!(is_there(&store, *id).await, "what was acknowledged is gone");
     }
-    let of_app = cloakroom_core::Selector::Client(cloakroom_core::ClientId::new("app").unwrap());
-    let page = cloakroom_core::Page { after: None, limit: 10_000 };
+    let of_app =
+        cloakroom_core::store::Selector::Client(cloakroom_core::ClientId::new("app").unwrap());
+    let page = cloakroom_core::store::Page { after: None, limit: 10_000 };
     let listed = store.list(of_app, page, NOW).await.unwrap();
     assert_eq!(listed.grants.len(), ids.len(), "half of a write was left behind");
 

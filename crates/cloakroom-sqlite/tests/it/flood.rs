@@ -3,9 +3,9 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Created, KeyStore as _, Lookup, Revoked, StoreError, Target, TokenStore as _,
-};
+use cloakroom_core::keys::KeyStore as _;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{Created, Lookup, Revoked, StoreError, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::future::join_all;
 use futures_util::poll;

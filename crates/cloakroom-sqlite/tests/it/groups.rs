@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Created, KeyStore as _, Lookup, StoreError, TokenRecord, TokenStore as _};
+use cloakroom_core::keys::KeyStore as _;
+use cloakroom_core::record::TokenRecord;
+use cloakroom_core::store::{Created, Lookup, StoreError, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
 

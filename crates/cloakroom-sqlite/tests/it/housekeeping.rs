@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{Created, Housekeeping, Lookup, TokenStore as _};
+use cloakroom_core::store::{Created, Housekeeping, Lookup, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::future::join_all;
 

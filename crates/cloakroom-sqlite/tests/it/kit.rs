@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_conformance::{Database, Factory, Failing, Instance, run_all};
-use cloakroom_core::{
-    CheckValue, ClientId, GrantId, KeyStore, MAX_ID_BYTES, Revocation, Subject, Target,
-    TenantStore, TokenStore, UnixTime,
-};
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::store::{CheckValue, TenantStore, TokenStore};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, MAX_ID_BYTES, Subject};
 use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{SqliteStore, Synchronous};
 use tempfile::TempDir;

@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cloakroom_core::{
-    Cursor, GrantId, KeyStore as _, Lookup, RevocationBatch, Target, TokenStore as _,
-};
+use cloakroom_core::GrantId;
+use cloakroom_core::keys::KeyStore as _;
+use cloakroom_core::revocation::{Cursor, RevocationBatch, Target};
+use cloakroom_core::store::{Lookup, TokenStore as _};
 use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{OpenError, SqliteStore};
 use tempfile::TempDir;

@@ -7,10 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cloakroom_conformance::processes::{Outcome, Plan, contend, judge};
-use cloakroom_core::{
-    Advanced, Created, Cursor, CursorPlace, GrantId, LogEvent, Lookup, RevocationBatch, Target,
-    TokenStore, Wakeups,
-};
+use cloakroom_core::GrantId;
+use cloakroom_core::revocation::{Cursor, CursorPlace, LogEvent, RevocationBatch, Target, Wakeups};
+use cloakroom_core::store::{Advanced, Created, Lookup, TokenStore};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
@@ -215,8 +214,12 @@ async fn a_dropped_sweep_is_finished_by_housekeeping() {
     let sweep = store.revoke(revocation(of_app));
     // The first transaction is asked for, and nobody waits for it.
     assert!(futures_util::poll!(Box::pin(sweep)).is_pending());
-    let task =
-        cloakroom_core::Housekeeping { now: NOW, before: NOW - DAY, limit: 1_000, sweep: None };
+    let task = cloakroom_core::store::Housekeeping {
+        now: NOW,
+        before: NOW - DAY,
+        limit: 1_000,
+        sweep: None,
+    };
     store.heartbeat(NOW, NOW + Duration::from_secs(1)).await.unwrap();
     while store.maintain(task).await.unwrap().more {}
     for id in ids {

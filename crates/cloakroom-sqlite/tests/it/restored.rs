@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Clock as _, Epoch, ManualClock, Subject, Target, TokenStore as _, TokenStoreExt as _,
-};
+use cloakroom_core::Subject;
+use cloakroom_core::revocation::{Epoch, Target};
+use cloakroom_core::store::{TokenStore as _, TokenStoreExt as _};
+use cloakroom_core::time::{Clock as _, ManualClock};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
 use tempfile::TempDir;

@@ -10,9 +10,10 @@ use cloakroom_conformance::processes::Plan;
 use cloakroom_conformance::single_use::{
     Outcome, SingleUseDatabase, SingleUseFactory, contend, judge, run_all,
 };
-use cloakroom_core::{
-    Random, SingleUseId, SingleUseStore, Spend, Spent, Target, TokenStore as _, UnixTime,
-};
+use cloakroom_core::Random;
+use cloakroom_core::revocation::Target;
+use cloakroom_core::store::{SingleUseId, SingleUseStore, Spend, Spent, TokenStore as _};
+use cloakroom_core::time::UnixTime;
 use cloakroom_sqlite::{SqliteStore, Synchronous};
 use rusqlite::Connection;
 use tempfile::TempDir;

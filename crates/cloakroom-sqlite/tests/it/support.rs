@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Audience, Chain, ChainKey, Change, ClientId, GrantId, GrantRecord, Random, Revocation,
-    Scope, Subject, Target, TokenDigest, TokenKind, TokenRecord, TokenStore, TokenStoreExt as _,
-    UnixTime,
-};
+use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::store::{Advance, Change, TokenStore, TokenStoreExt as _};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(2_000_000_000);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);

@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::form::{Form, decoded};
 use crate::client::Client;
-use crate::directory::ClientDirectory;
+use crate::client::directory::ClientDirectory;
+use crate::client::secret_hash::SecretHash;
 use crate::error::{AuthenticationFailure, TokenError};
-use crate::secret_hash::SecretHash;
 
 /// Authenticates the client that calls an endpoint.
 ///

@@ -12,7 +12,7 @@ use super::{
     Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REVOCATIONS, REVOKE, TOKEN, respond,
 };
 use crate::error::TokenError;
-use crate::grant::TokenResponse;
+use crate::flow::request::TokenResponse;
 
 impl Endpoints {
     /// A router with all endpoints, each under the path of the issuer's URL; the metadata's

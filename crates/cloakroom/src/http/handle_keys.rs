@@ -5,8 +5,8 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::{Endpoints, respond};
+use crate::client::registration::Role;
 use crate::error::TokenError;
-use crate::registration::Role;
 
 impl Endpoints {
     pub(super) async fn handle_keys(

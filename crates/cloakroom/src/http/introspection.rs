@@ -11,7 +11,7 @@ use super::form::Form;
 use super::{Endpoints, respond};
 use crate::client::Client;
 use crate::error::{AuthenticationFailure, TokenError};
-use crate::introspect::Caller;
+use crate::introspection::Caller;
 
 impl Endpoints {
     pub(super) async fn introspect(

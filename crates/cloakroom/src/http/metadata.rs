@@ -5,8 +5,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REVOCATIONS, REVOKE, TOKEN, respond};
+use crate::client::registration::GrantType;
 use crate::error::TokenError;
-use crate::registration::GrantType;
 
 impl Endpoints {
     pub(super) async fn jwk_set(

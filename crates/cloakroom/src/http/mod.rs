@@ -14,7 +14,7 @@
 //! authenticate there with a header, since there is no form.
 //!
 //! The revocation log is handed out by long poll: a
-//! [`RevocationPage`](cloakroom_core::RevocationPage) with what comes after the cursor `after` (all
+//! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with what comes after the cursor `after` (all
 //! of it, without one), at once if there is anything, else when the log grows, else empty after `wait`
 //! seconds. A page holds at most `limit` entries, 1,000, and 192 KiB. However many wait at one place,
 //! the log is read once when it grows, and the page encoded once.
@@ -38,6 +38,8 @@
 //! # Ok(()) }
 //! ```
 
+pub(crate) mod revocations;
+
 mod accept;
 mod authenticate;
 #[cfg(feature = "axum")]
@@ -46,11 +48,9 @@ mod cors;
 mod form;
 mod handle_keys;
 mod introspection;
-mod log_pages;
 mod metadata;
 mod respond;
 mod revocation;
-mod revocations;
 mod token;
 
 use std::sync::Arc;
@@ -61,9 +61,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::client::Client;
+use crate::client::registration::Role;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
-use crate::registration::Role;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
@@ -96,7 +96,7 @@ pub struct Endpoints {
     max_wait: Duration,
     /// The places of those who wait for the revocation log to grow.
     followers: Arc<Semaphore>,
-    log_pages: log_pages::LogPages,
+    log_pages: revocations::page_cache::LogPages,
 }
 
 /// The endpoints by path.
@@ -135,7 +135,7 @@ impl Endpoints {
             body_limit: BODY_LIMIT,
             max_wait: MAX_WAIT,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
-            log_pages: log_pages::LogPages::default(),
+            log_pages: revocations::page_cache::LogPages::default(),
         }
     }
 

@@ -4,13 +4,15 @@ use std::io;
 
 use ::http::{HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
-use cloakroom_core::{FormatError, StoreError, TokenSecret};
+use cloakroom_core::TokenSecret;
+use cloakroom_core::format::FormatError;
+use cloakroom_core::store::StoreError;
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::error::TokenError;
-use crate::grant::TokenResponse;
+use crate::flow::request::TokenResponse;
 
 /// Seconds after which to try again when a part is down.
 const RETRY_AFTER: &str = "1";

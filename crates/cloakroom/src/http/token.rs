@@ -7,9 +7,9 @@ use cloakroom_core::{Audience, Confirmation, Scope, Subject, TokenSecret};
 use super::form::Form;
 use super::{Endpoints, respond};
 use crate::client::Client;
+use crate::client::registration::GrantType;
 use crate::error::TokenError;
-use crate::grant::{Grant, Redeem, Refresh, TokenResponse};
-use crate::registration::GrantType;
+use crate::flow::request::{Grant, Redeem, Refresh, TokenResponse};
 
 impl Endpoints {
     pub(super) async fn token(

@@ -8,17 +8,20 @@ mod stores;
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Created, GrantId, GrantRecord, Housekeeping, Kid, Maintained, Revocation,
-    Revoked, StoreError, Target, TokenRecord, UnixTime,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::store::{
+    Advance, Advanced, Created, Housekeeping, Maintained, Revoked, StoreError,
 };
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, Kid};
 use cloakroom_jwt::{Compromised, KeyEvent, KeyManagerError};
 
 pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
-use crate::regression::Regression;
+use crate::revocation::regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
 ///

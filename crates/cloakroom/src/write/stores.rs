@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{
-    CheckValue, Cursor, Epoch, GrantId, KeyPolicy, Kid, Listing, Lookup, Page, RevocationBatch,
-    RuleKey, Rules, Selector, StoreError, TokenDigest, UnixTime,
-};
+use cloakroom_core::keys::KeyPolicy;
+use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules};
+use cloakroom_core::store::{CheckValue, Listing, Lookup, Page, Selector, StoreError};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, Kid, TokenDigest};
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
 
-use crate::remembering::{Memory, RememberingStore};
+use crate::revocation::remembering::{Memory, RememberingStore};
 
 /// The token store, without its writing methods, and with what this server remembers of it.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ impl Store {
         self.0.revocations(after, limit)
     }
 
-    pub(crate) fn wakeups(&self) -> cloakroom_core::Wakeups {
+    pub(crate) fn wakeups(&self) -> cloakroom_core::revocation::Wakeups {
         self.0.wakeups()
     }
 }

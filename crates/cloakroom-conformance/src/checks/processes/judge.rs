@@ -1,6 +1,9 @@
 //! What all processes saw, beside what the store holds in the end.
 
-use cloakroom_core::{Cursor, GrantId, GrantRecord, LogEvent, Lookup, Target, TokenStore};
+use cloakroom_core::GrantId;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, LogEvent, Target};
+use cloakroom_core::store::{Lookup, TokenStore};
 
 use super::{GENERATIONS, Outcome, Plan};
 use crate::checks::log_readers::read_on;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cloakroom_core::CheckValue;
+use cloakroom_core::store::CheckValue;
 
 use super::fault::Fault;
 use super::plain::pause;

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cloakroom_conformance::{Database, Failing, Instance};
-use cloakroom_core::{
-    Clock, Epoch, GrantId, GrantRecord, KeyRecord, Listing, Lookup, Rule, RuleKey, Rules,
-    StoreError, SystemClock, TokenDigest,
-};
+use cloakroom_core::keys::KeyRecord;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Epoch, Rule, RuleKey, Rules};
+use cloakroom_core::store::{Listing, Lookup, StoreError};
+use cloakroom_core::time::{Clock, SystemClock};
+use cloakroom_core::{GrantId, TokenDigest};
 
 use tokio::sync::watch;
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{GrantId, GrantRecord, Housekeeping, Maintained, UnixTime};
+use cloakroom_core::GrantId;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::store::{Housekeeping, Maintained};
+use cloakroom_core::time::UnixTime;
 
 use super::fault::Fault;
 use super::state::{Slot, State};

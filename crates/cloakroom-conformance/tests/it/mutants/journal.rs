@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use cloakroom_core::{
-    Clock, Cursor, CursorPlace, EntryId, Epoch, GrantRecord, LogEntry, LogEvent, Random,
-    Revocation, RevocationBatch, Rule, RuleKey, Rules, SystemClock, Target, UnixTime,
+use cloakroom_core::Random;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
+    RuleKey, Rules, Target,
 };
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use tokio::sync::watch;
 
 use super::fault::Fault;

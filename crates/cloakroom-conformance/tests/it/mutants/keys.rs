@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    CheckValue, CheckValues, KeyInserted, KeyRecord, KeyStore, KeyUpdated, StoreError,
-};
+use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::store::{CheckValue, CheckValues, StoreError};
 
 use super::check_values::Values;
 use super::database::{Driver, Local};

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{GrantRecord, Listing, Page, Selector, UnixTime};
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::store::{Listing, Page, Selector};
+use cloakroom_core::time::UnixTime;
 
 use super::fault::Fault;
 use super::names::{filed_client, filed_subject};

@@ -25,7 +25,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_conformance::{Check, Database, Factory, Promise, Ran, Report, checks, run, run_all};
-use cloakroom_core::{KeyStore, TokenStore};
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::TokenStore;
 
 use database::PlainDatabase;
 use fault::Fault;

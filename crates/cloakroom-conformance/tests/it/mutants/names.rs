@@ -1,6 +1,7 @@
 //! What names are filed under: byte for byte, unless that is what the store does wrong.
 
-use cloakroom_core::{ClientId, Jti, RuleKey, Subject};
+use cloakroom_core::revocation::RuleKey;
+use cloakroom_core::{ClientId, Jti, Subject};
 
 use super::fault::Fault;
 

@@ -7,11 +7,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::{
-    Advance, Advanced, Created, Cursor, EntryId, Found, GrantId, GrantRecord, Housekeeping, Lookup,
-    Maintained, Revocation, RevocationBatch, Revoked, RuleKey, Rules, StoreError, TokenDigest,
-    TokenRecord, Wakeups,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, Created, Found, Housekeeping, Lookup, Maintained, Revoked, StoreError,
+};
+use cloakroom_core::{GrantId, TokenDigest};
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 

@@ -1,11 +1,16 @@
 //! The contract's methods of a [`Plain`] store: what it answers, and what it says if its driver fails.
 
 use async_trait::async_trait;
-use cloakroom_core::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Cursor, Epoch, GrantId, GrantRecord,
-    Housekeeping, Listing, Lookup, Maintained, Page, Revocation, RevocationBatch, Revoked, RuleKey,
-    Rules, Selector, StoreError, TokenDigest, TokenRecord, TokenStore, UnixTime, Wakeups,
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
 };
+use cloakroom_core::store::{
+    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
+    Page, Revoked, Selector, StoreError, TokenStore,
+};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{GrantId, TokenDigest};
 
 use super::fault::Fault;
 use super::plain::{Plain, pause, set_value};

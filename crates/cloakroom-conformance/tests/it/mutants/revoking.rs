@@ -1,6 +1,8 @@
 //! The steps of a revocation, each one locked section.
 
-use cloakroom_core::{Epoch, GrantId, Revocation, Selector, StoreError, Target};
+use cloakroom_core::GrantId;
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
+use cloakroom_core::store::{Selector, StoreError};
 
 use super::fault::Fault;
 use super::state::{Slot, State, Sweep};

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_conformance::Promise;
 use cloakroom_conformance::single_use::{SingleUseDatabase, SingleUseFactory, checks, run_all};
-use cloakroom_core::{SingleUseStore, Spend, Spent, StoreError, UnixTime};
+use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
+use cloakroom_core::time::UnixTime;
 
 use super::plain::pause;
 use super::rounds;

@@ -4,11 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom_core::record::{
+    Chain, ChainKey, ChainPosition, Claims, Device, GrantRecord, TokenRecord, UnknownFields,
+};
+use cloakroom_core::revocation::{
+    Cursor, Epoch, LogEvent, Revocation, RevocationBatch, RuleKey, Target,
+};
+use cloakroom_core::store::{Advance, Change, Housekeeping, Page, Selector, TokenStore};
+use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
-    Advance, Audience, Chain, ChainKey, ChainPosition, Change, Claims, ClientId, Cursor, Device,
-    Epoch, GrantId, GrantRecord, Housekeeping, Jti, LogEvent, Page, Random, Revocation,
-    RevocationBatch, RuleKey, Scope, Selector, Subject, Target, TokenDigest, TokenKind,
-    TokenRecord, TokenStore, UnixTime, UnknownFields,
+    Audience, ClientId, GrantId, Jti, Random, Scope, Subject, TokenDigest, TokenKind,
 };
 use cloakroom_memory::MemoryStore;
 
@@ -213,7 +218,7 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
         4 | 5 => {
             let grant = dice.id();
             let found = match store.find(grant, None).await.expect("it answers") {
-                cloakroom_core::Lookup::Found(found) => GrantRecord::clone(&found.grant),
+                cloakroom_core::store::Lookup::Found(found) => GrantRecord::clone(&found.grant),
                 _ => dice.grant(now, Epoch::new(1)),
             };
             let mut next = GrantRecord { id: grant, revoked_at: None, ..found };

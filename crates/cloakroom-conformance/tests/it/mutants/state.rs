@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Clock, EntryId, Epoch, Found, GrantId, GrantRecord, Lookup,
-    Selector, StoreError, SystemClock, TokenDigest, TokenRecord, UnixTime,
-};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{EntryId, Epoch};
+use cloakroom_core::store::{Advance, Advanced, Change, Found, Lookup, Selector, StoreError};
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{GrantId, TokenDigest};
 
 use super::fault::Fault;
 use super::journal::Journal;

@@ -1,9 +1,9 @@
 //! Operations that go wrong in the order of their steps.
 
-use cloakroom_core::{
-    Advance, Advanced, Change, Created, Epoch, GrantId, GrantRecord, Revocation, Revoked, Selector,
-    StoreError, Target, TokenRecord,
-};
+use cloakroom_core::GrantId;
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
+use cloakroom_core::store::{Advance, Advanced, Change, Created, Revoked, Selector, StoreError};
 
 use super::fault::Fault;
 use super::plain::{Plain, pause};

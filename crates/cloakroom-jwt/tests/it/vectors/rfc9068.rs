@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::{ManualClock, Subject, UnixTime};
+use cloakroom_core::Subject;
+use cloakroom_core::time::{ManualClock, UnixTime};
 use cloakroom_jwt::{Algorithm, KeySet, SigningKey, VerifiedJwt, Verifier, VerifyError};
 use serde_json::{Value, json};
 

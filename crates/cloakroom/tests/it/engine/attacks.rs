@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use cloakroom::core::record::*;
+use cloakroom::core::revocation::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
     Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType, Refresh,

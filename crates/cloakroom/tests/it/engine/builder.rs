@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cloakroom::core::keys::*;
 use cloakroom::core::*;
 use cloakroom::jwt::{AesGcmSealer, KeyManagerError};
 use cloakroom::memory::MemoryStore;

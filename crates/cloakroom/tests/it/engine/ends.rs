@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use cloakroom::core::{
-    Cursor, GrantId, KeyPolicy, LogEntry, LogEvent, RevocationBatch, RuleKey, Target,
-    TokenStore as _, UnixTime,
-};
+use cloakroom::core::GrantId;
+use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::revocation::{Cursor, LogEntry, LogEvent, RevocationBatch, RuleKey, Target};
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::time::UnixTime;
 use cloakroom::{GrantRefusal, Lifetimes};
 
 use super::support::*;

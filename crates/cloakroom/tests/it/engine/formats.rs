@@ -5,6 +5,12 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::core::format::*;
+use cloakroom::core::keys::*;
+use cloakroom::core::record::*;
+use cloakroom::core::revocation::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::{JwkSet, JwtFormat, KeySet, VerifiedJwt, Verifier, handle_hash};
 use cloakroom::{

@@ -1,5 +1,7 @@
 //! Access tokens that are JWTs (RFC 9068): how the issuer judges its own, and with which keys.
 
+use cloakroom::core::format::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::{JwkSet, KeyEvent, KeySet, Verifier};
 use cloakroom::{Caller, Event, Grant, Issuer, IssuerBuilder, TokenError};

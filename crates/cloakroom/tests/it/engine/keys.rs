@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use cloakroom::core::record::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{Caller, Client, Grant, GrantRefusal, Redeem, Refresh, TokenError, TokenResponse};
 

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Event;
-use cloakroom::core::{Cursor, GrantId, Lookup, RevocationBatch, TokenStore as _};
+use cloakroom::core::GrantId;
+use cloakroom::core::revocation::{Cursor, RevocationBatch};
+use cloakroom::core::store::{Lookup, TokenStore as _};
 use cloakroom::jwt::KeyEvent;
 use tracing_subscriber::filter::LevelFilter;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::KeyManagerError;
 use cloakroom::{BuildError, Caller, Client, ClientDirectory, DirectoryError, Grant, TokenError};

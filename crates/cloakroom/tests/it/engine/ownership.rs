@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use cloakroom::core::handle::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom::core::{ManualClock, TokenSecret};
+use cloakroom::core::TokenSecret;
+use cloakroom::core::time::ManualClock;
 use cloakroom::{Event, GrantRefusal, Refresh, Regression, TokenError};
 use tokio::task::JoinSet;
 
@@ -259,7 +260,9 @@ async fn a_refresh_token_of_a_code_that_the_store_thinks_unspent_is_newer_as_wel
 
 #[tokio::test]
 async fn a_forged_generation_ends_nothing() {
-    use cloakroom::core::{ChainKey, ChainKind, Random};
+    use cloakroom::core::Random;
+    use cloakroom::core::handle::ChainKind;
+    use cloakroom::core::record::ChainKey;
     let fixture = Fixture::new().await;
     let session = fixture.session().await;
     let next = Session::of(fixture.refresh(&session.refresh).await.unwrap());

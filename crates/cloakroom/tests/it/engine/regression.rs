@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom::core::{
-    Clock as _, Cursor, Epoch, Kid, LogEvent, ManualClock, RevocationBatch, Target, TokenStore as _,
-};
+use cloakroom::core::Kid;
+use cloakroom::core::revocation::{Cursor, Epoch, LogEvent, RevocationBatch, Target};
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::time::{Clock as _, ManualClock};
 use cloakroom::{Caller, Grant, Issuer, Regression, TokenError};
 
 use super::support::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::core::ManualClock;
+use cloakroom::core::time::ManualClock;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cloakroom::core::{
-    Audience, Cursor, Epoch, GrantId, KeyPolicy, LogEntry, LogEvent, Random, RevocationBatch,
-    Subject, TokenSecret, TokenStore as _, TokenStoreExt, UnixTime,
-};
+use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::revocation::{Cursor, Epoch, LogEntry, LogEvent, RevocationBatch};
+use cloakroom::core::store::{TokenStore as _, TokenStoreExt};
+use cloakroom::core::time::UnixTime;
+use cloakroom::core::{Audience, GrantId, Random, Subject, TokenSecret};
 use cloakroom::{Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
 use tokio::task::JoinSet;
 
@@ -162,7 +163,8 @@ async fn a_jwt_is_revoked_by_its_jti() {
     let other = Session::of(fixture.refresh_for(JOBS, &session.refresh).await);
     fixture.events.take();
     fixture.revoke(&session.access).await;
-    let [Event::Revoked { target: cloakroom::core::Target::Jti(jti) }] = &fixture.events.take()[..]
+    let [Event::Revoked { target: cloakroom::core::revocation::Target::Jti(jti) }] =
+        &fixture.events.take()[..]
     else {
         panic!("no event");
     };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cloakroom::NonceError;
-use cloakroom::core::*;
+use cloakroom::core::store::*;
 use cloakroom::memory::MemorySingleUse;
 
 use super::support::*;

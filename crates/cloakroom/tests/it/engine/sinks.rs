@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use cloakroom::core::{RuleKey, TokenSecret, TokenStore as _};
+use cloakroom::core::TokenSecret;
+use cloakroom::core::revocation::RuleKey;
+use cloakroom::core::store::TokenStore as _;
 use cloakroom::{Event, EventSink};
 
 use super::support::*;

@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
+use cloakroom::core::keys::*;
+use cloakroom::core::record::*;
+use cloakroom::core::revocation::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::memory::MemoryStore;
 use tokio::sync::{Barrier, Semaphore};

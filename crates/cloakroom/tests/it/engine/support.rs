@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::core::handle::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::{

@@ -5,6 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cloakroom::core::keys::*;
+use cloakroom::core::record::*;
+use cloakroom::core::revocation::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::memory::MemoryStore;
 use tokio::sync::Semaphore;

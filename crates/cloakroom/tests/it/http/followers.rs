@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::core::{Cursor, LogEvent};
+use cloakroom::core::revocation::{Cursor, LogEvent};
 use cloakroom::http::Endpoints;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

@@ -1,6 +1,6 @@
 //! The keys that tell a forged access handle: who may have them, and what they are.
 
-use cloakroom::core::{AccessHandleKeys, HandleCheck, HandleKeys, HandleSecret, Spelling};
+use cloakroom::core::handle::{AccessHandleKeys, HandleCheck, HandleKeys, HandleSecret, Spelling};
 
 use super::request::{With, get};
 use super::server::{SECRET, Server, Wire};

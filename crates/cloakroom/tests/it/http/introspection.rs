@@ -1,7 +1,8 @@
 //! Introspection as JSON (RFC 7662).
 
 use cloakroom::Grant;
-use cloakroom::core::{Audience, HandleKeys, HandleSecret};
+use cloakroom::core::Audience;
+use cloakroom::core::handle::{HandleKeys, HandleSecret};
 use serde_json::json;
 
 use super::request::{With, post};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cloakroom::core::{Clock as _, TokenStore as _, UnixTime};
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::time::{Clock as _, UnixTime};
 use cloakroom::{Grant, TokenError};
 use tokio::task::yield_now;
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloakroom::core::{
-    Cursor, CursorPlace, EntryId, GrantId, LogEntry, LogEvent, Revocation, RevocationBatch,
-    RevocationPage, Target, TokenStore as _, UserId,
+use cloakroom::core::revocation::{
+    Cursor, CursorPlace, EntryId, LogEntry, LogEvent, Revocation, RevocationBatch, RevocationPage,
+    Target,
 };
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::{GrantId, UserId};
 use cloakroom::http::{ClientAuthenticator, Form};
 use cloakroom::{Client, ClientDirectory, Role, Subject, TokenError};
 use http::{HeaderMap, Method, Request};

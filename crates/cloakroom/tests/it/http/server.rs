@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::core::{
-    Audience, ClientId, HandleKeys, HandleSecret, ManualClock, TokenSecret, UnixTime,
-};
+use cloakroom::core::handle::{HandleKeys, HandleSecret};
+use cloakroom::core::time::{ManualClock, UnixTime};
+use cloakroom::core::{Audience, ClientId, TokenSecret};
 use cloakroom::http::Endpoints;
 use cloakroom::jwt::{AesGcmSealer, JwkSet, KeySet, Verifier};
 use cloakroom::{Client, Format, Grant, GrantType, Issuer, IssuerBuilder, Pkce, Role, Serves};

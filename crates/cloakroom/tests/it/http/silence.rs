@@ -1,6 +1,6 @@
 //! Error bodies reveal nothing: every refused code and refresh token gets the same answer.
 
-use cloakroom::core::{HandleKeys, HandleSecret};
+use cloakroom::core::handle::{HandleKeys, HandleSecret};
 
 use super::request::{Reply, With, post};
 use super::server::{REDIRECT, SECRET, Server, VERIFIER, Wire};

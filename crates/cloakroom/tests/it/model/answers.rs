@@ -1,6 +1,7 @@
 //! What the engine answers, in the words of the oracle.
 
-use cloakroom::core::{Epoch, TokenSecret};
+use cloakroom::core::TokenSecret;
+use cloakroom::core::revocation::Epoch;
 use cloakroom::{GrantRefusal, TokenError, TokenResponse};
 
 use super::flight::Presented;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cloakroom::core::{Page, Selector, TokenSecret, TokenStore};
+use cloakroom::core::TokenSecret;
+use cloakroom::core::store::{Page, Selector, TokenStore};
 use cloakroom::{Caller, Subject, TokenError};
 
 use super::oracle::{Broken, broken_if};

@@ -4,7 +4,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use cloakroom::core::{GrantId, StoreError, Target, UnixTime};
+use cloakroom::core::GrantId;
+use cloakroom::core::revocation::Target;
+use cloakroom::core::store::StoreError;
+use cloakroom::core::time::UnixTime;
 use cloakroom::{Subject, TokenError};
 
 use super::answers::{Reply, situation, situation_of_keys};

@@ -6,6 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::task::Poll;
 
 use async_trait::async_trait;
+use cloakroom::core::record::*;
+use cloakroom::core::revocation::*;
+use cloakroom::core::store::*;
+use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::memory::MemoryStore;
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloakroom::core::{Clock as _, Epoch, GrantId, KeyPolicy, ManualClock, TokenSecret, UnixTime};
+use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::revocation::Epoch;
+use cloakroom::core::time::{Clock as _, ManualClock, UnixTime};
+use cloakroom::core::{GrantId, TokenSecret};
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
 use cloakroom::{Client, Format, GrantType, Issuer, Lifetimes};

@@ -1,0 +1,493 @@
+//! The opaque strings that clients hold, and the keys of their tags.
+//!
+//! ```text
+//! cr_at_          base64url( version 1 | key 1 | grant id 16 | secret 24 | tag 8 )
+//! cr_rt_, cr_ac_  base64url( version 1 | key 1 | grant id 16 | generation 4 | secret 24 | chain tag 8 | tag 8 )
+//! ```
+
+mod access;
+mod nonce;
+mod spelling;
+
+pub use access::{AccessHandle, AccessHandleKeys, HandleCheck};
+pub use nonce::Nonce;
+pub use spelling::Spelling;
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::handle::access::{ACCESS, ACCESS_BODY, AccessKey};
+use crate::ids::{GrantId, Invalid};
+use crate::random::{Random, RandomError};
+use crate::record::ChainKey;
+use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, decode_into, scrubbed};
+
+pub(crate) const VERSION: u8 = 1;
+pub(crate) const TAG: usize = 8;
+/// version, key, grant id, generation, secret.
+const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
+const CHAIN: usize = CHAIN_BODY + TAG + TAG;
+
+/// The secret that handle keys are derived from: 32 random bytes that the app keeps, named by one
+/// byte. Wiped on drop, redacted in `Debug`.
+///
+/// Everyone who knows it can make handles that pass the tag check (and nothing more: no store
+/// holds their digest). It changes on an operator's order, not on a schedule.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct HandleSecret {
+    #[zeroize(skip)]
+    id: u8,
+    bytes: [u8; 32],
+}
+
+impl HandleSecret {
+    /// The secret `id`, of these random bytes. Start with 1, and take the next number for a secret
+    /// that replaces it; the old one goes on with [`HandleKeys::with_former`]. Ids of sealing keys
+    /// are counted apart.
+    #[must_use]
+    pub const fn new(id: u8, bytes: [u8; 32]) -> Self {
+        Self { id, bytes }
+    }
+
+    /// The secret `id`, from 64 hexadecimal digits (`openssl rand -hex 32`), as an environment
+    /// variable holds it.
+    ///
+    /// # Errors
+    ///
+    /// If it is anything else.
+    pub fn from_hex(id: u8, hex: &str) -> Result<Self, Invalid> {
+        Ok(Self { id, bytes: decode_hex(hex)? })
+    }
+
+    /// A new random secret.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn random(id: u8, random: &Random) -> Result<Self, RandomError> {
+        Ok(Self { id, bytes: random.array()? })
+    }
+}
+
+impl fmt::Debug for HandleSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandleSecret({}, redacted)", self.id)
+    }
+}
+
+/// A secret, ready to derive keys from.
+#[derive(Clone)]
+struct Root {
+    id: u8,
+    /// In a place of its own, as in [`TagKey`].
+    mac: Arc<Hmac<Sha256>>,
+}
+
+impl Root {
+    fn new(secret: &HandleSecret) -> Self {
+        Self { id: secret.id, mac: Arc::new(keyed(&secret.bytes)) }
+    }
+
+    /// The key for one purpose of one issuer: HMAC of both under the secret. Access and chain
+    /// handles have separate keys, so that only the former may be given to gateways.
+    fn derive(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = Hmac::clone(&self.mac);
+        mac.update(purpose.as_bytes());
+        // No purpose holds this byte: no two pairs are the same text.
+        mac.update(&[0]);
+        mac.update(issuer.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    fn access_key(&self, issuer: &str) -> AccessKey {
+        AccessKey::new(self.id, self.derive("cloakroom access handle", issuer))
+    }
+
+    fn chain_key(&self, issuer: &str) -> TagKey {
+        TagKey::new(self.id, &self.derive("cloakroom chain handle", issuer))
+    }
+
+    fn nonce_key(&self, issuer: &str) -> TagKey {
+        TagKey::new(self.id, &self.derive("cloakroom nonce", issuer))
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // HMAC takes keys of any length (RFC 2104 §3); the error cannot occur.
+    match Hmac::new_from_slice(key) {
+        Ok(mac) => mac,
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    }
+}
+
+/// A prepared HMAC key.
+#[derive(Clone)]
+pub(crate) struct TagKey {
+    pub(crate) id: u8,
+    /// In a place of its own: a vector of keys that grows would leave copies of them behind.
+    mac: Arc<Hmac<Sha256>>,
+}
+
+impl TagKey {
+    pub(crate) fn new(id: u8, key: &[u8; 32]) -> Self {
+        Self { id, mac: Arc::new(keyed(key)) }
+    }
+
+    /// A MAC under this key, before its first byte.
+    pub(crate) fn mac(&self) -> Hmac<Sha256> {
+        Hmac::clone(&self.mac)
+    }
+
+    /// Whether the tag of this body was made with this key, in constant time.
+    pub(crate) fn made(&self, kind: TokenKind, body: &[u8], presented: &[u8]) -> bool {
+        tag(&self.mac, kind, body).ct_eq(presented).into()
+    }
+}
+
+fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
+    scrubbed(|| {
+        let mut mac = mac.clone();
+        mac.update(&[kind.domain()]);
+        mac.update(body);
+        let full = mac.finalize().into_bytes();
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&full[..TAG]);
+        tag
+    })
+}
+
+/// Makes handles and nonces, and tells genuine ones from forged ones before any store is asked.
+///
+/// ```
+/// use cloakroom_core::{GrantId, Random};
+/// use cloakroom_core::handle::{HandleKeys, HandleSecret};
+///
+/// let random = Random::system();
+/// let keys = HandleKeys::new(&HandleSecret::random(1, &random)?);
+/// let grant = GrantId::random(&random)?;
+///
+/// let (token, digest) = keys.mint_access(grant, &random)?;
+/// assert_eq!(token.expose().len(), 73);
+/// let handle = keys.parse_access(token.expose()).expect("our own");
+/// assert_eq!((handle.grant, handle.digest), (grant, digest));
+///
+/// let forged = token.expose().replace("cr_at_AQ", "cr_at_Ag");
+/// assert!(keys.parse_access(&forged).is_none());
+/// # Ok::<(), cloakroom_core::RandomError>(())
+/// ```
+///
+/// The keys of each issuer are its own: a handle of one is junk to another, even under the same
+/// secret. [`HandleKeys::for_issuer`] says whose they are; an issuer's builder calls it.
+#[derive(Clone)]
+pub struct HandleKeys {
+    /// The first one mints.
+    roots: Vec<Root>,
+    /// The first one mints.
+    issuers: Vec<String>,
+    /// Ids of secrets that nothing is accepted of any more.
+    retired: Vec<u8>,
+    access: AccessHandleKeys,
+    /// The first one mints.
+    chain: Vec<TagKey>,
+    /// The first one mints.
+    pub(crate) nonce: Vec<TagKey>,
+    /// The first one is written.
+    spellings: Vec<Spelling>,
+}
+
+impl HandleKeys {
+    /// Keys derived from the current secret, with the default spelling.
+    #[must_use]
+    pub fn new(current: &HandleSecret) -> Self {
+        let (root, spelling, issuer) = (Root::new(current), Spelling::default(), String::new());
+        Self {
+            access: AccessHandleKeys::new(vec![root.access_key(&issuer)], &spelling.access),
+            chain: vec![root.chain_key(&issuer)],
+            nonce: vec![root.nonce_key(&issuer)],
+            roots: vec![root],
+            issuers: vec![issuer],
+            retired: Vec::new(),
+            spellings: vec![spelling],
+        }
+    }
+
+    /// Also accepts handles made under another secret: a former one, or one that is to become the
+    /// current one once every node knows it. Keep a former one for the longest grant's life.
+    ///
+    /// # Errors
+    ///
+    /// If a secret of this id is there already.
+    pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
+        if self.roots.iter().any(|root| root.id == former.id) {
+            return Err(Invalid::new("handle secret", "another one has the same id"));
+        }
+        self.roots.push(Root::new(former));
+        self.derive();
+        Ok(self)
+    }
+
+    /// Says that the secret of this id was given up on purpose: whatever was made under it is
+    /// refused, by every node that does not have it. An issuer whose store knows a secret that its
+    /// settings do not even retire is not built.
+    ///
+    /// Once an issuer was built with it, the store remembers it, and the setting may go. The id must
+    /// not be used again.
+    ///
+    /// # Errors
+    ///
+    /// If the secret of this id is among these.
+    pub fn with_retired(mut self, id: u8) -> Result<Self, Invalid> {
+        if self.roots.iter().any(|root| root.id == id) {
+            return Err(Invalid::new("retired handle secret", "it is among those in use"));
+        }
+        self.retired.push(id);
+        Ok(self)
+    }
+
+    /// The keys of this issuer, which makes its handles with them, and of those that it was called
+    /// before, whose handles it accepts.
+    #[must_use]
+    pub fn for_issuer(mut self, issuer: &str, former: &[String]) -> Self {
+        self.issuers = [&[issuer.to_owned()], former].concat();
+        self.derive();
+        self
+    }
+
+    /// The keys of every secret for every issuer; of the current one for the current one first.
+    fn derive(&mut self) {
+        let pairs =
+            || self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
+        self.chain = pairs().map(|(root, issuer)| root.chain_key(issuer)).collect();
+        self.nonce = pairs().map(|(root, issuer)| root.nonce_key(issuer)).collect();
+        let access = pairs().map(|(root, issuer)| root.access_key(issuer)).collect();
+        self.access.replace(access);
+    }
+
+    /// For each secret its id and a value that tells it from every other, and reveals nothing of it:
+    /// an HMAC of a fixed text. A store keeps it, so that another secret under the same id is
+    /// noticed.
+    pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
+        self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
+    }
+
+    /// The ids of the secrets that were given up ([`HandleKeys::with_retired`]).
+    #[must_use]
+    pub fn retired(&self) -> &[u8] {
+        &self.retired
+    }
+
+    /// The id of the secret that a handle of any kind was made under, if it is none of these: of a
+    /// secret that other nodes have, or of an invented one.
+    #[must_use]
+    pub fn unknown_key(&self, presented: &str) -> Option<u8> {
+        let chain = || {
+            [ChainKind::Refresh, ChainKind::Code]
+                .into_iter()
+                .find_map(|kind| self.decode_chain(kind, presented))
+                .map(|bytes| bytes[1])
+        };
+        let id = self.access.key_of(presented).or_else(chain)?;
+        self.roots.iter().all(|root| root.id != id).then_some(id)
+    }
+
+    /// Spells new handles this way; handles of the spelling so far stay valid, since neither tag
+    /// nor digest covers the prefix.
+    #[must_use]
+    pub fn spelled(mut self, spelling: Spelling) -> Self {
+        self.access.spelled(&spelling.access);
+        self.spellings.insert(0, spelling);
+        self
+    }
+
+    /// What a gateway needs to refuse forged access handles by itself, and no more: nothing that
+    /// makes or checks refresh tokens and codes. They are an issuer's only after
+    /// [`HandleKeys::for_issuer`].
+    #[must_use]
+    pub const fn access_keys(&self) -> &AccessHandleKeys {
+        &self.access
+    }
+
+    /// A new access token for a grant, with its digest.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn mint_access(
+        &self,
+        grant: GrantId,
+        random: &Random,
+    ) -> Result<(TokenSecret, TokenDigest), RandomError> {
+        let key = self.access.minting();
+        let mut bytes = Zeroizing::new([0; ACCESS]);
+        bytes[0] = VERSION;
+        bytes[1] = key.id;
+        bytes[2..18].copy_from_slice(grant.as_bytes());
+        random.fill(&mut bytes[18..ACCESS_BODY])?;
+        let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
+        bytes[ACCESS_BODY..].copy_from_slice(&tag);
+        Ok(self.spell(TokenKind::Access, &*bytes))
+    }
+
+    /// The access handle that this string is, if its tag is genuine.
+    #[must_use]
+    pub fn parse_access(&self, presented: &str) -> Option<AccessHandle> {
+        match self.access.check(presented) {
+            HandleCheck::Genuine(handle) => Some(handle),
+            _ => None,
+        }
+    }
+
+    /// A new credential of a grant's chain, with its digest. `kind` is a refresh token or a code.
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn mint_chain(
+        &self,
+        kind: ChainKind,
+        grant: GrantId,
+        generation: u32,
+        chain_key: &ChainKey,
+        random: &Random,
+    ) -> Result<(TokenSecret, TokenDigest), RandomError> {
+        let (kind, key) = (kind.token_kind(), &self.chain[0]);
+        let mut bytes = Zeroizing::new([0; CHAIN]);
+        bytes[0] = VERSION;
+        bytes[1] = key.id;
+        bytes[2..18].copy_from_slice(grant.as_bytes());
+        bytes[18..22].copy_from_slice(&generation.to_be_bytes());
+        random.fill(&mut bytes[22..CHAIN_BODY])?;
+        let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
+        bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
+        let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
+        bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
+        Ok(self.spell(kind, &*bytes))
+    }
+
+    /// The chain handle of this kind that the string is, if its outer tag is genuine. Whether it is
+    /// genuine for its grant only [`ChainHandle::is_genuine`] says.
+    #[must_use]
+    pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
+        let token_kind = kind.token_kind();
+        let bytes = self.decode_chain(kind, presented)?;
+        let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
+        let mut keys = self.chain.iter().filter(|key| key.id == body[1]);
+        if !keys.any(|key| key.made(token_kind, body, presented_tag)) {
+            return None;
+        }
+        let (mut grant, mut generation) = ([0; 16], [0; 4]);
+        grant.copy_from_slice(&bytes[2..18]);
+        generation.copy_from_slice(&bytes[18..22]);
+        Some(ChainHandle {
+            kind,
+            grant: GrantId::from_bytes(grant),
+            generation: u32::from_be_bytes(generation),
+            digest: TokenDigest::compute(token_kind, &bytes),
+            bytes,
+        })
+    }
+
+    /// The bytes of a chain handle of this kind, whoever made it.
+    fn decode_chain(&self, kind: ChainKind, presented: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.spellings
+            .iter()
+            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(kind.token_kind())))
+            // One spelling may begin like another.
+            .find_map(|text| {
+                let mut bytes = Zeroizing::new(vec![0; CHAIN]);
+                decode_into(text, &mut bytes).then_some(bytes)
+            })
+            .filter(|bytes| bytes[0] == VERSION)
+    }
+
+    fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
+        let prefix = self.spellings[0].prefix(kind);
+        // The capacity is exact: no reallocation leaves a copy of the secret behind.
+        let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
+        text.push_str(prefix);
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        (TokenSecret::new(text), TokenDigest::compute(kind, bytes))
+    }
+}
+
+impl fmt::Debug for HandleKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandleKeys")
+            .field("ids", &self.roots.iter().map(|root| root.id).collect::<Vec<_>>())
+            .field("issuers", &self.issuers)
+            .field("spellings", &self.spellings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The two kinds of handles of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChainKind {
+    /// An authorization code.
+    Code,
+    /// A refresh token.
+    Refresh,
+}
+
+impl ChainKind {
+    /// The kind of credential.
+    #[must_use]
+    pub const fn token_kind(self) -> TokenKind {
+        match self {
+            Self::Code => TokenKind::Code,
+            Self::Refresh => TokenKind::Refresh,
+        }
+    }
+}
+
+/// A refresh token or code whose outer tag is genuine. Redacted in `Debug`.
+#[derive(Clone)]
+pub struct ChainHandle {
+    /// What it is.
+    pub kind: ChainKind,
+    /// The grant whose chain it belongs to.
+    pub grant: GrantId,
+    /// Its number in the chain.
+    pub generation: u32,
+    /// Its digest.
+    pub digest: TokenDigest,
+    /// In a place of its own: a handle that is moved leaves no copy of them behind.
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl ChainHandle {
+    /// Whether the handle was made for the chain with this key. Only then does it say anything
+    /// about the chain: a leaked handle key, a grant id seen in a log, or an invented generation
+    /// cannot end a session.
+    #[must_use]
+    pub fn is_genuine(&self, key: &ChainKey) -> bool {
+        let (body, rest) = self.bytes.split_at(CHAIN_BODY);
+        tag(&keyed(key.expose()), self.kind.token_kind(), body).ct_eq(&rest[..TAG]).into()
+    }
+
+    /// The decoded handle: the secret that a sealed successor's key is derived from.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for ChainHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainHandle")
+            .field("kind", &self.kind)
+            .field("grant", &self.grant)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

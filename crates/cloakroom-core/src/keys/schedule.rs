@@ -1,0 +1,417 @@
+//! The life of signing keys, as pure functions of time.
+//!
+//! A key is in the JWK Set before anyone signs with it, and until the last token that it signed has
+//! expired: `published` → `signs_from` → `signs_until` → `published_until`. The signer is the
+//! oldest key that is neither compromised nor ended, so that ending the signer — planned, on an
+//! operator's order or in an emergency — is one compare-and-set, and the key that takes over is one
+//! that every verifier knows already.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::KeyRecord;
+use crate::record::UnknownFields;
+use crate::time::UnixTime;
+
+/// The four times of a key's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyTimes {
+    /// Since when it is in the JWK Set.
+    pub published: UnixTime,
+    /// When and how long it signs. `None` until a second write says so, from a clock read after
+    /// the insert returned: a slow insert cannot make a key sign before it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Signing>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl KeyTimes {
+    /// A key that is in the JWK Set since `published`, and does not sign yet.
+    #[must_use]
+    pub fn published(published: UnixTime) -> Self {
+        Self { published, signing: None, unknown: UnknownFields::default() }
+    }
+}
+
+/// When a key signs, and how long it stays published after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signing {
+    /// From when it is meant to sign.
+    pub from: UnixTime,
+    /// Until when it signs.
+    pub until: UnixTime,
+    /// Until when it is in the JWK Set.
+    pub published_until: UnixTime,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl Signing {
+    /// These times.
+    #[must_use]
+    pub fn new(from: UnixTime, until: UnixTime, published_until: UnixTime) -> Self {
+        Self { from, until, published_until, unknown: UnknownFields::default() }
+    }
+}
+
+/// How keys live. Every duration is a setting; [`KeyPolicy::check`] refuses combinations under
+/// which a verifier could meet a signature of a key that it does not know.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom_core::keys::KeyPolicy;
+///
+/// let mut policy = KeyPolicy::default();
+/// policy.check()?;
+/// policy.publish_ahead = Duration::from_secs(60);
+/// assert!(policy.check().unwrap_err().to_string().contains("publish_ahead"));
+/// # Ok::<(), cloakroom_core::keys::PolicyError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPolicy {
+    /// How long a key signs (30 days).
+    pub rotation: Duration,
+    /// How long a key is published before it is the next to sign (1 day).
+    pub publish_ahead: Duration,
+    /// How long a key stays published after it ended (2 days).
+    pub retention: Duration,
+    /// `max-age` of the JWK Set (1 hour).
+    pub jwks_max_age: Duration,
+    /// How old a node's own view of the ring may be (1 minute).
+    pub reload: Duration,
+    /// How long a node that is cut off from the store may go on signing (1 hour). What was
+    /// compromised meanwhile goes on being used for as long.
+    pub max_blind: Duration,
+    /// The largest difference between any two clocks (5 seconds).
+    pub clock_skew: Duration,
+    /// What verifiers forgive on `exp` (30 seconds).
+    pub leeway: Duration,
+    /// The longest life of a token that is signed (1 hour). Revocations of grants, subjects and
+    /// clients are remembered for as long; lower it only once the longest token of before has ended.
+    pub max_token_life: Duration,
+}
+
+impl Default for KeyPolicy {
+    fn default() -> Self {
+        const HOUR: u64 = 3600;
+        const DAY: u64 = 24 * HOUR;
+        Self {
+            rotation: Duration::from_secs(30 * DAY),
+            publish_ahead: Duration::from_secs(DAY),
+            retention: Duration::from_secs(2 * DAY),
+            jwks_max_age: Duration::from_secs(HOUR),
+            reload: Duration::from_secs(60),
+            max_blind: Duration::from_secs(HOUR),
+            clock_skew: Duration::from_secs(5),
+            leeway: Duration::from_secs(30),
+            max_token_life: Duration::from_secs(HOUR),
+        }
+    }
+}
+
+/// A setting that contradicts another, or a limit, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// It must be raised.
+    #[error("{setting} is {found:?}, but must be at least {least:?}: {why}")]
+    TooShort {
+        /// The setting to raise.
+        setting: &'static str,
+        /// What it is.
+        found: Duration,
+        /// What it must be at least.
+        least: Duration,
+        /// Why.
+        why: &'static str,
+    },
+    /// It must be lowered.
+    #[error("{setting} is {found:?}, but must be at most {most:?}: {why}")]
+    TooLong {
+        /// The setting to lower.
+        setting: &'static str,
+        /// What it is.
+        found: Duration,
+        /// What it may be at most.
+        most: Duration,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl PolicyError {
+    /// The setting to raise or to lower.
+    #[must_use]
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::TooShort { setting, .. } | Self::TooLong { setting, .. } => setting,
+        }
+    }
+}
+
+impl KeyPolicy {
+    /// The largest [`clock_skew`](KeyPolicy::clock_skew): five minutes. It is added to the time for
+    /// which a spent refresh token may be sent again, and to every wait; clocks that differ more are
+    /// not kept at all.
+    pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+    /// The longest that any setting may be: a hundred years, far beyond use, and far from overflowing
+    /// a sum.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+    /// Refuses settings under which a key would sign before every verifier knows it, or be gone
+    /// before the last token it signed.
+    ///
+    /// # Errors
+    ///
+    /// Which setting to raise, to what, and why.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let at_least = |setting, found, least, why| {
+            if found >= least {
+                Ok(())
+            } else {
+                Err(PolicyError::TooShort { setting, found, least, why })
+            }
+        };
+        let at_most = |setting, found, most, why| {
+            if found <= most {
+                Ok(())
+            } else {
+                Err(PolicyError::TooLong { setting, found, most, why })
+            }
+        };
+        for (setting, found) in [
+            ("rotation", self.rotation),
+            ("publish_ahead", self.publish_ahead),
+            ("retention", self.retention),
+            ("jwks_max_age", self.jwks_max_age),
+            ("reload", self.reload),
+            ("max_blind", self.max_blind),
+            ("leeway", self.leeway),
+            ("max_token_life", self.max_token_life),
+        ] {
+            at_most(setting, found, Self::LONGEST, "no key or token lives that long")?;
+        }
+        at_most(
+            "clock_skew",
+            self.clock_skew,
+            Self::MAX_CLOCK_SKEW,
+            "a spent refresh token may be sent again for that much longer: keep the clocks in step",
+        )?;
+        let second = Duration::from_secs(1);
+        at_least("reload", self.reload, second, "the ring would be loaded for every token")?;
+        at_least("max_token_life", self.max_token_life, second, "no token could be signed")?;
+        at_least(
+            "publish_ahead",
+            self.publish_ahead,
+            self.known_after(),
+            "a key may sign only once every verifier's copy of the JWK Set has it \
+             (jwks_max_age + 2 × reload + clock_skew)",
+        )?;
+        at_least(
+            "rotation",
+            self.rotation,
+            self.publish_ahead,
+            "a key's successor is published while the key itself signs (publish_ahead)",
+        )?;
+        at_least(
+            "retention",
+            self.retention,
+            self.max_token_life + self.clock_skew + self.leeway + self.max_blind,
+            "a key stays published until the last token it signed has expired \
+             (max_token_life + clock_skew + leeway + max_blind)",
+        )?;
+        at_least(
+            "max_blind",
+            self.max_blind,
+            self.reload,
+            "a node signs between two reloads of the ring (reload)",
+        )
+    }
+
+    /// How long after its publication every verifier knows a key.
+    #[must_use]
+    pub fn known_after(&self) -> Duration {
+        // Of any settings, checked or not.
+        let reloads = self.reload.saturating_mul(2);
+        self.jwks_max_age.saturating_add(reloads).saturating_add(self.clock_skew)
+    }
+
+    fn signing(&self, from: UnixTime) -> Signing {
+        let until = from + self.rotation;
+        Signing::new(from, until, until + self.retention)
+    }
+}
+
+/// What a key is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// In the JWK Set; not yet the signer.
+    Published,
+    /// It may sign, or is next in line to.
+    Signing,
+    /// No longer signs; still in the JWK Set.
+    Retired,
+    /// Out of the JWK Set.
+    Gone,
+}
+
+impl KeyRecord {
+    /// What the key is doing at `now`, by its own times.
+    #[must_use]
+    pub fn state(&self, now: UnixTime) -> KeyState {
+        match &self.times.signing {
+            _ if self.compromised_at.is_some() => KeyState::Gone,
+            None => KeyState::Published,
+            Some(signing) if now >= signing.published_until => KeyState::Gone,
+            Some(signing) if now >= signing.until => KeyState::Retired,
+            Some(signing) if now < signing.from => KeyState::Published,
+            Some(_) => KeyState::Signing,
+        }
+    }
+
+    /// Whether the key is in the JWK Set at `now`.
+    #[must_use]
+    pub fn is_published(&self, now: UnixTime) -> bool {
+        self.state(now) != KeyState::Gone
+    }
+
+    /// Whether the key may ever sign again, or for the first time: not compromised, not ended.
+    fn lives(&self, now: UnixTime) -> bool {
+        matches!(self.state(now), KeyState::Published | KeyState::Signing)
+    }
+
+    /// Whether a signature of it may be made at `now`, once it is the oldest of its kind.
+    fn can_sign(&self, now: UnixTime) -> bool {
+        self.times.signing.is_some() && self.lives(now)
+    }
+}
+
+/// The key that signs at `now`: the oldest that is neither compromised nor ended.
+#[must_use]
+pub fn signer(ring: &[KeyRecord], now: UnixTime) -> Option<&KeyRecord> {
+    ring.iter().filter(|key| key.can_sign(now)).min_by_key(|key| key.generation)
+}
+
+/// What housekeeping has to do to a ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyStep {
+    /// Make a key of this generation and insert it, published now, without signing times.
+    Publish {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Write these signing times to the key of this generation.
+    Schedule {
+        /// Which key.
+        generation: u64,
+        /// Its times.
+        signing: Signing,
+    },
+    /// Delete the key of this generation.
+    Delete {
+        /// Which key.
+        generation: u64,
+    },
+}
+
+/// The next step that a ring needs at `now`, or `None` if it is in order. `now` must have been read
+/// after the ring was loaded. Apply it, load again, ask again.
+#[must_use]
+pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Option<KeyStep> {
+    let mut living: Vec<&KeyRecord> = ring.iter().filter(|key| key.lives(now)).collect();
+    living.sort_unstable_by_key(|key| key.generation);
+    let highest = ring.iter().map(|key| key.generation).max().unwrap_or(0);
+
+    // One key to sign, and one that every verifier knows by the time it takes over. A third is
+    // published ahead of that change, so that an emergency right after it finds a known key, too.
+    let change_is_near = living
+        .first()
+        .and_then(|key| key.times.signing.as_ref())
+        .is_some_and(|signing| now >= signing.until - policy.publish_ahead);
+    if living.len() < if change_is_near { 3 } else { 2 } {
+        return Some(KeyStep::Publish { generation: highest + 1 });
+    }
+
+    let mut before: Option<&KeyRecord> = None;
+    for key in &living {
+        let predecessor = before.replace(key).and_then(|key| key.times.signing.as_ref());
+        let step = |signing| Some(KeyStep::Schedule { generation: key.generation, signing });
+        match (&key.times.signing, predecessor) {
+            // Nobody signs: nobody can be surprised by a key that signs at once.
+            (None, None) => return step(policy.signing(now)),
+            (None, Some(predecessor)) => {
+                return step(policy.signing(predecessor.until.max(now + policy.publish_ahead)));
+            }
+            // It signs already, since its predecessor ended early: let its times say so.
+            (Some(signing), None) if signing.from > now => return step(policy.signing(now)),
+            // It was published late: its predecessor signs until it is known.
+            (Some(signing), Some(predecessor)) if predecessor.until < signing.from => {
+                let index = living.iter().position(|other| other.generation == key.generation)?;
+                let generation = living.get(index.checked_sub(1)?)?.generation;
+                let until = signing.from;
+                let signing = Signing::new(predecessor.from, until, until + policy.retention);
+                return Some(KeyStep::Schedule { generation, signing });
+            }
+            _ => {}
+        }
+    }
+
+    ring.iter()
+        .find(|key| may_delete(key, now, policy))
+        .map(|key| KeyStep::Delete { generation: key.generation })
+}
+
+/// Whether nobody needs the record any more. That of a compromised key stays as long as a verifier
+/// may still trust it.
+fn may_delete(key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> bool {
+    let end = match (&key.times.signing, key.compromised_at) {
+        (Some(signing), _) => signing.published_until,
+        (None, Some(compromised_at)) => compromised_at + policy.retention,
+        (None, None) => return false,
+    };
+    now >= end + policy.jwks_max_age + policy.clock_skew
+}
+
+/// Ends the signer at `now`, so that its successor takes over: the times to write to the signer's
+/// record.
+///
+/// # Errors
+///
+/// When the successor will be known to every verifier, if it is not yet; `None` if there is no
+/// successor.
+pub fn rotate(
+    ring: &[KeyRecord],
+    now: UnixTime,
+    policy: &KeyPolicy,
+) -> Result<(u64, Signing), Option<UnixTime>> {
+    let (current, signing) =
+        signer(ring, now).and_then(|key| Some((key, key.times.signing.as_ref()?))).ok_or(None)?;
+    let successor = ring
+        .iter()
+        .filter(|key| key.can_sign(now) && key.generation > current.generation)
+        .min_by_key(|key| key.generation)
+        .ok_or(None)?;
+    let known = successor.times.published + policy.known_after();
+    // Both were published before anything was signed: every JWK Set ever served has both.
+    let born_together = successor.times.published <= signing.from
+        && ring.iter().all(|key| {
+            key.generation >= current.generation
+                || key
+                    .times
+                    .signing
+                    .as_ref()
+                    .is_some_and(|s| s.published_until <= successor.times.published)
+        });
+    if now < known && !born_together {
+        return Err(Some(known));
+    }
+    let until = now.max(signing.from);
+    Ok((current.generation, Signing::new(signing.from, until, until + policy.retention)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What an app adds to a grant: claims, and the description of a device. All of it bounded.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ids::Invalid;
+
+/// Claims that the library itself writes; an app may not set them as claims of its own.
+pub const RESERVED_CLAIMS: [&str; 25] = [
+    "act",
+    "active",
+    "aud",
+    "auth_time",
+    "authorization_details",
+    "client_id",
+    "cnf",
+    "exp",
+    "grant_epoch",
+    "grant_id",
+    "handle_hash",
+    "iat",
+    "iss",
+    "jti",
+    "nbf",
+    "scope",
+    "sid",
+    "stateless",
+    "sub",
+    "sub_kind",
+    "token_introspection",
+    "token_type",
+    "token_use",
+    "typ",
+    "username",
+];
+
+/// Claims of the app's own: at most 4,096 bytes of JSON, none of [`RESERVED_CLAIMS`].
+///
+/// ```
+/// use cloakroom_core::record::Claims;
+/// use serde_json::json;
+///
+/// let claims = Claims::new([("tenant", json!("acme"))])?;
+/// assert_eq!(claims.get("tenant"), Some(&json!("acme")));
+/// assert!(Claims::new([("sub", json!("mallory"))]).is_err());
+/// # Ok::<(), cloakroom_core::Invalid>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// The most bytes of JSON that they may take.
+    pub const MAX_BYTES: usize = 4096;
+
+    /// Claims by name.
+    ///
+    /// # Errors
+    ///
+    /// If a name is reserved, or if they take more than 4,096 bytes of JSON.
+    pub fn new<K: Into<String>>(
+        claims: impl IntoIterator<Item = (K, Value)>,
+    ) -> Result<Self, Invalid> {
+        let map: Map<String, Value> =
+            claims.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        if map.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
+            return Err(Invalid::new("claims", "a name is reserved for the token itself"));
+        }
+        let value = Value::Object(map);
+        bounded_json("claims", &value, Self::MAX_BYTES)?;
+        match value {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(Invalid::new("claims", "they are no object")),
+        }
+    }
+
+    /// The claim of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// All claims, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) const fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+/// How deep JSON of the app's own may be nested: within what every reader of it takes.
+const MAX_DEPTH: usize = 16;
+
+/// Refuses JSON that takes more than `most` bytes, or is nested more than 16 deep.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<(), Invalid> {
+    fn is_within(value: &Value, depth: usize) -> bool {
+        match value {
+            Value::Array(items) => depth > 0 && items.iter().all(|v| is_within(v, depth - 1)),
+            Value::Object(members) => {
+                depth > 0 && members.values().all(|v| is_within(v, depth - 1))
+            }
+            _ => true,
+        }
+    }
+    if !is_within(value, MAX_DEPTH) {
+        return Err(Invalid::new(what, "it is nested more than 16 deep"));
+    }
+    if value.to_string().len() > most {
+        return Err(Invalid::new(what, "it takes too many bytes"));
+    }
+    Ok(())
+}
+
+/// What describes a session to its user ("Firefox on Linux, Lisbon"): at most 1,024 bytes of
+/// names and values.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Device(BTreeMap<String, String>);
+
+impl Device {
+    /// The most bytes that names and values may take together.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// A description by name.
+    ///
+    /// # Errors
+    ///
+    /// If names and values take more than 1,024 bytes together.
+    pub fn new<K: Into<String>, V: Into<String>>(
+        fields: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, Invalid> {
+        let fields: BTreeMap<String, String> =
+            fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            > Self::MAX_BYTES
+        {
+            return Err(Invalid::new("device", "it takes more than 1024 bytes"));
+        }
+        Ok(Self(fields))
+    }
+
+    /// The value of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn app_claims_are_bounded_and_cannot_shadow() {
+        for name in RESERVED_CLAIMS {
+            assert!(Claims::new([(name, json!(1))]).is_err(), "{name}");
+        }
+        assert!(Claims::new([("big", json!("x".repeat(4096)))]).is_err());
+        let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        assert!(Claims::new([("deep", nested(15))]).is_ok());
+        assert!(Claims::new([("deep", nested(16))]).is_err());
+        assert!(Device::new([("name", "x".repeat(1024))]).is_err());
+    }
+}

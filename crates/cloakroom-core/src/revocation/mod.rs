@@ -1,0 +1,306 @@
+//! Revocations, and the rules they leave behind.
+
+mod log;
+mod log_page;
+
+pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
+pub use log_page::RevocationPage;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClientId, GrantId, Jti, Kid, Subject};
+use crate::secret::TokenDigest;
+use crate::time::UnixTime;
+
+/// Orders grants and revocations without comparing clocks.
+///
+/// A revocation of a subject or a client is allotted a *bound*, newer than every bound before it;
+/// a grant takes as its epoch the log's newest bound + 1 when its creation begins. The rule denies
+/// every grant whose epoch ≤ its bound: none granted before escapes, and the login right after is
+/// not refused.
+///
+/// ```
+/// use cloakroom_core::revocation::Epoch;
+/// use cloakroom_core::time::UnixTime;
+///
+/// let first = Epoch::default().next_bound(UnixTime::from_millis(1_000));
+/// let login = first.following();
+/// let second = first.next_bound(UnixTime::from_millis(900)); // a clock that went back
+/// assert!(login > first && login <= second);
+/// ```
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(from = "u64", into = "u64")]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Within what a signed column of 64 bits holds.
+    const MAX: u64 = i64::MAX.cast_unsigned();
+
+    /// An epoch or bound read back from a store.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        if value > Self::MAX { Self(Self::MAX) } else { Self(value) }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch of a grant whose creation begins while `self` is the newest bound.
+    #[must_use]
+    pub const fn following(self) -> Self {
+        Self::new(self.0.saturating_add(1))
+    }
+
+    /// A bound for a revocation at `now`, while `self` is the newest bound: max(now in ms, newest
+    /// bound + 1). A store may allot another that is greater than every bound before it and ≥ now.
+    #[must_use]
+    pub fn next_bound(self, now: UnixTime) -> Self {
+        Self::new(now.as_millis().max(self.0.saturating_add(1)))
+    }
+}
+
+impl From<u64> for Epoch {
+    fn from(value: u64) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
+    }
+}
+
+/// What is revoked. Exhaustive on purpose: a new target must not compile silently in a store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// One stored access token of a grant.
+    Token {
+        /// The grant it hangs off.
+        grant: GrantId,
+        /// Its digest.
+        digest: TokenDigest,
+    },
+    /// One JWT.
+    Jti(Jti),
+    /// A grant and all that hangs off it.
+    Grant(GrantId),
+    /// Every grant of a subject so far ("log out everywhere").
+    Subject(Subject),
+    /// Every grant of a client so far ("revoke this app").
+    Client(ClientId),
+    /// Every grant of a subject at one client so far.
+    SubjectAtClient(Subject, ClientId),
+    /// Everything a signing key signed, ever.
+    Key(Kid),
+}
+
+impl Target {
+    /// Whether a revocation of it is allotted a bound.
+    #[must_use]
+    pub const fn has_bound(&self) -> bool {
+        matches!(self, Self::Subject(_) | Self::Client(_) | Self::SubjectAtClient(..))
+    }
+
+    /// The key of the rule that it leaves behind, if it leaves one.
+    #[must_use]
+    pub fn rule_key(&self) -> Option<RuleKey> {
+        match self {
+            Self::Token { .. } | Self::Grant(_) => None,
+            Self::Jti(jti) => Some(RuleKey::Jti(jti.clone())),
+            Self::Subject(subject) => Some(RuleKey::Subject(subject.clone())),
+            Self::Client(client) => Some(RuleKey::Client(client.clone())),
+            Self::SubjectAtClient(subject, client) => {
+                Some(RuleKey::SubjectAtClient(subject.clone(), client.clone()))
+            }
+            Self::Key(kid) => Some(RuleKey::Key(kid.clone())),
+        }
+    }
+}
+
+/// A revocation, as it is asked of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// What is revoked.
+    pub target: Target,
+    /// When, by the caller's clock.
+    pub at: UnixTime,
+    /// Until when its log entry matters, and a tombstone that it leaves: as long as a token that was
+    /// issued before may be taken somewhere.
+    pub until: UnixTime,
+    /// Until when its rule matters. For a subject, a client or a pair that is the longest life of a
+    /// grant: a `create` that began before the revocation may end after it. Not before `until`.
+    pub rule_until: UnixTime,
+    /// Whose token or grant it is, where the caller knows. It goes into the log, so that a reader
+    /// can bound what one client makes it remember.
+    pub client: Option<ClientId>,
+    /// Which grant it hangs off, where the caller knows and the target does not say; for the same
+    /// purpose.
+    pub grant: Option<GrantId>,
+}
+
+impl Revocation {
+    /// The revocation of a target whose client is unknown, or said by the target. Its rule ends with
+    /// its log entry.
+    #[must_use]
+    pub const fn new(target: Target, at: UnixTime, until: UnixTime) -> Self {
+        Self { target, at, until, rule_until: until, client: None, grant: None }
+    }
+
+    /// The event that a store writes into the log, with the bound that it allotted.
+    #[must_use]
+    pub fn event(&self, bound: Option<Epoch>) -> LogEvent {
+        LogEvent::Revoked {
+            target: self.target.clone(),
+            bound,
+            client: self.client.clone(),
+            grant: self.grant,
+        }
+    }
+
+    /// The rule that it leaves behind, with the bound that it was allotted, if it leaves one.
+    #[must_use]
+    pub fn rule(&self, bound: Option<Epoch>) -> Option<Rule> {
+        let key = self.target.rule_key()?;
+        Some(Rule { key, bound, until: self.rule_until.max(self.until) })
+    }
+}
+
+/// What a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleKey {
+    /// One JWT.
+    Jti(Jti),
+    /// A subject.
+    Subject(Subject),
+    /// A client.
+    Client(ClientId),
+    /// A subject at one client.
+    SubjectAtClient(Subject, ClientId),
+    /// A signing key.
+    Key(Kid),
+}
+
+/// A revocation that still matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is about.
+    pub key: RuleKey,
+    /// For a subject, a client or a pair: the newest epoch that it denies. `None` denies
+    /// whatever the key names.
+    pub bound: Option<Epoch>,
+    /// When it ends.
+    pub until: UnixTime,
+}
+
+impl Rule {
+    /// Whether it denies a grant, or a token of a grant, of this epoch.
+    #[must_use]
+    pub fn denies(&self, epoch: Epoch) -> bool {
+        self.bound.is_none_or(|bound| epoch <= bound)
+    }
+
+    /// Takes over what a second rule on the same key says: the later bound, the later end.
+    pub fn merge(&mut self, other: &Self) {
+        self.bound = match (self.bound, other.bound) {
+            (Some(own), Some(other)) => Some(own.max(other)),
+            _ => None,
+        };
+        self.until = self.until.max(other.until);
+    }
+}
+
+/// The rules in force for some keys, and the log's newest bound.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// The rules, in no order; at most one for each key.
+    pub rules: Vec<Rule>,
+    /// The newest bound that the log ever allotted.
+    pub newest_bound: Epoch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_rule_keeps_the_later_bound_and_end() {
+        let rule = |bound, until| Rule {
+            key: RuleKey::Client(ClientId::new("app").unwrap()),
+            bound: Some(Epoch(bound)),
+            until: UnixTime::from_millis(until),
+        };
+        let mut kept = rule(5, 100);
+        kept.merge(&rule(4, 200));
+        assert_eq!(kept, rule(5, 200));
+        kept.merge(&rule(9, 1));
+        assert_eq!(kept, rule(9, 200));
+        assert!(kept.denies(Epoch(9)) && !kept.denies(Epoch(10)));
+    }
+
+    #[test]
+    fn bounds_only_grow_and_a_login_right_after_is_newer() {
+        let now = UnixTime::from_millis;
+        assert_eq!(Epoch(7).next_bound(now(1_000)), Epoch(1_000), "it is a time where it can be");
+        assert_eq!(Epoch(1_000).next_bound(now(1_000)), Epoch(1_001), "and never the same twice");
+        assert_eq!(Epoch(2_000).next_bound(now(1_000)), Epoch(2_001), "nor does it go back");
+        assert_eq!(Epoch(7).following(), Epoch(8));
+        assert_eq!((Epoch::from(7), u64::from(Epoch(7)), Epoch(7).get()), (Epoch(7), 7, 7));
+        // What a signed column of 64 bits cannot hold is the newest that it can.
+        assert_eq!(Epoch::new(u64::MAX).following(), Epoch::new(u64::MAX));
+    }
+
+    #[test]
+    fn what_a_target_leaves_behind() {
+        let (subject, client) = (Subject::user("alice").unwrap(), ClientId::new("app").unwrap());
+        let (grant, digest) = (GrantId::from_bytes([1; 16]), TokenDigest::from_bytes([2; 32]));
+        let (jti, kid) = (Jti::new("j").unwrap(), Kid::new("k").unwrap());
+        let pair = (subject.clone(), client.clone());
+        for (target, has_bound, key) in [
+            (Target::Token { grant, digest }, false, None),
+            (Target::Grant(grant), false, None),
+            (Target::Jti(jti.clone()), false, Some(RuleKey::Jti(jti))),
+            (Target::Key(kid.clone()), false, Some(RuleKey::Key(kid))),
+            (Target::Subject(subject.clone()), true, Some(RuleKey::Subject(subject))),
+            (Target::Client(client.clone()), true, Some(RuleKey::Client(client.clone()))),
+            (
+                Target::SubjectAtClient(pair.0.clone(), pair.1.clone()),
+                true,
+                Some(RuleKey::SubjectAtClient(pair.0, pair.1)),
+            ),
+        ] {
+            assert_eq!(target.has_bound(), has_bound, "{target:?}");
+            assert_eq!(target.rule_key(), key, "{target:?}");
+            let at = UnixTime::from_millis(1);
+            let revocation = Revocation {
+                client: Some(client.clone()),
+                grant: Some(grant),
+                ..Revocation::new(target.clone(), at, at)
+            };
+            let (bound, client, grant) = (Some(Epoch(3)), Some(client.clone()), Some(grant));
+            let event = LogEvent::Revoked { target, bound, client, grant };
+            assert_eq!(revocation.event(bound), event);
+        }
+    }
+
+    #[test]
+    fn a_rule_without_a_bound_denies_everything_and_keeps_doing_so() {
+        let rule = |bound: Option<u64>| Rule {
+            key: RuleKey::Client(ClientId::new("app").unwrap()),
+            bound: bound.map(Epoch),
+            until: UnixTime::from_millis(1),
+        };
+        assert!(rule(None).denies(Epoch::new(u64::MAX)));
+        for (one, other) in [(None, Some(5)), (Some(5), None), (None, None)] {
+            let mut kept = rule(one);
+            kept.merge(&rule(other));
+            assert_eq!(kept, rule(None));
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Several issuers over one database, kept apart.
+
+pub(crate) mod keys;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
+use crate::record::{GrantRecord, TokenRecord};
+use crate::revocation::{Cursor, LogEntry, LogEvent, RevocationBatch, Wakeups};
+use crate::revocation::{Revocation, Rule, RuleKey, Rules, Target};
+use crate::secret::TokenDigest;
+use crate::store::check_values::{CheckValue, CheckValues};
+use crate::store::error::StoreError;
+use crate::store::single_use::{SingleUse, SingleUseStore, Spend, Spent};
+use crate::store::{
+    Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
+    Revoked, Selector, TokenStore,
+};
+use crate::time::UnixTime;
+
+/// One tenant's part of a store that several issuers share: for each issuer one, over the same store.
+///
+/// Clients, subjects, grants, rules, signing keys, entries of the revocation log and what is good once:
+/// those of one tenant are not there for another, whatever identifiers they choose. What the tenants share is the database's
+/// load, its bounds, its heartbeats and its housekeeping: whoever runs maintenance does it for all.
+///
+/// In the database each identifier begins with the tenant's name and a `/`. That takes as many bytes
+/// of the 255 that an identifier has ([`TenantStore::longest_id`]); a longer one is
+/// [`StoreError::Misuse`]. A grant's random id is not changed: where one is revoked before anybody
+/// has seen it, that holds for every tenant.
+///
+/// A store that has tenants has nothing else: do not give the bare store to an issuer beside them.
+///
+/// ```
+/// use std::sync::Arc;
+/// use cloakroom_core::store::{TenantStore, TokenStore};
+///
+/// fn tenants<S: TokenStore>(store: Arc<S>) -> Result<Vec<TenantStore<S>>, cloakroom_core::Invalid> {
+///     ["acme", "globex"].map(|name| TenantStore::new(Arc::clone(&store), name)).into_iter().collect()
+/// }
+/// ```
+pub struct TenantStore<S: ?Sized> {
+    pub(crate) store: Arc<S>,
+    pub(crate) name: String,
+}
+
+/// Ends a tenant's name; no name holds it.
+const END: char = '/';
+
+/// How an identifier that is too long is refused.
+const TOO_LONG: &str = "an identifier with its tenant's name has more than 255 bytes";
+
+impl<S: ?Sized> TenantStore<S> {
+    /// The part of the tenant of this name. It is in every row: it cannot be changed later.
+    ///
+    /// # Errors
+    ///
+    /// If the name has not 1 to 32 characters of `A-Z a-z 0-9 - _ .`.
+    pub fn new(store: Arc<S>, name: &str) -> Result<Self, Invalid> {
+        if name.is_empty() || name.len() > 32 {
+            return Err(Invalid::new("tenant", "it has fewer than 1 or more than 32 characters"));
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+            return Err(Invalid::new(
+                "tenant",
+                "it holds a character other than A-Z a-z 0-9 - _ .",
+            ));
+        }
+        Ok(Self { store, name: name.to_owned() })
+    }
+
+    /// The tenant's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The most bytes that an identifier of this tenant may have: of a client, a user, a JWT, a key.
+    #[must_use]
+    pub fn longest_id(&self) -> usize {
+        MAX_ID_BYTES - self.name.len() - END.len_utf8()
+    }
+
+    /// The most bytes that the name of a check value of this tenant may have.
+    #[must_use]
+    pub fn longest_name(&self) -> usize {
+        CheckValue::MAX_NAME_BYTES - CheckValue::TENANTS.len() - self.name.len() - END.len_utf8()
+    }
+
+    /// An identifier as it stands in the database.
+    fn inward<T>(
+        &self,
+        id: &str,
+        parse: impl FnOnce(String) -> Result<T, Invalid>,
+    ) -> Result<T, StoreError> {
+        parse(format!("{}{END}{id}", self.name)).map_err(|_| StoreError::Misuse(TOO_LONG))
+    }
+
+    /// An identifier of the database as the tenant knows it; `None` if it is another tenant's.
+    fn outward<'a>(&self, id: &'a str) -> Option<&'a str> {
+        id.strip_prefix(&*self.name)?.strip_prefix(END)
+    }
+
+    fn client_in(&self, client: &ClientId) -> Result<ClientId, StoreError> {
+        self.inward(client.as_str(), ClientId::new)
+    }
+
+    fn client_out(&self, client: &ClientId) -> Option<ClientId> {
+        ClientId::new(self.outward(client.as_str())?).ok()
+    }
+
+    fn subject_in(&self, subject: &Subject) -> Result<Subject, StoreError> {
+        Ok(match subject {
+            Subject::User(id) => Subject::User(self.inward(id.as_str(), UserId::new)?),
+            Subject::Client(id) => Subject::Client(self.client_in(id)?),
+        })
+    }
+
+    fn subject_out(&self, subject: &Subject) -> Option<Subject> {
+        match subject {
+            Subject::User(id) => Subject::user(self.outward(id.as_str())?).ok(),
+            Subject::Client(id) => self.client_out(id).map(Subject::Client),
+        }
+    }
+
+    fn grant_in(&self, grant: GrantRecord) -> Result<GrantRecord, StoreError> {
+        let client = self.client_in(&grant.client)?;
+        let subject = self.subject_in(&grant.subject)?;
+        Ok(GrantRecord { client, subject, ..grant })
+    }
+
+    fn grant_out(&self, grant: Arc<GrantRecord>) -> Option<Arc<GrantRecord>> {
+        let client = self.client_out(&grant.client)?;
+        let subject = self.subject_out(&grant.subject)?;
+        Some(Arc::new(GrantRecord { client, subject, ..Arc::unwrap_or_clone(grant) }))
+    }
+
+    fn selector_in(&self, of: &Selector) -> Result<Selector, StoreError> {
+        Ok(match of {
+            Selector::Subject(subject) => Selector::Subject(self.subject_in(subject)?),
+            Selector::Client(client) => Selector::Client(self.client_in(client)?),
+            Selector::SubjectAtClient(subject, client) => {
+                Selector::SubjectAtClient(self.subject_in(subject)?, self.client_in(client)?)
+            }
+        })
+    }
+
+    fn target_in(&self, target: Target) -> Result<Target, StoreError> {
+        Ok(match target {
+            Target::Token { .. } | Target::Grant(_) => target,
+            Target::Jti(jti) => Target::Jti(self.inward(jti.as_str(), Jti::new)?),
+            Target::Key(kid) => Target::Key(self.inward(kid.as_str(), Kid::new)?),
+            Target::Subject(subject) => Target::Subject(self.subject_in(&subject)?),
+            Target::Client(client) => Target::Client(self.client_in(&client)?),
+            Target::SubjectAtClient(subject, client) => {
+                Target::SubjectAtClient(self.subject_in(&subject)?, self.client_in(&client)?)
+            }
+        })
+    }
+
+    fn target_out(&self, target: Target) -> Option<Target> {
+        Some(match target {
+            Target::Token { .. } | Target::Grant(_) => target,
+            Target::Jti(jti) => Target::Jti(Jti::new(self.outward(jti.as_str())?).ok()?),
+            Target::Key(kid) => Target::Key(Kid::new(self.outward(kid.as_str())?).ok()?),
+            Target::Subject(subject) => Target::Subject(self.subject_out(&subject)?),
+            Target::Client(client) => Target::Client(self.client_out(&client)?),
+            Target::SubjectAtClient(subject, client) => {
+                Target::SubjectAtClient(self.subject_out(&subject)?, self.client_out(&client)?)
+            }
+        })
+    }
+
+    fn rule_key_in(&self, key: &RuleKey) -> Result<RuleKey, StoreError> {
+        Ok(match key {
+            RuleKey::Jti(jti) => RuleKey::Jti(self.inward(jti.as_str(), Jti::new)?),
+            RuleKey::Key(kid) => RuleKey::Key(self.inward(kid.as_str(), Kid::new)?),
+            RuleKey::Subject(subject) => RuleKey::Subject(self.subject_in(subject)?),
+            RuleKey::Client(client) => RuleKey::Client(self.client_in(client)?),
+            RuleKey::SubjectAtClient(subject, client) => {
+                RuleKey::SubjectAtClient(self.subject_in(subject)?, self.client_in(client)?)
+            }
+        })
+    }
+
+    /// An entry of the log; `None` if another tenant wrote it. Heartbeats are everybody's.
+    fn entry_out(&self, entry: LogEntry) -> Option<LogEntry> {
+        let event = match entry.event {
+            LogEvent::Heartbeat {} => LogEvent::Heartbeat {},
+            LogEvent::Revoked { target, bound, client, grant } => {
+                // Every entry of a tenant says a client: an empty one where there is none to say.
+                let client = client?;
+                let client = match self.outward(client.as_str())? {
+                    "" => None,
+                    client => Some(ClientId::new(client).ok()?),
+                };
+                LogEvent::Revoked { target: self.target_out(target)?, bound, client, grant }
+            }
+        };
+        Some(LogEntry { event, ..entry })
+    }
+}
+
+impl<S: TokenStore + ?Sized> TenantStore<S> {
+    /// Whether another tenant holds the grant.
+    async fn is_others(&self, grant: GrantId) -> Result<bool, StoreError> {
+        Ok(match self.store.find(grant, None).await? {
+            Lookup::Found(found) => self.grant_out(found.grant).is_none(),
+            Lookup::Tombstone | Lookup::Absent => false,
+        })
+    }
+}
+
+impl<S: ?Sized> Clone for TenantStore<S> {
+    fn clone(&self) -> Self {
+        Self { store: Arc::clone(&self.store), name: self.name.clone() }
+    }
+}
+
+impl<S: fmt::Debug + ?Sized> fmt::Debug for TenantStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantStore")
+            .field("name", &self.name)
+            .field("store", &&*self.store)
+            .finish()
+    }
+}
+
+#[async_trait]
+impl<S: CheckValues + ?Sized> CheckValues for TenantStore<S> {
+    async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        let values = self.store.check_values().await?;
+        if values.iter().any(|value| value.name == CheckValue::ISSUER) {
+            let why = "the store belongs to one issuer, without tenants: give tenants another";
+            return Err(StoreError::Misuse(why));
+        }
+        let own = |value: CheckValue| {
+            let name = self.outward(value.name.strip_prefix(CheckValue::TENANTS)?)?.to_owned();
+            Some(CheckValue { name, ..value })
+        };
+        Ok(values.into_iter().filter_map(own).collect())
+    }
+
+    async fn set_check_value(
+        &self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        if name.len() > self.longest_name() {
+            return Err(StoreError::Misuse("the name of a check value is too long for a tenant"));
+        }
+        let name = format!("{}{}{END}{name}", CheckValue::TENANTS, self.name);
+        self.store.set_check_value(&name, expected, value).await
+    }
+}
+
+#[async_trait]
+impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
+    async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        let id = grant.id;
+        let created = self.store.create(self.grant_in(grant)?, tokens).await?;
+        // A foreign token names its grant: two tenants may take over the same.
+        if created == Created::Exists && self.is_others(id).await? {
+            return Err(StoreError::Misuse("another tenant holds a grant of this id"));
+        }
+        Ok(created)
+    }
+
+    async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
+        Ok(match self.store.find(grant, token).await? {
+            Lookup::Found(Found { grant, token }) => match self.grant_out(grant) {
+                Some(grant) => Lookup::Found(Found { grant, token }),
+                None => Lookup::Absent,
+            },
+            other => other,
+        })
+    }
+
+    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        let id = step.grant;
+        let change = match step.change {
+            Change::Move(next) => Change::Move(Box::new(self.grant_in(*next)?)),
+            Change::Attach => Change::Attach,
+        };
+        // Only who has read the grant can name where its chain stands, and only its tenant reads it:
+        // a step that is taken is the tenant's. The others are looked into.
+        match self.store.advance(Advance { change, ..step }).await {
+            Ok(Advanced::Stale(grant)) => {
+                Ok(self.grant_out(grant).map_or(Advanced::Unknown, Advanced::Stale))
+            }
+            Ok(Advanced::Dead) | Err(StoreError::Misuse(_)) if self.is_others(id).await? => {
+                Ok(Advanced::Unknown)
+            }
+            other => other,
+        }
+    }
+
+    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        if let Target::Token { grant, .. } | Target::Grant(grant) = revocation.target
+            && self.is_others(grant).await?
+        {
+            // To this tenant it is not there, and never will be.
+            return Ok(Revoked::Done);
+        }
+        let client = revocation.client.as_ref().map_or("", ClientId::as_str);
+        let client = Some(self.inward(client, ClientId::new)?);
+        let target = self.target_in(revocation.target)?;
+        self.store.revoke(Revocation { target, client, ..revocation }).await
+    }
+
+    async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let inward: Vec<RuleKey> =
+            keys.iter().map(|key| self.rule_key_in(key)).collect::<Result<_, _>>()?;
+        let Rules { rules, newest_bound } = self.store.rules(inward.clone()).await?;
+        let own = |rule: Rule| {
+            let asked = inward.iter().position(|key| *key == rule.key)?;
+            Some(Rule { key: keys[asked].clone(), ..rule })
+        };
+        Ok(Rules { rules: rules.into_iter().filter_map(own).collect(), newest_bound })
+    }
+
+    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+        let listing = self.store.list(self.selector_in(&of)?, page, now).await?;
+        let grants = listing.grants.into_iter().filter_map(|grant| self.grant_out(grant)).collect();
+        Ok(Listing { grants, ..listing })
+    }
+
+    async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
+        let mut after = after;
+        loop {
+            match self.store.revocations(after.clone(), limit).await? {
+                RevocationBatch::Entries { entries, next, more, newest_bound } => {
+                    let entries: Vec<LogEntry> =
+                        entries.into_iter().filter_map(|entry| self.entry_out(entry)).collect();
+                    // What others wrote is passed by, and not handed out as an empty page.
+                    if entries.is_empty() && more && next != after {
+                        after = next;
+                        continue;
+                    }
+                    return Ok(RevocationBatch::Entries { entries, next, more, newest_bound });
+                }
+                RevocationBatch::Gap => return Ok(RevocationBatch::Gap),
+            }
+        }
+    }
+
+    fn wakeups(&self) -> Wakeups {
+        self.store.wakeups()
+    }
+
+    async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.store.heartbeat(now, until).await
+    }
+
+    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        self.store.maintain(task).await
+    }
+}
+
+#[async_trait]
+impl<S: SingleUseStore + ?Sized> SingleUseStore for TenantStore<S> {
+    async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
+        // The tenant becomes the owner of what the id stands for: two tenants never collide.
+        let (owner, value) = (&*self.name, &spend.id.as_bytes()[..]);
+        let id = SingleUse { purpose: "tenant", owner, value }.id();
+        self.store.spend(Spend { id, ..spend }).await
+    }
+}

@@ -1,0 +1,111 @@
+//! The claims of an access token (RFC 9068 §2.2), from records and back.
+
+use std::sync::Arc;
+
+use cloakroom_core::format::{Carried, TokenTerms};
+use cloakroom_core::record::{Claims, GrantRecord, RESERVED_CLAIMS, TokenRecord};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ActiveToken, Invalid, Jti, TokenDigest, TokenKind};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::jws::verify::VerifiedJwt;
+
+/// What stands in a JWT for the handle that it was swapped for: SHA-256 of the handle's digest.
+/// Revoking that one handle reaches the JWT by it, and it is of no use to look the handle up.
+#[must_use]
+pub fn handle_hash(handle: &TokenDigest) -> TokenDigest {
+    TokenDigest::from_bytes(Sha256::digest(handle.as_bytes()).into())
+}
+
+#[derive(Serialize)]
+pub(crate) struct AccessClaims {
+    #[serde(flatten)]
+    token: ActiveToken,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handle_hash: Option<TokenDigest>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stateless: bool,
+}
+
+impl AccessClaims {
+    /// The claims of a token of `terms`. They name the user by `sub` alone: `username` is for
+    /// people, and introspection tells it to whom it concerns.
+    pub(crate) fn new(issuer: &str, grant: &GrantRecord, terms: TokenTerms, jti: Jti) -> Self {
+        let expires_at = UnixTime::from_secs(terms.expires_at.as_secs());
+        // No store knows a JWT by its digest; it has a `jti`.
+        let record: TokenRecord = terms.record(grant.id, TokenDigest::from_bytes([0; 32]));
+        let mut token = ActiveToken::from_records(&Arc::from(issuer), grant, &record);
+        token.jti = Some(jti);
+        token.expires_at = Some(expires_at);
+        token.username = None;
+        token.token_type = None;
+        Self { token, handle_hash: None, stateless: false }
+    }
+}
+
+/// What a verified token of ours says about itself; `None` if it lacks what ours always have.
+pub(crate) fn carried(jwt: &str, verified: VerifiedJwt) -> Result<Option<Carried>, Invalid> {
+    let VerifiedJwt { kid, token, stateless, .. } = verified;
+    let (
+        Some(client),
+        Some(subject),
+        Some(audience),
+        Some(id),
+        Some(epoch),
+        Some(issued_at),
+        Some(expires_at),
+        Some(jti),
+    ) = (
+        token.client,
+        token.subject,
+        token.audience,
+        token.grant,
+        token.epoch,
+        token.issued_at,
+        token.expires_at,
+        token.jti,
+    )
+    else {
+        return Ok(None);
+    };
+    let own = token.extra.into_iter();
+    let claims = Claims::new(own.filter(|(name, _)| !RESERVED_CLAIMS.contains(&name.as_str())))?;
+    let terms = TokenTerms {
+        issued_at,
+        expires_at,
+        scope: token.scope.clone(),
+        audience: audience.clone(),
+        confirmation: token.confirmation.clone(),
+    };
+    let grant = GrantRecord {
+        id,
+        client,
+        subject,
+        scope: token.scope,
+        audience,
+        confirmation: token.confirmation,
+        auth_time: token.auth_time,
+        created_at: issued_at,
+        epoch,
+        username: None,
+        act: token.act,
+        authorization_details: token.authorization_details,
+        session: token.session,
+        claims,
+        device: Default::default(),
+        chain: None,
+        expires_at,
+        row_expires_at: expires_at,
+        refreshed_at: None,
+        revoked_at: None,
+        unknown: Default::default(),
+    };
+    Ok(Some(Carried {
+        token: terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes())),
+        grant,
+        jti,
+        kid,
+        stateless,
+    }))
+}

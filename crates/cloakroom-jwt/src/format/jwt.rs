@@ -1,0 +1,161 @@
+//! Access tokens that say everything themselves (RFC 9068).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom_core::format::{FormatError, Kept, Located, MintContext, Minted, TokenFormat};
+use cloakroom_core::time::Clock;
+use cloakroom_core::{Jti, TokenKind, TokenSecret};
+
+use crate::format::access_claims::{AccessClaims, carried};
+use crate::jws::verify::Verifier;
+use crate::jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
+use crate::key::header_segment::ACCESS_TOKEN_TYP;
+use crate::manager::KeyManager;
+
+/// JWT access tokens: services verify them offline, and read their claims without asking anybody.
+///
+/// The store holds the grant of such a token and nothing of the token itself, or, with
+/// [`stateless`](JwtFormat::stateless), nothing at all. A revocation is seen at once by
+/// introspection, and by services that verify offline through the revocation log.
+///
+/// Everyone who holds the token can read it. For clients outside, opaque handles with
+/// [`PhantomFormat`](crate::PhantomFormat) are the better choice.
+///
+/// A phantom JWT is not one of these tokens: [`locate`](TokenFormat::locate) does not recognize
+/// it, since only its handle tells whether it is still good.
+///
+/// ```
+/// use std::sync::Arc;
+/// use cloakroom_core::TokenSecret;
+/// use cloakroom_core::format::TokenFormat;
+/// use cloakroom_core::time::SystemClock;
+/// use cloakroom_jwt::{AesGcmSealer, JwtFormat, KeyManager};
+/// use cloakroom_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let sealer = Arc::new(AesGcmSealer::random()?);
+/// let keys = KeyManager::builder(Arc::new(MemoryStore::new()), sealer).build().await?;
+/// let format = JwtFormat::new(keys, "https://as.example", Arc::new(SystemClock::new()));
+///
+/// assert!(format.locate(&TokenSecret::new("cr_at_no-jwt"))?.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct JwtFormat {
+    keys: KeyManager,
+    issuer: Arc<str>,
+    verifier: Verifier,
+    stateless: bool,
+}
+
+impl JwtFormat {
+    /// Tokens of `issuer`, signed and checked with the ring of `keys`.
+    #[must_use]
+    pub fn new(keys: KeyManager, issuer: &str, clock: Arc<dyn Clock>) -> Self {
+        // The most that any verifier of ours may have: what one of them would take can be revoked.
+        // Whether a token is active is for the engine to say, and it has no leeway.
+        let verifier = Verifier::any_audience(issuer).clock(clock).leeway(Verifier::MAX_LEEWAY);
+        Self { keys, issuer: issuer.into(), verifier, stateless: false }
+    }
+
+    /// Tokens whose grants no store holds; they say so in the private claim `stateless`. Only a
+    /// rule of the revocation log ends one early.
+    #[must_use]
+    pub const fn stateless(mut self) -> Self {
+        self.stateless = true;
+        self
+    }
+}
+
+#[async_trait]
+impl TokenFormat for JwtFormat {
+    async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
+        let misuse = |error: JwtMisuse| FormatError::Other(error.into());
+        if context.issuer != &*self.issuer {
+            return Err(misuse(JwtMisuse::Issuer {
+                expected: self.issuer.to_string(),
+                found: context.issuer.to_owned(),
+            }));
+        }
+        // A key leaves the JWK Set when the longest token that it may have signed has expired.
+        let limit = self.keys.policy().max_token_life;
+        let life = context.terms.expires_at.since(context.terms.issued_at);
+        if life > limit {
+            return Err(misuse(JwtMisuse::TooLong { life, limit }));
+        }
+        let jti = Jti::random(context.random)?;
+        let terms = context.terms.clone();
+        let mut claims = AccessClaims::new(&self.issuer, context.grant, terms, jti);
+        claims.stateless = self.stateless;
+        Ok(Minted {
+            token: sign(&self.keys, &claims).await?,
+            kept: if self.stateless { Kept::Nothing } else { Kept::Grant },
+        })
+    }
+
+    /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end; for
+    /// whom it is meant, and whether it is active, is for the caller to judge. Needs keys that were loaded at most `max_blind` ago
+    /// ([`KeyManager::refresh`]).
+    fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
+        let jwt = presented.expose();
+        if jwt.len() > MAX_JWT_BYTES || jwt.bytes().filter(|byte| *byte == b'.').count() != 2 {
+            return Ok(None);
+        }
+        let keys = self.keys.keys().map_err(unavailable)?;
+        let verified = match self.verifier.verify(&keys, jwt) {
+            Ok(verified) => verified,
+            // Perhaps another node published the key since the ring was last loaded.
+            Err(error @ VerifyError::UnknownKey(_)) if !self.keys.is_fresh() => {
+                return Err(unavailable(error));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a presented JWT is not good");
+                return Ok(None);
+            }
+        };
+        if verified.handle_hash.is_some() {
+            tracing::debug!("a phantom JWT was presented as an access token");
+            return Ok(None);
+        }
+        let carried = carried(jwt, verified).map_err(|error| FormatError::Other(error.into()))?;
+        Ok(carried.map(|carried| Located {
+            kind: TokenKind::Access,
+            grant: carried.grant.id,
+            digest: carried.token.digest,
+            carried: Some(Box::new(carried)),
+        }))
+    }
+}
+
+/// One JWT, one signature.
+pub(crate) async fn sign(
+    keys: &KeyManager,
+    claims: &AccessClaims,
+) -> Result<TokenSecret, FormatError> {
+    let signer = keys.signer().await.map_err(unavailable)?;
+    sign_jwt(&*signer, ACCESS_TOKEN_TYP, claims).await
+}
+
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> FormatError {
+    FormatError::KeysUnavailable(Box::new(error))
+}
+
+/// Settings of the caller's that do not fit the format's.
+#[derive(Debug, thiserror::Error)]
+enum JwtMisuse {
+    #[error(
+        "the format makes tokens of the issuer {expected}, not of {found}: give both the same issuer"
+    )]
+    Issuer { expected: String, found: String },
+    #[error(
+        "a JWT would live for {life:?}, but its key is published for tokens of at most {limit:?}: \
+         shorten the token's life, or raise `max_token_life` of the key policy"
+    )]
+    TooLong { life: Duration, limit: Duration },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Opaque handles outside, short-lived JWTs inside.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom_core::format::{
+    FormatError, Located, MintContext, Minted, OpaqueFormat, TokenFormat, TokenTerms,
+};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Audience, Invalid, Jti, Random, Scope, TokenDigest, TokenSecret};
+
+use crate::format::access_claims::{AccessClaims, handle_hash};
+use crate::format::jwt::sign;
+use crate::jws::will_fit;
+use crate::manager::KeyManager;
+
+/// The phantom-token pattern: the client holds an opaque handle, and a gateway
+/// [swaps](PhantomFormat::swap) it for a JWT that the services inside verify offline.
+///
+/// Outside it is [`OpaqueFormat`] in everything. The JWT is made at the swap, for the one audience
+/// that asks; it never outlives its handle and never leaves the inside.
+///
+/// ```
+/// use cloakroom_core::Random;
+/// use cloakroom_core::format::OpaqueFormat;
+/// use cloakroom_core::handle::{HandleKeys, HandleSecret};
+/// use cloakroom_jwt::{AesGcmSealer, KeyManager, PhantomFormat};
+/// # use std::{sync::Arc, time::Duration};
+/// # use cloakroom_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// # let sealer = Arc::new(AesGcmSealer::random()?);
+/// # let keys = KeyManager::builder(Arc::new(MemoryStore::new()), sealer).build().await?;
+/// let handles = HandleKeys::new(&HandleSecret::random(1, &Random::system())?);
+/// let format = PhantomFormat::new(OpaqueFormat::new(handles), keys)
+///     .max_life(Duration::from_secs(60));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PhantomFormat {
+    outside: OpaqueFormat,
+    keys: KeyManager,
+    max_life: Duration,
+}
+
+/// What a handle is swapped for. The caller has found the token live, and the audience allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Swap<'a> {
+    /// The issuer's URL.
+    pub issuer: &'a str,
+    /// The grant that the handle hangs off.
+    pub grant: &'a GrantRecord,
+    /// The handle's record.
+    pub token: &'a TokenRecord,
+    /// The one resource that the JWT is for; one of the token's.
+    pub audience: &'a str,
+    /// The scope that the JWT carries, narrowed or mapped to what that resource understands.
+    pub scope: &'a Scope,
+    /// The time of the request.
+    pub now: UnixTime,
+    /// Where random bytes come from.
+    pub random: &'a Random,
+}
+
+/// The JWT that a handle was swapped for.
+#[derive(Debug)]
+pub struct Swapped {
+    /// The JWT.
+    pub jwt: TokenSecret,
+    /// When it expires: its `exp`.
+    pub expires_at: UnixTime,
+}
+
+impl PhantomFormat {
+    /// The longest, and the default, life of a phantom JWT: five minutes.
+    pub const LONGEST_LIFE: Duration = Duration::from_secs(300);
+
+    /// Handles outside as `outside` makes them, JWTs inside signed with the ring of `keys`.
+    #[must_use]
+    pub const fn new(outside: OpaqueFormat, keys: KeyManager) -> Self {
+        Self { outside, keys, max_life: Self::LONGEST_LIFE }
+    }
+
+    /// How long a JWT lives at most. More than [`LONGEST_LIFE`](Self::LONGEST_LIFE), or than the
+    /// `max_token_life` of the key policy, counts as that.
+    #[must_use]
+    pub fn max_life(mut self, max_life: Duration) -> Self {
+        self.max_life = max_life.min(Self::LONGEST_LIFE);
+        self
+    }
+
+    /// Makes the JWT that stands for a handle inside: one signature, no store.
+    ///
+    /// # Errors
+    ///
+    /// If no key can sign, if the JWT would have more than 8,192 bytes, and if the swap is not one
+    /// that the token allows: another audience than its own, or after its end.
+    pub async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, FormatError> {
+        let refused = |error: SwapRefused| FormatError::Other(error.into());
+        if !swap.token.audience.contains(swap.audience) {
+            return Err(refused(SwapRefused::Audience(swap.audience.to_owned())));
+        }
+        if swap.token.grant != swap.grant.id {
+            return Err(refused(SwapRefused::Grant));
+        }
+        if !swap.token.is_live(swap.now) || !swap.grant.is_live(swap.now) {
+            return Err(refused(SwapRefused::Dead));
+        }
+        let life = self.max_life.min(self.keys.policy().max_token_life);
+        let end = swap.token.expires_at.min(swap.grant.expires_at);
+        let expires_at = UnixTime::from_secs((swap.now + life).min(end).as_secs());
+        let terms = TokenTerms {
+            issued_at: swap.now,
+            expires_at,
+            scope: swap.scope.clone(),
+            audience: Audience::one(swap.audience).map_err(|error| refused(error.into()))?,
+            confirmation: swap.token.confirmation.clone(),
+        };
+        let jti = Jti::random(swap.random)?;
+        let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
+        claims.handle_hash = Some(handle_hash(&swap.token.digest));
+        Ok(Swapped { jwt: sign(&self.keys, &claims).await?, expires_at })
+    }
+}
+
+#[async_trait]
+impl TokenFormat for PhantomFormat {
+    /// As `outside` does, once it is sure that the JWT will fit: a handle that no gateway can swap
+    /// would be found out too late.
+    async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
+        // Only the length counts; a `jti` of its own length stands in for the random one.
+        let stand_in =
+            Jti::new("0123456789012345678901").map_err(|error| FormatError::Other(error.into()))?;
+        let mut claims =
+            AccessClaims::new(context.issuer, context.grant, context.terms.clone(), stand_in);
+        claims.handle_hash = Some(TokenDigest::from_bytes([0; 32]));
+        will_fit(&claims)?;
+        self.outside.mint(context).await
+    }
+
+    fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
+        self.outside.locate(presented)
+    }
+}
+
+/// The swap is not one that the token allows; its caller should not have asked.
+#[derive(Debug, thiserror::Error)]
+enum SwapRefused {
+    #[error("the token is not meant for {0}")]
+    Audience(String),
+    #[error("the token does not hang off this grant")]
+    Grant,
+    #[error("the token or its grant is revoked or expired")]
+    Dead,
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Writing a JWT as a compact JWS (RFC 7515 §3.1).
+
+mod error;
+mod header;
+pub(crate) mod verify;
+
+pub use self::error::VerifyError;
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::TokenSecret;
+use cloakroom_core::format::FormatError;
+use serde::Serialize;
+
+use crate::key::algorithm::Algorithm;
+use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::signing::Signer;
+
+/// The most bytes of an access token: what HTTP headers are sure to carry.
+pub const MAX_JWT_BYTES: usize = 8192;
+
+/// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. Makes
+/// exactly one signature.
+///
+/// `typ` keeps one kind of JWT from being taken for another (RFC 8725 §3.11): [`ACCESS_TOKEN_TYP`]
+/// for access tokens, `token-introspection+jwt` for RFC 9701.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use cloakroom_jwt::{Algorithm, SigningKey, sign_jwt};
+/// use serde_json::json;
+///
+/// let key = SigningKey::generate(Algorithm::Es256)?;
+/// let answer = json!({"iss": "https://as.example", "token_introspection": {"active": false}});
+/// let jwt = sign_jwt(&key, "token-introspection+jwt", &answer).await?;
+/// assert_eq!(jwt.expose().split('.').count(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs
+/// travel in bodies, and are not bounded),
+/// [`FormatError::KeysUnavailable`] if the signer fails, and [`FormatError::Other`] if the claims
+/// cannot be written as JSON.
+pub async fn sign_jwt(
+    signer: &dyn Signer,
+    typ: &str,
+    claims: &(impl Serialize + ?Sized + Sync),
+) -> Result<TokenSecret, FormatError> {
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, claims).map_err(|error| FormatError::Other(error.into()))?;
+    let ready = signer.access_token_header().filter(|_| typ == ACCESS_TOKEN_TYP);
+    let header = ready.map_or_else(
+        || encoded_header(signer.algorithm(), signer.kid(), typ).into(),
+        Cow::Borrowed,
+    );
+    let unsigned = header.len() + 1 + encoded_len(json.len()) + 1;
+    // What cannot fit even without its signature is not worth one.
+    within_limit(typ, unsigned)?;
+
+    // Room for its signature, too: the token is not moved, and leaves no copy behind.
+    let room = unsigned + encoded_len(most_signature_bytes(signer.algorithm()));
+    let mut jwt = String::with_capacity(room);
+    jwt.push_str(&header);
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(json, &mut jwt);
+    let signature = signer
+        .sign(jwt.as_bytes())
+        .await
+        .map_err(|error| FormatError::KeysUnavailable(error.into()))?;
+    within_limit(typ, unsigned + encoded_len(signature.len()))?;
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+    Ok(TokenSecret::new(jwt))
+}
+
+/// Whether an access token of these claims will be within the limit, under any key that we generate.
+pub(crate) fn will_fit(claims: &impl Serialize) -> Result<(), FormatError> {
+    // The longest header that we write, without the thumbprint in it.
+    const HEADER: &str = r#"{"alg":"RS256","kid":"","typ":"at+jwt"}"#;
+    const THUMBPRINT: usize = encoded_len(32);
+    // The longest signature of a key that we generate: of RSA with 2048 bits.
+    const REST: usize = encoded_len(HEADER.len() + THUMBPRINT) + 1 + 1 + encoded_len(256);
+    let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
+    within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + REST)
+}
+
+/// The most bytes of a signature: of RSA, that of a key of 4096 bits.
+const fn most_signature_bytes(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::Danger(_) => 32,
+        Algorithm::Es256 | Algorithm::EdDsa => 64,
+        Algorithm::Es384 => 96,
+        Algorithm::Rs256 | Algorithm::Ps256 => 512,
+    }
+}
+
+const fn encoded_len(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
+}
+
+fn within_limit(typ: &str, size: usize) -> Result<(), FormatError> {
+    if typ == ACCESS_TOKEN_TYP && size > MAX_JWT_BYTES {
+        return Err(FormatError::TooLarge { size, limit: MAX_JWT_BYTES });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Verifying RFC 9068 access tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::time::{Clock, SystemClock, UnixTime};
+use cloakroom_core::{ActiveToken, Kid, TokenDigest};
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::jws::MAX_JWT_BYTES;
+use crate::jws::error::VerifyError;
+use crate::jws::header;
+use crate::key::key_set::KeySet;
+use crate::strict_json;
+
+/// Verifies JWT access tokens as RFC 9068 §4 and RFC 8725 ask for, without any I/O.
+///
+/// A token passes if all of this holds, checked in this order, so that nothing it says is looked
+/// at before its signature but which key made it:
+///
+/// 1. it has three segments of canonical, unpadded base64url, and at most
+///    [`max_bytes`](Self::max_bytes);
+/// 2. its header has no duplicate members, `typ` is `at+jwt` (or `application/at+jwt`), nothing
+///    asks for an extension (`crit`, `b64`) or brings a key along (`jwk`, `jku`, `x5c`, `x5u`),
+///    `kid` names a key of the [`KeySet`], and `alg` is that key's only algorithm;
+/// 3. the signature is right;
+/// 4. its claims have no duplicate members at any depth; `iss` is the issuer, `aud` has the
+///    audience; `sub`, `client_id`, `jti`, `iat` and `exp` are there; times are integers, and now
+///    is between them.
+///
+/// A valid token may have been revoked all the same.
+///
+/// The text of a token is no name for it: an ECDSA signature `(r, s)` has a twin `(r, n - s)`,
+/// which JOSE allows, and so anybody can write a second token that says the same. Tell tokens apart
+/// by `jti`.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use cloakroom_core::time::{ManualClock, UnixTime};
+/// use cloakroom_jwt::*;
+/// use serde_json::json;
+///
+/// let key = SigningKey::generate(Algorithm::Es256)?;
+/// let keys = KeySet::prepare(&JwkSet::new(vec![key.public_jwk().clone()]));
+/// let verifier = Verifier::new("https://as.example", "https://orders.example")
+///     .clock(Arc::new(ManualClock::at(UnixTime::from_secs(1_700_000_000))));
+///
+/// let mut claims = json!({
+///     "iss": "https://as.example", "aud": "https://orders.example", "sub": "alice",
+///     "client_id": "web-app", "jti": "1", "iat": 1_700_000_000, "exp": 1_700_000_600,
+/// });
+/// let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &claims).await?;
+/// assert!(verifier.verify(&keys, jwt.expose()).is_ok());
+///
+/// claims["aud"] = json!("https://billing.example");
+/// let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &claims).await?;
+/// assert!(matches!(verifier.verify(&keys, jwt.expose()), Err(VerifyError::Audience)));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    issuer: Arc<str>,
+    audience: Option<Arc<str>>,
+    leeway: Duration,
+    max_bytes: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Verifier {
+    /// The most that clocks may be granted to differ.
+    pub const MAX_LEEWAY: Duration = Duration::from_secs(120);
+
+    /// Accepts tokens of this issuer for this audience.
+    #[must_use]
+    pub fn new(issuer: &str, audience: &str) -> Self {
+        Self { audience: Some(audience.into()), ..Self::any_audience(issuer) }
+    }
+
+    /// Accepts tokens of this issuer for whatever audience: for the issuer itself, which must see
+    /// to it that a caller learns only of tokens meant for it. A resource server uses
+    /// [`new`](Self::new).
+    #[must_use]
+    pub fn any_audience(issuer: &str) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audience: None,
+            leeway: Duration::from_secs(30),
+            max_bytes: MAX_JWT_BYTES,
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// How far clocks may differ: 30 seconds by default. More than
+    /// [`MAX_LEEWAY`](Self::MAX_LEEWAY) counts as that.
+    #[must_use]
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway.min(Self::MAX_LEEWAY);
+        self
+    }
+
+    /// Where the time comes from: the system by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The most bytes of a token: 8,192 by default.
+    #[must_use]
+    pub const fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// Verifies a presented token.
+    ///
+    /// # Errors
+    ///
+    /// If it does not pass. The variants are for traces: a client is told no more than
+    /// `invalid_token` (RFC 6750 §3.1).
+    pub fn verify(&self, keys: &KeySet, jwt: &str) -> Result<VerifiedJwt, VerifyError> {
+        if jwt.len() > self.max_bytes {
+            return Err(VerifyError::TooLarge);
+        }
+        let (input, header, payload, signature) = segments(jwt)?;
+        let key = header::select(keys, header)?;
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map(Zeroizing::new)
+            .map_err(|_| VerifyError::Malformed("the signature is not canonical base64url"))?;
+        if !key.verifies(input.as_bytes(), &signature) {
+            return Err(VerifyError::Signature);
+        }
+        let claims = URL_SAFE_NO_PAD
+            .decode(payload)
+            .map_err(|_| VerifyError::Malformed("the claims are not canonical base64url"))?;
+        let token: ActiveToken = strict_json::from_slice(&claims).map_err(VerifyError::Json)?;
+        self.check(&token, self.clock.now())?;
+        VerifiedJwt::new(key.kid.clone(), token)
+    }
+
+    fn check(&self, token: &ActiveToken, now: UnixTime) -> Result<(), VerifyError> {
+        // RFC 9068 §4: "iss" MUST exactly match; "aud" MUST hold this resource's identifier.
+        if token.issuer.as_deref() != Some(&*self.issuer) {
+            return Err(VerifyError::Issuer);
+        }
+        if let Some(expected) = &self.audience {
+            let audience = token.audience.as_ref();
+            if !audience.is_some_and(|audience| audience.contains(expected)) {
+                return Err(VerifyError::Audience);
+            }
+        }
+        // RFC 9068 §2.2: REQUIRED claims.
+        let required = [
+            (token.audience.is_some(), "`aud` is missing"),
+            (token.subject.is_some(), "`sub` is missing"),
+            (token.client.is_some(), "`client_id` is missing"),
+            (token.jti.is_some(), "`jti` is missing"),
+        ];
+        if let Some((_, why)) = required.iter().find(|(there, _)| !there) {
+            return Err(VerifyError::Claims(why));
+        }
+        let issued = token.issued_at.ok_or(VerifyError::Claims("`iat` is missing"))?;
+        let expires = token.expires_at.ok_or(VerifyError::Claims("`exp` is missing"))?;
+        // RFC 7519 §4.1.4: the current time MUST be before the expiration time.
+        if now >= expires + self.leeway {
+            return Err(VerifyError::Expired);
+        }
+        let starts = token.not_before.unwrap_or(issued).max(issued);
+        if now + self.leeway < starts {
+            return Err(VerifyError::NotYetValid);
+        }
+        Ok(())
+    }
+}
+
+/// Signing input, header, payload, signature.
+fn segments(jwt: &str) -> Result<(&str, &str, &str, &str), VerifyError> {
+    let parts = jwt.rsplit_once('.').and_then(|(input, signature)| {
+        let (header, payload) = input.split_once('.')?;
+        Some((input, header, payload, signature))
+    });
+    match parts {
+        Some((_, header, payload, signature))
+            if payload.contains('.')
+                || [header, payload, signature].iter().any(|part| part.is_empty()) =>
+        {
+            Err(VerifyError::Malformed("it has not three segments"))
+        }
+        Some(parts) => Ok(parts),
+        None => Err(VerifyError::Malformed("it has not three segments")),
+    }
+}
+
+/// An access token that passed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct VerifiedJwt {
+    /// The key that signed it.
+    pub kid: Kid,
+    /// What it says.
+    pub token: ActiveToken,
+    /// `handle_hash`: for a phantom JWT, the digest of its handle's digest.
+    pub handle_hash: Option<TokenDigest>,
+    /// `stateless`: no store holds its grant.
+    pub stateless: bool,
+}
+
+impl VerifiedJwt {
+    fn new(kid: Kid, mut token: ActiveToken) -> Result<Self, VerifyError> {
+        let handle_hash = match token.extra.remove("handle_hash") {
+            None => None,
+            Some(value) => Some(TokenDigest::deserialize(value).map_err(VerifyError::Json)?),
+        };
+        let stateless = match token.extra.remove("stateless") {
+            None => false,
+            Some(Value::Bool(stateless)) => stateless,
+            Some(_) => return Err(VerifyError::Claims("`stateless` is no boolean")),
+        };
+        Ok(Self { kid, token, handle_hash, stateless })
+    }
+}
+
+impl VerifyError {
+    /// The key that is not in the set, if that was all that was wrong so far.
+    #[must_use]
+    pub const fn unknown_key(&self) -> Option<&Kid> {
+        match self {
+            Self::UnknownKey(kid) => Some(kid),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The signature algorithms.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). A key has exactly one.
+///
+/// `none` cannot be expressed, and HS256 only through [`danger::HS256`](crate::danger::HS256).
+///
+/// ```
+/// use cloakroom_jwt::Algorithm;
+///
+/// assert_eq!(Algorithm::default(), Algorithm::Es256);
+/// assert_eq!("EdDSA".parse(), Ok(Algorithm::EdDsa));
+/// assert!("none".parse::<Algorithm>().is_err());
+/// assert!("HS256".parse::<Algorithm>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    Es256,
+    /// EdDSA with Ed25519.
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// An algorithm of [`danger`](crate::danger); no name is ever parsed as it.
+    #[doc(hidden)]
+    Danger(Hs256),
+}
+
+impl Algorithm {
+    /// Its name in a JWS header and a JWK.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es384 => "ES384",
+            Self::Danger(_) => "HS256",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What marks an [`Algorithm`] as HS256. It can only be had as [`danger::HS256`](crate::danger::HS256).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hs256(());
+
+impl Hs256 {
+    /// For [`danger`](crate::danger) alone.
+    pub(super) const fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The name of an algorithm that this crate does not use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not one of the algorithms ES256, EdDSA, RS256, PS256, ES384")]
+pub struct UnknownAlgorithm;
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    /// Reads a name as RFC 7518 spells it; "alg" is case-sensitive (RFC 7515 §4.1.1).
+    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
+        use jsonwebtoken::Algorithm as Named;
+        // What a name means is for jsonwebtoken to say; which of them may be used, for this crate.
+        match name.parse() {
+            Ok(Named::ES256) => Ok(Self::Es256),
+            Ok(Named::EdDSA) => Ok(Self::EdDsa),
+            Ok(Named::RS256) => Ok(Self::Rs256),
+            Ok(Named::PS256) => Ok(Self::Ps256),
+            Ok(Named::ES384) => Ok(Self::Es384),
+            _ => Err(UnknownAlgorithm),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_exact() {
+        for name in ["ES256", "EdDSA", "RS256", "PS256", "ES384"] {
+            assert_eq!(name.parse::<Algorithm>().unwrap().to_string(), name);
+        }
+        for bad in [
+            "", "none", "None", "NONE", "HS256", "HS512", "es256", "EDDSA", "Ed25519", "ES512",
+            "ES256 ", "ES256K", "RS1",
+        ] {
+            assert_eq!(bad.parse::<Algorithm>(), Err(UnknownAlgorithm), "{bad:?}");
+        }
+    }
+}

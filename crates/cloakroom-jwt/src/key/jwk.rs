@@ -1,0 +1,270 @@
+//! Public keys as JSON (RFC 7517, RFC 7518 §6, RFC 8037 §2).
+
+pub(crate) use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::Kid;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+
+use crate::key::algorithm::Algorithm;
+use crate::key::material::Material;
+use crate::strict_json::Object;
+
+/// A **public** signature key: EC on P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits.
+///
+/// Parsing refuses a key that carries a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`,
+/// `k`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is
+/// not canonical, and an `alg` that does not fit the key. Members that are not understood are
+/// ignored (RFC 7517 §4).
+///
+/// ```
+/// use cloakroom_jwt::Jwk;
+///
+/// let jwk: Jwk = serde_json::from_str(
+///     r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+/// )?;
+/// assert_eq!(jwk.thumbprint().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+/// assert_eq!(jwk.algorithm(), None, "it declares none");
+///
+/// // A private key is no JWK to us.
+/// let private = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+///     "d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}"#;
+/// assert!(serde_json::from_str::<Jwk>(private).is_err());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwk {
+    pub(crate) material: Material,
+    kid: Option<Kid>,
+    algorithm: Option<Algorithm>,
+    usage: Option<String>,
+    operations: Option<Vec<String>>,
+}
+
+impl Jwk {
+    /// `kid`, if it has one.
+    #[must_use]
+    pub const fn kid(&self) -> Option<&Kid> {
+        self.kid.as_ref()
+    }
+
+    /// The `alg` that it declares.
+    #[must_use]
+    pub const fn algorithm(&self) -> Option<Algorithm> {
+        self.algorithm
+    }
+
+    /// Its SHA-256 thumbprint (RFC 7638 §3), 43 characters of base64url.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "43 characters of base64url are a kid")]
+    pub fn thumbprint(&self) -> Kid {
+        let digest = Sha256::digest(self.material.canonical());
+        Kid::new(URL_SAFE_NO_PAD.encode(digest)).expect("43 characters of base64url are a kid")
+    }
+
+    /// The public half of a signing key; its thumbprint is its `kid`.
+    pub(crate) fn of_signer(algorithm: Algorithm, material: Material) -> Self {
+        let mut jwk = Self {
+            material,
+            kid: None,
+            algorithm: Some(algorithm),
+            usage: Some("sig".to_owned()),
+            operations: None,
+        };
+        jwk.kid = Some(jwk.thumbprint());
+        jwk
+    }
+
+    /// Whether it may be used to verify signatures (RFC 7517 §4.2, §4.3).
+    pub(crate) fn may_verify(&self) -> bool {
+        self.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && self.operations.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"))
+    }
+
+    /// The one algorithm that it is used with: as declared, or as there is but one.
+    pub(crate) fn pinned(&self) -> Option<Algorithm> {
+        self.algorithm.or_else(|| self.material.natural())
+    }
+}
+
+/// A value that is no public key of a supported kind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwkError {
+    /// It is larger than a JWK Set may be.
+    #[error("a JWK Set of {size} bytes, with a limit of {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The most bytes allowed.
+        limit: usize,
+    },
+    /// It holds more keys than a JWK Set may.
+    #[error("a JWK Set of {count} keys, with a limit of {limit}")]
+    TooManyKeys {
+        /// How many there are.
+        count: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// It is not the JSON that RFC 7517 asks for.
+    #[error("no JWK Set")]
+    Json(#[from] serde_json::Error),
+    /// It is a key, but not one that can be used.
+    #[error("no usable public key: {0}")]
+    Unusable(&'static str),
+}
+
+/// A member whose mere presence matters.
+#[derive(Debug, Default)]
+pub(crate) struct Present(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Read<'a> {
+    #[serde(borrow)]
+    kty: Cow<'a, str>,
+    #[serde(borrow)]
+    crv: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    x: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    y: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    n: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    e: Option<Cow<'a, str>>,
+    kid: Option<Kid>,
+    #[serde(borrow)]
+    alg: Option<Cow<'a, str>>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    d: Present,
+    p: Present,
+    q: Present,
+    dp: Present,
+    dq: Present,
+    qi: Present,
+    oth: Present,
+    k: Present,
+}
+
+impl TryFrom<Read<'_>> for Jwk {
+    type Error = JwkError;
+
+    fn try_from(read: Read<'_>) -> Result<Self, JwkError> {
+        let private = [&read.d, &read.p, &read.q, &read.dp, &read.dq, &read.qi, &read.oth, &read.k];
+        if private.iter().any(|member| member.0) {
+            return Err(JwkError::Unusable("it holds a private or a shared secret"));
+        }
+        let material = material(&read).map_err(JwkError::Unusable)?;
+        material.check().map_err(JwkError::Unusable)?;
+        let algorithm = match read.alg.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(algorithm)) if material.fits(algorithm) => Some(algorithm),
+            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not fit the key")),
+            Some(Err(_)) => return Err(JwkError::Unusable("an `alg` that is not supported")),
+        };
+        Ok(Self { material, kid: read.kid, algorithm, usage: read.usage, operations: read.key_ops })
+    }
+}
+
+fn material(read: &Read<'_>) -> Result<Material, &'static str> {
+    // The engine refuses padding and trailing bits: one key has one spelling.
+    let bytes = |member: &Option<Cow<'_, str>>| {
+        let text = member.as_deref().ok_or("a required member is missing")?;
+        URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member is not canonical base64url")
+    };
+    let size = |_| "a coordinate has the wrong size";
+    Ok(match (&*read.kty, read.crv.as_deref()) {
+        ("EC", Some("P-256")) => Material::P256 {
+            x: bytes(&read.x)?.try_into().map_err(size)?,
+            y: bytes(&read.y)?.try_into().map_err(size)?,
+        },
+        ("EC", Some("P-384")) => Material::P384 {
+            x: bytes(&read.x)?.try_into().map_err(size)?,
+            y: bytes(&read.y)?.try_into().map_err(size)?,
+        },
+        ("OKP", Some("Ed25519")) => {
+            Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
+        }
+        ("RSA", _) => Material::Rsa { n: bytes(&read.n)?, e: bytes(&read.e)? },
+        _ => return Err("a `kty` or `crv` that is not supported"),
+    })
+}
+
+impl<'de> Deserialize<'de> for Jwk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Object(read) = Object::<Read<'_>>::deserialize(deserializer)?;
+        read.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Serialize, Default)]
+struct Written<'a> {
+    kty: &'static str,
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_ops: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a Kid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crv: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    y: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    e: Option<String>,
+}
+
+impl Serialize for Jwk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = |bytes: &[u8]| Some(URL_SAFE_NO_PAD.encode(bytes));
+        let mut written = Written {
+            usage: self.usage.as_deref(),
+            key_ops: self.operations.as_deref(),
+            alg: self.algorithm.map(Algorithm::as_str),
+            kid: self.kid.as_ref(),
+            ..Written::default()
+        };
+        match &self.material {
+            Material::P256 { x, y } => {
+                (written.kty, written.crv) = ("EC", Some("P-256"));
+                (written.x, written.y) = (text(x), text(y));
+            }
+            Material::P384 { x, y } => {
+                (written.kty, written.crv) = ("EC", Some("P-384"));
+                (written.x, written.y) = (text(x), text(y));
+            }
+            Material::Ed25519 { x } => {
+                (written.kty, written.crv) = ("OKP", Some("Ed25519"));
+                written.x = text(x);
+            }
+            Material::Rsa { n, e } => {
+                written.kty = "RSA";
+                (written.n, written.e) = (text(n), text(e));
+            }
+        }
+        written.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Verification keys, prepared once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::ParsedPublicKey;
+use cloakroom_core::Kid;
+
+use crate::key::algorithm::Algorithm;
+use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::jwk::Jwk;
+use crate::key::jwk_set::JwkSet;
+
+/// The keys that a [`Verifier`](crate::Verifier) trusts, parsed once and pinned to one algorithm
+/// each. Cheap to clone; the default is empty and verifies nothing.
+///
+/// ```
+/// use cloakroom_jwt::{Algorithm, JwkSet, KeySet, SigningKey};
+///
+/// let key = SigningKey::generate(Algorithm::EdDsa)?;
+/// let keys = KeySet::prepare(&JwkSet::new(vec![key.public_jwk().clone()]));
+/// assert!(keys.contains(key.kid()));
+/// assert!(!KeySet::default().contains(key.kid()));
+/// # Ok::<(), cloakroom_jwt::KeyError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct KeySet(Arc<Keys>);
+
+#[derive(Default)]
+struct Keys {
+    all: Vec<VerificationKey>,
+    by_kid: HashMap<Kid, usize>,
+    /// By the header segment that `sign_jwt` writes with this key.
+    by_header: HashMap<String, usize>,
+}
+
+impl KeySet {
+    /// Prepares the keys of a JWK Set that can be used.
+    ///
+    /// Left out, each with a warning in the trace: a key without `kid` or with the `kid` of an
+    /// earlier one, one whose `use` is not `sig` or whose `key_ops` lack `verify`, and an RSA key
+    /// without `alg`. An EC or Ed25519 key without `alg` gets the one that its curve is for.
+    #[must_use]
+    pub fn prepare(set: &JwkSet) -> Self {
+        Self::of(set.iter().filter_map(|jwk| {
+            prepare(jwk)
+                .inspect_err(|why| tracing::warn!(kid = ?jwk.kid(), why, "a JWK cannot be used"))
+                .ok()
+        }))
+    }
+
+    /// Whether there is a key of this name.
+    #[must_use]
+    pub fn contains(&self, kid: &Kid) -> bool {
+        self.0.by_kid.contains_key(kid)
+    }
+
+    /// The names of the keys, in the order of the set.
+    #[must_use]
+    pub fn kids(&self) -> impl ExactSizeIterator<Item = &Kid> {
+        self.0.all.iter().map(|key| &key.kid)
+    }
+
+    /// Whether there is no key at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.all.is_empty()
+    }
+
+    pub(crate) fn of(keys: impl IntoIterator<Item = VerificationKey>) -> Self {
+        let mut set = Keys::default();
+        for key in keys {
+            let place = set.all.len();
+            if set.by_kid.contains_key(&key.kid) {
+                tracing::warn!(kid = ?key.kid, "a second key of the same kid is ignored");
+                continue;
+            }
+            set.by_kid.insert(key.kid.clone(), place);
+            set.by_header.insert(encoded_header(key.algorithm, &key.kid, ACCESS_TOKEN_TYP), place);
+            set.all.push(key);
+        }
+        Self(Arc::new(set))
+    }
+
+    /// The key whose own access tokens start with this header segment.
+    pub(crate) fn by_header(&self, segment: &str) -> Option<&VerificationKey> {
+        self.0.by_header.get(segment).map(|&at| &self.0.all[at])
+    }
+
+    pub(crate) fn by_kid(&self, kid: &Kid) -> Option<&VerificationKey> {
+        self.0.by_kid.get(kid).map(|&at| &self.0.all[at])
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.all.iter().map(|key| (&key.kid, key.algorithm))).finish()
+    }
+}
+
+fn prepare(jwk: &Jwk) -> Result<VerificationKey, &'static str> {
+    let kid = jwk.kid().ok_or("it has no `kid`")?;
+    if !jwk.may_verify() {
+        return Err("it is not for verifying signatures");
+    }
+    let algorithm = jwk.pinned().ok_or("an RSA key without `alg`")?;
+    Ok(VerificationKey {
+        kid: kid.clone(),
+        algorithm,
+        key: PreparedKey::Public(jwk.material.prepare(algorithm)?),
+    })
+}
+
+/// One key, for one algorithm.
+pub(crate) struct VerificationKey {
+    pub(crate) kid: Kid,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key: PreparedKey,
+}
+
+pub(crate) enum PreparedKey {
+    Public(ParsedPublicKey),
+    Secret(Box<hmac::Key>),
+}
+
+impl VerificationKey {
+    pub(crate) fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
+        match &self.key {
+            PreparedKey::Public(key) => key.verify_sig(input, signature).is_ok(),
+            PreparedKey::Secret(key) => hmac::verify(key, input, signature).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The key itself, without what is said about it.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::key::algorithm::Algorithm;
+
+/// A public key: coordinates of full size, integers without leading zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Material {
+    P256 { x: [u8; 32], y: [u8; 32] },
+    P384 { x: [u8; 48], y: [u8; 48] },
+    Ed25519 { x: [u8; 32] },
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+}
+
+impl Material {
+    /// From an uncompressed point (SEC 1 §2.3.3): 4, x, y.
+    pub(crate) fn from_point(point: &[u8]) -> Option<Self> {
+        let (4, xy) = point.split_first().map(|(form, xy)| (*form, xy))? else {
+            return None;
+        };
+        let (x, y) = xy.split_at(xy.len() / 2);
+        match (x.try_into(), y.try_into()) {
+            (Ok(x), Ok(y)) => Some(Self::P256 { x, y }),
+            _ => Some(Self::P384 { x: x.try_into().ok()?, y: y.try_into().ok()? }),
+        }
+    }
+
+    /// The one algorithm it can be meant for, if there is but one.
+    pub(crate) const fn natural(&self) -> Option<Algorithm> {
+        match self {
+            Self::P256 { .. } => Some(Algorithm::Es256),
+            Self::P384 { .. } => Some(Algorithm::Es384),
+            Self::Ed25519 { .. } => Some(Algorithm::EdDsa),
+            Self::Rsa { .. } => None,
+        }
+    }
+
+    /// Whether it can be used with `algorithm`.
+    pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
+        match self {
+            Self::Rsa { .. } => matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256),
+            _ => self.natural() == Some(algorithm),
+        }
+    }
+
+    /// Parses the key for verification with `algorithm`, and so checks it: the point is on its
+    /// curve, the integers are those of an RSA key.
+    pub(crate) fn prepare(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, &'static str> {
+        let point = |x: &[u8], y: &[u8]| [&[4], x, y].concat();
+        match (self, algorithm) {
+            (Self::P256 { x, y }, Algorithm::Es256) => {
+                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point(x, y))
+                    .map_err(|_| "the point is not on P-256")
+            }
+            (Self::P384 { x, y }, Algorithm::Es384) => {
+                ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point(x, y))
+                    .map_err(|_| "the point is not on P-384")
+            }
+            (Self::Ed25519 { x }, Algorithm::EdDsa) => {
+                ParsedPublicKey::new(&ED25519, x).map_err(|_| "no Ed25519 public key")
+            }
+            (Self::Rsa { n, e }, Algorithm::Rs256) => RsaPublicKeyComponents { n, e }
+                .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+                .map_err(|_| "no RSA public key"),
+            (Self::Rsa { n, e }, Algorithm::Ps256) => RsaPublicKeyComponents { n, e }
+                .to_parsed_public_key(&RSA_PSS_2048_8192_SHA256)
+                .map_err(|_| "no RSA public key"),
+            _ => Err("`alg` does not fit the key"),
+        }
+    }
+
+    /// The checks that [`prepare`](Self::prepare) leaves to the first verification.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let algorithm = self.natural().unwrap_or(Algorithm::Rs256);
+        if let Self::Rsa { n, e } = self {
+            // RFC 7518 §6.3.1.1: no extra zero octets. §3.3: 2048 bits or larger MUST be used.
+            let leading = |bytes: &[u8]| bytes.first().copied().unwrap_or(0);
+            if leading(n) == 0 || leading(e) == 0 {
+                return Err("`n` or `e` is empty or has a leading zero");
+            }
+            let bits = n.len() * 8 - leading(n).leading_zeros() as usize;
+            if !(2048..=8192).contains(&bits) {
+                return Err("an RSA key has 2048 to 8192 bits");
+            }
+            let even = e.last().is_none_or(|byte| byte % 2 == 0);
+            if e.len() > 4 || **e == [1] || even {
+                return Err("`e` is odd, at least 3, and has 4 bytes at most");
+            }
+            if n.last().is_none_or(|byte| byte % 2 == 0) {
+                return Err("`n` is even, and so no product of two large primes");
+            }
+        }
+        // RFC 8032 §5.1.7 leaves it to the application.
+        if matches!(self, Self::Ed25519 { x } if is_weak(x)) {
+            return Err("the point is of small order or not canonical");
+        }
+        self.prepare(algorithm).map(|_| ())
+    }
+
+    /// RFC 7638 §3.2: the required members alone, in lexicographic order, without white space.
+    pub(crate) fn canonical(&self) -> String {
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match self {
+            Self::P256 { x, y } => {
+                let (x, y) = (b64(x), b64(y));
+                format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)
+            }
+            Self::P384 { x, y } => {
+                let (x, y) = (b64(x), b64(y));
+                format!(r#"{{"crv":"P-384","kty":"EC","x":"{x}","y":"{y}"}}"#)
+            }
+            Self::Ed25519 { x } => {
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x))
+            }
+            Self::Rsa { n, e } => {
+                format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n))
+            }
+        }
+    }
+}
+
+/// Whether an Ed25519 point is one of those under which anybody can sign anything, or is written
+/// with a `y` that has a second spelling below the prime 2²⁵⁵ - 19.
+fn is_weak(point: &[u8; 32]) -> bool {
+    /// `y` of the points of order 8, little-endian.
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
+            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
+            0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
+            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
+            0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let mut y = *point;
+    // The highest bit is the sign of `x`.
+    y[31] &= 0x7f;
+    let tail_is = |byte: u8, last: u8| y[1..31].iter().all(|b| *b == byte) && y[31] == last;
+    // 0 and 1 have order 4 and 1, p - 1 has order 2, and p and more are spelled wrong.
+    (tail_is(0, 0) && y[0] <= 1) || (tail_is(0xff, 0x7f) && y[0] >= 0xec) || ORDER_8.contains(&y)
+}

@@ -1,0 +1,10 @@
+//! Keys: what they are, how they are made, read, published and prepared.
+
+pub(crate) mod algorithm;
+pub mod danger;
+pub(crate) mod header_segment;
+pub(crate) mod jwk;
+pub(crate) mod jwk_set;
+pub(crate) mod key_set;
+mod material;
+pub(crate) mod signing;

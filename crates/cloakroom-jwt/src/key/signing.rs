@@ -1,0 +1,323 @@
+//! Private keys, and what signs with them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{self, KeySize};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaEncoding,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cloakroom_core::Kid;
+use zeroize::Zeroizing;
+
+use crate::key::algorithm::Algorithm;
+use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::jwk::Jwk;
+use crate::key::material::Material;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A local private key, prepared once; the built-in [`Signer`]. Redacted in `Debug`.
+///
+/// ```
+/// use cloakroom_jwt::{Algorithm, SigningKey};
+///
+/// let key = SigningKey::generate(Algorithm::EdDsa)?;
+/// let again = SigningKey::from_pkcs8_der(Algorithm::EdDsa, &key.to_pkcs8_der()?)?;
+/// assert_eq!(key.kid(), again.kid(), "the kid is the thumbprint of the public key");
+/// # Ok::<(), cloakroom_jwt::KeyError>(())
+/// ```
+pub struct SigningKey {
+    private: Private,
+    algorithm: Algorithm,
+    jwk: Jwk,
+    kid: Kid,
+    /// What an access token starts with.
+    header: String,
+}
+
+enum Private {
+    Ec(Box<EcdsaKeyPair>),
+    Ed25519(Box<Ed25519KeyPair>),
+    Rsa(Box<rsa::KeyPair>, &'static dyn RsaEncoding),
+}
+
+impl SigningKey {
+    /// A new key. RSA keys have 2048 bits, and take tens of milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the cryptographic library fails, or `algorithm` has no key pairs.
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        let failed = |error: Unspecified| KeyError::Generate(error.into());
+        Self::new(
+            algorithm,
+            match Kind::of(algorithm)? {
+                Kind::Ec(curve) => {
+                    Private::Ec(Box::new(EcdsaKeyPair::generate(curve).map_err(failed)?))
+                }
+                Kind::Ed25519 => {
+                    Private::Ed25519(Box::new(Ed25519KeyPair::generate().map_err(failed)?))
+                }
+                Kind::Rsa(encoding) => Private::Rsa(
+                    Box::new(rsa::KeyPair::generate(KeySize::Rsa2048).map_err(failed)?),
+                    encoding,
+                ),
+            },
+        )
+    }
+
+    /// Reads a PKCS#8 `PrivateKeyInfo` (RFC 5208), as [`to_pkcs8_der`](Self::to_pkcs8_der) writes
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// If it holds no key of this algorithm, or an RSA key of less than 2048 bits.
+    pub fn from_pkcs8_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
+        let rejected = |error: aws_lc_rs::error::KeyRejected| KeyError::Rejected {
+            algorithm,
+            source: error.into(),
+        };
+        Self::new(
+            algorithm,
+            match Kind::of(algorithm)? {
+                Kind::Ec(curve) => {
+                    Private::Ec(Box::new(EcdsaKeyPair::from_pkcs8(curve, der).map_err(rejected)?))
+                }
+                Kind::Ed25519 => {
+                    Private::Ed25519(Box::new(Ed25519KeyPair::from_pkcs8(der).map_err(rejected)?))
+                }
+                Kind::Rsa(encoding) => Private::Rsa(
+                    Box::new(rsa::KeyPair::from_pkcs8(der).map_err(rejected)?),
+                    encoding,
+                ),
+            },
+        )
+    }
+
+    /// Reads a PEM block `PRIVATE KEY` (PKCS#8) or, for RSA, `RSA PRIVATE KEY` (PKCS#1).
+    ///
+    /// # Errors
+    ///
+    /// If it holds no key of this algorithm, or an RSA key of less than 2048 bits.
+    pub fn from_pkcs8_pem(algorithm: Algorithm, pem: &str) -> Result<Self, KeyError> {
+        let rejected = |source: Source| KeyError::Rejected { algorithm, source };
+        if let Kind::Rsa(encoding) = Kind::of(algorithm)?
+            && let Some(der) = pem_block(pem, "RSA PRIVATE KEY")
+        {
+            let pair = rsa::KeyPair::from_der(&der).map_err(|error| rejected(error.into()))?;
+            return Self::new(algorithm, Private::Rsa(Box::new(pair), encoding));
+        }
+        let der = pem_block(pem, "PRIVATE KEY")
+            .ok_or_else(|| rejected("it has no PEM block of a private key".into()))?;
+        Self::from_pkcs8_der(algorithm, &der)
+    }
+
+    /// The private key as PKCS#8 version 1, wiped on drop. Seal it before it goes anywhere.
+    ///
+    /// # Errors
+    ///
+    /// If the cryptographic library fails.
+    pub fn to_pkcs8_der(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        match &self.private {
+            Private::Ec(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
+            Private::Ed25519(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
+            Private::Rsa(pair, _) => {
+                AsDer::<Pkcs8V1Der<'_>>::as_der(&**pair).map(|der| der.as_ref().to_vec())
+            }
+        }
+        .map(Zeroizing::new)
+        .map_err(|error| KeyError::Encode(error.into()))
+    }
+
+    /// The public key, with `alg`, `use` and its thumbprint as `kid`.
+    #[must_use]
+    pub const fn public_jwk(&self) -> &Jwk {
+        &self.jwk
+    }
+
+    /// The RFC 7638 thumbprint of the public key.
+    #[must_use]
+    pub const fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    /// The one algorithm it signs with.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    fn new(algorithm: Algorithm, private: Private) -> Result<Self, KeyError> {
+        let material = private.public().ok_or(KeyError::Unsupported(algorithm))?;
+        let jwk = Jwk::of_signer(algorithm, material);
+        let kid = jwk.thumbprint();
+        let header = encoded_header(algorithm, &kid, ACCESS_TOKEN_TYP);
+        Ok(Self { private, algorithm, jwk, kid, header })
+    }
+
+    fn sign_now(&self, input: &[u8]) -> Result<Vec<u8>, Unspecified> {
+        // The library draws its own random bytes and ignores the argument.
+        let random = SystemRandom::new();
+        match &self.private {
+            Private::Ec(pair) => Ok(pair.sign(&random, input)?.as_ref().to_vec()),
+            Private::Ed25519(pair) => Ok(pair.try_sign(input)?.as_ref().to_vec()),
+            Private::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, &random, input, &mut signature)?;
+                Ok(signature)
+            }
+        }
+    }
+}
+
+/// What the first block of this label holds (RFC 7468 §2), if it is base64. Nothing else keeps a
+/// copy of it: no buffer grows, and each is wiped.
+fn pem_block(pem: &str, label: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
+    let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
+    let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
+    text.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; text.len()]);
+    let length = STANDARD.decode_slice(&*text, &mut der).ok()?;
+    der.truncate(length);
+    Some(der)
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What signs tokens: a [`SigningKey`], or a remote key (HSM, KMS) of the app's own.
+#[async_trait]
+pub trait Signer: fmt::Debug + Send + Sync + 'static {
+    /// The `kid` under which its public key is published.
+    fn kid(&self) -> &Kid;
+
+    /// The one algorithm it signs with.
+    fn algorithm(&self) -> Algorithm;
+
+    /// Signs. The signature is as JWS has it: for ECDSA `r` and `s` one after the other
+    /// (RFC 7518 §3.4), never DER.
+    ///
+    /// # Errors
+    ///
+    /// If no signature can be made just now.
+    async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// The encoded header of an access token, if it is kept ready: what [`sign_jwt`](crate::sign_jwt)
+    /// would else write each time.
+    #[doc(hidden)]
+    fn access_token_header(&self) -> Option<&str> {
+        None
+    }
+}
+
+#[async_trait]
+impl Signer for SigningKey {
+    fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SignError> {
+        tracing::trace!(target: "cloakroom::signature", kid = %self.kid, "a signature");
+        self.sign_now(signing_input).map_err(SignError::new)
+    }
+
+    fn access_token_header(&self) -> Option<&str> {
+        Some(&self.header)
+    }
+}
+
+/// A signature could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the signer failed")]
+pub struct SignError(#[source] Source);
+
+impl SignError {
+    /// A failure with this cause.
+    pub fn new(source: impl Into<Source>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// A private key cannot be made, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The cryptographic library made no key.
+    #[error("no key could be generated")]
+    Generate(#[source] Source),
+    /// The input holds no key for this algorithm, or a weak one.
+    #[error("no usable {algorithm} private key")]
+    Rejected {
+        /// What it should have been for.
+        algorithm: Algorithm,
+        /// What was wrong.
+        #[source]
+        source: Source,
+    },
+    /// The private key cannot be written.
+    #[error("the private key could not be written")]
+    Encode(#[source] Source),
+    /// An algorithm without key pairs.
+    #[error("{0} has no key pairs")]
+    Unsupported(Algorithm),
+    /// A shared secret that can be guessed.
+    #[error("a shared secret has at least 32 random bytes")]
+    TooShort,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Ec(&'static EcdsaSigningAlgorithm),
+    Ed25519,
+    Rsa(&'static dyn RsaEncoding),
+}
+
+impl Kind {
+    fn of(algorithm: Algorithm) -> Result<Self, KeyError> {
+        Ok(match algorithm {
+            Algorithm::Es256 => Self::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            Algorithm::Es384 => Self::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::EdDsa => Self::Ed25519,
+            Algorithm::Rs256 => Self::Rsa(&RSA_PKCS1_SHA256),
+            Algorithm::Ps256 => Self::Rsa(&RSA_PSS_SHA256),
+            Algorithm::Danger(_) => return Err(KeyError::Unsupported(algorithm)),
+        })
+    }
+}
+
+impl Private {
+    fn public(&self) -> Option<Material> {
+        match self {
+            Self::Ec(pair) => Material::from_point(pair.public_key().as_ref()),
+            Self::Ed25519(pair) => {
+                Some(Material::Ed25519 { x: pair.public_key().as_ref().try_into().ok()? })
+            }
+            Self::Rsa(pair, _) => {
+                let public = pair.public_key();
+                Some(Material::Rsa {
+                    n: public.modulus().big_endian_without_leading_zero().to_vec(),
+                    e: public.exponent().big_endian_without_leading_zero().to_vec(),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The settings of a key manager.
+
+use std::sync::Arc;
+
+use cloakroom_core::keys::{KeyPolicy, KeyStore};
+use cloakroom_core::time::{Clock, SystemClock};
+
+use crate::key::algorithm::Algorithm;
+use crate::manager::KeyManager;
+use crate::manager::error::KeyManagerError;
+use crate::seal::KeySealer;
+
+/// The settings of a [`KeyManager`]; see [`KeyManager::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct KeyManagerBuilder {
+    pub(crate) store: Arc<dyn KeyStore>,
+    pub(crate) sealer: Arc<dyn KeySealer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: KeyPolicy,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) issuer: String,
+    pub(crate) former_issuers: Vec<String>,
+}
+
+impl KeyManagerBuilder {
+    pub(crate) fn new(store: Arc<dyn KeyStore>, sealer: Arc<dyn KeySealer>) -> Self {
+        Self {
+            store,
+            sealer,
+            clock: Arc::new(SystemClock::new()),
+            policy: KeyPolicy::default(),
+            algorithm: Algorithm::default(),
+            issuer: String::new(),
+            former_issuers: Vec::new(),
+        }
+    }
+
+    /// What new keys sign with (ES256). Keys that exist keep what they have.
+    pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// How keys live.
+    pub const fn policy(mut self, policy: KeyPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where the time comes from (the system).
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Whose keys they are: private keys are sealed for this issuer, and for another do not open.
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = issuer.into();
+        self
+    }
+
+    /// Also opens what was sealed when the issuer was called this.
+    pub fn former_issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.former_issuers.push(issuer.into());
+        self
+    }
+
+    /// Loads the ring, opens every key that is published, and makes the first keys if there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is inconsistent, the store fails, the sealer cannot open what the ring holds, or
+    /// one of its keys is another than before ([`KeySealer::checks`]). Never are new keys made in
+    /// the place of keys that do not open.
+    pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
+        self.policy.check()?;
+        if self.algorithm.as_str().parse() != Ok(self.algorithm) {
+            return Err(KeyManagerError::NotPublic(self.algorithm));
+        }
+        KeyManager::start(self).await
+    }
+}

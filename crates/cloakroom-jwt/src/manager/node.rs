@@ -1,0 +1,372 @@
+//! What one node keeps of the shared ring, and how it changes it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use cloakroom_core::Kid;
+use cloakroom_core::keys::schedule::{self, KeyStep, Signing};
+use cloakroom_core::keys::{KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated};
+use cloakroom_core::time::{Clock, UnixTime};
+use tokio::sync::MutexGuard;
+
+use crate::key::algorithm::Algorithm;
+use crate::manager::builder::KeyManagerBuilder;
+use crate::manager::error::{KeyEvent, KeyManagerError};
+use crate::manager::remembered::{Remembered, Repair};
+use crate::manager::ring::{self, Moment, Ring};
+use crate::manager::sealing::Sealing;
+use crate::manager::sent::{Sent, Write};
+
+/// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
+pub(crate) struct Keeper {
+    pub(crate) store: Arc<dyn KeyStore>,
+    sealing: Sealing,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: KeyPolicy,
+    pub(crate) algorithm: Algorithm,
+    ring: RwLock<Arc<Ring>>,
+    /// What this node knows, even if the store forgets it. Never held while the ring is locked anew.
+    remembered: Mutex<Remembered>,
+    /// Held by whoever talks to the store: loads land in the order in which they were sent.
+    pub(crate) flight: tokio::sync::Mutex<Flight>,
+    /// What was done and not yet reported.
+    events: Mutex<Vec<KeyEvent>>,
+}
+
+/// What the last attempt to load the ring met.
+#[derive(Default)]
+pub(crate) struct Flight {
+    failed: Option<(Moment, Arc<KeyManagerError>)>,
+    /// What the store has forgotten, as the last load showed.
+    repairs: Vec<Repair>,
+    /// Writes whose answer is awaited, or never came.
+    sent: Sent,
+}
+
+/// The shortest time between two attempts to load the ring on behalf of requests, after one failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// More steps than a ring ever needs, and more races than nodes ever lose in a row.
+pub(crate) const MAX_STEPS: usize = 64;
+
+impl Keeper {
+    /// A node that has loaded nothing yet.
+    pub(crate) fn new(builder: KeyManagerBuilder) -> Self {
+        Self {
+            store: builder.store,
+            sealing: Sealing {
+                sealer: builder.sealer,
+                issuer: builder.issuer,
+                former: builder.former_issuers,
+            },
+            clock: builder.clock,
+            policy: builder.policy,
+            algorithm: builder.algorithm,
+            ring: RwLock::default(),
+            remembered: Mutex::default(),
+            flight: tokio::sync::Mutex::default(),
+            events: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a ring in the place of the current one. No key that is known as compromised is in use in
+    /// it, even if that became known while the ring was loaded.
+    fn install(
+        &self,
+        ring: impl FnOnce(&Ring) -> Result<Ring, KeyManagerError>,
+    ) -> Result<Arc<Ring>, KeyManagerError> {
+        let mut place = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = ring(&place)?;
+        for record in ring.records.clone() {
+            let known = self.remembered().compromised_at(&record.kid);
+            if let (None, Some(at)) = (record.compromised_at, known) {
+                let marked = KeyRecord { compromised_at: Some(at), ..record };
+                ring = ring.with_record(&marked, self.clock.now(), self.policy.jwks_max_age)?;
+            }
+        }
+        let ring = Arc::new(ring);
+        *place = Arc::clone(&ring);
+        Ok(ring)
+    }
+
+    /// Takes note that a key is compromised, though its record may not say so yet.
+    pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
+        let is_known = self.remembered().compromised_at(kid).is_some();
+        self.remembered().compromise(kid, at);
+        if !is_known {
+            self.install(|ring| Ok(ring.clone()))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn events(&self) -> std::sync::MutexGuard<'_, Vec<KeyEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self, event: KeyEvent) {
+        tracing::info!(?event, "the ring of keys changed");
+        self.events().push(event);
+    }
+
+    pub(crate) fn age(&self, ring: &Ring) -> Duration {
+        ring.sent.age(&*self.clock)
+    }
+
+    pub(crate) fn within(
+        &self,
+        ring: &Ring,
+        limit: Duration,
+        source: Option<Arc<KeyManagerError>>,
+    ) -> Result<(), KeyManagerError> {
+        let age = self.age(ring);
+        if age <= limit {
+            return Ok(());
+        }
+        Err(KeyManagerError::Outdated { age, limit, source })
+    }
+
+    /// A ring that was loaded at most `limit` ago; tries to load it if it is older than `reload`.
+    pub(crate) async fn recent(&self, limit: Duration) -> Result<Arc<Ring>, KeyManagerError> {
+        let ring = self.ring();
+        let age = self.age(&ring);
+        if age <= self.policy.reload {
+            return Ok(ring);
+        }
+        let mut flight = match self.flight.try_lock() {
+            Ok(flight) => flight,
+            // Somebody is at it already, and the ring will do.
+            Err(_) if age <= limit => return Ok(ring),
+            Err(_) => self.flight.lock().await,
+        };
+        let ring = self.ring();
+        if self.age(&ring) <= self.policy.reload {
+            return Ok(ring);
+        }
+        let pause = RETRY.min(self.policy.reload);
+        let paused = |(at, _): &(Moment, _)| at.age(&*self.clock) < pause;
+        if !flight.failed.as_ref().is_some_and(paused)
+            && let Err(error) = self.load(&mut flight).await
+        {
+            tracing::warn!(%error, "the ring of keys could not be loaded");
+            flight.failed = Some((Moment::read(&*self.clock), Arc::new(error)));
+        }
+        let ring = self.ring();
+        let source = flight.failed.as_ref().map(|(_, error)| Arc::clone(error));
+        self.within(&ring, limit, source)?;
+        Ok(ring)
+    }
+
+    /// Loads the ring and takes it over. Its age counts from before the load was sent.
+    async fn load(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<Arc<Ring>, KeyManagerError> {
+        let sent = Moment::read(&*self.clock);
+        let records = self.store.load().await?;
+        flight.sent.settle(&records).into_iter().for_each(|event| self.report(event));
+        let now = self.clock.now();
+        let loaded = self.remembered().reconcile(records, now, &self.policy);
+        for kid in loaded.regressed {
+            self.report(KeyEvent::Regressed { kid });
+        }
+        flight.repairs = loaded.repairs;
+        let ring = Ring::prepare(
+            loaded.records,
+            sent,
+            now,
+            &self.ring(),
+            &self.sealing,
+            self.policy.jwks_max_age,
+        )
+        .await?;
+        flight.failed = None;
+        ring.records.iter().for_each(|record| self.remembered().raise(record.generation));
+        self.install(|_| Ok(ring))
+    }
+
+    /// Tells the store again what it has forgotten of its keys. Whether there was anything.
+    async fn repair(&self, flight: &mut Flight, ring: &Ring) -> Result<bool, KeyManagerError> {
+        let repairs = std::mem::take(&mut flight.repairs);
+        for repair in &repairs {
+            let Some(mut record) = find(ring, repair.generation) else { continue };
+            let expected = record.version;
+            record.version = repair.version;
+            // If somebody else wrote the record meanwhile, the next load shows what is left to do.
+            if self.store.update(record.clone(), expected).await? == KeyUpdated::Updated {
+                self.take_over(&record)?;
+            }
+        }
+        Ok(!repairs.is_empty())
+    }
+
+    /// Sends a write, and reports it once it is known to be done: by its answer or, if that is lost
+    /// or nobody waits for it, by the next load. Whether it is done.
+    pub(crate) async fn write(
+        &self,
+        flight: &mut Flight,
+        write: Write,
+        event: KeyEvent,
+    ) -> Result<bool, KeyManagerError> {
+        let generation = write.generation();
+        flight.sent.push(write.clone(), event.clone());
+        let is_done = match write {
+            Write::Insert(record) => self.store.insert(record).await? == KeyInserted::Inserted,
+            Write::Update { record, expected } => {
+                self.store.update(record, expected).await? == KeyUpdated::Updated
+            }
+            Write::Delete { generation, expected } => {
+                self.store.delete(generation, expected).await? == KeyUpdated::Updated
+            }
+        };
+        if is_done {
+            flight.sent.forget(generation);
+            self.report(event);
+        } else {
+            flight.sent.pop();
+        }
+        Ok(is_done)
+    }
+
+    /// Takes a record over that was just written, without waiting for the next load.
+    pub(crate) fn take_over(&self, record: &KeyRecord) -> Result<(), KeyManagerError> {
+        self.remembered().note(record);
+        let now = self.clock.now();
+        self.install(|ring| ring.with_record(record, now, self.policy.jwks_max_age))?;
+        Ok(())
+    }
+
+    /// Loads the ring, which proves that the sealer opens it, makes the store remember the sealer's
+    /// keys, and puts the ring in order.
+    pub(crate) async fn start(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<(), KeyManagerError> {
+        // First what names the key that differs; nothing is written before the ring has opened.
+        self.sealing.compare(&*self.store).await?;
+        self.load(flight).await?;
+        self.sealing.claim(&*self.store).await?;
+        self.settle(flight).await
+    }
+
+    /// Does what the schedule asks for until it asks for nothing.
+    pub(crate) async fn settle(
+        &self,
+        flight: &mut MutexGuard<'_, Flight>,
+    ) -> Result<(), KeyManagerError> {
+        let mut taken = 0;
+        for _ in 0..MAX_STEPS {
+            let ring = self.load(flight).await?;
+            if self.repair(flight, &ring).await? {
+                continue;
+            }
+            // Read after the load returned: what it shows was published by then.
+            let now = self.clock.now();
+            match schedule::next_step(&ring.records, now, &self.policy) {
+                None => return Ok(()),
+                Some(KeyStep::Publish { mut generation }) => {
+                    // A store that went back in time must not make a generation a second time.
+                    generation = generation.max(self.remembered().highest().saturating_add(1));
+                    // Taken, and yet not there: its record was deleted by hand. Look above it.
+                    if generation <= taken {
+                        generation = taken.saturating_mul(2);
+                    }
+                    if !self.publish(flight, generation).await? {
+                        taken = generation;
+                    }
+                }
+                Some(KeyStep::Schedule { generation, signing }) => {
+                    self.schedule(flight, &ring, generation, signing).await?;
+                }
+                Some(KeyStep::Delete { generation }) => {
+                    self.delete(flight, &ring, generation).await?;
+                }
+            }
+        }
+        Err(KeyManagerError::Contended)
+    }
+
+    /// [`settle`](Keeper::settle), where the caller's own change is done and must not be reported as
+    /// failed.
+    pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
+        if let Err(error) = self.settle(flight).await {
+            tracing::warn!(%error, "the ring of keys was changed, but not yet put in order");
+        }
+    }
+
+    /// Inserts a new key, unless the generation was used before: another node was faster.
+    async fn publish(&self, flight: &mut Flight, generation: u64) -> Result<bool, KeyManagerError> {
+        let mut record = ring::generate(generation, self.algorithm, &self.sealing).await?;
+        let kid = record.kid.clone();
+        record.times.published = self.clock.now();
+        self.write(flight, Write::Insert(record), KeyEvent::Published { kid }).await
+    }
+
+    /// Writes signing times, unless somebody else wrote the record meanwhile.
+    pub(crate) async fn schedule(
+        &self,
+        flight: &mut Flight,
+        ring: &Ring,
+        generation: u64,
+        mut signing: Signing,
+    ) -> Result<bool, KeyManagerError> {
+        let Some(mut record) = find(ring, generation) else {
+            return Ok(false);
+        };
+        let now = self.clock.now();
+        // An insert that took longer than the schedule allows for: the key was published when it
+        // was first seen, not when the insert was sent.
+        if record.times.signing.is_none() && now > record.times.published + self.policy.reload {
+            record.times.published = now;
+        }
+        let expected = record.version;
+        record.version += 1;
+        let (from, until) = (signing.from, signing.until);
+        // What a newer version wrote beside the times stays.
+        if let Some(before) = record.times.signing.take() {
+            signing.unknown = before.unknown;
+        }
+        record.times.signing = Some(signing);
+        let write = Write::Update { record: record.clone(), expected };
+        let event = KeyEvent::Scheduled { kid: record.kid.clone(), from, until };
+        let is_done = self.write(flight, write, event).await?;
+        if is_done {
+            self.take_over(&record)?;
+        }
+        Ok(is_done)
+    }
+
+    async fn delete(
+        &self,
+        flight: &mut Flight,
+        ring: &Ring,
+        generation: u64,
+    ) -> Result<(), KeyManagerError> {
+        let Some(record) = find(ring, generation) else {
+            return Ok(());
+        };
+        let write = Write::Delete { generation, expected: record.version };
+        self.write(flight, write, KeyEvent::Deleted { kid: record.kid }).await?;
+        Ok(())
+    }
+
+    /// Until when a verifier might trust a key that was declared compromised at `at`.
+    pub(crate) fn trusted_until(&self, record: &KeyRecord, at: UnixTime) -> UnixTime {
+        let end = match &record.times.signing {
+            Some(signing) => signing.published_until.max(at),
+            None => at + self.policy.retention,
+        };
+        end + self.policy.jwks_max_age + self.policy.clock_skew
+    }
+}
+
+fn find(ring: &Ring, generation: u64) -> Option<KeyRecord> {
+    ring.records.iter().find(|record| record.generation == generation).cloned()
+}

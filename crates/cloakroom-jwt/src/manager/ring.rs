@@ -1,0 +1,200 @@
+//! One loaded view of the ring of keys: immutable, prepared once, replaced as a whole.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::Kid;
+use cloakroom_core::keys::KeyRecord;
+use cloakroom_core::keys::schedule::{self, KeyTimes};
+use cloakroom_core::time::{Clock, UnixTime};
+use sha2::{Digest as _, Sha256};
+
+use crate::key::algorithm::Algorithm;
+use crate::key::jwk::Jwk;
+use crate::key::jwk_set::JwkSet;
+use crate::key::key_set::KeySet;
+use crate::key::signing::{Signer, SigningKey};
+use crate::manager::error::KeyManagerError;
+use crate::manager::sealing::Sealing;
+
+/// A JWK Set as it is served (RFC 7517 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedJwks {
+    /// The document, `{"keys":[…]}`.
+    pub json: String,
+    /// A strong entity tag of it, with its quotes (RFC 9110 §8.8.3).
+    pub etag: String,
+    /// The `max-age` that it may be cached for.
+    pub max_age: Duration,
+}
+
+/// What a node knows of the ring, and since when. The default knows nothing.
+#[derive(Clone, Default)]
+pub(crate) struct Ring {
+    pub(crate) records: Vec<KeyRecord>,
+    pub(crate) keys: KeySet,
+    /// `None` while no key is published.
+    pub(crate) jwks: Option<Arc<PublishedJwks>>,
+    pub(crate) sent: Moment,
+    signers: HashMap<Kid, Arc<SigningKey>>,
+}
+
+impl Ring {
+    /// Prepares what was loaded. Every published key must open under the sealer and be the one
+    /// that its record names: whoever can write to the store, but not seal, can neither publish a
+    /// key of their own nor swap two records. Keys that `before` prepared are taken from there.
+    pub(crate) async fn prepare(
+        records: Vec<KeyRecord>,
+        sent: Moment,
+        now: UnixTime,
+        before: &Self,
+        sealing: &Sealing,
+        max_age: Duration,
+    ) -> Result<Self, KeyManagerError> {
+        let mut signers = HashMap::new();
+        for record in records.iter().filter(|record| record.is_published(now)) {
+            let key = match before.prepared(record) {
+                Some(key) => key,
+                None => Arc::new(unseal(record, sealing).await?),
+            };
+            signers.insert(record.kid.clone(), key);
+        }
+        Self::of(records, signers, sent, now, max_age)
+    }
+
+    fn of(
+        records: Vec<KeyRecord>,
+        signers: HashMap<Kid, Arc<SigningKey>>,
+        sent: Moment,
+        now: UnixTime,
+        max_age: Duration,
+    ) -> Result<Self, KeyManagerError> {
+        let jwks: Vec<Jwk> = records
+            .iter()
+            .filter(|record| record.is_published(now))
+            .filter_map(|record| signers.get(&record.kid))
+            .map(|key| key.public_jwk().clone())
+            .collect();
+        let empty = jwks.is_empty();
+        let set = JwkSet::new(jwks);
+        let keys = KeySet::prepare(&set);
+        let jwks = if empty {
+            None
+        } else {
+            let json = serde_json::to_string(&set).map_err(KeyManagerError::Render)?;
+            let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&json)));
+            Some(Arc::new(PublishedJwks { json, etag, max_age }))
+        };
+        Ok(Self { records, keys, jwks, sent, signers })
+    }
+
+    /// This view with one record replaced by what was just written, as old as before.
+    pub(crate) fn with_record(
+        &self,
+        record: &KeyRecord,
+        now: UnixTime,
+        max_age: Duration,
+    ) -> Result<Self, KeyManagerError> {
+        let mut records = self.records.clone();
+        if let Some(own) = records.iter_mut().find(|own| own.kid == record.kid) {
+            own.clone_from(record);
+        }
+        let mut signers = self.signers.clone();
+        signers.retain(|kid, _| {
+            let own = records.iter().find(|own| own.kid == *kid);
+            own.is_some_and(|own| own.is_published(now))
+        });
+        Self::of(records, signers, self.sent, now, max_age)
+    }
+
+    /// The key that signs at `now`.
+    pub(crate) fn signer(&self, now: UnixTime) -> Result<Arc<dyn Signer>, KeyManagerError> {
+        let key = schedule::signer(&self.records, now)
+            .and_then(|record| self.signers.get(&record.kid))
+            .ok_or(KeyManagerError::NoKey)?;
+        Ok(Arc::<SigningKey>::clone(key))
+    }
+
+    fn prepared(&self, record: &KeyRecord) -> Option<Arc<SigningKey>> {
+        let own = self.records.iter().find(|own| own.kid == record.kid)?;
+        let same = own.generation == record.generation
+            && own.algorithm == record.algorithm
+            && own.sealed == record.sealed;
+        same.then(|| self.signers.get(&record.kid).map(Arc::clone))?
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.records.iter().map(|record| &record.kid)).finish()
+    }
+}
+
+/// A point in time on both clocks of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moment {
+    wall: UnixTime,
+    monotonic: Duration,
+}
+
+impl Moment {
+    pub(crate) fn read(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// How long ago it was: by the clock that says longer. Monotonic time stands still while a
+    /// machine is suspended, and wall time may be set back.
+    pub(crate) fn age(self, clock: &dyn Clock) -> Duration {
+        let monotonic = clock.monotonic().saturating_sub(self.monotonic);
+        monotonic.max(clock.now().since(self.wall))
+    }
+}
+
+/// A new key as a record of this generation, its private half sealed. The time of its publication
+/// is left to the caller, who reads it right before the insert.
+///
+/// Generating an RSA key takes some 50 ms of computing, any other far less than one.
+pub(crate) async fn generate(
+    generation: u64,
+    algorithm: Algorithm,
+    sealing: &Sealing,
+) -> Result<KeyRecord, KeyManagerError> {
+    let key = SigningKey::generate(algorithm)?;
+    let kid = key.kid().clone();
+    let private = key.to_pkcs8_der()?;
+    let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
+    let record = KeyRecord {
+        generation,
+        version: 1,
+        kid: kid.clone(),
+        algorithm: algorithm.to_string(),
+        public_jwk: serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?,
+        sealed,
+        times: KeyTimes::published(UnixTime::default()),
+        compromised_at: None,
+        unknown: serde_json::Map::new(),
+    };
+    // What does not open again must never get into the ring.
+    unseal(&record, sealing).await?;
+    Ok(record)
+}
+
+/// Opens a record's private key and checks that it is the one the record names. What is published
+/// is derived from it, never read from the record.
+async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, KeyManagerError> {
+    let damaged = |why| KeyManagerError::Damaged { kid: record.kid.clone(), why };
+    let algorithm: Algorithm = record
+        .algorithm
+        .parse()
+        .map_err(|_| damaged("its algorithm is unknown to this version"))?;
+    let private = sealing.unseal(record.generation, algorithm, &record.kid, &record.sealed).await?;
+    let key = SigningKey::from_pkcs8_der(algorithm, &private)?;
+    if *key.kid() != record.kid {
+        return Err(damaged("the private key in it is another's"));
+    }
+    Ok(key)
+}

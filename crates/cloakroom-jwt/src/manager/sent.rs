@@ -1,0 +1,90 @@
+//! Writes to the ring whose answer has not come: a load shows whether they were done.
+
+use cloakroom_core::keys::KeyRecord;
+
+use crate::manager::error::KeyEvent;
+
+/// A write to the ring.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Insert(KeyRecord),
+    Update { record: KeyRecord, expected: u64 },
+    Delete { generation: u64, expected: u64 },
+}
+
+/// What the ring says of a write.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Done,
+    /// Somebody else's write came first: this one will never be done.
+    Never,
+    /// It may still arrive.
+    NotYet,
+}
+
+impl Write {
+    /// The generation of the key that is written.
+    pub(crate) fn generation(&self) -> u64 {
+        match self {
+            Self::Insert(record) | Self::Update { record, .. } => record.generation,
+            Self::Delete { generation, .. } => *generation,
+        }
+    }
+
+    fn seen(&self, records: &[KeyRecord]) -> Seen {
+        let stored = records.iter().find(|record| record.generation == self.generation());
+        match (self, stored) {
+            (Self::Insert(own), Some(stored)) if own.kid == stored.kid => Seen::Done,
+            (Self::Insert(_), None) => Seen::NotYet,
+            (Self::Update { record, .. }, Some(stored)) if record == stored => Seen::Done,
+            (Self::Delete { .. }, None) => Seen::Done,
+            (Self::Update { expected, .. } | Self::Delete { expected, .. }, Some(stored))
+                if stored.version == *expected =>
+            {
+                Seen::NotYet
+            }
+            _ => Seen::Never,
+        }
+    }
+}
+
+/// Writes whose answer has not come, each with the event that reports it.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(Vec<(Write, KeyEvent)>);
+
+impl Sent {
+    /// More than a node sends before it learns of one: only a store that can be read, and not
+    /// written, makes them many.
+    const MOST: usize = 64;
+
+    pub(crate) fn push(&mut self, write: Write, event: KeyEvent) {
+        if self.0.len() == Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push((write, event));
+    }
+
+    /// The last one was answered, and refused.
+    pub(crate) fn pop(&mut self) {
+        self.0.pop();
+    }
+
+    /// A write of this generation is done and reported: none that was sent before can be.
+    pub(crate) fn forget(&mut self, generation: u64) {
+        self.0.retain(|(write, _)| write.generation() != generation);
+    }
+
+    /// The events of those that these records show to be done. Those that may still arrive stay.
+    pub(crate) fn settle(&mut self, records: &[KeyRecord]) -> Vec<KeyEvent> {
+        let mut done = Vec::new();
+        self.0.retain(|(write, event)| match write.seen(records) {
+            Seen::Done => {
+                done.push(event.clone());
+                false
+            }
+            Seen::Never => false,
+            Seen::NotYet => true,
+        });
+        done
+    }
+}

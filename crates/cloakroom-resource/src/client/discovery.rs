@@ -1,0 +1,125 @@
+//! Authorization server metadata (RFC 8414).
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use serde::Deserialize;
+
+use crate::client::endpoint::Endpoint;
+use crate::client::http::{HttpClient, exchange, is_media_type};
+use crate::error::{Outage, SetupError};
+
+const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
+
+/// The members this crate uses.
+#[derive(Debug, Deserialize)]
+struct Document {
+    issuer: String,
+    jwks_uri: Option<String>,
+    introspection_endpoint: Option<String>,
+    revocations_endpoint: Option<String>,
+    handle_keys_endpoint: Option<String>,
+}
+
+impl Document {
+    fn read(response: &Response<Bytes>) -> Result<Self, Outage> {
+        // RFC 8414 §3.2: "A successful response MUST use the 200 OK HTTP status code and return a
+        // JSON object using the application/json content type"
+        if response.status() != StatusCode::OK {
+            return Err(Outage::Status(response.status()));
+        }
+        if !is_media_type(response, "application/json") {
+            return Err(Outage::Malformed("the metadata is not application/json"));
+        }
+        serde_json::from_slice(response.body())
+            .map_err(|_| Outage::Malformed("the metadata is no such JSON object"))
+    }
+}
+
+/// Metadata that was checked to be of the issuer asked for.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    issuer: Endpoint,
+    document: Document,
+}
+
+impl Metadata {
+    pub(crate) async fn fetch(issuer: &str, client: &dyn HttpClient) -> Result<Self, SetupError> {
+        let endpoint = Endpoint::parse("issuer", issuer)?;
+        if endpoint.url().query().is_some() {
+            return Err(SetupError::Url { what: "issuer", why: "it has a query" });
+        }
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = Method::GET;
+        let uri = well_known(&endpoint).uri("issuer")?;
+        *request.uri_mut() = uri.clone();
+        request
+            .headers_mut()
+            .insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
+        let document = match exchange(client, request).await {
+            Ok(response) => Document::read(&response),
+            Err(outage) => Err(outage),
+        };
+        let document = document.map_err(|source| SetupError::Fetch { uri, source })?;
+        // RFC 8414 §3.3: "The "issuer" value returned MUST be identical to the authorization
+        // server's issuer identifier value into which the well-known URI string was inserted"
+        if document.issuer != issuer {
+            return Err(SetupError::IssuerMismatch {
+                expected: issuer.to_owned(),
+                found: document.issuer.chars().take(255).collect(),
+            });
+        }
+        Ok(Self { issuer: endpoint, document })
+    }
+
+    pub(crate) fn jwks_uri(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("jwks_uri", self.document.jwks_uri.as_deref())
+    }
+
+    pub(crate) fn introspection_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("introspection_endpoint", self.document.introspection_endpoint.as_deref())
+    }
+
+    pub(crate) fn revocations_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("revocations_endpoint", self.document.revocations_endpoint.as_deref())
+    }
+
+    pub(crate) fn handle_keys_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("handle_keys_endpoint", self.document.handle_keys_endpoint.as_deref())
+    }
+
+    fn endpoint(&self, what: &'static str, url: Option<&str>) -> Result<Endpoint, SetupError> {
+        Endpoint::of_metadata(what, url.ok_or(SetupError::Missing(what))?, &self.issuer)
+    }
+}
+
+/// RFC 8414 §3.1: "If the issuer identifier value contains a path component, any terminating "/"
+/// MUST be removed before inserting "/.well-known/" and the well-known URI suffix between the host
+/// component and the path component."
+fn well_known(issuer: &Endpoint) -> Endpoint {
+    let path = issuer.url().path().trim_end_matches('/');
+    issuer.with_path(&format!("{WELL_KNOWN}{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_well_known_path_is_inserted_before_the_issuers_own() {
+        for (issuer, expected) in [
+            ("https://as.example", "https://as.example/.well-known/oauth-authorization-server"),
+            ("https://as.example/", "https://as.example/.well-known/oauth-authorization-server"),
+            (
+                "https://as.example/tenant/1",
+                "https://as.example/.well-known/oauth-authorization-server/tenant/1",
+            ),
+            (
+                "https://as.example:8443/tenant/",
+                "https://as.example:8443/.well-known/oauth-authorization-server/tenant",
+            ),
+        ] {
+            let endpoint = Endpoint::parse("issuer", issuer).unwrap();
+            assert_eq!(well_known(&endpoint).url().as_str(), expected);
+        }
+    }
+}

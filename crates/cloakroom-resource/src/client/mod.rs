@@ -1,0 +1,9 @@
+//! How the authorization server is reached: requests, credentials, discovery.
+
+pub(crate) mod credentials;
+pub(crate) mod discovery;
+pub(crate) mod endpoint;
+pub(crate) mod http;
+pub(crate) mod protected;
+#[cfg(feature = "client")]
+pub(crate) mod reqwest;

@@ -1,0 +1,119 @@
+//! An endpoint of the authorization server that wants to know who is asking.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::client::credentials::ClientCredentials;
+use crate::client::discovery::Metadata;
+use crate::client::endpoint::Endpoint;
+use crate::client::http::{HttpClient, exchange, is_media_type};
+use crate::error::{Outage, SetupError};
+
+/// Where it is, who asks there, and by which HTTP client.
+#[derive(Debug, Clone)]
+pub(crate) struct Protected {
+    endpoint: Endpoint,
+    uri: Uri,
+    credentials: ClientCredentials,
+    client: Arc<dyn HttpClient>,
+}
+
+impl Protected {
+    /// The endpoint at this URL; `what` it is called in errors.
+    pub(crate) fn new(
+        what: &'static str,
+        endpoint: &str,
+        credentials: ClientCredentials,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        let endpoint = Endpoint::parse(what, endpoint)?;
+        Self::at(what, endpoint, credentials, Arc::new(client))
+    }
+
+    /// The endpoint that the issuer's metadata (RFC 8414) names.
+    pub(crate) async fn discover(
+        what: &'static str,
+        named: fn(&Metadata) -> Result<Endpoint, SetupError>,
+        issuer: &str,
+        credentials: ClientCredentials,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        let client: Arc<dyn HttpClient> = Arc::new(client);
+        let endpoint = named(&Metadata::fetch(issuer, &*client).await?)?;
+        Self::at(what, endpoint, credentials, client)
+    }
+
+    fn at(
+        what: &'static str,
+        endpoint: Endpoint,
+        credentials: ClientCredentials,
+        client: Arc<dyn HttpClient>,
+    ) -> Result<Self, SetupError> {
+        let uri = endpoint.uri(what)?;
+        Ok(Self { endpoint, uri, credentials, client })
+    }
+
+    pub(crate) const fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The JSON at the endpoint, for the parameters that `query` adds to its URL.
+    pub(crate) async fn get(&self, query: impl FnOnce(&mut Url)) -> Result<Bytes, Outage> {
+        let mut url = self.endpoint.url().clone();
+        query(&mut url);
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = url.as_str().parse().map_err(Outage::other)?;
+        json(&self.ask(request, "application/json").await?)
+    }
+
+    /// What the endpoint answers a form with: 200, or 204.
+    pub(crate) async fn post(
+        &self,
+        form: Zeroizing<String>,
+        accept: &'static str,
+    ) -> Result<Response<Bytes>, Outage> {
+        let mut request = Request::new(Bytes::from_owner(form));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        self.ask(request, accept).await
+    }
+
+    async fn ask(
+        &self,
+        mut request: Request<Bytes>,
+        accept: &'static str,
+    ) -> Result<Response<Bytes>, Outage> {
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(header::AUTHORIZATION, self.credentials.basic()?);
+        let response = exchange(&*self.client, request).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
+            // RFC 7662 §2.3: these are about the caller's own credentials, not about the token.
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(Outage::Credentials(status))
+            }
+            status => Err(Outage::Status(status)),
+        }
+    }
+}
+
+/// The body of a 200 that is JSON.
+pub(crate) fn json(response: &Response<Bytes>) -> Result<Bytes, Outage> {
+    if response.status() != StatusCode::OK {
+        return Err(Outage::Status(response.status()));
+    }
+    if !is_media_type(response, "application/json") {
+        return Err(Outage::Malformed("it is not application/json"));
+    }
+    Ok(response.body().clone())
+}

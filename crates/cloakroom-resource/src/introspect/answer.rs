@@ -1,0 +1,99 @@
+//! Tokens that the authorization server is asked about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ActiveToken, Introspection, TokenSecret};
+
+use crate::cache::{Answer, Refused, Value};
+use crate::error::InvalidToken;
+use crate::freshness::is_complete;
+use crate::introspect::Introspector;
+use crate::layer::token_source::{Question, Told};
+use crate::metrics::Of;
+use crate::replica::Facts;
+use crate::verify::is_jwt_shaped;
+use crate::verify::token::VerifiedToken;
+use crate::verify::unverified::Unverified;
+
+/// How far ahead `nbf` may be: what a verifier grants by default.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// What a token stands for at one resource.
+#[derive(Debug, Clone)]
+pub(crate) struct Introspect {
+    pub(crate) introspector: Arc<dyn Introspector>,
+    pub(crate) issuer: Arc<str>,
+    pub(crate) audience: Arc<str>,
+    /// A verifier has seen for whom JWTs are, and from whom: of them, all that is asked is whether
+    /// they are active.
+    pub(crate) verifies_jwts: bool,
+}
+
+#[async_trait]
+impl Question for Introspect {
+    type Value = VerifiedToken;
+
+    const OF: Of = Of::Introspection;
+    const BRINGS_ANOTHER: bool = false;
+
+    async fn ask(&self, token: &TokenSecret) -> Told<VerifiedToken> {
+        let active = match self.introspector.introspect(token).await? {
+            Introspection::Active(active) => *active,
+            Introspection::Inactive => return Ok(Err(Refused(InvalidToken::Inactive))),
+        };
+        let is_jwt = is_jwt_shaped(token.expose());
+        if !(is_jwt && self.verifies_jwts)
+            && let Err(why) = self.admit(&active)
+        {
+            return Ok(Err(Refused(why)));
+        }
+        // An answer does not tell the key that signed the token, or the handle it stands for: a
+        // JWT does, and one that is active is what it says.
+        let jwt = is_jwt.then(|| Unverified::read(token.expose()).ok()).flatten();
+        let (kid, handle_hash) = jwt.map_or((None, None), |jwt| (jwt.kid(), jwt.handle_hash()));
+        let bytes = serde_json::to_vec(&active).map_or(0, |json| json.len());
+        let (not_before, expires_at) = (active.not_before, active.expires_at);
+        let confirmation = active.confirmation.clone();
+        Ok(VerifiedToken::of_introspected(active, kid, handle_hash)
+            .map(|value| {
+                let complete = is_complete(value.facts(), expires_at, is_jwt);
+                Answer { value, complete, not_before, expires_at, confirmation, bytes }
+            })
+            .map_err(Refused))
+    }
+}
+
+impl Value for VerifiedToken {
+    fn facts(&self) -> &Facts {
+        self.facts()
+    }
+}
+
+impl Introspect {
+    /// The authorization server vouches for the token; that it is meant for this resource is for
+    /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
+    fn admit(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
+        if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
+            return Err(InvalidToken::Audience);
+        }
+        if matches!(&token.issuer, Some(issuer) if *issuer != self.issuer) {
+            return Err(InvalidToken::Issuer);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the time of an introspected token has come and not passed: looked at anew for each
+/// request.
+pub(crate) fn is_in_time<V>(answer: &Answer<V>, now: UnixTime) -> Result<(), InvalidToken> {
+    if answer.expires_at.is_some_and(|end| end <= now) {
+        return Err(InvalidToken::Expired);
+    }
+    if answer.not_before.is_some_and(|start| start > now + LEEWAY) {
+        return Err(InvalidToken::NotYetValid);
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! The keys by which a gateway refuses junk without asking.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cloakroom_core::handle::{AccessHandleKeys, HandleCheck};
+use cloakroom_core::time::Clock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::client::credentials::ClientCredentials;
+use crate::client::discovery::Metadata;
+use crate::client::http::HttpClient;
+use crate::client::protected::Protected;
+use crate::error::{InvalidToken, Outage, SetupError, TokenError};
+use crate::moment::Moment;
+
+const WHAT: &str = "handle_keys_endpoint";
+/// How old keys may get before they are fetched again, in the background.
+const PERIOD: Duration = Duration::from_secs(10 * 60);
+/// The least time between two fetches, whatever they are for: a handle can name any key.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// What tells the handles of an authorization server from junk (`GET /handle-keys`): with it,
+/// forged and damaged handles are refused without asking anyone. Cheap to clone; clones share the
+/// keys.
+///
+/// The authorization server hands them out to clients that it trusts with them. Whoever has them
+/// can make handles that are asked about, and nothing more: no store knows them.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use cloakroom_resource::{
+///     ClientCredentials, GatewayKeys, IntrospectionClient, PhantomLayer,
+/// };
+///
+/// let credentials = ClientCredentials::new("gateway", std::env::var("GATEWAY_SECRET")?);
+/// let keys = GatewayKeys::discover("https://as.example", credentials.clone()).await?;
+/// let client = IntrospectionClient::discover("https://as.example", credentials).await?;
+/// let gateway = PhantomLayer::new(client, "https://orders.example").handle_keys(keys);
+/// # Ok(()) }
+/// ```
+///
+/// # What is refused
+///
+/// | an opaque token that is | and not in memory |
+/// |---|---|
+/// | a handle whose tag is genuine | is asked about |
+/// | spelled like a handle, but forged or damaged | 401 |
+/// | a handle under a key that nobody here knows | 401 if the keys that were fetched for it lack that key; 503 if others were fetched within 10 s |
+/// | anything else | 401 if the keys of the last 10 s say so, 503 if there are none; with [`ask_about_others`](Self::ask_about_others) it is asked about |
+///
+/// The keys are fetched with the first token, again every ten minutes while they are used, and for
+/// an unknown key or spelling; one fetch at a time, and one in 10 s. As long as there are none, or none newer
+/// for an unknown key, tokens are asked about, within the
+/// [`IntrospectionLimits`](crate::IntrospectionLimits): that keys cannot be fetched is no reason to
+/// refuse a token, and `tracing` tells it.
+#[derive(Clone)]
+pub struct GatewayKeys {
+    keys: Arc<Keys>,
+    asks_about_others: bool,
+}
+
+struct Keys {
+    /// `None` if the keys are at hand.
+    remote: Option<Protected>,
+    state: RwLock<State>,
+    flight: Arc<Mutex<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    loaded: Option<Loaded>,
+    /// When the last fetch was sent, and whether it brought keys.
+    last: Option<(Moment, bool)>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    keys: Arc<AccessHandleKeys>,
+    /// When they were asked for; `None` if they were at hand.
+    sent: Option<Moment>,
+}
+
+/// What can be told of the keys that a request needs.
+enum Fetched {
+    /// These were asked for after the request began.
+    Now(Arc<AccessHandleKeys>),
+    /// Others have asked not long ago; these are the newest.
+    Lately(Arc<AccessHandleKeys>),
+    /// There are none, or none newer.
+    Failed,
+}
+
+impl GatewayKeys {
+    /// The keys that the endpoint at this URL hands out.
+    ///
+    /// # Errors
+    ///
+    /// If `endpoint` is no URL, or neither `https` nor on this machine.
+    pub fn new(
+        endpoint: &str,
+        credentials: ClientCredentials,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        Ok(Self::fetched(Protected::new(WHAT, endpoint, credentials, client)?))
+    }
+
+    /// The keys at the `handle_keys_endpoint` that the issuer's metadata names (RFC 8414), with the
+    /// built-in HTTP client. The metadata is fetched once, now; the keys with the first token.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata cannot be fetched, is of another issuer, or names no usable
+    /// `handle_keys_endpoint`.
+    #[cfg(feature = "client")]
+    pub async fn discover(
+        issuer: &str,
+        credentials: ClientCredentials,
+    ) -> Result<Self, SetupError> {
+        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
+    }
+
+    /// Like `discover`, with an HTTP client of the app's own.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata cannot be fetched, is of another issuer, or names no usable
+    /// `handle_keys_endpoint`.
+    pub async fn discover_with(
+        issuer: &str,
+        credentials: ClientCredentials,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        Ok(Self::fetched(
+            Protected::discover(WHAT, Metadata::handle_keys_endpoint, issuer, credentials, client)
+                .await?,
+        ))
+    }
+
+    /// Keys at hand, of an authorization server in the same process (its issuer hands them out, as
+    /// `access_handle_keys`). They are never fetched.
+    #[must_use]
+    pub fn with_keys(keys: AccessHandleKeys) -> Self {
+        let loaded = Loaded { keys: Arc::new(keys), sent: None };
+        Self::of(None, State { loaded: Some(loaded), last: None })
+    }
+
+    /// Has tokens asked about that are not spelled like handles: for an authorization server that
+    /// has taken over the tokens of another, or has formats of its own. Junk that is not spelled
+    /// like handles is asked about as well, then.
+    #[must_use]
+    pub const fn ask_about_others(mut self) -> Self {
+        self.asks_about_others = true;
+        self
+    }
+
+    fn fetched(remote: Protected) -> Self {
+        Self::of(Some(remote), State::default())
+    }
+
+    fn of(remote: Option<Protected>, state: State) -> Self {
+        let keys = Keys { remote, state: RwLock::new(state), flight: Arc::default() };
+        Self { keys: Arc::new(keys), asks_about_others: false }
+    }
+
+    /// Whether a token of a request that began at `now` is worth asking about.
+    ///
+    /// # Errors
+    ///
+    /// If it is junk, or if that cannot be told yet.
+    pub(crate) async fn check(
+        &self,
+        token: &str,
+        now: Moment,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(), TokenError> {
+        let mut is_foreign = false;
+        if let Some(loaded) = self.keys.read(|state| state.loaded.clone()) {
+            match loaded.keys.check(token) {
+                HandleCheck::UnknownKey => {}
+                // Or handles have got another spelling since.
+                HandleCheck::Foreign if !self.asks_about_others => is_foreign = true,
+                known => {
+                    if loaded.sent.is_some_and(|sent| now.since(sent) >= PERIOD) {
+                        self.keys.refresh(clock, now);
+                    }
+                    return self.conclude(known);
+                }
+            }
+        }
+        match self.keys.newer(clock, now).await {
+            Fetched::Now(keys) => self.conclude(keys.check(token)),
+            Fetched::Lately(keys) => match keys.check(token) {
+                HandleCheck::UnknownKey => Err(Outage::HandleKey.into()),
+                known => self.conclude(known),
+            },
+            Fetched::Failed if is_foreign => Err(Outage::HandleKey.into()),
+            Fetched::Failed => Ok(()),
+        }
+    }
+
+    fn conclude(&self, check: HandleCheck) -> Result<(), TokenError> {
+        match check {
+            HandleCheck::Genuine(_) => Ok(()),
+            HandleCheck::Foreign if self.asks_about_others => Ok(()),
+            HandleCheck::Foreign | HandleCheck::Forged | HandleCheck::UnknownKey => {
+                Err(InvalidToken::Forged.into())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for GatewayKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.keys.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
+        f.debug_struct("GatewayKeys")
+            .field("uri", &self.keys.remote.as_ref().map(Protected::uri))
+            .field("keys", &keys)
+            .field("asks_about_others", &self.asks_about_others)
+            .finish()
+    }
+}
+
+impl Keys {
+    /// Keys that were asked for after `now`, unless somebody has asked for some within the
+    /// interval.
+    async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) -> Fetched {
+        if self.remote.is_none() {
+            // There are none but these.
+            let loaded = self.read(|state| state.loaded.clone());
+            return loaded.map_or(Fetched::Failed, |loaded| Fetched::Now(loaded.keys));
+        }
+        let flight = Arc::clone(&self.flight).lock_owned().await;
+        let (last, loaded) = self.read(|state| (state.last, state.loaded.clone()));
+        match (last, loaded) {
+            (Some((sent, true)), Some(loaded)) if Moment::now(&**clock).since(sent) < INTERVAL => {
+                // By the clock that nobody sets.
+                if sent.monotonic() > now.monotonic() {
+                    Fetched::Now(loaded.keys)
+                } else {
+                    Fetched::Lately(loaded.keys)
+                }
+            }
+            (Some((sent, false)), _) if Moment::now(&**clock).since(sent) < INTERVAL => {
+                Fetched::Failed
+            }
+            _ => self.fly(flight, clock).await,
+        }
+    }
+
+    fn refresh(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) {
+        // Whoever holds it is fetching already.
+        let (Ok(runtime), Ok(flight)) =
+            (tokio::runtime::Handle::try_current(), Arc::clone(&self.flight).try_lock_owned())
+        else {
+            return;
+        };
+        let last = self.read(|state| state.last);
+        if last.is_none_or(|(sent, _)| now.since(sent) >= INTERVAL) {
+            let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
+            runtime.spawn(async move { keys.fetch(flight, &*clock).await });
+        }
+    }
+
+    /// In a task of its own where there is a runtime, so that a caller who goes away takes nothing
+    /// from those who wait.
+    async fn fly(self: &Arc<Self>, flight: OwnedMutexGuard<()>, clock: &Arc<dyn Clock>) -> Fetched {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return self.fetch(flight, &**clock).await;
+        };
+        let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
+        let task = runtime.spawn(async move { keys.fetch(flight, &*clock).await });
+        task.await.unwrap_or(Fetched::Failed)
+    }
+
+    /// One request; its outcome is written down before the flight is over.
+    async fn fetch(&self, _flight: OwnedMutexGuard<()>, clock: &dyn Clock) -> Fetched {
+        let Some(remote) = &self.remote else {
+            return Fetched::Failed;
+        };
+        let sent = Moment::now(clock);
+        // Should this be given up on the way, it counts as a failure.
+        self.write(|state| state.last = Some((sent, false)));
+        match fetch(remote).await {
+            Ok(keys) => {
+                let keys = Arc::new(keys);
+                self.write(|state| {
+                    state.loaded = Some(Loaded { keys: Arc::clone(&keys), sent: Some(sent) });
+                    state.last = Some((sent, true));
+                });
+                Fetched::Now(keys)
+            }
+            Err(error) => {
+                tracing::warn!(uri = %remote.uri(), error = &error as &dyn std::error::Error,
+                    "the handle keys could not be fetched: junk is asked about");
+                Fetched::Failed
+            }
+        }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
+        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, Outage> {
+    AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
+        .map_err(|_| Outage::Malformed("these are no handle keys"))
+}

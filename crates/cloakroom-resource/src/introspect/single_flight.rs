@@ -1,0 +1,240 @@
+//! One question about a token at a time, whoever waits for its answer.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::time::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::cache::TokenKey;
+use crate::error::Outage;
+use crate::freshness::Freshness;
+use crate::introspect::limits::{Allowance, IntrospectionLimits};
+use crate::moment::Moment;
+
+/// The questions that are on their way, or wait for their turn. `R` is what comes of one.
+///
+/// # Who may join
+///
+/// A request may share the answer to a question that
+///
+/// - is *not yet sent*: it will be sent after the request began, so that its answer holds whatever
+///   was revoked before that. This is all that [`Freshness::every_request`] allows;
+/// - or was *sent at most `d` ago*, for `within(d)`: its answer will hold whatever was revoked
+///   before it was sent, as an answer in memory of that age does.
+///
+/// Whether a question is sent, and when, is written down and looked at under one lock, and before
+/// the question goes out: nobody takes a question for unsent that is on its way.
+///
+/// That a replica is fresh lets nobody join an older flight: such a request asks anew, at most once
+/// in `d` for each token.
+///
+/// So for one token, of two questions the one that began first is sent first, and the table needs
+/// to know the newest alone; an older one carries on for those who wait for it.
+pub(crate) struct Flights<R> {
+    table: Mutex<Table<R>>,
+    turns: Arc<Semaphore>,
+    limits: IntrospectionLimits,
+}
+
+struct Table<R> {
+    newest: HashMap<TokenKey, Slot<R>>,
+    /// How many questions wait to be sent.
+    waiting: usize,
+    started: u64,
+    allowance: Allowance,
+    complained: Option<Moment>,
+}
+
+struct Slot<R> {
+    number: u64,
+    sent: Option<Moment>,
+    result: watch::Receiver<Option<R>>,
+}
+
+/// What becomes of a request that needs an answer.
+pub(crate) enum Boarding<R, L> {
+    /// The answer has come while the request was on its way here.
+    Landed(L),
+    /// It waits for a question that somebody else has started.
+    Joined(Waiter<R>),
+    /// It waits for a question that the caller now has to see through.
+    Started(Waiter<R>, Flight<R>),
+    /// More questions wait than may, or more were sent than may be.
+    Full,
+}
+
+/// Waits for an answer. Dropping it takes nothing from the others.
+pub(crate) struct Waiter<R>(watch::Receiver<Option<R>>);
+
+impl<R: Clone> Waiter<R> {
+    /// What came of the question; an outage if that will never be known.
+    pub(crate) async fn result(mut self) -> Result<R, Outage> {
+        let result = match self.0.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        };
+        result.ok_or_else(|| Outage::other("the question was given up"))
+    }
+}
+
+impl<R> Flights<R> {
+    pub(crate) fn new(limits: IntrospectionLimits) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::new(Table {
+                newest: HashMap::new(),
+                waiting: 0,
+                started: 0,
+                allowance: Allowance::full(&limits),
+                complained: None,
+            }),
+            turns: Arc::new(Semaphore::new(limits.at_once)),
+            limits,
+        })
+    }
+
+    /// Joins a question about the token, or starts one. `landed` looks once more for an answer in
+    /// memory, where those that have arrived are put before their question leaves the table.
+    pub(crate) fn board<L>(
+        self: &Arc<Self>,
+        key: TokenKey,
+        freshness: Freshness,
+        now: Moment,
+        landed: impl FnOnce() -> Option<L>,
+    ) -> Boarding<R, L> {
+        let mut table = self.table();
+        if let Some(slot) = table.newest.get(&key)
+            && slot.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
+        {
+            return Boarding::Joined(Waiter(slot.result.clone()));
+        }
+        if let Some(landed) = landed() {
+            return Boarding::Landed(landed);
+        }
+        if table.waiting >= self.limits.waiting || !table.allowance.take(&self.limits, now) {
+            table.complain(now);
+            return Boarding::Full;
+        }
+        table.waiting += 1;
+        table.started += 1;
+        let number = table.started;
+        let (sender, result) = watch::channel(None);
+        let waiter = Waiter(result.clone());
+        table.newest.insert(key, Slot { number, sent: None, result });
+        drop(table);
+        let flight =
+            Flight { flights: Arc::clone(self), key, number, sender, waits: true, listed: true };
+        Boarding::Started(waiter, flight)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<R>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R> Table<R> {
+    /// Removes this very question, if no newer one has taken its place.
+    fn remove(&mut self, key: &TokenKey, number: u64) {
+        if self.newest.get(key).is_some_and(|slot| slot.number == number) {
+            self.newest.remove(key);
+        }
+    }
+
+    /// At most once a second: whoever floods this service must not flood its log as well.
+    fn complain(&mut self, now: Moment) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        if self.complained.is_none_or(|last| now.since(last) >= PAUSE) {
+            self.complained = Some(now);
+            tracing::warn!(
+                waiting = self.waiting,
+                "too many tokens would have to be asked about: requests are refused"
+            );
+        }
+    }
+}
+
+impl<R> fmt::Debug for Flights<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table();
+        f.debug_struct("Flights")
+            .field("under_way", &table.newest.len())
+            .field("waiting", &table.waiting)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+/// A question that has to be sent, once it is its turn. Dropped, it leaves those who wait with an
+/// outage.
+pub(crate) struct Flight<R> {
+    flights: Arc<Flights<R>>,
+    key: TokenKey,
+    number: u64,
+    sender: watch::Sender<Option<R>>,
+    waits: bool,
+    listed: bool,
+}
+
+impl<R> Flight<R> {
+    pub(crate) const fn key(&self) -> TokenKey {
+        self.key
+    }
+
+    /// Counts up, and so orders the questions about one token as they are sent.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Waits for its turn, and writes down that it is sent: what the caller does next. `None` if
+    /// everybody who waited has gone; then there is nothing to ask.
+    pub(crate) async fn departs(
+        &mut self,
+        clock: &dyn Clock,
+    ) -> Option<(Moment, OwnedSemaphorePermit)> {
+        let turn = Arc::clone(&self.flights.turns).acquire_owned().await.ok()?;
+        let mut table = self.flights.table();
+        table.waiting -= 1;
+        self.waits = false;
+        // The table has one itself.
+        if self.sender.receiver_count() <= 1 {
+            table.remove(&self.key, self.number);
+            self.listed = false;
+            return None;
+        }
+        let sent = Moment::now(clock);
+        if let Some(slot) = table.newest.get_mut(&self.key)
+            && slot.number == self.number
+        {
+            slot.sent = Some(sent);
+        }
+        Some((sent, turn))
+    }
+
+    /// Hands the result to those who wait. `result` puts it into memory; that happens to one
+    /// question at a time, and before the question leaves the table.
+    pub(crate) fn lands(mut self, result: impl FnOnce() -> R) {
+        let result = {
+            let mut table = self.flights.table();
+            let result = result();
+            table.remove(&self.key, self.number);
+            self.listed = false;
+            result
+        };
+        self.sender.send_replace(Some(result));
+    }
+}
+
+impl<R> Drop for Flight<R> {
+    fn drop(&mut self) {
+        if self.waits || self.listed {
+            let mut table = self.flights.table();
+            table.waiting -= usize::from(self.waits);
+            table.remove(&self.key, self.number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Handles that are swapped for JWTs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cloakroom_core::TokenSecret;
+use http::header::HeaderValue;
+
+use crate::cache::{Answer, Refused, Value};
+use crate::error::{InvalidToken, Outage};
+use crate::freshness::is_complete;
+use crate::introspect::Introspector;
+use crate::layer::token_source::{Question, Told};
+use crate::metrics::Of;
+use crate::replica::Facts;
+
+/// Which JWT stands for a handle at one resource.
+#[derive(Debug)]
+pub(crate) struct Swap {
+    pub(crate) introspector: Arc<dyn Introspector>,
+    pub(crate) audience: Arc<str>,
+}
+
+/// What goes on in place of a handle.
+///
+/// In this order in memory: see [`Facts`].
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Replacement {
+    facts: Facts,
+    /// `Bearer` and the JWT. Shown by no `Debug`, wiped when the last copy is dropped.
+    pub(crate) authorization: HeaderValue,
+}
+
+impl Value for Arc<Replacement> {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+#[async_trait]
+impl Question for Swap {
+    type Value = Arc<Replacement>;
+
+    const OF: Of = Of::Phantom;
+    const BRINGS_ANOTHER: bool = true;
+
+    async fn ask(&self, handle: &TokenSecret) -> Told<Arc<Replacement>> {
+        let Some(swapped) = self.introspector.swap(handle, &self.audience).await? else {
+            return Ok(Err(Refused(InvalidToken::Inactive)));
+        };
+        let authorization = bearer(swapped.jwt().expose())?;
+        let (facts, expires_at) = (swapped.facts().clone(), swapped.expires_at());
+        // A rule about the one handle is found by this alone.
+        let complete = is_complete(&facts, expires_at, true) && facts.handle_hash.is_some();
+        let bytes = authorization.len();
+        let confirmation = swapped.confirmation().cloned();
+        let value = Arc::new(Replacement { authorization, facts });
+        Ok(Ok(Answer { value, complete, not_before: None, expires_at, confirmation, bytes }))
+    }
+}
+
+/// The header, over bytes that are wiped.
+fn bearer(jwt: &str) -> Result<HeaderValue, Outage> {
+    struct Wiped(TokenSecret);
+
+    impl AsRef<[u8]> for Wiped {
+        fn as_ref(&self) -> &[u8] {
+            self.0.expose().as_bytes()
+        }
+    }
+
+    let bytes = Bytes::from_owner(Wiped(TokenSecret::new(format!("Bearer {jwt}"))));
+    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(Outage::other)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_what_it_looks_like_and_shows_nothing() {
+        let value = bearer("a.b.c").unwrap();
+        assert_eq!(value.as_bytes(), b"Bearer a.b.c");
+        assert!(!format!("{value:?}").contains("a.b.c"));
+        assert!(bearer("a\nb").is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! The answers to requests that go no further (RFC 6750 §3, RFC 9449 §7.1).
+
+use std::sync::Arc;
+
+use cloakroom_core::Scope;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::error::TokenError;
+use crate::verify::proof::Scheme;
+
+/// Why a request goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoToken,
+    InvalidRequest,
+    InvalidToken,
+    InsufficientScope,
+    Unavailable,
+}
+
+impl From<&TokenError> for Refusal {
+    fn from(error: &TokenError) -> Self {
+        match error {
+            TokenError::Invalid(_) => Self::InvalidToken,
+            TokenError::Unavailable(_) => Self::Unavailable,
+        }
+    }
+}
+
+/// The `WWW-Authenticate` values of one resource, made once.
+#[derive(Debug, Clone)]
+pub(crate) struct Challenges(Arc<[Values; 2]>);
+
+/// The values in one scheme.
+#[derive(Debug)]
+struct Values {
+    plain: HeaderValue,
+    invalid_request: HeaderValue,
+    invalid_token: HeaderValue,
+    insufficient_scope: HeaderValue,
+}
+
+impl Challenges {
+    /// The audience is the realm: the name of what is protected.
+    pub(crate) fn new(audience: &str, required: &Scope) -> Self {
+        // What does not go into a quoted-string unescaped is no part of a resource identifier.
+        let realm: String = audience
+            .chars()
+            .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
+            .collect();
+        Self(Arc::new(["Bearer", "DPoP"].map(|scheme| {
+            let value = |rest: &str| {
+                HeaderValue::try_from(format!("{scheme} realm=\"{realm}\"{rest}"))
+                    .unwrap_or(HeaderValue::from_static(scheme))
+            };
+            Values {
+                // RFC 6750 §3: a request without credentials gets no error code.
+                plain: value(""),
+                invalid_request: value(", error=\"invalid_request\""),
+                invalid_token: value(", error=\"invalid_token\""),
+                insufficient_scope: value(&format!(
+                    ", error=\"insufficient_scope\", scope=\"{required}\""
+                )),
+            }
+        })))
+    }
+
+    /// The response, with an empty body; its challenge is of the scheme that the token came in.
+    pub(crate) fn response<B: Default>(&self, refusal: Refusal, scheme: Scheme) -> Response<B> {
+        let [bearer, dpop] = &*self.0;
+        let values = match scheme {
+            Scheme::Bearer => bearer,
+            Scheme::Dpop => dpop,
+        };
+        let mut response = Response::new(B::default());
+        let (status, challenge) = match refusal {
+            Refusal::NoToken => (StatusCode::UNAUTHORIZED, &values.plain),
+            Refusal::InvalidRequest => (StatusCode::BAD_REQUEST, &values.invalid_request),
+            Refusal::InvalidToken => (StatusCode::UNAUTHORIZED, &values.invalid_token),
+            Refusal::InsufficientScope => (StatusCode::FORBIDDEN, &values.insufficient_scope),
+            Refusal::Unavailable => {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                let seconds = HeaderValue::from_static("1");
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                return response;
+            }
+        };
+        *response.status_mut() = status;
+        let challenge = challenge.clone();
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_odd_audience_cannot_break_out_of_the_realm() {
+        let challenges =
+            Challenges::new("a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}", &Scope::empty());
+        let response: Response<()> = challenges.response(Refusal::NoToken, Scheme::Bearer);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"a, error=xSet-Cookie: y=z\""
+        );
+    }
+}

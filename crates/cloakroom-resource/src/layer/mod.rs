@@ -1,0 +1,10 @@
+//! The tower layers, and how a token is looked for, judged and answered in them.
+
+pub(crate) mod authorization;
+pub(crate) mod bearer;
+pub(crate) mod challenge;
+#[cfg(feature = "axum")]
+pub(crate) mod extract;
+pub(crate) mod phantom;
+pub(crate) mod response_future;
+pub(crate) mod token_source;

@@ -1,0 +1,437 @@
+//! What happened, for the app's audit trail.
+
+pub(crate) mod refusals;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cloakroom_core::revocation::Target;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, Subject, TokenKind};
+use cloakroom_jwt::KeyEvent;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::error::{AuthenticationFailure, GrantRefusal};
+use crate::revocation::regression::Regression;
+
+/// Something that an audit trail wants to know. No event holds a token, a digest of one, or a
+/// secret.
+///
+/// An operation that changes the store is reported exactly once, even if its caller goes away in the
+/// middle: by the event of what it did, or by [`Event::Unconfirmed`]. Refusals are counted, so that
+/// nobody can fill a disk with them: see [`Event::GrantRefused`].
+///
+/// # JSON
+///
+/// `Serialize` writes one flat object. `event` is the [`name`](Event::name); the other members are
+/// named like the fields. Identifiers are strings; a subject is `u:` and a user, or `c:` and a client;
+/// a time is a number of milliseconds since 1970. New events and new members may be added; those that
+/// are there keep their names.
+///
+/// ```
+/// use cloakroom::core::{ClientId, GrantId, Subject};
+/// use cloakroom::core::revocation::Target;
+/// use cloakroom::Event;
+/// use serde_json::json;
+///
+/// let grant: GrantId = "AAAAAAAAAAAAAAAAAAAAAA".parse()?;
+/// let client = ClientId::new("app")?;
+///
+/// let reuse = Event::ReuseDetected {
+///     grant,
+///     client: client.clone(),
+///     credential: cloakroom::core::TokenKind::Refresh,
+///     presented: 3,
+///     current: 5,
+///     revoked: true,
+/// };
+/// assert!(reuse.is_alarm());
+/// assert_eq!(
+///     serde_json::to_value(&reuse)?,
+///     json!({
+///         "event": "reuse_detected",
+///         "grant": "AAAAAAAAAAAAAAAAAAAAAA",
+///         "client": "app",
+///         "credential": "refresh",
+///         "presented": 3,
+///         "current": 5,
+///         "revoked": true,
+///     })
+/// );
+///
+/// let target = Target::SubjectAtClient(Subject::user("alice")?, client);
+/// assert_eq!(
+///     serde_json::to_value(&Event::Revoked { target })?,
+///     json!({
+///         "event": "revoked",
+///         "target": { "kind": "subject_at_client", "subject": "u:alice", "client": "app" },
+///     })
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A grant was made, with its first tokens or its code.
+    Issued {
+        /// The grant.
+        grant: GrantId,
+        /// The client that it was made for.
+        client: ClientId,
+        /// The subject that it speaks for.
+        subject: Subject,
+    },
+    /// A code was redeemed.
+    Redeemed {
+        /// Its grant.
+        grant: GrantId,
+        /// The client that redeemed it.
+        client: ClientId,
+    },
+    /// A refresh token was redeemed.
+    Refreshed {
+        /// Its grant.
+        grant: GrantId,
+        /// The client that redeemed it.
+        client: ClientId,
+        /// The generation of the chain now. It stays what it was if the token does not rotate.
+        generation: u32,
+    },
+    /// A refresh token was presented again within its retry window, and brought the same
+    /// successor. Many of these for one grant are worth a look.
+    Retried {
+        /// Its grant.
+        grant: GrantId,
+        /// The client that presented it.
+        client: ClientId,
+        /// The generation of the chain.
+        generation: u32,
+    },
+    /// A spent code or refresh token was presented: the grant is revoked (RFC 9700 §4.14.2).
+    ReuseDetected {
+        /// Its grant.
+        grant: GrantId,
+        /// The client that presented it.
+        client: ClientId,
+        /// Whether it was a code or a refresh token.
+        credential: TokenKind,
+        /// The generation of what was presented.
+        presented: u32,
+        /// The generation of the chain.
+        current: u32,
+        /// Whether the store has confirmed that the grant is revoked. If not, revoke it with
+        /// [`Issuer::revoke_grant`](crate::Issuer::revoke_grant).
+        revoked: bool,
+    },
+    /// The store went back in time, and may have forgotten revocations, grants and keys. What this
+    /// server knows stays in force, and is repeated to the store (as [`Event::Revoked`]); see
+    /// `docs/operations.md` for what is left to do.
+    StoreRegressed {
+        /// What shows it.
+        #[serde(flatten)]
+        noticed: Regression,
+    },
+    /// Something was revoked. It is in force; a store may still be flagging single grants.
+    Revoked {
+        /// What was revoked. In JSON without the digest of a token.
+        #[serde(serialize_with = "write_target")]
+        target: Target,
+    },
+    /// The store holds rows that cannot be read. They were passed by: requests that need one fail,
+    /// and no other does.
+    CorruptRow {
+        /// The grant whose row it is; `None` where housekeeping met rows that name none.
+        grant: Option<GrantId>,
+        /// How many rows.
+        count: u64,
+    },
+    /// A signing key changed its state.
+    Key(KeyEvent),
+    /// An operation began to write, and nobody knows what became of it: the store failed, a part of
+    /// the program panicked, or the runtime ended. It may have taken effect.
+    Unconfirmed {
+        /// The operation.
+        operation: Operation,
+        /// What it was to change, if that is one thing.
+        #[serde(serialize_with = "write_optional_target")]
+        target: Option<Target>,
+    },
+    /// A client did not authenticate. Counted, as [`Event::GrantRefused`] is.
+    AuthenticationFailed {
+        /// The client, if it is known; `None` for all unknown clients together.
+        client: Option<ClientId>,
+        /// What the newest of these callers named itself: at most 64 characters, others than
+        /// printable ASCII escaped. Anybody can write anything here; whoever takes a secret for an
+        /// identifier writes that.
+        claimed: Option<String>,
+        /// How it tried to authenticate: `client_secret_basic`, `client_secret_post`, `none`, or
+        /// `other`.
+        method: &'static str,
+        /// What was wrong.
+        reason: AuthenticationFailure,
+        /// How many times.
+        count: u64,
+        /// When the first of them was.
+        since: UnixTime,
+    },
+    /// A code or a refresh token was refused.
+    ///
+    /// The first refusal for a client, a kind of credential and a reason is reported at once. Those
+    /// that follow are counted, and reported as one event a minute. At most 1,024 of these counters
+    /// name a client; beyond that, and for clients that are not known, all are counted together.
+    /// [`Issuer::maintain`](crate::Issuer::maintain) reports counts that are due; what is left is
+    /// reported when the issuer is dropped.
+    GrantRefused {
+        /// The client that presented it; `None` for various.
+        client: Option<ClientId>,
+        /// Whether it was presented as a code or as a refresh token.
+        credential: TokenKind,
+        /// Why it was refused.
+        reason: GrantRefusal,
+        /// How many times.
+        count: u64,
+        /// When the first of them was.
+        since: UnixTime,
+    },
+}
+
+/// An operation that writes, in [`Event::Unconfirmed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// [`Issuer::issue`](crate::Issuer::issue) or [`Issuer::authorize`](crate::Issuer::authorize).
+    Issue,
+    /// [`Issuer::adopt`](crate::Issuer::adopt).
+    Adopt,
+    /// [`Issuer::redeem`](crate::Issuer::redeem).
+    Redeem,
+    /// [`Issuer::refresh`](crate::Issuer::refresh).
+    Refresh,
+    /// [`Issuer::revoke`](crate::Issuer::revoke) and its kin.
+    Revoke,
+    /// [`Issuer::rotate_keys`](crate::Issuer::rotate_keys).
+    RotateKeys,
+    /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
+    CompromiseKey,
+}
+
+impl Event {
+    /// Its name, as it stands in the JSON: `reuse_detected`, for example.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Issued { .. } => "issued",
+            Self::Redeemed { .. } => "redeemed",
+            Self::Refreshed { .. } => "refreshed",
+            Self::Retried { .. } => "retried",
+            Self::ReuseDetected { .. } => "reuse_detected",
+            Self::StoreRegressed { .. } => "store_regressed",
+            Self::Revoked { .. } => "revoked",
+            Self::CorruptRow { .. } => "corrupt_row",
+            Self::Key(_) => "key",
+            Self::Unconfirmed { .. } => "unconfirmed",
+            Self::AuthenticationFailed { .. } => "authentication_failed",
+            Self::GrantRefused { .. } => "grant_refused",
+        }
+    }
+
+    /// Whether somebody should look at it now: [`ReuseDetected`](Event::ReuseDetected),
+    /// [`StoreRegressed`](Event::StoreRegressed), [`CorruptRow`](Event::CorruptRow),
+    /// [`Unconfirmed`](Event::Unconfirmed), and a compromised key. These are traced as warnings.
+    #[must_use]
+    pub const fn is_alarm(&self) -> bool {
+        matches!(
+            self,
+            Self::ReuseDetected { .. }
+                | Self::StoreRegressed { .. }
+                | Self::CorruptRow { .. }
+                | Self::Unconfirmed { .. }
+                | Self::Key(KeyEvent::Compromised { .. })
+        )
+    }
+
+    fn trace(&self) {
+        match self {
+            Self::Issued { grant, client, subject } => {
+                tracing::info!(%grant, %client, ?subject, "a grant was issued");
+            }
+            Self::Redeemed { grant, client } => {
+                tracing::info!(%grant, %client, "a code was redeemed");
+            }
+            Self::Refreshed { grant, client, generation } => {
+                tracing::info!(%grant, %client, generation, "a refresh token was redeemed");
+            }
+            Self::Retried { grant, client, generation } => {
+                tracing::info!(%grant, %client, generation, "a refresh was retried");
+            }
+            Self::ReuseDetected { grant, client, credential, presented, current, revoked } => {
+                let what = match (credential, revoked) {
+                    (TokenKind::Code, true) => "a code was used again; its grant is revoked",
+                    (TokenKind::Code, false) => {
+                        "a code was used again; its grant may still be alive: revoke it"
+                    }
+                    (_, true) => "a refresh token was used again; its grant is revoked",
+                    (_, false) => {
+                        "a refresh token was used again; its grant may still be alive: revoke it"
+                    }
+                };
+                tracing::warn!(%grant, %client, presented, current, "{what}");
+            }
+            Self::StoreRegressed { noticed } => {
+                tracing::warn!(?noticed, "the store has gone back in time");
+            }
+            Self::CorruptRow { grant, count } => {
+                let grant = grant.as_ref().map(tracing::field::display);
+                tracing::warn!(grant, count, "the store holds rows that cannot be read");
+            }
+            Self::Revoked { target } => tracing::info!(?target, "a revocation is in force"),
+            // The key manager has traced it already, but for this one.
+            Self::Key(KeyEvent::Compromised { kid }) => {
+                tracing::warn!(%kid, "a signing key was declared compromised");
+            }
+            Self::Key(_) => {}
+            Self::Unconfirmed { operation, target } => tracing::warn!(
+                ?operation,
+                ?target,
+                "an operation began to write, and its outcome is not known"
+            ),
+            Self::AuthenticationFailed { client, claimed, method, reason, count, .. } => {
+                let client = client.as_ref().map(ClientId::as_str);
+                tracing::info!(
+                    client,
+                    claimed,
+                    method,
+                    %reason,
+                    count,
+                    "client authentication failed"
+                );
+            }
+            Self::GrantRefused { client, credential, reason, count, .. } => {
+                let client = client.as_ref().map(ClientId::as_str);
+                let what = match credential {
+                    TokenKind::Code => "a code was refused",
+                    _ => "a refresh token was refused",
+                };
+                tracing::info!(client, %reason, count, "{what}");
+            }
+        }
+    }
+}
+
+fn write_target<S: Serializer>(target: &Target, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    match target {
+        Target::Token { grant, .. } => {
+            map.serialize_entry("kind", "token")?;
+            map.serialize_entry("grant", grant)?;
+        }
+        Target::Jti(jti) => {
+            map.serialize_entry("kind", "jti")?;
+            map.serialize_entry("jti", jti)?;
+        }
+        Target::Grant(grant) => {
+            map.serialize_entry("kind", "grant")?;
+            map.serialize_entry("grant", grant)?;
+        }
+        Target::Subject(subject) => {
+            map.serialize_entry("kind", "subject")?;
+            map.serialize_entry("subject", subject)?;
+        }
+        Target::Client(client) => {
+            map.serialize_entry("kind", "client")?;
+            map.serialize_entry("client", client)?;
+        }
+        Target::SubjectAtClient(subject, client) => {
+            map.serialize_entry("kind", "subject_at_client")?;
+            map.serialize_entry("subject", subject)?;
+            map.serialize_entry("client", client)?;
+        }
+        Target::Key(kid) => {
+            map.serialize_entry("kind", "key")?;
+            map.serialize_entry("kid", kid)?;
+        }
+    }
+    map.end()
+}
+
+fn write_optional_target<S: Serializer>(
+    target: &Option<Target>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match target {
+        Some(target) => write_target(target, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Receives events, on the path of the request that causes them: hand them on, do not wait.
+///
+/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. If one
+/// panics, `tracing` hears of it, and everything goes on as if it had not.
+///
+/// A sink that writes JSON lines, for a log collector:
+///
+/// ```
+/// use std::io::Write;
+/// use std::sync::{Arc, mpsc};
+///
+/// use cloakroom::{Event, EventSink, Issuer};
+///
+/// /// A thread writes; requests only hand over.
+/// #[derive(Debug)]
+/// struct JsonLines(mpsc::SyncSender<Event>);
+///
+/// impl JsonLines {
+///     fn to(mut out: impl Write + Send + 'static) -> Arc<Self> {
+///         let (sender, events) = mpsc::sync_channel(10_000);
+///         std::thread::spawn(move || {
+///             for event in events {
+///                 let line = serde_json::to_string(&event).unwrap_or_default();
+///                 if let Err(error) = writeln!(out, "{line}") {
+///                     eprintln!("the audit trail cannot be written: {error}");
+///                 }
+///             }
+///         });
+///         Arc::new(Self(sender))
+///     }
+/// }
+///
+/// impl EventSink for JsonLines {
+///     fn record(&self, event: &Event) {
+///         // Full means that the disk is too slow: say so, rather than hold up requests.
+///         if self.0.try_send(event.clone()).is_err() {
+///             eprintln!("the audit trail has lost an event: {}", event.name());
+///         }
+///     }
+/// }
+///
+/// let builder = Issuer::dev().events(JsonLines::to(std::io::stderr()));
+/// ```
+pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes note. May be called on any thread, several times at once.
+    fn record(&self, event: &Event);
+}
+
+/// Where events go: to `tracing`, and to the app's sink if it has one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Events(Option<Arc<dyn EventSink>>);
+
+impl Events {
+    pub(crate) const fn to(sink: Arc<dyn EventSink>) -> Self {
+        Self(Some(sink))
+    }
+
+    /// A sink that panics stops nothing: not the rest of the operation, such as the rule on a key
+    /// that was just marked, nor the events after this one, nor maintenance.
+    pub(crate) fn record(&self, event: &Event) {
+        event.trace();
+        let Some(sink) = &self.0 else { return };
+        if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
+            tracing::error!(event = event.name(), "the event sink panicked");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What redeeming a code and redeeming a refresh token have in common: the fixed order of checks.
+//!
+//! Tag → grant live → genuine → client → (for codes) redirect URI and verifier, (for refresh tokens)
+//! the key that this very one is bound to → only then the generation. A failure before the last
+//! changes nothing: an old code without its verifier, or a refresh token in the hands of another
+//! client or without its key, cannot end a session.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use cloakroom_core::handle::{ChainHandle, ChainKind};
+use cloakroom_core::record::{Chain, GrantRecord};
+use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, Confirmation, GrantId, TokenSecret};
+
+use crate::client::Client;
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::Event;
+use crate::issuer::Inner;
+use crate::revocation::regression::Regression;
+
+/// Where a genuine credential stands, seen from its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the one that may be redeemed.
+    Current,
+    /// It was spent by the last step, and its window is open: its successor is kept for it.
+    Retriable,
+    /// It was spent before that, and its own window is open: a slow tab. The window of the last
+    /// rotation does not count: a thief who keeps rotating must not keep it open.
+    SpentRecently,
+    /// It was spent.
+    Spent,
+    /// The chain never came so far: the store has gone back in time.
+    Newer,
+}
+
+impl Standing {
+    pub(crate) fn of(handle: &ChainHandle, chain: &Chain, now: UnixTime) -> Self {
+        let presented = handle.generation;
+        match (presented.cmp(&chain.generation), &chain.successor) {
+            (Ordering::Equal, _) if handle.digest == chain.digest => Self::Current,
+            (Ordering::Equal | Ordering::Greater, _) => Self::Newer,
+            (Ordering::Less, Some(successor)) => {
+                if presented + 1 == chain.generation && now < successor.until {
+                    Self::Retriable
+                } else if successor.is_recent(presented, now) {
+                    Self::SpentRecently
+                } else {
+                    Self::Spent
+                }
+            }
+            (Ordering::Less, None) => Self::Spent,
+        }
+    }
+}
+
+/// The key that the refresh tokens of a chain are bound to, and which of them are.
+///
+/// "When an authorization server supporting DPoP issues a refresh token to a public client that
+/// presents a valid DPoP proof at the token endpoint, the refresh token MUST be bound to the
+/// respective public key." (RFC 9449 §5) A confidential client's is not: the client's authentication
+/// binds it (RFC 8705 §7.1), so that a new key or a renewed certificate ends no session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChainBinding<'a> {
+    public: bool,
+    key: Option<&'a Confirmation>,
+    /// The first generation that is bound.
+    from: u32,
+}
+
+impl<'a> ChainBinding<'a> {
+    /// As the client is registered now.
+    pub(crate) fn of(grant: &'a GrantRecord, chain: &Chain, client: &Client) -> Self {
+        let public = client.is_public();
+        Self {
+            public,
+            key: grant.confirmation.as_ref().filter(|_| public),
+            // A new chain begins with a bound token. A row of an older version does not say: its
+            // current token is bound, and no thief may hide among the ones before.
+            from: chain.bound_from.unwrap_or(chain.generation),
+        }
+    }
+
+    /// Refuses a request that does not prove the key that this refresh token was issued for. Spent or
+    /// not, the token is useless without it, and cannot end the session.
+    pub(crate) fn check(
+        &self,
+        generation: u32,
+        proved: Option<&Confirmation>,
+    ) -> Result<(), GrantRefusal> {
+        if self.key.is_some() && generation >= self.from && proved != self.key {
+            return Err(GrantRefusal::OtherKey);
+        }
+        Ok(())
+    }
+
+    /// Whether a request that presents this spent credential comes from another holder than the
+    /// request that spent it: the two proved different keys.
+    ///
+    /// The request that spent it proved the chain's key if the next credential is bound, and none
+    /// otherwise. A request that proves the chain's own key comes from its holder in any case.
+    pub(crate) fn is_second_holder(&self, generation: u32, proved: Option<&Confirmation>) -> bool {
+        self.public
+            && match proved {
+                Some(_) => proved != self.key,
+                None => self.key.is_some() && generation.saturating_add(1) >= self.from,
+            }
+    }
+
+    /// The binding after a request that proves this key has moved the chain to `generation`: the
+    /// next record's confirmation, and the first generation that it binds.
+    pub(crate) fn after(
+        &self,
+        generation: u32,
+        proved: Option<&Confirmation>,
+    ) -> (Option<Confirmation>, Option<u32>) {
+        match self.key {
+            _ if !self.public => (None, None),
+            Some(key) => (Some(key.clone()), Some(self.from)),
+            None => (proved.cloned(), proved.map(|_| generation)),
+        }
+    }
+}
+
+impl Inner {
+    /// The credential of this kind that is presented, if its outer tag is genuine.
+    pub(crate) async fn chain_handle(
+        &self,
+        kind: ChainKind,
+        presented: &TokenSecret,
+    ) -> Result<ChainHandle, TokenError> {
+        match self.handles.parse_chain(kind, presented.expose()) {
+            Some(handle) => Ok(handle),
+            None => {
+                self.check_foreign_key(presented).await?;
+                Err(GrantRefusal::Forged.into())
+            }
+        }
+    }
+
+    /// The grant whose genuine credential this client presents, with its chain: the checks that all
+    /// credentials share, in their order.
+    pub(crate) async fn grant_of(
+        self: &Arc<Self>,
+        handle: &ChainHandle,
+        client: &ClientId,
+        now: UnixTime,
+    ) -> Result<Arc<GrantRecord>, TokenError> {
+        self.check_own_log().await?;
+        let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
+        if !grant.is_live(now) {
+            return Err(GrantRefusal::Dead.into());
+        }
+        if !handle.is_genuine(&chain_of(&grant)?.key) {
+            return Err(GrantRefusal::Forged.into());
+        }
+        if grant.client != *client {
+            return Err(GrantRefusal::OtherClient.into());
+        }
+        Ok(grant)
+    }
+
+    /// Ends a grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
+    pub(crate) async fn end_for_reuse(
+        self: &Arc<Self>,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        now: UnixTime,
+    ) -> TokenError {
+        let event = |revoked| Event::ReuseDetected {
+            grant: grant.id,
+            client: grant.client.clone(),
+            credential: handle.kind.token_kind(),
+            presented: handle.generation,
+            current: generation(grant),
+            revoked,
+        };
+        self.end(grant, now, event, GrantRefusal::Reused).await
+    }
+
+    /// Ends a grant if a request that presents this spent credential comes from a second holder
+    /// ([`ChainBinding::is_second_holder`]). The retry window is for one: of two, one would get a
+    /// successor that only the other can use.
+    ///
+    /// This holds for a request that saw its credential current and lost a race as well. Two keys
+    /// prove two holders, whatever the clocks say. If the loser were only refused, its user would
+    /// sign in again, and a thief who won the race would keep the session.
+    pub(crate) async fn check_holder(
+        self: &Arc<Self>,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        client: &Client,
+        proved: Option<&Confirmation>,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        let binding = ChainBinding::of(grant, chain_of(grant)?, client);
+        if binding.is_second_holder(handle.generation, proved) {
+            return Err(self.end_for_reuse(handle, grant, now).await);
+        }
+        Ok(())
+    }
+
+    /// Ends a grant because its store has gone back in time.
+    pub(crate) async fn end_for_regression(
+        self: &Arc<Self>,
+        handle: &ChainHandle,
+        grant: &GrantRecord,
+        now: UnixTime,
+    ) -> TokenError {
+        let event = |revoked| Event::StoreRegressed {
+            noticed: Regression::Credential {
+                grant: grant.id,
+                client: grant.client.clone(),
+                presented: handle.generation,
+                current: generation(grant),
+                revoked,
+            },
+        };
+        self.store.memory().doubt_and_told();
+        self.end(grant, now, event, GrantRefusal::Regressed).await
+    }
+
+    /// Revokes a grant, and tells why: what the request is refused with. The event says whether the
+    /// grant is known to be revoked.
+    async fn end(
+        self: &Arc<Self>,
+        grant: &GrantRecord,
+        now: UnixTime,
+        event: impl Fn(bool) -> Event,
+        refusal: GrantRefusal,
+    ) -> TokenError {
+        let revocation = self.revocation(Target::Grant(grant.id), Whose::of(&grant.client), now);
+        match self.revoke_fully(revocation, event(true), event(false)).await {
+            Ok(()) => refusal.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The revocation of one thing, remembered for as long as it matters.
+    pub(crate) fn revocation(&self, target: Target, of: Whose<'_>, now: UnixTime) -> Revocation {
+        // It may have been issued when tokens lived longer than they do now.
+        let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
+        // A grant made a moment before may be refreshed for its whole life.
+        let rule_until = if target.has_bound() {
+            until.max(now + self.lifetimes.grant) + self.clock_skew()
+        } else {
+            until
+        };
+        Revocation {
+            rule_until,
+            client: of.client.cloned(),
+            grant: of.grant,
+            ..Revocation::new(target, now, until)
+        }
+    }
+}
+
+/// What is known of a thing that is revoked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Whose<'a> {
+    pub(crate) client: Option<&'a ClientId>,
+    /// The grant that it hangs off.
+    pub(crate) grant: Option<GrantId>,
+    /// When it ends by itself.
+    pub(crate) ends: UnixTime,
+}
+
+impl<'a> Whose<'a> {
+    pub(crate) fn of(client: &'a ClientId) -> Self {
+        Self { client: Some(client), ..Self::default() }
+    }
+}
+
+/// The chain of a grant for which a genuine-looking chain handle was presented.
+pub(crate) fn chain_of(grant: &GrantRecord) -> Result<&Chain, TokenError> {
+    grant.chain.as_ref().ok_or_else(|| GrantRefusal::Forged.into())
+}
+
+fn generation(grant: &GrantRecord) -> u32 {
+    grant.chain.as_ref().map_or(0, |chain| chain.generation)
+}

@@ -1,0 +1,160 @@
+//! Redeeming an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::handle::ChainKind;
+use cloakroom_core::record::{Chain, CodeBinding, GrantRecord};
+use cloakroom_core::store::{Advance, Advanced, Change};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{TokenKind, scrubbed};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::client::registration::GrantType;
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::{Event, Operation};
+use crate::flow::chain::{ChainBinding, Standing, chain_of};
+use crate::flow::request::{Redeem, TokenResponse};
+use crate::issuer::{Inner, Issuer};
+
+impl Issuer {
+    /// Redeems an authorization code, once: for an access token, and a refresh token if the client
+    /// may have one.
+    ///
+    /// A second redemption by someone who knows the verifier ends the grant: "If an authorization
+    /// code is used more than once, the authorization server MUST deny the request and SHOULD
+    /// revoke (when possible) all tokens previously issued based on that authorization code" (RFC
+    /// 6749 §4.1.2).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
+    /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
+    /// the store failed after it had taken the step: codes have no retry, the user signs in again.
+    pub async fn redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+        let client = request.client.clone();
+        let answer = self.try_redeem(request).await;
+        self.inner.refusals.grant(&client, TokenKind::Code, &answer);
+        answer
+    }
+
+    async fn try_redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+        let inner = &self.inner;
+        let now = inner.now();
+        let handle = inner.chain_handle(ChainKind::Code, &request.code).await?;
+        let client = inner.client(&request.client).await?;
+        if !client.allows(GrantType::AuthorizationCode) {
+            return Err(TokenError::UnauthorizedClient("it may not use codes"));
+        }
+        let proved = request.confirmation.as_ref();
+        let grant = inner.grant_of(&handle, &request.client, now).await?;
+        let chain = chain_of(&grant)?;
+        check_binding(chain.code.as_ref(), &request)?;
+        match Standing::of(&handle, chain, now) {
+            // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
+            // request. If they do not match, it MUST reject the request."
+            Standing::Current
+                if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved =>
+            {
+                return Err(GrantRefusal::OtherKey.into());
+            }
+            Standing::Current => {}
+            // Codes have no retry window, and a replay is one whatever key it shows.
+            Standing::Retriable | Standing::SpentRecently | Standing::Spent => {
+                return Err(inner.end_for_reuse(&handle, &grant, now).await);
+            }
+            Standing::Newer => return Err(inner.end_for_regression(&handle, &grant, now).await),
+        }
+        let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
+
+        // Everything that can fail comes before the one write.
+        let refreshable = client.may_refresh(&grant.subject);
+        let mut next = GrantRecord::clone(&grant);
+        let generation = chain.generation + 1;
+        let binding = ChainBinding::of(&grant, chain, &client);
+        let (confirmation, bound_from) = binding.after(generation, proved);
+        next.confirmation = confirmation;
+        let rotates = client.rotates_refresh_tokens();
+        let lifetimes = inner.lifetimes_of(&client);
+        if !refreshable {
+            next.expires_at = next.expires_at.min(now + lifetimes.access_token);
+        }
+        let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
+        let (refresh_token, digest) = inner.handles.mint_chain(
+            ChainKind::Refresh,
+            grant.id,
+            generation,
+            &chain.key,
+            &inner.random,
+        )?;
+        next.chain = Some(Chain {
+            credential: TokenKind::Refresh,
+            generation,
+            digest,
+            // A client without refresh tokens gets none: what was minted is thrown away, and only
+            // marks the code as spent.
+            expires_at: if refreshable { expires_at } else { now },
+            successor: None,
+            bound_from,
+            rotates,
+            ..chain.clone()
+        });
+        next.row_expires_at = inner.row_expiry(&next, expires_at);
+        let scope = Inner::narrow_scope(None, &next.scope, &client)?;
+        let token = inner.mint(&client, &next, scope, audience, proved, now).await?;
+
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now,
+            change: Change::Move(Box::new(next)),
+            tokens: token.record.clone().into_iter().collect(),
+        };
+        let done = Event::Redeemed { grant: grant.id, client: request.client };
+        match inner.advance(Operation::Redeem, step, done).await? {
+            Advanced::Advanced => {}
+            // Its own look saw the code unspent: a double click, unless the keys say otherwise.
+            Advanced::Stale(grant) => {
+                inner.check_holder(&handle, &grant, &client, proved, now).await?;
+                return Err(GrantRefusal::Spent.into());
+            }
+            Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
+        }
+        Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
+    }
+}
+
+/// When a new refresh token expires. One that never rotates has no idle time-out: its use leaves no
+/// trace in the row.
+pub(crate) fn refresh_expiry(
+    grant: &GrantRecord,
+    rotates: bool,
+    now: UnixTime,
+    idle: std::time::Duration,
+) -> UnixTime {
+    if rotates { (now + idle).min(grant.expires_at) } else { grant.expires_at }
+}
+
+fn check_binding(binding: Option<&CodeBinding>, request: &Redeem) -> Result<(), GrantRefusal> {
+    let binding = binding.ok_or(GrantRefusal::Verifier)?;
+    // RFC 6749 §4.1.3: "their values MUST be identical"
+    if request.redirect_uri.as_deref() != Some(&*binding.redirect_uri) {
+        return Err(GrantRefusal::RedirectUri);
+    }
+    match (&binding.challenge, &request.verifier) {
+        // RFC 7636 §4.6: BASE64URL-ENCODE(SHA256(ASCII(code_verifier))) == code_challenge
+        (Some(challenge), Some(verifier)) => {
+            let verifier = verifier.expose();
+            let computed = scrubbed(|| URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)));
+            let long_enough = (43..=128).contains(&verifier.len());
+            if long_enough && bool::from(computed.as_bytes().ct_eq(challenge.as_bytes())) {
+                Ok(())
+            } else {
+                Err(GrantRefusal::Verifier)
+            }
+        }
+        (None, None) => Ok(()),
+        // RFC 9700 §2.1.1: a verifier without a challenge is a downgrade, and refused.
+        _ => Err(GrantRefusal::Verifier),
+    }
+}

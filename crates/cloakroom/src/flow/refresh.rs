@@ -1,0 +1,221 @@
+//! Redeeming a refresh token (RFC 6749 §6), so that no session is lost.
+
+use std::sync::Arc;
+
+use cloakroom_core::handle::{ChainHandle, ChainKind};
+use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
+use cloakroom_core::store::{Advance, Advanced, Change};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{TokenKind, TokenSecret};
+
+use crate::client::Client;
+use crate::client::registration::GrantType;
+use crate::error::{GrantRefusal, TokenError};
+use crate::events::{Event, Operation};
+use crate::flow::chain::{ChainBinding, Standing, chain_of};
+use crate::flow::redeem::refresh_expiry;
+use crate::flow::request::{Refresh, TokenResponse};
+use crate::flow::successor;
+use crate::issuer::{Inner, Issuer, NewToken};
+
+impl Issuer {
+    /// Redeems a refresh token: for a new access token, and its successor if it rotates.
+    ///
+    /// A lost response, or a second tab, that presents the same token within the retry window gets
+    /// the *same* successor. After the window, a spent token is reuse: the grant is revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidGrant`] whatever is wrong with the token; [`TokenError::InvalidScope`]
+    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
+    /// the same token may be sent again.
+    pub async fn refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+        let client = request.client.clone();
+        let answer = self.try_refresh(request).await;
+        self.inner.refusals.grant(&client, TokenKind::Refresh, &answer);
+        answer
+    }
+
+    async fn try_refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+        let inner = &self.inner;
+        let now = inner.now();
+        inner.notice_missing_maintenance(now);
+        let handle = inner.chain_handle(ChainKind::Refresh, &request.token).await?;
+        let client = inner.client(&request.client).await?;
+        if !client.allows(GrantType::RefreshToken) {
+            return Err(TokenError::UnauthorizedClient("it may not refresh"));
+        }
+        let proved = request.confirmation.as_ref();
+        let grant = inner.grant_of(&handle, &request.client, now).await?;
+        let attempt = Attempt { inner, client: &client, handle: &handle, request: &request, now };
+        let chain = chain_of(&grant)?;
+        let binding = ChainBinding::of(&grant, chain, &client);
+        binding.check(handle.generation, proved)?;
+        match Standing::of(&handle, chain, now) {
+            Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
+            Standing::Current if chain.rotates || client.rotates_refresh_tokens() => {
+                attempt.rotate(&grant, chain).await
+            }
+            Standing::Current => attempt.attach(&grant, chain, None).await,
+            Standing::Retriable => {
+                attempt.check_holder(&grant).await?;
+                attempt.retry(&grant).await
+            }
+            // Refused, and no harm done.
+            Standing::SpentRecently => {
+                attempt.check_holder(&grant).await?;
+                Err(GrantRefusal::Spent.into())
+            }
+            Standing::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
+            Standing::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
+        }
+    }
+}
+
+/// One request to refresh, past every check but the generation.
+struct Attempt<'a> {
+    inner: &'a Arc<Inner>,
+    client: &'a Client,
+    handle: &'a ChainHandle,
+    request: &'a Refresh,
+    now: UnixTime,
+}
+
+impl Attempt<'_> {
+    /// Moves the chain on.
+    async fn rotate(
+        &self,
+        grant: &Arc<GrantRecord>,
+        chain: &Chain,
+    ) -> Result<TokenResponse, TokenError> {
+        let (inner, now) = (self.inner, self.now);
+        let lifetimes = inner.lifetimes_of(self.client);
+        // Everything that can fail comes before the one write.
+        let generation = chain.generation + 1;
+        let (refresh_token, digest) = inner.handles.mint_chain(
+            ChainKind::Refresh,
+            grant.id,
+            generation,
+            &chain.key,
+            &inner.random,
+        )?;
+        let sealed = successor::seal(
+            &inner.url,
+            self.handle,
+            grant,
+            generation,
+            &refresh_token,
+            &inner.random,
+        )?;
+        let until = now + lifetimes.retry_window + inner.clock_skew();
+        let mut next = GrantRecord::clone(grant);
+        let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
+        next.refreshed_at = Some(now);
+        let binding = ChainBinding::of(grant, chain, self.client);
+        let (confirmation, bound_from) =
+            binding.after(generation, self.request.confirmation.as_ref());
+        next.confirmation = confirmation;
+        next.row_expires_at = inner.row_expiry(grant, expires_at);
+        next.chain = Some(Chain {
+            generation,
+            digest,
+            expires_at,
+            rotates: true,
+            successor: Some(SealedSuccessor {
+                earlier: earlier(chain, now),
+                ..SealedSuccessor::new(sealed, until)
+            }),
+            bound_from,
+            ..chain.clone()
+        });
+        let token = self.mint(&next).await?;
+
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now,
+            change: Change::Move(Box::new(next)),
+            tokens: token.record.clone().into_iter().collect(),
+        };
+        let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
+        match inner.advance(Operation::Refresh, step, done).await? {
+            Advanced::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
+            // It saw the chain where it should be and then lost the race: that is a retry, or is
+            // refused, but never reuse, whatever its clock says. Only a second key is.
+            Advanced::Stale(grant) => {
+                self.check_holder(&grant).await?;
+                if chain_of(&grant)?.generation == generation {
+                    self.retry(&grant).await
+                } else {
+                    Err(GrantRefusal::Spent.into())
+                }
+            }
+            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+        }
+    }
+
+    /// Ends the grant if this request comes from another holder than the one that spent its token.
+    async fn check_holder(&self, grant: &GrantRecord) -> Result<(), TokenError> {
+        let proved = self.request.confirmation.as_ref();
+        self.inner.check_holder(self.handle, grant, self.client, proved, self.now).await
+    }
+
+    /// Brings the successor that the presented token already has.
+    async fn retry(&self, grant: &GrantRecord) -> Result<TokenResponse, TokenError> {
+        let chain = chain_of(grant)?;
+        let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
+        let (handle, generation) = (self.handle, chain.generation);
+        let successor = std::iter::once(&*self.inner.url)
+            .chain(self.inner.former_urls.iter().map(|url| &**url))
+            .find_map(|url| successor::open(url, handle, grant, generation, &sealed.sealed))
+            .ok_or(GrantRefusal::Spent)?;
+        self.attach(grant, chain, Some(successor)).await
+    }
+
+    /// Leaves the chain where it stands, and adds an access token: a retry if it brings a successor.
+    async fn attach(
+        &self,
+        grant: &GrantRecord,
+        chain: &Chain,
+        refresh_token: Option<TokenSecret>,
+    ) -> Result<TokenResponse, TokenError> {
+        let token = self.mint(grant).await?;
+        let step = Advance {
+            grant: grant.id,
+            expected: chain.position(),
+            now: self.now,
+            change: Change::Attach,
+            tokens: token.record.clone().into_iter().collect(),
+        };
+        let (id, client, generation) = (grant.id, grant.client.clone(), chain.generation);
+        let done = match refresh_token {
+            Some(_) => Event::Retried { grant: id, client, generation },
+            None => Event::Refreshed { grant: id, client, generation },
+        };
+        match self.inner.advance(Operation::Refresh, step, done).await? {
+            Advanced::Advanced => Ok(token.respond(grant.id, refresh_token)),
+            Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
+            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+        }
+    }
+
+    /// An access token for what this request asks for. Narrowing touches it alone, not the grant.
+    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+        let scope = Inner::narrow_scope(self.request.scope.clone(), &grant.scope, self.client)?;
+        let audience = Inner::narrow_audience(&self.request.resources, &grant.audience)?;
+        let proved = self.request.confirmation.as_ref();
+        self.inner.mint(self.client, grant, scope, audience, proved, self.now).await
+    }
+}
+
+/// The credentials whose windows are open beside the one that is spent now.
+fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
+    let Some(last) = &chain.successor else { return Vec::new() };
+    let previous = chain.generation.checked_sub(1);
+    let previous = previous.map(|generation| SpentBefore::new(generation, last.until));
+    let mut open: Vec<_> =
+        last.earlier.iter().cloned().chain(previous).filter(|spent| now < spent.until).collect();
+    let surplus = open.len().saturating_sub(SealedSuccessor::MOST_EARLIER);
+    open.drain(..surplus);
+    open
+}

@@ -1,0 +1,317 @@
+//! What the app asks for, and what the client gets.
+
+use std::time::Duration;
+
+use cloakroom_core::record::{Claims, Device};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{
+    Audience, ClientId, Confirmation, GrantId, Invalid, Scope, Subject, TokenSecret,
+};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+/// A grant to be made: this client, for this subject.
+///
+/// What is left out comes from the client's registration: its whole scope, its default audience.
+///
+/// ```
+/// use cloakroom::Grant;
+/// use serde_json::json;
+///
+/// let grant = Grant::user("web-app", "alice")?
+///     .scope("orders:read")?
+///     .claim("tenant", json!("acme"))?;
+/// # Ok::<(), cloakroom::core::Invalid>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Grant {
+    pub(crate) client: ClientId,
+    pub(crate) subject: Subject,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) audience: Option<Audience>,
+    pub(crate) confirmation: Option<Confirmation>,
+    pub(crate) auth_time: Option<UnixTime>,
+    pub(crate) username: Option<String>,
+    pub(crate) act: Option<Value>,
+    pub(crate) authorization_details: Option<Value>,
+    pub(crate) session: Option<String>,
+    pub(crate) claims: Claims,
+    pub(crate) device: Device,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) lifetime: Option<Duration>,
+}
+
+impl Grant {
+    /// A grant to a client, for a user.
+    ///
+    /// # Errors
+    ///
+    /// If one of the identifiers is invalid.
+    pub fn user(client: impl AsRef<str>, user: impl AsRef<str>) -> Result<Self, Invalid> {
+        Ok(Self::new(ClientId::new(client)?, Subject::user(user)?))
+    }
+
+    /// A grant to a client for itself (`client_credentials`); it is never refreshed.
+    ///
+    /// # Errors
+    ///
+    /// If the identifier is invalid.
+    pub fn client(client: impl AsRef<str>) -> Result<Self, Invalid> {
+        let client = ClientId::new(client)?;
+        Ok(Self::new(client.clone(), Subject::Client(client)))
+    }
+
+    /// A grant to a client, for a subject.
+    #[must_use]
+    pub fn new(client: ClientId, subject: Subject) -> Self {
+        Self {
+            client,
+            subject,
+            scope: None,
+            audience: None,
+            confirmation: None,
+            auth_time: None,
+            username: None,
+            act: None,
+            authorization_details: None,
+            session: None,
+            claims: Claims::default(),
+            device: Device::default(),
+            epoch: None,
+            lifetime: None,
+        }
+    }
+
+    /// What is granted: at most what the client may have.
+    ///
+    /// # Errors
+    ///
+    /// If the scope is malformed.
+    pub fn scope(mut self, scope: &str) -> Result<Self, Invalid> {
+        self.scope = Some(Scope::parse(scope)?);
+        Ok(self)
+    }
+
+    /// For which resources (RFC 8707): some of those that the client may have tokens for.
+    #[must_use]
+    pub fn audience(mut self, audience: Audience) -> Self {
+        self.audience = Some(audience);
+        self
+    }
+
+    /// The key that the client has proved, or named in its authorization request (`dpop_jkt`, RFC 9449
+    /// §10).
+    ///
+    /// [`Issuer::issue`](crate::Issuer::issue) binds the access token to it, and the refresh tokens
+    /// of a public client; [`Issuer::authorize`](crate::Issuer::authorize) binds the code;
+    /// [`Issuer::adopt`](crate::Issuer::adopt) binds the token that it takes over.
+    #[must_use]
+    pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
+        self.confirmation = Some(confirmation);
+        self
+    }
+
+    /// When the user signed in.
+    #[must_use]
+    pub const fn auth_time(mut self, auth_time: UnixTime) -> Self {
+        self.auth_time = Some(auth_time);
+        self
+    }
+
+    /// The user's name, for people.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than 255 bytes.
+    pub fn username(mut self, username: impl Into<String>) -> Result<Self, Invalid> {
+        let username = username.into();
+        if username.len() > cloakroom_core::MAX_ID_BYTES {
+            return Err(Invalid { what: "username", why: "it is longer than 255 bytes" });
+        }
+        self.username = Some(username);
+        Ok(self)
+    }
+
+    /// Who acts for the subject (RFC 8693 §4.1).
+    #[must_use]
+    pub fn act(mut self, act: Value) -> Self {
+        self.act = Some(act);
+        self
+    }
+
+    /// What exactly was authorized (RFC 9396).
+    #[must_use]
+    pub fn authorization_details(mut self, details: Value) -> Self {
+        self.authorization_details = Some(details);
+        self
+    }
+
+    /// The OpenID Connect session (`sid`).
+    #[must_use]
+    pub fn session(mut self, session: impl Into<String>) -> Self {
+        self.session = Some(session.into());
+        self
+    }
+
+    /// Adds a claim of the app's own. Whoever sees a JWT can read it: no secrets, no profile.
+    ///
+    /// # Errors
+    ///
+    /// If the name is reserved, or the claims take more than 4,096 bytes.
+    pub fn claim(mut self, name: &str, value: Value) -> Result<Self, Invalid> {
+        let others = self.claims.iter().map(|(name, value)| (name.to_owned(), value.clone()));
+        self.claims = Claims::new(others.chain([(name.to_owned(), value)]).collect::<Vec<_>>())?;
+        Ok(self)
+    }
+
+    /// What the user will see under "your devices".
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The epoch that was read ([`Issuer::epoch`](crate::Issuer::epoch)) when the login began: a
+    /// revocation of the subject or client while the user signs in then covers this grant. Keep it
+    /// on the server: one that is newer than the log's counts as the log's. Give up a login that
+    /// takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant): revocations are remembered
+    /// for no longer than a grant made before them may live.
+    #[must_use]
+    pub const fn epoch(mut self, epoch: Epoch) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// Ends the grant earlier than the issuer's setting.
+    #[must_use]
+    pub const fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+}
+
+/// A PKCE challenge (RFC 7636). `plain` cannot be expressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pkce(pub(crate) String);
+
+impl Pkce {
+    /// A `code_challenge` of method `S256`: 43 characters of base64url.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such text.
+    pub fn s256(challenge: impl Into<String>) -> Result<Self, Invalid> {
+        let challenge = challenge.into();
+        if challenge.len() != 43 || !challenge.bytes().all(is_base64url) {
+            return Err(Invalid {
+                what: "code_challenge",
+                why: "it is not 43 characters of base64url",
+            });
+        }
+        Ok(Self(challenge))
+    }
+}
+
+const fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+/// A code that a client redeems (RFC 6749 §4.1.3).
+#[derive(Debug)]
+pub struct Redeem {
+    /// The code.
+    pub code: TokenSecret,
+    /// The client, as it has authenticated.
+    pub client: ClientId,
+    /// The redirect URI of the authorization request.
+    pub redirect_uri: Option<String>,
+    /// The PKCE verifier.
+    pub verifier: Option<TokenSecret>,
+    /// Narrows the access token to some of the grant's resources (RFC 8707 §2.2).
+    pub resources: Vec<String>,
+    /// The key that the client has proved. The access token is bound to it, and so are the refresh
+    /// tokens of a public client. It must be the key that the authorization request named, if that
+    /// named one ([`Grant::confirmation`]).
+    pub confirmation: Option<Confirmation>,
+}
+
+impl Redeem {
+    /// This code, redeemed by this client, without anything else.
+    #[must_use]
+    pub const fn new(code: TokenSecret, client: ClientId) -> Self {
+        Self {
+            code,
+            client,
+            redirect_uri: None,
+            verifier: None,
+            resources: Vec::new(),
+            confirmation: None,
+        }
+    }
+}
+
+/// A refresh token that a client redeems (RFC 6749 §6).
+#[derive(Debug)]
+pub struct Refresh {
+    /// The refresh token.
+    pub token: TokenSecret,
+    /// The client, as it has authenticated.
+    pub client: ClientId,
+    /// Narrows the access token's scope.
+    pub scope: Option<Scope>,
+    /// Narrows the access token to some of the grant's resources.
+    pub resources: Vec<String>,
+    /// The key that the client has proved. The access token is bound to it. The first key that a
+    /// public client proves also binds the refresh tokens that follow: each needs it from then on.
+    /// A confidential client's authentication binds its refresh tokens; it may prove a different key
+    /// each time.
+    ///
+    /// A retry must prove the same key as the request that spent the token, or none if that proved
+    /// none. A different key means two holders, and the grant is revoked.
+    pub confirmation: Option<Confirmation>,
+}
+
+impl Refresh {
+    /// This refresh token, redeemed by this client, without narrowing.
+    #[must_use]
+    pub const fn new(token: TokenSecret, client: ClientId) -> Self {
+        Self { token, client, scope: None, resources: Vec::new(), confirmation: None }
+    }
+}
+
+/// What the client gets (RFC 6749 §5.1). Serializes to the response body; redacted in `Debug`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TokenResponse {
+    /// The access token.
+    pub access_token: TokenSecret,
+    /// `Bearer`, or `DPoP` for a token that is bound to a proved key (RFC 9449 §5).
+    pub token_type: &'static str,
+    /// The access token's life, in whole seconds.
+    pub expires_in: u64,
+    /// The refresh token, if there is a new one.
+    pub refresh_token: Option<TokenSecret>,
+    /// The access token's scope.
+    pub scope: Scope,
+    /// The grant they hang off, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). Not sent
+    /// to the client.
+    pub grant: GrantId,
+}
+
+impl Serialize for TokenResponse {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("access_token", self.access_token.expose())?;
+        map.serialize_entry("token_type", self.token_type)?;
+        map.serialize_entry("expires_in", &self.expires_in)?;
+        if let Some(token) = &self.refresh_token {
+            map.serialize_entry("refresh_token", token.expose())?;
+        }
+        if !self.scope.is_empty() {
+            map.serialize_entry("scope", &self.scope)?;
+        }
+        map.end()
+    }
+}

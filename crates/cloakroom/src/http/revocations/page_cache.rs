@@ -1,0 +1,226 @@
+//! Pages of the revocation log, read and encoded once for all who ask for the same.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloakroom_core::revocation::{Cursor, LogEntry, RevocationBatch, RevocationPage};
+use cloakroom_core::store::StoreError;
+use tokio::sync::watch;
+
+use crate::write::Store;
+
+/// The largest page. A follower reads at most 256 KiB.
+const MOST_BYTES: usize = 192 * 1024;
+
+/// More than a page has beside its entries.
+const ENVELOPE: usize = 1024;
+
+/// How many pages are kept: followers are at the log's end, or not far from it.
+const MOST_PAGES: usize = 64;
+
+/// Which page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) struct Wanted {
+    pub(in crate::http) after: Cursor,
+    pub(in crate::http) limit: u32,
+}
+
+/// What was read.
+#[derive(Clone)]
+pub(in crate::http) enum Page {
+    /// Entries, or a gap.
+    News(Bytes),
+    /// Nothing after the cursor.
+    Quiet(Bytes),
+    /// The store failed.
+    Failed,
+}
+
+/// Where pages come from.
+#[derive(Debug)]
+pub(in crate::http) struct Source {
+    pub(in crate::http) store: Store,
+    pub(in crate::http) heartbeat: Duration,
+    pub(in crate::http) clock_skew: Duration,
+}
+
+/// The pages that were read since the log last grew. A clone shares them.
+#[derive(Clone, Default)]
+pub(in crate::http) struct LogPages(Arc<Mutex<Shelf>>);
+
+impl fmt::Debug for LogPages {
+    /// Not the pages: they say who is revoked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogPages").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// How often the log had grown when the first of the slots was read.
+    grown: u64,
+    /// The number of the newest read.
+    reads: u64,
+    /// The last one used stands last.
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    wanted: Wanted,
+    /// The number of the read that it comes from.
+    read: u64,
+    page: watch::Receiver<Option<Page>>,
+}
+
+impl LogPages {
+    /// The number of the newest read so far.
+    pub(in crate::http) async fn latest(&self) -> u64 {
+        let reads = self.0.lock().unwrap_or_else(PoisonError::into_inner).reads;
+        // All whose time is over at this moment look before any of them reads: they share a read.
+        tokio::task::yield_now().await;
+        reads
+    }
+
+    /// The page, read when the log had grown `grown` times or later, by a read with a number above
+    /// `newer`. Reads go on by themselves: one is lost to nobody because the first who asked for it
+    /// went away.
+    pub(in crate::http) async fn page(
+        &self,
+        source: Source,
+        wanted: &Wanted,
+        grown: u64,
+        newer: u64,
+    ) -> Page {
+        let mut page = self.slot(source, wanted, grown, newer);
+        match page.wait_for(Option::is_some).await {
+            Ok(page) => page.clone().unwrap_or(Page::Failed),
+            // The task ended early: its runtime is gone.
+            Err(_) => Page::Failed,
+        }
+    }
+
+    fn slot(
+        &self,
+        source: Source,
+        wanted: &Wanted,
+        grown: u64,
+        newer: u64,
+    ) -> watch::Receiver<Option<Page>> {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if grown > shelf.grown {
+            shelf.grown = grown;
+            shelf.slots.clear();
+        }
+        let found = shelf.slots.iter().position(|slot| slot.wanted == *wanted);
+        if let Some(slot) = found.map(|at| shelf.slots.remove(at))
+            && slot.read > newer
+            && !slot.has_failed()
+        {
+            let page = slot.page.clone();
+            shelf.slots.push(slot);
+            return page;
+        }
+        shelf.reads += 1;
+        let (sender, page) = watch::channel(None);
+        let (read, grown) = (shelf.reads, shelf.grown);
+        shelf.put(Slot { wanted: wanted.clone(), read, page: page.clone() });
+        let (pages, wanted) = (self.clone(), wanted.clone());
+        tokio::spawn(async move {
+            let page = match source.read(&wanted).await {
+                Ok(Found { page, end }) => {
+                    if let Some((after, nothing)) = end {
+                        pages.keep_end(Wanted { after, ..wanted }, nothing, grown, read);
+                    }
+                    page
+                }
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the revocation log cannot be read");
+                    Page::Failed
+                }
+            };
+            // Nobody may be waiting any more.
+            let _ = sender.send(Some(page));
+        });
+        page
+    }
+
+    /// Whoever has seen the last entry comes back for what is after it: nothing, so far.
+    fn keep_end(&self, wanted: Wanted, nothing: Bytes, grown: u64, read: u64) {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.grown == grown && !shelf.slots.iter().any(|slot| slot.wanted == wanted) {
+            let page = watch::channel(Some(Page::Quiet(nothing))).1;
+            shelf.put(Slot { wanted, read, page });
+        }
+    }
+}
+
+impl Shelf {
+    fn put(&mut self, slot: Slot) {
+        if self.slots.len() == MOST_PAGES {
+            self.slots.remove(0);
+        }
+        self.slots.push(slot);
+    }
+}
+
+impl Slot {
+    fn has_failed(&self) -> bool {
+        match &*self.page.borrow() {
+            Some(page) => matches!(page, Page::Failed),
+            None => self.page.has_changed().is_err(),
+        }
+    }
+}
+
+struct Found {
+    page: Page,
+    /// If this is the last page: the cursor after it, and the page that is there.
+    end: Option<(Cursor, Bytes)>,
+}
+
+impl Source {
+    /// Reads a page that is not too large.
+    async fn read(&self, wanted: &Wanted) -> Result<Found, StoreError> {
+        let mut limit = wanted.limit;
+        loop {
+            let page = self.page(self.store.revocations(wanted.after.clone(), limit).await?);
+            let json = Bytes::from(page.to_json());
+            let RevocationBatch::Entries { entries, next, more, newest_bound } = page.batch else {
+                return Ok(Found { page: Page::News(json), end: None });
+            };
+            if entries.is_empty() && !more && next == wanted.after {
+                return Ok(Found { page: Page::Quiet(json), end: None });
+            }
+            if json.len() > MOST_BYTES && entries.len() > 1 {
+                // A cursor in the midst of a batch is known to the store alone.
+                limit = fitting(&entries);
+                continue;
+            }
+            let end = (!more).then(|| {
+                let entries = Vec::new();
+                let after = next.clone();
+                let nothing = RevocationBatch::Entries { entries, next, more, newest_bound };
+                (after, Bytes::from(self.page(nothing).to_json()))
+            });
+            return Ok(Found { page: Page::News(json), end });
+        }
+    }
+
+    fn page(&self, batch: RevocationBatch) -> RevocationPage {
+        RevocationPage { batch, heartbeat: self.heartbeat, clock_skew: self.clock_skew }
+    }
+}
+
+/// With how many of these entries a page is small enough.
+fn fitting(entries: &[LogEntry]) -> u32 {
+    let length = |entry: &LogEntry| serde_json::to_vec(entry).map_or(MOST_BYTES, |json| json.len());
+    let mut size = ENVELOPE;
+    let fit = entries.iter().take_while(|entry| {
+        size += length(entry) + 1;
+        size <= MOST_BYTES
+    });
+    u32::try_from(fit.count().clamp(1, entries.len() - 1)).unwrap_or(1)
+}

@@ -1,0 +1,240 @@
+//! What a token stands for (RFC 7662), and the swap of a handle for a JWT.
+
+#[cfg(feature = "resource")]
+pub(crate) mod local;
+
+use std::sync::Arc;
+
+use cloakroom_core::format::{Carried, Located};
+use cloakroom_core::handle::{ChainHandle, ChainKind};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::RuleKey;
+use cloakroom_core::store::Lookup;
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ActiveToken, Introspection, Subject, TokenKind, TokenSecret};
+use cloakroom_jwt::{Swap, Swapped};
+
+use crate::client::Client;
+use crate::client::registration::{Format, Role};
+use crate::error::TokenError;
+use crate::flow::chain::Standing;
+use crate::issuer::{Inner, Issuer};
+
+/// Who asks about a token.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// The app itself, in process: it may see every access token.
+    Internal,
+    /// An authenticated client. A resource server sees access tokens meant for what it serves; any
+    /// client sees its own.
+    Client(&'a Client),
+}
+
+impl Caller<'_> {
+    fn may_see(&self, owner: &GrantRecord, token: &TokenRecord) -> bool {
+        match self {
+            Self::Internal => true,
+            Self::Client(client) => {
+                owner.client == client.id
+                    || client.has_role(Role::Introspect)
+                        && token.audience.iter().any(|resource| client.is_served(resource))
+            }
+        }
+    }
+}
+
+/// An access token that is active, with what the store, or the token itself, says of it.
+struct Active {
+    grant: Arc<GrantRecord>,
+    token: Arc<TokenRecord>,
+    /// A JWT; a handle has none.
+    carried: Option<Box<Carried>>,
+}
+
+impl Issuer {
+    /// Whether a token is active, and what it stands for.
+    ///
+    /// A refresh token is inactive to everyone but its own client; a code to everyone.
+    ///
+    /// # Errors
+    ///
+    /// If a part fails. An outage is never an inactive token.
+    pub async fn introspect(
+        &self,
+        token: &TokenSecret,
+        caller: Caller<'_>,
+    ) -> Result<Introspection, TokenError> {
+        let inner = &self.inner;
+        inner.check_own_log().await?;
+        let now = inner.now();
+        if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
+            return inner.introspect_refresh(&handle, caller, now).await;
+        }
+        let Some(active) = inner.active(token, now).await? else {
+            return Ok(Introspection::Inactive);
+        };
+        if !caller.may_see(&active.grant, &active.token) {
+            tracing::debug!(grant = %active.grant.id, "the caller may not see the token");
+            return Ok(Introspection::Inactive);
+        }
+        let mut answer = ActiveToken::from_records(&inner.url, &active.grant, &active.token);
+        if let Some(carried) = active.carried {
+            answer.jti = Some(carried.jti);
+            // A reader finds the key that signed it in a JWT alone. Without an epoch no replica
+            // vouches for it: its key might be revoked.
+            if token.expose().matches('.').count() != 2 {
+                answer.epoch = None;
+            }
+        }
+        Ok(Introspection::Active(Box::new(answer)))
+    }
+
+    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. It
+    /// lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never longer
+    /// than the handle. `None` if the handle is not active, if the caller may not see it, or if its
+    /// client's format for the resource is one that is not swapped.
+    ///
+    /// `resource` may be left out where the caller serves one resource, or the token is meant for
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a part fails.
+    pub async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: Option<&str>,
+        caller: Caller<'_>,
+    ) -> Result<Option<Swapped>, TokenError> {
+        let inner = &self.inner;
+        inner.check_own_log().await?;
+        let now = inner.now();
+        let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
+            return Ok(None);
+        };
+        // A JWT counts in seconds: in the handle's last one there is none that is not over.
+        if token.expires_at.as_secs() <= now.as_secs() {
+            return Ok(None);
+        }
+        if !caller.may_see(&grant, &token) {
+            return Ok(None);
+        }
+        let served = match caller {
+            Caller::Internal => None,
+            Caller::Client(client) => client.only_served(),
+        };
+        let resource = resource.or(served).or_else(|| token.audience.single()).ok_or(
+            TokenError::InvalidTarget("the token is meant for several resources: name one"),
+        )?;
+        let allowed = match caller {
+            Caller::Internal => true,
+            Caller::Client(client) => {
+                client.has_role(Role::Introspect) && client.is_served(resource)
+            }
+        };
+        if !allowed || !token.audience.contains(resource) {
+            return Ok(None);
+        }
+        let owner = inner.clients.client(&grant.client).await?;
+        let format = owner.as_ref().and_then(|owner| owner.format_for(resource));
+        if !matches!(format, Some(Format::Phantom | Format::Custom(_))) {
+            return Ok(None);
+        }
+        let scope = (inner.scope_mapper)(resource, &token.scope);
+        let swap = Swap {
+            issuer: &inner.url,
+            grant: &grant,
+            token: &token,
+            audience: resource,
+            scope: &scope,
+            now,
+            random: &inner.random,
+        };
+        Ok(Some(inner.phantom.swap(swap).await?))
+    }
+}
+
+impl Inner {
+    /// The access token, if it is active: unexpired, not revoked, and hanging off a live grant.
+    async fn active(
+        &self,
+        token: &TokenSecret,
+        now: UnixTime,
+    ) -> Result<Option<Active>, TokenError> {
+        match self.locate(token).await? {
+            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+                let Lookup::Found(found) = self.store.find(grant, Some(digest)).await? else {
+                    return Ok(None);
+                };
+                let grant = found.grant;
+                Ok(found
+                    .token
+                    .filter(|token| token.is_live(now) && grant.is_live(now))
+                    .map(|token| Active { grant, token, carried: None }))
+            }
+            Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
+                self.active_carried(carried, now).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
+    async fn active_carried(
+        &self,
+        carried: Box<Carried>,
+        now: UnixTime,
+    ) -> Result<Option<Active>, TokenError> {
+        if !carried.token.is_live(now) {
+            return Ok(None);
+        }
+        let grant = match self.store.find(carried.grant.id, None).await? {
+            Lookup::Found(found) if found.grant.is_live(now) => found.grant,
+            Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
+            _ => return Ok(None),
+        };
+        let mut keys = Vec::from(grant.rule_keys());
+        keys.push(RuleKey::Jti(carried.jti.clone()));
+        keys.push(RuleKey::Key(carried.kid.clone()));
+        let rules = self.store.rules(keys).await?;
+        if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
+            return Ok(None);
+        }
+        let token = Arc::new(carried.token.clone());
+        Ok(Some(Active { grant, token, carried: Some(carried) }))
+    }
+
+    async fn introspect_refresh(
+        &self,
+        handle: &ChainHandle,
+        caller: Caller<'_>,
+        now: UnixTime,
+    ) -> Result<Introspection, TokenError> {
+        let Caller::Client(client) = caller else {
+            return Ok(Introspection::Inactive);
+        };
+        let Some(grant) = self.find(handle.grant).await? else {
+            return Ok(Introspection::Inactive);
+        };
+        let Some(chain) = grant.chain.as_ref().filter(|chain| {
+            grant.is_live(now)
+                && grant.client == client.id
+                && handle.is_genuine(&chain.key)
+                && Standing::of(handle, chain, now) == Standing::Current
+                && now < chain.expires_at
+        }) else {
+            return Ok(Introspection::Inactive);
+        };
+        let mut answer = ActiveToken::default();
+        answer.scope = grant.scope.clone();
+        answer.client = Some(grant.client.clone());
+        answer.username.clone_from(&grant.username);
+        answer.token_type = Some("refresh_token".into());
+        answer.expires_at = Some(chain.expires_at);
+        answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));
+        answer.subject = Some(Subject::clone(&grant.subject));
+        answer.audience = Some(grant.audience.clone());
+        answer.issuer = Some(Arc::clone(&self.url));
+        Ok(Introspection::Active(Box::new(answer)))
+    }
+}

@@ -1,0 +1,446 @@
+//! Putting an issuer together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use cloakroom_core::format::{OpaqueFormat, TokenFormat};
+use cloakroom_core::handle::HandleKeys;
+use cloakroom_core::keys::{KeyPolicy, KeyStore};
+use cloakroom_core::store::{SingleUseStore, TokenStore};
+use cloakroom_core::time::{Clock, SystemClock};
+use cloakroom_core::{Random, Scope};
+use cloakroom_jwt::{
+    Algorithm, JwtFormat, KeyManager, KeyManagerBuilder, KeyManagerError, KeySealer, PhantomFormat,
+};
+
+use crate::client::Client;
+use crate::client::directory::{ClientDirectory, ClientRefused, StaticClients};
+use crate::client::registration::Format;
+use crate::error::BuildError;
+use crate::events::refusals::Refusals;
+use crate::events::{Event, EventSink, Events};
+use crate::issuer::lifetimes::{Lifetimes, check_issuer};
+use crate::issuer::ownership::{ForeignKeys, Owner};
+use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::revocation::log_notifier::Growth;
+use crate::revocation::log_watch::OwnLog;
+use crate::revocation::remembering::RememberingStore;
+use crate::write::{Finish, Keys, Store};
+
+/// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says
+/// how to mend it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use cloakroom::core::handle::{HandleKeys, HandleSecret};
+/// use cloakroom::jwt::AesGcmSealer;
+/// use cloakroom::memory::MemoryStore;
+/// use cloakroom::{Client, Issuer, StaticClients};
+///
+/// // Both secrets come from your secret store, and stay the same across restarts.
+/// let (handle_secret, sealing_key) = ([1; 32], [2; 32]);
+///
+/// let issuer = Issuer::builder("https://as.example")
+///     .store(Arc::new(MemoryStore::new()))
+///     .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))
+///     .sealer(Arc::new(AesGcmSealer::new(1, sealing_key)))
+///     .clients(Arc::new(StaticClients::new([Client::public("app")?])?))
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct IssuerBuilder {
+    url: String,
+    former_urls: Vec<String>,
+    store: Option<Arc<dyn TokenStore>>,
+    key_store: Option<Arc<dyn KeyStore>>,
+    single_use: Option<Arc<dyn SingleUseStore>>,
+    handles: Option<HandleKeys>,
+    sealer: Option<Arc<dyn KeySealer>>,
+    clients: Option<Arc<dyn ClientDirectory>>,
+    /// In the order in which a presented token is tried.
+    formats: Vec<(Format, Arc<dyn TokenFormat>)>,
+    /// Those that the static clients ask for.
+    used_formats: Vec<Format>,
+    scope_mapper: ScopeMapper,
+    stateless_jwt: bool,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    events: Events,
+    lifetimes: Lifetimes,
+    key_policy: KeyPolicy,
+    algorithm: Algorithm,
+    heartbeat: Duration,
+    housekeeping: Duration,
+    max_log_staleness: Option<Duration>,
+}
+
+impl IssuerBuilder {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            former_urls: Vec::new(),
+            store: None,
+            key_store: None,
+            single_use: None,
+            handles: None,
+            sealer: None,
+            clients: None,
+            formats: Vec::new(),
+            used_formats: Vec::new(),
+            scope_mapper: Arc::new(|_, scope| scope.clone()),
+            stateless_jwt: false,
+            clock: Arc::new(SystemClock::new()),
+            random: Random::system(),
+            events: Events::default(),
+            lifetimes: Lifetimes::default(),
+            key_policy: KeyPolicy::default(),
+            algorithm: Algorithm::Es256,
+            heartbeat: Duration::from_secs(1),
+            housekeeping: Duration::from_secs(30),
+            max_log_staleness: None,
+        }
+    }
+
+    #[cfg(feature = "memory")]
+    pub(crate) fn dev() -> Self {
+        let mut builder = Self::new("http://127.0.0.1:9000".into())
+            .store(Arc::new(cloakroom_memory::MemoryStore::new()))
+            .single_use(Arc::new(cloakroom_memory::MemorySingleUse::new()));
+        // Without random bytes nothing can be set up; `build` then says what is missing.
+        if let Ok(secret) = cloakroom_core::handle::HandleSecret::random(0, &builder.random) {
+            builder.handles = Some(HandleKeys::new(&secret));
+        }
+        if let Ok(sealer) = cloakroom_jwt::AesGcmSealer::random() {
+            builder.sealer = Some(Arc::new(sealer));
+        }
+        builder
+    }
+
+    /// Changes the issuer's URL (of [`Issuer::dev`], for example).
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into();
+        self
+    }
+
+    /// What the issuer was called before it was renamed: its store may be taken over, and what was
+    /// issued under the old name stays valid. Say it on every node, for the longest grant's life.
+    ///
+    /// Rename an issuer while none of its nodes runs: those that know only the old name would refuse
+    /// what is issued under the new one.
+    pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
+        self.former_urls.push(url.into());
+        self
+    }
+
+    /// Keeps grants and signing keys in one store.
+    pub fn store<S: TokenStore + KeyStore>(mut self, store: Arc<S>) -> Self {
+        self.store = Some(store.clone());
+        self.key_store = Some(store);
+        self
+    }
+
+    /// Keeps grants here.
+    pub fn token_store(mut self, store: Arc<dyn TokenStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Keeps signing keys here.
+    pub fn key_store(mut self, store: Arc<dyn KeyStore>) -> Self {
+        self.key_store = Some(store);
+        self
+    }
+
+    /// Keeps here what is good once and was used, such as nonces ([`Issuer::use_nonce`]). It may be
+    /// another database than that of the grants, and must be one for all nodes. [`Issuer::dev`] has
+    /// one in memory.
+    pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
+        self.single_use = Some(store);
+        self
+    }
+
+    /// The keys of the handles' tags. They must be the same on every node and after a restart; the
+    /// token store remembers which they are, and [`IssuerBuilder::build`] refuses others. They are
+    /// derived for the issuer: two issuers may share a secret, and have different keys.
+    ///
+    /// To replace a secret, first give the new one to every node with
+    /// [`with_former`](HandleKeys::with_former), then make it the current one everywhere, and the old
+    /// one a former one. When the longest grant under the old one has ended,
+    /// [`with_retired`](HandleKeys::with_retired) says so. A node that meets a handle under a secret
+    /// that it lacks answers that it cannot tell, never that the token is invalid.
+    pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
+        self.handles = Some(keys);
+        self
+    }
+
+    /// Seals private keys before they reach the key store.
+    pub fn sealer(mut self, sealer: Arc<dyn KeySealer>) -> Self {
+        self.sealer = Some(sealer);
+        self
+    }
+
+    /// Who may do what.
+    pub fn clients(mut self, clients: Arc<dyn ClientDirectory>) -> Self {
+        self.clients = Some(clients);
+        self.used_formats.clear();
+        self
+    }
+
+    /// A fixed set of clients.
+    ///
+    /// # Errors
+    ///
+    /// If two have the same identifier, or if the registration of one contradicts itself.
+    pub fn static_clients(
+        mut self,
+        clients: impl IntoIterator<Item = Client>,
+    ) -> Result<Self, ClientRefused> {
+        let clients = StaticClients::new(clients)?;
+        let used = clients.iter().flat_map(Client::formats).cloned().collect();
+        self = self.clients(Arc::new(clients));
+        self.used_formats = used;
+        Ok(self)
+    }
+
+    /// Adds a token format of the app's own, for [`Format::Custom`] of this name.
+    pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
+        self.formats.push((Format::Custom(name.into()), format));
+        self
+    }
+
+    /// Keeps no grant of JWTs that no refresh token belongs to: they live until they expire, or
+    /// until a rule denies them.
+    pub const fn stateless_jwt(mut self) -> Self {
+        self.stateless_jwt = true;
+        self
+    }
+
+    /// Maps a token's scope to that of the JWT for one audience, when a handle is swapped.
+    pub fn scope_for_audience(
+        mut self,
+        mapper: impl Fn(&str, &Scope) -> Scope + Send + Sync + 'static,
+    ) -> Self {
+        self.scope_mapper = Arc::new(mapper);
+        self
+    }
+
+    /// Where the time comes from.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where random bytes come from.
+    pub fn random(mut self, random: Random) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Reports what happens to this sink. Without one, events go to `tracing` alone.
+    pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.events = Events::to(sink);
+        self
+    }
+
+    /// How long things live.
+    pub const fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// How signing keys live.
+    pub const fn key_policy(mut self, policy: KeyPolicy) -> Self {
+        self.key_policy = policy;
+        self
+    }
+
+    /// The algorithm of new signing keys (ES256).
+    pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// How often maintenance writes a heartbeat (1 second), and does the rest (30 seconds).
+    pub const fn maintenance(mut self, heartbeat: Duration, housekeeping: Duration) -> Self {
+        self.heartbeat = heartbeat;
+        self.housekeeping = housekeeping;
+        self
+    }
+
+    /// Vouches for no token, and issues none, while the newest heartbeat that this server has read
+    /// from its own revocation log may be older than this: introspection, swap and the token endpoint
+    /// answer 503. Revocations are still taken. Without it, a server whose part of the store is cut
+    /// off from the rest goes on answering from what it sees there.
+    ///
+    /// The difference between clocks, [`KeyPolicy::clock_skew`], is a part of that age. At least two
+    /// heartbeats and that difference are needed: 7 s with the defaults.
+    ///
+    /// [`Issuer::run_maintenance`] must run: it writes the heartbeats, and reads them.
+    pub const fn max_log_staleness(mut self, at_most: Duration) -> Self {
+        self.max_log_staleness = Some(at_most);
+        self
+    }
+
+    /// Checks the settings, loads the signing keys (making the first ones if there are none), and
+    /// builds the issuer.
+    ///
+    /// # Errors
+    ///
+    /// If a part is missing, if settings contradict each other, if the stores belong to another
+    /// issuer or to other secrets, or if a store fails.
+    pub async fn build(self) -> Result<Issuer, BuildError> {
+        check_issuer(&self.url)?;
+        self.former_urls.iter().try_for_each(|url| check_issuer(url))?;
+        if let Err(error) = self.key_policy.check() {
+            let why = error.to_string();
+            return Err(BuildError::Setting { setting: "key_policy", why });
+        }
+        self.lifetimes.check(&self.key_policy)?;
+        self.check_maintenance()?;
+        self.check_formats()?;
+        let missing = |what, call| BuildError::Missing { what, call };
+        let store = self.store.ok_or(missing("the token store", "store(…)"))?;
+        let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
+        let handles = self.handles.ok_or(missing("the handle keys", "handle_keys(…)"))?;
+        let sealer = self.sealer.ok_or(missing("the sealer of private keys", "sealer(…)"))?;
+        let clients = self.clients.ok_or(missing("the client directory", "clients(…)"))?;
+
+        let handles = handles.for_issuer(&self.url, &self.former_urls);
+        let owner = Owner { url: &self.url, former: &self.former_urls, handles: &handles };
+        owner.claim(&*store, &*key_store).await?;
+        let keys = KeyManager::builder(key_store, sealer)
+            .issuer(&*self.url)
+            .algorithm(self.algorithm)
+            .policy(self.key_policy)
+            .clock(Arc::clone(&self.clock));
+        let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
+        let events = self.events.clone();
+        // It makes the first keys.
+        let keys = Finish::new(async move {
+            let keys = keys.build().await?;
+            for event in keys.take_events() {
+                events.record(&Event::Key(event));
+            }
+            Ok::<_, KeyManagerError>(keys)
+        })
+        .await?;
+        let opaque = OpaqueFormat::new(handles.clone());
+        let phantom =
+            PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
+        let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
+        // What was signed under a former name, until it has expired.
+        let former_jwts = self.former_urls.iter().map(|url| -> Arc<dyn TokenFormat> {
+            Arc::new(JwtFormat::new(keys.clone(), url, Arc::clone(&self.clock)))
+        });
+        let former_jwts: Vec<_> = former_jwts.collect();
+        let jwt: Arc<dyn TokenFormat> =
+            if self.stateless_jwt { Arc::new(jwt.stateless()) } else { Arc::new(jwt) };
+        let opaque: Arc<dyn TokenFormat> = Arc::new(opaque);
+
+        // JWTs come last: only they may find that they cannot tell, for want of keys.
+        let mut locators = vec![Arc::clone(&opaque)];
+        locators.extend(self.formats.iter().map(|(_, format)| Arc::clone(format)));
+        locators.push(Arc::clone(&jwt));
+        locators.extend(former_jwts);
+        let mut formats: HashMap<_, _> = self.formats.into_iter().collect();
+        formats.insert(Format::Opaque, opaque);
+        formats.insert(Format::Phantom, Arc::new(phantom.clone()));
+        formats.insert(Format::Jwt, jwt);
+        if let Some(unknown) = self.used_formats.iter().find(|used| !formats.contains_key(used)) {
+            let why = format!(
+                "a client has tokens of the format `{0}`: register it with `format(\"{0}\", …)`",
+                unknown.as_str()
+            );
+            return Err(BuildError::Setting { setting: "formats", why });
+        }
+        // As stale as after a few heartbeats that did not come.
+        let fresh_for = 3 * self.heartbeat;
+        let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
+        let store = Store::new(store);
+        let maintained = AtomicU64::new(self.clock.now().as_millis());
+        let clock_skew = keys.policy().clock_skew;
+        Ok(Issuer {
+            inner: Arc::new(Inner {
+                url: self.url.into(),
+                former_urls: self.former_urls,
+                foreign_keys: ForeignKeys::default(),
+                growth: Growth::new(store.clone()),
+                reader: tokio::sync::Mutex::default(),
+                own_log: OwnLog::new(self.max_log_staleness, clock_skew),
+                store,
+                single_use: self.single_use,
+                clients,
+                handles,
+                keys: Keys::new(keys),
+                algorithm: self.algorithm,
+                phantom,
+                formats,
+                locators,
+                scope_mapper: self.scope_mapper,
+                refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),
+                clock: self.clock,
+                random: self.random,
+                events: self.events,
+                lifetimes: self.lifetimes,
+                heartbeat: self.heartbeat,
+                housekeeping: self.housekeeping,
+                maintained,
+            }),
+        })
+    }
+
+    fn check_formats(&self) -> Result<(), BuildError> {
+        let built_in = [Format::Opaque, Format::Phantom, Format::Jwt];
+        for (index, (format, _)) in self.formats.iter().enumerate() {
+            let name = format.as_str();
+            let taken = built_in.iter().any(|own| own.as_str() == name)
+                || self.formats[..index].iter().any(|(other, _)| other == format);
+            if taken {
+                let why = format!("the name `{name}` is taken: give the format another");
+                return Err(BuildError::Setting { setting: "formats", why });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_maintenance(&self) -> Result<(), BuildError> {
+        let refused =
+            |why: &str| Err(BuildError::Setting { setting: "maintenance", why: why.to_owned() });
+        // First what bounds the others: the sums below cannot overflow then.
+        if self.housekeeping > Duration::from_secs(3600) {
+            return refused("housekeeping less often than hourly lets rotation come late");
+        }
+        if self.heartbeat < Duration::from_millis(10) {
+            return refused("a heartbeat more often than each 10 ms is only load");
+        }
+        if self.housekeeping < self.heartbeat {
+            return refused("housekeeping runs on the heartbeat: it cannot be more frequent");
+        }
+        let steady = 2 * self.heartbeat + self.key_policy.clock_skew;
+        if self.max_log_staleness.is_some_and(|at_most| at_most < steady) {
+            return refused(
+                "max_log_staleness is less than two heartbeats and key_policy.clock_skew: it could \
+                 not be met",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for IssuerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerBuilder")
+            .field("url", &self.url)
+            .field("store", &self.store)
+            .field("lifetimes", &self.lifetimes)
+            .field("key_policy", &self.key_policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! How long things live, and the checks that settings fit together.
+
+use std::time::Duration;
+
+use cloakroom_core::keys::KeyPolicy;
+use url::Url;
+
+use crate::error::BuildError;
+
+/// How long things live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// An access token (10 minutes).
+    pub access_token: Duration,
+    /// An authorization code (60 seconds; at most 10 minutes, RFC 6749 §4.1.2).
+    pub code: Duration,
+    /// A refresh token that is not used (14 days).
+    pub refresh_idle: Duration,
+    /// A grant, however often it is refreshed (90 days).
+    pub grant: Duration,
+    /// A phantom JWT, which never outlives its handle (5 minutes, and at most that).
+    pub phantom_jwt: Duration,
+    /// The longest life of a foreign token that is taken over (1 hour). Revocations are remembered
+    /// for at least as long; lower it only once the longest token of before has ended.
+    pub adopted_token: Duration,
+    /// How long a refresh token that was just spent still brings the same successor (30 seconds; at
+    /// most 5 minutes). The clock skew is added.
+    pub retry_window: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        const DAY: u64 = 24 * 60 * MINUTE;
+        Self {
+            access_token: Duration::from_secs(10 * MINUTE),
+            code: Duration::from_secs(MINUTE),
+            refresh_idle: Duration::from_secs(14 * DAY),
+            grant: Duration::from_secs(90 * DAY),
+            phantom_jwt: Duration::from_secs(5 * MINUTE),
+            adopted_token: Duration::from_secs(60 * MINUTE),
+            retry_window: Duration::from_secs(30),
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+impl Lifetimes {
+    pub(crate) fn check(&self, keys: &KeyPolicy) -> Result<(), BuildError> {
+        within("lifetimes.access_token", self.access_token, SECOND, keys.max_token_life).map_err(
+            |_| {
+                refused(
+                    "lifetimes.access_token",
+                    format!(
+                        "{:?} is not between 1 s and key_policy.max_token_life ({:?}): signing \
+                         keys are only kept for that long; shorten the token's life, or raise \
+                         max_token_life and retention",
+                        self.access_token, keys.max_token_life
+                    ),
+                )
+            },
+        )?;
+        within("lifetimes.code", self.code, SECOND, Duration::from_secs(600))?;
+        within("lifetimes.phantom_jwt", self.phantom_jwt, SECOND, Duration::from_secs(300))?;
+        within(
+            "lifetimes.retry_window",
+            self.retry_window,
+            Duration::ZERO,
+            Duration::from_secs(300),
+        )?;
+        // A grant without an end could never be forgotten, nor its revocation.
+        within("lifetimes.grant", self.grant, self.access_token.max(self.code), TEN_YEARS)?;
+        within("lifetimes.adopted_token", self.adopted_token, SECOND, self.grant)?;
+        within("lifetimes.refresh_idle", self.refresh_idle, SECOND, self.grant)
+    }
+}
+
+fn within(
+    setting: &'static str,
+    found: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), BuildError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(refused(setting, format!("{found:?} is not between {least:?} and {most:?}")))
+}
+
+pub(crate) fn refused(setting: &'static str, why: impl Into<String>) -> BuildError {
+    BuildError::Setting { setting, why: why.into() }
+}
+
+/// RFC 8414 §2: an issuer is "a URL that uses the "https" scheme and has no query or fragment
+/// components". Plain HTTP is for loopback addresses alone.
+pub(crate) fn check_issuer(issuer: &str) -> Result<(), BuildError> {
+    let refused = |why: &str| Err(refused("issuer", format!("`{issuer}` {why}")));
+    let Ok(url) = Url::parse(issuer) else {
+        return refused("is no URL; it looks like https://as.example");
+    };
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+        return refused("must use https; http is for loopback addresses alone");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refused("must have neither query nor fragment (RFC 8414 §2)");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused("must not hold credentials");
+    }
+    if issuer.ends_with('/') {
+        return refused("ends with a slash: issuers are compared byte for byte, so leave it out");
+    }
+    if url.as_str().trim_end_matches('/') != issuer {
+        return refused("is not in its normal form: issuers are compared byte for byte");
+    }
+    // The path is part of routes and of endpoint URLs: what needs escaping in one of them is out.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    if !url.path().bytes().all(plain) {
+        return refused("has a path with characters other than A-Z a-z 0-9 - . _ ~ and /");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issuers_are_https_urls_without_frills() {
+        for good in ["https://as.example", "https://as.example/tenant", "http://127.0.0.1:9000"] {
+            check_issuer(good).unwrap();
+        }
+        for bad in [
+            "as.example",
+            "http://as.example",
+            "https://as.example/",
+            "https://as.example?x",
+            "https://as.example#x",
+            "https://me@as.example",
+            "ftp://127.0.0.1",
+            "https://AS.example",
+            "https://as.example:443",
+            "https://as.example/a/../b",
+            "https://as.example/a b",
+            "https://as.example/{tenant}",
+            "https://as.example/:tenant",
+            "https://as.example/*",
+        ] {
+            assert!(check_issuer(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_checked_against_each_other() {
+        let (good, keys) = (Lifetimes::default(), KeyPolicy::default());
+        good.check(&keys).unwrap();
+        let day = Duration::from_secs(86_400);
+        for (bad, setting) in [
+            (Lifetimes { access_token: 2 * day, ..good }, "access_token"),
+            (Lifetimes { access_token: Duration::ZERO, ..good }, "access_token"),
+            (Lifetimes { code: day, ..good }, "code"),
+            (Lifetimes { phantom_jwt: day, ..good }, "phantom_jwt"),
+            (Lifetimes { retry_window: day, ..good }, "retry_window"),
+            (Lifetimes { grant: Duration::MAX, ..good }, "grant"),
+            (Lifetimes { refresh_idle: good.grant + SECOND, ..good }, "refresh_idle"),
+        ] {
+            assert!(bad.check(&keys).unwrap_err().to_string().contains(setting), "{setting}");
+        }
+    }
+
+    #[test]
+    fn each_bound_of_a_lifetime_is_within_it() {
+        let (base, keys) = (Lifetimes::default(), KeyPolicy::default());
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        // A long grant, so that only the bound that is asked about is met.
+        let good = Lifetimes { grant: 10 * 366 * day, ..base };
+        type Set = fn(&mut Lifetimes, Duration);
+        let bounds: [(&str, Duration, Duration, Set); 7] = [
+            ("access_token", SECOND, keys.max_token_life, |of, to| of.access_token = to),
+            ("code", SECOND, 10 * minute, |of, to| of.code = to),
+            ("phantom_jwt", SECOND, 5 * minute, |of, to| of.phantom_jwt = to),
+            ("retry_window", Duration::ZERO, 5 * minute, |of, to| of.retry_window = to),
+            ("grant", good.refresh_idle, 10 * 366 * day, |of, to| of.grant = to),
+            ("adopted_token", SECOND, good.grant, |of, to| of.adopted_token = to),
+            ("refresh_idle", SECOND, good.grant, |of, to| of.refresh_idle = to),
+        ];
+        for (setting, least, most, set) in bounds {
+            let refused = |to| {
+                let mut lifetimes = good;
+                set(&mut lifetimes, to);
+                lifetimes.check(&keys).err().map(|error| error.to_string())
+            };
+            for bound in [least, most] {
+                assert_eq!(refused(bound), None, "{setting}");
+            }
+            let millisecond = Duration::from_millis(1);
+            let too_short = least.checked_sub(millisecond);
+            for beyond in too_short.into_iter().chain([most + millisecond]) {
+                assert!(refused(beyond).is_some(), "{setting}: {beyond:?}");
+            }
+        }
+    }
+}

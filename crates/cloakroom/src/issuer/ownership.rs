@@ -1,0 +1,214 @@
+//! Whose store it is: a program with another issuer, or with other secrets, is told so when it is
+//! built, before it does harm.
+//!
+//! The store remembers the issuer's URL (`issuer`), and for each handle secret either a value that
+//! tells it from every other (`handle-key/1`) or that it was given up. The key store remembers the
+//! issuer and the key-encryption keys; the key manager sees to the latter.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cloakroom_core::TokenSecret;
+use cloakroom_core::handle::HandleKeys;
+use cloakroom_core::keys::KeyStore;
+use cloakroom_core::store::{CheckValue, CheckValues, StoreError, TokenStore};
+
+use crate::error::{BuildError, TokenError};
+use crate::issuer::Inner;
+use crate::issuer::lifetimes::refused;
+
+const HANDLE_KEY: &str = "handle-key/";
+
+/// Stands in the place of a check value once its secret was given up.
+const RETIRED: &[u8] = b"retired";
+
+/// More than nodes ever lose in a row.
+const MAX_RACES: usize = 16;
+
+/// Who wants to use the stores.
+pub(crate) struct Owner<'a> {
+    pub(crate) url: &'a str,
+    /// What the issuer was called before.
+    pub(crate) former: &'a [String],
+    pub(crate) handles: &'a HandleKeys,
+}
+
+impl Owner<'_> {
+    /// Compares what both stores remember with the settings, and makes them remember what is new.
+    /// Nothing is written where anything differs.
+    ///
+    /// # Errors
+    ///
+    /// Which setting differs, and how to mend it; else if a store fails.
+    pub(crate) async fn claim(
+        &self,
+        tokens: &dyn TokenStore,
+        keys: &dyn KeyStore,
+    ) -> Result<(), BuildError> {
+        // Nodes that start at once write the same; whoever loses a race looks again.
+        for _ in 0..MAX_RACES {
+            let mut of_tokens = self.issuer("the token store", &load(tokens).await?)?;
+            of_tokens.extend(self.handle_keys(&load(tokens).await?)?);
+            let of_keys = self.issuer("the key store", &load(keys).await?)?;
+            if write(tokens, of_tokens).await? && write(keys, of_keys).await? {
+                return Ok(());
+            }
+        }
+        let why = "other nodes change them all the time";
+        Err(StoreError::unavailable("writing the check values", why).into())
+    }
+
+    /// What to write about the issuer.
+    fn issuer(&self, store: &str, known: &Values) -> Result<Vec<Change>, BuildError> {
+        if let Some(tenant) = known.keys().find_map(|name| name.strip_prefix(CheckValue::TENANTS)) {
+            let tenant = tenant.split('/').next().unwrap_or_default();
+            let why = format!(
+                "{store} keeps several tenants apart, `{tenant}` among them: give the issuer one of \
+                 them, with `TenantStore::new(store, \"{tenant}\")`, or a store of its own"
+            );
+            return Err(refused("store", why));
+        }
+        match known.get(CheckValue::ISSUER) {
+            Some(found) if found == self.url.as_bytes() => Ok(Vec::new()),
+            Some(found) if !self.former.iter().any(|url| url.as_bytes() == found) => {
+                let (url, found) = (self.url, String::from_utf8_lossy(found));
+                let why = format!(
+                    "{store} belongs to the issuer `{found}`, not to `{url}`: mend the URL, or give \
+                     this issuer a store of its own, or a tenant (`TenantStore`). If the issuer was \
+                     renamed on purpose, add `former_issuer(\"{found}\")`"
+                );
+                Err(refused("issuer", why))
+            }
+            found => Ok(vec![Change {
+                name: CheckValue::ISSUER.to_owned(),
+                expected: found.cloned(),
+                value: self.url.as_bytes().to_vec(),
+            }]),
+        }
+    }
+
+    /// What to write about the handle secrets.
+    fn handle_keys(&self, known: &Values) -> Result<Vec<Change>, BuildError> {
+        let refused = |why| Err(refused("handle_keys", why));
+        let mut changes = Vec::new();
+        for (id, check) in self.handles.checks() {
+            let name = format!("{HANDLE_KEY}{id}");
+            match known.get(&name) {
+                None => changes.push(Change { name, expected: None, value: check.to_vec() }),
+                Some(found) if found == RETIRED => {
+                    return refused(format!(
+                        "the handle secret {id} was given up (`with_retired({id})`), and its id is \
+                         never used again: take the next number for a new secret"
+                    ));
+                }
+                Some(found) if *found != check => {
+                    return refused(format!(
+                        "the handle secret {id} is not the one that the token store was set up with: \
+                         every session would end. Give it the secret again; to replace it, give the \
+                         new one the next number and keep the old one with `with_former`"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, found) in known.iter().filter(|(_, found)| *found != RETIRED) {
+            let id = name.strip_prefix(HANDLE_KEY).and_then(|id| id.parse::<u8>().ok());
+            let Some(id) = id.filter(|id| self.handles.checks().all(|(own, _)| own != *id)) else {
+                continue;
+            };
+            if !self.handles.retired().contains(&id) {
+                return refused(format!(
+                    "other nodes have the handle secret {id}, and these settings lack it: the \
+                     sessions under it would end. Add it with `with_former`; if it was given up on \
+                     purpose, say so with `with_retired({id})`"
+                ));
+            }
+            let expected = Some(found.clone());
+            changes.push(Change { name: name.clone(), expected, value: RETIRED.to_vec() });
+        }
+        Ok(changes)
+    }
+}
+
+type Values = BTreeMap<String, Vec<u8>>;
+
+/// A check value that is to be written where `expected` stands.
+struct Change {
+    name: String,
+    expected: Option<Vec<u8>>,
+    value: Vec<u8>,
+}
+
+async fn load<S: CheckValues + ?Sized>(store: &S) -> Result<Values, StoreError> {
+    let values = store.check_values().await?;
+    Ok(values.into_iter().map(|value| (value.name, value.value)).collect())
+}
+
+/// Whether all of it was written: not if another node was faster.
+async fn write<S: CheckValues + ?Sized>(
+    store: &S,
+    changes: Vec<Change>,
+) -> Result<bool, StoreError> {
+    for Change { name, expected, value } in changes {
+        if !store.set_check_value(&name, expected.as_deref(), Some(&value)).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The handle keys that the store knows and this node may not: read again for each handle of an
+/// unknown key, in one read at a time for all who wait.
+#[derive(Debug, Default)]
+pub(crate) struct ForeignKeys {
+    /// How many reads were begun.
+    begun: AtomicU64,
+    last: tokio::sync::Mutex<LastRead>,
+}
+
+#[derive(Debug, Default)]
+struct LastRead {
+    /// Its number.
+    read: u64,
+    /// The ids that it found in use; `None` if it failed.
+    ids: Option<Vec<u8>>,
+}
+
+impl Inner {
+    /// Whether a token that is none of ours may be called forged.
+    ///
+    /// A new handle secret reaches one node after the other. A node that lacks it yet cannot check
+    /// what the others make under it; it says so, and calls no good token invalid. Whoever invents
+    /// the id of a secret makes the node read the check values, in one read at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Unavailable`] if it was made under a secret that other nodes have; if the store
+    /// fails.
+    pub(crate) async fn check_foreign_key(&self, token: &TokenSecret) -> Result<(), TokenError> {
+        let Some(id) = self.handles.unknown_key(token.expose()) else { return Ok(()) };
+        let arrived = self.foreign_keys.begun.load(Ordering::SeqCst);
+        let mut last = self.foreign_keys.last.lock().await;
+        // A read that began before this token arrived may have missed its secret.
+        if last.read <= arrived {
+            let read = self.foreign_keys.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            *last = LastRead { read, ids: None };
+            let values = self.store.check_values().await?;
+            let in_use = values.iter().filter(|known| known.value != RETIRED);
+            let ids = in_use.filter_map(|known| known.name.strip_prefix(HANDLE_KEY)?.parse().ok());
+            last.ids = Some(ids.collect());
+        }
+        match &last.ids {
+            Some(ids) if !ids.contains(&id) => Ok(()),
+            Some(_) => {
+                tracing::error!(
+                    key = id,
+                    "a handle was made under a secret that this node lacks: add it to the handle \
+                     keys of this node; give a new secret to every node before one makes it current"
+                );
+                Err(TokenError::Unavailable("the handle's secret is not known to this node"))
+            }
+            None => Err(TokenError::Unavailable("the store's check values cannot be read")),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What is good once: nonces of the app's own pages, and whatever else has an end.
+
+use std::time::Duration;
+
+use cloakroom_core::RandomError;
+use cloakroom_core::store::{SingleUse, SingleUseId, Spend, Spent, StoreError};
+use cloakroom_core::time::UnixTime;
+
+use crate::issuer::{Inner, Issuer};
+
+/// A nonce was refused, or could not be judged. Either way, the request must not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NonceError {
+    /// This server did not make it, or made it for something else.
+    #[error("the nonce is forged, or was made for something else")]
+    Forged,
+    /// Its time is over.
+    #[error("the nonce has expired")]
+    Expired,
+    /// It was used before.
+    #[error("the nonce was used before")]
+    Used,
+    /// The store of single-use items failed; the nonce may have been used up.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Issuer {
+    /// A new nonce, for a form of the app's own for example. It is good once, for this purpose and
+    /// for this long. Nothing is stored before it is used.
+    ///
+    /// It is bound to `context`, which must be the same when it comes back: what the form asks for,
+    /// and the session or cookie of the browser that the form was made for.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use cloakroom::{Issuer, NonceError};
+    ///
+    /// # let issuer = Issuer::dev().static_clients([])?.build().await?;
+    /// let nonce = issuer.nonce("consent", b"session 7", Duration::from_secs(600))?;
+    ///
+    /// // The form comes back, and comes once more.
+    /// issuer.use_nonce("consent", b"session 7", &nonce).await?;
+    /// let again = issuer.use_nonce("consent", b"session 7", &nonce).await;
+    /// assert!(matches!(again, Err(NonceError::Used)));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the source of random bytes fails.
+    pub fn nonce(
+        &self,
+        purpose: &str,
+        context: &[u8],
+        life: Duration,
+    ) -> Result<String, RandomError> {
+        let Inner { handles, random, .. } = &*self.inner;
+        handles.mint_nonce(purpose, context, self.inner.now() + life, random)
+    }
+
+    /// Uses a nonce up. Check everything else before: a nonce that is used is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`NonceError`] if it was not made by [`Issuer::nonce`] with this purpose and context, has
+    /// expired or was used before, or if the store fails.
+    pub async fn use_nonce(
+        &self,
+        purpose: &str,
+        context: &[u8],
+        nonce: &str,
+    ) -> Result<(), NonceError> {
+        let nonce =
+            self.inner.handles.parse_nonce(purpose, context, nonce).ok_or(NonceError::Forged)?;
+        let now = self.inner.now();
+        if nonce.expires_at <= now {
+            return Err(NonceError::Expired);
+        }
+        match self.inner.spend(nonce.id, nonce.expires_at, now).await? {
+            Spent::First => Ok(()),
+            Spent::Again => Err(NonceError::Used),
+        }
+    }
+
+    /// Spends something that others made and that is good once, such as the `jti` of a proof.
+    /// `expires_at` is when it stops being accepted: it must belong to the item, as an `exp` does,
+    /// and not be computed from the present. What has expired is [`Spent::Again`].
+    ///
+    /// Check everything else before. Take an error as a refusal: the item may have been spent.
+    ///
+    /// # Errors
+    ///
+    /// If the store of single-use items fails, is full, or is missing.
+    pub async fn spend_once(
+        &self,
+        item: SingleUse<'_>,
+        expires_at: UnixTime,
+    ) -> Result<Spent, StoreError> {
+        let now = self.inner.now();
+        if expires_at <= now {
+            return Ok(Spent::Again);
+        }
+        self.inner.spend(item.id(), expires_at, now).await
+    }
+}
+
+impl Inner {
+    async fn spend(
+        &self,
+        id: SingleUseId,
+        expires_at: UnixTime,
+        now: UnixTime,
+    ) -> Result<Spent, StoreError> {
+        let missing = "there is no store of single-use items: call `single_use(…)` on the builder";
+        let store = self.single_use.as_ref().ok_or(StoreError::Misuse(missing))?;
+        // A node whose clock lags takes the item for that much longer.
+        let until = expires_at + self.clock_skew();
+        store.spend(Spend { id, until, now }).await
+    }
+}

@@ -1,0 +1,307 @@
+//! The revocations that this server knows of, whatever its store says later.
+//!
+//! A store can go back in time: a copy that is put back, a failover that lost writes. What was
+//! revoked would then be alive again, until somebody notices. So each server keeps what it wrote
+//! itself and what it read from the log, exactly, until its end.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Revocation, Rule, RuleKey, Target};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{ClientId, GrantId, TokenDigest};
+
+/// The most revocations that are remembered. Beyond it, those that end first are forgotten.
+const MAX: usize = 1_000_000;
+
+/// What is known, shared by all requests.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// How much there is: a request looks no further while it is nothing.
+    count: AtomicUsize,
+    state: RwLock<State>,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    facts: HashMap<Target, Fact>,
+    /// The facts by their end, each with a number of its own.
+    ends: BTreeMap<(UnixTime, u64), Target>,
+    numbers: u64,
+    /// How many have a bound, and how many name a JWT or a key: what there is none of is not looked
+    /// for.
+    bounded: usize,
+    /// What this server wrote itself and has not seen in the log yet, oldest first.
+    written: VecDeque<(UnixTime, Target)>,
+    /// The last end of what was forgotten for want of space.
+    forgotten_until: Option<UnixTime>,
+}
+
+#[derive(Debug, Clone)]
+struct Fact {
+    at: UnixTime,
+    until: UnixTime,
+    rule_until: Option<UnixTime>,
+    bound: Option<Epoch>,
+    client: Option<ClientId>,
+    grant: Option<GrantId>,
+    /// The reading of the log that brought it last, and the bound that it had there.
+    logged: Option<(u64, Option<Epoch>)>,
+    /// The reading in which it was repeated last.
+    repeated: Option<u64>,
+    /// Its number among the ends.
+    number: u64,
+}
+
+impl Fact {
+    /// Whether the log holds it, as far as the log was read in this reading.
+    fn is_logged(&self, reading: u64) -> bool {
+        self.logged.is_some_and(|(in_reading, bound)| in_reading == reading && bound >= self.bound)
+    }
+}
+
+impl Known {
+    pub(crate) fn new() -> Self {
+        Self::with_max(MAX)
+    }
+
+    fn with_max(max: usize) -> Self {
+        Self { count: AtomicUsize::new(0), state: RwLock::default(), max }
+    }
+
+    /// What is known now; `None` if that is nothing.
+    pub(crate) fn read(&self) -> Option<Facts<'_>> {
+        // Whoever remembers something counts it before it is acknowledged.
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        Some(Facts(self.state.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what this server revoked itself, before that is acknowledged. The log brings its
+    /// exact bound: until then `bound` stands for it, which must not be greater.
+    pub(crate) fn remember_own(
+        &self,
+        revocation: &Revocation,
+        bound: Option<Epoch>,
+        now: UnixTime,
+    ) {
+        let mut state = self.write();
+        let Revocation { target, at, until, rule_until, client, grant } = revocation;
+        let fact = Fact {
+            at: *at,
+            until: *until,
+            rule_until: Some(*rule_until),
+            bound: bound.filter(|_| target.has_bound()),
+            client: client.clone(),
+            grant: *grant,
+            logged: None,
+            repeated: None,
+            number: 0,
+        };
+        state.remember(target.clone(), fact);
+        state.written.push_back((now, target.clone()));
+        self.bound_size(&mut state, now);
+    }
+
+    /// Remembers entries of the log, as this reading brings them.
+    pub(crate) fn remember_logged(&self, entries: &[LogEntry], reading: u64, now: UnixTime) {
+        let mut state = self.write();
+        for LogEntry { event, at, until, .. } in entries {
+            let LogEvent::Revoked { target, bound, client, grant } = event else { continue };
+            if *until <= now {
+                continue;
+            }
+            let fact = Fact {
+                at: *at,
+                until: *until,
+                rule_until: None,
+                bound: *bound,
+                client: client.clone(),
+                grant: *grant,
+                logged: Some((reading, *bound)),
+                repeated: None,
+                number: 0,
+            };
+            state.remember(target.clone(), fact);
+        }
+        self.bound_size(&mut state, now);
+    }
+
+    /// Forgets what has ended, and what there is no space for: what ends first.
+    fn bound_size(&self, state: &mut State, now: UnixTime) {
+        while let Some(first) = state.ends.first_entry() {
+            let until = first.key().0;
+            if until > now && state.facts.len() <= self.max {
+                break;
+            }
+            let target = first.remove();
+            state.forget(&target);
+            if until > now {
+                if state.forgotten_until.is_none_or(|last| last <= now) {
+                    tracing::error!(
+                        max = self.max,
+                        "more revocations are in force than this server can remember: should its \
+                         store go back in time now, it vouches for no token until they have ended"
+                    );
+                }
+                state.forgotten_until = state.forgotten_until.max(Some(until));
+            }
+        }
+        self.count.store(state.facts.len(), Ordering::Release);
+    }
+
+    /// Until when something matters that was forgotten for want of space.
+    pub(crate) fn forgotten_until(&self, now: UnixTime) -> Option<UnixTime> {
+        self.write().forgotten_until.filter(|until| *until > now)
+    }
+
+    /// Whether something is missing in the log that this server wrote before `before`: all that the
+    /// log held by then has been read.
+    pub(crate) fn lacks_own(&self, reading: u64, before: UnixTime, now: UnixTime) -> bool {
+        let mut state = self.write();
+        let State { written, facts, .. } = &mut *state;
+        // What is in the log, or has ended, need not be waited for any more.
+        while let Some((at, target)) = written.front() {
+            match facts.get(target).filter(|fact| fact.until > now && !fact.is_logged(reading)) {
+                None => {}
+                Some(_) if *at < before => return true,
+                Some(_) => return false,
+            }
+            written.pop_front();
+        }
+        false
+    }
+
+    /// At most `most` of the revocations that this reading of the log, which has come to its end,
+    /// did not bring, and that were not yet repeated in it; each is marked as repeated. A revocation
+    /// of a subject or client then gets a new bound: logins since the first one end, too.
+    pub(crate) fn take_missing(
+        &self,
+        reading: u64,
+        most: usize,
+        now: UnixTime,
+        rule_life: Duration,
+    ) -> Vec<Revocation> {
+        let mut state = self.write();
+        let is_missing = |fact: &Fact| {
+            fact.until > now && !fact.is_logged(reading) && fact.repeated != Some(reading)
+        };
+        let missing = state.facts.iter_mut().filter(|(_, fact)| is_missing(fact)).take(most);
+        missing
+            .map(|(target, fact)| {
+                fact.repeated = Some(reading);
+                let rule_until = match fact.rule_until {
+                    Some(rule_until) => rule_until,
+                    None if target.has_bound() => fact.until.max(fact.at + rule_life),
+                    None => fact.until,
+                };
+                Revocation {
+                    rule_until,
+                    client: fact.client.clone(),
+                    grant: fact.grant,
+                    ..Revocation::new(target.clone(), fact.at, fact.until)
+                }
+            })
+            .collect()
+    }
+
+    /// Whether a reading that has come to its end lacks anything.
+    pub(crate) fn is_missing_any(&self, reading: u64, now: UnixTime) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.facts.values().any(|fact| fact.until > now && !fact.is_logged(reading))
+    }
+}
+
+impl State {
+    /// Adds a fact to what is known of its target.
+    fn remember(&mut self, target: Target, fact: Fact) {
+        self.numbers += 1;
+        let number = self.numbers;
+        let until = match self.facts.get_mut(&target) {
+            Some(known) => {
+                self.ends.remove(&(known.until, known.number));
+                known.at = known.at.min(fact.at);
+                known.until = known.until.max(fact.until);
+                known.rule_until = known.rule_until.max(fact.rule_until);
+                known.bound = known.bound.max(fact.bound);
+                known.client = known.client.take().or(fact.client);
+                known.grant = known.grant.or(fact.grant);
+                // The later reading; of one reading the greater bound.
+                known.logged = known.logged.max(fact.logged);
+                known.number = number;
+                known.until
+            }
+            None => {
+                self.bounded += usize::from(target.has_bound());
+                let until = fact.until;
+                self.facts.insert(target.clone(), Fact { number, ..fact });
+                until
+            }
+        };
+        self.ends.insert((until, number), target);
+    }
+
+    fn forget(&mut self, target: &Target) {
+        if self.facts.remove(target).is_some() {
+            self.bounded -= usize::from(target.has_bound());
+        }
+    }
+}
+
+/// What is known, for as long as one request looks at it.
+pub(crate) struct Facts<'a>(RwLockReadGuard<'a, State>);
+
+impl Facts<'_> {
+    /// When the grant was revoked, if it is known to be: by itself, or with its subject or client.
+    pub(crate) fn grant(&self, grant: &GrantRecord) -> Option<UnixTime> {
+        let state = &*self.0;
+        if let Some(fact) = state.facts.get(&Target::Grant(grant.id)) {
+            return Some(fact.at);
+        }
+        if state.bounded == 0 {
+            return None;
+        }
+        let (subject, client) = (&grant.subject, &grant.client);
+        let targets = [
+            Target::Subject(subject.clone()),
+            Target::Client(client.clone()),
+            Target::SubjectAtClient(subject.clone(), client.clone()),
+        ];
+        let denies = |fact: &&Fact| fact.bound.is_none_or(|bound| grant.epoch <= bound);
+        let denying = targets.iter().filter_map(|target| state.facts.get(target)).find(denies);
+        denying.map(|fact| fact.at)
+    }
+
+    /// When the token was revoked alone, if it is known to be.
+    pub(crate) fn token(&self, grant: GrantId, digest: TokenDigest) -> Option<UnixTime> {
+        self.0.facts.get(&Target::Token { grant, digest }).map(|fact| fact.at)
+    }
+
+    /// The rule that is known for a key.
+    pub(crate) fn rule(&self, key: &RuleKey) -> Option<Rule> {
+        let target = match key {
+            RuleKey::Jti(jti) => Target::Jti(jti.clone()),
+            RuleKey::Subject(subject) => Target::Subject(subject.clone()),
+            RuleKey::Client(client) => Target::Client(client.clone()),
+            RuleKey::SubjectAtClient(subject, client) => {
+                Target::SubjectAtClient(subject.clone(), client.clone())
+            }
+            RuleKey::Key(kid) => Target::Key(kid.clone()),
+        };
+        let fact = self.0.facts.get(&target)?;
+        let until = fact.rule_until.unwrap_or(fact.until).max(fact.until);
+        Some(Rule { key: key.clone(), bound: fact.bound, until })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Revocation (RFC 7009), with its cascades.
+
+pub(crate) mod follow;
+pub(crate) mod known;
+pub(crate) mod log_notifier;
+pub(crate) mod log_watch;
+pub(crate) mod regression;
+pub(crate) mod remembering;
+pub(crate) mod sessions;
+
+use std::sync::Arc;
+
+use cloakroom_core::format::Located;
+use cloakroom_core::handle::ChainKind;
+use cloakroom_core::revocation::{RuleKey, Target};
+use cloakroom_core::store::Lookup;
+use cloakroom_core::{ClientId, GrantId, Subject, TokenKind, TokenSecret};
+
+use crate::error::TokenError;
+use crate::events::{Event, Operation};
+use crate::flow::chain::Whose;
+use crate::issuer::{Inner, Issuer};
+
+impl Issuer {
+    /// Revokes a token that a client presents (RFC 7009).
+    ///
+    /// An access token is revoked alone. A refresh token or code — any genuine one of the chain,
+    /// spent or not — ends the grant with all that hangs off it: "If the particular token is a
+    /// refresh token and the authorization server supports the revocation of access tokens, then
+    /// the authorization server SHOULD also invalidate all access tokens based on the same
+    /// authorization grant" (§2.1). A token that is not known is not an error (§2.2).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else
+    /// if a part fails, and then the token must be presumed alive.
+    pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
+        let inner = &self.inner;
+        for kind in [ChainKind::Refresh, ChainKind::Code] {
+            let Some(handle) = inner.handles.parse_chain(kind, token.expose()) else {
+                continue;
+            };
+            let Some(grant) = inner.find(handle.grant).await? else {
+                return Ok(());
+            };
+            if !grant.chain.as_ref().is_some_and(|chain| handle.is_genuine(&chain.key)) {
+                return Ok(());
+            }
+            owned(&grant.client, client)?;
+            if grant.revoked_at.is_some() {
+                // Each revocation is an entry of the log: whoever repeats one must not fill it.
+                return Ok(());
+            }
+            return inner.revoke_now(Target::Grant(grant.id), Whose::of(client)).await;
+        }
+        match inner.locate(token).await? {
+            Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
+                owned(&carried.grant.client, client)?;
+                let known = inner.store.rules(vec![RuleKey::Jti(carried.jti.clone())]).await?;
+                if !known.rules.is_empty() {
+                    return Ok(());
+                }
+                let grant = Some(carried.grant.id);
+                let of = Whose { client: Some(client), grant, ends: carried.token.expires_at };
+                inner.revoke_now(Target::Jti(carried.jti), of).await
+            }
+            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+                let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
+                    return Ok(());
+                };
+                let Some(token) = found.token else { return Ok(()) };
+                owned(&found.grant.client, client)?;
+                if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
+                    return Ok(());
+                }
+                let of = Whose { client: Some(client), grant: None, ends: token.expires_at };
+                inner.revoke_now(Target::Token { grant, digest }, of).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends one of a subject's sessions, with all that hangs off it: for a user who picks one from
+    /// [`Issuer::sessions`]. Whether there was one; another subject's is left alone, since ids of
+    /// grants are no secrets.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the session must then be presumed alive.
+    pub async fn revoke_session(
+        &self,
+        subject: &Subject,
+        grant: GrantId,
+    ) -> Result<bool, TokenError> {
+        match self.inner.find(grant).await? {
+            Some(found) if found.subject == *subject => {
+                self.inner.revoke_now(Target::Grant(grant), Whose::of(&found.client)).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends one grant, with all that hangs off it, whoever's it is: check that the caller may. For
+    /// a user's own sessions there is [`Issuer::revoke_session`].
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grant must then be presumed alive.
+    pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Grant(grant), Whose::default()).await
+    }
+
+    /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
+    /// affected.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Subject(subject.clone()), Whose::default()).await
+    }
+
+    /// Ends every grant of a client so far: "revoke this app".
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
+        self.inner.revoke_now(Target::Client(client.clone()), Whose::default()).await
+    }
+
+    /// Ends every grant of a subject at one client so far.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; the grants must then be presumed alive.
+    pub async fn revoke_subject_at_client(
+        &self,
+        subject: &Subject,
+        client: &ClientId,
+    ) -> Result<(), TokenError> {
+        self.inner
+            .revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), Whose::default())
+            .await
+    }
+}
+
+impl Inner {
+    async fn revoke_now(self: &Arc<Self>, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
+        let revocation = self.revocation(target.clone(), of, self.now());
+        let operation = Operation::Revoke;
+        let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
+        Ok(self.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
+    }
+}
+
+/// RFC 7009 §2.1: the server "verifies whether the token was issued to the client making the
+/// revocation request".
+fn owned(owner: &ClientId, client: &ClientId) -> Result<(), TokenError> {
+    if owner == client {
+        Ok(())
+    } else {
+        Err(TokenError::UnauthorizedClient("the token was issued to another client"))
+    }
+}

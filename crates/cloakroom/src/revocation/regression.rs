@@ -1,0 +1,44 @@
+//! What shows that a store went back in time.
+
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::{ClientId, GrantId, Kid};
+use serde::Serialize;
+
+/// How a server noticed that its store went back in time, in
+/// [`Event::StoreRegressed`](crate::Event::StoreRegressed): a copy was put back, or a failover lost
+/// writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "noticed", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Regression {
+    /// A genuine credential is newer than its chain. The grant is revoked.
+    Credential {
+        /// The grant that shows it.
+        grant: GrantId,
+        /// The client that presented it.
+        client: ClientId,
+        /// The generation of what was presented.
+        presented: u32,
+        /// The generation of the chain.
+        current: u32,
+        /// Whether the store has confirmed that the grant is revoked. If not, revoke it with
+        /// [`Issuer::revoke_grant`](crate::Issuer::revoke_grant).
+        revoked: bool,
+    },
+    /// The revocation log has lost entries that this server had read and that had not ended.
+    Log,
+    /// The revocation log lacks what this server wrote into it.
+    Written,
+    /// The newest bound is lower than one that this server has seen.
+    Bound {
+        /// The bound that was seen before.
+        seen: Epoch,
+        /// The newest bound as it is now.
+        found: Epoch,
+    },
+    /// The ring of signing keys has forgotten something of a key.
+    Key {
+        /// Which.
+        kid: Kid,
+    },
+}

@@ -1,0 +1,281 @@
+//! The token store as this server uses it: with a memory of what was revoked, and an eye on whether
+//! the store goes back in time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::revocation::{
+    Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
+};
+use cloakroom_core::store::{
+    Advance, Advanced, CheckValue, Created, Housekeeping, Listing, Lookup, Maintained, Page,
+    Revoked, Selector, StoreError, TokenStore,
+};
+use cloakroom_core::time::{Clock, UnixTime};
+use cloakroom_core::{GrantId, TokenDigest};
+
+use crate::revocation::known::Known;
+use crate::revocation::regression::Regression;
+
+/// How much of what was noticed waits to be reported.
+const MAX_NOTICED: usize = 16;
+
+/// Asks the store, and never takes for alive what this server knows as revoked.
+#[derive(Debug)]
+pub(crate) struct RememberingStore {
+    store: Arc<dyn TokenStore>,
+    memory: Memory,
+}
+
+/// What this server knows, whatever its store says.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    clock: Arc<dyn Clock>,
+    pub(crate) known: Known,
+    /// The newest bound that was seen.
+    newest: AtomicU64,
+    /// How long what was read of the log counts as new.
+    fresh_for: Duration,
+    /// When the log was last read to its end, by both clocks.
+    followed: Mutex<Option<(UnixTime, Duration)>>,
+    doubt: Mutex<Doubt>,
+}
+
+/// Whether the store may have gone back in time.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// How often that was noticed.
+    count: u64,
+    /// How often of these all was put right since.
+    settled: u64,
+    /// What is to be reported.
+    noticed: Vec<Regression>,
+    /// Whether the tokens' part of it was reported since all was last put right.
+    is_told: bool,
+    /// Until when this server vouches for nothing: it has forgotten what it should repeat.
+    until: Option<UnixTime>,
+}
+
+impl RememberingStore {
+    pub(crate) fn new(
+        store: Arc<dyn TokenStore>,
+        clock: Arc<dyn Clock>,
+        fresh_for: Duration,
+    ) -> Self {
+        let memory = Memory {
+            clock,
+            known: Known::new(),
+            newest: AtomicU64::new(0),
+            fresh_for,
+            followed: Mutex::default(),
+            doubt: Mutex::default(),
+        };
+        Self { store, memory }
+    }
+
+    /// What is known.
+    pub(crate) const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(crate) async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.store.check_values().await
+    }
+
+    pub(crate) fn wakeups(&self) -> Wakeups {
+        self.store.wakeups()
+    }
+
+    pub(crate) async fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<Created, StoreError> {
+        // The store may have forgotten the rule.
+        if self.memory.known.read().is_some_and(|known| known.grant(&grant).is_some()) {
+            return Ok(match self.store.find(grant.id, None).await? {
+                Lookup::Found(found) if !grant.is_stored_as(&found.grant) => Created::Exists,
+                _ => Created::Barred,
+            });
+        }
+        self.store.create(grant, tokens).await
+    }
+
+    pub(crate) async fn find(
+        &self,
+        grant: GrantId,
+        token: Option<TokenDigest>,
+    ) -> Result<Lookup, StoreError> {
+        let mut lookup = self.store.find(grant, token).await?;
+        if let (Lookup::Found(found), Some(known)) = (&mut lookup, self.memory.known.read()) {
+            if let Some(at) = known.grant(&found.grant) {
+                Arc::make_mut(&mut found.grant).revoked_at.get_or_insert(at);
+            }
+            if let Some(token) = &mut found.token
+                && let Some(at) = known.token(grant, token.digest)
+            {
+                Arc::make_mut(token).revoked_at.get_or_insert(at);
+            }
+        }
+        Ok(lookup)
+    }
+
+    pub(crate) async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+        self.store.advance(step).await
+    }
+
+    /// What is revoked is remembered before the call returns.
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        // No greater than what the store allots: that is greater than every bound before, and not
+        // before `at` either. The log brings the bound itself.
+        let bound = self.memory.newest().next_bound(revocation.at);
+        let bound = revocation.target.has_bound().then_some(bound);
+        let revoked = self.store.revoke(revocation.clone()).await?;
+        if let Some(bound) = bound {
+            self.memory.raise(bound);
+        }
+        self.memory.known.remember_own(&revocation, bound, self.memory.clock.now());
+        Ok(revoked)
+    }
+
+    /// The store's rules and those that are known; an outage if the newest bound went back.
+    pub(crate) async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
+        let asked = self.memory.known.read().map(|_| keys.clone());
+        let seen = self.memory.newest();
+        let mut rules = self.store.rules(keys).await?;
+        let found = rules.newest_bound;
+        // It was seen before the store was asked, which must never lower it.
+        if found < seen {
+            self.memory.doubt(Some(Regression::Bound { seen, found }));
+            return Err(StoreError::unavailable("reading rules", "the store went back in time"));
+        }
+        self.memory.raise(found);
+        if let Some(known) = self.memory.known.read() {
+            for rule in asked.iter().flatten().filter_map(|key| known.rule(key)) {
+                match rules.rules.iter_mut().find(|own| own.key == rule.key) {
+                    Some(own) => own.merge(&rule),
+                    None => rules.rules.push(rule),
+                }
+            }
+        }
+        // What was learned since does not count: an epoch is from when the store was asked.
+        Ok(rules)
+    }
+
+    /// The epoch of a grant whose creation begins now, as the store says.
+    pub(crate) async fn epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(self.rules(Vec::new()).await?.newest_bound.following())
+    }
+
+    pub(crate) async fn list(
+        &self,
+        of: Selector,
+        page: Page,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
+        let mut listing = self.store.list(of, page, now).await?;
+        if let Some(known) = self.memory.known.read() {
+            listing.grants.retain(|grant| known.grant(grant).is_none());
+        }
+        Ok(listing)
+    }
+
+    pub(crate) async fn revocations(
+        &self,
+        after: Cursor,
+        limit: u32,
+    ) -> Result<RevocationBatch, StoreError> {
+        self.store.revocations(after, limit).await
+    }
+
+    pub(crate) async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
+        self.store.heartbeat(now, until).await
+    }
+
+    pub(crate) async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+        self.store.maintain(task).await
+    }
+}
+
+impl Memory {
+    /// The same from memory, if the log is followed: a store need not be asked at each login. It may
+    /// be too low for a grant whose subject or client was revoked elsewhere just now; that grant is
+    /// barred, and tried again with [`RememberingStore::epoch`].
+    pub(crate) fn epoch_from_log(&self) -> Option<Epoch> {
+        let (wall, monotonic) = (*lock(&self.followed))?;
+        let passed = self.clock.monotonic().saturating_sub(monotonic);
+        let age = passed.max(self.clock.now().since(wall));
+        (age <= self.fresh_for).then(|| self.newest().following())
+    }
+
+    /// The newest bound that this server has seen.
+    pub(crate) fn newest(&self) -> Epoch {
+        Epoch::new(self.newest.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn raise(&self, bound: Epoch) {
+        self.newest.fetch_max(bound.get(), Ordering::AcqRel);
+    }
+
+    /// The log was read to its end, by a call that was sent then.
+    pub(crate) fn followed(&self, wall: UnixTime, monotonic: Duration) {
+        *lock(&self.followed) = Some((wall, monotonic));
+    }
+
+    /// From now on the store may have gone back in time. What shows it is reported, if anything
+    /// does yet.
+    pub(crate) fn doubt(&self, noticed: Option<Regression>) {
+        *lock(&self.followed) = None;
+        let mut doubt = lock(&self.doubt);
+        doubt.count += 1;
+        doubt.is_told |= noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
+        // Each call may notice the same, and nobody may come to report it.
+        if doubt.noticed.len() < MAX_NOTICED {
+            doubt.noticed.extend(noticed);
+        }
+    }
+
+    /// The same, where what shows it is reported by whoever noticed.
+    pub(crate) fn doubt_and_told(&self) {
+        self.doubt(None);
+        lock(&self.doubt).is_told = true;
+    }
+
+    /// The number of the doubt that is not settled yet.
+    pub(crate) fn open_doubt(&self) -> Option<u64> {
+        let doubt = lock(&self.doubt);
+        (doubt.count != doubt.settled).then_some(doubt.count)
+    }
+
+    /// Whether it was reported what shows that revocations may be lost.
+    pub(crate) fn is_told(&self) -> bool {
+        lock(&self.doubt).is_told
+    }
+
+    /// All is put right that was in doubt.
+    pub(crate) fn settle(&self, count: u64, until: Option<UnixTime>) {
+        let mut doubt = lock(&self.doubt);
+        doubt.settled = count;
+        // Nothing was lost, if nothing was noticed.
+        if doubt.is_told {
+            doubt.until = doubt.until.max(until);
+        }
+        doubt.is_told = doubt.count != count;
+    }
+
+    /// Whether this server vouches for nothing, since it forgot what it should have repeated.
+    pub(crate) fn is_mute(&self, now: UnixTime) -> bool {
+        lock(&self.doubt).until.is_some_and(|until| now < until)
+    }
+
+    /// What is to be reported.
+    pub(crate) fn take_noticed(&self) -> Vec<Regression> {
+        std::mem::take(&mut lock(&self.doubt).noticed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
