@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Refresh};
+use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, RefreshRequest};
 use cloakroom_benches::{Dice, Pair, Point, Row, Suite, Team, now, per_call, timed};
 use cloakroom_core::handle::{HandleKeys, HandleSecret};
 use cloakroom_core::keys::KeyPolicy;
@@ -192,7 +192,7 @@ impl World {
             let start = Instant::now();
             for _ in 0..calls {
                 let place = &mut refresh[ours.below(size)];
-                let request = Refresh::new(place.clone(), client.clone());
+                let request = RefreshRequest::new(place.clone(), client.clone());
                 let tokens = now(issuer.refresh(request)).expect("tokens");
                 *place = tokens.refresh_token.expect("it rotates");
             }

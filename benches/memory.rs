@@ -13,7 +13,7 @@ use cloakroom_core::store::TokenStore;
 use cloakroom_core::time::{Clock, SystemClock};
 use cloakroom_core::{GrantId, Jti, Subject, TokenDigest, TokenKind};
 use cloakroom_memory::MemoryStore;
-use cloakroom_resource::{Outage, RevocationLog, RevocationReplica, StoreLog};
+use cloakroom_resource::{RevocationLog, RevocationReplica, StoreLog, UnavailableError};
 use futures_util::FutureExt;
 use tokio::runtime::Runtime;
 
@@ -102,9 +102,13 @@ struct Copied(StoreLog);
 
 #[async_trait]
 impl RevocationLog for Copied {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let page = self.0.read(after, wait).await?;
-        RevocationPage::from_json(&page.to_json()).map_err(Outage::other)
+        RevocationPage::from_json(&page.to_json()).map_err(UnavailableError::other)
     }
 }
 

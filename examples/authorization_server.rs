@@ -39,7 +39,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use clap::Parser;
 use cloakroom::core::keys::KeyPolicy;
-use cloakroom::core::{Audience, ClientId, Invalid, Scope};
+use cloakroom::core::{Audience, ClientId, InvalidValue, Scope};
 use cloakroom::http::Endpoints;
 use cloakroom::{
     Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,
@@ -306,7 +306,7 @@ fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
 
 /// The client of an entry; else which field is wrong, and why.
 fn client(entry: &Entry) -> Result<Client, String> {
-    let wrong = |field: &'static str| move |error: Invalid| format!("{field}: {}", error.why);
+    let wrong = |field: &'static str| move |error: InvalidValue| format!("{field}: {}", error.why);
     let mut client = Client::public(entry.id.as_str()).map_err(wrong("id"))?;
     match (entry.public, &entry.secret, &entry.secret_sha256) {
         (true, None, None) => {}

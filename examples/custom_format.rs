@@ -18,9 +18,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Caller::Internal;
-use cloakroom::core::format::{FormatError, Kept, Located, MintContext, Minted, TokenFormat};
+use cloakroom::core::format::{FormatError, Located, MintContext, Minted, Persisted, TokenFormat};
 use cloakroom::core::{GrantId, TokenDigest, TokenKind, TokenSecret};
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
+use cloakroom::{Client, Format, Grant, GrantType, Issuer, RefreshRequest};
 
 /// `acme.GRANT.SECRET` for new tokens; 32 hexadecimal digits for those of the former system.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl TokenFormat for AcmeTokens {
         Ok(Minted {
             token,
             // The store learns the digest, and never the token.
-            kept: Kept::Token(digest),
+            kept: Persisted::Token(digest),
         })
     }
 
@@ -92,7 +92,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("The refresh token is one of the library's; what it brings is again the app's.");
     let refresh_token = tokens.refresh_token.ok_or("the client may refresh")?;
-    let next = issuer.refresh(Refresh::new(refresh_token, shop.clone())).await?;
+    let next = issuer.refresh(RefreshRequest::new(refresh_token, shop.clone())).await?;
     assert!(next.access_token.expose().starts_with("acme."));
 
     println!("A token of the former system means nothing at first.");

@@ -8,7 +8,7 @@
 
 use cloakroom::Caller::Internal;
 use cloakroom::core::Subject;
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, Refresh};
+use cloakroom::{Client, Format, Grant, GrantType, Issuer, RefreshRequest};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The app trades its refresh token for the next pair of tokens.
     let refresh_token = first.refresh_token.ok_or("the app may refresh")?;
-    let refresh = Refresh::new(refresh_token, app.clone());
+    let refresh = RefreshRequest::new(refresh_token, app.clone());
     let next = issuer.refresh(refresh).await?;
     let answer = issuer.introspect(&next.access_token, Internal).await?;
     assert!(answer.is_active());

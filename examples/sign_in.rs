@@ -10,7 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cloakroom::core::{Audience, ClientId, Invalid, Subject, TokenSecret};
+use cloakroom::core::{Audience, ClientId, InvalidValue, Subject, TokenSecret};
 use cloakroom::http::Form;
 use cloakroom::{Client, Grant, Issuer, NonceError, Pkce, TokenError};
 use url::Url;
@@ -146,7 +146,7 @@ async fn code(
     user: &str,
     form: &Form,
 ) -> Result<TokenSecret, TokenError> {
-    let invalid = |why| move |_: Invalid| TokenError::InvalidRequest(why);
+    let invalid = |why| move |_: InvalidValue| TokenError::InvalidRequest(why);
     let challenge = form.get("code_challenge");
     let pkce = match (challenge, form.get("code_challenge_method")) {
         (None, None) => None,

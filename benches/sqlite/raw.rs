@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::store::{Advance, Change};
+use cloakroom_core::store::{Advance, ChainUpdate};
 use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::config::DbConfig;
 use cloakroom_sqlite::rusqlite::{Connection, Statement, params};
@@ -70,7 +70,7 @@ impl Raw {
     }
 
     pub(crate) fn advance(&self, step: &Advance) {
-        let Change::Move(next) = &step.change else { panic!("a refresh moves the chain") };
+        let ChainUpdate::Move(next) = &step.change else { panic!("a refresh moves the chain") };
         let (expected, row) = (step.expected, next.to_row());
         let (generation, digest) = row.chain.expect("it has one");
         self.execute("BEGIN IMMEDIATE");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_benches::Dice;
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
-use cloakroom_core::store::{Advance, Change};
+use cloakroom_core::store::{Advance, ChainUpdate};
 use cloakroom_core::time::{Clock as _, SystemClock, UnixTime};
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 
@@ -71,7 +71,7 @@ impl Records {
             grant: grant.id,
             expected,
             now,
-            change: Change::Move(Box::new(grant.clone())),
+            change: ChainUpdate::Move(Box::new(grant.clone())),
             tokens: vec![token],
         }
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use cloakroom_benches::{Aim, Row, Suite, Unit};
 use cloakroom_core::GrantId;
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
-use cloakroom_core::store::{Advanced, Created, Housekeeping, Revoked, TokenStore as _};
+use cloakroom_core::store::{
+    AdvanceOutcome, CreateOutcome, Housekeeping, RevokeOutcome, TokenStore as _,
+};
 use cloakroom_sqlite::{SqliteStore, Synchronous};
 
 use crate::raw::Raw;
@@ -36,12 +38,12 @@ fn refreshed(suite: &Suite, path: &Path) -> Row {
     let mut now = records.now;
     runtime().block_on(async {
         let created = store.create(grant.clone(), Vec::new()).await.expect("an answer");
-        assert_eq!(created, Created::Inserted);
+        assert_eq!(created, CreateOutcome::Inserted);
         for _ in 0..refreshes {
             now = now + Duration::from_secs(1);
             let step = records.refresh(&mut grant, now);
             let advanced = store.advance(step).await.expect("an answer");
-            assert_eq!(advanced, Advanced::Advanced);
+            assert_eq!(advanced, AdvanceOutcome::Advanced);
         }
         let task = Housekeeping { now, before: now, limit: 1_000, sweep: None };
         while store.maintain(task).await.expect("it works").more {}
@@ -85,7 +87,7 @@ fn revoke(suite: &Suite, path: &Path) -> Row {
             let start = Instant::now();
             let revoked = runtime.block_on(store.revoke(revocation)).expect("an answer");
             took += start.elapsed();
-            assert_eq!(revoked, Revoked::Done);
+            assert_eq!(revoked, RevokeOutcome::Done);
             raw.execute("UPDATE grants SET revoked_at = NULL WHERE revoked_at IS NOT NULL");
         }
         took.as_nanos() as f64 / f64::from(each)

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use cloakroom_benches::{Aim, Row, Suite, Unit};
 use cloakroom_core::record::GrantRecord;
-use cloakroom_core::store::{Advanced, Created, TokenStore as _};
+use cloakroom_core::store::{AdvanceOutcome, CreateOutcome, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use tokio::runtime::Runtime;
 
@@ -70,7 +70,7 @@ impl Plan {
                             let place = turn % share.len();
                             let step = records.refresh(&mut share[place], now);
                             let advanced = store.advance(step).await.expect("an answer");
-                            assert_eq!(advanced, Advanced::Advanced);
+                            assert_eq!(advanced, AdvanceOutcome::Advanced);
                         }
                         let done = each % share.len();
                         share.rotate_left(done);
@@ -122,7 +122,7 @@ impl Plan {
                             let token = records.token(&grant, end);
                             let created =
                                 store.create(grant, vec![token]).await.expect("an answer");
-                            assert_eq!(created, Created::Inserted);
+                            assert_eq!(created, CreateOutcome::Inserted);
                         }
                     })
                 })

@@ -181,7 +181,7 @@ const TAG: usize = 8;
 /// An access handle as text, where it lies: a string would put it somewhere else.
 type Spelled = [u8; PREFIX.len() + 67];
 
-fn spelled(bytes: &[u8; BODY + TAG]) -> Spelled {
+fn written(bytes: &[u8; BODY + TAG]) -> Spelled {
     let mut text = [0; PREFIX.len() + 67];
     text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
     let encoded = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text[PREFIX.len()..]);

@@ -19,12 +19,13 @@ use async_trait::async_trait;
 use cloakroom::core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom::core::record::{GrantRecord, TokenRecord};
 use cloakroom::core::revocation::{
-    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule,
-    RuleKey, Rules, Target, Wakeups,
+    Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, LogNotifications, Revocation,
+    RevocationBatch, Rule, RuleKey, Rules, Target,
 };
 use cloakroom::core::store::{
-    Advance, Advanced, Change, CheckValue, CheckValues, Created, Found, Housekeeping, Listing,
-    Lookup, Maintained, Page, Revoked, Selector, StoreError, TokenStore, fresh_tokens, tokens_of,
+    Advance, AdvanceOutcome, ChainUpdate, CheckValue, CheckValues, CreateOutcome, Found,
+    Housekeeping, Listing, Lookup, MaintenanceReport, PageRequest, RevokeOutcome, Selector,
+    StoreError, TokenStore, fresh_tokens, tokens_of,
 };
 use cloakroom::core::time::{Clock as _, SystemClock, UnixTime};
 use cloakroom::core::{GrantId, Random, TokenDigest};
@@ -93,33 +94,33 @@ impl TokenStore for RedbStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         tokens_of(grant.id, &tokens)?;
         self.write(move |rows| {
             let is_buried = rows.get(TOMBSTONE, grant.id.as_bytes())?.is_some();
             let known = rows.grant(grant.id)?;
             let fresh = match fresh_tokens(tokens, rows.stored()) {
-                Err(StoreError::Misuse(_)) if known.is_some() => return Ok(Created::Exists),
+                Err(StoreError::Misuse(_)) if known.is_some() => return Ok(CreateOutcome::Exists),
                 fresh => fresh?,
             };
             match known {
-                _ if is_buried => return Ok(Created::Barred),
+                _ if is_buried => return Ok(CreateOutcome::Barred),
                 None => {
                     rows.put_grant(&grant)?;
                     rows.put_tokens(&fresh)?;
                 }
                 // A retry is the same record with the same tokens.
                 Some(known) if !(fresh.is_empty() && grant.is_stored_as(&known)) => {
-                    return Ok(Created::Exists);
+                    return Ok(CreateOutcome::Exists);
                 }
-                Some(known) if known.revoked_at.is_some() => return Ok(Created::Barred),
+                Some(known) if known.revoked_at.is_some() => return Ok(CreateOutcome::Barred),
                 Some(_) => {}
             }
             if rows.denies(&grant)? {
                 rows.revoke_grant(grant.id, SystemClock::new().now())?;
-                return Ok(Created::Barred);
+                return Ok(CreateOutcome::Barred);
             }
-            Ok(Created::Inserted)
+            Ok(CreateOutcome::Inserted)
         })
         .await
     }
@@ -138,29 +139,29 @@ impl TokenStore for RedbStore {
     }
 
     /// The one atomic update that the engine needs: compare the chain's place, write the next.
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         tokens_of(step.grant, &step.tokens)?;
         self.write(move |rows| {
             let Some(stored) = rows.grant(step.grant)? else {
                 let is_buried = rows.get(TOMBSTONE, step.grant.as_bytes())?.is_some();
-                return Ok(if is_buried { Advanced::Dead } else { Advanced::Unknown });
+                return Ok(if is_buried { AdvanceOutcome::Dead } else { AdvanceOutcome::Unknown });
             };
             if let Some(refused) = step.judge(&Arc::new(stored))? {
                 return Ok(refused);
             }
             let fresh = fresh_tokens(step.tokens, rows.stored())?;
-            if let Change::Move(next) = &step.change {
+            if let ChainUpdate::Move(next) = &step.change {
                 rows.put_grant(next)?;
             }
             rows.put_tokens(&fresh)?;
-            Ok(Advanced::Advanced)
+            Ok(AdvanceOutcome::Advanced)
         })
         .await
     }
 
     /// Log entry, bound, rule and sweep in one transaction. Where a sweep may meet more grants than
     /// one transaction should hold, write down that it goes on, and finish it in batches.
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.write(move |rows| {
             let Revocation { target, at, until, .. } = &revocation;
             let bound = target.has_bound().then(|| rows.allot(*at)).transpose()?;
@@ -189,7 +190,7 @@ impl TokenStore for RedbStore {
                     rows.revoke_grant(grant.id, *at)?;
                 }
             }
-            Ok(Revoked::Done)
+            Ok(RevokeOutcome::Done)
         })
         .await
     }
@@ -207,7 +208,12 @@ impl TokenStore for RedbStore {
     }
 
     /// A page over an index; what a rule denies is left out, even if no sweep has come by.
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.read(move |rows| {
             let found = rows.owned(&of, page.after, page.limit)?;
             let next =
@@ -255,8 +261,8 @@ impl TokenStore for RedbStore {
     }
 
     /// A store that is told when its log grows, by itself or by its database, answers with a stream.
-    fn wakeups(&self) -> Wakeups {
-        Wakeups::Poll(std::time::Duration::from_millis(50))
+    fn wakeups(&self) -> LogNotifications {
+        LogNotifications::Poll(std::time::Duration::from_millis(50))
     }
 
     /// By the path of a revocation: whoever sees it has seen all that came before.
@@ -269,9 +275,9 @@ impl TokenStore for RedbStore {
     }
 
     /// Deletes over the index on expiry, a bounded number of rows, in the transaction that looked.
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.write(move |rows| {
-            let (limit, mut done) = (task.limit.max(1) as usize, Maintained::default());
+            let (limit, mut done) = (task.limit.max(1) as usize, MaintenanceReport::default());
             // The log's newest entry stays, although it may have ended, and is not work.
             let newest = [&[ENTRY][..], &rows.newest_position()?.to_be_bytes()].concat();
             let mut ended = rows.scan(ENDS, &[], &[], limit + 2)?;

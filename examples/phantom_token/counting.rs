@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use cloakroom::core::record::{GrantRecord, TokenRecord};
-use cloakroom::core::revocation::{Cursor, Revocation, RevocationBatch, RuleKey, Rules, Wakeups};
+use cloakroom::core::revocation::{
+    Cursor, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
+};
 use cloakroom::core::store::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
-    Page, Revoked, Selector, StoreError, TokenStore,
+    Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::{GrantId, TokenDigest};
@@ -58,7 +60,7 @@ impl TokenStore for CountingStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         self.counted().create(grant, tokens).await
     }
 
@@ -66,11 +68,11 @@ impl TokenStore for CountingStore {
         self.counted().find(grant, token).await
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.counted().advance(step).await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.counted().revoke(revocation).await
     }
 
@@ -78,7 +80,12 @@ impl TokenStore for CountingStore {
         self.counted().rules(keys).await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.counted().list(of, page, now).await
     }
 
@@ -86,7 +93,7 @@ impl TokenStore for CountingStore {
         self.inner.revocations(after, limit).await
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.inner.wakeups()
     }
 
@@ -94,7 +101,7 @@ impl TokenStore for CountingStore {
         self.inner.heartbeat(now, until).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.inner.maintain(task).await
     }
 }

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use cloakroom::core::Random;
 use cloakroom::core::time::{Clock, ManualClock, SystemClock};
 use cloakroom::resource::{
-    Cursor, EntryId, Freshness, Introspection, Introspector, LogEntry, LogEvent, Outage,
-    PhantomLayer, RevocationBatch, RevocationLog, RevocationPage, RevocationReplica, Swapped,
-    TokenSecret,
+    Cursor, EntryId, Freshness, Introspection, Introspector, LogEntry, LogEvent, PhantomJwt,
+    PhantomLayer, RevocationBatch, RevocationLog, RevocationPage, RevocationReplica, TokenSecret,
+    UnavailableError,
 };
 use tokio::time::timeout;
 
@@ -98,15 +98,19 @@ async fn not_what_is_as_it_should_be() {
 
 /// Remembers every answer for ever, which is not for it to do.
 #[derive(Debug)]
-struct Remembers<I>(I, Mutex<Option<Swapped>>);
+struct Remembers<I>(I, Mutex<Option<PhantomJwt>>);
 
 #[async_trait]
 impl<I: Introspector> Introspector for Remembers<I> {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         self.0.introspect(token).await
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         let remembered = self.1.lock().unwrap().clone();
         if remembered.is_some() {
             return Ok(remembered);
@@ -143,7 +147,11 @@ struct Deaf<L>(L);
 
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Deaf<L> {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let mut page = self.0.read(after, wait).await?;
         if let RevocationBatch::Entries { entries, .. } = &mut page.batch {
             entries.retain(|entry| matches!(entry.event, LogEvent::Heartbeat {}));
@@ -167,7 +175,7 @@ struct Hopes<L>(L, Arc<dyn Clock>);
 
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Hopes<L> {
-    async fn read(&self, after: Cursor, _: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(&self, after: Cursor, _: Duration) -> Result<RevocationPage, UnavailableError> {
         let mut page = self.0.read(after.clone(), Duration::ZERO).await?;
         let (id, now) = (EntryId::random(&Random::system()).unwrap(), self.1.now());
         let (event, until) = (LogEvent::Heartbeat {}, now + Duration::from_secs(3600));
@@ -196,11 +204,15 @@ struct Jumps<I>(I);
 
 #[async_trait]
 impl<I: Introspector> Introspector for Jumps<I> {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         self.0.introspect(token).await
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         Ok(self.0.swap(token, resource).await.unwrap_or_default())
     }
 }

@@ -12,7 +12,7 @@ use axum::response::Response;
 use cloakroom::LocalIntrospector;
 use cloakroom::core::time::{Clock as _, ManualClock, SystemClock};
 use cloakroom::resource::{
-    Freshness, Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret,
+    Freshness, Introspection, Introspector, PhantomJwt, PhantomLayer, TokenSecret, UnavailableError,
 };
 use hyper::header::AUTHORIZATION;
 use tokio::task::JoinSet;
@@ -167,11 +167,15 @@ struct Counted<I>(I, Arc<AtomicUsize>);
 
 #[async_trait]
 impl<I: Introspector> Introspector for Counted<I> {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         self.0.introspect(token).await
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.swap(token, resource).await
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::{ClientId, GrantId, Kid, Subject, TokenSecret};
-use cloakroom::{Grant, Refresh, TokenResponse};
+use cloakroom::{Grant, RefreshRequest, TokenResponse};
 
 use crate::authority::{Authority, SECRET, app};
 use crate::tape::{Instant, Of, Revoked, Tape};
@@ -100,7 +100,7 @@ impl People {
     /// A second access token of the same grant.
     pub(crate) async fn refresh(&self, token: &Token) -> Option<Arc<Token>> {
         let refresh = TokenSecret::new(token.refresh.clone()?);
-        let request = Refresh::new(refresh, ClientId::new(app(token.client)).unwrap());
+        let request = RefreshRequest::new(refresh, ClientId::new(app(token.client)).unwrap());
         let response = self.authority.does(|issuer| async move { issuer.refresh(request).await });
         let response = response.await?.ok()?;
         let when = (token.asked_for, token.granted);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom::core::time::UnixTime;
 use cloakroom::resource::{
-    Cursor, Freshness, Outage, RevocationLog, RevocationPage, RevocationReplica, StoreLog,
-    WhenStale,
+    Cursor, Freshness, RevocationLog, RevocationPage, RevocationReplica, StoreLog,
+    UnavailableError, WhenStale,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,7 +43,11 @@ struct Followed<L> {
 
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Followed<L> {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let page = self.log.read(after, wait).await;
         drop(self.paused.clone().wait_for(|paused| !paused).await);
         self.reads.send_modify(|reads| *reads += 1);

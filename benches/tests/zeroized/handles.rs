@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::format::{OpaqueFormat, TokenFormat};
 use cloakroom_core::handle::{
-    AccessHandleKeys, ChainKind, HandleCheck, HandleKeys, HandleSecret, Spelling,
+    AccessHandleKeys, ChainKind, HandleCheck, HandleKeys, HandlePrefixes, HandleSecret,
 };
 use cloakroom_core::record::ChainKey;
 use cloakroom_core::{GrantId, Random, TokenSecret};
@@ -91,8 +91,8 @@ fn handle_keys_are_wiped() {
         let keys = (1..).zip(&former[1..]).fold(keys, |keys, (id, secret)| {
             keys.with_former(&HandleSecret::new(id, *secret)).expect("another id")
         });
-        let spelling = Spelling::new("a_", "b_", "c_").expect("well spelled");
-        let keys = keys.clone().spelled(spelling);
+        let prefixes = HandlePrefixes::new("a_", "b_", "c_").expect("well spelled");
+        let keys = keys.clone().with_prefixes(prefixes);
         let moved = Box::new(keys);
         let grant = GrantId::from_bytes([7; 16]);
         let (token, _) = moved.mint_access(grant, &random).expect("random bytes");

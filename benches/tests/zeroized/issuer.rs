@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::scrubbed;
 use cloakroom::http::Endpoints;
 use cloakroom::{
-    Caller, Client, Format, Grant, GrantType, Issuer, Pkce, Redeem, Refresh, Serves, TokenSecret,
+    Caller, Client, CodeRequest, Format, Grant, GrantType, Issuer, Pkce, RefreshRequest, Serves,
+    TokenSecret,
 };
 use sha2::{Digest, Sha256};
 
@@ -63,13 +64,17 @@ fn tokens_are_wiped_from_issue_to_revocation() {
                 let issuer = issuer(format).await;
                 let first = issuer.issue(grant()).await.expect("tokens");
                 let spent = first.refresh_token.as_ref().expect("the client may refresh");
-                let next =
-                    issuer.refresh(Refresh::new(again(spent), app())).await.expect("a successor");
+                let next = issuer
+                    .refresh(RefreshRequest::new(again(spent), app()))
+                    .await
+                    .expect("a successor");
                 // The retry opens the sealed successor.
-                let retried =
-                    issuer.refresh(Refresh::new(again(spent), app())).await.expect("the same");
+                let retried = issuer
+                    .refresh(RefreshRequest::new(again(spent), app()))
+                    .await
+                    .expect("the same");
                 let forged = TokenSecret::new("cr_rt_forged");
-                issuer.refresh(Refresh::new(forged, app())).await.expect_err("forged");
+                issuer.refresh(RefreshRequest::new(forged, app())).await.expect_err("forged");
 
                 let mut all = Vec::new();
                 for response in [first, next, retried] {
@@ -98,10 +103,10 @@ fn a_code_and_its_verifier_are_wiped() {
         let tokens = in_a_task(async move {
             let issuer = issuer(Format::Opaque).await;
             let code = issuer.authorize(grant(), CALLBACK, Some(pkce())).await.expect("a code");
-            let redeem = |verifier: &str| Redeem {
+            let redeem = |verifier: &str| CodeRequest {
                 redirect_uri: Some(CALLBACK.to_owned()),
                 verifier: Some(TokenSecret::new(verifier)),
-                ..Redeem::new(again(&code), app())
+                ..CodeRequest::new(again(&code), app())
             };
             issuer.redeem(redeem(&VERIFIER[1..])).await.expect_err("another verifier");
             let response = issuer.redeem(redeem(VERIFIER)).await.expect("tokens");

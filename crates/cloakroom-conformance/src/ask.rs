@@ -8,8 +8,8 @@ use cloakroom_core::revocation::{
     Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Rule, RuleKey, Target,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Found, Housekeeping, Lookup, Maintained, Page, Revoked,
-    Selector, StoreError, TokenStore,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Found, Housekeeping, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -28,7 +28,7 @@ macro_rules! ensure {
 pub(crate) use ensure;
 
 /// The most calls after which a loop over a store has to come to its end.
-const MOST_CALLS: usize = 10_000;
+const MAX_CALLS: usize = 10_000;
 
 /// Questions to a token store whose answers are beyond doubt: any other breaks off the check.
 pub(crate) trait Ask {
@@ -74,16 +74,16 @@ pub(crate) trait Ask {
     async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken>;
 
     /// Waits for the end of a revocation whose sweep may have been left open.
-    async fn swept(&self, revoked: Revoked) -> Result<(), Broken>;
+    async fn swept(&self, revoked: RevokeOutcome) -> Result<(), Broken>;
 
     /// Calls `maintain` until nothing is left to do; the sum of what it did.
-    async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken>;
+    async fn housekept(&self, before: UnixTime) -> Result<MaintenanceReport, Broken>;
 
     /// Takes a step that nothing stands against, from where the record's chain stands, at [`NOW`].
     async fn advanced(
         &self,
         from: &GrantRecord,
-        change: Change,
+        change: ChainUpdate,
         tokens: &[TokenRecord],
     ) -> Result<(), Broken>;
 
@@ -91,9 +91,9 @@ pub(crate) trait Ask {
     async fn step(
         &self,
         from: &GrantRecord,
-        change: Change,
+        change: ChainUpdate,
         tokens: &[TokenRecord],
-    ) -> Result<Advanced, Broken>;
+    ) -> Result<AdvanceOutcome, Broken>;
 }
 
 impl Ask for dyn TokenStore {
@@ -101,7 +101,7 @@ impl Ask for dyn TokenStore {
         same(
             "the answer to the first `create`",
             &self.create(grant.clone(), tokens.to_vec()).await?,
-            &Created::Inserted,
+            &CreateOutcome::Inserted,
         )
     }
 
@@ -152,7 +152,7 @@ impl Ask for dyn TokenStore {
     async fn log(&self) -> Result<Vec<LogEntry>, Broken> {
         let mut log: Vec<LogEntry> = Vec::new();
         let mut cursor = Cursor::start();
-        for _ in 0..MOST_CALLS {
+        for _ in 0..MAX_CALLS {
             let batch = self.revocations(cursor, 100).await?;
             let RevocationBatch::Entries { entries, next, more, .. } = batch else {
                 return Err("reading the log from its beginning met a gap".into());
@@ -167,7 +167,7 @@ impl Ask for dyn TokenStore {
             }
             cursor = next;
         }
-        Err(format!("the log said \"more\" {MOST_CALLS} times").into())
+        Err(format!("the log said \"more\" {MAX_CALLS} times").into())
     }
 
     async fn rule(&self, key: RuleKey) -> Result<Option<Rule>, Broken> {
@@ -192,8 +192,8 @@ impl Ask for dyn TokenStore {
     ) -> Result<Vec<Arc<GrantRecord>>, Broken> {
         let mut listed = Vec::new();
         let mut after = None;
-        for _ in 0..MOST_CALLS {
-            let listing = self.list(of.clone(), Page { after, limit }, now).await?;
+        for _ in 0..MAX_CALLS {
+            let listing = self.list(of.clone(), PageRequest { after, limit }, now).await?;
             ensure!(
                 listing.grants.len() <= limit as usize,
                 "a page of at most {limit} held {} grants",
@@ -216,7 +216,7 @@ impl Ask for dyn TokenStore {
                 }
             }
         }
-        Err(format!("the listing of {of:?} went on for {MOST_CALLS} pages").into())
+        Err(format!("the listing of {of:?} went on for {MAX_CALLS} pages").into())
     }
 
     async fn listed_ids(&self, of: Selector, now: UnixTime) -> Result<Vec<GrantId>, Broken> {
@@ -224,22 +224,22 @@ impl Ask for dyn TokenStore {
         Ok(listed.iter().map(|grant| grant.id).collect())
     }
 
-    async fn swept(&self, revoked: Revoked) -> Result<(), Broken> {
-        let Revoked::Sweeping(sweep) = revoked else { return Ok(()) };
+    async fn swept(&self, revoked: RevokeOutcome) -> Result<(), Broken> {
+        let RevokeOutcome::Sweeping(sweep) = revoked else { return Ok(()) };
         // Nothing ended before the beginning of time: only sweeps are left to do.
         let before = UnixTime::from_millis(0);
-        for _ in 0..MOST_CALLS {
+        for _ in 0..MAX_CALLS {
             let task = Housekeeping { now: NOW, before, limit: 1_000, sweep: Some(sweep) };
             if !self.maintain(task).await?.sweeping {
                 return Ok(());
             }
         }
-        Err(format!("a sweep still went on after {MOST_CALLS} calls of `maintain`").into())
+        Err(format!("a sweep still went on after {MAX_CALLS} calls of `maintain`").into())
     }
 
-    async fn housekept(&self, before: UnixTime) -> Result<Maintained, Broken> {
-        let mut sum = Maintained::default();
-        for _ in 0..MOST_CALLS {
+    async fn housekept(&self, before: UnixTime) -> Result<MaintenanceReport, Broken> {
+        let mut sum = MaintenanceReport::default();
+        for _ in 0..MAX_CALLS {
             // The time is ahead of what may be deleted: a store that goes by it deletes too much.
             let now = NOW.max(before + 30 * DAY);
             let task = Housekeeping { now, before, limit: 1_000, sweep: None };
@@ -252,24 +252,24 @@ impl Ask for dyn TokenStore {
                 return Ok(sum);
             }
         }
-        Err(format!("`maintain` said \"more\" {MOST_CALLS} times").into())
+        Err(format!("`maintain` said \"more\" {MAX_CALLS} times").into())
     }
 
     async fn advanced(
         &self,
         from: &GrantRecord,
-        change: Change,
+        change: ChainUpdate,
         tokens: &[TokenRecord],
     ) -> Result<(), Broken> {
-        same("the step", &self.step(from, change, tokens).await?, &Advanced::Advanced)
+        same("the step", &self.step(from, change, tokens).await?, &AdvanceOutcome::Advanced)
     }
 
     async fn step(
         &self,
         from: &GrantRecord,
-        change: Change,
+        change: ChainUpdate,
         tokens: &[TokenRecord],
-    ) -> Result<Advanced, Broken> {
+    ) -> Result<AdvanceOutcome, Broken> {
         Ok(self.advance(step_from(from, change, tokens)?).await?)
     }
 }
@@ -277,7 +277,7 @@ impl Ask for dyn TokenStore {
 /// A step from where the record's chain stands, at [`NOW`].
 pub(crate) fn step_from(
     from: &GrantRecord,
-    change: Change,
+    change: ChainUpdate,
     tokens: &[TokenRecord],
 ) -> Result<Advance, Broken> {
     let chain = from.chain.as_ref().ok_or("a grant without a chain")?;

@@ -9,7 +9,7 @@ use cloakroom_core::record::{
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
-    Audience, ClientId, Confirmation, GrantId, Invalid, Random, RandomError, Scope, Subject,
+    Audience, ClientId, Confirmation, GrantId, InvalidValue, Random, RandomError, Scope, Subject,
     TokenDigest, TokenKind,
 };
 use serde_json::json;
@@ -164,11 +164,11 @@ pub(crate) fn revocation(target: Target) -> Revocation {
     Revocation::new(target, NOW, NOW + 2 * DAY)
 }
 
-pub(crate) fn client(name: &str) -> Result<ClientId, Invalid> {
+pub(crate) fn client(name: &str) -> Result<ClientId, InvalidValue> {
     ClientId::new(name)
 }
 
-pub(crate) fn subject(name: &str) -> Result<Subject, Invalid> {
+pub(crate) fn subject(name: &str) -> Result<Subject, InvalidValue> {
     Subject::user(name)
 }
 

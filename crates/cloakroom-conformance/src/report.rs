@@ -23,7 +23,7 @@ pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String 
 
 /// The longest time that a check may take. No promise speaks of time: whatever takes this long
 /// hangs.
-const LONGEST: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs one check, and says what it found.
 pub(crate) async fn tried(
@@ -34,7 +34,7 @@ pub(crate) async fn tried(
 ) -> Result<Ran, Failure> {
     // A task of its own: what panics or hangs in a store does so in there.
     let mut task = tokio::spawn(run);
-    let happened = match tokio::time::timeout(LONGEST, &mut task).await {
+    let happened = match tokio::time::timeout(TIME_LIMIT, &mut task).await {
         Ok(Ok(Ok(()))) => return Ok(Ran::Passed),
         Ok(Ok(Err(what))) => match what.downcast_ref() {
             Some(NotOffered(what)) => return Ok(Ran::NotOffered(what)),
@@ -43,7 +43,7 @@ pub(crate) async fn tried(
         Ok(Err(panic)) => format!("it panicked: {panic}"),
         Err(_) => {
             task.abort();
-            format!("it did not come to its end in {LONGEST:?}")
+            format!("it did not come to its end in {TIME_LIMIT:?}")
         }
     };
     Err(Failure { check, promise, happened, story: story.told() })

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::revocation::{Cursor, Revocation, RevocationBatch, RuleKey, Rules, Wakeups};
+use cloakroom_core::revocation::{
+    Cursor, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
+};
 use cloakroom_core::store::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
-    Page, Revoked, Selector, SingleUseStore, Spend, Spent, StoreError, TokenStore,
+    Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, SingleUseStore, Spend, Spent,
+    StoreError, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -19,13 +22,13 @@ use cloakroom_core::{GrantId, TokenDigest};
 pub(crate) struct Story(Arc<Mutex<Vec<String>>>);
 
 /// The most lines of a story that a failure shows, and the most characters of a line.
-const MOST_LINES: usize = 40;
-const MOST_CHARS: usize = 600;
+const MAX_LINES: usize = 40;
+const MAX_CHARS: usize = 600;
 
 impl Story {
     pub(crate) fn tell(&self, line: impl Into<String>) {
         let mut line: String = line.into();
-        if let Some((end, _)) = line.char_indices().nth(MOST_CHARS) {
+        if let Some((end, _)) = line.char_indices().nth(MAX_CHARS) {
             line.truncate(end);
             line.push('…');
         }
@@ -35,7 +38,7 @@ impl Story {
     /// The last lines.
     pub(crate) fn told(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines[lines.len().saturating_sub(MOST_LINES)..].to_vec()
+        lines[lines.len().saturating_sub(MAX_LINES)..].to_vec()
     }
 
     fn answer<T: Debug>(&self, asked: &str, answer: T) -> T {
@@ -75,7 +78,7 @@ impl TokenStore for Told<dyn TokenStore> {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let asked = format!("create({grant:?}, {tokens:?})");
         let answer = self.inner.create(grant, tokens).await;
         self.story.answer(&asked, answer)
@@ -86,13 +89,13 @@ impl TokenStore for Told<dyn TokenStore> {
         self.story.answer(&format!("find({grant:?}, {token:?})"), answer)
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         let asked = format!("advance({step:?})");
         let answer = self.inner.advance(step).await;
         self.story.answer(&asked, answer)
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         let asked = format!("revoke({revocation:?})");
         let answer = self.inner.revoke(revocation).await;
         self.story.answer(&asked, answer)
@@ -104,7 +107,12 @@ impl TokenStore for Told<dyn TokenStore> {
         self.story.answer(&asked, answer)
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         let asked = format!("list({of:?}, {page:?}, {now:?})");
         let answer = self.inner.list(of, page, now).await;
         self.story.answer(&asked, answer)
@@ -116,7 +124,7 @@ impl TokenStore for Told<dyn TokenStore> {
         self.story.answer(&asked, answer)
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.inner.wakeups()
     }
 
@@ -125,7 +133,7 @@ impl TokenStore for Told<dyn TokenStore> {
         self.story.answer(&format!("heartbeat({now:?}, {until:?})"), answer)
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         let answer = self.inner.maintain(task).await;
         self.story.answer(&format!("maintain({task:?})"), answer)
     }

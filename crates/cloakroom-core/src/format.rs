@@ -101,13 +101,13 @@ pub struct Minted {
     /// The token.
     pub token: TokenSecret,
     /// What the store keeps of it.
-    pub kept: Kept,
+    pub kept: Persisted,
 }
 
 /// What the store keeps of a new access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kept {
+pub enum Persisted {
     /// A record under this digest.
     Token(TokenDigest),
     /// Only the grant: the token says the rest itself.
@@ -126,12 +126,12 @@ pub struct Located {
     /// Its digest.
     pub digest: TokenDigest,
     /// What a self-contained token says, once its signature was checked.
-    pub carried: Option<Box<Carried>>,
+    pub carried: Option<Box<SelfContained>>,
 }
 
 /// What a self-contained token says about itself.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Carried {
+pub struct SelfContained {
     /// The issuer's view of its grant, as far as the token tells. For a token whose grant is
     /// stored, the stored one counts.
     pub grant: GrantRecord,
@@ -203,7 +203,7 @@ impl OpaqueFormat {
 impl TokenFormat for OpaqueFormat {
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
         let (token, digest) = self.keys.mint_access(context.grant.id, context.random)?;
-        Ok(Minted { token, kept: Kept::Token(digest) })
+        Ok(Minted { token, kept: Persisted::Token(digest) })
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {

@@ -13,14 +13,14 @@ use crate::secret::{TokenDigest, decode_array};
 /// A value that is no valid identifier, scope or audience.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what}: {why}")]
-pub struct Invalid {
+pub struct InvalidValue {
     /// What was to be parsed, such as `client_id`.
     pub what: &'static str,
     /// What is wrong with it.
     pub why: &'static str,
 }
 
-impl Invalid {
+impl InvalidValue {
     pub(crate) const fn new(what: &'static str, why: &'static str) -> Self {
         Self { what, why }
     }
@@ -29,29 +29,29 @@ impl Invalid {
 /// The longest identifier, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
 
-fn bounded(what: &'static str, value: &str) -> Result<(), Invalid> {
+fn bounded(what: &'static str, value: &str) -> Result<(), InvalidValue> {
     if value.is_empty() {
-        return Err(Invalid::new(what, "it is empty"));
+        return Err(InvalidValue::new(what, "it is empty"));
     }
     if value.len() > MAX_ID_BYTES {
-        return Err(Invalid::new(what, "it is longer than 255 bytes"));
+        return Err(InvalidValue::new(what, "it is longer than 255 bytes"));
     }
     Ok(())
 }
 
-fn visible_ascii(what: &'static str, value: &str) -> Result<(), Invalid> {
+fn visible_ascii(what: &'static str, value: &str) -> Result<(), InvalidValue> {
     bounded(what, value)?;
     if !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
-        return Err(Invalid::new(what, "it holds a character other than printable ASCII"));
+        return Err(InvalidValue::new(what, "it holds a character other than printable ASCII"));
     }
     Ok(())
 }
 
-fn printable(what: &'static str, value: &str) -> Result<(), Invalid> {
+fn printable(what: &'static str, value: &str) -> Result<(), InvalidValue> {
     bounded(what, value)?;
     // It comes with a token that nobody has verified yet, and ends up in traces.
     if value.chars().any(char::is_control) {
-        return Err(Invalid::new(what, "it holds a control character"));
+        return Err(InvalidValue::new(what, "it holds a control character"));
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ macro_rules! text_id {
             ///
             /// If it is empty, longer than 255 bytes, or holds a character that its kind does not
             /// allow.
-            pub fn new(value: impl AsRef<str>) -> Result<Self, Invalid> {
+            pub fn new(value: impl AsRef<str>) -> Result<Self, InvalidValue> {
                 let value = value.as_ref();
                 $check($what, value)?;
                 Ok(Self(value.into()))
@@ -101,17 +101,17 @@ macro_rules! text_id {
         }
 
         impl std::str::FromStr for $name {
-            type Err = Invalid;
+            type Err = InvalidValue;
 
-            fn from_str(value: &str) -> Result<Self, Invalid> {
+            fn from_str(value: &str) -> Result<Self, InvalidValue> {
                 Self::new(value)
             }
         }
 
         impl TryFrom<&str> for $name {
-            type Error = Invalid;
+            type Error = InvalidValue;
 
-            fn try_from(value: &str) -> Result<Self, Invalid> {
+            fn try_from(value: &str) -> Result<Self, InvalidValue> {
                 Self::new(value)
             }
         }
@@ -176,7 +176,7 @@ impl Jti {
 /// assert_ne!(user, client);
 /// assert_eq!(user.id(), client.id());
 /// assert_eq!(user.to_key(), "u:alice");
-/// # Ok::<(), cloakroom_core::Invalid>(())
+/// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
@@ -192,7 +192,7 @@ impl Subject {
     /// # Errors
     ///
     /// If the identifier is empty or longer than 255 bytes.
-    pub fn user(id: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn user(id: impl AsRef<str>) -> Result<Self, InvalidValue> {
         UserId::new(id).map(Self::User)
     }
 
@@ -201,7 +201,7 @@ impl Subject {
     /// # Errors
     ///
     /// If it is no client identifier.
-    pub fn client(id: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn client(id: impl AsRef<str>) -> Result<Self, InvalidValue> {
         ClientId::new(id).map(Self::Client)
     }
 
@@ -228,11 +228,11 @@ impl Subject {
     /// # Errors
     ///
     /// If the text is no such key.
-    pub fn from_key(key: &str) -> Result<Self, Invalid> {
+    pub fn from_key(key: &str) -> Result<Self, InvalidValue> {
         match key.split_at_checked(2) {
             Some(("u:", id)) => Self::user(id),
             Some(("c:", id)) => Self::client(id),
-            _ => Err(Invalid::new("subject key", "it starts with neither `u:` nor `c:`")),
+            _ => Err(InvalidValue::new("subject key", "it starts with neither `u:` nor `c:`")),
         }
     }
 }
@@ -299,12 +299,12 @@ impl fmt::Debug for GrantId {
 }
 
 impl std::str::FromStr for GrantId {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         decode_array(text)
             .map(Self)
-            .ok_or(Invalid::new("grant id", "it is not 16 bytes of base64url"))
+            .ok_or(InvalidValue::new("grant id", "it is not 16 bytes of base64url"))
     }
 }
 

@@ -3,8 +3,8 @@
 //!
 //! | you write | start at |
 //! |---|---|
-//! | a store of your own | [`TokenStore`], [`KeyStore`] and [`SingleUseStore`] |
-//! | a token format of your own | [`TokenFormat`] |
+//! | a store of your own | [`store::TokenStore`], [`keys::KeyStore`] and [`store::SingleUseStore`] |
+//! | a token format of your own | [`format::TokenFormat`] |
 //! | an app that issues tokens | the crate `cloakroom`, which builds on this one |
 //! | an API or a gateway | the crate `cloakroom-resource` |
 //!
@@ -47,7 +47,7 @@ mod test_records;
 #[cfg(test)]
 mod torn_find_tests;
 
-pub use ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
+pub use ids::{ClientId, GrantId, InvalidValue, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 pub use introspection::{ActiveToken, Introspection};
 pub use random::{Random, RandomError};
 pub use record::Confirmation;

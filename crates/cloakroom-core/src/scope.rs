@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::Invalid;
+use crate::ids::InvalidValue;
 
 /// The most bytes a scope or an audience may have in all.
 const MAX_SET_BYTES: usize = 4096;
@@ -19,7 +19,7 @@ const MAX_SET_BYTES: usize = 4096;
 /// assert_eq!(scope.as_str(), "orders:read orders:write");
 /// assert!(scope.contains("orders:read"));
 /// assert!(Scope::parse("orders:read")?.is_subset(&scope));
-/// # Ok::<(), cloakroom_core::Invalid>(())
+/// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Scope(Arc<str>);
@@ -37,8 +37,8 @@ impl Scope {
     ///
     /// If a value holds a character outside `%x21 / %x23-5B / %x5D-7E`, if values are separated by
     /// anything but one space, or if the list is longer than 4,096 bytes.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let invalid = |why| Invalid::new("scope", why);
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = |why| InvalidValue::new("scope", why);
         if text.is_empty() {
             return Ok(Self::empty());
         }
@@ -122,9 +122,9 @@ impl fmt::Debug for Scope {
 }
 
 impl std::str::FromStr for Scope {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::parse(text)
     }
 }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Scope {
 /// assert!(audience.contains("https://orders.example"));
 /// assert_eq!(serde_json::to_string(&Audience::one("https://orders.example")?).unwrap(),
 ///            "\"https://orders.example\"");
-/// # Ok::<(), cloakroom_core::Invalid>(())
+/// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Audience(Arc<[Arc<str>]>);
@@ -163,7 +163,7 @@ impl Audience {
     /// # Errors
     ///
     /// If there is none, if one is empty, or if they have more than 4,096 bytes together.
-    pub fn new<I>(resources: I) -> Result<Self, Invalid>
+    pub fn new<I>(resources: I) -> Result<Self, InvalidValue>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
@@ -172,17 +172,17 @@ impl Audience {
         for resource in resources {
             let resource = resource.as_ref();
             if resource.is_empty() {
-                return Err(Invalid::new("audience", "a resource identifier is empty"));
+                return Err(InvalidValue::new("audience", "a resource identifier is empty"));
             }
             if !all.iter().any(|own| &**own == resource) {
                 all.push(resource.into());
             }
         }
         if all.is_empty() {
-            return Err(Invalid::new("audience", "it names no resource"));
+            return Err(InvalidValue::new("audience", "it names no resource"));
         }
         if all.iter().map(|resource| resource.len()).sum::<usize>() > MAX_SET_BYTES {
-            return Err(Invalid::new("audience", "it is longer than 4096 bytes"));
+            return Err(InvalidValue::new("audience", "it is longer than 4096 bytes"));
         }
         Ok(Self(all.into()))
     }
@@ -192,7 +192,7 @@ impl Audience {
     /// # Errors
     ///
     /// If the identifier is empty or longer than 4,096 bytes.
-    pub fn one(resource: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn one(resource: impl AsRef<str>) -> Result<Self, InvalidValue> {
         Self::new([resource])
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::ids::Invalid;
+use crate::ids::InvalidValue;
 
 /// A token as its holder presents it: wiped from memory on drop, redacted in `Debug`, without
 /// `Display`, and readable only through [`expose`](TokenSecret::expose).
@@ -217,8 +217,8 @@ pub(crate) fn decode_into(text: &str, bytes: &mut [u8]) -> bool {
 /// # Errors
 ///
 /// If it is anything else.
-pub fn decode_hex(hex: &str) -> Result<[u8; 32], Invalid> {
-    let invalid = Invalid::new("secret", "it is not 64 hexadecimal digits");
+pub fn decode_hex(hex: &str) -> Result<[u8; 32], InvalidValue> {
+    let invalid = InvalidValue::new("secret", "it is not 64 hexadecimal digits");
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if hex.len() != 64 {
         return Err(invalid);

@@ -204,6 +204,58 @@ impl Clock for ManualClock {
     }
 }
 
+/// What both clocks say at one moment. Ages that are measured with it are shortened neither by a
+/// wall clock that is set back nor by a machine that sleeps.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom_core::time::{ClockReading, ManualClock, UnixTime};
+///
+/// let clock = ManualClock::at(UnixTime::from_secs(1_000));
+/// let start = ClockReading::now(&clock);
+/// clock.advance(Duration::from_secs(10));
+/// clock.set(UnixTime::from_secs(500));
+/// assert_eq!(ClockReading::now(&clock).since(start), Duration::from_secs(10));
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClockReading {
+    wall: UnixTime,
+    monotonic: Duration,
+}
+
+impl ClockReading {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn now(clock: &(impl Clock + ?Sized)) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// A reading that was taken apart before.
+    #[must_use]
+    pub const fn at(wall: UnixTime, monotonic: Duration) -> Self {
+        Self { wall, monotonic }
+    }
+
+    /// What the wall clock says.
+    #[must_use]
+    pub const fn wall(self) -> UnixTime {
+        self.wall
+    }
+
+    /// What the monotonic clock says.
+    #[must_use]
+    pub const fn monotonic(self) -> Duration {
+        self.monotonic
+    }
+
+    /// The time since `earlier`: the larger of what the two clocks say. Monotonic time stands still
+    /// while a machine sleeps; wall time can be set back.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.wall.since(earlier.wall).max(self.monotonic.saturating_sub(earlier.monotonic))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +300,16 @@ mod tests {
         clock.set(UnixTime::from_secs(1));
         assert_eq!(clock.now(), UnixTime::from_secs(1));
         assert_eq!(clock.monotonic(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn the_larger_of_both_clocks_counts() {
+        let clock = ManualClock::at(UnixTime::from_secs(1000));
+        let start = ClockReading::now(&clock);
+        clock.advance(Duration::from_secs(10));
+        clock.set(UnixTime::from_secs(500));
+        assert_eq!(ClockReading::now(&clock).since(start), Duration::from_secs(10));
+        clock.set(UnixTime::from_secs(1100));
+        assert_eq!(ClockReading::now(&clock).since(start), Duration::from_secs(100));
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use cloakroom_core::store::CheckValue;
-use cloakroom_core::{Invalid, Random, RandomError, decode_hex};
+use cloakroom_core::{InvalidValue, Random, RandomError, decode_hex};
 use zeroize::Zeroizing;
 
 /// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key
@@ -93,7 +93,7 @@ impl AesGcmSealer {
     /// # Errors
     ///
     /// If it is anything else.
-    pub fn from_hex(id: u8, hex: &str) -> Result<Self, Invalid> {
+    pub fn from_hex(id: u8, hex: &str) -> Result<Self, InvalidValue> {
         Ok(Self::new(id, decode_hex(hex)?))
     }
 

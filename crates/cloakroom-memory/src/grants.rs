@@ -7,13 +7,15 @@ use std::sync::{Arc, RwLock};
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Epoch;
-use cloakroom_core::store::{Advance, Advanced, Lookup, Page, Selector, StoreError, tokens_of};
+use cloakroom_core::store::{
+    Advance, AdvanceOutcome, Lookup, PageRequest, Selector, StoreError, tokens_of,
+};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Subject, TokenDigest};
 
+use crate::grant_entry::{Grant, GrantEntry};
 use crate::index::Index;
 use crate::locks::{read, write};
-use crate::slot::{Grant, Slot};
 
 /// One shard for each value of the byte that chooses it.
 const SHARDS: usize = 256;
@@ -73,8 +75,8 @@ impl Grants {
         tokens_of(record.id, &tokens)?;
         let mut shard = write(self.shard(record.id));
         match shard.slots.get(&record.id) {
-            Some(Slot::Tombstone { .. }) => return Ok(Inserted::Revoked),
-            Some(Slot::Grant(own)) => {
+            Some(GrantEntry::Tombstone { .. }) => return Ok(Inserted::Revoked),
+            Some(GrantEntry::Grant(own)) => {
                 return Ok(if !own.holds(record, tokens) {
                     Inserted::Exists
                 } else if own.record.revoked_at.is_some() {
@@ -86,7 +88,7 @@ impl Grants {
             None => {}
         }
         let grant = Grant::new(Arc::clone(record), tokens)?;
-        shard.put(record.id, Slot::Grant(grant));
+        shard.put(record.id, GrantEntry::Grant(grant));
         // Still under the shard's lock: who follows an index entry to its grant finds it.
         self.subjects.insert(&record.subject, record.id);
         self.clients.insert(&record.client, record.id);
@@ -96,18 +98,18 @@ impl Grants {
     pub(crate) fn find(&self, id: GrantId, token: Option<TokenDigest>) -> Lookup {
         match read(self.shard(id)).slots.get(&id) {
             None => Lookup::Absent,
-            Some(Slot::Tombstone { .. }) => Lookup::Tombstone,
-            Some(Slot::Grant(grant)) => Lookup::Found(grant.found(token)),
+            Some(GrantEntry::Tombstone { .. }) => Lookup::Tombstone,
+            Some(GrantEntry::Grant(grant)) => Lookup::Found(grant.found(token)),
         }
     }
 
-    pub(crate) fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    pub(crate) fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         tokens_of(step.grant, &step.tokens)?;
         let mut shard = write(self.shard(step.grant));
         let grant = match shard.slots.get(&step.grant) {
-            None => return Ok(Advanced::Unknown),
-            Some(Slot::Tombstone { .. }) => return Ok(Advanced::Dead),
-            Some(Slot::Grant(grant)) => grant,
+            None => return Ok(AdvanceOutcome::Unknown),
+            Some(GrantEntry::Tombstone { .. }) => return Ok(AdvanceOutcome::Dead),
+            Some(GrantEntry::Grant(grant)) => grant,
         };
         if let Some(refused) = step.judge(&grant.record)? {
             return Ok(refused);
@@ -115,7 +117,7 @@ impl Grants {
         let fresh = grant.fresh(step.tokens)?;
         // Nothing fails from here on.
         shard.change(step.grant, |grant| grant.apply(step.change, fresh));
-        Ok(Advanced::Advanced)
+        Ok(AdvanceOutcome::Advanced)
     }
 
     /// Revokes one grant, or leaves a tombstone where there is none. `log` runs under the same
@@ -129,9 +131,9 @@ impl Grants {
     ) {
         let mut shard = write(self.shard(id));
         match shard.slots.get(&id) {
-            Some(Slot::Grant(_)) => shard.change(id, |grant| grant.revoke(at)),
-            Some(Slot::Tombstone { until: known }) if *known >= until => {}
-            _ => shard.put(id, Slot::Tombstone { until }),
+            Some(GrantEntry::Grant(_)) => shard.change(id, |grant| grant.revoke(at)),
+            Some(GrantEntry::Tombstone { until: known }) if *known >= until => {}
+            _ => shard.put(id, GrantEntry::Tombstone { until }),
         }
         log();
     }
@@ -183,7 +185,7 @@ impl Grants {
     pub(crate) fn page(
         &self,
         of: &Selector,
-        page: Page,
+        page: PageRequest,
     ) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
         let (ids, more) = self.ids(of, page.after, page.limit.max(1) as usize);
         let next = if more { ids.last().copied() } else { None };
@@ -224,11 +226,11 @@ impl Grants {
                 continue;
             };
             match entry.get_mut() {
-                Slot::Tombstone { .. } => {
+                GrantEntry::Tombstone { .. } => {
                     entry.remove();
                     reaped.tombstones += 1;
                 }
-                Slot::Grant(grant) => {
+                GrantEntry::Grant(grant) => {
                     let tokens = grant.reap_tokens(before);
                     if grant.is_over(before) {
                         self.subjects.remove(&grant.record.subject, id);
@@ -266,14 +268,14 @@ struct Shard(RwLock<Slots>);
 
 #[derive(Default)]
 struct Slots {
-    slots: HashMap<GrantId, Slot, BuildHasherDefault<IdHasher>>,
-    /// The index on expiry: one entry a slot, at [`Slot::due`].
+    slots: HashMap<GrantId, GrantEntry, BuildHasherDefault<IdHasher>>,
+    /// The index on expiry: one entry a slot, at [`GrantEntry::due`].
     due: BTreeSet<(UnixTime, GrantId)>,
 }
 
 impl Slots {
     /// Puts a slot in the place of whatever is there.
-    fn put(&mut self, id: GrantId, slot: Slot) {
+    fn put(&mut self, id: GrantId, slot: GrantEntry) {
         let due = slot.due();
         if let Some(old) = self.slots.insert(id, slot) {
             self.due.remove(&(old.due(), id));
@@ -287,7 +289,7 @@ impl Slots {
             return;
         };
         let before = slot.due();
-        if let Slot::Grant(grant) = slot {
+        if let GrantEntry::Grant(grant) = slot {
             change(grant);
         }
         let after = slot.due();

@@ -10,7 +10,7 @@
 //! use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
 //! use cloakroom_core::record::{Claims, Device, GrantRecord};
 //! use cloakroom_core::revocation::{Revocation, Target};
-//! use cloakroom_core::store::{Created, Lookup, TokenStore, TokenStoreExt};
+//! use cloakroom_core::store::{CreateOutcome, Lookup, TokenStore, TokenStoreExt};
 //! use cloakroom_core::time::UnixTime;
 //! use cloakroom_memory::MemoryStore;
 //!
@@ -43,7 +43,7 @@
 //! #   unknown: Default::default(),
 //! };
 //! let id = grant.id;
-//! assert_eq!(store.create(grant, vec![]).await?, Created::Inserted);
+//! assert_eq!(store.create(grant, vec![]).await?, CreateOutcome::Inserted);
 //!
 //! // "Log out everywhere":
 //! let target = Target::Subject(Subject::user("alice")?);
@@ -70,19 +70,19 @@
 //! - A token that is inserted again with the same content is a retry: it stays as it is, and
 //!   revoked if it was. The same digest with other content is
 //!   [`Misuse`](cloakroom_core::store::StoreError::Misuse), and nothing is written.
-//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::Advanced::Dead); of a chain that has
+//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::AdvanceOutcome::Dead); of a chain that has
 //!   expired *and* stands elsewhere, it says that it is dead.
 //! - A row is deleted only after the last token that hangs off it, even if its own
 //!   `row_expires_at` has passed before.
 
 mod check_values;
+mod grant_entry;
 mod grants;
 mod index;
 mod journal;
 mod keys;
 mod locks;
 mod single_use;
-mod slot;
 mod store;
 mod wakeups;
 

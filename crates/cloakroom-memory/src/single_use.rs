@@ -52,12 +52,12 @@ struct Items {
 
 impl MemorySingleUse {
     /// The most items that a store holds unless it is told otherwise: 1,000,000, in about 150 MB.
-    pub const MOST_ITEMS: usize = 1_000_000;
+    pub const MAX_ITEMS: usize = 1_000_000;
 
-    /// An empty store for at most [`MemorySingleUse::MOST_ITEMS`].
+    /// An empty store for at most [`MemorySingleUse::MAX_ITEMS`].
     #[must_use]
     pub fn new() -> Self {
-        Self::with_most_items(Self::MOST_ITEMS)
+        Self::with_most_items(Self::MAX_ITEMS)
     }
 
     /// An empty store for at most this many items. Count those that may come within the longest life

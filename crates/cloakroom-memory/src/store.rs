@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Target, Wakeups,
+    Cursor, EntryId, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules, Target,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, Created, Housekeeping, Listing, Lookup, Maintained, Page, Revoked, Selector,
-    StoreError, TokenStore,
+    Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
+    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
@@ -122,7 +122,7 @@ impl TokenStore for MemoryStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         self.0.create(grant, tokens)
     }
 
@@ -130,11 +130,11 @@ impl TokenStore for MemoryStore {
         Ok(self.0.grants.find(grant, token))
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.0.grants.advance(step)
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.0.revoke(&revocation)
     }
 
@@ -142,7 +142,12 @@ impl TokenStore for MemoryStore {
         Ok(self.0.journal.rules(keys))
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         Ok(self.0.list(&of, page, now))
     }
 
@@ -150,7 +155,7 @@ impl TokenStore for MemoryStore {
         Ok(self.0.journal.read(&after, limit))
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         wakeups(&self.0.journal)
     }
 
@@ -161,30 +166,34 @@ impl TokenStore for MemoryStore {
         Ok(())
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         Ok(self.0.maintain(&task))
     }
 }
 
 impl State {
-    fn create(&self, grant: GrantRecord, tokens: Vec<TokenRecord>) -> Result<Created, StoreError> {
+    fn create(
+        &self,
+        grant: GrantRecord,
+        tokens: Vec<TokenRecord>,
+    ) -> Result<CreateOutcome, StoreError> {
         let grant = Arc::new(grant);
         match self.grants.insert(&grant, tokens)? {
             Inserted::Present => {}
-            Inserted::Exists => return Ok(Created::Exists),
-            Inserted::Revoked => return Ok(Created::Barred),
+            Inserted::Exists => return Ok(CreateOutcome::Exists),
+            Inserted::Revoked => return Ok(CreateOutcome::Barred),
         }
         // The grant and its index entries are visible by now. A revocation of its subject or client
         // either wrote its rule before this look, and is seen here, or after it, and then its sweep
         // finds the grant.
         if !self.journal.denies(&grant) {
-            return Ok(Created::Inserted);
+            return Ok(CreateOutcome::Inserted);
         }
         self.grants.flag(grant.id, self.clock.now(), |_| true);
-        Ok(Created::Barred)
+        Ok(CreateOutcome::Barred)
     }
 
-    fn revoke(&self, revocation: &Revocation) -> Result<Revoked, StoreError> {
+    fn revoke(&self, revocation: &Revocation) -> Result<RevokeOutcome, StoreError> {
         // The only step that can fail comes first.
         let id = self.entry_id()?;
         let at = revocation.at;
@@ -212,10 +221,10 @@ impl State {
         if let Some((of, Some(bound))) = sweep {
             self.grants.sweep(&of, bound, at);
         }
-        Ok(Revoked::Done)
+        Ok(RevokeOutcome::Done)
     }
 
-    fn list(&self, of: &Selector, page: Page, now: UnixTime) -> Listing {
+    fn list(&self, of: &Selector, page: PageRequest, now: UnixTime) -> Listing {
         let (mut grants, next) = self.grants.page(of, page);
         grants.retain(|grant| grant.is_live(now));
         // After the grants: whatever was in force when they were read is in force here.
@@ -223,12 +232,12 @@ impl State {
         Listing { grants, unreadable: Vec::new(), next }
     }
 
-    fn maintain(&self, task: &Housekeeping) -> Maintained {
+    fn maintain(&self, task: &Housekeeping) -> MaintenanceReport {
         let limit = u64::from(task.limit.max(1));
         // Half each at most: a flood of revocations must not keep grants from being deleted.
         let trimmed = self.journal.trim(task.before, limit.div_ceil(2));
         let Reaped { grants, tokens, tombstones } = self.grants.reap(task.before, limit - trimmed);
-        Maintained {
+        MaintenanceReport {
             grants,
             tokens,
             revocations: trimmed + tombstones,

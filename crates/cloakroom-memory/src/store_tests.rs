@@ -96,7 +96,7 @@ fn listings_apply_a_rule_whose_sweep_has_not_come_yet() {
         unknown: Default::default(),
     };
     let _ = ready(store.create(grant, vec![])).unwrap();
-    let page = Page { after: None, limit: 10 };
+    let page = PageRequest { after: None, limit: 10 };
     let list = || ready(store.list(Selector::Client(client()), page, NOW)).unwrap();
     assert_eq!(list().grants.len(), 1);
 

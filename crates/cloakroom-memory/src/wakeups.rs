@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use cloakroom_core::revocation::Wakeups;
+use cloakroom_core::revocation::LogNotifications;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
@@ -11,9 +11,9 @@ use crate::journal::Journal;
 /// An item whenever the log has grown since the last item, and one at the start if it is not empty:
 /// a reader may read first and ask for wake-ups then, or the other way round. The stream does not
 /// keep the store alive, and ends with it.
-pub(crate) fn wakeups(journal: &Arc<Journal>) -> Wakeups {
+pub(crate) fn wakeups(journal: &Arc<Journal>) -> LogNotifications {
     let start = (Arc::downgrade(journal), 0);
-    Wakeups::Stream(Box::pin(unfold(start, next).fuse()))
+    LogNotifications::Stream(Box::pin(unfold(start, next).fuse()))
 }
 
 async fn next((journal, seen): (Weak<Journal>, u64)) -> Option<((), (Weak<Journal>, u64))> {

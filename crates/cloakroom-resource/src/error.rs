@@ -18,7 +18,7 @@ pub enum TokenError {
     Invalid(#[from] InvalidToken),
     /// Just now it cannot be told whether the token is good: 503.
     #[error("the token could not be checked")]
-    Unavailable(#[from] Outage),
+    Unavailable(#[from] UnavailableError),
 }
 
 /// Why a token is refused; for traces, never for the one who presented it.
@@ -77,7 +77,7 @@ impl From<cloakroom_jwt::VerifyError> for InvalidToken {
 /// The authorization server gave no usable answer, or was not asked. Never a verdict on a token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum Outage {
+pub enum UnavailableError {
     /// No answer: connection refused, timed out, cut off, or larger than is read.
     #[error("no answer from the authorization server")]
     NoAnswer(#[source] Arc<dyn Error + Send + Sync>),
@@ -107,7 +107,7 @@ pub enum Outage {
     Other(#[source] Arc<dyn Error + Send + Sync>),
 }
 
-impl Outage {
+impl UnavailableError {
     /// The failure of an [`Introspector`](crate::Introspector) or a
     /// [`RevocationLog`](crate::RevocationLog) of the app's own.
     #[must_use]
@@ -116,7 +116,7 @@ impl Outage {
     }
 }
 
-impl From<crate::HttpError> for Outage {
+impl From<crate::HttpError> for UnavailableError {
     fn from(error: crate::HttpError) -> Self {
         Self::NoAnswer(Arc::new(error))
     }
@@ -155,7 +155,7 @@ pub enum SetupError {
         /// Where it should be (RFC 8414 §3.1).
         uri: Uri,
         /// What went wrong.
-        source: Outage,
+        source: UnavailableError,
     },
     /// The freshness asked for can never be met.
     #[error("this freshness can never be met: {0}")]

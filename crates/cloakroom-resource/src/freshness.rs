@@ -5,8 +5,8 @@ use std::time::Duration;
 use cloakroom_core::time::UnixTime;
 
 use crate::error::SetupError;
-use crate::moment::Moment;
-use crate::replica::{Facts, RevocationReplica, Verdict};
+use crate::replica::{RevocationReplica, TokenFacts, Verdict};
+use cloakroom_core::time::ClockReading;
 
 /// How long a revocation may take, at most, to reach a route: from its acknowledgement by the
 /// authorization server to the refusal of every request that begins later than that.
@@ -88,7 +88,7 @@ pub enum WhenStale {
 }
 
 /// The least default: what an API bears that has not thought about it.
-const LEAST_DEFAULT: Duration = Duration::from_secs(10);
+const MIN_DEFAULT: Duration = Duration::from_secs(10);
 /// What a replica's staleness may exceed its steady state by, with nothing wrong: a slow answer, a
 /// late heartbeat.
 const JITTER: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ fn reliable(replica: &RevocationReplica) -> Duration {
 
 /// What counts where no freshness is named: with a replica, 10 s or what it can be relied on for.
 pub(crate) fn default_of(replica: Option<&RevocationReplica>) -> Option<Freshness> {
-    replica.map(|replica| Freshness::within(reliable(replica).max(LEAST_DEFAULT)))
+    replica.map(|replica| Freshness::within(reliable(replica).max(MIN_DEFAULT)))
 }
 
 /// Whether verified JWTs can meet it where nobody introspects.
@@ -133,7 +133,7 @@ fn clock_skew(replica: Option<&RevocationReplica>) -> Duration {
 /// Whether all is known of a token that a rule may go by: only then it says something that no rule
 /// denies it. Rules end when the longest-lived token that they deny has ended, so that it says
 /// nothing of a token without an end.
-pub(crate) fn is_complete(facts: &Facts, expires_at: Option<UnixTime>, is_jwt: bool) -> bool {
+pub(crate) fn is_complete(facts: &TokenFacts, expires_at: Option<UnixTime>, is_jwt: bool) -> bool {
     expires_at.is_some()
         && facts.grant.is_some()
         && facts.epoch.is_some()
@@ -145,7 +145,7 @@ pub(crate) fn is_complete(facts: &Facts, expires_at: Option<UnixTime>, is_jwt: b
 
 /// What a replica makes of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RevocationStatus {
     /// A rule denies it.
     Denied,
     /// No rule denies it, and the rules are as new as the route wants them.
@@ -156,15 +156,15 @@ pub(crate) enum Standing {
     Unknown,
 }
 
-impl Standing {
+impl RevocationStatus {
     /// Reads the staleness first, and the rules after it: rules are published before the staleness
     /// that counts them in, so that this order can only see more of them.
     pub(crate) fn of(
         replica: Option<&RevocationReplica>,
-        facts: &Facts,
+        facts: &TokenFacts,
         complete: bool,
         freshness: Freshness,
-        now: Moment,
+        now: ClockReading,
     ) -> Self {
         let Some(replica) = replica else {
             return Self::Unknown;
@@ -198,7 +198,7 @@ pub(crate) fn is_young(
     issued_at: Option<UnixTime>,
     replica: Option<&RevocationReplica>,
     freshness: Freshness,
-    now: Moment,
+    now: ClockReading,
 ) -> bool {
     let knows_keys = |replica: &RevocationReplica| {
         replica.staleness_at(now).is_some_and(|staleness| freshness.allows(staleness))
@@ -210,7 +210,7 @@ fn is_younger(
     issued_at: Option<UnixTime>,
     clock_skew: Duration,
     freshness: Freshness,
-    now: Moment,
+    now: ClockReading,
 ) -> bool {
     issued_at.is_some_and(|issued| {
         let now = now.wall();

@@ -111,13 +111,12 @@
 
 mod cache;
 mod client;
+mod double_buffer;
 mod error;
 mod freshness;
 mod introspect;
 mod layer;
 mod metrics;
-mod moment;
-mod newest;
 mod replica;
 mod verify;
 
@@ -125,11 +124,11 @@ pub use client::credentials::ClientCredentials;
 pub use client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 #[cfg(feature = "client")]
 pub use client::reqwest::ReqwestClient;
-pub use error::{InvalidToken, Outage, SetupError, TokenError};
+pub use error::{InvalidToken, SetupError, TokenError, UnavailableError};
 pub use freshness::{Freshness, WhenStale};
 pub use introspect::handle_keys::GatewayKeys;
 pub use introspect::limits::IntrospectionLimits;
-pub use introspect::phantom_jwt::Swapped;
+pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
 pub use layer::bearer::{BearerLayer, BearerService};
 #[cfg(feature = "axum")]
@@ -152,7 +151,7 @@ pub use cloakroom_core::revocation::{
 pub use cloakroom_core::store::TokenStore;
 pub use cloakroom_core::time::{Clock, ManualClock, SystemClock, UnixTime};
 pub use cloakroom_core::{
-    ActiveToken, Audience, ClientId, Confirmation, GrantId, Introspection, Invalid, Jti, Kid,
+    ActiveToken, Audience, ClientId, Confirmation, GrantId, Introspection, InvalidValue, Jti, Kid,
     Scope, Subject, TokenDigest, TokenSecret, UserId,
 };
 /// JWTs, JWK Sets and signing keys: what tests of an API sign their tokens with.
@@ -170,7 +169,7 @@ fn trace_refusal(error: &TokenError) {
     match error {
         TokenError::Invalid(_) => tracing::debug!(error = source, "a token is refused"),
         // Whoever floods this service must not flood its log as well: others have warned.
-        TokenError::Unavailable(Outage::Overloaded | Outage::HandleKey) => {
+        TokenError::Unavailable(UnavailableError::Overloaded | UnavailableError::HandleKey) => {
             tracing::debug!(error = source, "a token cannot be checked");
         }
         TokenError::Unavailable(_) => tracing::warn!(error = source, "a token cannot be checked"),

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Found, Listing, Lookup, Page, Selector, StoreError,
-    fresh_tokens, tokens_of,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Found, Listing, Lookup, PageRequest,
+    Selector, StoreError, fresh_tokens, tokens_of,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::error::failed;
-use crate::journal;
+use crate::revocation_log;
 use crate::rows::{
     GRANT_COLUMNS, column, grant, grant_columns, insert_grant, insert_token, stored_grant,
     stored_token, time, token, update_grant,
@@ -70,7 +70,7 @@ pub(crate) fn create(
     grant: &GrantRecord,
     tokens: &[TokenRecord],
     now: UnixTime,
-) -> Result<Created, StoreError> {
+) -> Result<CreateOutcome, StoreError> {
     tokens_of(grant.id, tokens)?;
     // No other transaction can write a rule before this one has ended.
     if !is_free(connection, grant)? {
@@ -80,7 +80,7 @@ pub(crate) fn create(
     for token in fresh_tokens(tokens.to_vec(), |_| Ok(None))? {
         insert_token(connection, &token.to_row())?;
     }
-    Ok(Created::Inserted)
+    Ok(CreateOutcome::Inserted)
 }
 
 /// Whether nothing stands in the way of a grant: no row of its id, no tombstone, no rule. One
@@ -109,11 +109,13 @@ fn created_before(
     grant: &GrantRecord,
     tokens: &[TokenRecord],
     now: UnixTime,
-) -> Result<Created, StoreError> {
+) -> Result<CreateOutcome, StoreError> {
     if has_tombstone(connection, grant.id)? {
-        return Ok(Created::Barred);
+        return Ok(CreateOutcome::Barred);
     }
-    let Some(stored) = stored_grant(connection, grant.id)? else { return Ok(Created::Barred) };
+    let Some(stored) = stored_grant(connection, grant.id)? else {
+        return Ok(CreateOutcome::Barred);
+    };
     let own = |token: &TokenRecord| stored_token(connection, token);
     let same = grant.is_stored_as(&stored)
         && match fresh_tokens(tokens.to_vec(), own) {
@@ -122,37 +124,40 @@ fn created_before(
             Err(error) => return Err(error),
         };
     if !same {
-        return Ok(Created::Exists);
+        return Ok(CreateOutcome::Exists);
     }
     if stored.revoked_at.is_some() {
-        return Ok(Created::Barred);
+        return Ok(CreateOutcome::Barred);
     }
-    if journal::denies(connection, grant)? {
+    if revocation_log::denies(connection, grant)? {
         revoke(connection, grant.id.as_bytes(), now)?;
-        return Ok(Created::Barred);
+        return Ok(CreateOutcome::Barred);
     }
-    Ok(Created::Inserted)
+    Ok(CreateOutcome::Inserted)
 }
 
-pub(crate) fn advance(connection: &Connection, step: &Advance) -> Result<Advanced, StoreError> {
+pub(crate) fn advance(
+    connection: &Connection,
+    step: &Advance,
+) -> Result<AdvanceOutcome, StoreError> {
     tokens_of(step.grant, &step.tokens)?;
     let Some(stored) = stored_grant(connection, step.grant)? else {
         return Ok(match has_tombstone(connection, step.grant)? {
-            true => Advanced::Dead,
-            false => Advanced::Unknown,
+            true => AdvanceOutcome::Dead,
+            false => AdvanceOutcome::Unknown,
         });
     };
     if let Some(refused) = step.judge(&stored)? {
         return Ok(refused);
     }
     let fresh = fresh_tokens(step.tokens.clone(), |token| stored_token(connection, token))?;
-    if let Change::Move(next) = &step.change {
+    if let ChainUpdate::Move(next) = &step.change {
         update_grant(connection, &stored, &next.to_row())?;
     }
     for token in fresh {
         insert_token(connection, &token.to_row())?;
     }
-    Ok(Advanced::Advanced)
+    Ok(AdvanceOutcome::Advanced)
 }
 
 /// Marks a grant revoked; the first revocation counts. Whether it is there.
@@ -277,7 +282,7 @@ fn unrevoked(
 pub(crate) fn list(
     connection: &Connection,
     of: &Selector,
-    page: Page,
+    page: PageRequest,
     now: UnixTime,
 ) -> Result<Listing, StoreError> {
     let limit = page.limit.max(1);
@@ -289,7 +294,7 @@ pub(crate) fn list(
         match record {
             // After the grant: whatever was in force when it was read is in force here.
             Ok(grant) if of.selects(&grant) && grant.is_live(now) => {
-                if !journal::denies(connection, &grant)? {
+                if !revocation_log::denies(connection, &grant)? {
                     grants.push(Arc::new(grant));
                 }
             }

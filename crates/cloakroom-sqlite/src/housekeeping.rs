@@ -1,10 +1,10 @@
 //! What has ended is deleted, over the indexes on expiry, a few rows at a time.
 
-use cloakroom_core::store::{Housekeeping, Maintained, StoreError};
+use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use rusqlite::Connection;
 
 use crate::error::failed;
-use crate::journal::{self, Swept};
+use crate::revocation_log::{self, Swept};
 use crate::rows::column;
 
 /// How many rows are deleted in one transaction. Other writes wait for it, so it is short; but each
@@ -17,7 +17,7 @@ pub(crate) fn step(
     connection: &Connection,
     task: &Housekeeping,
     limit: u32,
-    done: &mut Maintained,
+    done: &mut MaintenanceReport,
 ) -> Result<u32, StoreError> {
     let swept = sweep(connection, task, done)?;
     let before = column(task.before.as_millis());
@@ -42,18 +42,18 @@ pub(crate) fn step(
 fn sweep(
     connection: &Connection,
     task: &Housekeeping,
-    done: &mut Maintained,
+    done: &mut MaintenanceReport,
 ) -> Result<bool, StoreError> {
     let awaited = match task.sweep {
-        Some(entry) => journal::sweep_of(connection, entry)?,
+        Some(entry) => revocation_log::sweep_of(connection, entry)?,
         None => None,
     };
     let position = match awaited {
         Some(position) => Some(position),
-        None => journal::unfinished(connection)?,
+        None => revocation_log::unfinished(connection)?,
     };
     let Some(position) = position else { return Ok(false) };
-    match journal::sweep(connection, position) {
+    match revocation_log::sweep(connection, position) {
         Ok(Swept::Unreadable) => done.unreadable += 1,
         Ok(Swept::All | Swept::More(_)) => {}
         // A damaged page stands in its way. The sweep stays, and deletion goes on without it.
@@ -96,7 +96,7 @@ fn delete_grants(
     connection: &Connection,
     before: i64,
     limit: u32,
-    done: &mut Maintained,
+    done: &mut MaintenanceReport,
 ) -> Result<u32, StoreError> {
     // Those that wait for a token are passed over: a page full of them would come again and again.
     const DUE: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \

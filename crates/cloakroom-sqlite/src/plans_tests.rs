@@ -8,7 +8,8 @@ use std::time::Duration;
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, EntryId, Revocation, RuleKey, Target};
 use cloakroom_core::store::{
-    Advance, Change, Housekeeping, Maintained, Page, Selector, SingleUseId, Spend,
+    Advance, ChainUpdate, Housekeeping, MaintenanceReport, PageRequest, Selector, SingleUseId,
+    Spend,
 };
 use cloakroom_core::time::{SystemClock, UnixTime};
 use cloakroom_core::{Audience, ClientId, GrantId, Jti, Random, Subject, TokenDigest, TokenKind};
@@ -17,7 +18,7 @@ use rusqlite::{Connection, StatementStatus};
 
 use crate::grants;
 use crate::housekeeping;
-use crate::journal;
+use crate::revocation_log;
 use crate::schema::{self, Synchronous};
 use crate::single_use;
 
@@ -89,7 +90,7 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
             grant: id,
             expected: grant.chain.as_ref().unwrap().position(),
             now: NOW,
-            change: Change::Move(Box::new(next)),
+            change: ChainUpdate::Move(Box::new(next)),
             tokens: vec![TokenRecord::new(digest(), &grant, NOW, ends)],
         };
         let _ = grants::advance(connection, &step).unwrap();
@@ -103,7 +104,7 @@ fn work(connection: &Connection, numbers: std::ops::Range<u32>, ends: UnixTime) 
                 Target::Grant(id),
                 Target::Jti(Jti::new(format!("jti {number}")).unwrap()),
             ] {
-                journal::record(connection, entry(), &revocation(target)).unwrap();
+                revocation_log::record(connection, entry(), &revocation(target)).unwrap();
             }
         }
     }
@@ -132,28 +133,28 @@ fn no_statement_scans_or_is_planned_twice() {
         Selector::Client(client.clone()),
         Selector::SubjectAtClient(subject.clone(), client.clone()),
     ] {
-        let page = Page { after: None, limit: 10 };
+        let page = PageRequest { after: None, limit: 10 };
         let _ = grants::list(&connection, &of, page, NOW).unwrap();
     }
     for target in [Target::Subject(subject), Target::Client(client.clone())] {
-        let swept = journal::record(&connection, entry(), &revocation(target)).unwrap();
-        let journal::Swept::More(position) = swept else { panic!("a sweep begins") };
-        while journal::sweep(&connection, position).unwrap() != journal::Swept::All {}
+        let swept = revocation_log::record(&connection, entry(), &revocation(target)).unwrap();
+        let revocation_log::Swept::More(position) = swept else { panic!("a sweep begins") };
+        while revocation_log::sweep(&connection, position).unwrap() != revocation_log::Swept::All {}
     }
-    journal::heartbeat(&connection, entry(), NOW, NOW + HOUR).unwrap();
-    journal::rules(&connection, vec![RuleKey::Client(client)]).unwrap();
+    revocation_log::heartbeat(&connection, entry(), NOW, NOW + HOUR).unwrap();
+    revocation_log::rules(&connection, vec![RuleKey::Client(client)]).unwrap();
     let mut cursor = Cursor::start();
     for _ in 0..2 {
-        let batch = journal::read(&connection, &cursor, 10).unwrap();
+        let batch = revocation_log::read(&connection, &cursor, 10).unwrap();
         let cloakroom_core::revocation::RevocationBatch::Entries { next, .. } = batch else {
             panic!("a gap")
         };
         cursor = next;
     }
-    journal::newest(&connection).unwrap();
+    revocation_log::newest(&connection).unwrap();
     let task =
         Housekeeping { now: NOW + 9 * HOUR, before: NOW + HOUR / 2, limit: 100, sweep: None };
-    housekeeping::step(&connection, &task, 100, &mut Maintained::default()).unwrap();
+    housekeeping::step(&connection, &task, 100, &mut MaintenanceReport::default()).unwrap();
     housekeeping::is_due(&connection, &task).unwrap();
     let nobody: Option<fn(TraceEvent<'_>)> = None;
     connection.trace_v2(TraceEventCodes::empty(), nobody).unwrap();

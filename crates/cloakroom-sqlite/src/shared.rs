@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::{io, thread};
 
-use cloakroom_core::revocation::Wakeups;
+use cloakroom_core::revocation::LogNotifications;
 use cloakroom_core::store::StoreError;
 use event_listener::{Event, Listener as _};
 use futures_channel::oneshot;
@@ -16,8 +16,8 @@ use rusqlite::Connection;
 
 use crate::error::{OpenError, failed, is_busy};
 use crate::file::{self, Identity};
-use crate::journal;
 use crate::readers::Readers;
+use crate::revocation_log;
 use crate::schema;
 use crate::store::Settings;
 use crate::writer::{Keeper, Writer};
@@ -50,7 +50,7 @@ impl Shared {
         let mut connection = writing(&settings)?;
         schema::migrate(&mut connection, &*settings.clock, &settings.random)?;
         let identity = identity(path)?;
-        let newest = journal::newest(&connection)?;
+        let newest = revocation_log::newest(&connection)?;
         let (elsewhere, tasks) = channel::<Box<dyn FnOnce() + Send>>();
         let shared = Arc::new(Self {
             lookups: Readers::new(reading(&settings, settings.readers, Waits::Never)?),
@@ -176,7 +176,7 @@ impl Shared {
                     false => None,
                 };
             }
-            match connection.as_ref().map(journal::newest) {
+            match connection.as_ref().map(revocation_log::newest) {
                 Some(Ok(newest)) => self.tell(newest),
                 // It shows wherever the store is asked for something. Another connection is tried.
                 Some(Err(_)) => connection = None,
@@ -194,7 +194,10 @@ impl Shared {
 
     /// An item whenever the log has grown since the last item, and one at the start if it is not
     /// empty. The stream does not keep the store alive, and ends with it.
-    pub(crate) fn wakeups<S: Send + Sync + 'static>(self: &Arc<Self>, store: Weak<S>) -> Wakeups {
+    pub(crate) fn wakeups<S: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        store: Weak<S>,
+    ) -> LogNotifications {
         let start = (Arc::clone(self), store, 0);
         let next = |(shared, store, seen): (Arc<Self>, Weak<S>, u64)| async move {
             loop {
@@ -208,7 +211,7 @@ impl Shared {
                 listener.await;
             }
         };
-        Wakeups::Stream(Box::pin(unfold(start, next).fuse()))
+        LogNotifications::Stream(Box::pin(unfold(start, next).fuse()))
     }
 
     /// The store is dropped: its threads and streams end.
@@ -228,7 +231,7 @@ impl Keeper for Tending {
     }
 
     fn after(&mut self, connection: &Connection) {
-        match journal::newest(connection) {
+        match revocation_log::newest(connection) {
             Ok(newest) => self.0.tell(newest),
             // Whoever follows the log finds out a poll later. Damaged pages must not be remembered
             // for longer than they are in the file.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
+    Cursor, EntryId, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, Created, Housekeeping, Listing, Lookup, Maintained, Page, Revoked, Selector,
-    StoreError, TokenStore,
+    Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
+    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use crate::error::OpenError;
 use crate::grants;
 use crate::housekeeping;
-use crate::journal::{self, Swept};
+use crate::revocation_log::{self, Swept};
 use crate::schema::Synchronous;
 use crate::shared::Shared;
 use crate::writer::{Room, Writer};
@@ -156,7 +156,7 @@ pub(crate) struct Settings {
 }
 
 /// Far beyond use, and within what SQLite counts in.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 impl SqliteStoreBuilder {
     /// How durable a commit is ([`Synchronous::Full`]).
@@ -168,14 +168,14 @@ impl SqliteStoreBuilder {
     /// How often to look for what other processes wrote into the revocation log (50 ms, at least
     /// 1 ms, at most an hour). What this process wrote is known at once.
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.settings.poll = interval.clamp(Duration::from_millis(1), LONGEST_WAIT);
+        self.settings.poll = interval.clamp(Duration::from_millis(1), MAX_WAIT);
         self
     }
 
     /// How long to wait for a lock that another process holds (5 s, at most an hour), before a call
     /// fails.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy = timeout.min(LONGEST_WAIT);
+        self.settings.busy = timeout.min(MAX_WAIT);
         self
     }
 
@@ -209,7 +209,7 @@ impl TokenStore for SqliteStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let now = self.0.shared.settings.clock.now();
         self.write(move |connection| grants::create(connection, &grant, &tokens, now)).await
     }
@@ -221,47 +221,57 @@ impl TokenStore for SqliteStore {
             .await
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.write(move |connection| grants::advance(connection, &step)).await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         let id = self.entry_id()?;
-        let record = move |connection: &Connection| journal::record(connection, id, &revocation);
+        let record =
+            move |connection: &Connection| revocation_log::record(connection, id, &revocation);
         let mut swept = self.write_in(Room::Revocation, record).await?;
         // Each step is a transaction of its own, so that other writes get their turn. Whoever drops
         // this future leaves the rest to `maintain`.
         while let Swept::More(position) = swept {
-            let sweep = move |connection: &Connection| journal::sweep(connection, position);
+            let sweep = move |connection: &Connection| revocation_log::sweep(connection, position);
             swept = self.write_in(Room::Revocation, sweep).await?;
         }
-        Ok(Revoked::Done)
+        Ok(RevokeOutcome::Done)
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
-        self.0.shared.look_up(move |connection| journal::rules(connection, keys.clone())).await
+        self.0
+            .shared
+            .look_up(move |connection| revocation_log::rules(connection, keys.clone()))
+            .await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.read(move |connection| grants::list(connection, &of, page, now)).await
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        self.read(move |connection| journal::read(connection, &after, limit)).await
+        self.read(move |connection| revocation_log::read(connection, &after, limit)).await
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.0.shared.wakeups(Arc::downgrade(&self.0))
     }
 
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         let id = self.entry_id()?;
-        let beat = move |connection: &Connection| journal::heartbeat(connection, id, now, until);
+        let beat =
+            move |connection: &Connection| revocation_log::heartbeat(connection, id, now, until);
         self.write_in(Room::Heartbeat, beat).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
-        let mut done = Maintained::default();
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
+        let mut done = MaintenanceReport::default();
         let mut left = task.limit.max(1);
         while left > 0 {
             let (rows, total) = self
@@ -280,7 +290,7 @@ impl TokenStore for SqliteStore {
         (done.more, done.sweeping) = self
             .read(move |connection| {
                 let sweeping = match task.sweep {
-                    Some(entry) => journal::sweep_of(connection, entry)?.is_some(),
+                    Some(entry) => revocation_log::sweep_of(connection, entry)?.is_some(),
                     None => false,
                 };
                 Ok((housekeeping::is_due(connection, &task)?, sweeping))

@@ -12,13 +12,13 @@ mod revocation;
 mod write;
 
 pub use client::Client;
-pub use client::directory::{ClientDirectory, ClientRefused, DirectoryError, StaticClients};
+pub use client::directory::{ClientConfigError, ClientDirectory, DirectoryError, StaticClients};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::{Event, EventSink, Operation};
 pub use flow::issue::Adopted;
-pub use flow::request::{Grant, Pkce, Redeem, Refresh, TokenResponse};
+pub use flow::request::{CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse};
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
 pub use introspection::local::LocalIntrospector;
@@ -37,7 +37,8 @@ pub use cloakroom_core::revocation::Epoch;
 pub use cloakroom_core::store::{SingleUse, SingleUseStore, Spent};
 pub use cloakroom_core::time::UnixTime;
 pub use cloakroom_core::{
-    Audience, ClientId, Confirmation, GrantId, Introspection, Invalid, Scope, Subject, TokenSecret,
+    Audience, ClientId, Confirmation, GrantId, Introspection, InvalidValue, Scope, Subject,
+    TokenSecret,
 };
 
 /// Words, records, the store contract and opaque handles.

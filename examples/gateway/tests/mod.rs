@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::Uri;
-use cloakroom_resource::{Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret};
+use cloakroom_resource::{
+    Introspection, Introspector, PhantomJwt, PhantomLayer, TokenSecret, UnavailableError,
+};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{
@@ -244,14 +246,18 @@ struct Swaps(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Introspector for Swaps {
-    async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, UnavailableError> {
         Ok(Introspection::Inactive)
     }
 
-    async fn swap(&self, handle: &TokenSecret, _: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        handle: &TokenSecret,
+        _: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let good = handle.expose() == HANDLE;
-        good.then(|| Swapped::parse(TokenSecret::new(JWT))).transpose()
+        good.then(|| PhantomJwt::parse(TokenSecret::new(JWT))).transpose()
     }
 }
 

@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser};
 use super::*;
 use crate::Settings;
 
-const LEAST: [&str; 7] = [
+const MINIMAL: [&str; 7] = [
     "gateway",
     "--issuer",
     "https://as.example",
@@ -16,7 +16,7 @@ const LEAST: [&str; 7] = [
 ];
 
 fn parse(more: &[&str]) -> Result<Settings, clap::Error> {
-    Settings::try_parse_from(LEAST.iter().chain(more))
+    Settings::try_parse_from(MINIMAL.iter().chain(more))
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::command::{Cmd, Failure, cargo, root, target};
 use crate::tools;
 
 /// What a check of a change takes at most. Batches are small: one that has begun is finished.
-const MOST: usize = 40;
+const MAX: usize = 40;
 const BUDGET: Duration = Duration::from_secs(8 * 60);
 const BATCH: usize = 5;
 
@@ -140,7 +140,7 @@ fn listed() -> Cmd {
 /// come first.
 fn sample(mut mutants: Vec<Mutant>, held: &Held) -> Vec<Mutant> {
     mutants.sort_by_cached_key(|mutant| (!held.holds(&mutant.path), mutant.rank()));
-    mutants.truncate(MOST);
+    mutants.truncate(MAX);
     mutants
 }
 
@@ -242,7 +242,7 @@ mod tests {
             sample(all, &held).iter().map(|one| format!("{}: {}", one.path, one.id())).collect()
         };
         let chosen = ids(names(0..30, 1));
-        assert_eq!(chosen.len(), MOST);
+        assert_eq!(chosen.len(), MAX);
         assert!(chosen[..30].iter().all(|id| id.contains("held.rs")), "{chosen:?}");
         assert!(chosen[30..].iter().all(|id| id.contains("free.rs")), "{chosen:?}");
         // Neither lines above nor the order of the list matter.

@@ -6,7 +6,7 @@
 use cloakroom_core::TokenDigest;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Advanced, Change, Created, Selector, TokenStoreExt};
+use cloakroom_core::store::{AdvanceOutcome, ChainUpdate, CreateOutcome, Selector, TokenStoreExt};
 
 use super::pace::Drops;
 use super::races_create::lone;
@@ -61,7 +61,7 @@ async fn a_dropped_create_leaves_no_tokens_behind(context: Context) -> Result<()
         // Another grant comes under the id, if that is free: it has none of the other's tokens.
         let other = GrantRecord { id: grant.id, ..lone(grant.epoch)? };
         match store.create(other.clone(), vec![]).await? {
-            Created::Inserted => {
+            CreateOutcome::Inserted => {
                 let mut patience = Patience::default();
                 let should = Sight::living(&other, vec![None, None]);
                 loop {
@@ -75,8 +75,8 @@ async fn a_dropped_create_leaves_no_tokens_behind(context: Context) -> Result<()
                 let listed = store.listed_ids(of, NOW).await?;
                 ensure!(listed.is_empty(), "a grant that is not there is listed: {listed:?}");
             }
-            Created::Exists => store.inserted(&grant, &tokens).await?,
-            Created::Barred => return Err("a `create` was barred by nothing".into()),
+            CreateOutcome::Exists => store.inserted(&grant, &tokens).await?,
+            CreateOutcome::Barred => return Err("a `create` was barred by nothing".into()),
         }
     }
     Ok(())
@@ -104,7 +104,7 @@ async fn a_dropped_create_that_is_barred_leaves_nothing_alive(
             let looks = sight(&*store, grant.id, &grant, &[]).await?;
             ensure!(looks.listed == [false; 3], "a grant that is barred is listed");
             let answer = store.create(grant.clone(), tokens).await?;
-            same("the answer to the retry", &answer, &Created::Barred)?;
+            same("the answer to the retry", &answer, &CreateOutcome::Barred)?;
             ensure!(!store.is_unrevoked(grant.id).await?, "a grant that is barred lives");
         }
     }
@@ -118,7 +118,7 @@ async fn a_dropped_step_is_whole_or_undone(context: Context) -> Result<(), Broke
         let grant = lone(store.epoch().await?)?;
         store.inserted(&grant, &[]).await?;
         let (next, tokens) = (moved(&grant)?, vec![token(&grant)?, token(&grant)?]);
-        let change = Change::Move(Box::new(next.clone()));
+        let change = ChainUpdate::Move(Box::new(next.clone()));
         drops.play(store.advance(step_from(&grant, change, &tokens)?)).await?;
         let before = Sight::living(&grant, vec![None, None]);
         let after = Sight::living(&next, tokens.iter().cloned().map(Some).collect());
@@ -127,10 +127,10 @@ async fn a_dropped_step_is_whole_or_undone(context: Context) -> Result<(), Broke
         settled(&*store, grant.id, &grant, &digests, both).await?;
         // Another step comes from the same place: it wins only if the dropped one was never taken.
         let other = moved(&grant)?;
-        let change = Change::Move(Box::new(other.clone()));
+        let change = ChainUpdate::Move(Box::new(other.clone()));
         let should = match store.step(&grant, change, &[]).await? {
-            Advanced::Advanced => Sight::living(&other, vec![None, None]),
-            Advanced::Stale(stands) => {
+            AdvanceOutcome::Advanced => Sight::living(&other, vec![None, None]),
+            AdvanceOutcome::Stale(stands) => {
                 same("the grant as it stands", &*stands, &next)?;
                 after
             }
@@ -148,14 +148,14 @@ async fn a_dropped_attachment_is_whole_or_undone(context: Context) -> Result<(),
         let grant = lone(store.epoch().await?)?;
         store.inserted(&grant, &[]).await?;
         let tokens = vec![token(&grant)?, token(&grant)?];
-        drops.play(store.advance(step_from(&grant, Change::Attach, &tokens)?)).await?;
+        drops.play(store.advance(step_from(&grant, ChainUpdate::Attach, &tokens)?)).await?;
         let before = Sight::living(&grant, vec![None, None]);
         let after = Sight::living(&grant, tokens.iter().cloned().map(Some).collect());
         let digests = digests(&tokens);
         settled(&*store, grant.id, &grant, &digests, [&before, &after]).await?;
         // The chain still moves.
-        let change = Change::Move(Box::new(moved(&grant)?));
-        same("the next step", &store.step(&grant, change, &[]).await?, &Advanced::Advanced)?;
+        let change = ChainUpdate::Move(Box::new(moved(&grant)?));
+        same("the next step", &store.step(&grant, change, &[]).await?, &AdvanceOutcome::Advanced)?;
     }
     Ok(())
 }

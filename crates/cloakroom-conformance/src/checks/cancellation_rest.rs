@@ -5,7 +5,7 @@ use cloakroom_core::keys::schedule::KeyTimes;
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RuleKey, Target};
-use cloakroom_core::store::{Housekeeping, Lookup, Page, Selector, TokenStoreExt};
+use cloakroom_core::store::{Housekeeping, Lookup, PageRequest, Selector, TokenStoreExt};
 use serde_json::json;
 
 use super::pace::Drops;
@@ -48,7 +48,7 @@ async fn dropped_readers_leave_everything_as_it_is(context: Context) -> Result<(
     }
     let mut drops = Drops::new(&context);
     while drops.again() {
-        let page = Page { after: None, limit: 10 };
+        let page = PageRequest { after: None, limit: 10 };
         drops.play(store.list(Selector::Subject(grant.subject.clone()), page, NOW)).await?;
         same("what is there after a dropped `list`", &is().await?, &before)?;
     }

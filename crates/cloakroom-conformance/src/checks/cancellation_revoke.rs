@@ -2,7 +2,7 @@
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{LogEvent, Rule, Target};
-use cloakroom_core::store::{Created, Lookup, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{CreateOutcome, Lookup, TokenStore, TokenStoreExt};
 use cloakroom_core::{Jti, Kid};
 
 use super::pace::Drops;
@@ -48,7 +48,7 @@ async fn a_dropped_tombstone_is_whole_or_undone(context: Context) -> Result<(), 
         };
         if is_revoked {
             let answer = store.create(grant, vec![]).await?;
-            same("the answer to `create`", &answer, &Created::Barred)?;
+            same("the answer to `create`", &answer, &CreateOutcome::Barred)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use cloakroom_core::TokenDigest;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Lookup, Selector, TokenStore, TokenStoreExt,
+    Advance, AdvanceOutcome, ChainUpdate, Lookup, Selector, TokenStore, TokenStoreExt,
 };
 use cloakroom_core::time::UnixTime;
 
@@ -31,9 +31,9 @@ checks! { "advance":
 }
 
 /// Both kinds of step, each with a token of its own.
-fn both(from: &GrantRecord) -> Result<[(Change, TokenRecord); 2], Broken> {
-    let next = Change::Move(Box::new(moved(from)?));
-    Ok([(next, token(from)?), (Change::Attach, token(from)?)])
+fn both(from: &GrantRecord) -> Result<[(ChainUpdate, TokenRecord); 2], Broken> {
+    let next = ChainUpdate::Move(Box::new(moved(from)?));
+    Ok([(next, token(from)?), (ChainUpdate::Attach, token(from)?)])
 }
 
 /// That the step was not taken: the record stands as it is, and the token was not inserted.
@@ -60,7 +60,7 @@ async fn stale(
         step.expected.generation = generation;
         step.expected.digest = digest;
         match store.advance(step).await? {
-            Advanced::Stale(known) => same("the grant in `Stale`", &*known, stands)?,
+            AdvanceOutcome::Stale(known) => same("the grant in `Stale`", &*known, stands)?,
             other => return Err(format!("a step from elsewhere was {other:?}").into()),
         }
         untouched(store, stands, &token).await?;
@@ -106,7 +106,7 @@ async fn a_step_that_was_taken_is_stale(context: Context) -> Result<(), Broken> 
     for _ in 0..4 {
         passed.push(stands.chain.as_ref().ok_or("no chain")?.position());
         let next = moved(&stands)?;
-        store.advanced(&stands, Change::Move(Box::new(next.clone())), &[]).await?;
+        store.advanced(&stands, ChainUpdate::Move(Box::new(next.clone())), &[]).await?;
         stands = next;
         // Every place where the chain once stood, and each half of it with the other half of now.
         let now = stands.chain.as_ref().ok_or("no chain")?.position();
@@ -126,7 +126,7 @@ async fn a_grant_without_a_chain_takes_no_step(context: Context) -> Result<(), B
     store.inserted(&without, &[]).await?;
     for (change, token) in both(&with_chain)? {
         let answer = store.step(&with_chain, change, std::slice::from_ref(&token)).await?;
-        ensure!(answer != Advanced::Advanced, "a grant without a chain took a step");
+        ensure!(answer != AdvanceOutcome::Advanced, "a grant without a chain took a step");
         untouched(&*store, &without, &token).await?;
     }
     Ok(())
@@ -142,7 +142,7 @@ async fn dead(store: &dyn TokenStore, from: &GrantRecord, now: UnixTime) -> Resu
         elsewhere.expected.generation += 1;
         elsewhere.expected.digest = stranger()?;
         for step in [here, elsewhere] {
-            same("the step", &store.advance(step).await?, &Advanced::Dead)?;
+            same("the step", &store.advance(step).await?, &AdvanceOutcome::Dead)?;
             untouched(store, &stands, &token).await?;
         }
     }
@@ -179,8 +179,8 @@ async fn a_step_does_not_bring_a_revoked_grant_back(context: Context) -> Result<
     // The record that a node read before the revocation, written back as a whole.
     let mut next = moved(&grant)?;
     next.row_expires_at = NOW + 30 * DAY;
-    let answer = store.step(&grant, Change::Move(Box::new(next.clone())), &[]).await?;
-    same("the step", &answer, &Advanced::Dead)?;
+    let answer = store.step(&grant, ChainUpdate::Move(Box::new(next.clone())), &[]).await?;
+    same("the step", &answer, &AdvanceOutcome::Dead)?;
     ensure!(!store.is_unrevoked(grant.id).await?, "the revoked grant is live again");
     let listed = store.listed_ids(Selector::Subject(grant.subject), NOW).await?;
     ensure!(listed.is_empty(), "the revoked grant is listed again");
@@ -193,7 +193,7 @@ async fn a_tombstone_takes_no_step(context: Context) -> Result<(), Broken> {
     store.revoked(Target::Grant(grant.id)).await?;
     for (change, token) in both(&grant)? {
         let answer = store.step(&grant, change, &[token]).await?;
-        same("the step", &answer, &Advanced::Dead)?;
+        same("the step", &answer, &AdvanceOutcome::Dead)?;
     }
     let lookup = store.find(grant.id, None).await?;
     same("the tombstone", &lookup, &Lookup::Tombstone)
@@ -211,7 +211,7 @@ async fn ends_at(store: &dyn TokenStore, grant: &GrantRecord, end: UnixTime) -> 
         let step =
             Advance { now: end - Duration::from_millis(1), ..step_from(grant, change, &tokens)? };
         let answer = store.advance(step).await?;
-        same("the step in the last moment", &answer, &Advanced::Advanced)?;
+        same("the step in the last moment", &answer, &AdvanceOutcome::Advanced)?;
     }
     Ok(())
 }
@@ -252,7 +252,7 @@ async fn an_absent_grant_is_unknown(context: Context) -> Result<(), Broken> {
     let grant = grant("alice", "app", store.epoch().await?)?;
     for (change, token) in both(&grant)? {
         let answer = store.step(&grant, change, std::slice::from_ref(&token)).await?;
-        same("the step", &answer, &Advanced::Unknown)?;
+        same("the step", &answer, &AdvanceOutcome::Unknown)?;
         let lookup = store.find(grant.id, Some(token.digest)).await?;
         same("the grant", &lookup, &Lookup::Absent)?;
     }

@@ -2,7 +2,7 @@
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
-use cloakroom_core::store::{Change, Lookup, TokenStoreExt};
+use cloakroom_core::store::{ChainUpdate, Lookup, TokenStoreExt};
 use cloakroom_core::{GrantId, Random, Subject};
 
 use super::contract_create::barred_and_dead;
@@ -109,7 +109,7 @@ async fn the_login_right_after_lives(context: Context) -> Result<(), Broken> {
         let found = store.found(login.id, first.digest).await?;
         same("the new grant", &*found.grant, &login)?;
         same("its token", &found.token.as_deref(), &Some(&first))?;
-        let next = Change::Move(Box::new(moved(&login)?));
+        let next = ChainUpdate::Move(Box::new(moved(&login)?));
         store.advanced(&login, next, &[]).await?;
     }
     Ok(())

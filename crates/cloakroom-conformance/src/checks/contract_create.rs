@@ -3,7 +3,9 @@
 use cloakroom_core::Subject;
 use cloakroom_core::record::{Claims, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Epoch, Target};
-use cloakroom_core::store::{Change, Created, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    ChainUpdate, CreateOutcome, Lookup, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::time::UnixTime;
 use serde_json::json;
 
@@ -108,7 +110,7 @@ async fn a_second_grant_under_the_id_is_refused(context: Context) -> Result<(), 
 
     let (rival, rival_token) = rival(&first)?;
     let answer = store.create(rival.clone(), vec![rival_token.clone()]).await?;
-    same("the second answer", &answer, &Created::Exists)?;
+    same("the second answer", &answer, &CreateOutcome::Exists)?;
     stands_as(&*store, &first, &rival_token).await?;
     let found = store.found(first.id, first_token.digest).await?;
     same("its token", &found.token.as_deref(), &Some(&first_token))?;
@@ -141,7 +143,7 @@ async fn a_record_that_differs_in_one_field_is_another_grant(
         let token = token(&other)?;
         for tokens in [vec![], vec![token.clone()]] {
             let answer = store.create(other.clone(), tokens).await?;
-            same("the second answer", &answer, &Created::Exists)?;
+            same("the second answer", &answer, &CreateOutcome::Exists)?;
             stands_as(&*store, &first, &token).await?;
         }
     }
@@ -157,9 +159,9 @@ async fn more_tokens_come_with_their_answer_or_not_at_all(context: Context) -> R
     let answer = store.create(grant.clone(), vec![second.clone()]).await?;
     let there = store.found(grant.id, second.digest).await?.token.is_some();
     match answer {
-        Created::Inserted => ensure!(there, "`Inserted`, but the token is not there"),
-        Created::Exists => ensure!(!there, "`Exists`, but the token was written"),
-        Created::Barred => return Err("`Barred`, but no revocation covers the grant".into()),
+        CreateOutcome::Inserted => ensure!(there, "`Inserted`, but the token is not there"),
+        CreateOutcome::Exists => ensure!(!there, "`Exists`, but the token was written"),
+        CreateOutcome::Barred => return Err("`Barred`, but no revocation covers the grant".into()),
     }
     Ok(())
 }
@@ -169,10 +171,10 @@ async fn a_grant_that_has_moved_on_is_not_put_back(context: Context) -> Result<(
     let grant = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&grant, &[]).await?;
     let next = moved(&grant)?;
-    let step = Change::Move(Box::new(next.clone()));
+    let step = ChainUpdate::Move(Box::new(next.clone()));
     store.advanced(&grant, step, &[]).await?;
     let answer = store.create(grant.clone(), vec![]).await?;
-    same("the answer about a record that was", &answer, &Created::Exists)?;
+    same("the answer about a record that was", &answer, &CreateOutcome::Exists)?;
     same("the grant", &store.grant(grant.id).await?, &next)
 }
 
@@ -184,7 +186,7 @@ async fn a_revoked_grant_is_not_brought_back(context: Context) -> Result<(), Bro
     let revoked = store.grant(first.id).await?;
     let (rival, token) = rival(&first)?;
     let answer = store.create(rival, vec![token.clone()]).await?;
-    same("the second answer", &answer, &Created::Exists)?;
+    same("the second answer", &answer, &CreateOutcome::Exists)?;
     stands_as(&*store, &revoked, &token).await
 }
 
@@ -201,7 +203,7 @@ async fn an_expired_grant_is_not_overwritten(context: Context) -> Result<(), Bro
     store.inserted(&first, &[]).await?;
     let (rival, token) = rival(&first)?;
     let answer = store.create(rival, vec![token.clone()]).await?;
-    same("the second answer", &answer, &Created::Exists)?;
+    same("the second answer", &answer, &CreateOutcome::Exists)?;
     stands_as(&*store, &first, &token).await
 }
 
@@ -228,7 +230,7 @@ async fn a_retry_is_inserted_again(context: Context) -> Result<(), Broken> {
     let tokens = vec![token(&grant)?, token(&grant)?];
     for _ in 0..3 {
         let answer = store.create(grant.clone(), tokens.clone()).await?;
-        same("the answer", &answer, &Created::Inserted)?;
+        same("the answer", &answer, &CreateOutcome::Inserted)?;
     }
     for token in &tokens {
         let found = store.found(grant.id, token.digest).await?;
@@ -276,7 +278,7 @@ pub(super) async fn barred_and_dead(
     tokens: &[TokenRecord],
 ) -> Result<(), Broken> {
     let answer = store.create(grant.clone(), tokens.to_vec()).await?;
-    same("the answer", &answer, &Created::Barred)?;
+    same("the answer", &answer, &CreateOutcome::Barred)?;
     ensure!(!store.is_unrevoked(grant.id).await?, "it was barred, but an unrevoked grant is there");
     for of in [Selector::Subject(grant.subject.clone()), Selector::Client(grant.client.clone())] {
         let listed = store.listed_ids(of.clone(), NOW).await?;

@@ -2,7 +2,7 @@
 
 use cloakroom_core::TokenDigest;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Change, Lookup, Selector, TokenStoreExt};
+use cloakroom_core::store::{ChainUpdate, Lookup, Selector, TokenStoreExt};
 use cloakroom_core::time::UnixTime;
 
 use crate::Context;
@@ -157,7 +157,7 @@ async fn tokens_of_every_step_are_found(context: Context) -> Result<(), Broken> 
     store.inserted(&grant, &tokens).await?;
     for _ in 0..10 {
         let next = moved(&grant)?;
-        for change in [Change::Attach, Change::Move(Box::new(next.clone()))] {
+        for change in [ChainUpdate::Attach, ChainUpdate::Move(Box::new(next.clone()))] {
             let token = token(&grant)?;
             store.advanced(&grant, change, std::slice::from_ref(&token)).await?;
             tokens.push(token);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Page, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{PageRequest, Selector, TokenStore, TokenStoreExt};
 use cloakroom_core::{GrantId, Subject};
 
 use crate::Context;
@@ -257,7 +257,7 @@ async fn a_page_begins_after_any_id(context: Context) -> Result<(), Broken> {
         places.push(GrantId::from_bytes([byte; 16]));
     }
     for after in places {
-        let page = Page { after: Some(after), limit: 100 };
+        let page = PageRequest { after: Some(after), limit: 100 };
         let listing = store.list(of.clone(), page, NOW).await?;
         let listed: Vec<GrantId> = listing.grants.iter().map(|grant| grant.id).collect();
         let mut should: Vec<GrantId> = grants.iter().map(|grant| grant.id).collect();
@@ -278,7 +278,7 @@ async fn a_listing_goes_on_when_its_place_is_gone(context: Context) -> Result<()
     let mut listed = Vec::new();
     let mut after = None;
     for _ in 0..1_000 {
-        let listing = store.list(of.clone(), Page { after, limit: 3 }, NOW).await?;
+        let listing = store.list(of.clone(), PageRequest { after, limit: 3 }, NOW).await?;
         listed.extend(listing.grants.iter().map(|grant| grant.id));
         after = listing.next;
         let Some(place) = after else { break };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{LogEvent, Revocation, Target};
 use cloakroom_core::store::{
-    Change, Housekeeping, Lookup, Maintained, Selector, TokenStore, TokenStoreExt,
+    ChainUpdate, Housekeeping, Lookup, MaintenanceReport, Selector, TokenStore, TokenStoreExt,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Random};
@@ -56,7 +56,7 @@ pub(super) async fn is_there(
 async fn an_empty_store_has_nothing_to_do(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let done = store.housekept(NOW).await?;
-    same("what was done", &done, &Maintained::default())
+    same("what was done", &done, &MaintenanceReport::default())
 }
 
 async fn ended_grants_are_deleted(context: Context) -> Result<(), Broken> {
@@ -89,7 +89,7 @@ async fn ended_grants_are_deleted(context: Context) -> Result<(), Broken> {
         ensure!(listed.is_empty(), "deleted grants are listed: {listed:?}");
     }
     let done = store.housekept(end + MILLISECOND).await?;
-    same("what is done the second time", &done, &Maintained::default())?;
+    same("what is done the second time", &done, &MaintenanceReport::default())?;
     // Nothing is left that stands against the same again.
     let (grant, token) = &ended[2];
     store.inserted(grant, std::slice::from_ref(token)).await?;
@@ -126,8 +126,8 @@ async fn tokens_that_came_later_are_deleted(context: Context) -> Result<(), Brok
     };
     let (attached, with_move, living) = (ending(1)?, ending(2)?, ending(30)?);
     let steps = [
-        (Change::Attach, vec![attached.clone(), living.clone()]),
-        (Change::Move(Box::new(next.clone())), vec![with_move.clone()]),
+        (ChainUpdate::Attach, vec![attached.clone(), living.clone()]),
+        (ChainUpdate::Move(Box::new(next.clone())), vec![with_move.clone()]),
     ];
     for (change, tokens) in steps {
         store.advanced(&grant, change, &tokens).await?;
@@ -152,7 +152,7 @@ async fn a_grant_that_moved_to_an_earlier_end_is_deleted(context: Context) -> Re
     let mut next = moved(&grant)?;
     next.expires_at = NOW + MINUTE;
     next.row_expires_at = NOW + MINUTE;
-    store.advanced(&grant, Change::Move(Box::new(next)), &[]).await?;
+    store.advanced(&grant, ChainUpdate::Move(Box::new(next)), &[]).await?;
     store.housekept(NOW + 2 * MINUTE).await?;
     let lookup = store.find(grant.id, None).await?;
     same("a grant that ended", &lookup, &Lookup::Absent)

@@ -4,7 +4,9 @@ use cloakroom_core::record::{
     Claims, CodeBinding, Device, GrantRecord, SealedSuccessor, TokenRecord,
 };
 use cloakroom_core::revocation::{Epoch, Revocation, RuleKey, Target};
-use cloakroom_core::store::{Advanced, Change, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    AdvanceOutcome, ChainUpdate, Lookup, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
     Audience, Confirmation, GrantId, Jti, Random, Scope, Subject, TokenDigest, TokenKind,
@@ -55,9 +57,9 @@ async fn come_back(
         && NOW < chain.expires_at
         && grant.is_live(NOW)
     {
-        let mut step = step_from(grant, Change::Attach, &[])?;
+        let mut step = step_from(grant, ChainUpdate::Attach, &[])?;
         step.expected.digest = stranger()?;
-        if let Advanced::Stale(stale) = store.advance(step).await? {
+        if let AdvanceOutcome::Stale(stale) = store.advance(step).await? {
             same("the grant in `Stale`", &*stale, grant)?;
         }
     }
@@ -110,7 +112,7 @@ async fn fields_of_a_newer_version_survive_every_write(context: Context) -> Resu
     let next = moved(&record)?;
     let mut second = token(&record)?;
     second.unknown = unknown(4);
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     store.advanced(&record, change, std::slice::from_ref(&second)).await?;
     come_back(&*store, &next, &second).await?;
 

@@ -2,7 +2,9 @@
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Advance, Advanced, Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    Advance, AdvanceOutcome, ChainUpdate, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::time::UnixTime;
 
 use super::pace::Interleavings;
@@ -24,8 +26,8 @@ checks! { "repeat":
     tokens_attached_again_are_there_once => AdvanceRepeat,
 }
 
-fn to(next: &GrantRecord) -> Change {
-    Change::Move(Box::new(next.clone()))
+fn to(next: &GrantRecord) -> ChainUpdate {
+    ChainUpdate::Move(Box::new(next.clone()))
 }
 
 /// A grant whose chain has moved once; the step that moved it, and the record since.
@@ -35,13 +37,13 @@ async fn stepped(store: &dyn TokenStore) -> Result<(Advance, GrantRecord, TokenR
     store.inserted(&first, &[]).await?;
     let (next, held) = (moved(&first)?, token(&first)?);
     let step = step_from(&first, to(&next), std::slice::from_ref(&held))?;
-    same("the step", &store.advance(step.clone()).await?, &Advanced::Advanced)?;
+    same("the step", &store.advance(step.clone()).await?, &AdvanceOutcome::Advanced)?;
     Ok((step, next, held))
 }
 
 async fn again(store: &dyn TokenStore, step: &Advance) -> Result<(), Broken> {
     let answer = store.advance(step.clone()).await?;
-    same("the answer to a step that is sent again", &answer, &Advanced::Advanced)
+    same("the answer to a step that is sent again", &answer, &AdvanceOutcome::Advanced)
 }
 
 async fn a_move_sent_again_is_taken_and_writes_nothing(context: Context) -> Result<(), Broken> {
@@ -97,10 +99,10 @@ async fn a_move_to_the_chains_end_sent_again_is_taken(context: Context) -> Resul
         }
         // As long as the grant lives, and no longer.
         let late = Advance { now: next.expires_at, ..step };
-        same("the step at the grant's end", &store.advance(late).await?, &Advanced::Dead)?;
+        same("the step at the grant's end", &store.advance(late).await?, &AdvanceOutcome::Dead)?;
         // Another step finds the chain at its end.
         let step = store.step(&next, to(&moved(&next)?), &[]).await?;
-        same("a next step", &step, &Advanced::Dead)?;
+        same("a next step", &step, &AdvanceOutcome::Dead)?;
     }
     Ok(())
 }
@@ -109,7 +111,7 @@ async fn a_move_sent_again_keeps_what_came_between(context: Context) -> Result<(
     let store = context.tokens().await;
     let (step, next, _) = stepped(&*store).await?;
     let attached = token(&next)?;
-    store.advanced(&next, Change::Attach, std::slice::from_ref(&attached)).await?;
+    store.advanced(&next, ChainUpdate::Attach, std::slice::from_ref(&attached)).await?;
     // What another node would have made of the same step, one field apart: the first one counts.
     let other = GrantRecord { refreshed_at: Some(NOW + MINUTE), ..next.clone() };
     for step in [Advance { change: to(&other), ..step.clone() }, step] {
@@ -131,7 +133,7 @@ async fn a_move_sent_again_does_not_revive(context: Context) -> Result<(), Broke
         let (step, next, held) = stepped(&*store).await?;
         store.revoked(target(&next)).await?;
         let answer = store.advance(step).await?;
-        same("a step that is sent again after a revocation", &answer, &Advanced::Dead)?;
+        same("a step that is sent again after a revocation", &answer, &AdvanceOutcome::Dead)?;
         let found = store.found(next.id, held.digest).await?;
         ensure!(found.grant.revoked_at.is_some(), "a step that was sent again lifts a revocation");
     }
@@ -144,7 +146,7 @@ async fn a_move_sent_again_after_the_next_is_stale(context: Context) -> Result<(
     let last = moved(&next)?;
     store.advanced(&next, to(&last), &[]).await?;
     match store.advance(step).await? {
-        Advanced::Stale(stands) => same("the grant in `Stale`", &*stands, &last)?,
+        AdvanceOutcome::Stale(stands) => same("the grant in `Stale`", &*stands, &last)?,
         other => return Err(format!("a step that was passed by is {other:?}").into()),
     }
     same("the grant", &store.grant(last.id).await?, &last)
@@ -161,7 +163,7 @@ async fn half_of_the_position_is_no_repetition(context: Context) -> Result<(), B
         let digest = tokens[0].digest;
         let step = Advance { change: to(&other), tokens, ..step.clone() };
         match store.advance(step).await? {
-            Advanced::Stale(stands) => same("the grant in `Stale`", &*stands, &next)?,
+            AdvanceOutcome::Stale(stands) => same("the grant in `Stale`", &*stands, &next)?,
             answer => return Err(format!("a racer that lost got {answer:?}").into()),
         }
         let found = store.found(next.id, digest).await?;
@@ -182,7 +184,7 @@ async fn one_move_sent_twice_at_once_is_taken_once(context: Context) -> Result<(
         let (one, two) =
             orders.play(store.advance(step.clone()), store.advance(step.clone())).await?;
         for answer in [one?, two?] {
-            same("the answer to one step, sent twice", &answer, &Advanced::Advanced)?;
+            same("the answer to one step, sent twice", &answer, &AdvanceOutcome::Advanced)?;
         }
         let found = store.found(first.id, held.digest).await?;
         same("the grant", &*found.grant, &next)?;
@@ -196,7 +198,7 @@ async fn tokens_attached_again_are_there_once(context: Context) -> Result<(), Br
     let grant = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&grant, &[]).await?;
     let held = TokenRecord { expires_at: NOW + DAY / 4, ..token(&grant)? };
-    let step = step_from(&grant, Change::Attach, std::slice::from_ref(&held))?;
+    let step = step_from(&grant, ChainUpdate::Attach, std::slice::from_ref(&held))?;
     again(&*store, &step).await?;
     let target = Target::Token { grant: grant.id, digest: held.digest };
     store.revoked(target).await?;

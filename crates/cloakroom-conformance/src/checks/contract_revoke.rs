@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{LogEvent, Revocation, RuleKey, Target};
-use cloakroom_core::store::{Change, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{ChainUpdate, Lookup, Selector, TokenStore, TokenStoreExt};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Jti, Kid, Random};
 
@@ -65,7 +65,7 @@ async fn a_revoked_token_is_seen_at_once(context: Context) -> Result<(), Broken>
     let store = context.tokens().await;
     let (grant, revoked) = with_token(&*store).await?;
     let sibling = token(&grant)?;
-    store.advanced(&grant, Change::Attach, std::slice::from_ref(&sibling)).await?;
+    store.advanced(&grant, ChainUpdate::Attach, std::slice::from_ref(&sibling)).await?;
     let target = Target::Token { grant: grant.id, digest: revoked.digest };
     store.revoked(target).await?;
     let found = store.found(grant.id, revoked.digest).await?;
@@ -103,7 +103,7 @@ async fn a_revoked_token_stays_revoked_when_the_chain_moves(
     let (grant, token) = with_token(&*store).await?;
     let target = Target::Token { grant: grant.id, digest: token.digest };
     store.revoked(target).await?;
-    let next = Change::Move(Box::new(moved(&grant)?));
+    let next = ChainUpdate::Move(Box::new(moved(&grant)?));
     store.advanced(&grant, next, &[]).await?;
     let found = store.found(grant.id, token.digest).await?;
     ensure!(

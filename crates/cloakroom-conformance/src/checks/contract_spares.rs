@@ -2,7 +2,9 @@
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, LogEvent, Revocation, RevocationBatch, Target};
-use cloakroom_core::store::{Change, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    ChainUpdate, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::{GrantId, Random};
 
 use super::contract_create::barred_and_dead;
@@ -94,7 +96,7 @@ async fn tokens_stay_until_their_end(context: Context) -> Result<(), Broken> {
     let long = TokenRecord { issued_at: NOW - 30 * DAY, expires_at: NOW + DAY, ..token(&grant)? };
     store.inserted(&grant, &[short.clone(), long.clone()]).await?;
     let revoked = TokenRecord { expires_at: NOW + DAY, ..token(&grant)? };
-    let attach = Change::Attach;
+    let attach = ChainUpdate::Attach;
     store.advanced(&grant, attach, std::slice::from_ref(&revoked)).await?;
     let target = Target::Token { grant: grant.id, digest: revoked.digest };
     store.revoked(target).await?;
@@ -120,7 +122,7 @@ async fn a_grant_that_moved_on_stays_until_its_new_end(context: Context) -> Resu
     let mut next = moved(&first)?;
     next.row_expires_at = NOW + 2 * DAY;
     let next_token = TokenRecord { expires_at: NOW + 2 * DAY, ..token(&first)? };
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     store.advanced(&first, change, std::slice::from_ref(&next_token)).await?;
     store.housekept(NOW + 2 * DAY).await?;
     is_there(&*store, &next, &next_token).await
@@ -133,7 +135,7 @@ async fn revoked_grants_stay_until_their_end(context: Context) -> Result<(), Bro
     // A token of each has ended before.
     for grant in [&one, &other] {
         let short = TokenRecord { expires_at: NOW + MINUTE, ..token(grant)? };
-        store.advanced(grant, Change::Attach, &[short]).await?;
+        store.advanced(grant, ChainUpdate::Attach, &[short]).await?;
     }
     for target in [Target::Grant(one.id), pair(&other.subject, &other.client)] {
         // The log forgets it long before the row goes.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Advance, Advanced, Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    Advance, AdvanceOutcome, ChainUpdate, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::{GrantId, Random, Subject};
 
 use crate::Context;
@@ -45,14 +47,14 @@ fn next_like(from: &GrantRecord, like: GrantRecord) -> GrantRecord {
 async fn takes(
     store: &dyn TokenStore,
     from: &GrantRecord,
-    change: Change,
+    change: ChainUpdate,
     tokens: &[TokenRecord],
 ) -> Result<(), Broken> {
     store.advanced(from, change, tokens).await
 }
 
-fn to(next: &GrantRecord) -> Change {
-    Change::Move(Box::new(next.clone()))
+fn to(next: &GrantRecord) -> ChainUpdate {
+    ChainUpdate::Move(Box::new(next.clone()))
 }
 
 /// That the grant is this, by `find` and by `list`.
@@ -160,7 +162,7 @@ async fn a_move_moves_the_ends_of_the_grant(context: Context) -> Result<(), Brok
     last.expires_at = later;
     last.row_expires_at = later;
     let step = Advance { now: later, ..step_from(&next, to(&last), &[])? };
-    same("the step", &store.advance(step).await?, &Advanced::Advanced)?;
+    same("the step", &store.advance(step).await?, &AdvanceOutcome::Advanced)?;
     // That one gave it an end that is near.
     let listed = store.listed_ids(of, later).await?;
     ensure!(listed.is_empty(), "it ended, and is listed");
@@ -191,7 +193,7 @@ async fn attached_tokens_leave_the_record_alone(context: Context) -> Result<(), 
     // The chain stands where it stood: the same step can be taken again.
     for seed in 2..6 {
         let two = [full_token(&grant, seed)?, full_token(&grant, seed)?];
-        takes(&*store, &grant, Change::Attach, &two).await?;
+        takes(&*store, &grant, ChainUpdate::Attach, &two).await?;
         stands_as(&*store, &grant).await?;
         tokens.extend(two);
     }
@@ -199,7 +201,7 @@ async fn attached_tokens_leave_the_record_alone(context: Context) -> Result<(), 
         let found = store.found(grant.id, token.digest).await?;
         same("the token", &found.token.as_deref(), &Some(token))?;
     }
-    takes(&*store, &grant, Change::Attach, &[]).await?;
+    takes(&*store, &grant, ChainUpdate::Attach, &[]).await?;
     stands_as(&*store, &grant).await
 }
 
@@ -210,7 +212,7 @@ async fn attached_tokens_need_no_rotation(context: Context) -> Result<(), Broken
     store.inserted(&grant, &[]).await?;
     for _ in 0..3 {
         let token = token(&grant)?;
-        takes(&*store, &grant, Change::Attach, std::slice::from_ref(&token)).await?;
+        takes(&*store, &grant, ChainUpdate::Attach, std::slice::from_ref(&token)).await?;
         let found = store.found(grant.id, token.digest).await?;
         same("the grant", &*found.grant, &grant)?;
         same("the token", &found.token.as_deref(), &Some(&token))?;
@@ -223,7 +225,7 @@ async fn is_misuse(
     store: &dyn TokenStore,
     grant: &GrantRecord,
     what: &str,
-    change: Change,
+    change: ChainUpdate,
     tokens: &[TokenRecord],
 ) -> Result<(), Broken> {
     let step = step_from(grant, change, tokens)?;
@@ -321,7 +323,7 @@ async fn a_step_with_a_foreign_token_is_misuse(context: Context) -> Result<(), B
     let grant = grant("alice", "app", epoch)?;
     store.inserted(&grant, &[]).await?;
     let next = moved(&grant)?;
-    for change in [to(&next), Change::Attach] {
+    for change in [to(&next), ChainUpdate::Attach] {
         let (own, foreign) = (token(&grant)?, token(&other)?);
         for tokens in [[own.clone(), foreign.clone()], [foreign.clone(), own]] {
             is_misuse(&*store, &grant, "a foreign token", change.clone(), &tokens).await?;
@@ -341,7 +343,7 @@ async fn a_foreign_token_is_misuse_where_no_grant_is(context: Context) -> Result
     let (absent, buried) = (grant("alice", "app", epoch)?, grant("carol", "app", epoch)?);
     store.revoked(Target::Grant(buried.id)).await?;
     for (what, grant) in [("an absent grant", absent), ("a tombstone", buried)] {
-        for change in [to(&moved(&grant)?), Change::Attach] {
+        for change in [to(&moved(&grant)?), ChainUpdate::Attach] {
             let foreign = token(&other)?;
             let step = step_from(&grant, change, std::slice::from_ref(&foreign))?;
             misused(&format!("a foreign token for {what}"), store.advance(step).await)?;

@@ -3,7 +3,7 @@
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{EntryId, LogEvent, Target};
 use cloakroom_core::store::{
-    Created, Housekeeping, Lookup, Revoked, Selector, TokenStore, TokenStoreExt,
+    CreateOutcome, Housekeeping, Lookup, RevokeOutcome, Selector, TokenStore, TokenStoreExt,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Random};
@@ -49,8 +49,8 @@ fn alice() -> Result<[Target; 3], Broken> {
 /// Revokes; the sweep, if it goes on.
 async fn begun(store: &dyn TokenStore, target: &Target) -> Result<Option<EntryId>, Broken> {
     Ok(match store.revoke(revocation(target.clone())).await? {
-        Revoked::Done => None,
-        Revoked::Sweeping(sweep) => Some(sweep),
+        RevokeOutcome::Done => None,
+        RevokeOutcome::Sweeping(sweep) => Some(sweep),
     })
 }
 
@@ -101,7 +101,7 @@ async fn a_sweep_that_goes_on_denies_already(context: Context) -> Result<(), Bro
         let listed = store.listed_ids(Selector::Subject(subject("alice")?), NOW).await?;
         ensure!(listed.is_empty(), "grants that the rule denies are listed: {listed:?}");
         let late = store.create(covered[0].clone(), vec![]).await?;
-        same("a retry of `create`", &late, &Created::Barred)?;
+        same("a retry of `create`", &late, &CreateOutcome::Barred)?;
     }
     Ok(())
 }
@@ -154,7 +154,7 @@ async fn no_other_sweep_goes_on(context: Context) -> Result<(), Broken> {
     let other = begun(&*store, &Target::Subject(subject("bob")?)).await?;
     let done = store.maintain(task(1, Some(stranger))).await?;
     ensure!(!done.sweeping, "a sweep that never was is said to go on");
-    store.swept(other.map_or(Revoked::Done, Revoked::Sweeping)).await
+    store.swept(other.map_or(RevokeOutcome::Done, RevokeOutcome::Sweeping)).await
 }
 
 async fn a_sweep_that_is_waited_for_comes_first(context: Context) -> Result<(), Broken> {

@@ -4,8 +4,8 @@ use cloakroom_core::GrantId;
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Revocation, Target};
 use cloakroom_core::store::{
-    Advanced, Change, Created, Housekeeping, Lookup, Page, Selector, StoreError, TokenStore,
-    TokenStoreExt,
+    AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, PageRequest, Selector,
+    StoreError, TokenStore, TokenStoreExt,
 };
 
 use crate::ask::{Ask, ensure, same, step_from};
@@ -71,7 +71,7 @@ async fn listed(
 ) -> Result<(Vec<GrantId>, Vec<GrantId>), Broken> {
     let (mut listed, mut unreadable, mut after) = (Vec::new(), Vec::new(), None);
     for _ in 0..100 {
-        let listing = store.list(of.clone(), Page { after, limit }, NOW).await?;
+        let listing = store.list(of.clone(), PageRequest { after, limit }, NOW).await?;
         listed.extend(listing.grants.iter().map(|grant| grant.id));
         unreadable.extend(listing.unreadable);
         after = listing.next;
@@ -97,15 +97,15 @@ async fn a_damaged_grant_is_an_error(context: Context) -> Result<(), Broken> {
     let (_bench, instance, _, damaged) = damaged(&context).await?;
     let store = &*instance.tokens;
     is_corrupt("find", &store.find(damaged.id, None).await)?;
-    let step = step_from(&damaged, Change::Move(Box::new(moved(&damaged)?)), &[])?;
+    let step = step_from(&damaged, ChainUpdate::Move(Box::new(moved(&damaged)?)), &[])?;
     match store.advance(step).await {
         // Who judges by columns alone may have to write a whole record in its place.
-        Ok(Advanced::Advanced) => {}
+        Ok(AdvanceOutcome::Advanced) => {}
         answer => is_corrupt("advance", &answer)?,
     }
     let other = GrantRecord { username: Some("someone else".to_owned()), ..damaged.clone() };
     match store.create(other, vec![]).await {
-        Ok(Created::Exists) => {}
+        Ok(CreateOutcome::Exists) => {}
         answer => is_corrupt("create", &answer)?,
     }
     Ok(())

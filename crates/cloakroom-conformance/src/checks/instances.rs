@@ -7,7 +7,7 @@ use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{
-    Advanced, Change, Created, Lookup, Selector, TokenStore, TokenStoreExt,
+    AdvanceOutcome, ChainUpdate, CreateOutcome, Lookup, Selector, TokenStore, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, inserted, key, rewritten};
@@ -65,7 +65,7 @@ async fn rows_are_found_by_both(context: Context) -> Result<(), Broken> {
         let mut stands = first;
         for _ in 0..3 {
             let (next, new) = (moved(&stands)?, token(&stands)?);
-            let change = Change::Move(Box::new(next.clone()));
+            let change = ChainUpdate::Move(Box::new(next.clone()));
             writer.advanced(&stands, change, std::slice::from_ref(&new)).await?;
             let found = reader.found(next.id, new.digest).await?;
             same("the grant that moved on", &*found.grant, &next)?;
@@ -73,9 +73,9 @@ async fn rows_are_found_by_both(context: Context) -> Result<(), Broken> {
             stands = next;
         }
         // The reader goes on from there.
-        reader.advanced(&stands, Change::Move(Box::new(moved(&stands)?)), &[]).await?;
+        reader.advanced(&stands, ChainUpdate::Move(Box::new(moved(&stands)?)), &[]).await?;
         let again = reader.create(stands.clone(), vec![]).await?;
-        same("another record under the id", &again, &Created::Exists)?;
+        same("another record under the id", &again, &CreateOutcome::Exists)?;
     }
     Ok(())
 }
@@ -89,10 +89,10 @@ async fn what_is_sent_again_through_the_other_is_known(context: Context) -> Resu
     }
     let next = moved(&first)?;
     let tokens = [token(&first)?];
-    let step = step_from(&first, Change::Move(Box::new(next.clone())), &tokens)?;
+    let step = step_from(&first, ChainUpdate::Move(Box::new(next.clone())), &tokens)?;
     for instance in [&one, &other, &one] {
         let answer = instance.tokens.advance(step.clone()).await?;
-        same("one step, through either instance", &answer, &Advanced::Advanced)?;
+        same("one step, through either instance", &answer, &AdvanceOutcome::Advanced)?;
         let found = instance.tokens.found(next.id, tokens[0].digest).await?;
         same("the grant", &*found.grant, &next)?;
         same("its token", &found.token.as_deref(), &Some(&tokens[0]))?;
@@ -149,7 +149,7 @@ async fn a_revocation_is_seen_by_both(context: Context) -> Result<(), Broken> {
         writer.revoked(Target::Grant(absent.id)).await?;
         same("the tombstone", &reader.find(absent.id, None).await?, &Lookup::Tombstone)?;
         let late = reader.create(absent, vec![]).await?;
-        same("a late `create`", &late, &Created::Barred)?;
+        same("a late `create`", &late, &CreateOutcome::Barred)?;
     }
     Ok(())
 }
@@ -228,7 +228,7 @@ async fn a_login_by_the_other_instance_lives(context: Context) -> Result<(), Bro
         writer.tokens.revoked(Target::Subject(old.subject.clone())).await?;
         // One that began before is barred, and the next login is not, wherever they are.
         let late = reader.tokens.create(old, vec![]).await?;
-        same("a `create` that comes late", &late, &Created::Barred)?;
+        same("a `create` that comes late", &late, &CreateOutcome::Barred)?;
         let next = grant("alice", "app", reader.tokens.epoch().await?)?;
         reader.tokens.inserted(&next, &[]).await?;
         ensure!(writer.tokens.is_unrevoked(next.id).await?, "the login right after is revoked");
@@ -331,12 +331,13 @@ async fn a_chain_raced_for_by_both_has_one_winner(context: Context) -> Result<()
         let grant = lone(one.tokens.epoch().await?)?;
         one.tokens.inserted(&grant, &[]).await?;
         let (left, right) = (moved(&grant)?, moved(&grant)?);
-        let step = |to: &GrantRecord| step_from(&grant, Change::Move(Box::new(to.clone())), &[]);
+        let step =
+            |to: &GrantRecord| step_from(&grant, ChainUpdate::Move(Box::new(to.clone())), &[]);
         let steps = (one.tokens.advance(step(&left)?), other.tokens.advance(step(&right)?));
         let answers = orders.play(steps.0, steps.1).await?;
         let winner = match (answers.0?, answers.1?) {
-            (Advanced::Advanced, Advanced::Stale(stands)) => (left, stands),
-            (Advanced::Stale(stands), Advanced::Advanced) => (right, stands),
+            (AdvanceOutcome::Advanced, AdvanceOutcome::Stale(stands)) => (left, stands),
+            (AdvanceOutcome::Stale(stands), AdvanceOutcome::Advanced) => (right, stands),
             other => return Err(format!("two racers got {other:?}").into()),
         };
         same("the grant that the loser is shown", &*winner.1, &winner.0)?;
@@ -384,7 +385,7 @@ async fn a_revocation_by_the_other_wins_over_a_step(context: Context) -> Result<
         while orders.again() {
             let grant = lone(one.tokens.epoch().await?)?;
             one.tokens.inserted(&grant, &[]).await?;
-            let step = step_from(&grant, Change::Move(Box::new(moved(&grant)?)), &[])?;
+            let step = step_from(&grant, ChainUpdate::Move(Box::new(moved(&grant)?)), &[])?;
             let step = one.tokens.advance(step);
             let revoke = other.tokens.revoke(revocation(Target::Grant(grant.id)));
             if step_first {

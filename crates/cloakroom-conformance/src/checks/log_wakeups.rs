@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::revocation::{Target, Wakeups};
+use cloakroom_core::revocation::{LogNotifications, Target};
 use cloakroom_core::store::TokenStore;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
@@ -23,14 +23,14 @@ checks! { "log_wakeups":
 }
 
 /// Waits for the next wake-up; `false` if the store has none to give.
-async fn woken(wakeups: &mut Wakeups) -> Result<bool, Broken> {
+async fn woken(wakeups: &mut LogNotifications) -> Result<bool, Broken> {
     match wakeups {
-        Wakeups::Stream(stream) => match timeout(HUNG / 2, stream.next()).await {
+        LogNotifications::Stream(stream) => match timeout(HUNG / 2, stream.next()).await {
             Ok(Some(())) => Ok(true),
             Ok(None) => Err("the stream of wake-ups has ended, and the store lives".into()),
             Err(_) => Err("the log has grown, and no wake-up came".into()),
         },
-        Wakeups::Poll(every) => {
+        LogNotifications::Poll(every) => {
             ensure!(
                 !every.is_zero() && *every <= Duration::from_secs(3_600),
                 "to ask every {every:?} is of no use to a reader"
@@ -43,14 +43,14 @@ async fn woken(wakeups: &mut Wakeups) -> Result<bool, Broken> {
 /// Reads whenever it is woken, until it has seen the target.
 pub(super) async fn read_when_woken(
     store: &dyn TokenStore,
-    wakeups: &mut Wakeups,
+    wakeups: &mut LogNotifications,
     reader: &mut Reader,
     target: &Target,
 ) -> Result<(), Broken> {
     while !reader.has(target) {
         woken(wakeups).await?;
         reader.read(store, 100).await?;
-        if matches!(wakeups, Wakeups::Poll(_)) {
+        if matches!(wakeups, LogNotifications::Poll(_)) {
             ensure!(reader.has(target), "{target:?} was acknowledged, and is not read");
         }
     }
@@ -91,7 +91,7 @@ async fn a_wakeup_does_not_come_before_its_entry(context: Context) -> Result<(),
             // The reader takes every wake-up there is, and reads, while the writer is under way.
             let eager = async {
                 for _ in 0..4 {
-                    if let Wakeups::Stream(stream) = &mut wakeups {
+                    if let LogNotifications::Stream(stream) = &mut wakeups {
                         let _ = stream.next().now_or_never();
                     }
                     reader.read(&*store, 100).await?;

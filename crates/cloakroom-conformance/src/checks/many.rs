@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
-use cloakroom_core::store::{Change, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{ChainUpdate, Selector, TokenStore, TokenStoreExt};
 use cloakroom_core::{GrantId, Jti};
 
 use super::log_readers::read_on;
@@ -124,8 +124,8 @@ async fn many_tokens_come_with_a_step(context: Context) -> Result<(), Broken> {
     let tokens = (0..MANY).map(|_| token(&grant)).collect::<Result<Vec<_>, _>>()?;
     let next = moved(&grant)?;
     let (with_move, attached) = tokens.split_at(MANY / 2);
-    store.advanced(&grant, Change::Move(Box::new(next.clone())), with_move).await?;
-    store.advanced(&next, Change::Attach, attached).await?;
+    store.advanced(&grant, ChainUpdate::Move(Box::new(next.clone())), with_move).await?;
+    store.advanced(&next, ChainUpdate::Attach, attached).await?;
     holds(&*store, &grant, &tokens).await
 }
 

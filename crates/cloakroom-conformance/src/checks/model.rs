@@ -19,10 +19,10 @@ checks! { "model":
 }
 
 const CASES: u64 = 96;
-const MOST_OPERATIONS: usize = 30;
+const MAX_OPERATIONS: usize = 30;
 
 /// The most replays for the sake of a shorter story.
-const MOST_REPLAYS: usize = 500;
+const MAX_REPLAYS: usize = 500;
 
 /// An operation on a few grants, subjects and clients, so that they meet.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +136,7 @@ async fn random_sequences_end_as_the_contract_says(context: Context) -> Result<(
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let operation = (0..19_u8, 0..5_u8, 0..7_u8, 0..4_u8).prop_map(Operation::new);
-    let sequences = vec(operation, 1..=MOST_OPERATIONS);
+    let sequences = vec(operation, 1..=MAX_OPERATIONS);
     for case in 1..=cases {
         let mut tree =
             sequences.new_tree(&mut runner).map_err(|why| format!("no sequence: {why}"))?;
@@ -144,7 +144,7 @@ async fn random_sequences_end_as_the_contract_says(context: Context) -> Result<(
         let mut worst = (tree.current(), error);
         let mut replays = 0;
         let mut simpler = tree.simplify();
-        while simpler && replays < MOST_REPLAYS {
+        while simpler && replays < MAX_REPLAYS {
             replays += 1;
             match play(&context, &tree.current()).await {
                 Err(error) => {

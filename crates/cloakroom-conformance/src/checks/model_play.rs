@@ -9,7 +9,8 @@ use cloakroom_core::revocation::{
     Cursor, EntryId, Epoch, LogEntry, LogEvent, Revocation, RuleKey, Target,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, Selector,
+    TokenStore, TokenStoreExt,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject};
@@ -185,7 +186,7 @@ impl Play {
     ) -> Result<(), Broken> {
         let answer = self.store.create(grant.clone(), tokens.to_vec()).await?;
         same("the answer to `create`", &answer, &self.model.create(grant, tokens))?;
-        if answer == Created::Barred && !self.model.slots.contains_key(&grant.id) {
+        if answer == CreateOutcome::Barred && !self.model.slots.contains_key(&grant.id) {
             // Nothing of it lives. What else there is of it, the model takes over.
             match self.store.find(grant.id, None).await? {
                 Lookup::Absent => {}
@@ -228,11 +229,11 @@ impl Play {
         }
         next.refreshed_at = Some(now);
         let tokens = vec![TokenRecord { issued_at: now, ..token(&stands)? }];
-        let change = if moves { Change::Move(Box::new(next)) } else { Change::Attach };
+        let change = if moves { ChainUpdate::Move(Box::new(next)) } else { ChainUpdate::Attach };
         let step = Advance { grant: id, expected, now, change, tokens: tokens.clone() };
         let should = self.model.advance(&step);
         same("the answer to `advance`", &self.store.advance(step.clone()).await?, &should)?;
-        if moves && should == Advanced::Advanced {
+        if moves && should == AdvanceOutcome::Advanced {
             // Sent again, it is what it was, and writes nothing.
             let should = self.model.advance(&step);
             let answer = self.store.advance(step).await?;

@@ -6,7 +6,7 @@ use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
     EntryId, Epoch, LogEntry, LogEvent, Revocation, Rule, RuleKey, Target,
 };
-use cloakroom_core::store::{Advance, Advanced, Change, Created, Selector};
+use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Selector};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
 
@@ -30,59 +30,59 @@ pub(super) enum Slot {
 impl Reference {
     /// What `create` should answer. A barred grant of which nothing was there is not taken up: what
     /// the store keeps of it is its own affair.
-    pub(super) fn create(&mut self, grant: &GrantRecord, tokens: &[TokenRecord]) -> Created {
+    pub(super) fn create(&mut self, grant: &GrantRecord, tokens: &[TokenRecord]) -> CreateOutcome {
         let is_denied = self.denies(grant);
         match self.slots.get_mut(&grant.id) {
-            Some(Slot::Tombstone { .. }) => Created::Barred,
+            Some(Slot::Tombstone { .. }) => CreateOutcome::Barred,
             Some(Slot::Grant { record, tokens: held }) => {
                 let written = GrantRecord { revoked_at: None, ..(**record).clone() };
                 let holds = |token: &TokenRecord| held.iter().any(|own| own.digest == token.digest);
                 if written != *grant || !tokens.iter().all(holds) {
-                    Created::Exists
+                    CreateOutcome::Exists
                 } else if record.revoked_at.is_some() {
-                    Created::Barred
+                    CreateOutcome::Barred
                 } else if is_denied {
                     record.revoked_at = Some(record.created_at);
-                    Created::Barred
+                    CreateOutcome::Barred
                 } else {
-                    Created::Inserted
+                    CreateOutcome::Inserted
                 }
             }
-            None if is_denied => Created::Barred,
+            None if is_denied => CreateOutcome::Barred,
             None => {
                 let record = Box::new(grant.clone());
                 self.slots.insert(grant.id, Slot::Grant { record, tokens: tokens.to_vec() });
-                Created::Inserted
+                CreateOutcome::Inserted
             }
         }
     }
 
-    pub(super) fn advance(&mut self, step: &Advance) -> Advanced {
+    pub(super) fn advance(&mut self, step: &Advance) -> AdvanceOutcome {
         let (record, tokens) = match self.slots.get_mut(&step.grant) {
-            None => return Advanced::Unknown,
-            Some(Slot::Tombstone { .. }) => return Advanced::Dead,
+            None => return AdvanceOutcome::Unknown,
+            Some(Slot::Tombstone { .. }) => return AdvanceOutcome::Dead,
             Some(Slot::Grant { record, tokens }) => (record, tokens),
         };
-        let Some(chain) = &record.chain else { return Advanced::Dead };
+        let Some(chain) = &record.chain else { return AdvanceOutcome::Dead };
         if !record.is_live(step.now) {
-            return Advanced::Dead;
+            return AdvanceOutcome::Dead;
         }
-        if let Change::Move(next) = &step.change
+        if let ChainUpdate::Move(next) = &step.change
             && next.chain.as_ref().is_some_and(|next| next.position() == chain.position())
         {
-            return Advanced::Advanced;
+            return AdvanceOutcome::Advanced;
         }
         if step.now >= chain.expires_at {
-            return Advanced::Dead;
+            return AdvanceOutcome::Dead;
         }
         if chain.position() != step.expected {
-            return Advanced::Stale((**record).clone().into());
+            return AdvanceOutcome::Stale((**record).clone().into());
         }
-        if let Change::Move(next) = &step.change {
+        if let ChainUpdate::Move(next) = &step.change {
             *record = next.clone();
         }
         tokens.extend(step.tokens.iter().cloned());
-        Advanced::Advanced
+        AdvanceOutcome::Advanced
     }
 
     /// The bound is the one that the store allotted.

@@ -2,7 +2,7 @@
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Created, TokenStoreExt};
+use cloakroom_core::store::{CreateOutcome, TokenStoreExt};
 
 use crate::Context;
 use crate::ask::{Ask, ensure, same};
@@ -30,7 +30,7 @@ async fn a_retry_before_the_sweep_comes_by_is_barred(context: Context) -> Result
         let _ = store.revoke(revocation(target(&grant))).await?;
         for _ in 0..2 {
             let answer = store.create(grant.clone(), tokens.clone()).await?;
-            same("the answer to the retry", &answer, &Created::Barred)?;
+            same("the answer to the retry", &answer, &CreateOutcome::Barred)?;
             ensure!(!store.is_unrevoked(grant.id).await?, "a grant that was barred lives");
         }
     }

@@ -7,7 +7,7 @@ use cloakroom_core::keys::KeyRecord;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules, Target};
 use cloakroom_core::store::{
-    Advance, Change, Housekeeping, Lookup, Page, Selector, StoreError, TokenStoreExt,
+    Advance, ChainUpdate, Housekeeping, Lookup, PageRequest, Selector, StoreError, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, inserted, key, rewritten};
@@ -32,7 +32,7 @@ checks! { "outage":
 }
 
 /// The most operations of the driver after which a call is stopped.
-pub(super) const MOST_OPERATIONS: u32 = 24;
+pub(super) const MAX_OPERATIONS: u32 = 24;
 
 /// A database with something of everything in it.
 pub(super) struct Filled {
@@ -94,7 +94,7 @@ impl Filled {
     pub(super) fn moving(&self) -> Result<(Advance, GrantRecord), Broken> {
         let next = moved(&self.grant)?;
         let tokens = [token(&self.grant)?, token(&self.grant)?];
-        let step = step_from(&self.grant, Change::Move(Box::new(next.clone())), &tokens)?;
+        let step = step_from(&self.grant, ChainUpdate::Move(Box::new(next.clone())), &tokens)?;
         Ok((step, next))
     }
 
@@ -124,7 +124,7 @@ async fn a_lookup_that_fails_is_an_error(context: Context) -> Result<(), Broken>
         is_outage("rules", store.rules(keys).await)?;
     }
     for of in filled.selectors() {
-        let page = Page { after: None, limit: 10 };
+        let page = PageRequest { after: None, limit: 10 };
         is_outage("list", store.list(of, page, NOW).await)?;
     }
     filled.bench.heal().await;
@@ -142,7 +142,7 @@ async fn a_write_that_fails_is_an_error(context: Context) -> Result<(), Broken> 
     let filled = filled(&context).await?;
     let store = &*filled.instance.tokens;
     let (step, _) = filled.moving()?;
-    let attach = Advance { change: Change::Attach, ..step.clone() };
+    let attach = Advance { change: ChainUpdate::Attach, ..step.clone() };
     filled.breaks().await?;
     let new = lone(Epoch::new(u64::MAX / 2))?;
     is_outage("create", store.create(new, vec![]).await)?;
@@ -238,7 +238,7 @@ async fn a_lookup_that_stopped_half_way_is_whole_or_an_error(
         keys.push(RuleKey::Client(client(name)?));
     }
     let (id, digest) = (filled.grant.id, Some(filled.token.digest));
-    let page = Page { after: None, limit: 10 };
+    let page = PageRequest { after: None, limit: 10 };
     let [of, ..] = filled.selectors();
     let found = store.find(id, digest).await?;
     let sorted = |rules: Rules| {
@@ -260,7 +260,7 @@ async fn a_lookup_that_stopped_half_way_is_whole_or_an_error(
         }
         RevocationBatch::Gap => Vec::new(),
     };
-    for after in 1..MOST_OPERATIONS {
+    for after in 1..MAX_OPERATIONS {
         let fails = async || filled.bench.fail(Failing::After(after)).await;
         fails().await?;
         let mut all = whole_or_outage("find", store.find(id, digest).await, &found)?;
@@ -286,7 +286,7 @@ async fn a_ring_that_stopped_half_way_is_whole_or_an_error(context: Context) -> 
     inserted(keys, &key(2, "two")?).await?;
     set(tokens, "secret", None, Some(b"two")).await?;
     let (ring, values) = (keys.load().await?, tokens.check_values().await?);
-    for after in 1..MOST_OPERATIONS {
+    for after in 1..MAX_OPERATIONS {
         let fails = async || filled.bench.fail(Failing::After(after)).await;
         fails().await?;
         let mut all = whole_or_outage("load", keys.load().await, &ring)?;

@@ -4,14 +4,14 @@ use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Epoch, LogEvent, Revocation, Target};
 use cloakroom_core::store::{
-    Advanced, Change, Created, Housekeeping, Lookup, TokenStore, TokenStoreExt,
+    AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, TokenStore, TokenStoreExt,
 };
 
 use super::contract_keys::{holds, key, rewritten};
 use super::contract_values::{set, stand};
 use super::log_readers::{Reader, read_on, single};
 use super::log_wakeups::read_when_woken;
-use super::outage::{Filled, MOST_OPERATIONS, filled, is_outage};
+use super::outage::{Filled, MAX_OPERATIONS, filled, is_outage};
 use super::races_create::lone;
 use super::sight::{Sight, sight};
 use crate::ask::{Ask, ensure, same, step_from};
@@ -55,7 +55,7 @@ async fn a_write_that_failed_did_nothing(context: Context) -> Result<(), Broken>
     same("the log", &store.log().await?, &log)?;
     // And all of it can be done now.
     store.inserted(&new, &[]).await?;
-    same("the step", &store.advance(step).await?, &Advanced::Advanced)?;
+    same("the step", &store.advance(step).await?, &AdvanceOutcome::Advanced)?;
     for target in filled.targets() {
         store.revoked(target).await?;
     }
@@ -110,7 +110,11 @@ async fn a_write_whose_answer_was_lost_is_done_when_sent_again(
     loses().await?;
     is_outage("advance", store.advance(step.clone()).await)?;
     filled.bench.heal().await;
-    same("a step that is sent again", &store.advance(step.clone()).await?, &Advanced::Advanced)?;
+    same(
+        "a step that is sent again",
+        &store.advance(step.clone()).await?,
+        &AdvanceOutcome::Advanced,
+    )?;
     for token in &step.tokens {
         let found = store.found(next.id, token.digest).await?;
         same("the grant", &*found.grant, &next)?;
@@ -184,7 +188,7 @@ async fn a_key_whose_answer_was_lost_is_there(context: Context) -> Result<(), Br
 async fn a_create_that_stopped_half_way_is_whole(context: Context) -> Result<(), Broken> {
     let filled = filled(&context).await?;
     let store = &*filled.instance.tokens;
-    for after in 1..MOST_OPERATIONS {
+    for after in 1..MAX_OPERATIONS {
         let new = lone(store.epoch().await?)?;
         let tokens = vec![token(&new)?, token(&new)?];
         let digests: Vec<_> = tokens.iter().map(|token| token.digest).collect();
@@ -201,7 +205,11 @@ async fn a_create_that_stopped_half_way_is_whole(context: Context) -> Result<(),
             is == whole || !is_done && is == Sight::nothing(2),
             "a `create` that failed half-way left {is:?}"
         );
-        same("its repetition", &store.create(new.clone(), tokens).await?, &Created::Inserted)?;
+        same(
+            "its repetition",
+            &store.create(new.clone(), tokens).await?,
+            &CreateOutcome::Inserted,
+        )?;
         same("what is there then", &sight(store, new.id, &new, &digests).await?, &whole)?;
         if is_done {
             break;
@@ -214,13 +222,14 @@ async fn a_step_that_stopped_half_way_is_whole(context: Context) -> Result<(), B
     let filled = filled(&context).await?;
     let store = &*filled.instance.tokens;
     for moves in [true, false] {
-        for after in 1..MOST_OPERATIONS {
+        for after in 1..MAX_OPERATIONS {
             let old = lone(store.epoch().await?)?;
             store.inserted(&old, &[]).await?;
             let mut next = moved(&old)?;
             let tokens = [token(&old)?, token(&old)?];
             let digests: Vec<_> = tokens.iter().map(|token| token.digest).collect();
-            let change = if moves { Change::Move(Box::new(next.clone())) } else { Change::Attach };
+            let change =
+                if moves { ChainUpdate::Move(Box::new(next.clone())) } else { ChainUpdate::Attach };
             if !moves {
                 next = old.clone();
             }
@@ -239,7 +248,7 @@ async fn a_step_that_stopped_half_way_is_whole(context: Context) -> Result<(), B
                 is == whole || !is_done && is == before,
                 "a step that failed half-way left {is:?}"
             );
-            same("the step, sent again", &store.advance(step).await?, &Advanced::Advanced)?;
+            same("the step, sent again", &store.advance(step).await?, &AdvanceOutcome::Advanced)?;
             same("what is there then", &sight(store, old.id, &old, &digests).await?, &whole)?;
             if is_done {
                 break;
@@ -255,7 +264,7 @@ async fn a_revocation_that_stopped_half_way_is_done_when_repeated(
     let (bench, instance) = context.database().await?;
     let store = &*instance.tokens;
     for kind in 0..5 {
-        for after in 1..MOST_OPERATIONS {
+        for after in 1..MAX_OPERATIONS {
             let grant = lone(store.epoch().await?)?;
             let held = token(&grant)?;
             store.inserted(&grant, std::slice::from_ref(&held)).await?;
@@ -288,7 +297,7 @@ async fn housekeeping_that_stopped_half_way_goes_on(context: Context) -> Result<
     let living = lone(store.epoch().await?)?;
     let held = token(&living)?;
     store.inserted(&living, std::slice::from_ref(&held)).await?;
-    for after in 1..MOST_OPERATIONS {
+    for after in 1..MAX_OPERATIONS {
         let mut ended = Vec::new();
         for _ in 0..3 {
             let mut grant = lone(store.epoch().await?)?;
@@ -324,7 +333,7 @@ async fn housekeeping_that_stopped_half_way_goes_on(context: Context) -> Result<
 
 async fn an_insert_of_a_key_that_stopped_half_way_is_whole(context: Context) -> Result<(), Broken> {
     for repeats in [true, false] {
-        for after in 1..MOST_OPERATIONS {
+        for after in 1..MAX_OPERATIONS {
             let (bench, instance) = context.database().await?;
             let keys = &*instance.keys;
             let first = key(7, "one")?;
@@ -356,7 +365,7 @@ async fn an_insert_of_a_key_that_stopped_half_way_is_whole(context: Context) -> 
 
 async fn a_check_value_that_stopped_half_way_is_whole(context: Context) -> Result<(), Broken> {
     let filled = filled(&context).await?;
-    for after in 1..MOST_OPERATIONS {
+    for after in 1..MAX_OPERATIONS {
         if set_again(&filled, Failing::After(after)).await? {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use crate::report::Broken;
 use crate::story::Story;
 
 /// The most awaits of one future at which it is paused or dropped.
-const MOST_STEPS: usize = 24;
+const MAX_STEPS: usize = 24;
 
 /// How long a future keeps its turn while it waits for something. It may wait for a lock that the
 /// other holds: then the turn passes to that one. Too short, it tries one order less; never wrong.
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(25);
 pub(super) const HUNG: Duration = Duration::from_secs(20);
 
 /// Polls without an end in sight after which a future counts as waiting for another.
-const MOST_POLLS: usize = 20_000;
+const MAX_POLLS: usize = 20_000;
 
 /// Tries two operations in every order in which they can get between each other's awaits: the
 /// first goes some steps, then the second goes some, then the first goes on to its end.
@@ -101,9 +101,9 @@ impl Interleavings {
     }
 
     fn next(&mut self, after_first: Step, after_second: Step, least: usize) {
-        if after_second == Step::Paused && self.second < MOST_STEPS {
+        if after_second == Step::Paused && self.second < MAX_STEPS {
             self.second += 1;
-        } else if after_first == Step::Paused && self.first < MOST_STEPS {
+        } else if after_first == Step::Paused && self.first < MAX_STEPS {
             (self.first, self.second) = (self.first + 1, least);
         } else {
             self.over = true;
@@ -147,7 +147,7 @@ impl Drops {
             }
             Step::Paused => {
                 self.story.tell(format!("— an operation is dropped after {} polls —", self.steps));
-                self.over = self.steps >= MOST_STEPS;
+                self.over = self.steps >= MAX_STEPS;
                 self.steps += 1;
                 Ok(None)
             }
@@ -202,7 +202,7 @@ impl<'a, T: Send> Paced<'a, T> {
 
     /// Goes on to its end, or to where it waits for another.
     pub(super) async fn end(&mut self) -> Step {
-        self.go(MOST_POLLS, PATIENCE).await
+        self.go(MAX_POLLS, PATIENCE).await
     }
 
     /// Its answer, once it is done.

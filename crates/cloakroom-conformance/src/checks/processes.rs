@@ -56,7 +56,7 @@ mod judge;
 use cloakroom_core::record::{ChainKey, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Target};
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Housekeeping, TokenStore, TokenStoreExt,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, TokenStore, TokenStoreExt,
 };
 use cloakroom_core::{GrantId, Subject, TokenDigest};
 use serde::{Deserialize, Serialize};
@@ -205,9 +205,9 @@ impl Outcome {
         *promise = Promise::CreateNeverOverwrites;
         let contested = plan.contested(round)?;
         match store.create(contested, vec![]).await? {
-            Created::Inserted => self.inserted.push(round),
-            Created::Exists => {}
-            Created::Barred => return Err("a grant was barred by nothing".into()),
+            CreateOutcome::Inserted => self.inserted.push(round),
+            CreateOutcome::Exists => {}
+            CreateOutcome::Barred => return Err("a grant was barred by nothing".into()),
         }
         *promise = Promise::CreateLoginAfter;
         let user = round % 3;
@@ -216,7 +216,7 @@ impl Outcome {
             ..grant("user", "shared", store.epoch().await?)?
         };
         let answer = store.create(login.clone(), vec![token(&login)?]).await?;
-        let is_inserted = answer == Created::Inserted;
+        let is_inserted = answer == CreateOutcome::Inserted;
         self.logins.push(Login { grant: login.id, user, epoch: login.epoch, is_inserted });
         if (round + plan.process).is_multiple_of(3) {
             *promise = Promise::LogComplete;
@@ -249,7 +249,7 @@ impl Outcome {
     ) -> Result<(), Broken> {
         let mut stands = plan.shared(round)?;
         // Whoever comes late finds it moved on, and so another record than the first.
-        if store.create(stands.clone(), vec![]).await? == Created::Barred {
+        if store.create(stands.clone(), vec![]).await? == CreateOutcome::Barred {
             return Err("a grant was barred by nothing".into());
         }
         loop {
@@ -263,15 +263,15 @@ impl Outcome {
                 grant: stands.id,
                 expected: chain.position(),
                 now: NOW,
-                change: Change::Move(Box::new(next.clone())),
+                change: ChainUpdate::Move(Box::new(next.clone())),
                 tokens: Vec::<TokenRecord>::new(),
             };
             match store.advance(step).await? {
-                Advanced::Advanced => {
+                AdvanceOutcome::Advanced => {
                     self.steps.push((round, won.generation, won.digest));
                     stands = next;
                 }
-                Advanced::Stale(now) => stands = GrantRecord::clone(&now),
+                AdvanceOutcome::Stale(now) => stands = GrantRecord::clone(&now),
                 other => return Err(format!("a racer got {other:?}").into()),
             }
         }

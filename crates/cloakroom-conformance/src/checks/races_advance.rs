@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Revoked, StoreError, TokenStore, TokenStoreExt,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, RevokeOutcome, StoreError, TokenStore,
+    TokenStoreExt,
 };
 
 use super::pace::{Interleavings, at_once};
@@ -41,7 +42,7 @@ struct Way {
 
 fn way_from(record: &GrantRecord) -> Result<Way, Broken> {
     let (next, token) = (moved(record)?, token(record)?);
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     let step = step_from(record, change, std::slice::from_ref(&token))?;
     Ok(Way { next, token, step })
 }
@@ -57,10 +58,13 @@ async fn fresh(store: &dyn TokenStore) -> Result<GrantRecord, Broken> {
 async fn one_was_taken(
     store: &dyn TokenStore,
     ways: &[Way],
-    answers: &[Advanced],
+    answers: &[AdvanceOutcome],
 ) -> Result<(), Broken> {
-    let winners: Vec<_> =
-        ways.iter().zip(answers).filter(|(_, answer)| **answer == Advanced::Advanced).collect();
+    let winners: Vec<_> = ways
+        .iter()
+        .zip(answers)
+        .filter(|(_, answer)| **answer == AdvanceOutcome::Advanced)
+        .collect();
     let [(winner, _)] = winners[..] else {
         return Err(format!("{} of {} racers won", winners.len(), ways.len()).into());
     };
@@ -68,10 +72,10 @@ async fn one_was_taken(
         let found = store.found(way.step.grant, way.token.digest).await?;
         same("the grant after the race", &*found.grant, &winner.next)?;
         match answer {
-            Advanced::Advanced => {
+            AdvanceOutcome::Advanced => {
                 same("the winner's token", &found.token.as_deref(), &Some(&way.token))?;
             }
-            Advanced::Stale(stands) => {
+            AdvanceOutcome::Stale(stands) => {
                 same("the grant that a loser is shown", &**stands, &winner.next)?;
                 ensure!(found.token.is_none(), "the token of a loser was inserted");
             }
@@ -120,11 +124,11 @@ async fn a_chain_raced_along_does_not_fork(context: Context) -> Result<(), Broke
             while generation(&stands) < GENERATIONS {
                 let way = way_from(&stands)?;
                 match store.advance(way.step).await? {
-                    Advanced::Advanced => {
+                    AdvanceOutcome::Advanced => {
                         taken += 1;
                         stands = way.next;
                     }
-                    Advanced::Stale(now) => {
+                    AdvanceOutcome::Stale(now) => {
                         ensure!(
                             generation(&now) > generation(&stands),
                             "a racer at generation {} is shown generation {}",
@@ -160,7 +164,7 @@ async fn attaching_beside_a_step_leaves_the_step_alone(context: Context) -> Resu
         while orders.again() {
             let grant = fresh(&*store).await?;
             let (way, attached) = (way_from(&grant)?, token(&grant)?);
-            let attach = step_from(&grant, Change::Attach, std::slice::from_ref(&attached))?;
+            let attach = step_from(&grant, ChainUpdate::Attach, std::slice::from_ref(&attached))?;
             let (attach, step) = (store.advance(attach), store.advance(way.step));
             let (attach, step) = if attach_first {
                 orders.play(attach, step).await?
@@ -168,14 +172,14 @@ async fn attaching_beside_a_step_leaves_the_step_alone(context: Context) -> Resu
                 let (step, attach) = orders.play(step, attach).await?;
                 (attach, step)
             };
-            same("the answer to the step", &step?, &Advanced::Advanced)?;
+            same("the answer to the step", &step?, &AdvanceOutcome::Advanced)?;
             let found = store.found(grant.id, attached.digest).await?;
             same("the grant, after both", &*found.grant, &way.next)?;
             match attach? {
-                Advanced::Advanced => {
+                AdvanceOutcome::Advanced => {
                     same("the attached token", &found.token.as_deref(), &Some(&attached))?;
                 }
-                Advanced::Stale(stands) => {
+                AdvanceOutcome::Stale(stands) => {
                     same("the grant that the loser is shown", &*stands, &way.next)?;
                     ensure!(found.token.is_none(), "the token was attached although `Stale`");
                 }
@@ -194,11 +198,11 @@ async fn tokens_attached_at_once_all_arrive(context: Context) -> Result<(), Brok
     let tokens = (0..TASKS).map(|_| token(&grant)).collect::<Result<Vec<_>, _>>()?;
     let answers = at_once(TASKS, |task| {
         let store = Arc::clone(&store);
-        let step = step_from(&grant, Change::Attach, std::slice::from_ref(&tokens[task]));
+        let step = step_from(&grant, ChainUpdate::Attach, std::slice::from_ref(&tokens[task]));
         async move { Ok(store.advance(step?).await?) }
     });
     for (token, answer) in tokens.iter().zip(answers.await?) {
-        same("the answer to attaching", &answer, &Advanced::Advanced)?;
+        same("the answer to attaching", &answer, &AdvanceOutcome::Advanced)?;
         let found = store.found(grant.id, token.digest).await?;
         same("the attached token", &found.token.as_deref(), &Some(token))?;
         same("the grant", &*found.grant, &grant)?;
@@ -220,9 +224,9 @@ async fn a_retry_of_create_does_not_undo_a_step(context: Context) -> Result<(), 
                 let (step, retry) = orders.play(step, retry).await?;
                 (retry, step)
             };
-            same("the answer to the step", &step?, &Advanced::Advanced)?;
+            same("the answer to the step", &step?, &AdvanceOutcome::Advanced)?;
             let retry = retry?;
-            ensure!(retry != Created::Barred, "the retry of `create` was barred by nothing");
+            ensure!(retry != CreateOutcome::Barred, "the retry of `create` was barred by nothing");
             let found = store.found(grant.id, way.token.digest).await?;
             same("the grant, after both", &*found.grant, &way.next)?;
             same("the step's token", &found.token.as_deref(), &Some(&way.token))?;
@@ -255,7 +259,7 @@ async fn revocation_wins(
                 let grant = fresh(&*store).await?;
                 let mut way = way_from(&grant)?;
                 if attach {
-                    way.step.change = Change::Attach;
+                    way.step.change = ChainUpdate::Attach;
                     way.next = grant.clone();
                 }
                 let step = store.advance(way.step.clone());
@@ -277,8 +281,8 @@ async fn revoked_at_last(
     store: &dyn TokenStore,
     grant: &GrantRecord,
     way: &Way,
-    step: Result<Advanced, StoreError>,
-    revoke: Result<Revoked, StoreError>,
+    step: Result<AdvanceOutcome, StoreError>,
+    revoke: Result<RevokeOutcome, StoreError>,
 ) -> Result<(), Broken> {
     store.swept(revoke?).await?;
     let found = store.found(grant.id, way.token.digest).await?;
@@ -289,11 +293,11 @@ async fn revoked_at_last(
     let mut stands = GrantRecord::clone(&found.grant);
     stands.revoked_at = None;
     match step? {
-        Advanced::Advanced => {
+        AdvanceOutcome::Advanced => {
             same("the rest of the grant", &stands, &way.next)?;
             ensure!(found.token.is_some(), "the step was taken without its token");
         }
-        Advanced::Dead => {
+        AdvanceOutcome::Dead => {
             same("the rest of the grant", &stands, grant)?;
             ensure!(found.token.is_none(), "a dead grant was given a token");
         }
@@ -301,7 +305,7 @@ async fn revoked_at_last(
     }
     // Whatever comes later comes too late.
     let late = way_from(&stands)?;
-    same("a later step", &store.advance(late.step).await?, &Advanced::Dead)
+    same("a later step", &store.advance(late.step).await?, &AdvanceOutcome::Dead)
 }
 
 async fn a_revocation_wins_over_many_steps(context: Context) -> Result<(), Broken> {
@@ -324,10 +328,12 @@ async fn a_revocation_wins_over_many_steps(context: Context) -> Result<(), Broke
                 for _ in 0..50 {
                     let way = way_from(&stands)?;
                     match store.advance(way.step).await? {
-                        Advanced::Advanced => stands = way.next,
-                        Advanced::Stale(now) => stands = GrantRecord::clone(&now),
-                        Advanced::Dead => return Ok(()),
-                        Advanced::Unknown => return Err("a grant that is there is unknown".into()),
+                        AdvanceOutcome::Advanced => stands = way.next,
+                        AdvanceOutcome::Stale(now) => stands = GrantRecord::clone(&now),
+                        AdvanceOutcome::Dead => return Ok(()),
+                        AdvanceOutcome::Unknown => {
+                            return Err("a grant that is there is unknown".into());
+                        }
                     }
                 }
                 Ok(())
@@ -337,7 +343,7 @@ async fn a_revocation_wins_over_many_steps(context: Context) -> Result<(), Broke
         let stands = store.grant(grant.id).await?;
         ensure!(stands.revoked_at.is_some(), "every task is done, and the grant is not revoked");
         let late = way_from(&GrantRecord { revoked_at: None, ..stands })?;
-        same("a later step", &store.advance(late.step).await?, &Advanced::Dead)?;
+        same("a later step", &store.advance(late.step).await?, &AdvanceOutcome::Dead)?;
     }
     Ok(())
 }
@@ -352,13 +358,13 @@ async fn a_token_revoked_beside_a_step_stays_revoked(context: Context) -> Result
             store.inserted(&grant, std::slice::from_ref(&held)).await?;
             let mut way = way_from(&grant)?;
             if attach {
-                way.step.change = Change::Attach;
+                way.step.change = ChainUpdate::Attach;
             }
             let target = Target::Token { grant: grant.id, digest: held.digest };
             let (step, revoke) = (store.advance(way.step), store.revoke(revocation(target)));
             let (step, revoke) = orders.play(step, revoke).await?;
             revoke?;
-            same("the answer to the step", &step?, &Advanced::Advanced)?;
+            same("the answer to the step", &step?, &AdvanceOutcome::Advanced)?;
             let found = store.found(grant.id, held.digest).await?;
             ensure!(
                 found.token.is_some_and(|token| token.revoked_at.is_some()),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Epoch, Target};
-use cloakroom_core::store::{Created, Lookup, Revoked, Selector, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{
+    CreateOutcome, Lookup, RevokeOutcome, Selector, TokenStore, TokenStoreExt,
+};
 use cloakroom_core::{ClientId, Subject};
 
 use super::pace::{Interleavings, at_once};
@@ -50,7 +52,7 @@ pub(super) fn lone(epoch: Epoch) -> Result<GrantRecord, Broken> {
 }
 
 /// The end of a revocation whose sweep may have been left open.
-pub(super) async fn swept(store: &dyn TokenStore, revoked: Revoked) -> Result<(), Broken> {
+pub(super) async fn swept(store: &dyn TokenStore, revoked: RevokeOutcome) -> Result<(), Broken> {
     store.swept(revoked).await
 }
 
@@ -91,7 +93,7 @@ async fn retry_is_barred(
     tokens: &[TokenRecord],
 ) -> Result<(), Broken> {
     let answer = store.create(grant.clone(), tokens.to_vec()).await?;
-    same("the answer to a retry of `create`", &answer, &Created::Barred)
+    same("the answer to a retry of `create`", &answer, &CreateOutcome::Barred)
 }
 
 async fn a_revocation_of_the_subject_beside_create_bars(context: Context) -> Result<(), Broken> {
@@ -126,7 +128,7 @@ async fn a_revocation_beside_create_bars(
             };
             swept(&*store, revoked?).await?;
             let created = created?;
-            ensure!(created != Created::Exists, "the first grant of its id is said to exist");
+            ensure!(created != CreateOutcome::Exists, "the first grant of its id is said to exist");
             nothing_lives(&*store, &grant).await?;
             the_next_login_lives(&*store, &grant).await?;
             retry_is_barred(&*store, &grant, &tokens).await?;
@@ -151,8 +153,8 @@ async fn a_retry_beside_a_revocation_bars(context: Context) -> Result<(), Broken
             };
             let (first, then) = orders.play(first, then).await?;
             let (revoked, retry) = then?;
-            same("the answer to a retry after the revocation", &retry, &Created::Barred)?;
-            ensure!(first? != Created::Exists, "the first try met a stranger");
+            same("the answer to a retry after the revocation", &retry, &CreateOutcome::Barred)?;
+            ensure!(first? != CreateOutcome::Exists, "the first try met a stranger");
             swept(&*store, revoked).await?;
             nothing_lives(&*store, &grant).await?;
             the_next_login_lives(&*store, &grant).await?;
@@ -179,7 +181,7 @@ async fn a_retry_beside_the_first_try_and_a_revocation_bars(
             let (revoked, tries) = orders.play(revoke, tries).await?;
             let tries = tries?;
             ensure!(
-                !tries.contains(&Created::Exists),
+                !tries.contains(&CreateOutcome::Exists),
                 "two tries of one `create` answered {tries:?}"
             );
             swept(&*store, revoked?).await?;
@@ -245,7 +247,7 @@ async fn a_revocation_of_its_id_beside_create_bars(context: Context) -> Result<(
                 (created, revoked)
             };
             let created = created?;
-            ensure!(created != Created::Exists, "the first grant of its id is said to exist");
+            ensure!(created != CreateOutcome::Exists, "the first grant of its id is said to exist");
             swept(&*store, revoked?).await?;
             nothing_lives(&*store, &grant).await?;
             let lookup = store.find(grant.id, Some(tokens[0].digest)).await?;
@@ -310,10 +312,10 @@ async fn is_one_grant(
     store: &dyn TokenStore,
     grant: &GrantRecord,
     tokens: &[TokenRecord],
-    answers: &[Created],
+    answers: &[CreateOutcome],
 ) -> Result<(), Broken> {
     ensure!(
-        answers.iter().all(|answer| *answer == Created::Inserted),
+        answers.iter().all(|answer| *answer == CreateOutcome::Inserted),
         "the same record, created at once, was answered {answers:?}"
     );
     for token in tokens {
@@ -368,10 +370,13 @@ fn rivals(epoch: Epoch, count: usize) -> Result<Vec<(GrantRecord, TokenRecord)>,
 async fn have_one_winner(
     store: &dyn TokenStore,
     rivals: &[(GrantRecord, TokenRecord)],
-    answers: &[Created],
+    answers: &[CreateOutcome],
 ) -> Result<(), Broken> {
-    let winners: Vec<_> =
-        rivals.iter().zip(answers).filter(|(_, answer)| **answer == Created::Inserted).collect();
+    let winners: Vec<_> = rivals
+        .iter()
+        .zip(answers)
+        .filter(|(_, answer)| **answer == CreateOutcome::Inserted)
+        .collect();
     let [((winner, _), _)] = winners[..] else {
         return Err(format!("different records under one id were answered {answers:?}").into());
     };
@@ -379,11 +384,11 @@ async fn have_one_winner(
         let found = store.found(winner.id, token.digest).await?;
         same("the grant", &*found.grant, winner)?;
         let listed = store.listed_ids(Selector::Subject(rival.subject.clone()), NOW).await?;
-        if *answer == Created::Inserted {
+        if *answer == CreateOutcome::Inserted {
             same("the winner's token", &found.token.as_deref(), &Some(token))?;
             same("what is listed of the winner's subject", &listed, &vec![winner.id])?;
         } else {
-            same("the answer to a loser", answer, &Created::Exists)?;
+            same("the answer to a loser", answer, &CreateOutcome::Exists)?;
             ensure!(found.token.is_none(), "the winner has a token of a loser");
             ensure!(listed.is_empty(), "the subject of a loser has the winner's grant");
         }

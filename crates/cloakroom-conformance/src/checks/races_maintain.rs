@@ -6,8 +6,8 @@ use std::time::Duration;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{
-    Advance, Advanced, Change, Created, Housekeeping, Lookup, Maintained, Selector, StoreError,
-    TokenStore, TokenStoreExt,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, MaintenanceReport,
+    Selector, StoreError, TokenStore, TokenStoreExt,
 };
 use cloakroom_core::time::UnixTime;
 
@@ -33,8 +33,8 @@ checks! { "races_maintain":
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// `maintain`, again and again until nothing is left, as a housekeeper does; `before` is [`NOW`].
-async fn housekeep(store: &dyn TokenStore, limit: u32) -> Result<Maintained, StoreError> {
-    let mut sum = Maintained::default();
+async fn housekeep(store: &dyn TokenStore, limit: u32) -> Result<MaintenanceReport, StoreError> {
+    let mut sum = MaintenanceReport::default();
     loop {
         let task = Housekeeping { now: NOW + MINUTE, before: NOW, limit, sweep: None };
         let done = store.maintain(task).await?;
@@ -79,7 +79,7 @@ async fn a_row_that_moves_on_while_it_is_being_deleted_stays(
                 chain.expires_at = NOW + DAY;
             }
             let new = token(&grant)?;
-            let change = Change::Move(Box::new(next.clone()));
+            let change = ChainUpdate::Move(Box::new(next.clone()));
             let step = step_from(&grant, change, std::slice::from_ref(&new))?;
             let step = store.advance(Advance { now: NOW - 2 * MILLISECOND, ..step });
             let keeping = housekeep(&*store, 10);
@@ -91,7 +91,7 @@ async fn a_row_that_moves_on_while_it_is_being_deleted_stays(
             };
             keeping?;
             match step? {
-                Advanced::Advanced => {
+                AdvanceOutcome::Advanced => {
                     let found = store.found(grant.id, new.digest).await?;
                     same("the grant that moved on", &*found.grant, &next)?;
                     same("its new token", &found.token.as_deref(), &Some(&new))?;
@@ -99,7 +99,7 @@ async fn a_row_that_moves_on_while_it_is_being_deleted_stays(
                     let listed = store.listed_ids(of, NOW).await?;
                     same("what is listed", &listed, &vec![grant.id])?;
                 }
-                Advanced::Unknown => {
+                AdvanceOutcome::Unknown => {
                     let lookup = store.find(grant.id, Some(new.digest)).await?;
                     same("a grant that was deleted", &lookup, &Lookup::Absent)?;
                 }
@@ -172,7 +172,7 @@ async fn a_tombstone_that_is_renewed_while_it_is_being_removed_stays(
             keeping?;
             renewed?;
             let late = store.create(grant.clone(), vec![]).await?;
-            same("a late `create`", &late, &Created::Barred)?;
+            same("a late `create`", &late, &CreateOutcome::Barred)?;
         }
     }
     Ok(())
@@ -201,7 +201,7 @@ async fn a_grant_created_beside_housekeeping_stays(context: Context) -> Result<(
                 orders.play(create, keeping).await?
             };
             keeping?;
-            same("the answer to `create`", &created?, &Created::Inserted)?;
+            same("the answer to `create`", &created?, &CreateOutcome::Inserted)?;
             stays(&*store, &new, &tokens).await?;
         }
     }
@@ -356,9 +356,9 @@ async fn the_living_lose_nothing_beside_many_housekeepers(context: Context) -> R
                 let one = token(&first)?;
                 store.inserted(&first, std::slice::from_ref(&one)).await?;
                 let (next, two) = (moved(&first)?, token(&first)?);
-                let change = Change::Move(Box::new(next.clone()));
+                let change = ChainUpdate::Move(Box::new(next.clone()));
                 let step = store.step(&first, change, std::slice::from_ref(&two)).await?;
-                same("a step beside housekeeping", &step, &Advanced::Advanced)?;
+                same("a step beside housekeeping", &step, &AdvanceOutcome::Advanced)?;
                 stays(&*store, &next, &[one.clone(), two.clone()]).await?;
                 if task % 3 == 1 {
                     store.revoked(Target::Grant(next.id)).await?;

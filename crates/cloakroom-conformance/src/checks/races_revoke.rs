@@ -8,7 +8,7 @@ use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{
     Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
 };
-use cloakroom_core::store::{Created, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{CreateOutcome, TokenStore, TokenStoreExt};
 
 use super::log_readers::{bounded, covers_its_entries, read_on};
 use super::pace::{Interleavings, at_once};
@@ -215,7 +215,7 @@ async fn no_answer_tells_a_bound_older_than_its_rules(context: Context) -> Resul
 /// What a storm of logins and revocations left: every grant that was answered, with its answer.
 struct Storm {
     store: Arc<dyn TokenStore>,
-    created: Vec<(GrantRecord, Created)>,
+    created: Vec<(GrantRecord, CreateOutcome)>,
 }
 
 const USERS: usize = 3;
@@ -298,7 +298,7 @@ async fn nothing_newer_falls_in_a_storm(context: Context) -> Result<(), Broken> 
         let bound = storm.bound(grant, &bounds);
         if bound.is_none_or(|bound| grant.epoch > bound) {
             ensure!(
-                *answer == Created::Inserted && storm.store.is_unrevoked(grant.id).await?,
+                *answer == CreateOutcome::Inserted && storm.store.is_unrevoked(grant.id).await?,
                 "a grant of {:?}, epoch {:?}, was answered {answer:?} and is dead; no revocation \
                  covers it, the newest bound is {bound:?}",
                 grant.subject,
@@ -340,7 +340,7 @@ async fn a_login_beside_its_revocation_is_told_the_truth(context: Context) -> Re
                 if lives { "alive" } else { "dead" }
             );
             ensure!(
-                !lives || created == Created::Inserted,
+                !lives || created == CreateOutcome::Inserted,
                 "a grant that lives was answered {created:?}"
             );
         }

@@ -3,7 +3,9 @@
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, Target};
-use cloakroom_core::store::{Change, Created, Lookup, Revoked, Selector, TokenStoreExt};
+use cloakroom_core::store::{
+    ChainUpdate, CreateOutcome, Lookup, RevokeOutcome, Selector, TokenStoreExt,
+};
 use cloakroom_core::{Jti, Kid};
 
 use super::contract_keys::{holds, inserted, key, rewritten};
@@ -37,9 +39,9 @@ async fn grants_and_tokens_survive(context: Context) -> Result<(), Broken> {
     store.inserted(&grant, &tokens).await?;
     let next = moved(&grant)?;
     let (with_move, attached) = (full_token(&grant, 3)?, full_token(&grant, 4)?);
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     store.advanced(&grant, change, std::slice::from_ref(&with_move)).await?;
-    store.advanced(&next, Change::Attach, std::slice::from_ref(&attached)).await?;
+    store.advanced(&next, ChainUpdate::Attach, std::slice::from_ref(&attached)).await?;
     tokens.extend([with_move, attached]);
     drop(store);
     for _ in 0..2 {
@@ -54,7 +56,7 @@ async fn grants_and_tokens_survive(context: Context) -> Result<(), Broken> {
         }
     }
     let store = bench.restart().await?.tokens;
-    store.advanced(&next, Change::Move(Box::new(moved(&next)?)), &[]).await
+    store.advanced(&next, ChainUpdate::Move(Box::new(moved(&next)?)), &[]).await
 }
 
 async fn revocations_survive(context: Context) -> Result<(), Broken> {
@@ -80,7 +82,7 @@ async fn revocations_survive(context: Context) -> Result<(), Broken> {
     for grant in &revoked {
         ensure!(!store.is_unrevoked(grant.id).await?, "a revoked grant lives after a restart");
         let late = store.create(grant.clone(), vec![]).await?;
-        same("its `create`, sent again", &late, &Created::Barred)?;
+        same("its `create`, sent again", &late, &CreateOutcome::Barred)?;
     }
     let found = store.found(spared.id, gone.digest).await?;
     same("a grant that was not revoked", &*found.grant, &spared)?;
@@ -97,7 +99,7 @@ async fn tombstones_survive(context: Context) -> Result<(), Broken> {
     drop(first);
     let store = bench.restart().await?.tokens;
     same("the tombstone", &store.find(absent.id, None).await?, &Lookup::Tombstone)?;
-    same("a late `create`", &store.create(absent, vec![]).await?, &Created::Barred)
+    same("a late `create`", &store.create(absent, vec![]).await?, &CreateOutcome::Barred)
 }
 
 async fn rules_survive(context: Context) -> Result<(), Broken> {
@@ -131,7 +133,7 @@ async fn rules_survive(context: Context) -> Result<(), Broken> {
         same("the rule after a restart", &known, &Some(rule))?;
     }
     let late = store.create(old, vec![]).await?;
-    same("a `create` that comes late", &late, &Created::Barred)?;
+    same("a `create` that comes late", &late, &CreateOutcome::Barred)?;
     store.inserted(&grant("alice", "app", store.epoch().await?)?, &[]).await
 }
 
@@ -149,7 +151,7 @@ async fn a_sweep_that_went_on_is_finished(context: Context) -> Result<(), Broken
     let revoked = store.revoke(revocation(target)).await?;
     drop(store);
     let store = bench.restart().await?.tokens;
-    if let Revoked::Sweeping(_) = revoked {
+    if let RevokeOutcome::Sweeping(_) = revoked {
         store.swept(revoked).await?;
     }
     for id in covered {

@@ -177,13 +177,13 @@ async fn all_are_first_then_again(
     Ok(())
 }
 
-const MOST: usize = 16;
+const MAX: usize = 16;
 
 /// A full store, with the ids that it holds; `None` if it knows no such bound.
 async fn full(trial: &Trial) -> Result<Option<Full>, Broken> {
-    let Some(database) = trial.bounded(MOST).await else { return Ok(None) };
+    let Some(database) = trial.bounded(MAX).await else { return Ok(None) };
     let (store, mut ids) = (database.open().await, Vec::new());
-    for _ in 0..MOST {
+    for _ in 0..MAX {
         let id = id()?;
         answers(&*store, id, SOON, Spent::First).await?;
         ids.push(id);
@@ -216,7 +216,7 @@ async fn a_full_store_takes_new_items_when_others_are_over(trial: Trial) -> Resu
     ensure!(answer.is_err(), "a store that is full answered {answer:?}");
     // It was not spent by the call that failed, and the others are over.
     answers(&*store, refused, (end + MINUTE, end), Spent::First).await?;
-    churn(&*store, MOST - 1, (end + MINUTE, end)).await?;
+    churn(&*store, MAX - 1, (end + MINUTE, end)).await?;
     let answer = spend(&*store, ids[0], end + MINUTE, end).await;
     ensure!(answer.is_err(), "a store that is full again answered {answer:?}");
     Ok(())

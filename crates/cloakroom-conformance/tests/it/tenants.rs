@@ -55,7 +55,7 @@ fn sample(id: u8, epoch: Epoch) -> (GrantRecord, TokenRecord) {
 async fn put(store: &dyn TokenStore, id: u8) -> (GrantRecord, TokenRecord) {
     let (grant, token) = sample(id, store.rules(vec![]).await.unwrap().newest_bound.following());
     let created = store.create(grant.clone(), vec![token.clone()]).await.unwrap();
-    assert_eq!(created, Created::Inserted);
+    assert_eq!(created, CreateOutcome::Inserted);
     (grant, token)
 }
 
@@ -211,17 +211,17 @@ async fn a_grant_of_another_tenant_is_not_there() {
     };
     let elsewhere = ChainPosition { generation: 7, ..position };
     for step in [
-        step(position, Change::Move(Box::new(next.clone()))),
-        step(elsewhere, Change::Move(Box::new(next.clone()))),
-        step(elsewhere, Change::Attach),
-        Advance { now: LATER, ..step(elsewhere, Change::Attach) },
+        step(position, ChainUpdate::Move(Box::new(next.clone()))),
+        step(elsewhere, ChainUpdate::Move(Box::new(next.clone()))),
+        step(elsewhere, ChainUpdate::Attach),
+        Advance { now: LATER, ..step(elsewhere, ChainUpdate::Attach) },
     ] {
-        assert_eq!(other.advance(step.clone()).await.unwrap(), Advanced::Unknown, "{step:?}");
+        assert_eq!(other.advance(step.clone()).await.unwrap(), AdvanceOutcome::Unknown, "{step:?}");
     }
     for target in [Target::Grant(grant.id), Target::Token { grant: grant.id, digest: token.digest }]
     {
         let done = other.revoke(Revocation::new(target, NOW, LATER)).await.unwrap();
-        assert_eq!(done, Revoked::Done);
+        assert_eq!(done, RevokeOutcome::Done);
     }
     assert!(lives(&one, &grant).await);
     let found = one.find(grant.id, Some(token.digest)).await.unwrap();
@@ -231,8 +231,8 @@ async fn a_grant_of_another_tenant_is_not_there() {
     // A foreign token that both take over: the second is told.
     let again = other.create(grant.clone(), vec![token]).await;
     assert!(matches!(again, Err(StoreError::Misuse(_))), "{again:?}");
-    let taken = one.advance(step(position, Change::Move(Box::new(next)))).await.unwrap();
-    assert_eq!(taken, Advanced::Advanced);
+    let taken = one.advance(step(position, ChainUpdate::Move(Box::new(next)))).await.unwrap();
+    assert_eq!(taken, AdvanceOutcome::Advanced);
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn what_one_tenant_revokes_another_does_not_notice() {
     // Heartbeats are everybody's.
     one.heartbeat(NOW, LATER).await.unwrap();
     assert_eq!(log(&other).await.last(), Some(&LogEvent::Heartbeat {}));
-    let page = Page { after: None, limit: 10 };
+    let page = PageRequest { after: None, limit: 10 };
     for of in [
         Selector::Subject(alice()),
         Selector::Client(app()),
@@ -382,7 +382,7 @@ async fn check_values_are_apart_and_names_bounded() {
 
     let fits = "x".repeat(one.longest_id());
     let find = |user: &str| Selector::Subject(Subject::user(user).unwrap());
-    let page = Page { after: None, limit: 1 };
+    let page = PageRequest { after: None, limit: 1 };
     one.list(find(&fits), page, NOW).await.unwrap();
     let refused = one.list(find(&(fits + "x")), page, NOW).await.unwrap_err();
     assert!(refused.to_string().contains("255 bytes"), "{refused}");

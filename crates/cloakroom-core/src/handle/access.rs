@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::handle::spelling::check_prefix;
+use crate::handle::prefixes::check_prefix;
 use crate::handle::{TAG, TagKey, VERSION};
-use crate::ids::{GrantId, Invalid};
+use crate::ids::{GrantId, InvalidValue};
 use crate::secret::{TokenDigest, TokenKind, decode_into};
 
 /// version, key, grant id, secret.
 pub(crate) const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
 pub(crate) const ACCESS: usize = ACCESS_BODY + TAG;
 
-/// The most bytes of JSON that are looked at: 256 keys and a good many spellings.
+/// The most bytes of JSON that are looked at: 256 keys and a good many prefixes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 
-/// The keys and spellings of access handles: they tell a genuine handle from a forged one, without
+/// The keys and prefixes of access handles: they tell a genuine handle from a forged one, without
 /// asking anyone. They mint nothing, and say nothing of refresh tokens and codes, whose keys are
 /// others.
 ///
@@ -89,7 +89,7 @@ impl AccessHandleKeys {
         self.keys = keys;
     }
 
-    pub(crate) fn spelled(&mut self, prefix: &str) {
+    pub(crate) fn add_prefix(&mut self, prefix: &str) {
         self.prefixes.insert(0, prefix.to_owned());
     }
 
@@ -115,7 +115,7 @@ impl AccessHandleKeys {
         if spelled.peek().is_none() {
             return Err(HandleCheck::Foreign);
         }
-        // One spelling may begin like another.
+        // One prefix may begin like another.
         if !spelled.any(|text| decode_into(text, bytes)) || bytes[0] != VERSION {
             return Err(HandleCheck::Forged);
         }
@@ -166,9 +166,9 @@ impl AccessHandleKeys {
     ///
     /// # Errors
     ///
-    /// If it is anything else, holds no key or no spelling, or one key twice.
-    pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
-        let refused = |why| Invalid::new("access handle keys", why);
+    /// If it is anything else, holds no key or no prefixes, or one key twice.
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidValue> {
+        let refused = |why| InvalidValue::new("access handle keys", why);
         if json.len() > MAX_JSON_BYTES {
             return Err(refused("they are longer than 64 KiB"));
         }

@@ -7,11 +7,11 @@
 
 mod access;
 mod nonce;
-mod spelling;
+mod prefixes;
 
 pub use access::{AccessHandle, AccessHandleKeys, HandleCheck};
 pub use nonce::Nonce;
-pub use spelling::Spelling;
+pub use prefixes::HandlePrefixes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::handle::access::{ACCESS, ACCESS_BODY, AccessKey};
-use crate::ids::{GrantId, Invalid};
+use crate::ids::{GrantId, InvalidValue};
 use crate::random::{Random, RandomError};
 use crate::record::ChainKey;
 use crate::secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, decode_into, scrubbed};
@@ -62,7 +62,7 @@ impl HandleSecret {
     /// # Errors
     ///
     /// If it is anything else.
-    pub fn from_hex(id: u8, hex: &str) -> Result<Self, Invalid> {
+    pub fn from_hex(id: u8, hex: &str) -> Result<Self, InvalidValue> {
         Ok(Self { id, bytes: decode_hex(hex)? })
     }
 
@@ -199,22 +199,23 @@ pub struct HandleKeys {
     /// The first one mints.
     pub(crate) nonce: Vec<TagKey>,
     /// The first one is written.
-    spellings: Vec<Spelling>,
+    prefixes: Vec<HandlePrefixes>,
 }
 
 impl HandleKeys {
-    /// Keys derived from the current secret, with the default spelling.
+    /// Keys derived from the current secret, with the default prefixes.
     #[must_use]
     pub fn new(current: &HandleSecret) -> Self {
-        let (root, spelling, issuer) = (Root::new(current), Spelling::default(), String::new());
+        let (root, prefixes, issuer) =
+            (Root::new(current), HandlePrefixes::default(), String::new());
         Self {
-            access: AccessHandleKeys::new(vec![root.access_key(&issuer)], &spelling.access),
+            access: AccessHandleKeys::new(vec![root.access_key(&issuer)], &prefixes.access),
             chain: vec![root.chain_key(&issuer)],
             nonce: vec![root.nonce_key(&issuer)],
             roots: vec![root],
             issuers: vec![issuer],
             retired: Vec::new(),
-            spellings: vec![spelling],
+            prefixes: vec![prefixes],
         }
     }
 
@@ -224,9 +225,9 @@ impl HandleKeys {
     /// # Errors
     ///
     /// If a secret of this id is there already.
-    pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, Invalid> {
+    pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, InvalidValue> {
         if self.roots.iter().any(|root| root.id == former.id) {
-            return Err(Invalid::new("handle secret", "another one has the same id"));
+            return Err(InvalidValue::new("handle secret", "another one has the same id"));
         }
         self.roots.push(Root::new(former));
         self.derive();
@@ -243,9 +244,9 @@ impl HandleKeys {
     /// # Errors
     ///
     /// If the secret of this id is among these.
-    pub fn with_retired(mut self, id: u8) -> Result<Self, Invalid> {
+    pub fn with_retired(mut self, id: u8) -> Result<Self, InvalidValue> {
         if self.roots.iter().any(|root| root.id == id) {
-            return Err(Invalid::new("retired handle secret", "it is among those in use"));
+            return Err(InvalidValue::new("retired handle secret", "it is among those in use"));
         }
         self.retired.push(id);
         Ok(self)
@@ -297,12 +298,12 @@ impl HandleKeys {
         self.roots.iter().all(|root| root.id != id).then_some(id)
     }
 
-    /// Spells new handles this way; handles of the spelling so far stay valid, since neither tag
+    /// Spells new handles this way; handles with the former prefixes stay valid, since neither tag
     /// nor digest covers the prefix.
     #[must_use]
-    pub fn spelled(mut self, spelling: Spelling) -> Self {
-        self.access.spelled(&spelling.access);
-        self.spellings.insert(0, spelling);
+    pub fn with_prefixes(mut self, prefixes: HandlePrefixes) -> Self {
+        self.access.add_prefix(&prefixes.access);
+        self.prefixes.insert(0, prefixes);
         self
     }
 
@@ -396,10 +397,10 @@ impl HandleKeys {
 
     /// The bytes of a chain handle of this kind, whoever made it.
     fn decode_chain(&self, kind: ChainKind, presented: &str) -> Option<Zeroizing<Vec<u8>>> {
-        self.spellings
+        self.prefixes
             .iter()
-            .filter_map(|spelling| presented.strip_prefix(spelling.prefix(kind.token_kind())))
-            // One spelling may begin like another.
+            .filter_map(|prefixes| presented.strip_prefix(prefixes.prefix(kind.token_kind())))
+            // One prefix may begin like another.
             .find_map(|text| {
                 let mut bytes = Zeroizing::new(vec![0; CHAIN]);
                 decode_into(text, &mut bytes).then_some(bytes)
@@ -408,7 +409,7 @@ impl HandleKeys {
     }
 
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
-        let prefix = self.spellings[0].prefix(kind);
+        let prefix = self.prefixes[0].prefix(kind);
         // The capacity is exact: no reallocation leaves a copy of the secret behind.
         let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
         text.push_str(prefix);
@@ -422,7 +423,7 @@ impl fmt::Debug for HandleKeys {
         f.debug_struct("HandleKeys")
             .field("ids", &self.roots.iter().map(|root| root.id).collect::<Vec<_>>())
             .field("issuers", &self.issuers)
-            .field("spellings", &self.spellings)
+            .field("prefixes", &self.prefixes)
             .finish_non_exhaustive()
     }
 }

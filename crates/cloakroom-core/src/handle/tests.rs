@@ -78,26 +78,27 @@ fn only_the_chain_key_makes_a_chain_handle_genuine() {
 fn former_secrets_and_spellings_stay_valid() {
     let random = Random::system();
     let (old, digest) = keys().mint_access(grant(), &random).unwrap();
-    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
-    let renewed = HandleKeys::new(&secret(2)).with_former(&secret(1)).unwrap().spelled(spelling);
+    let prefixes = HandlePrefixes::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let renewed =
+        HandleKeys::new(&secret(2)).with_former(&secret(1)).unwrap().with_prefixes(prefixes);
     assert_eq!(renewed.parse_access(old.expose()).unwrap().digest, digest);
     let respelled = old.expose().replace("cr_at_", "acme_at_");
     assert_eq!(renewed.parse_access(&respelled).unwrap().digest, digest);
     let (new, _) = renewed.mint_access(grant(), &random).unwrap();
     assert!(new.expose().starts_with("acme_at_"));
     assert!(keys().parse_access(new.expose()).is_none());
-    let shorter = renewed.clone().spelled(Spelling::new("cr_", "r_", "c_").unwrap());
+    let shorter = renewed.clone().with_prefixes(HandlePrefixes::new("cr_", "r_", "c_").unwrap());
     assert_eq!(shorter.parse_access(old.expose()).unwrap().digest, digest);
     assert!(renewed.with_former(&secret(2)).is_err());
 }
 
 #[test]
-fn spellings_are_checked() {
-    assert!(Spelling::new("", "r_", "c_").is_err());
-    assert!(Spelling::new("a_", "a_", "c_").is_err());
-    assert!(Spelling::new("a", "a_r", "c_").is_err());
-    assert!(Spelling::new("a b", "r_", "c_").is_err());
-    assert!(Spelling::new("acme.v1.at_", "r_", "c_").is_err(), "it would look like a JWT");
+fn prefixes_are_checked() {
+    assert!(HandlePrefixes::new("", "r_", "c_").is_err());
+    assert!(HandlePrefixes::new("a_", "a_", "c_").is_err());
+    assert!(HandlePrefixes::new("a", "a_r", "c_").is_err());
+    assert!(HandlePrefixes::new("a b", "r_", "c_").is_err());
+    assert!(HandlePrefixes::new("acme.v1.at_", "r_", "c_").is_err(), "it would look like a JWT");
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl KeyPolicy {
 
     /// The longest that any setting may be: a hundred years, far beyond use, and far from overflowing
     /// a sum.
-    pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+    pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
     /// Refuses settings under which a key would sign before every verifier knows it, or be gone
     /// before the last token it signed.
@@ -193,7 +193,7 @@ impl KeyPolicy {
             ("leeway", self.leeway),
             ("max_token_life", self.max_token_life),
         ] {
-            at_most(setting, found, Self::LONGEST, "no key or token lives that long")?;
+            at_most(setting, found, Self::MAX_DURATION, "no key or token lives that long")?;
         }
         at_most(
             "clock_skew",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::Invalid;
+use crate::ids::InvalidValue;
 
 /// Claims that the library itself writes; an app may not set them as claims of its own.
 pub const RESERVED_CLAIMS: [&str; 25] = [
@@ -45,7 +45,7 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 /// let claims = Claims::new([("tenant", json!("acme"))])?;
 /// assert_eq!(claims.get("tenant"), Some(&json!("acme")));
 /// assert!(Claims::new([("sub", json!("mallory"))]).is_err());
-/// # Ok::<(), cloakroom_core::Invalid>(())
+/// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -62,17 +62,17 @@ impl Claims {
     /// If a name is reserved, or if they take more than 4,096 bytes of JSON.
     pub fn new<K: Into<String>>(
         claims: impl IntoIterator<Item = (K, Value)>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, InvalidValue> {
         let map: Map<String, Value> =
             claims.into_iter().map(|(name, value)| (name.into(), value)).collect();
         if map.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
-            return Err(Invalid::new("claims", "a name is reserved for the token itself"));
+            return Err(InvalidValue::new("claims", "a name is reserved for the token itself"));
         }
         let value = Value::Object(map);
         bounded_json("claims", &value, Self::MAX_BYTES)?;
         match value {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(Invalid::new("claims", "they are no object")),
+            _ => Err(InvalidValue::new("claims", "they are no object")),
         }
     }
 
@@ -106,7 +106,7 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 ///
 /// What is wrong with it.
-pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<(), Invalid> {
+pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<(), InvalidValue> {
     fn is_within(value: &Value, depth: usize) -> bool {
         match value {
             Value::Array(items) => depth > 0 && items.iter().all(|v| is_within(v, depth - 1)),
@@ -117,10 +117,10 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
         }
     }
     if !is_within(value, MAX_DEPTH) {
-        return Err(Invalid::new(what, "it is nested more than 16 deep"));
+        return Err(InvalidValue::new(what, "it is nested more than 16 deep"));
     }
     if value.to_string().len() > most {
-        return Err(Invalid::new(what, "it takes too many bytes"));
+        return Err(InvalidValue::new(what, "it takes too many bytes"));
     }
     Ok(())
 }
@@ -142,13 +142,13 @@ impl Device {
     /// If names and values take more than 1,024 bytes together.
     pub fn new<K: Into<String>, V: Into<String>>(
         fields: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, InvalidValue> {
         let fields: BTreeMap<String, String> =
             fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             > Self::MAX_BYTES
         {
-            return Err(Invalid::new("device", "it takes more than 1024 bytes"));
+            return Err(InvalidValue::new("device", "it takes more than 1024 bytes"));
         }
         Ok(Self(fields))
     }

@@ -84,7 +84,7 @@ impl GrantRecord {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use cloakroom_core::{Audience, ClientId, GrantId, Invalid, Random, Subject, TokenDigest, TokenKind};
+    /// use cloakroom_core::{Audience, ClientId, GrantId, InvalidValue, Random, Subject, TokenDigest, TokenKind};
     /// use cloakroom_core::record::{GrantRecord, TokenRecord};
     /// use cloakroom_core::time::UnixTime;
     ///
@@ -254,7 +254,7 @@ pub struct SealedSuccessor {
     /// When the retry window ends.
     pub until: UnixTime,
     /// The credentials spent before that one whose own windows were still open, oldest first: a
-    /// slow tab is not a thief. At most [`SealedSuccessor::MOST_EARLIER`].
+    /// slow tab is not a thief. At most [`SealedSuccessor::MAX_EARLIER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
     /// Fields of a newer version.
@@ -265,7 +265,7 @@ pub struct SealedSuccessor {
 impl SealedSuccessor {
     /// How many credentials spent before the last one are remembered. A client that rotates more
     /// often than this within one window is not waiting for answers.
-    pub const MOST_EARLIER: usize = 8;
+    pub const MAX_EARLIER: usize = 8;
 
     /// A successor whose retry window ends at `until`; nothing was spent shortly before.
     #[must_use]

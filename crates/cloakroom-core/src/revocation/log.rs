@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::Stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{ClientId, GrantId, Invalid};
+use crate::ids::{ClientId, GrantId, InvalidValue};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, Target};
 use crate::secret::bytes;
@@ -109,9 +109,9 @@ impl Cursor {
     /// # Errors
     ///
     /// If there are more than [`Cursor::MAX_BYTES`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidValue> {
         if bytes.len() > Self::MAX_BYTES {
-            return Err(Invalid::new("cursor", "it is longer than 1024 bytes"));
+            return Err(InvalidValue::new("cursor", "it is longer than 1024 bytes"));
         }
         Ok(if bytes.is_empty() { Self::start() } else { Self(Some(bytes.into())) })
     }
@@ -142,16 +142,16 @@ impl fmt::Display for Cursor {
 }
 
 impl std::str::FromStr for Cursor {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
         // Before decoding: whoever sends a megabyte gets no megabyte of memory.
         if text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
-            return Err(Invalid::new("cursor", "it is longer than 1024 bytes"));
+            return Err(InvalidValue::new("cursor", "it is longer than 1024 bytes"));
         }
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
-            .map_err(|_| Invalid::new("cursor", "it is not base64url"))?;
+            .map_err(|_| InvalidValue::new("cursor", "it is not base64url"))?;
         Self::from_bytes(&bytes)
     }
 }
@@ -267,7 +267,7 @@ pub enum RevocationBatch {
 }
 
 /// How a reader learns that the log grew.
-pub enum Wakeups {
+pub enum LogNotifications {
     /// An item whenever the log may have grown, and one too many now and then: a reader may read
     /// first and listen after. It does not end while the store lives.
     Stream(Pin<Box<dyn Stream<Item = ()> + Send>>),
@@ -275,7 +275,7 @@ pub enum Wakeups {
     Poll(Duration),
 }
 
-impl fmt::Debug for Wakeups {
+impl fmt::Debug for LogNotifications {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stream(_) => f.write_str("Stream"),

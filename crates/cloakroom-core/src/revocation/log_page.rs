@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Invalid;
+use crate::ids::InvalidValue;
 use crate::revocation::Epoch;
 use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 
@@ -29,7 +29,7 @@ use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 /// };
 /// assert_eq!(page.to_json(), br#"{"gap":true,"heartbeat":1000,"clock_skew":5000}"#);
 /// assert_eq!(RevocationPage::from_json(&page.to_json())?, page);
-/// # Ok::<(), cloakroom_core::Invalid>(())
+/// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationPage {
@@ -86,8 +86,8 @@ impl RevocationPage {
     ///
     /// If it is no page, or tells of something that this version does not know: whoever cannot read
     /// a revocation must not believe that it has seen it.
-    pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
-        let refused = |why| Invalid { what: "page of the revocation log", why };
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidValue> {
+        let refused = |why| InvalidValue { what: "page of the revocation log", why };
         let wire: Wire = serde_json::from_slice(json).map_err(|_| refused("it cannot be read"))?;
         let batch = match (wire.gap, wire.batch) {
             (true, None) => RevocationBatch::Gap,

@@ -3,7 +3,9 @@
 mod log;
 mod log_page;
 
-pub use log::{Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, Wakeups};
+pub use log::{
+    Cursor, CursorPlace, EntryId, LogEntry, LogEvent, LogNotifications, RevocationBatch,
+};
 pub use log_page::RevocationPage;
 
 use serde::{Deserialize, Serialize};

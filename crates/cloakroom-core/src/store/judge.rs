@@ -7,7 +7,7 @@ use crate::ids::GrantId;
 use crate::record::{ChainPosition, GrantRecord, TokenRecord};
 use crate::revocation::Target;
 use crate::store::error::StoreError;
-use crate::store::{Advance, Advanced, Change, Selector};
+use crate::store::{Advance, AdvanceOutcome, ChainUpdate, Selector};
 
 impl Advance {
     /// Whether the step may be taken on the grant as it stands: `None` if it may, else the answer to
@@ -16,15 +16,15 @@ impl Advance {
     /// ```
     /// use std::sync::Arc;
     /// use cloakroom_core::record::GrantRecord;
-    /// use cloakroom_core::store::{Advance, Advanced, StoreError};
+    /// use cloakroom_core::store::{Advance, AdvanceOutcome, StoreError};
     ///
     /// /// To be called while nobody else can write the grant.
-    /// fn advance(stored: &Arc<GrantRecord>, step: &Advance) -> Result<Advanced, StoreError> {
+    /// fn advance(stored: &Arc<GrantRecord>, step: &Advance) -> Result<AdvanceOutcome, StoreError> {
     ///     if let Some(refused) = step.judge(stored)? {
     ///         return Ok(refused);
     ///     }
     ///     // ... writes the next record and the tokens ...
-    ///     Ok(Advanced::Advanced)
+    ///     Ok(AdvanceOutcome::Advanced)
     /// }
     /// ```
     ///
@@ -32,25 +32,25 @@ impl Advance {
     ///
     /// [`StoreError::Misuse`] if the step breaks the contract of
     /// [`TokenStore::advance`](crate::store::TokenStore::advance).
-    pub fn judge(&self, stored: &Arc<GrantRecord>) -> Result<Option<Advanced>, StoreError> {
+    pub fn judge(&self, stored: &Arc<GrantRecord>) -> Result<Option<AdvanceOutcome>, StoreError> {
         tokens_of(self.grant, &self.tokens)?;
-        if let Change::Move(next) = &self.change {
+        if let ChainUpdate::Move(next) = &self.change {
             follows(stored, next, &self.expected)?;
         }
         if !stored.is_live(self.now) {
-            return Ok(Some(Advanced::Dead));
+            return Ok(Some(AdvanceOutcome::Dead));
         }
         // A digest is random: where the chain stands just there, this very step was taken before, and
         // its answer was lost. Drivers send a write again by themselves.
-        if let (Change::Move(next), Some(chain)) = (&self.change, &stored.chain)
+        if let (ChainUpdate::Move(next), Some(chain)) = (&self.change, &stored.chain)
             && next.chain.as_ref().is_some_and(|next| next.position() == chain.position())
         {
-            return Ok(Some(Advanced::Advanced));
+            return Ok(Some(AdvanceOutcome::Advanced));
         }
         Ok(match &stored.chain {
-            Some(chain) if self.now >= chain.expires_at => Some(Advanced::Dead),
+            Some(chain) if self.now >= chain.expires_at => Some(AdvanceOutcome::Dead),
             Some(chain) if chain.position() == self.expected => None,
-            _ => Some(Advanced::Stale(Arc::clone(stored))),
+            _ => Some(AdvanceOutcome::Stale(Arc::clone(stored))),
         })
     }
 }

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use crate::ids::{ClientId, GrantId, Subject};
 use crate::record::{ChainPosition, GrantRecord, TokenRecord};
-use crate::revocation::{Cursor, EntryId, RevocationBatch, Wakeups};
+use crate::revocation::{Cursor, EntryId, LogNotifications, RevocationBatch};
 use crate::revocation::{Epoch, Revocation, RuleKey, Rules};
 use crate::secret::TokenDigest;
 use crate::time::UnixTime;
@@ -29,8 +29,8 @@ use crate::time::UnixTime;
 pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Inserts a grant with its first tokens, all or nothing.
     ///
-    /// - It must never overwrite: another grant under this id is [`Created::Exists`].
-    /// - It must answer [`Created::Barred`], and leave nothing live behind, if a rule of the
+    /// - It must never overwrite: another grant under this id is [`CreateOutcome::Exists`].
+    /// - It must answer [`CreateOutcome::Barred`], and leave nothing live behind, if a rule of the
     ///   grant's subject, its client or the pair has a bound ≥ its epoch — also a rule that is
     ///   written while `create` runs —, or if its id bears a tombstone.
     /// - The writes must be visible, that is committed, *before* the rules are looked for, unless
@@ -38,7 +38,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - Another record under an id that is there is `Exists`, revoked or not.
     /// - A retry carries the same record: if that was revoked meanwhile it must be `Barred`; if it
     ///   is present as it was written, the rules must be looked for again, and the answer is
-    ///   [`Created::Inserted`].
+    ///   [`CreateOutcome::Inserted`].
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError>;
+    ) -> Result<CreateOutcome, StoreError>;
 
     /// The grant, and its access token with this digest if one is asked for.
     ///
@@ -67,13 +67,13 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - The step must be taken only if the grant is not revoked, neither the grant nor its chain
     ///   has expired at `step.now`, and the chain stands at `step.expected`, generation *and*
     ///   digest.
-    /// - What is revoked or expired, and a tombstone, must be [`Advanced::Dead`], wherever the chain
+    /// - What is revoked or expired, and a tombstone, must be [`AdvanceOutcome::Dead`], wherever the chain
     ///   stands.
-    /// - [`Change::Move`] must write the whole next record and insert the tokens; [`Change::Attach`]
+    /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens; [`ChainUpdate::Attach`]
     ///   must insert the tokens alone.
-    /// - Of any number of racers to move a chain exactly one must get [`Advanced::Advanced`]; the
-    ///   others get [`Advanced::Stale`] with the grant as it now stands.
-    /// - A move sent again must be [`Advanced::Advanced`] and write nothing, if the chain stands
+    /// - Of any number of racers to move a chain exactly one must get [`AdvanceOutcome::Advanced`]; the
+    ///   others get [`AdvanceOutcome::Stale`] with the grant as it now stands.
+    /// - A move sent again must be [`AdvanceOutcome::Advanced`] and write nothing, if the chain stands
     ///   exactly where it puts it, generation and digest: drivers send a write again by themselves.
     /// - A `revoke` of the grant that overlaps must win: whatever `advance` answers, the grant is
     ///   revoked once both have returned.
@@ -83,12 +83,12 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
     /// chain or one that stands at `step.expected`, ends later than the grant
     /// ([`GrantRecord::expires_at`]), or if a token names another grant; else if the store fails.
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError>;
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
     ///
     /// - When it returns, every `find` that starts later must show the revocation (with
-    ///   [`Revoked::Sweeping`]: the rules show it), and the log must hold its
+    ///   [`RevokeOutcome::Sweeping`]: the rules show it), and the log must hold its
     ///   [`Revocation::event`].
     /// - A grant must cost one write, whatever hangs off it.
     /// - The entry of a subject, a client or a pair must be allotted its bound in the atomic step that
@@ -104,7 +104,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// If the store fails. The revocation may then be partly visible; repeating the call completes
     /// it.
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError>;
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError>;
 
     /// The rules for these keys, and the log's newest bound.
     ///
@@ -131,7 +131,12 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If the store fails.
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError>;
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError>;
 
     /// The entries of the revocation log after `after`, at most `limit`. Never waits.
     ///
@@ -153,7 +158,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// What came between reading and listening, or while the store was out of touch with its
     /// database, must wake a reader, too: a stream yields once at its start and once after each
     /// reconnect, unless it knows that nothing came.
-    fn wakeups(&self) -> Wakeups;
+    fn wakeups(&self) -> LogNotifications;
 
     /// Writes a heartbeat into the log, by the same path as a revocation: a reader that sees it
     /// has seen every revocation that was acknowledged before.
@@ -176,7 +181,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   an entry, a rule and a tombstone at its `until`; revoked or not. A grant must stay while
     ///   one of its tokens is left.
     /// - Sweeps and deletion must work on columns, and never read a body. A row that cannot be read
-    ///   must be revoked, counted in [`Maintained::unreadable`] and passed by. No sweep may keep
+    ///   must be revoked, counted in [`MaintenanceReport::unreadable`] and passed by. No sweep may keep
     ///   deletion from going on.
     /// - It must not block readers, and be safe on many nodes at once.
     /// - It must touch at most about `limit` rows, and say whether it is to be called again; a store
@@ -186,13 +191,13 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If the store fails.
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError>;
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError>;
 }
 
 /// What [`TokenStore::create`] did.
 #[must_use = "a grant may be barred"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
+pub enum CreateOutcome {
     /// The grant and its tokens are there.
     Inserted,
     /// Another grant has this id; nothing was written.
@@ -232,14 +237,14 @@ pub struct Advance {
     /// The caller's time, against which expiry is judged.
     pub now: UnixTime,
     /// What to do.
-    pub change: Change,
+    pub change: ChainUpdate,
     /// Access tokens to insert with it.
     pub tokens: Vec<TokenRecord>,
 }
 
 /// What a step does to the grant.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub enum ChainUpdate {
     /// Replaces the record: the chain moves on.
     Move(Box<GrantRecord>),
     /// Leaves the record: only the tokens are inserted.
@@ -249,7 +254,7 @@ pub enum Change {
 /// What [`TokenStore::advance`] did.
 #[must_use = "the step may not have been taken"]
 #[derive(Debug, Clone, PartialEq)]
-pub enum Advanced {
+pub enum AdvanceOutcome {
     /// The step was taken.
     Advanced,
     /// The chain stands elsewhere; here is the grant as it stands.
@@ -262,7 +267,7 @@ pub enum Advanced {
 
 /// How far [`TokenStore::revoke`] came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revoked {
+pub enum RevokeOutcome {
     /// All of it.
     Done,
     /// The rule is in force and in the log; flagging the single grants goes on in
@@ -285,7 +290,7 @@ pub enum Selector {
 
 /// One page of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
+pub struct PageRequest {
     /// The last grant id of the page before; `None` for the first.
     pub after: Option<GrantId>,
     /// The most grants to return, from 1.
@@ -299,7 +304,7 @@ pub struct Listing {
     pub grants: Vec<Arc<GrantRecord>>,
     /// Grants of this page whose rows cannot be read. The engine reports them.
     pub unreadable: Vec<GrantId>,
-    /// The [`Page::after`] of the next page; `None` if this was the last.
+    /// The [`PageRequest::after`] of the next page; `None` if this was the last.
     pub next: Option<GrantId>,
 }
 
@@ -312,13 +317,13 @@ pub struct Housekeeping {
     pub before: UnixTime,
     /// About how many rows to touch, from 1.
     pub limit: u32,
-    /// A sweep to go on with before all else ([`Revoked::Sweeping`]), if one is waited for.
+    /// A sweep to go on with before all else ([`RevokeOutcome::Sweeping`]), if one is waited for.
     pub sweep: Option<EntryId>,
 }
 
 /// What [`TokenStore::maintain`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Maintained {
+pub struct MaintenanceReport {
     /// Grants deleted.
     pub grants: u64,
     /// Tokens deleted on their own, from grants that live on.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::format::{Carried, TokenTerms};
+use cloakroom_core::format::{SelfContained, TokenTerms};
 use cloakroom_core::record::{Claims, GrantRecord, RESERVED_CLAIMS, TokenRecord};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ActiveToken, Invalid, Jti, TokenDigest, TokenKind};
+use cloakroom_core::{ActiveToken, InvalidValue, Jti, TokenDigest, TokenKind};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +45,10 @@ impl AccessClaims {
 }
 
 /// What a verified token of ours says about itself; `None` if it lacks what ours always have.
-pub(crate) fn carried(jwt: &str, verified: VerifiedJwt) -> Result<Option<Carried>, Invalid> {
+pub(crate) fn carried(
+    jwt: &str,
+    verified: VerifiedJwt,
+) -> Result<Option<SelfContained>, InvalidValue> {
     let VerifiedJwt { kid, token, stateless, .. } = verified;
     let (
         Some(client),
@@ -101,7 +104,7 @@ pub(crate) fn carried(jwt: &str, verified: VerifiedJwt) -> Result<Option<Carried
         revoked_at: None,
         unknown: Default::default(),
     };
-    Ok(Some(Carried {
+    Ok(Some(SelfContained {
         token: terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes())),
         grant,
         jti,

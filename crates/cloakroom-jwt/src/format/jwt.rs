@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloakroom_core::format::{FormatError, Kept, Located, MintContext, Minted, TokenFormat};
+use cloakroom_core::format::{FormatError, Located, MintContext, Minted, Persisted, TokenFormat};
 use cloakroom_core::time::Clock;
 use cloakroom_core::{Jti, TokenKind, TokenSecret};
 
@@ -92,7 +92,7 @@ impl TokenFormat for JwtFormat {
         claims.stateless = self.stateless;
         Ok(Minted {
             token: sign(&self.keys, &claims).await?,
-            kept: if self.stateless { Kept::Nothing } else { Kept::Grant },
+            kept: if self.stateless { Persisted::Nothing } else { Persisted::Grant },
         })
     }
 

@@ -8,7 +8,7 @@ use cloakroom_core::format::{
 };
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{Audience, Invalid, Jti, Random, Scope, TokenDigest, TokenSecret};
+use cloakroom_core::{Audience, InvalidValue, Jti, Random, Scope, TokenDigest, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, handle_hash};
 use crate::format::jwt::sign;
@@ -66,7 +66,7 @@ pub struct Swap<'a> {
 
 /// The JWT that a handle was swapped for.
 #[derive(Debug)]
-pub struct Swapped {
+pub struct SwappedJwt {
     /// The JWT.
     pub jwt: TokenSecret,
     /// When it expires: its `exp`.
@@ -75,19 +75,19 @@ pub struct Swapped {
 
 impl PhantomFormat {
     /// The longest, and the default, life of a phantom JWT: five minutes.
-    pub const LONGEST_LIFE: Duration = Duration::from_secs(300);
+    pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
     /// Handles outside as `outside` makes them, JWTs inside signed with the ring of `keys`.
     #[must_use]
     pub const fn new(outside: OpaqueFormat, keys: KeyManager) -> Self {
-        Self { outside, keys, max_life: Self::LONGEST_LIFE }
+        Self { outside, keys, max_life: Self::MAX_LIFE }
     }
 
-    /// How long a JWT lives at most. More than [`LONGEST_LIFE`](Self::LONGEST_LIFE), or than the
+    /// How long a JWT lives at most. More than [`MAX_LIFE`](Self::MAX_LIFE), or than the
     /// `max_token_life` of the key policy, counts as that.
     #[must_use]
     pub fn max_life(mut self, max_life: Duration) -> Self {
-        self.max_life = max_life.min(Self::LONGEST_LIFE);
+        self.max_life = max_life.min(Self::MAX_LIFE);
         self
     }
 
@@ -97,7 +97,7 @@ impl PhantomFormat {
     ///
     /// If no key can sign, if the JWT would have more than 8,192 bytes, and if the swap is not one
     /// that the token allows: another audience than its own, or after its end.
-    pub async fn swap(&self, swap: Swap<'_>) -> Result<Swapped, FormatError> {
+    pub async fn swap(&self, swap: Swap<'_>) -> Result<SwappedJwt, FormatError> {
         let refused = |error: SwapRefused| FormatError::Other(error.into());
         if !swap.token.audience.contains(swap.audience) {
             return Err(refused(SwapRefused::Audience(swap.audience.to_owned())));
@@ -121,7 +121,7 @@ impl PhantomFormat {
         let jti = Jti::random(swap.random)?;
         let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
         claims.handle_hash = Some(handle_hash(&swap.token.digest));
-        Ok(Swapped { jwt: sign(&self.keys, &claims).await?, expires_at })
+        Ok(SwappedJwt { jwt: sign(&self.keys, &claims).await?, expires_at })
     }
 }
 
@@ -155,7 +155,7 @@ enum SwapRefused {
     #[error("the token or its grant is revoked or expired")]
     Dead,
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Invalid(#[from] InvalidValue),
 }
 
 #[cfg(test)]

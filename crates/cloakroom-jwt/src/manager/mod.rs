@@ -19,7 +19,7 @@ use crate::key::key_set::KeySet;
 use crate::key::signing::Signer;
 use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{Compromised, KeyEvent, KeyManagerError};
-use crate::manager::node::{Keeper, MAX_STEPS};
+use crate::manager::node::{KeyRingNode, MAX_STEPS};
 use crate::manager::ring::PublishedJwks;
 use crate::manager::sent::Write;
 use crate::seal::KeySealer;
@@ -62,7 +62,7 @@ use crate::seal::KeySealer;
 /// ```
 #[derive(Clone)]
 pub struct KeyManager {
-    inner: Arc<Keeper>,
+    inner: Arc<KeyRingNode>,
 }
 
 impl KeyManager {
@@ -74,7 +74,7 @@ impl KeyManager {
     /// Loads the ring, which proves that the sealer opens it, and makes the first keys if there
     /// are none.
     pub(crate) async fn start(builder: KeyManagerBuilder) -> Result<Self, KeyManagerError> {
-        let manager = Self { inner: Arc::new(Keeper::new(builder)) };
+        let manager = Self { inner: Arc::new(KeyRingNode::new(builder)) };
         let mut flight = manager.inner.flight.lock().await;
         manager.inner.start(&mut flight).await?;
         drop(flight);

@@ -6,19 +6,19 @@ use std::time::Duration;
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::{self, KeyStep, Signing};
 use cloakroom_core::keys::{KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated};
-use cloakroom_core::time::{Clock, UnixTime};
+use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use tokio::sync::MutexGuard;
 
 use crate::key::algorithm::Algorithm;
 use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{KeyEvent, KeyManagerError};
 use crate::manager::remembered::{Remembered, Repair};
-use crate::manager::ring::{self, Moment, Ring};
+use crate::manager::ring::{self, Ring};
 use crate::manager::sealing::Sealing;
 use crate::manager::sent::{Sent, Write};
 
 /// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
-pub(crate) struct Keeper {
+pub(crate) struct KeyRingNode {
     pub(crate) store: Arc<dyn KeyStore>,
     sealing: Sealing,
     pub(crate) clock: Arc<dyn Clock>,
@@ -36,7 +36,7 @@ pub(crate) struct Keeper {
 /// What the last attempt to load the ring met.
 #[derive(Default)]
 pub(crate) struct Flight {
-    failed: Option<(Moment, Arc<KeyManagerError>)>,
+    failed: Option<(ClockReading, Arc<KeyManagerError>)>,
     /// What the store has forgotten, as the last load showed.
     repairs: Vec<Repair>,
     /// Writes whose answer is awaited, or never came.
@@ -49,7 +49,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// More steps than a ring ever needs, and more races than nodes ever lose in a row.
 pub(crate) const MAX_STEPS: usize = 64;
 
-impl Keeper {
+impl KeyRingNode {
     /// A node that has loaded nothing yet.
     pub(crate) fn new(builder: KeyManagerBuilder) -> Self {
         Self {
@@ -116,8 +116,12 @@ impl Keeper {
         self.events().push(event);
     }
 
+    fn since(&self, reading: ClockReading) -> Duration {
+        ClockReading::now(&*self.clock).since(reading)
+    }
+
     pub(crate) fn age(&self, ring: &Ring) -> Duration {
-        ring.sent.age(&*self.clock)
+        self.since(ring.sent)
     }
 
     pub(crate) fn within(
@@ -151,12 +155,12 @@ impl Keeper {
             return Ok(ring);
         }
         let pause = RETRY.min(self.policy.reload);
-        let paused = |(at, _): &(Moment, _)| at.age(&*self.clock) < pause;
+        let paused = |(at, _): &(ClockReading, _)| self.since(*at) < pause;
         if !flight.failed.as_ref().is_some_and(paused)
             && let Err(error) = self.load(&mut flight).await
         {
             tracing::warn!(%error, "the ring of keys could not be loaded");
-            flight.failed = Some((Moment::read(&*self.clock), Arc::new(error)));
+            flight.failed = Some((ClockReading::now(&*self.clock), Arc::new(error)));
         }
         let ring = self.ring();
         let source = flight.failed.as_ref().map(|(_, error)| Arc::clone(error));
@@ -169,7 +173,7 @@ impl Keeper {
         &self,
         flight: &mut MutexGuard<'_, Flight>,
     ) -> Result<Arc<Ring>, KeyManagerError> {
-        let sent = Moment::read(&*self.clock);
+        let sent = ClockReading::now(&*self.clock);
         let records = self.store.load().await?;
         flight.sent.settle(&records).into_iter().for_each(|event| self.report(event));
         let now = self.clock.now();
@@ -293,7 +297,7 @@ impl Keeper {
         Err(KeyManagerError::Contended)
     }
 
-    /// [`settle`](Keeper::settle), where the caller's own change is done and must not be reported as
+    /// [`settle`](KeyRingNode::settle), where the caller's own change is done and must not be reported as
     /// failed.
     pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
         if let Err(error) = self.settle(flight).await {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::Kid;
 use cloakroom_core::keys::KeyRecord;
 use cloakroom_core::keys::schedule::{self, KeyTimes};
-use cloakroom_core::time::{Clock, UnixTime};
+use cloakroom_core::time::{ClockReading, UnixTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::key::algorithm::Algorithm;
@@ -39,7 +39,7 @@ pub(crate) struct Ring {
     pub(crate) keys: KeySet,
     /// `None` while no key is published.
     pub(crate) jwks: Option<Arc<PublishedJwks>>,
-    pub(crate) sent: Moment,
+    pub(crate) sent: ClockReading,
     signers: HashMap<Kid, Arc<SigningKey>>,
 }
 
@@ -49,7 +49,7 @@ impl Ring {
     /// key of their own nor swap two records. Keys that `before` prepared are taken from there.
     pub(crate) async fn prepare(
         records: Vec<KeyRecord>,
-        sent: Moment,
+        sent: ClockReading,
         now: UnixTime,
         before: &Self,
         sealing: &Sealing,
@@ -69,7 +69,7 @@ impl Ring {
     fn of(
         records: Vec<KeyRecord>,
         signers: HashMap<Kid, Arc<SigningKey>>,
-        sent: Moment,
+        sent: ClockReading,
         now: UnixTime,
         max_age: Duration,
     ) -> Result<Self, KeyManagerError> {
@@ -131,26 +131,6 @@ impl Ring {
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.records.iter().map(|record| &record.kid)).finish()
-    }
-}
-
-/// A point in time on both clocks of this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Moment {
-    wall: UnixTime,
-    monotonic: Duration,
-}
-
-impl Moment {
-    pub(crate) fn read(clock: &dyn Clock) -> Self {
-        Self { wall: clock.now(), monotonic: clock.monotonic() }
-    }
-
-    /// How long ago it was: by the clock that says longer. Monotonic time stands still while a
-    /// machine is suspended, and wall time may be set back.
-    pub(crate) fn age(self, clock: &dyn Clock) -> Duration {
-        let monotonic = clock.monotonic().saturating_sub(self.monotonic);
-        monotonic.max(clock.now().since(self.wall))
     }
 }
 

@@ -55,10 +55,10 @@ pub(crate) struct Sent(Vec<(Write, KeyEvent)>);
 impl Sent {
     /// More than a node sends before it learns of one: only a store that can be read, and not
     /// written, makes them many.
-    const MOST: usize = 64;
+    const MAX: usize = 64;
 
     pub(crate) fn push(&mut self, write: Write, event: KeyEvent) {
-        if self.0.len() == Self::MOST {
+        if self.0.len() == Self::MAX {
             self.0.remove(0);
         }
         self.0.push((write, event));

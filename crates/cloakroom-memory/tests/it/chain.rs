@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Epoch, Target};
-use cloakroom_core::store::{Advance, Advanced, Change, TokenStore};
+use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate, TokenStore};
 use cloakroom_core::{ClientId, Subject};
 use cloakroom_memory::MemoryStore;
 
@@ -19,9 +19,9 @@ fn a_move_writes_the_record_and_the_tokens() {
     let (store, grant) = with_grant();
     let mut next = moved(&grant, 2);
     next.refreshed_at = Some(NOW);
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     let taken = ready(store.advance(step(&grant, change, vec![token(&grant, 11)])));
-    assert_eq!(taken, Advanced::Advanced);
+    assert_eq!(taken, AdvanceOutcome::Advanced);
     for seed in [10, 11] {
         let found = found(&store, grant.id, Some(digest(seed)));
         assert_eq!(*found.grant, next);
@@ -32,9 +32,9 @@ fn a_move_writes_the_record_and_the_tokens() {
 #[test]
 fn attaching_leaves_the_record() {
     let (store, grant) = with_grant();
-    let attach = step(&grant, Change::Attach, vec![token(&grant, 11)]);
-    assert_eq!(ready(store.advance(attach.clone())), Advanced::Advanced);
-    assert_eq!(ready(store.advance(attach)), Advanced::Advanced, "a retry");
+    let attach = step(&grant, ChainUpdate::Attach, vec![token(&grant, 11)]);
+    assert_eq!(ready(store.advance(attach.clone())), AdvanceOutcome::Advanced);
+    assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Advanced, "a retry");
     let found = found(&store, grant.id, Some(digest(11)));
     assert_eq!((&*found.grant, found.token.is_some()), (&grant, true));
 }
@@ -43,17 +43,17 @@ fn attaching_leaves_the_record() {
 fn a_chain_that_stands_elsewhere_is_stale() {
     let (store, grant) = with_grant();
     let next = moved(&grant, 2);
-    assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Advanced);
+    assert_eq!(ready(store.advance(move_to(&grant, &next))), AdvanceOutcome::Advanced);
 
     let mut wrong_digest = next.clone();
     wrong_digest.chain.as_mut().unwrap().digest = digest(3);
     let mut wrong_generation = next.clone();
     wrong_generation.chain.as_mut().unwrap().generation = 7;
     for from in [&grant, &wrong_digest, &wrong_generation] {
-        let change = Change::Move(Box::new(moved(from, 4)));
-        for change in [change, Change::Attach] {
+        let change = ChainUpdate::Move(Box::new(moved(from, 4)));
+        for change in [change, ChainUpdate::Attach] {
             let late = step(from, change, vec![token(&grant, 11)]);
-            let Advanced::Stale(stands) = ready(store.advance(late)) else {
+            let AdvanceOutcome::Stale(stands) = ready(store.advance(late)) else {
                 panic!("taken");
             };
             assert_eq!(*stands, next);
@@ -70,8 +70,8 @@ fn a_grant_without_a_chain_is_always_stale() {
     let mut plain = chained.clone();
     plain.chain = None;
     insert(&store, &plain, &[]);
-    let attach = step(&chained, Change::Attach, vec![]);
-    assert_eq!(ready(store.advance(attach)), Advanced::Stale(Arc::new(plain)));
+    let attach = step(&chained, ChainUpdate::Attach, vec![]);
+    assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Stale(Arc::new(plain)));
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn what_has_ended_is_dead() {
         end(&mut grant);
         insert(&store, &grant, &[]);
         let next = moved(&grant, 2);
-        assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Dead);
-        let attach = step(&grant, Change::Attach, vec![token(&grant, 11)]);
-        assert_eq!(ready(store.advance(attach)), Advanced::Dead);
+        assert_eq!(ready(store.advance(move_to(&grant, &next))), AdvanceOutcome::Dead);
+        let attach = step(&grant, ChainUpdate::Attach, vec![token(&grant, 11)]);
+        assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Dead);
         assert_eq!(*found(&store, grant.id, Some(digest(11))).grant, grant);
         assert_eq!(found(&store, grant.id, Some(digest(11))).token, None);
     }
@@ -98,10 +98,10 @@ fn what_has_ended_is_dead() {
 #[test]
 fn expiry_is_judged_at_the_callers_time() {
     let (store, grant) = with_grant();
-    let at = |now| Advance { now, ..step(&grant, Change::Attach, vec![]) };
-    assert_eq!(ready(store.advance(at(secs(500)))), Advanced::Dead);
+    let at = |now| Advance { now, ..step(&grant, ChainUpdate::Attach, vec![]) };
+    assert_eq!(ready(store.advance(at(secs(500)))), AdvanceOutcome::Dead);
     let just_before = secs(500) - std::time::Duration::from_millis(1);
-    assert_eq!(ready(store.advance(at(just_before))), Advanced::Advanced);
+    assert_eq!(ready(store.advance(at(just_before))), AdvanceOutcome::Advanced);
 }
 
 #[test]
@@ -110,9 +110,11 @@ fn a_revoked_grant_stays_dead() {
     let (tombstone, absent) = (grant(2), grant(3));
     revoke(&store, Target::Grant(revoked.id));
     revoke(&store, Target::Grant(tombstone.id));
-    for (grant, expected) in
-        [(&revoked, Advanced::Dead), (&tombstone, Advanced::Dead), (&absent, Advanced::Unknown)]
-    {
+    for (grant, expected) in [
+        (&revoked, AdvanceOutcome::Dead),
+        (&tombstone, AdvanceOutcome::Dead),
+        (&absent, AdvanceOutcome::Unknown),
+    ] {
         let next = moved(grant, 2);
         assert_eq!(ready(store.advance(move_to(grant, &next))), expected);
     }
@@ -138,7 +140,7 @@ fn misuse_changes_nothing() {
     let mut other = token(&grant, 10);
     other.expires_at = secs(200);
     for token in [other, token(&stranger, 11)] {
-        let change = Change::Move(Box::new(moved(&grant, 2)));
+        let change = ChainUpdate::Move(Box::new(moved(&grant, 2)));
         assert!(is_misuse(store.advance(step(&grant, change, vec![token]))));
     }
     let found = found(&store, grant.id, Some(digest(11)));
@@ -150,8 +152,8 @@ fn attaching_again_does_not_bring_a_token_back() {
     let (store, grant) = with_grant();
     let target = Target::Token { grant: grant.id, digest: digest(10) };
     revoke(&store, target);
-    let again = step(&grant, Change::Attach, vec![token(&grant, 10)]);
-    assert_eq!(ready(store.advance(again)), Advanced::Advanced);
+    let again = step(&grant, ChainUpdate::Attach, vec![token(&grant, 10)]);
+    assert_eq!(ready(store.advance(again)), AdvanceOutcome::Advanced);
     let token = found(&store, grant.id, Some(digest(10))).token.unwrap();
     assert_eq!(token.revoked_at, Some(NOW));
 }

@@ -1,5 +1,5 @@
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Advanced, Created, Lookup, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{AdvanceOutcome, CreateOutcome, Lookup, TokenStore, TokenStoreExt};
 use cloakroom_core::{ClientId, Subject};
 
 use crate::support::*;
@@ -43,9 +43,9 @@ fn another_grant_is_never_overwritten() {
     insert(&store, &first, &[]);
     let mut other = first.clone();
     other.subject = Subject::user("mallory").unwrap();
-    assert_eq!(ready(store.create(other, vec![])), Created::Exists);
+    assert_eq!(ready(store.create(other, vec![])), CreateOutcome::Exists);
     let with_token = store.create(first.clone(), vec![token(&first, 10)]);
-    assert_eq!(ready(with_token), Created::Exists);
+    assert_eq!(ready(with_token), CreateOutcome::Exists);
     assert_eq!(*found(&store, first.id, Some(digest(10))).grant, first);
     assert_eq!(found(&store, first.id, Some(digest(10))).token, None);
 }
@@ -67,12 +67,12 @@ fn a_retry_is_inserted_as_long_as_nothing_happened() {
     let mut other = tokens[0].clone();
     other.expires_at = secs(101);
     let retry = store.create(grant.clone(), vec![other]);
-    assert_eq!(ready(retry), Created::Exists, "not what was written");
+    assert_eq!(ready(retry), CreateOutcome::Exists, "not what was written");
 
     let next = moved(&grant, 2);
-    assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Advanced);
+    assert_eq!(ready(store.advance(move_to(&grant, &next))), AdvanceOutcome::Advanced);
     let retry = store.create(grant.clone(), tokens.to_vec());
-    assert_eq!(ready(retry), Created::Exists, "it has moved on");
+    assert_eq!(ready(retry), CreateOutcome::Exists, "it has moved on");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_retry_of_a_revoked_grant_is_barred() {
     let grant = grant(1);
     insert(&store, &grant, &[]);
     revoke(&store, Target::Grant(grant.id));
-    assert_eq!(ready(store.create(grant.clone(), vec![])), Created::Barred);
+    assert_eq!(ready(store.create(grant.clone(), vec![])), CreateOutcome::Barred);
     assert!(is_revoked(&store, grant.id));
 }
 
@@ -89,7 +89,7 @@ fn a_retry_of_a_revoked_grant_is_barred() {
 fn a_tombstone_bars_and_shows() {
     let store = store();
     revoke(&store, Target::Grant(id(1)));
-    assert_eq!(ready(store.create(grant(1), vec![])), Created::Barred);
+    assert_eq!(ready(store.create(grant(1), vec![])), CreateOutcome::Barred);
     assert_eq!(ready(store.find(id(1), None)), Lookup::Tombstone);
 }
 
@@ -103,13 +103,13 @@ fn rules_bar_older_epochs_and_no_newer_ones() {
         revoke(&store, target.clone());
         let tokens = vec![token(&old, 10)];
         let created = ready(store.create(old.clone(), tokens.clone()));
-        assert_eq!(created, Created::Barred, "{target:?}");
+        assert_eq!(created, CreateOutcome::Barred, "{target:?}");
         assert!(is_revoked(&store, old.id), "nothing live is left behind");
-        assert_eq!(ready(store.create(old, tokens)), Created::Barred, "again");
+        assert_eq!(ready(store.create(old, tokens)), CreateOutcome::Barred, "again");
 
         let mut at_bound = grant(2);
         at_bound.epoch = newest_bound(&store);
-        assert_eq!(ready(store.create(at_bound, vec![])), Created::Barred);
+        assert_eq!(ready(store.create(at_bound, vec![])), CreateOutcome::Barred);
 
         let mut login = grant(3);
         login.epoch = ready(store.epoch());

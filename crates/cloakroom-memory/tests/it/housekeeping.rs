@@ -1,18 +1,19 @@
 use cloakroom_core::revocation::{Revocation, RuleKey, Target};
 use cloakroom_core::store::{
-    Advanced, Change, Created, Housekeeping, Lookup, Maintained, Page, Selector, TokenStore,
+    AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, MaintenanceReport,
+    PageRequest, Selector, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_memory::MemoryStore;
 
 use crate::support::*;
 
-fn maintain(store: &MemoryStore, before: UnixTime, limit: u32) -> Maintained {
+fn maintain(store: &MemoryStore, before: UnixTime, limit: u32) -> MaintenanceReport {
     ready(store.maintain(Housekeeping { now: before, before, limit, sweep: None }))
 }
 
-fn done(grants: u64, tokens: u64, revocations: u64) -> Maintained {
-    Maintained { grants, tokens, revocations, ..Maintained::default() }
+fn done(grants: u64, tokens: u64, revocations: u64) -> MaintenanceReport {
+    MaintenanceReport { grants, tokens, revocations, ..MaintenanceReport::default() }
 }
 
 #[test]
@@ -38,7 +39,7 @@ fn index_entries_go_with_their_rows() {
         insert(&store, &grant(seed), &[]);
     }
     assert_eq!(maintain(&store, UnixTime::MAX, 10), done(3, 0, 0));
-    let page = Page { after: None, limit: 1 };
+    let page = PageRequest { after: None, limit: 1 };
     for of in [Selector::Subject(alice()), Selector::Client(app())] {
         // An entry left behind would show as a next page.
         let listing = ready(store.list(of, page, NOW));
@@ -68,16 +69,16 @@ fn a_move_moves_the_end_of_the_row() {
     insert(&store, &grant, &[]);
     let mut next = moved(&grant, 2);
     next.row_expires_at = secs(3_000);
-    assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Advanced);
+    assert_eq!(ready(store.advance(move_to(&grant, &next))), AdvanceOutcome::Advanced);
     assert_eq!(maintain(&store, secs(2_000), 10), done(0, 0, 0));
 
     let mut sooner = moved(&next, 3);
     sooner.row_expires_at = secs(20);
-    assert_eq!(ready(store.advance(move_to(&next, &sooner))), Advanced::Advanced);
+    assert_eq!(ready(store.advance(move_to(&next, &sooner))), AdvanceOutcome::Advanced);
     let mut long = token(&grant, 10);
     long.expires_at = secs(30);
-    let attach = step(&sooner, Change::Attach, vec![long]);
-    assert_eq!(ready(store.advance(attach)), Advanced::Advanced);
+    let attach = step(&sooner, ChainUpdate::Attach, vec![long]);
+    assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Advanced);
     assert_eq!(maintain(&store, secs(25), 10), done(0, 0, 0));
     assert_eq!(maintain(&store, secs(31), 10), done(1, 0, 0));
 }
@@ -113,7 +114,7 @@ fn tombstones_stay_until_their_revocation_ends() {
     }
     // The entries that end at 10 s; the newest, which ends at 15 s, stays to the last.
     assert_eq!(maintain(&store, secs(20), 10), done(0, 0, 1));
-    assert_eq!(ready(store.create(grant(1), vec![])), Created::Barred);
+    assert_eq!(ready(store.create(grant(1), vec![])), CreateOutcome::Barred);
     assert_eq!(maintain(&store, secs(21), 10), done(0, 0, 2));
     insert(&store, &grant(1), &[]);
 }

@@ -1,5 +1,5 @@
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Listing, Page, Selector, TokenStore};
+use cloakroom_core::store::{Listing, PageRequest, Selector, TokenStore};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Subject};
 use cloakroom_memory::MemoryStore;
@@ -7,7 +7,7 @@ use cloakroom_memory::MemoryStore;
 use crate::support::*;
 
 fn page(store: &MemoryStore, of: &Selector, after: Option<GrantId>, limit: u32) -> Listing {
-    ready(store.list(of.clone(), Page { after, limit }, NOW))
+    ready(store.list(of.clone(), PageRequest { after, limit }, NOW))
 }
 
 fn all(store: &MemoryStore, of: &Selector, limit: u32) -> Vec<GrantId> {
@@ -67,6 +67,7 @@ fn only_live_grants_are_listed() {
     for limit in [1, 10] {
         assert_eq!(all(&store, &of, limit), [id(4)]);
     }
-    let at = |now: UnixTime| ready(store.list(of.clone(), Page { after: None, limit: 9 }, now));
+    let at =
+        |now: UnixTime| ready(store.list(of.clone(), PageRequest { after: None, limit: 9 }, now));
     assert_eq!(at(secs(1_000)).grants, []);
 }

@@ -2,7 +2,7 @@ use std::pin::Pin;
 
 use cloakroom_core::Jti;
 use cloakroom_core::revocation::{
-    Cursor, CursorPlace, EntryId, LogEvent, Revocation, RevocationBatch, Target, Wakeups,
+    Cursor, CursorPlace, EntryId, LogEvent, LogNotifications, Revocation, RevocationBatch, Target,
 };
 use cloakroom_core::store::{Housekeeping, TokenStore};
 use cloakroom_core::time::UnixTime;
@@ -148,8 +148,8 @@ fn the_newest_bound_survives_trimming() {
 
 fn stream(store: &MemoryStore) -> Pin<Box<dyn Stream<Item = ()> + Send>> {
     match store.wakeups() {
-        Wakeups::Stream(stream) => stream,
-        Wakeups::Poll(_) => panic!("it can tell"),
+        LogNotifications::Stream(stream) => stream,
+        LogNotifications::Poll(_) => panic!("it can tell"),
     }
 }
 

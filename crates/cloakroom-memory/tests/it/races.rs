@@ -5,9 +5,10 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cloakroom_core::record::GrantRecord;
-use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, Revocation, Target, Wakeups};
+use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, LogNotifications, Revocation, Target};
 use cloakroom_core::store::{
-    Advanced, Change, Created, Housekeeping, Lookup, Page, Selector, TokenStore, TokenStoreExt,
+    AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, PageRequest, Selector,
+    TokenStore, TokenStoreExt,
 };
 use cloakroom_core::{ClientId, Subject};
 use cloakroom_memory::MemoryStore;
@@ -42,7 +43,7 @@ fn exactly_one_racer_moves_a_chain() {
         insert(&store, &grant, &[]);
         let outcomes = race(4, |racer| {
             let next = moved(&grant, 100 + racer);
-            let change = Change::Move(Box::new(next));
+            let change = ChainUpdate::Move(Box::new(next));
             let tokens = vec![token(&grant, 1_000 + racer)];
             ready(store.advance(step(&grant, change, tokens)))
         });
@@ -50,8 +51,8 @@ fn exactly_one_racer_moves_a_chain() {
         let mut winners = 0;
         for (racer, outcome) in outcomes.into_iter().enumerate() {
             let won = match outcome {
-                Advanced::Advanced => true,
-                Advanced::Stale(seen) => {
+                AdvanceOutcome::Advanced => true,
+                AdvanceOutcome::Stale(seen) => {
                     assert_eq!(seen, stands);
                     false
                 }
@@ -95,7 +96,7 @@ fn of_equal_creates_all_succeed_and_of_others_one() {
     for round in 0..ROUNDS {
         let (grant, other) = (grant(round), grant(ROUNDS + round));
         let same = race(3, |_| ready(store.create(grant.clone(), vec![token(&grant, 1)])));
-        assert_eq!(same, [Created::Inserted; 3]);
+        assert_eq!(same, [CreateOutcome::Inserted; 3]);
 
         let outcomes = race(3, |racer| {
             let mut own = other.clone();
@@ -103,7 +104,7 @@ fn of_equal_creates_all_succeed_and_of_others_one() {
             ready(store.create(own, vec![]))
         });
         let count = |created| outcomes.iter().filter(|one| **one == created).count();
-        assert_eq!((count(Created::Inserted), count(Created::Exists)), (1, 2));
+        assert_eq!((count(CreateOutcome::Inserted), count(CreateOutcome::Exists)), (1, 2));
     }
 }
 
@@ -113,7 +114,7 @@ fn no_grant_slips_past_a_revocation() {
     for target in [Target::Subject(alice()), Target::Client(app()), pair] {
         let store = store();
         let created = race(3, |racer| {
-            let mut created: Vec<(GrantRecord, Created)> = Vec::new();
+            let mut created: Vec<(GrantRecord, CreateOutcome)> = Vec::new();
             for round in 0..ROUNDS {
                 if racer == 0 {
                     revoke(&store, target.clone());
@@ -129,7 +130,7 @@ fn no_grant_slips_past_a_revocation() {
         for (grant, created) in created.into_iter().flatten() {
             let revoked = is_revoked(&store, grant.id);
             assert_eq!(revoked, grant.epoch <= bound, "{:?} of {bound:?}", grant.epoch);
-            assert!(revoked || created == Created::Inserted);
+            assert!(revoked || created == CreateOutcome::Inserted);
         }
         let mut login = grant(0);
         login.epoch = ready(store.epoch());
@@ -240,9 +241,9 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
             brief.expires_at = secs(5);
             insert(&store, &grant, &[brief, token(&grant, 2)]);
             let next = moved(&grant, 3);
-            assert_eq!(ready(store.advance(move_to(&grant, &next))), Advanced::Advanced);
-            let attach = step(&next, Change::Attach, vec![token(&grant, 4)]);
-            assert_eq!(ready(store.advance(attach)), Advanced::Advanced);
+            assert_eq!(ready(store.advance(move_to(&grant, &next))), AdvanceOutcome::Advanced);
+            let attach = step(&next, ChainUpdate::Attach, vec![token(&grant, 4)]);
+            assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Advanced);
             for live in [2, 4] {
                 assert!(found(&store, grant.id, Some(digest(live))).token.is_some());
             }
@@ -253,7 +254,7 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
     let last = ready(store.maintain(rest));
     assert!(!last.more);
     assert_eq!(deleted.into_inner() + last.grants, 2 * ROUNDS);
-    let page = Page { after: None, limit: u32::MAX };
+    let page = PageRequest { after: None, limit: u32::MAX };
     let listed = |of| ready(store.list(of, page, NOW)).grants.len() as u64;
     assert_eq!(listed(Selector::Subject(alice())), 2 * ROUNDS);
     assert_eq!(listed(Selector::Client(app())), 2 * ROUNDS);
@@ -283,7 +284,7 @@ fn housekeeping_takes_the_dead_and_never_the_living() {
 #[test]
 fn no_wake_up_is_lost() {
     let store = store();
-    let Wakeups::Stream(mut wakeups) = store.wakeups() else {
+    let LogNotifications::Stream(mut wakeups) = store.wakeups() else {
         panic!("it can tell");
     };
     let woken = AtomicU64::new(0);
@@ -347,7 +348,7 @@ async fn every_reader_sees_every_entry_in_order() {
 
 /// Tails the log, woken by the store alone: a lost wake-up makes it wait for ever.
 async fn follow(store: MemoryStore, count: usize) -> Vec<LogEntry> {
-    let Wakeups::Stream(mut wakeups) = store.wakeups() else {
+    let LogNotifications::Stream(mut wakeups) = store.wakeups() else {
         panic!("it can tell");
     };
     let (mut seen, mut cursor) = (Vec::new(), Cursor::start());

@@ -1,5 +1,5 @@
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, Rule, RuleKey, Target};
-use cloakroom_core::store::{Revoked, TokenStore, TokenStoreExt};
+use cloakroom_core::store::{RevokeOutcome, TokenStore, TokenStoreExt};
 use cloakroom_core::{ClientId, Jti, Kid, Subject};
 
 use crate::support::*;
@@ -10,9 +10,9 @@ fn revoking_a_grant_is_idempotent_and_logged_each_time() {
     let grant = grant(1);
     insert(&store, &grant, &[token(&grant, 10)]);
     let target = Target::Grant(grant.id);
-    assert_eq!(ready(store.revoke(revocation(target.clone()))), Revoked::Done);
+    assert_eq!(ready(store.revoke(revocation(target.clone()))), RevokeOutcome::Done);
     let later = Revocation { at: secs(5), ..revocation(target.clone()) };
-    assert_eq!(ready(store.revoke(later)), Revoked::Done);
+    assert_eq!(ready(store.revoke(later)), RevokeOutcome::Done);
 
     let found = found(&store, grant.id, Some(digest(10)));
     assert_eq!(found.grant.revoked_at, Some(NOW), "the first one counts");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cloakroom_core::record::{Chain, ChainKey, Claims, Device, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, Revocation, RevocationBatch, Target};
-use cloakroom_core::store::{Advance, Created, Found, Lookup, TokenStore};
-use cloakroom_core::store::{Change, StoreError};
+use cloakroom_core::store::{Advance, CreateOutcome, Found, Lookup, TokenStore};
+use cloakroom_core::store::{ChainUpdate, StoreError};
 use cloakroom_core::time::{ManualClock, UnixTime};
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 use cloakroom_memory::MemoryStore;
@@ -119,7 +119,7 @@ pub(crate) fn moved(grant: &GrantRecord, seed: u64) -> GrantRecord {
     next
 }
 
-pub(crate) fn step(grant: &GrantRecord, change: Change, tokens: Vec<TokenRecord>) -> Advance {
+pub(crate) fn step(grant: &GrantRecord, change: ChainUpdate, tokens: Vec<TokenRecord>) -> Advance {
     Advance {
         grant: grant.id,
         expected: grant.chain.as_ref().unwrap().position(),
@@ -130,7 +130,7 @@ pub(crate) fn step(grant: &GrantRecord, change: Change, tokens: Vec<TokenRecord>
 }
 
 pub(crate) fn move_to(grant: &GrantRecord, next: &GrantRecord) -> Advance {
-    step(grant, Change::Move(Box::new(next.clone())), vec![])
+    step(grant, ChainUpdate::Move(Box::new(next.clone())), vec![])
 }
 
 pub(crate) fn revocation(target: Target) -> Revocation {
@@ -143,7 +143,7 @@ pub(crate) fn revoke(store: &MemoryStore, target: Target) {
 
 pub(crate) fn insert(store: &MemoryStore, grant: &GrantRecord, tokens: &[TokenRecord]) {
     let created = ready(store.create(grant.clone(), tokens.to_vec()));
-    assert_eq!(created, Created::Inserted);
+    assert_eq!(created, CreateOutcome::Inserted);
 }
 
 pub(crate) fn found(store: &MemoryStore, grant: GrantId, token: Option<TokenDigest>) -> Found {

@@ -9,8 +9,8 @@ use cloakroom_core::time::UnixTime;
 use super::{Bounded, Footprint, TokenKey, bounded};
 use crate::error::InvalidToken;
 use crate::freshness::Freshness;
-use crate::moment::Moment;
-use crate::replica::Facts;
+use crate::replica::TokenFacts;
+use cloakroom_core::time::ClockReading;
 
 /// How many refusals are remembered. They are kept apart from what lets requests in, so that no
 /// flood of junk pushes a good token out.
@@ -22,7 +22,7 @@ const REFUSAL_LIFE: Duration = Duration::from_secs(10);
 /// What is remembered of a good token. Copies are cheap: every request takes one.
 pub(crate) trait Value: Clone + fmt::Debug + Send + Sync + 'static {
     /// What a revocation may name of it.
-    fn facts(&self) -> &Facts;
+    fn facts(&self) -> &TokenFacts;
 }
 
 /// What the authorization server said of a token that it calls active, and of which nothing else
@@ -49,7 +49,7 @@ pub(crate) struct Refused(pub(crate) InvalidToken);
 pub(crate) struct Entry<V> {
     pub(crate) answer: Answer<V>,
     /// When it was asked for: a revocation acknowledged before that is in it.
-    pub(crate) sent: Moment,
+    pub(crate) sent: ClockReading,
     /// The number of its question: of two answers the one that was asked for later counts.
     number: u64,
 }
@@ -63,7 +63,7 @@ impl<V> Footprint for Entry<V> {
 #[derive(Debug, Clone)]
 struct Refusal {
     why: Refused,
-    sent: Moment,
+    sent: ClockReading,
     number: u64,
 }
 
@@ -109,7 +109,7 @@ impl<V: Value> Answers<V> {
         &self,
         key: &TokenKey,
         freshness: Freshness,
-        now: Moment,
+        now: ClockReading,
     ) -> Option<Refused> {
         let refusal = self.kept.as_ref()?.refusals.get(key)?;
         let age = now.since(refusal.sent);
@@ -121,7 +121,7 @@ impl<V: Value> Answers<V> {
     pub(crate) fn keep(
         &self,
         key: TokenKey,
-        sent: Moment,
+        sent: ClockReading,
         number: u64,
         result: Result<Answer<V>, Refused>,
     ) -> Result<Entry<V>, Refused> {

@@ -8,7 +8,7 @@ use http::header::HeaderValue;
 use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 /// How a resource server shows the authorization server who it is: `client_secret_basic`
 /// (RFC 6749 §2.3.1). The secret is wiped from memory on drop and redacted in `Debug`.
@@ -36,7 +36,7 @@ impl ClientCredentials {
     /// algorithm", and only then used as user name and password of HTTP Basic.
     ///
     /// The value's bytes are wiped with its last copy.
-    pub(crate) fn basic(&self) -> Result<HeaderValue, Outage> {
+    pub(crate) fn basic(&self) -> Result<HeaderValue, UnavailableError> {
         let (id, secret) = (self.client_id.as_bytes(), self.secret.expose().as_bytes());
         // Room for all of it: a buffer that moves leaves the secret where it was.
         let room = 3 * (id.len() + secret.len()) + 1;
@@ -49,7 +49,7 @@ impl ClientCredentials {
         value.push_str("Basic ");
         STANDARD.encode_string(pair.as_bytes(), &mut value);
         let shared = Bytes::from_owner(value);
-        let mut value = HeaderValue::from_maybe_shared(shared).map_err(Outage::other)?;
+        let mut value = HeaderValue::from_maybe_shared(shared).map_err(UnavailableError::other)?;
         value.set_sensitive(true);
         Ok(value)
     }

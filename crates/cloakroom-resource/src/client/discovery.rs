@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::client::endpoint::Endpoint;
 use crate::client::http::{HttpClient, exchange, is_media_type};
-use crate::error::{Outage, SetupError};
+use crate::error::{SetupError, UnavailableError};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
@@ -21,17 +21,17 @@ struct Document {
 }
 
 impl Document {
-    fn read(response: &Response<Bytes>) -> Result<Self, Outage> {
+    fn read(response: &Response<Bytes>) -> Result<Self, UnavailableError> {
         // RFC 8414 §3.2: "A successful response MUST use the 200 OK HTTP status code and return a
         // JSON object using the application/json content type"
         if response.status() != StatusCode::OK {
-            return Err(Outage::Status(response.status()));
+            return Err(UnavailableError::Status(response.status()));
         }
         if !is_media_type(response, "application/json") {
-            return Err(Outage::Malformed("the metadata is not application/json"));
+            return Err(UnavailableError::Malformed("the metadata is not application/json"));
         }
         serde_json::from_slice(response.body())
-            .map_err(|_| Outage::Malformed("the metadata is no such JSON object"))
+            .map_err(|_| UnavailableError::Malformed("the metadata is no such JSON object"))
     }
 }
 

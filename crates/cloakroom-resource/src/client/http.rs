@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 /// The most bytes of a response body that are read: 256 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -67,7 +67,7 @@ impl HttpError {
 pub(crate) async fn exchange(
     client: &dyn HttpClient,
     request: Request<Bytes>,
-) -> Result<Response<Bytes>, Outage> {
+) -> Result<Response<Bytes>, UnavailableError> {
     let response = client.send(request).await?;
     if response.body().len() > MAX_BODY_BYTES {
         return Err(HttpError::TooLarge.into());

@@ -12,7 +12,7 @@ use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
 use crate::client::endpoint::Endpoint;
 use crate::client::http::{HttpClient, exchange, is_media_type};
-use crate::error::{Outage, SetupError};
+use crate::error::{SetupError, UnavailableError};
 
 /// Where it is, who asks there, and by which HTTP client.
 #[derive(Debug, Clone)]
@@ -63,11 +63,14 @@ impl Protected {
     }
 
     /// The JSON at the endpoint, for the parameters that `query` adds to its URL.
-    pub(crate) async fn get(&self, query: impl FnOnce(&mut Url)) -> Result<Bytes, Outage> {
+    pub(crate) async fn get(
+        &self,
+        query: impl FnOnce(&mut Url),
+    ) -> Result<Bytes, UnavailableError> {
         let mut url = self.endpoint.url().clone();
         query(&mut url);
         let mut request = Request::new(Bytes::new());
-        *request.uri_mut() = url.as_str().parse().map_err(Outage::other)?;
+        *request.uri_mut() = url.as_str().parse().map_err(UnavailableError::other)?;
         json(&self.ask(request, "application/json").await?)
     }
 
@@ -76,7 +79,7 @@ impl Protected {
         &self,
         form: Zeroizing<String>,
         accept: &'static str,
-    ) -> Result<Response<Bytes>, Outage> {
+    ) -> Result<Response<Bytes>, UnavailableError> {
         let mut request = Request::new(Bytes::from_owner(form));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -91,7 +94,7 @@ impl Protected {
         &self,
         mut request: Request<Bytes>,
         accept: &'static str,
-    ) -> Result<Response<Bytes>, Outage> {
+    ) -> Result<Response<Bytes>, UnavailableError> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::AUTHORIZATION, self.credentials.basic()?);
@@ -100,20 +103,20 @@ impl Protected {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
             // RFC 7662 §2.3: these are about the caller's own credentials, not about the token.
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(Outage::Credentials(status))
+                Err(UnavailableError::Credentials(status))
             }
-            status => Err(Outage::Status(status)),
+            status => Err(UnavailableError::Status(status)),
         }
     }
 }
 
 /// The body of a 200 that is JSON.
-pub(crate) fn json(response: &Response<Bytes>) -> Result<Bytes, Outage> {
+pub(crate) fn json(response: &Response<Bytes>) -> Result<Bytes, UnavailableError> {
     if response.status() != StatusCode::OK {
-        return Err(Outage::Status(response.status()));
+        return Err(UnavailableError::Status(response.status()));
     }
     if !is_media_type(response, "application/json") {
-        return Err(Outage::Malformed("it is not application/json"));
+        return Err(UnavailableError::Malformed("it is not application/json"));
     }
     Ok(response.body().clone())
 }

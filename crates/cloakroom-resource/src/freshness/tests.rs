@@ -11,19 +11,19 @@ fn a_replica_vouches_only_while_it_is_fresh_and_sure() {
     let within = Freshness::within(secs(10));
     let every = Freshness::every_request();
     for (staleness, verdict, complete, freshness, expected) in [
-        (Some(secs(10)), Verdict::Clear, true, within, Standing::Fresh),
-        (Some(secs(11)), Verdict::Clear, true, within, Standing::Stale),
-        (None, Verdict::Clear, true, within, Standing::Stale),
-        (Some(secs(0)), Verdict::Clear, true, every, Standing::Stale),
-        (Some(secs(0)), Verdict::Clear, false, within, Standing::Unknown),
-        (None, Verdict::Clear, false, within, Standing::Unknown),
-        (Some(secs(0)), Verdict::Unknown, true, within, Standing::Unknown),
-        (None, Verdict::Unknown, true, every, Standing::Unknown),
-        (Some(secs(0)), Verdict::Denied, true, within, Standing::Denied),
-        (Some(secs(11)), Verdict::Denied, true, within, Standing::Denied),
-        (None, Verdict::Denied, false, every, Standing::Denied),
+        (Some(secs(10)), Verdict::Clear, true, within, RevocationStatus::Fresh),
+        (Some(secs(11)), Verdict::Clear, true, within, RevocationStatus::Stale),
+        (None, Verdict::Clear, true, within, RevocationStatus::Stale),
+        (Some(secs(0)), Verdict::Clear, true, every, RevocationStatus::Stale),
+        (Some(secs(0)), Verdict::Clear, false, within, RevocationStatus::Unknown),
+        (None, Verdict::Clear, false, within, RevocationStatus::Unknown),
+        (Some(secs(0)), Verdict::Unknown, true, within, RevocationStatus::Unknown),
+        (None, Verdict::Unknown, true, every, RevocationStatus::Unknown),
+        (Some(secs(0)), Verdict::Denied, true, within, RevocationStatus::Denied),
+        (Some(secs(11)), Verdict::Denied, true, within, RevocationStatus::Denied),
+        (None, Verdict::Denied, false, every, RevocationStatus::Denied),
     ] {
-        let standing = Standing::judge(staleness, verdict, complete, freshness);
+        let standing = RevocationStatus::judge(staleness, verdict, complete, freshness);
         assert_eq!(standing, expected, "{staleness:?} {verdict:?} {complete} {freshness:?}");
     }
 }
@@ -31,7 +31,7 @@ fn a_replica_vouches_only_while_it_is_fresh_and_sure() {
 #[test]
 fn a_jwt_is_young_for_as_long_as_clocks_allow() {
     let clock = ManualClock::at(UnixTime::from_secs(1000));
-    let now = Moment::now(&clock);
+    let now = ClockReading::now(&clock);
     let at = |secs| Some(UnixTime::from_secs(secs));
     for (issued, within, young) in [
         (at(1000), secs(5), true),
@@ -67,10 +67,10 @@ fn a_token_is_known_completely_only_if_every_rule_could_name_it() {
     token.client = Some(ClientId::new("app").unwrap());
     token.jti = Some(Jti::new("j").unwrap());
     let (kid, end) = (Some(Kid::new("k").unwrap()), Some(UnixTime::from_secs(1)));
-    let facts = Facts::new(&token, kid.clone(), None);
+    let facts = TokenFacts::new(&token, kid.clone(), None);
     assert!(is_complete(&facts, end, true) && is_complete(&facts, end, false));
     assert!(!is_complete(&facts, None, true) && !is_complete(&facts, None, false));
-    let without: [fn(&mut Facts); 5] = [
+    let without: [fn(&mut TokenFacts); 5] = [
         |facts| facts.grant = None,
         |facts| facts.epoch = None,
         |facts| facts.subject = None,
@@ -83,7 +83,7 @@ fn a_token_is_known_completely_only_if_every_rule_could_name_it() {
         assert!(!is_complete(&facts, end, true), "{index}");
         assert!(!is_complete(&facts, end, false), "{index}");
     }
-    let unsigned = Facts::new(&token, None, None);
+    let unsigned = TokenFacts::new(&token, None, None);
     assert!(!is_complete(&unsigned, end, true), "which key signed the JWT?");
     assert!(is_complete(&unsigned, end, false), "no key signed a handle");
 }
@@ -106,7 +106,7 @@ fn where_nobody_introspects_a_bound_covers_the_difference_between_clocks() {
 #[test]
 fn youth_counts_where_nobody_follows_the_log() {
     let clock = ManualClock::at(UnixTime::from_secs(1000));
-    let now = Moment::now(&clock);
+    let now = ClockReading::now(&clock);
     let within = Freshness::within(secs(10));
     for (issued, young) in [(1000, true), (995, true), (994, false), (1005, true), (1006, false)] {
         let issued_at = Some(UnixTime::from_secs(issued));

@@ -13,7 +13,7 @@ use crate::freshness::is_complete;
 use crate::introspect::Introspector;
 use crate::layer::token_source::{Question, Told};
 use crate::metrics::Of;
-use crate::replica::Facts;
+use crate::replica::TokenFacts;
 use crate::verify::is_jwt_shaped;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;
@@ -67,7 +67,7 @@ impl Question for Introspect {
 }
 
 impl Value for VerifiedToken {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &TokenFacts {
         self.facts()
     }
 }

@@ -12,8 +12,8 @@ use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
 use crate::client::http::HttpClient;
 use crate::client::protected::Protected;
-use crate::error::{InvalidToken, Outage, SetupError, TokenError};
-use crate::moment::Moment;
+use crate::error::{InvalidToken, SetupError, TokenError, UnavailableError};
+use cloakroom_core::time::ClockReading;
 
 const WHAT: &str = "handle_keys_endpoint";
 /// How old keys may get before they are fetched again, in the background.
@@ -72,14 +72,14 @@ struct Keys {
 struct State {
     loaded: Option<Loaded>,
     /// When the last fetch was sent, and whether it brought keys.
-    last: Option<(Moment, bool)>,
+    last: Option<(ClockReading, bool)>,
 }
 
 #[derive(Clone)]
 struct Loaded {
     keys: Arc<AccessHandleKeys>,
     /// When they were asked for; `None` if they were at hand.
-    sent: Option<Moment>,
+    sent: Option<ClockReading>,
 }
 
 /// What can be told of the keys that a request needs.
@@ -172,7 +172,7 @@ impl GatewayKeys {
     pub(crate) async fn check(
         &self,
         token: &str,
-        now: Moment,
+        now: ClockReading,
         clock: &Arc<dyn Clock>,
     ) -> Result<(), TokenError> {
         let mut is_foreign = false;
@@ -192,10 +192,10 @@ impl GatewayKeys {
         match self.keys.newer(clock, now).await {
             Fetched::Now(keys) => self.conclude(keys.check(token)),
             Fetched::Lately(keys) => match keys.check(token) {
-                HandleCheck::UnknownKey => Err(Outage::HandleKey.into()),
+                HandleCheck::UnknownKey => Err(UnavailableError::HandleKey.into()),
                 known => self.conclude(known),
             },
-            Fetched::Failed if is_foreign => Err(Outage::HandleKey.into()),
+            Fetched::Failed if is_foreign => Err(UnavailableError::HandleKey.into()),
             Fetched::Failed => Ok(()),
         }
     }
@@ -225,7 +225,7 @@ impl fmt::Debug for GatewayKeys {
 impl Keys {
     /// Keys that were asked for after `now`, unless somebody has asked for some within the
     /// interval.
-    async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) -> Fetched {
+    async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) -> Fetched {
         if self.remote.is_none() {
             // There are none but these.
             let loaded = self.read(|state| state.loaded.clone());
@@ -234,7 +234,9 @@ impl Keys {
         let flight = Arc::clone(&self.flight).lock_owned().await;
         let (last, loaded) = self.read(|state| (state.last, state.loaded.clone()));
         match (last, loaded) {
-            (Some((sent, true)), Some(loaded)) if Moment::now(&**clock).since(sent) < INTERVAL => {
+            (Some((sent, true)), Some(loaded))
+                if ClockReading::now(&**clock).since(sent) < INTERVAL =>
+            {
                 // By the clock that nobody sets.
                 if sent.monotonic() > now.monotonic() {
                     Fetched::Now(loaded.keys)
@@ -242,14 +244,14 @@ impl Keys {
                     Fetched::Lately(loaded.keys)
                 }
             }
-            (Some((sent, false)), _) if Moment::now(&**clock).since(sent) < INTERVAL => {
+            (Some((sent, false)), _) if ClockReading::now(&**clock).since(sent) < INTERVAL => {
                 Fetched::Failed
             }
             _ => self.fly(flight, clock).await,
         }
     }
 
-    fn refresh(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) {
+    fn refresh(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {
         // Whoever holds it is fetching already.
         let (Ok(runtime), Ok(flight)) =
             (tokio::runtime::Handle::try_current(), Arc::clone(&self.flight).try_lock_owned())
@@ -279,7 +281,7 @@ impl Keys {
         let Some(remote) = &self.remote else {
             return Fetched::Failed;
         };
-        let sent = Moment::now(clock);
+        let sent = ClockReading::now(clock);
         // Should this be given up on the way, it counts as a failure.
         self.write(|state| state.last = Some((sent, false)));
         match fetch(remote).await {
@@ -308,7 +310,7 @@ impl Keys {
     }
 }
 
-async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, Outage> {
+async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, UnavailableError> {
     AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
-        .map_err(|_| Outage::Malformed("these are no handle keys"))
+        .map_err(|_| UnavailableError::Malformed("these are no handle keys"))
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::moment::Moment;
+use cloakroom_core::time::ClockReading;
 
 /// How much one layer may ask of the authorization server. Beyond a limit, requests whose tokens
 /// would have to be asked about are refused with 503 and `Retry-After`; those that can be answered
@@ -39,7 +39,7 @@ impl IntrospectionLimits {
     pub const fn at_once(mut self, questions: usize) -> Self {
         self.at_once = match questions {
             0 => 1,
-            n if n > MOST_AT_ONCE => MOST_AT_ONCE,
+            n if n > MAX_AT_ONCE => MAX_AT_ONCE,
             n => n,
         };
         self
@@ -63,14 +63,14 @@ impl IntrospectionLimits {
 }
 
 /// What a semaphore of tokio's can count.
-const MOST_AT_ONCE: usize = tokio::sync::Semaphore::MAX_PERMITS;
+const MAX_AT_ONCE: usize = tokio::sync::Semaphore::MAX_PERMITS;
 
 /// What is left of the questions of a second: a bucket that holds one second's worth.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     /// A question costs a second; a second brings `per_second` of them.
     credit: Duration,
-    counted: Option<Moment>,
+    counted: Option<ClockReading>,
 }
 
 const COST: Duration = Duration::from_secs(1);
@@ -88,7 +88,7 @@ impl Allowance {
     }
 
     /// Whether one more question may be sent.
-    pub(crate) fn take(&mut self, limits: &IntrospectionLimits, now: Moment) -> bool {
+    pub(crate) fn take(&mut self, limits: &IntrospectionLimits, now: ClockReading) -> bool {
         let Some(rate) = limits.per_second else {
             return true;
         };
@@ -121,7 +121,7 @@ mod tests {
         let limits = IntrospectionLimits::default().max_requests_per_second(4);
         let mut allowance = Allowance::full(&limits);
         let mut burst =
-            || (0..100).take_while(|_| allowance.take(&limits, Moment::now(&clock))).count();
+            || (0..100).take_while(|_| allowance.take(&limits, ClockReading::now(&clock))).count();
         assert_eq!(burst(), 4);
         assert_eq!(burst(), 0);
         clock.advance(Duration::from_millis(499));
@@ -136,13 +136,13 @@ mod tests {
 
         let unlimited = IntrospectionLimits::default().max_requests_per_second(0);
         let mut allowance = Allowance::full(&unlimited);
-        assert!((0..10_000).all(|_| allowance.take(&unlimited, Moment::now(&clock))));
+        assert!((0..10_000).all(|_| allowance.take(&unlimited, ClockReading::now(&clock))));
     }
 
     #[test]
     fn nothing_can_be_limited_to_nothing() {
         let limits = IntrospectionLimits::default().at_once(0).waiting(0);
         assert_eq!((limits.at_once, limits.waiting), (1, 1));
-        assert_eq!(IntrospectionLimits::default().at_once(usize::MAX).at_once, MOST_AT_ONCE);
+        assert_eq!(IntrospectionLimits::default().at_once(usize::MAX).at_once, MAX_AT_ONCE);
     }
 }

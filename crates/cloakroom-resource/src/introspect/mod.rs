@@ -21,8 +21,8 @@ use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
 use crate::client::http::{HttpClient, is_media_type};
 use crate::client::protected::{Protected, json};
-use crate::error::{Outage, SetupError};
-use crate::introspect::phantom_jwt::Swapped;
+use crate::error::{SetupError, UnavailableError};
+use crate::introspect::phantom_jwt::PhantomJwt;
 
 const WHAT: &str = "introspection_endpoint";
 
@@ -39,7 +39,7 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If it cannot be told.
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage>;
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError>;
 
     /// The JWT that stands for a token at `resource`; `None` if the token is not active, or not
     /// meant for it.
@@ -47,16 +47,24 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If it cannot be told.
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage>;
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError>;
 }
 
 #[async_trait]
 impl<T: Introspector + ?Sized> Introspector for Arc<T> {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         (**self).introspect(token).await
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         (**self).swap(token, resource).await
     }
 }
@@ -129,7 +137,7 @@ impl IntrospectionClient {
         token: &TokenSecret,
         resource: Option<&str>,
         accept: &'static str,
-    ) -> Result<Response<Bytes>, Outage> {
+    ) -> Result<Response<Bytes>, UnavailableError> {
         self.0.post(form(token, resource), accept).await
     }
 }
@@ -147,23 +155,27 @@ fn form(token: &TokenSecret, resource: Option<&str>) -> Zeroizing<String> {
 
 #[async_trait]
 impl Introspector for IntrospectionClient {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let response = self.ask(token, None, "application/json").await?;
         serde_json::from_slice(&json(&response)?)
-            .map_err(|_| Outage::Malformed("it is no introspection response"))
+            .map_err(|_| UnavailableError::Malformed("it is no introspection response"))
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         let response = self.ask(token, Some(resource), "application/jwt").await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         // A body of any other type is no token, however it looks.
         if !is_media_type(&response, "application/jwt") {
-            return Err(Outage::Malformed("it is not application/jwt"));
+            return Err(UnavailableError::Malformed("it is not application/jwt"));
         }
-        let jwt =
-            std::str::from_utf8(response.body()).map_err(|_| Outage::Malformed("it is no JWT"))?;
-        Swapped::parse(TokenSecret::new(jwt)).map(Some)
+        let jwt = std::str::from_utf8(response.body())
+            .map_err(|_| UnavailableError::Malformed("it is no JWT"))?;
+        PhantomJwt::parse(TokenSecret::new(jwt)).map(Some)
     }
 }

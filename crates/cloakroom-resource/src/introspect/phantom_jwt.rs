@@ -5,29 +5,29 @@ use cloakroom_core::{ActiveToken, Confirmation, TokenSecret};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::error::Outage;
-use crate::replica::Facts;
+use crate::error::UnavailableError;
+use crate::replica::TokenFacts;
 use crate::verify::unverified::Unverified;
 
 /// The JWT that a handle was swapped for. Its signature is for the service behind the gateway to
 /// check; the gateway trusts the connection it came over.
 #[derive(Debug, Clone)]
-pub struct Swapped {
+pub struct PhantomJwt {
     jwt: TokenSecret,
     expires_at: Option<UnixTime>,
     confirmation: Option<Confirmation>,
-    facts: Facts,
+    facts: TokenFacts,
 }
 
-impl Swapped {
+impl PhantomJwt {
     /// Takes a JWT for what it is: three segments of base64url, the first two JSON objects, at most
     /// 8,192 bytes. An introspection response as a JWT (RFC 9701 §5) is no access token.
     ///
     /// # Errors
     ///
-    /// [`Outage::Malformed`] if it is anything else.
-    pub fn parse(jwt: TokenSecret) -> Result<Self, Outage> {
-        let refuse = Outage::Malformed;
+    /// [`UnavailableError::Malformed`] if it is anything else.
+    pub fn parse(jwt: TokenSecret) -> Result<Self, UnavailableError> {
+        let refuse = UnavailableError::Malformed;
         let unverified = Unverified::read(jwt.expose()).map_err(refuse)?;
         let typ = unverified.header.get("typ").and_then(Value::as_str).unwrap_or("JWT");
         let typ = typ.to_ascii_lowercase();
@@ -42,7 +42,7 @@ impl Swapped {
         let (kid, handle_hash) = (unverified.kid(), unverified.handle_hash());
         // Another server's claims may be of other types: then no rule can go by them.
         let token = ActiveToken::deserialize(Value::Object(unverified.claims)).unwrap_or_default();
-        Ok(Self { facts: Facts::new(&token, kid, handle_hash), expires_at, confirmation, jwt })
+        Ok(Self { facts: TokenFacts::new(&token, kid, handle_hash), expires_at, confirmation, jwt })
     }
 
     /// The JWT.
@@ -64,7 +64,7 @@ impl Swapped {
     }
 
     /// What a revocation may name of it.
-    pub(crate) const fn facts(&self) -> &Facts {
+    pub(crate) const fn facts(&self) -> &TokenFacts {
         &self.facts
     }
 }
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn a_jwt_is_taken_for_what_it_is() {
         let text = jwt(r#"{"alg":"ES256","typ":"at+jwt"}"#, r#"{"exp":1700000000}"#);
-        let swapped = Swapped::parse(TokenSecret::new(text.clone())).unwrap();
+        let swapped = PhantomJwt::parse(TokenSecret::new(text.clone())).unwrap();
         assert_eq!(swapped.jwt().expose(), text);
         assert_eq!(swapped.expires_at(), Some(UnixTime::from_secs(1_700_000_000)));
         assert_eq!(swapped.confirmation(), None);
         let text = jwt("{}", &format!(r#"{{"cnf":{{"jkt":"{}"}}}}"#, "A".repeat(43)));
-        let swapped = Swapped::parse(TokenSecret::new(text)).unwrap();
+        let swapped = PhantomJwt::parse(TokenSecret::new(text)).unwrap();
         assert_eq!(swapped.confirmation(), Some(&Confirmation::JwkThumbprint([0; 32])));
     }
 
@@ -104,7 +104,7 @@ mod tests {
             "A".repeat(22)
         );
         let text = jwt(r#"{"kid":"k"}"#, &claims);
-        let facts = Swapped::parse(TokenSecret::new(text)).unwrap().facts;
+        let facts = PhantomJwt::parse(TokenSecret::new(text)).unwrap().facts;
         assert_eq!(facts.grant.unwrap().as_bytes(), &[0; 16]);
         assert_eq!(facts.epoch, Some(Epoch::new(9)));
         assert_eq!(facts.issued_at, Some(UnixTime::from_secs(5)));
@@ -117,7 +117,7 @@ mod tests {
         // Claims of another server, of other types: the JWT is none the worse, but nobody can say
         // that no rule is about it.
         let text = jwt(r#"{"kid":"k"}"#, r#"{"jti":7,"grant_epoch":9}"#);
-        let facts = Swapped::parse(TokenSecret::new(text)).unwrap().facts;
+        let facts = PhantomJwt::parse(TokenSecret::new(text)).unwrap().facts;
         assert_eq!((facts.epoch, facts.jti), (None, None));
         assert_eq!(facts.kid, Some(Kid::new("k").unwrap()), "its key may be revoked all the same");
     }
@@ -145,7 +145,7 @@ mod tests {
             jwt(r#"{"typ":"application/Token-Introspection+JWT"}"#, "{}"),
             jwt("{}", &format!(r#"{{"x":"{}"}}"#, "y".repeat(8192))),
         ] {
-            assert!(Swapped::parse(TokenSecret::new(bad.as_str())).is_err(), "{bad}");
+            assert!(PhantomJwt::parse(TokenSecret::new(bad.as_str())).is_err(), "{bad}");
         }
     }
 }

@@ -9,10 +9,10 @@ use cloakroom_core::time::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::cache::TokenKey;
-use crate::error::Outage;
+use crate::error::UnavailableError;
 use crate::freshness::Freshness;
 use crate::introspect::limits::{Allowance, IntrospectionLimits};
-use crate::moment::Moment;
+use cloakroom_core::time::ClockReading;
 
 /// The questions that are on their way, or wait for their turn. `R` is what comes of one.
 ///
@@ -33,31 +33,31 @@ use crate::moment::Moment;
 ///
 /// So for one token, of two questions the one that began first is sent first, and the table needs
 /// to know the newest alone; an older one carries on for those who wait for it.
-pub(crate) struct Flights<R> {
+pub(crate) struct SingleFlight<R> {
     table: Mutex<Table<R>>,
     turns: Arc<Semaphore>,
     limits: IntrospectionLimits,
 }
 
 struct Table<R> {
-    newest: HashMap<TokenKey, Slot<R>>,
+    newest: HashMap<TokenKey, Entry<R>>,
     /// How many questions wait to be sent.
     waiting: usize,
     started: u64,
     allowance: Allowance,
-    complained: Option<Moment>,
+    complained: Option<ClockReading>,
 }
 
-struct Slot<R> {
+struct Entry<R> {
     number: u64,
-    sent: Option<Moment>,
+    sent: Option<ClockReading>,
     result: watch::Receiver<Option<R>>,
 }
 
 /// What becomes of a request that needs an answer.
-pub(crate) enum Boarding<R, L> {
+pub(crate) enum Joining<R, L> {
     /// The answer has come while the request was on its way here.
-    Landed(L),
+    Answered(L),
     /// It waits for a question that somebody else has started.
     Joined(Waiter<R>),
     /// It waits for a question that the caller now has to see through.
@@ -71,16 +71,16 @@ pub(crate) struct Waiter<R>(watch::Receiver<Option<R>>);
 
 impl<R: Clone> Waiter<R> {
     /// What came of the question; an outage if that will never be known.
-    pub(crate) async fn result(mut self) -> Result<R, Outage> {
+    pub(crate) async fn result(mut self) -> Result<R, UnavailableError> {
         let result = match self.0.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
-        result.ok_or_else(|| Outage::other("the question was given up"))
+        result.ok_or_else(|| UnavailableError::other("the question was given up"))
     }
 }
 
-impl<R> Flights<R> {
+impl<R> SingleFlight<R> {
     pub(crate) fn new(limits: IntrospectionLimits) -> Arc<Self> {
         Arc::new(Self {
             table: Mutex::new(Table {
@@ -95,38 +95,38 @@ impl<R> Flights<R> {
         })
     }
 
-    /// Joins a question about the token, or starts one. `landed` looks once more for an answer in
+    /// Joins a question about the token, or starts one. `answered` looks once more for an answer in
     /// memory, where those that have arrived are put before their question leaves the table.
-    pub(crate) fn board<L>(
+    pub(crate) fn join_or_start<L>(
         self: &Arc<Self>,
         key: TokenKey,
         freshness: Freshness,
-        now: Moment,
-        landed: impl FnOnce() -> Option<L>,
-    ) -> Boarding<R, L> {
+        now: ClockReading,
+        answered: impl FnOnce() -> Option<L>,
+    ) -> Joining<R, L> {
         let mut table = self.table();
         if let Some(slot) = table.newest.get(&key)
             && slot.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
         {
-            return Boarding::Joined(Waiter(slot.result.clone()));
+            return Joining::Joined(Waiter(slot.result.clone()));
         }
-        if let Some(landed) = landed() {
-            return Boarding::Landed(landed);
+        if let Some(answered) = answered() {
+            return Joining::Answered(answered);
         }
         if table.waiting >= self.limits.waiting || !table.allowance.take(&self.limits, now) {
             table.complain(now);
-            return Boarding::Full;
+            return Joining::Full;
         }
         table.waiting += 1;
         table.started += 1;
         let number = table.started;
         let (sender, result) = watch::channel(None);
         let waiter = Waiter(result.clone());
-        table.newest.insert(key, Slot { number, sent: None, result });
+        table.newest.insert(key, Entry { number, sent: None, result });
         drop(table);
         let flight =
             Flight { flights: Arc::clone(self), key, number, sender, waits: true, listed: true };
-        Boarding::Started(waiter, flight)
+        Joining::Started(waiter, flight)
     }
 
     fn table(&self) -> MutexGuard<'_, Table<R>> {
@@ -143,7 +143,7 @@ impl<R> Table<R> {
     }
 
     /// At most once a second: whoever floods this service must not flood its log as well.
-    fn complain(&mut self, now: Moment) {
+    fn complain(&mut self, now: ClockReading) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.complained.is_none_or(|last| now.since(last) >= PAUSE) {
             self.complained = Some(now);
@@ -155,10 +155,10 @@ impl<R> Table<R> {
     }
 }
 
-impl<R> fmt::Debug for Flights<R> {
+impl<R> fmt::Debug for SingleFlight<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.table();
-        f.debug_struct("Flights")
+        f.debug_struct("SingleFlight")
             .field("under_way", &table.newest.len())
             .field("waiting", &table.waiting)
             .field("limits", &self.limits)
@@ -169,7 +169,7 @@ impl<R> fmt::Debug for Flights<R> {
 /// A question that has to be sent, once it is its turn. Dropped, it leaves those who wait with an
 /// outage.
 pub(crate) struct Flight<R> {
-    flights: Arc<Flights<R>>,
+    flights: Arc<SingleFlight<R>>,
     key: TokenKey,
     number: u64,
     sender: watch::Sender<Option<R>>,
@@ -189,10 +189,10 @@ impl<R> Flight<R> {
 
     /// Waits for its turn, and writes down that it is sent: what the caller does next. `None` if
     /// everybody who waited has gone; then there is nothing to ask.
-    pub(crate) async fn departs(
+    pub(crate) async fn start(
         &mut self,
         clock: &dyn Clock,
-    ) -> Option<(Moment, OwnedSemaphorePermit)> {
+    ) -> Option<(ClockReading, OwnedSemaphorePermit)> {
         let turn = Arc::clone(&self.flights.turns).acquire_owned().await.ok()?;
         let mut table = self.flights.table();
         table.waiting -= 1;
@@ -203,7 +203,7 @@ impl<R> Flight<R> {
             self.listed = false;
             return None;
         }
-        let sent = Moment::now(clock);
+        let sent = ClockReading::now(clock);
         if let Some(slot) = table.newest.get_mut(&self.key)
             && slot.number == self.number
         {
@@ -214,7 +214,7 @@ impl<R> Flight<R> {
 
     /// Hands the result to those who wait. `result` puts it into memory; that happens to one
     /// question at a time, and before the question leaves the table.
-    pub(crate) fn lands(mut self, result: impl FnOnce() -> R) {
+    pub(crate) fn complete(mut self, result: impl FnOnce() -> R) {
         let result = {
             let mut table = self.flights.table();
             let result = result();

@@ -8,12 +8,12 @@ use cloakroom_core::TokenSecret;
 use http::header::HeaderValue;
 
 use crate::cache::{Answer, Refused, Value};
-use crate::error::{InvalidToken, Outage};
+use crate::error::{InvalidToken, UnavailableError};
 use crate::freshness::is_complete;
 use crate::introspect::Introspector;
 use crate::layer::token_source::{Question, Told};
 use crate::metrics::Of;
-use crate::replica::Facts;
+use crate::replica::TokenFacts;
 
 /// Which JWT stands for a handle at one resource.
 #[derive(Debug)]
@@ -24,17 +24,17 @@ pub(crate) struct Swap {
 
 /// What goes on in place of a handle.
 ///
-/// In this order in memory: see [`Facts`].
+/// In this order in memory: see [`TokenFacts`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Replacement {
-    facts: Facts,
+    facts: TokenFacts,
     /// `Bearer` and the JWT. Shown by no `Debug`, wiped when the last copy is dropped.
     pub(crate) authorization: HeaderValue,
 }
 
 impl Value for Arc<Replacement> {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &TokenFacts {
         &self.facts
     }
 }
@@ -62,7 +62,7 @@ impl Question for Swap {
 }
 
 /// The header, over bytes that are wiped.
-fn bearer(jwt: &str) -> Result<HeaderValue, Outage> {
+fn bearer(jwt: &str) -> Result<HeaderValue, UnavailableError> {
     struct Wiped(TokenSecret);
 
     impl AsRef<[u8]> for Wiped {
@@ -72,7 +72,7 @@ fn bearer(jwt: &str) -> Result<HeaderValue, Outage> {
     }
 
     let bytes = Bytes::from_owner(Wiped(TokenSecret::new(format!("Bearer {jwt}"))));
-    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(Outage::other)?;
+    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(UnavailableError::other)?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use cloakroom_core::time::Clock;
-use cloakroom_core::{Confirmation, Invalid, TokenSecret};
+use cloakroom_core::{Confirmation, InvalidValue, TokenSecret};
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -148,7 +148,7 @@ impl BearerLayer {
     /// # Errors
     ///
     /// If it is no scope (RFC 6749 §3.3).
-    pub fn require_scope(mut self, scope: &str) -> Result<Self, Invalid> {
+    pub fn require_scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
         self.checks().require(scope)?;
         Ok(self)
     }

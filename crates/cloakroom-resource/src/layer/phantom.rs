@@ -22,9 +22,9 @@ use crate::layer::authorization::{Presented, Token, authorization, cookie_token,
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::response_future::ResponseFuture;
 use crate::layer::token_source::{Settings, Source, Terms};
-use crate::moment::Moment;
 use crate::replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
+use cloakroom_core::time::ClockReading;
 
 /// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
 /// that stands for it at one audience (the phantom token pattern), and passes the request on with
@@ -55,7 +55,7 @@ use crate::verify::proof::{Proof, Scheme};
 /// ```
 /// use cloakroom_resource::http::{Request, Response, StatusCode};
 /// use cloakroom_resource::{
-///     Introspection, Introspector, Outage, PhantomLayer, Swapped, TokenSecret, async_trait,
+///     Introspection, Introspector, UnavailableError, PhantomLayer, PhantomJwt, TokenSecret, async_trait,
 /// };
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
@@ -67,7 +67,7 @@ use crate::verify::proof::{Proof, Scheme};
 ///     async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, Outage> {
 ///         Ok(Introspection::Inactive)
 ///     }
-///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<Swapped>, Outage> {
+///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<PhantomJwt>, Outage> {
 ///         Ok(None)
 ///     }
 /// }
@@ -273,14 +273,18 @@ impl Gateway {
     }
 
     /// What goes on in place of the handle, where that can be told at once.
-    fn recall(&self, presented: &Presented, now: Moment) -> Option<Result<HeaderValue, Refusal>> {
+    fn recall(
+        &self,
+        presented: &Presented,
+        now: ClockReading,
+    ) -> Option<Result<HeaderValue, Refusal>> {
         let handle = presented.token.as_ref().ok()?;
         presented.proof.check().ok()?;
         let entry = self.source.remembered(handle.expose(), &self.terms(now))?;
         Some(refused(entry.and_then(|entry| authorized(&entry, &presented.proof))))
     }
 
-    async fn swap(&self, presented: Presented, now: Moment) -> Result<HeaderValue, Refusal> {
+    async fn swap(&self, presented: Presented, now: ClockReading) -> Result<HeaderValue, Refusal> {
         let (handle, proof) = (presented.token?, presented.proof);
         refused(self.authorization(&handle, &proof, now).await)
     }
@@ -289,14 +293,14 @@ impl Gateway {
         &self,
         handle: &Token,
         proof: &Proof,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<HeaderValue, TokenError> {
         proof.check()?;
         let entry = self.source.get(handle.expose(), self.terms(now)).await?;
         authorized(&entry, proof)
     }
 
-    fn terms(&self, now: Moment) -> Terms<'_> {
+    fn terms(&self, now: ClockReading) -> Terms<'_> {
         Terms {
             now,
             freshness: self.freshness,
@@ -359,7 +363,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let now = Moment::now(&*self.gateway.settings.clock);
+        let now = ClockReading::now(&*self.gateway.settings.clock);
         let handle = self.gateway.take(request.headers_mut());
         let presented = Presented::new(handle, request.extensions());
         let scheme = presented.scheme;

@@ -8,14 +8,14 @@ use cloakroom_core::TokenSecret;
 use cloakroom_core::time::{Clock, SystemClock};
 
 use crate::cache::{Answer, Answers, Entry, Refused, TokenKey, Value};
-use crate::error::{InvalidToken, Outage, TokenError};
-use crate::freshness::{Freshness, Standing, WhenStale};
+use crate::error::{InvalidToken, TokenError, UnavailableError};
+use crate::freshness::{Freshness, RevocationStatus, WhenStale};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
-use crate::introspect::single_flight::{Boarding, Flight, Flights};
+use crate::introspect::single_flight::{Flight, Joining, SingleFlight};
 use crate::metrics::{Event, Of, count};
-use crate::moment::Moment;
-use crate::replica::{Facts, RevocationReplica, Verdict};
+use crate::replica::{RevocationReplica, TokenFacts, Verdict};
+use cloakroom_core::time::ClockReading;
 
 /// A question about tokens, for one audience.
 #[async_trait]
@@ -33,15 +33,15 @@ pub(crate) trait Question: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What the authorization server said.
-pub(crate) type Told<V> = Result<Result<Answer<V>, Refused>, Outage>;
+pub(crate) type Told<V> = Result<Result<Answer<V>, Refused>, UnavailableError>;
 /// The same, remembered.
-type Outcome<V> = Result<Result<Entry<V>, Refused>, Outage>;
+type Outcome<V> = Result<Result<Entry<V>, Refused>, UnavailableError>;
 
 /// On what terms a request is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
     /// When it began.
-    pub(crate) now: Moment,
+    pub(crate) now: ClockReading,
     pub(crate) freshness: Freshness,
     pub(crate) when_stale: WhenStale,
     pub(crate) replica: Option<&'a RevocationReplica>,
@@ -50,11 +50,11 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    fn standing<V: Value>(&self, Answer { value, complete, .. }: &Answer<V>) -> Standing {
-        Standing::of(self.replica, value.facts(), *complete, self.freshness, self.now)
+    fn standing<V: Value>(&self, Answer { value, complete, .. }: &Answer<V>) -> RevocationStatus {
+        RevocationStatus::of(self.replica, value.facts(), *complete, self.freshness, self.now)
     }
 
-    fn denies(&self, facts: &Facts) -> bool {
+    fn denies(&self, facts: &TokenFacts) -> bool {
         self.replica.is_some_and(|replica| replica.verdict(facts) == Verdict::Denied)
     }
 }
@@ -65,7 +65,7 @@ impl Terms<'_> {
 pub(crate) struct Source<Q: Question> {
     question: Arc<Q>,
     answers: Answers<Q::Value>,
-    flights: Arc<Flights<Outcome<Q::Value>>>,
+    flights: Arc<SingleFlight<Outcome<Q::Value>>>,
     settings: Settings,
 }
 
@@ -112,7 +112,7 @@ impl<Q: Question> Source<Q> {
         Arc::new(Self {
             question,
             answers: Answers::new(settings.capacity),
-            flights: Flights::new(settings.limits),
+            flights: SingleFlight::new(settings.limits),
             settings,
         })
     }
@@ -176,7 +176,8 @@ impl<Q: Question> Source<Q> {
             Denied::Token => Err(InvalidToken::Revoked.into()),
             // The token is good: no reason to make its client throw it away.
             Denied::Answer => {
-                Err(Outage::Malformed("the JWT is revoked, or signed with a revoked key").into())
+                Err(UnavailableError::Malformed("the JWT is revoked, or signed with a revoked key")
+                    .into())
             }
         }
     }
@@ -189,14 +190,16 @@ impl<Q: Question> Source<Q> {
             return refused.map(Recalled::Bad);
         };
         match terms.standing(&entry.answer) {
-            Standing::Denied => match self.denied(key, &entry, terms) {
+            RevocationStatus::Denied => match self.denied(key, &entry, terms) {
                 Denied::Token => Some(Recalled::Revoked),
                 Denied::Answer | Denied::No => None,
             },
-            Standing::Fresh => Some(Recalled::Good(entry)),
+            RevocationStatus::Fresh => Some(Recalled::Good(entry)),
             _ if terms.freshness.allows(terms.now.since(entry.sent)) => Some(Recalled::Good(entry)),
-            Standing::Stale if terms.when_stale == WhenStale::Refuse => Some(Recalled::Stale),
-            Standing::Stale | Standing::Unknown => None,
+            RevocationStatus::Stale if terms.when_stale == WhenStale::Refuse => {
+                Some(Recalled::Stale)
+            }
+            RevocationStatus::Stale | RevocationStatus::Unknown => None,
         }
     }
 
@@ -213,7 +216,7 @@ impl<Q: Question> Source<Q> {
             Recalled::Revoked => Err(InvalidToken::Revoked.into()),
             Recalled::Stale => {
                 count(Q::OF, Event::StaleRefusal);
-                Err(Outage::Stale.into())
+                Err(UnavailableError::Stale.into())
             }
         }
     }
@@ -232,7 +235,8 @@ impl<Q: Question> Source<Q> {
         if self.answers.forget(key, entry) {
             count(Q::OF, Event::RevokedEviction);
         }
-        if Q::BRINGS_ANOTHER && !terms.denies(&Facts { kid: None, jti: None, ..facts.clone() }) {
+        if Q::BRINGS_ANOTHER && !terms.denies(&TokenFacts { kid: None, jti: None, ..facts.clone() })
+        {
             return Denied::Answer;
         }
         Denied::Token
@@ -248,14 +252,14 @@ impl<Q: Question> Source<Q> {
         freshness: Freshness,
     ) -> Result<Entry<Q::Value>, TokenError> {
         let terms = Terms { freshness, ..*terms };
-        let landed = || self.recall(&key, &terms);
-        let waiter = match self.flights.board(key, freshness, terms.now, landed) {
-            Boarding::Landed(recalled) => return self.conclude(recalled),
-            Boarding::Joined(waiter) => {
+        let answered = || self.recall(&key, &terms);
+        let waiter = match self.flights.join_or_start(key, freshness, terms.now, answered) {
+            Joining::Answered(recalled) => return self.conclude(recalled),
+            Joining::Joined(waiter) => {
                 count(Q::OF, Event::Coalesced);
                 waiter
             }
-            Boarding::Started(waiter, flight) => {
+            Joining::Started(waiter, flight) => {
                 count(Q::OF, Event::Miss);
                 let (source, token) = (Arc::clone(self), TokenSecret::new(token));
                 match tokio::runtime::Handle::try_current() {
@@ -265,9 +269,9 @@ impl<Q: Question> Source<Q> {
                 }
                 waiter
             }
-            Boarding::Full => {
+            Joining::Full => {
                 count(Q::OF, Event::Overload);
-                return Err(Outage::Overloaded.into());
+                return Err(UnavailableError::Overloaded.into());
             }
         };
         match waiter.result().await?? {
@@ -277,13 +281,13 @@ impl<Q: Question> Source<Q> {
     }
 
     async fn fly(self: Arc<Self>, mut flight: Flight<Outcome<Q::Value>>, token: TokenSecret) {
-        let Some((sent, _turn)) = flight.departs(&*self.settings.clock).await else {
+        let Some((sent, _turn)) = flight.start(&*self.settings.clock).await else {
             return;
         };
         let told = self.question.ask(&token).await;
         drop(token);
         let (key, number) = (flight.key(), flight.number());
         // A failure reaches those who wait, and is never remembered.
-        flight.lands(|| told.map(|result| self.answers.keep(key, sent, number, result)));
+        flight.complete(|| told.map(|result| self.answers.keep(key, sent, number, result)));
     }
 }

@@ -11,12 +11,12 @@ use super::log::RevocationLog;
 use super::rules::Limits;
 use super::shared::Shared;
 use super::{Following, RevocationReplica};
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 /// A [`RevocationReplica`] to be; see [`RevocationReplica::builder`].
 ///
 /// ```no_run
-/// # async fn run(log: cloakroom_resource::HttpLog) -> Result<(), cloakroom_resource::Outage> {
+/// # async fn run(log: cloakroom_resource::HttpLog) -> Result<(), cloakroom_resource::UnavailableError> {
 /// use std::time::Duration;
 /// use cloakroom_resource::RevocationReplica;
 ///
@@ -101,8 +101,8 @@ impl ReplicaBuilder {
     /// # Panics
     ///
     /// If the runtime's time is not enabled.
-    pub async fn follow(self) -> Result<RevocationReplica, Outage> {
-        let runtime = Handle::try_current().map_err(Outage::other)?;
+    pub async fn follow(self) -> Result<RevocationReplica, UnavailableError> {
+        let runtime = Handle::try_current().map_err(UnavailableError::other)?;
         let shared = Arc::new(Shared::new(self.clock, self.limits));
         let mut follower = Follower::new(self.log, Arc::clone(&shared), self.settings);
         follower.catch_up().await?;

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::log::RevocationLog;
 use super::published::Reading;
 use super::shared::Shared;
-use crate::error::Outage;
+use crate::error::UnavailableError;
 use crate::metrics;
-use crate::moment::Moment;
+use cloakroom_core::time::ClockReading;
 
 /// How much longer than it may wait a log may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How often the first reading may begin anew.
-const MOST_RESTARTS: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
 
 /// How many pages the first reading may take: more than rules that fit, by far.
-const MOST_PAGES: u32 = 20_000;
+const MAX_PAGES: u32 = 20_000;
 
 /// How many heartbeats are recognised: more than a log that is ours has at once.
-const MOST_SEEN: usize = 65_536;
+const MAX_SEEN: usize = 65_536;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -87,27 +87,29 @@ impl Follower {
     }
 
     /// Reads the log to its end, for the first time.
-    pub(crate) async fn catch_up(&mut self) -> Result<(), Outage> {
+    pub(crate) async fn catch_up(&mut self) -> Result<(), UnavailableError> {
         let mut restarts = 0;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             if self.is_complete {
                 self.report();
                 return Ok(());
             }
             match self.step(Duration::ZERO).await? {
                 Step::News => tokio::task::yield_now().await,
-                Step::Restart if restarts < MOST_RESTARTS => {
+                Step::Restart if restarts < MAX_RESTARTS => {
                     restarts += 1;
                     sleep(self.back_off(restarts)).await;
                 }
-                Step::Restart => return Err(Outage::Malformed("the log changes while it is read")),
+                Step::Restart => {
+                    return Err(UnavailableError::Malformed("the log changes while it is read"));
+                }
                 Step::Nothing if self.is_complete => {}
                 Step::Nothing => {
-                    return Err(Outage::Malformed("the log has more, but of the same"));
+                    return Err(UnavailableError::Malformed("the log has more, but of the same"));
                 }
             }
         }
-        Err(Outage::Malformed("the log has no end"))
+        Err(UnavailableError::Malformed("the log has no end"))
     }
 
     /// Follows the log for ever.
@@ -147,23 +149,25 @@ impl Follower {
 
     /// Reads a page, and takes in what it says in one go: a future that is dropped while it waits
     /// has changed nothing.
-    async fn step(&mut self, wait: Duration) -> Result<Step, Outage> {
+    async fn step(&mut self, wait: Duration) -> Result<Step, UnavailableError> {
         // What the answer proves, it proves of the time before it was asked for.
-        let sent = Moment::now(&*self.shared.clock);
+        let sent = ClockReading::now(&*self.shared.clock);
         let reading = self.log.read(self.cursor.clone(), wait);
         match timeout(wait.saturating_add(PATIENCE), reading).await {
             Ok(page) => self.take(page?, sent),
-            Err(elapsed) => Err(Outage::NoAnswer(Arc::new(elapsed))),
+            Err(elapsed) => Err(UnavailableError::NoAnswer(Arc::new(elapsed))),
         }
     }
 
-    fn take(&mut self, page: RevocationPage, sent: Moment) -> Result<Step, Outage> {
+    fn take(&mut self, page: RevocationPage, sent: ClockReading) -> Result<Step, UnavailableError> {
         let clock_skew = self.settings.clock_skew.unwrap_or(page.clock_skew);
         self.shared.set_steady(page.heartbeat, clock_skew);
         let (entries, next, more) = match page.batch {
             RevocationBatch::Entries { entries, next, more, .. } => (entries, next, more),
             RevocationBatch::Gap if self.cursor == Cursor::start() => {
-                return Err(Outage::Malformed("the log has a gap before its first entry"));
+                return Err(UnavailableError::Malformed(
+                    "the log has a gap before its first entry",
+                ));
             }
             RevocationBatch::Gap => {
                 tracing::warn!("the revocation log has a gap; it is read from its beginning");
@@ -176,7 +180,7 @@ impl Follower {
             matches!(entry.event, LogEvent::Revoked { .. } | LogEvent::Heartbeat {})
         };
         if !entries.iter().all(is_known) {
-            return Err(Outage::Malformed("an entry of the log is of an unknown kind"));
+            return Err(UnavailableError::Malformed("an entry of the log is of an unknown kind"));
         }
 
         // The rules first, and then the reading that counts them in: who reads them the other way
@@ -187,7 +191,7 @@ impl Follower {
         let led_on = next != self.cursor && !entries.is_empty();
         self.cursor = next;
         // By both clocks: one that runs ahead must not forget what the other still needs.
-        self.shared.sweep(self.log_time.min(Moment::now(&*self.shared.clock).wall()));
+        self.shared.sweep(self.log_time.min(ClockReading::now(&*self.shared.clock).wall()));
         self.publish();
         Ok(if led_on { Step::News } else { Step::Nothing })
     }
@@ -195,8 +199,8 @@ impl Follower {
     /// Notes what the page's heartbeats prove. One that was seen before proves nothing: a server
     /// may hand it out for ever. Nor does one from further ahead than clocks may differ: nobody can
     /// say how old it is. It counts as seen, so that it proves nothing later, either.
-    fn note(&mut self, entries: &[LogEntry], sent: Moment, clock_skew: Duration) {
-        let now = Moment::now(&*self.shared.clock);
+    fn note(&mut self, entries: &[LogEntry], sent: ClockReading, clock_skew: Duration) {
+        let now = ClockReading::now(&*self.shared.clock);
         let latest = now.wall() + clock_skew;
         let heartbeats = entries.iter().filter(|it| matches!(it.event, LogEvent::Heartbeat {}));
         let new: Vec<_> = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at).collect();
@@ -238,7 +242,7 @@ impl Follower {
     }
 
     fn report(&self) {
-        let staleness = self.shared.staleness(Moment::now(&*self.shared.clock));
+        let staleness = self.shared.staleness(ClockReading::now(&*self.shared.clock));
         metrics::replica(staleness, self.shared.read().len());
     }
 }
@@ -257,7 +261,7 @@ impl Seen {
             return false;
         }
         self.order.push_back(id);
-        if self.order.len() > MOST_SEEN
+        if self.order.len() > MAX_SEEN
             && let Some(oldest) = self.order.pop_front()
         {
             self.ids.remove(&oldest);

@@ -11,7 +11,7 @@ use super::test_kit::{
     of_client, page, page_of, revoked, secs, token,
 };
 use super::{ReplicaBuilder, RevocationReplica};
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 #[tokio::test(start_paused = true)]
 async fn the_whole_log_is_read_before_anything_is_asked() {
@@ -74,7 +74,7 @@ async fn nothing_is_followed_that_cannot_be_read() {
     let following = tokio::spawn(RevocationReplica::follow(log));
     let _unanswered = questions.recv().await.unwrap();
     let followed = tokio::time::timeout(secs(60), following).await.expect("it is given up");
-    assert!(matches!(followed.unwrap(), Err(Outage::NoAnswer(_))));
+    assert!(matches!(followed.unwrap(), Err(UnavailableError::NoAnswer(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,5 +238,5 @@ fn outside_of_a_runtime_nothing_is_followed() {
     let mut following = std::pin::pin!(RevocationReplica::follow(log));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let polled = following.as_mut().poll(&mut context);
-    assert!(matches!(polled, std::task::Poll::Ready(Err(Outage::Other(_)))));
+    assert!(matches!(polled, std::task::Poll::Ready(Err(UnavailableError::Other(_)))));
 }

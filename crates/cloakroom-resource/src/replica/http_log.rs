@@ -11,7 +11,7 @@ use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
 use crate::client::http::HttpClient;
 use crate::client::protected::Protected;
-use crate::error::{Outage, SetupError};
+use crate::error::{SetupError, UnavailableError};
 
 const WHAT: &str = "revocations_endpoint";
 
@@ -83,7 +83,11 @@ impl HttpLog {
 
 #[async_trait]
 impl RevocationLog for HttpLog {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let query = |url: &mut Url| {
             let mut query = url.query_pairs_mut();
             if !after.is_start() {
@@ -92,6 +96,6 @@ impl RevocationLog for HttpLog {
             query.append_pair("wait", &wait.as_secs().to_string());
         };
         RevocationPage::from_json(&self.0.get(query).await?)
-            .map_err(|_| Outage::Malformed("it is no page of the revocation log"))
+            .map_err(|_| UnavailableError::Malformed("it is no page of the revocation log"))
     }
 }

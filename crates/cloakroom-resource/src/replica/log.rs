@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_core::revocation::{Cursor, RevocationPage};
 
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 /// A revocation log, as a replica reads it. [`HttpLog`](crate::HttpLog) reads it from the
 /// authorization server, [`StoreLog`](crate::StoreLog) from the store itself; an app that carries
@@ -30,7 +30,7 @@ use crate::error::Outage;
 /// ```
 /// use std::time::Duration;
 /// use cloakroom_resource::{
-///     Cursor, Outage, RevocationBatch, RevocationLog, RevocationPage, async_trait,
+///     Cursor, UnavailableError, RevocationBatch, RevocationLog, RevocationPage, async_trait,
 /// };
 ///
 /// /// A log that somebody copies to this machine.
@@ -41,8 +41,8 @@ use crate::error::Outage;
 /// impl RevocationLog for Files {
 ///     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
 ///         let path = format!("/var/lib/revocations/{after}.json");
-///         let page = std::fs::read(path).map_err(Outage::other)?;
-///         RevocationPage::from_json(&page).map_err(Outage::other)
+///         let page = std::fs::read(path).map_err(UnavailableError::other)?;
+///         RevocationPage::from_json(&page).map_err(UnavailableError::other)
 ///     }
 /// }
 /// ```
@@ -53,12 +53,17 @@ pub trait RevocationLog: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// If the log cannot be read.
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage>;
+    async fn read(&self, after: Cursor, wait: Duration)
+    -> Result<RevocationPage, UnavailableError>;
 }
 
 #[async_trait]
 impl<T: RevocationLog + ?Sized> RevocationLog for Arc<T> {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         (**self).read(after, wait).await
     }
 }

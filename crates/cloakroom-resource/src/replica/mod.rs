@@ -1,7 +1,6 @@
 //! What a process knows of revocations: a replica of the revocation log.
 
 mod builder;
-mod facts;
 mod follow;
 #[cfg(test)]
 mod follow_loop_tests;
@@ -18,6 +17,7 @@ mod store_log;
 mod table;
 #[cfg(test)]
 mod test_kit;
+mod token_facts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use crate::error::Outage;
-use crate::moment::Moment;
+use crate::error::UnavailableError;
+use cloakroom_core::time::ClockReading;
 use shared::Shared;
 
 pub use builder::ReplicaBuilder;
@@ -34,8 +34,8 @@ pub use http_log::HttpLog;
 pub use log::RevocationLog;
 pub use store_log::StoreLog;
 
-pub(crate) use facts::Facts;
 pub(crate) use rules::Verdict;
+pub(crate) use token_facts::TokenFacts;
 
 /// What is revoked, kept up to date by following the revocation log. Cheap to clone; clones are
 /// one replica, and with the last of them it stops following.
@@ -121,7 +121,7 @@ impl RevocationReplica {
     /// # Panics
     ///
     /// If the runtime's time is not enabled.
-    pub async fn follow(log: impl RevocationLog) -> Result<Self, Outage> {
+    pub async fn follow(log: impl RevocationLog) -> Result<Self, UnavailableError> {
         Self::builder(log).follow().await
     }
 
@@ -134,7 +134,7 @@ impl RevocationReplica {
     /// is known. `None` while nothing can be said.
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
-        self.staleness_at(Moment::now(&*self.0.shared.clock))
+        self.staleness_at(ClockReading::now(&*self.0.shared.clock))
     }
 
     /// What the [`staleness`](Self::staleness) stays below while nothing is wrong: twice the period
@@ -152,12 +152,12 @@ impl RevocationReplica {
     }
 
     /// The staleness at `now`, when a request began by whatever clock.
-    pub(crate) fn staleness_at(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn staleness_at(&self, now: ClockReading) -> Option<Duration> {
         self.0.shared.staleness(now)
     }
 
     /// What the rules say of a token. Read the staleness first, then this.
-    pub(crate) fn verdict(&self, facts: &Facts) -> Verdict {
+    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
         self.0.shared.verdict(facts)
     }
 }

@@ -2,27 +2,28 @@
 
 use std::time::Duration;
 
-use crate::moment::{Moment, nanos};
-use crate::newest::Newest;
+use crate::double_buffer::DoubleBuffer;
+use crate::double_buffer::{from_numbers, nanos, to_numbers};
+use cloakroom_core::time::ClockReading;
 
 /// What a heartbeat proves: whatever was acknowledged longer than `behind` before `sent` is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     /// When the request was sent that brought the heartbeat.
-    pub(crate) sent: Moment,
+    pub(crate) sent: ClockReading,
     /// How old the heartbeat may have been then.
     pub(crate) behind: Duration,
 }
 
 impl Reading {
-    pub(crate) fn staleness(&self, now: Moment) -> Duration {
+    pub(crate) fn staleness(&self, now: ClockReading) -> Duration {
         now.since(self.sent).saturating_add(self.behind)
     }
 }
 
 /// The newest reading.
 #[derive(Debug)]
-pub(crate) struct Published(Newest<3>);
+pub(crate) struct Published(DoubleBuffer<3>);
 
 /// In place of how far behind a reading is.
 const NOTHING: u64 = u64::MAX;
@@ -30,13 +31,13 @@ const NOTHING: u64 = u64::MAX;
 impl Published {
     /// Nothing, so far.
     pub(crate) fn new() -> Self {
-        Self(Newest::new([0, 0, NOTHING]))
+        Self(DoubleBuffer::new([0, 0, NOTHING]))
     }
 
     /// Publishes. The follower's task is the only one that does.
     pub(crate) fn set(&self, reading: Option<Reading>) {
         self.0.set(reading.map_or([0, 0, NOTHING], |Reading { sent, behind }| {
-            let [wall, monotonic] = sent.to_numbers();
+            let [wall, monotonic] = to_numbers(sent);
             [wall, monotonic, nanos(behind).min(NOTHING - 1)]
         }));
     }
@@ -45,7 +46,7 @@ impl Published {
     pub(crate) fn get(&self) -> Option<Reading> {
         let [wall, monotonic, behind] = self.0.get();
         (behind != NOTHING).then(|| Reading {
-            sent: Moment::from_numbers([wall, monotonic]),
+            sent: from_numbers([wall, monotonic]),
             behind: Duration::from_nanos(behind),
         })
     }

@@ -6,10 +6,10 @@ use cloakroom_core::GrantId;
 use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
 use cloakroom_core::time::UnixTime;
 
-use super::facts::Facts;
 use super::names::{RuleName, RuleNameRef};
 use super::queues::Queues;
 use super::table::{Held, Place, Table};
+use super::token_facts::TokenFacts;
 
 /// What the rules of a replica say of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Rules {
 
     /// What the rules say of a token. Denial comes first: what is missing from the facts of a token
     /// cannot make up for it.
-    pub(crate) fn verdict(&self, facts: &Facts) -> Verdict {
-        let Facts { grant, subject, client, jti, kid, .. } = facts;
+    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
+        let TokenFacts { grant, subject, client, jti, kid, .. } = facts;
         let singles = [
             grant.as_ref().map(RuleNameRef::Grant),
             facts.handle_hash.as_ref().map(|hash| RuleNameRef::Handle(hash.as_bytes())),
@@ -233,7 +233,7 @@ impl Rules {
 
 /// Where a token stands among the bounds. One of a server without epochs stands where it was
 /// issued, to the second below; one that does not say when stands before every bound.
-fn epoch(facts: &Facts) -> Epoch {
+fn epoch(facts: &TokenFacts) -> Epoch {
     facts
         .epoch
         .or_else(|| facts.issued_at.map(|issued| Epoch::new(issued.as_millis())))

@@ -4,16 +4,16 @@ use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, TokenDigest, TokenKind};
 
-use super::facts::Facts;
 use super::rules::{Limits, Rules, Verdict};
 use super::test_kit::{HOUR, client, grant, revoked, secs};
+use super::token_facts::TokenFacts;
 
 /// How many grants there are, and tokens.
 const GRANTS: u64 = 12;
 const TOKENS: u64 = 60;
 
 /// The longest that an entry matters, in seconds.
-const LONGEST: u64 = 30;
+const MAX_LIFE: u64 = 30;
 
 /// A generator of test cases (`SplitMix64`).
 struct Cases {
@@ -46,18 +46,18 @@ impl Cases {
         let is_named = self.below(4) > 0 || self.names_clients;
         let client = is_named.then(|| nth_client(number));
         let grant = (self.below(4) > 0).then(|| nth_grant(number));
-        let until = now + secs(if bound.is_some() { LONGEST } else { 1 + self.below(LONGEST) });
+        let until = now + secs(if bound.is_some() { MAX_LIFE } else { 1 + self.below(MAX_LIFE) });
         let event = LogEvent::Revoked { target, bound, client, grant };
         LogEntry { event, until, ..revoked(0) }
     }
 
     /// A token; each of its facts may be missing.
-    fn token(&mut self, now: UnixTime) -> Facts {
+    fn token(&mut self, now: UnixTime) -> TokenFacts {
         let (user, number) = (self.below(4), self.below(TOKENS));
         let mut second = || now.as_secs() + 3 - self.below(10);
         let (epoch, issued) = (second(), second());
         let mut is_there = || self.below(8) > 0;
-        Facts {
+        TokenFacts {
             grant: is_there().then(|| nth_grant(number)),
             epoch: is_there().then(|| Epoch::new(epoch)),
             issued_at: is_there().then(|| UnixTime::from_millis(issued)),
@@ -98,7 +98,7 @@ fn nth_digest(number: u64) -> TokenDigest {
 }
 
 /// Whether an entry denies the token, ended or not.
-fn denies(entry: &LogEntry, facts: &Facts) -> bool {
+fn denies(entry: &LogEntry, facts: &TokenFacts) -> bool {
     let LogEvent::Revoked { target, bound, .. } = &entry.event else { return false };
     let covered = match (facts.epoch, facts.issued_at, bound) {
         (Some(epoch), _, Some(bound)) => epoch <= *bound,
@@ -234,10 +234,10 @@ fn after_a_rush_nothing_is_left_of_it() {
             story.now = UnixTime::from_millis(story.now.as_millis() + story.cases.below(50));
         }
         let mut differences = story.differences();
-        let mut rush_end = story.now + secs(LONGEST);
+        let mut rush_end = story.now + secs(MAX_LIFE);
         if seed % 3 == 2 {
             // What is nobody's keeps its room, so that what comes after the rush has to make some.
-            rush_end = rush_end + secs(LONGEST);
+            rush_end = rush_end + secs(MAX_LIFE);
         }
         // One every eight seconds: four at a time.
         for _ in 0..30 {

@@ -7,16 +7,16 @@ use std::time::Duration;
 use cloakroom_core::revocation::LogEntry;
 use cloakroom_core::time::{Clock, UnixTime};
 
-use super::facts::Facts;
 use super::published::{Published, Reading};
 use super::rules::{Limits, Rules, Verdict};
-use crate::moment::Moment;
+use super::token_facts::TokenFacts;
+use cloakroom_core::time::ClockReading;
 
 /// How many entries are taken over, or rules dropped, before readers get their turn again.
 const BATCH: usize = 64;
 
 /// How many rules are dropped at most with one page of the log: many more than it brings.
-const MOST_DROPPED: usize = 256 * BATCH;
+const MAX_DROPPED: usize = 256 * BATCH;
 
 /// The next edition of anybody's rules. No two replicas of a process share one.
 static EDITIONS: AtomicU64 = AtomicU64::new(1);
@@ -46,14 +46,14 @@ impl Shared {
 
     /// The staleness at a time by anybody's clock. The monotonic time of another clock counts from
     /// another point: it is taken from the one here, and is a little later than `now` at most.
-    pub(crate) fn staleness(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn staleness(&self, now: ClockReading) -> Option<Duration> {
         let reading = self.published.get()?;
-        Some(reading.staleness(Moment::at(now.wall(), self.clock.monotonic())))
+        Some(reading.staleness(ClockReading::at(now.wall(), self.clock.monotonic())))
     }
 
     /// What the rules say. Looked up only if the rules have changed since these very facts were
     /// last clear: no lock is taken, and nothing written that another thread reads.
-    pub(crate) fn verdict(&self, facts: &Facts) -> Verdict {
+    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
         // Before the rules: what is put down as clear by an edition was looked up in that one, or
         // in a newer one.
         let edition = self.edition.load(Ordering::Acquire);
@@ -80,7 +80,7 @@ impl Shared {
 
     /// Drops what has ended by `now`.
     pub(crate) fn sweep(&self, now: UnixTime) {
-        for _ in 0..MOST_DROPPED / BATCH {
+        for _ in 0..MAX_DROPPED / BATCH {
             if !self.write().sweep(now, BATCH) {
                 return;
             }

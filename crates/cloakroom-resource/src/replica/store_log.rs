@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::keys::KeyPolicy;
-use cloakroom_core::revocation::{Cursor, RevocationBatch, RevocationPage, Wakeups};
+use cloakroom_core::revocation::{Cursor, LogNotifications, RevocationBatch, RevocationPage};
 use cloakroom_core::store::TokenStore;
 use futures_core::Stream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::log::RevocationLog;
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 /// The most entries that are read at once.
-const MOST_ENTRIES: u32 = 1_000;
+const MAX_ENTRIES: u32 = 1_000;
 
 /// The longest that anybody waits.
-const MOST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The least time between two looks at a store that cannot wake anybody.
-const LEAST_INTERVAL: Duration = Duration::from_millis(5);
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The revocation log of a store that this process has open: of an authorization server, or of an
 /// API beside it. Each is for one replica.
@@ -39,7 +39,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(5);
 /// use cloakroom_resource::{RevocationReplica, StoreLog};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), cloakroom_resource::Outage> {
+/// # async fn main() -> Result<(), cloakroom_resource::UnavailableError> {
 /// let store = Arc::new(MemoryStore::new());
 /// // One process alone writes and reads: there is only one clock.
 /// let log = StoreLog::new(store).clock_skew(Duration::ZERO);
@@ -52,7 +52,7 @@ pub struct StoreLog {
     heartbeat: Duration,
     clock_skew: Duration,
     /// Kept between reads: what comes while nobody listens is not lost.
-    wakeups: Mutex<Option<Wakeups>>,
+    wakeups: Mutex<Option<LogNotifications>>,
 }
 
 impl StoreLog {
@@ -85,14 +85,21 @@ impl StoreLog {
 
 #[async_trait]
 impl RevocationLog for StoreLog {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
-        let deadline = Instant::now() + wait.min(MOST_WAIT);
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
+        let deadline = Instant::now() + wait.min(MAX_WAIT);
         let mut wakeups = self.wakeups.lock().await;
         // Before the first look: what comes after the look wakes.
         let listening = wakeups.get_or_insert_with(|| self.store.wakeups());
         loop {
-            let batch =
-                self.store.revocations(after.clone(), MOST_ENTRIES).await.map_err(Outage::other)?;
+            let batch = self
+                .store
+                .revocations(after.clone(), MAX_ENTRIES)
+                .await
+                .map_err(UnavailableError::other)?;
             let is_nothing =
                 matches!(&batch, RevocationBatch::Entries { entries, .. } if entries.is_empty());
             if !is_nothing || Instant::now() >= deadline {
@@ -100,14 +107,16 @@ impl RevocationLog for StoreLog {
                 return Ok(RevocationPage { batch, heartbeat, clock_skew });
             }
             match listening {
-                Wakeups::Poll(interval) => {
-                    let next = Instant::now() + (*interval).clamp(LEAST_INTERVAL, MOST_WAIT);
+                LogNotifications::Poll(interval) => {
+                    let next = Instant::now() + (*interval).clamp(MIN_INTERVAL, MAX_WAIT);
                     sleep_until(next.min(deadline)).await;
                 }
-                Wakeups::Stream(stream) => {
+                LogNotifications::Stream(stream) => {
                     if let Ok(None) = timeout_at(deadline, woken(stream)).await {
                         *wakeups = None;
-                        return Err(Outage::other("the wake-ups of the store have ended"));
+                        return Err(UnavailableError::other(
+                            "the wake-ups of the store have ended",
+                        ));
                     }
                 }
             }

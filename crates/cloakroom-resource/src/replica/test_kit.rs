@@ -13,11 +13,11 @@ use cloakroom_core::time::{Clock as _, ManualClock, UnixTime};
 use cloakroom_core::{ClientId, GrantId, Jti, Subject};
 use tokio::sync::{mpsc, oneshot};
 
-use super::facts::Facts;
 use super::log::RevocationLog;
 use super::rules::Verdict;
+use super::token_facts::TokenFacts;
 use super::{ReplicaBuilder, RevocationReplica};
-use crate::error::Outage;
+use crate::error::UnavailableError;
 
 pub(super) const START: UnixTime = UnixTime::from_secs(1_700_000_000);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -41,8 +41,8 @@ pub(super) fn grant(number: u64) -> GrantId {
 }
 
 /// A token of Alice's at the client `app`, of this grant.
-pub(super) fn token(number: u64) -> Facts {
-    Facts {
+pub(super) fn token(number: u64) -> TokenFacts {
+    TokenFacts {
         grant: Some(grant(number)),
         epoch: Some(Epoch::new(START.as_millis())),
         issued_at: Some(START),
@@ -117,7 +117,7 @@ pub(super) struct Scripted(mpsc::UnboundedSender<Question>);
 pub(super) struct Question {
     pub(super) after: Cursor,
     pub(super) wait: Duration,
-    answer: oneshot::Sender<Result<RevocationPage, Outage>>,
+    answer: oneshot::Sender<Result<RevocationPage, UnavailableError>>,
 }
 
 pub(super) type Questions = mpsc::UnboundedReceiver<Question>;
@@ -131,10 +131,14 @@ impl Scripted {
 
 #[async_trait]
 impl RevocationLog for Scripted {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Question { after, wait, answer }).map_err(Outage::other)?;
-        answered.await.map_err(Outage::other)?
+        self.0.send(Question { after, wait, answer }).map_err(UnavailableError::other)?;
+        answered.await.map_err(UnavailableError::other)?
     }
 }
 
@@ -144,7 +148,7 @@ impl Question {
     }
 
     pub(super) fn fail(self) {
-        let _ = self.answer.send(Err(Outage::other("as the test says")));
+        let _ = self.answer.send(Err(UnavailableError::other("as the test says")));
     }
 }
 

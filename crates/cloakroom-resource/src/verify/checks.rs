@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use cloakroom_core::time::{Clock, SystemClock};
-use cloakroom_core::{Invalid, Scope};
+use cloakroom_core::{InvalidValue, Scope};
 
 use crate::cache::Entry;
-use crate::error::{InvalidToken, Outage, SetupError, TokenError};
-use crate::freshness::{self, Freshness, Standing, WhenStale};
+use crate::error::{InvalidToken, SetupError, TokenError, UnavailableError};
+use crate::freshness::{self, Freshness, RevocationStatus, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::answer::{Introspect, is_in_time};
 use crate::introspect::handle_keys::GatewayKeys;
@@ -15,11 +15,11 @@ use crate::layer::authorization::Presented;
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::token_source::{Settings, Source, Terms};
 use crate::metrics::{Event, Of, count};
-use crate::moment::Moment;
 use crate::replica::RevocationReplica;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use crate::verify::{Local, Verifier, is_jwt_shaped};
+use cloakroom_core::time::ClockReading;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Checks {
@@ -115,7 +115,7 @@ impl Checks {
         Ok(())
     }
 
-    pub(crate) fn require(&mut self, scope: &str) -> Result<(), Invalid> {
+    pub(crate) fn require(&mut self, scope: &str) -> Result<(), InvalidValue> {
         let all = [self.required.as_str(), scope];
         let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
         self.required = Scope::parse(&all.join(" "))?;
@@ -123,15 +123,15 @@ impl Checks {
         Ok(())
     }
 
-    pub(crate) fn now(&self) -> Moment {
-        Moment::now(&*self.settings.clock)
+    pub(crate) fn now(&self) -> ClockReading {
+        ClockReading::now(&*self.settings.clock)
     }
 
     /// Judges the request that began at `now`.
     pub(crate) async fn check(
         &self,
         presented: Presented,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<VerifiedToken, Refusal> {
         let (token, proof) = (presented.token?, presented.proof);
         self.conclude(self.verify(token.expose(), &proof, now).await)
@@ -141,7 +141,7 @@ impl Checks {
     pub(crate) fn recall(
         &self,
         presented: &Presented,
-        now: Moment,
+        now: ClockReading,
     ) -> Option<Result<VerifiedToken, Refusal>> {
         let (token, proof) = (presented.token.as_ref().ok()?.expose(), &presented.proof);
         proof.check().ok()?;
@@ -178,7 +178,7 @@ impl Checks {
         &self,
         token: &str,
         proof: &Proof,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<VerifiedToken, TokenError> {
         proof.check()?;
         match (&self.verifier, &self.source) {
@@ -201,7 +201,7 @@ impl Checks {
         verifier: &Verifier,
         token: &str,
         proof: &Proof,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<VerifiedToken, TokenError> {
         let replica = self.replica.as_ref();
         let judged = verifier.judge(token, proof, self.freshness, replica, now).await?;
@@ -215,7 +215,7 @@ impl Checks {
         // active. That says nothing of the handle.
         let is_phantom = verified.handle_hash().is_some();
         match &self.source {
-            Some(source) if !(is_phantom || refuses && standing == Standing::Stale) => {
+            Some(source) if !(is_phantom || refuses && standing == RevocationStatus::Stale) => {
                 let terms = Terms { when_stale: WhenStale::Introspect, ..terms };
                 source.get(token, terms).await?;
                 Ok(verified)
@@ -224,13 +224,13 @@ impl Checks {
             None if replica.is_none() && !is_phantom => Err(InvalidToken::TooOld.into()),
             _ => {
                 count(Of::Jwt, Event::StaleRefusal);
-                Err(Outage::Stale.into())
+                Err(UnavailableError::Stale.into())
             }
         }
     }
 
     /// Who names no freshness and has no replica has every opaque token asked about.
-    fn terms(&self, now: Moment) -> Terms<'_> {
+    fn terms(&self, now: ClockReading) -> Terms<'_> {
         Terms {
             now,
             freshness: self.freshness.unwrap_or(Freshness::every_request()),
@@ -245,7 +245,7 @@ impl Checks {
 fn admit(
     entry: Entry<VerifiedToken>,
     proof: &Proof,
-    now: Moment,
+    now: ClockReading,
 ) -> Result<VerifiedToken, TokenError> {
     is_in_time(&entry.answer, now.wall())?;
     proof.covers(entry.answer.confirmation.as_ref())?;

@@ -4,12 +4,12 @@ use super::{Keys, Verifier, is_jwt_shaped};
 use crate::MAX_TOKEN_BYTES;
 use crate::cache::{Accepted, TokenKey, VerifiedJwts};
 use crate::error::{InvalidToken, TokenError};
-use crate::freshness::{self, Freshness, Standing};
+use crate::freshness::{self, Freshness, RevocationStatus};
 use crate::metrics::{Event, Of, count};
-use crate::moment::Moment;
 use crate::replica::RevocationReplica;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
+use cloakroom_core::time::ClockReading;
 
 /// A JWT in which nothing is wrong.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum Local {
     /// What is known of revocations is as new as the route wants it.
     Fresh(VerifiedToken),
     /// It is older, or says nothing of this token.
-    Unfresh(VerifiedToken, Standing),
+    Unfresh(VerifiedToken, RevocationStatus),
 }
 
 impl Verifier {
@@ -28,7 +28,7 @@ impl Verifier {
         proof: &Proof,
         freshness: Option<Freshness>,
         replica: Option<&RevocationReplica>,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<Local, TokenError> {
         let key = self.verified.as_ref().map(|verified| (verified, TokenKey::of(token)));
         let accepted = match key.and_then(|(verified, key)| self.remembered(verified, &key, now)) {
@@ -49,7 +49,7 @@ impl Verifier {
         proof: &Proof,
         freshness: Option<Freshness>,
         replica: Option<&RevocationReplica>,
-        now: Moment,
+        now: ClockReading,
     ) -> Option<Result<VerifiedToken, TokenError>> {
         let verified = self.verified.as_ref()?;
         let key = TokenKey::of(token);
@@ -71,7 +71,7 @@ impl Verifier {
         proof: &Proof,
         freshness: Option<Freshness>,
         replica: Option<&RevocationReplica>,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<Local, TokenError> {
         let Accepted { token, complete, confirmation } = accepted;
         if !(self.trusts_gateway && token.handle_hash().is_some()) {
@@ -80,14 +80,14 @@ impl Verifier {
         let Some(freshness) = freshness else {
             return Ok(Local::Fresh(token));
         };
-        match Standing::of(replica, token.facts(), complete, freshness, now) {
-            Standing::Denied => {
+        match RevocationStatus::of(replica, token.facts(), complete, freshness, now) {
+            RevocationStatus::Denied => {
                 if key.is_some_and(|(verified, key)| verified.forget(&key)) {
                     count(Of::Jwt, Event::RevokedEviction);
                 }
                 Err(InvalidToken::Revoked.into())
             }
-            Standing::Fresh => Ok(Local::Fresh(token)),
+            RevocationStatus::Fresh => Ok(Local::Fresh(token)),
             _ if freshness::is_young(token.token().issued_at, replica, freshness, now) => {
                 Ok(Local::Fresh(token))
             }
@@ -96,7 +96,12 @@ impl Verifier {
     }
 
     /// The token, if it was verified under the keys that count now.
-    fn remembered(&self, verified: &VerifiedJwts, key: &TokenKey, now: Moment) -> Option<Accepted> {
+    fn remembered(
+        &self,
+        verified: &VerifiedJwts,
+        key: &TokenKey,
+        now: ClockReading,
+    ) -> Option<Accepted> {
         let version = match &self.keys {
             Keys::Static(keys) => keys.version,
             Keys::Fetched(keys) => keys.fresh_version(&self.clock, now)?,

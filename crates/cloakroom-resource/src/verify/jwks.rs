@@ -13,9 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::client::http::{HttpClient, exchange};
-use crate::error::Outage;
-use crate::moment::{Moment, nanos};
-use crate::newest::Newest;
+use crate::double_buffer::DoubleBuffer;
+use crate::double_buffer::{from_numbers, nanos, to_numbers};
+use crate::error::UnavailableError;
+use cloakroom_core::time::ClockReading;
 
 /// How long a set counts that does not say how long it does.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -34,7 +35,7 @@ pub(crate) struct FetchedKeys {
     uri: Uri,
     state: RwLock<State>,
     /// Of the set: when it was asked for, how long it counts, and its version; 0 before the first.
-    newest: Newest<4>,
+    newest: DoubleBuffer<4>,
     flight: Arc<Mutex<()>>,
 }
 
@@ -42,11 +43,11 @@ pub(crate) struct FetchedKeys {
 struct State {
     loaded: Option<Loaded>,
     /// The last fetch, if it failed.
-    failure: Option<(Moment, Outage)>,
+    failure: Option<(ClockReading, UnavailableError)>,
     /// When the last fetch for an unknown key was sent, and what came of it.
-    unknown: Option<(Moment, Outcome)>,
+    unknown: Option<(ClockReading, Outcome)>,
     /// When refreshing ahead was last tried.
-    ahead: Option<Moment>,
+    ahead: Option<ClockReading>,
 }
 
 /// Keys that are fresh.
@@ -64,7 +65,7 @@ struct Loaded {
     /// Of the body that the keys were read from.
     digest: [u8; 32],
     /// When the request was sent: what the answer says is at least as old.
-    sent: Moment,
+    sent: ClockReading,
     life: Duration,
     etag: Option<HeaderValue>,
 }
@@ -74,7 +75,7 @@ enum Outcome {
     /// It never ended: its future was dropped.
     Lost,
     Answered,
-    Failed(Outage),
+    Failed(UnavailableError),
 }
 
 enum Freshness {
@@ -85,7 +86,7 @@ enum Freshness {
 }
 
 impl State {
-    fn freshness(&self, now: Moment) -> Freshness {
+    fn freshness(&self, now: ClockReading) -> Freshness {
         let Some(loaded) = &self.loaded else {
             return Freshness::Stale;
         };
@@ -102,7 +103,7 @@ impl State {
 
 impl FetchedKeys {
     pub(crate) fn new(client: Arc<dyn HttpClient>, uri: Uri) -> Arc<Self> {
-        let (state, newest) = (RwLock::default(), Newest::new([0; 4]));
+        let (state, newest) = (RwLock::default(), DoubleBuffer::new([0; 4]));
         Arc::new(Self { client, uri, state, newest, flight: Arc::default() })
     }
 
@@ -111,10 +112,10 @@ impl FetchedKeys {
     pub(crate) fn fresh_version(
         self: &Arc<Self>,
         clock: &Arc<dyn Clock>,
-        now: Moment,
+        now: ClockReading,
     ) -> Option<u64> {
         let [wall, monotonic, life, version] = self.newest.get();
-        let age = now.since(Moment::from_numbers([wall, monotonic]));
+        let age = now.since(from_numbers([wall, monotonic]));
         let life = Duration::from_nanos(life);
         if version == 0 || age >= life {
             return None;
@@ -134,8 +135,8 @@ impl FetchedKeys {
     pub(crate) async fn current(
         self: &Arc<Self>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<CurrentKeys, Outage> {
-        let now = Moment::now(&**clock);
+    ) -> Result<CurrentKeys, UnavailableError> {
+        let now = ClockReading::now(&**clock);
         match self.read(|state| state.freshness(now)) {
             Freshness::Fresh(keys) => return Ok(keys),
             Freshness::Ageing(keys) => {
@@ -146,7 +147,7 @@ impl FetchedKeys {
         }
         let flight = Arc::clone(&self.flight).lock_owned().await;
         // Others may have been quicker while this one waited.
-        let now = Moment::now(&**clock);
+        let now = ClockReading::now(&**clock);
         if let Freshness::Fresh(keys) | Freshness::Ageing(keys) =
             self.read(|state| state.freshness(now))
         {
@@ -171,9 +172,9 @@ impl FetchedKeys {
         self: &Arc<Self>,
         kid: &Kid,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Option<CurrentKeys>, Outage> {
+    ) -> Result<Option<CurrentKeys>, UnavailableError> {
         let flight = Arc::clone(&self.flight).lock_owned().await;
-        let now = Moment::now(&**clock);
+        let now = ClockReading::now(&**clock);
         if let Some(keys) = self.read(|state| {
             let keys = state.loaded.as_ref().map(|loaded| &loaded.keys)?;
             keys.keys.contains(kid).then(|| keys.clone())
@@ -187,7 +188,9 @@ impl FetchedKeys {
             return match outcome {
                 Outcome::Answered => Ok(None),
                 Outcome::Failed(error) => Err(error),
-                Outcome::Lost => Err(Outage::other("the JWK Set could not be read again")),
+                Outcome::Lost => {
+                    Err(UnavailableError::other("the JWK Set could not be read again"))
+                }
             };
         }
         self.write(|state| state.unknown = Some((now, Outcome::Lost)));
@@ -195,7 +198,7 @@ impl FetchedKeys {
         result.map(|keys| keys.keys.contains(kid).then_some(keys))
     }
 
-    fn refresh_ahead(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: Moment) {
+    fn refresh_ahead(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
@@ -210,7 +213,7 @@ impl FetchedKeys {
             }
             due
         });
-        // One that landed between the caller's look and the lock has made this needless.
+        // One that answered between the caller's look and the lock has made this needless.
         if due && matches!(self.read(|state| state.freshness(now)), Freshness::Ageing(_)) {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
             runtime.spawn(async move { keys.fetch(flight, &*clock).await });
@@ -223,7 +226,7 @@ impl FetchedKeys {
         self: &Arc<Self>,
         flight: OwnedMutexGuard<()>,
         clock: &Arc<dyn Clock>,
-    ) -> Result<CurrentKeys, Outage> {
+    ) -> Result<CurrentKeys, UnavailableError> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.fetch(flight, &**clock).await;
         };
@@ -231,7 +234,7 @@ impl FetchedKeys {
         runtime
             .spawn(async move { keys.fetch(flight, &*clock).await })
             .await
-            .unwrap_or_else(|error| Err(Outage::NoAnswer(Arc::new(error))))
+            .unwrap_or_else(|error| Err(UnavailableError::NoAnswer(Arc::new(error))))
     }
 
     /// One request; its outcome is written down before the flight is over.
@@ -239,18 +242,18 @@ impl FetchedKeys {
         &self,
         _flight: OwnedMutexGuard<()>,
         clock: &dyn Clock,
-    ) -> Result<CurrentKeys, Outage> {
+    ) -> Result<CurrentKeys, UnavailableError> {
         let before = self.read(|state| state.loaded.clone());
-        let sent = Moment::now(clock);
+        let sent = ClockReading::now(clock);
         let result = match exchange(&*self.client, self.request(before.as_ref())).await {
             Ok(response) => read(&response, before, sent),
             Err(error) => Err(error),
         };
-        let ended = Moment::now(clock);
+        let ended = ClockReading::now(clock);
         self.write(|state| {
             match &result {
                 Ok(loaded) => {
-                    let [wall, monotonic] = loaded.sent.to_numbers();
+                    let [wall, monotonic] = to_numbers(loaded.sent);
                     self.newest.set([wall, monotonic, nanos(loaded.life), loaded.keys.version]);
                     state.loaded = Some(loaded.clone());
                     state.failure = None;
@@ -299,13 +302,13 @@ impl FetchedKeys {
 fn read(
     response: &Response<Bytes>,
     before: Option<Loaded>,
-    sent: Moment,
-) -> Result<Loaded, Outage> {
+    sent: ClockReading,
+) -> Result<Loaded, UnavailableError> {
     let headers = response.headers();
     match (response.status(), before) {
         (StatusCode::OK, before) => {
-            let set =
-                JwkSet::from_json(response.body()).map_err(|_| Outage::Malformed("no JWK Set"))?;
+            let set = JwkSet::from_json(response.body())
+                .map_err(|_| UnavailableError::Malformed("no JWK Set"))?;
             let digest = Sha256::digest(response.body()).into();
             let keys = match before {
                 Some(before) if before.digest == digest => before.keys,
@@ -316,7 +319,7 @@ fn read(
             };
             if keys.keys.is_empty() {
                 // By such a set, every token would be forged.
-                return Err(Outage::Malformed("the JWK Set has no key of use here"));
+                return Err(UnavailableError::Malformed("the JWK Set has no key of use here"));
             }
             Ok(Loaded {
                 keys,
@@ -335,7 +338,7 @@ fn read(
             },
             ..before
         }),
-        (status, _) => Err(Outage::Status(status)),
+        (status, _) => Err(UnavailableError::Status(status)),
     }
 }
 

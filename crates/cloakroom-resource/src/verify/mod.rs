@@ -18,14 +18,14 @@ use crate::cache::VerifiedJwts;
 use crate::client::discovery::Metadata;
 use crate::client::endpoint::Endpoint;
 use crate::client::http::HttpClient;
-use crate::error::{Outage, SetupError, TokenError};
+use crate::error::{SetupError, TokenError, UnavailableError};
 use crate::freshness;
 use crate::metrics::{Event, Of, count};
-use crate::moment::Moment;
 use crate::replica::RevocationReplica;
 use crate::verify::jwks::{CurrentKeys, FetchedKeys};
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
+use cloakroom_core::time::ClockReading;
 
 pub(crate) use judge::Local;
 
@@ -227,7 +227,7 @@ impl Verifier {
     ///
     /// Where no [`Freshness`](crate::Freshness) is named, the replica may be 10 s behind, or a
     /// second more than it is while nothing is wrong, if that is longer. If it is further behind, a
-    /// JWT can no longer be told from a revoked one: [`Outage::Stale`], unless it was issued so
+    /// JWT can no longer be told from a revoked one: [`UnavailableError::Stale`], unless it was issued so
     /// lately that its age alone meets that. [`BearerLayer`](crate::BearerLayer) names others, and
     /// can ask the authorization server instead.
     #[must_use]
@@ -278,13 +278,13 @@ impl Verifier {
         token: &str,
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
-        let (now, replica) = (Moment::now(&*self.clock), self.replica.as_ref());
+        let (now, replica) = (ClockReading::now(&*self.clock), self.replica.as_ref());
         let proof = Proof { scheme: None, key: proved.cloned() };
         match self.judge(token, &proof, freshness::default_of(replica), replica, now).await? {
             Local::Fresh(token) => Ok(token),
             Local::Unfresh(..) => {
                 count(Of::Jwt, Event::StaleRefusal);
-                Err(Outage::Stale.into())
+                Err(UnavailableError::Stale.into())
             }
         }
     }

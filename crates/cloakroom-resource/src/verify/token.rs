@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::InvalidToken;
-use crate::replica::Facts;
+use crate::replica::TokenFacts;
 use crate::verify::proof::check_type;
 
 /// An access token that was checked: the signature of a JWT, or the word of the authorization
@@ -32,12 +32,12 @@ use crate::verify::proof::check_type;
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedToken(Arc<Known>);
 
-/// In this order in memory: see [`Facts`].
+/// In this order in memory: see [`TokenFacts`].
 #[derive(Debug, PartialEq)]
 #[repr(C)]
 struct Known {
     /// What a revocation may name of it.
-    facts: Facts,
+    facts: TokenFacts,
     token: ActiveToken,
     /// Whether the signature was checked here.
     is_jwt: bool,
@@ -154,7 +154,7 @@ impl VerifiedToken {
     pub(crate) fn of_jwt(jwt: VerifiedJwt) -> Result<Self, InvalidToken> {
         check_kind(&jwt.token)?;
         let VerifiedJwt { kid, token, handle_hash, stateless, .. } = jwt;
-        let facts = Facts::new(&token, Some(kid), handle_hash);
+        let facts = TokenFacts::new(&token, Some(kid), handle_hash);
         Ok(Self(Arc::new(Known { facts, token, is_jwt: true, stateless })))
     }
 
@@ -170,11 +170,11 @@ impl VerifiedToken {
     }
 
     fn unchecked(token: ActiveToken, kid: Option<Kid>, handle_hash: Option<TokenDigest>) -> Self {
-        let facts = Facts::new(&token, kid, handle_hash);
+        let facts = TokenFacts::new(&token, kid, handle_hash);
         Self(Arc::new(Known { facts, token, is_jwt: false, stateless: false }))
     }
 
-    pub(crate) fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &TokenFacts {
         &self.0.facts
     }
 }

@@ -1,6 +1,8 @@
 //! One question at a time for one token: who shares an answer, and who must not.
 
-use cloakroom_resource::{BearerLayer, Freshness, IntrospectionLimits, Outage, PhantomLayer};
+use cloakroom_resource::{
+    BearerLayer, Freshness, IntrospectionLimits, PhantomLayer, UnavailableError,
+};
 
 use crate::cache_support::{Authority, Guard, clock, secs, settle};
 use crate::support::{AUDIENCE, ISSUER, manual_clock};
@@ -155,7 +157,7 @@ async fn an_outage_reaches_all_and_is_not_remembered() {
     let authority = Authority::new();
     for guard in within(&authority, 10) {
         let before = authority.count();
-        authority.answer_with(|_| Err(Outage::other("down")));
+        authority.answer_with(|_| Err(UnavailableError::other("down")));
         authority.close();
         let requests: Vec<_> = (0..20).map(|_| guard.begin("token")).collect();
         settle().await;
@@ -168,7 +170,7 @@ async fn an_outage_reaches_all_and_is_not_remembered() {
         assert_eq!(guard.ask("token").await, 200, "the very next request asks");
         assert_eq!(authority.count(), before + 2);
         // An outage takes nothing away that is still fresh, and adds nothing to what is not.
-        authority.answer_with(|_| Err(Outage::other("down")));
+        authority.answer_with(|_| Err(UnavailableError::other("down")));
         assert_eq!(guard.ask("token").await, 200);
         assert_eq!(authority.count(), before + 2);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::handle::{HandleKeys, HandleSecret, Spelling};
+use cloakroom_core::handle::{HandleKeys, HandlePrefixes, HandleSecret};
 use cloakroom_core::time::ManualClock;
 use cloakroom_core::{GrantId, Random};
 use cloakroom_resource::{
@@ -150,10 +150,10 @@ async fn an_unknown_key_is_fetched_once_in_a_while() {
 }
 
 #[tokio::test]
-async fn another_spelling_is_fetched_once_in_a_while() {
+async fn another_prefix_is_fetched_once_in_a_while() {
     let old = HandleKeys::new(&secret(1));
-    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
-    let new = HandleKeys::new(&secret(1)).spelled(spelling);
+    let prefixes = HandlePrefixes::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let new = HandleKeys::new(&secret(1)).with_prefixes(prefixes);
     let (peer, time) = (server(&old).await, manual_clock());
     let authority = Authority::new();
     let guard = gateway(&authority, fetched(&peer), &time);
@@ -246,7 +246,7 @@ async fn that_keys_cannot_be_fetched_is_no_verdict() {
 }
 
 #[tokio::test]
-async fn tokens_of_another_spelling_may_be_asked_about() {
+async fn tokens_of_another_prefix_may_be_asked_about() {
     let (keys, time) = (HandleKeys::new(&secret(1)), manual_clock());
     let authority = Authority::new();
     let own = GatewayKeys::with_keys(keys.access_keys().clone());

@@ -17,8 +17,8 @@ use cloakroom_core::revocation::{
 use cloakroom_core::time::{Clock, ManualClock, UnixTime};
 use cloakroom_core::{Introspection, TokenSecret};
 use cloakroom_resource::{
-    BearerLayer, Introspector, Outage, PhantomLayer, RevocationLog, RevocationReplica, Swapped,
-    VerifiedToken,
+    BearerLayer, Introspector, PhantomJwt, PhantomLayer, RevocationLog, RevocationReplica,
+    UnavailableError, VerifiedToken,
 };
 use http::{Request, Response};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-type Answer = dyn Fn(&str) -> Result<Option<Value>, Outage> + Send + Sync;
+type Answer = dyn Fn(&str) -> Result<Option<Value>, UnavailableError> + Send + Sync;
 
 /// An authorization server in the same process. It makes up its answer when it is asked, and gives
 /// it when the gate lets it: what happens in between crosses it.
@@ -58,7 +58,7 @@ impl Authority {
     }
 
     pub(crate) fn answering(
-        answer: impl Fn(&str) -> Result<Option<Value>, Outage> + Send + Sync + 'static,
+        answer: impl Fn(&str) -> Result<Option<Value>, UnavailableError> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             answer: Mutex::new(Arc::new(answer)),
@@ -70,7 +70,7 @@ impl Authority {
 
     pub(crate) fn answer_with(
         &self,
-        answer: impl Fn(&str) -> Result<Option<Value>, Outage> + Send + Sync + 'static,
+        answer: impl Fn(&str) -> Result<Option<Value>, UnavailableError> + Send + Sync + 'static,
     ) {
         *self.0.answer.lock().unwrap() = Arc::new(answer);
     }
@@ -105,7 +105,7 @@ impl Authority {
         self.0.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    async fn ask(&self, token: &TokenSecret) -> Result<Option<Value>, Outage> {
+    async fn ask(&self, token: &TokenSecret) -> Result<Option<Value>, UnavailableError> {
         let answer = Arc::clone(&self.0.answer.lock().unwrap());
         let answer = answer(token.expose());
         *self.0.asked.lock().unwrap().entry(token.expose().to_owned()).or_default() += 1;
@@ -117,14 +117,18 @@ impl Authority {
 
 #[async_trait]
 impl Introspector for Authority {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let Some(mut answer) = self.ask(token).await? else { return Ok(Introspection::Inactive) };
         answer["active"] = json!(true);
         Ok(serde_json::from_value(answer).unwrap())
     }
 
     /// A JWT with the answer as its claims, signed by the key that it names `kid`.
-    async fn swap(&self, token: &TokenSecret, _: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        _: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         let Some(mut claims) = self.ask(token).await? else { return Ok(None) };
         let kid = claims.as_object_mut().unwrap().remove("kid").unwrap_or(json!("key"));
         if claims.get("handle_hash").is_none() {
@@ -132,7 +136,7 @@ impl Introspector for Authority {
         }
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let header = encode(&json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }));
-        Swapped::parse(TokenSecret::new(format!("{header}.{}.c2ln", encode(&claims)))).map(Some)
+        PhantomJwt::parse(TokenSecret::new(format!("{header}.{}.c2ln", encode(&claims)))).map(Some)
     }
 }
 
@@ -236,7 +240,11 @@ impl Log {
 
 #[async_trait]
 impl RevocationLog for Log {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let from =
             CursorPlace::of(&after).map_or(0, |place| usize::try_from(place.position).unwrap());
         self.0.taken.send_replace(from);

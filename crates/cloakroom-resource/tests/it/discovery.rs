@@ -1,6 +1,6 @@
 use cloakroom_core::TokenSecret;
 use cloakroom_resource::{
-    ClientCredentials, IntrospectionClient, Introspector, Outage, SetupError, Verifier,
+    ClientCredentials, IntrospectionClient, Introspector, SetupError, UnavailableError, Verifier,
 };
 use serde_json::json;
 
@@ -120,7 +120,10 @@ async fn what_is_no_metadata_is_refused() {
     let url = peer.url.clone();
     drop(peer);
     let error = Verifier::discover(&url, AUDIENCE).await.unwrap_err();
-    assert!(matches!(error, SetupError::Fetch { source: Outage::NoAnswer(_), .. }), "{error}");
+    assert!(
+        matches!(error, SetupError::Fetch { source: UnavailableError::NoAnswer(_), .. }),
+        "{error}"
+    );
     let text = chain(&error);
     // Where, what, and what the HTTP stack says of it.
     let place = format!("{url}{WELL_KNOWN}: no answer");

@@ -2,7 +2,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloakroom_core::{Subject, TokenSecret};
 use cloakroom_resource::{
-    ClientCredentials, IntrospectionClient, Introspector, Outage, ReqwestClient, SetupError,
+    ClientCredentials, IntrospectionClient, Introspector, ReqwestClient, SetupError,
+    UnavailableError,
 };
 use serde_json::json;
 
@@ -121,7 +122,7 @@ async fn garbage_is_an_outage_and_never_a_verdict() {
         for error in [introspected.err(), swapped.err()].into_iter().flatten() {
             let text = format!("{error:?} {}", chain(&error));
             assert!(!text.contains("do+not") && !text.contains("s3cret"), "{text}");
-            let credentials = matches!(error, Outage::Credentials(_));
+            let credentials = matches!(error, UnavailableError::Credentials(_));
             assert_eq!(credentials, matches!(status, 401 | 403));
         }
     }
@@ -134,7 +135,7 @@ async fn nobody_listening_is_an_outage() {
     let client = client(&peer);
     drop(peer);
     let error = client.introspect(&handle()).await.unwrap_err();
-    assert!(matches!(error, Outage::NoAnswer(_)), "{error}");
+    assert!(matches!(error, UnavailableError::NoAnswer(_)), "{error}");
     assert!(!format!("{error:?} {}", chain(&error)).contains("do+not"));
     assert!(client.swap(&handle(), "x").await.is_err());
 }
@@ -145,7 +146,7 @@ async fn debug_shows_no_secret() {
     let client = client(&peer);
     let layer = cloakroom_resource::PhantomLayer::new(client.clone(), "https://orders.example");
     let bearer = cloakroom_resource::BearerLayer::introspecting(client.clone(), "i", "a");
-    let swapped = cloakroom_resource::Swapped::parse(TokenSecret::new(Key::new().token().await));
+    let swapped = cloakroom_resource::PhantomJwt::parse(TokenSecret::new(Key::new().token().await));
     let debug = format!("{client:?} {client:#?} {layer:?} {bearer:?} {swapped:?}");
     assert!(debug.contains("gateway"));
     for secret in [SECRET, "s3cret", "eyJ", &STANDARD.encode("gateway:gate%2Bway%2Fs3cret")] {

@@ -2,8 +2,8 @@ use std::convert::Infallible;
 
 use cloakroom_core::{Confirmation, Introspection, TokenSecret};
 use cloakroom_resource::{
-    BearerLayer, Introspector, InvalidToken, Outage, PhantomLayer, Swapped, TokenError,
-    VerifiedToken, async_trait,
+    BearerLayer, Introspector, InvalidToken, PhantomJwt, PhantomLayer, TokenError,
+    UnavailableError, VerifiedToken, async_trait,
 };
 use http::{Request, Response};
 use serde_json::{Value, json};
@@ -121,12 +121,12 @@ struct Swaps(String);
 
 #[async_trait]
 impl Introspector for Swaps {
-    async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, UnavailableError> {
         Ok(Introspection::Inactive)
     }
 
-    async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<Swapped>, Outage> {
-        Swapped::parse(TokenSecret::new(self.0.as_str())).map(Some)
+    async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<PhantomJwt>, UnavailableError> {
+        PhantomJwt::parse(TokenSecret::new(self.0.as_str())).map(Some)
     }
 }
 

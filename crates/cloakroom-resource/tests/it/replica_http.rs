@@ -8,8 +8,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
-    ClientCredentials, Cursor, HttpLog, MAX_BODY_BYTES, Outage, ReqwestClient, RevocationBatch,
-    RevocationLog, RevocationReplica, SetupError, StoreLog,
+    ClientCredentials, Cursor, HttpLog, MAX_BODY_BYTES, ReqwestClient, RevocationBatch,
+    RevocationLog, RevocationReplica, SetupError, StoreLog, UnavailableError,
 };
 use serde_json::json;
 
@@ -186,12 +186,15 @@ async fn whatever_is_no_page_is_an_outage() {
     for status in [401, 403] {
         peer.answer_with(move |_| respond(status, "application/json", page));
         let error = read().await.unwrap_err();
-        assert!(matches!(error, Outage::Credentials(found) if found == status), "{error}");
+        assert!(
+            matches!(error, UnavailableError::Credentials(found) if found == status),
+            "{error}"
+        );
     }
     for status in [204, 302, 304, 400, 404, 429, 500, 503] {
         peer.answer_with(move |_| respond(status, "application/json", page));
         let error = read().await.unwrap_err();
-        assert!(matches!(error, Outage::Status(found) if found == status), "{error}");
+        assert!(matches!(error, UnavailableError::Status(found) if found == status), "{error}");
     }
     let spaces = " ".repeat(MAX_BODY_BYTES);
     for (content_type, body) in [
@@ -208,11 +211,12 @@ async fn whatever_is_no_page_is_an_outage() {
             move |_| respond(200, content_type, &body)
         });
         let error = read().await.unwrap_err();
-        let is_outage = matches!(error, Outage::Malformed(_) | Outage::NoAnswer(_));
+        let is_outage =
+            matches!(error, UnavailableError::Malformed(_) | UnavailableError::NoAnswer(_));
         assert!(is_outage, "{content_type}: {error}");
     }
     drop(peer);
-    assert!(matches!(read().await, Err(Outage::NoAnswer(_))));
+    assert!(matches!(read().await, Err(UnavailableError::NoAnswer(_))));
 }
 
 #[tokio::test]
@@ -223,7 +227,7 @@ async fn a_stuck_server_is_given_up() {
     let client = ReqwestClient::with_timeouts(short, short).unwrap();
     let log = HttpLog::new(&peer.url, credentials(), client).unwrap();
     let error = RevocationReplica::follow(log).await.unwrap_err();
-    assert!(matches!(error, Outage::NoAnswer(_)), "{error}");
+    assert!(matches!(error, UnavailableError::NoAnswer(_)), "{error}");
 }
 
 #[tokio::test]

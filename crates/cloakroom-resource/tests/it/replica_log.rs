@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use cloakroom_core::GrantId;
 use cloakroom_core::revocation::Revocation;
-use cloakroom_core::store::{Revoked, StoreError};
+use cloakroom_core::store::{RevokeOutcome, StoreError};
 use cloakroom_core::time::UnixTime;
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
-    Cursor, LogEntry, LogEvent, Outage, RevocationBatch, RevocationLog, RevocationPage, Target,
-    TokenStore, async_trait,
+    Cursor, LogEntry, LogEvent, RevocationBatch, RevocationLog, RevocationPage, Target, TokenStore,
+    UnavailableError, async_trait,
 };
 use tokio::sync::mpsc;
 
@@ -25,7 +25,7 @@ pub(crate) fn grant(number: u8) -> Target {
 
 pub(crate) async fn revoke(store: &MemoryStore, target: Target) {
     let revoked = store.revoke(Revocation::new(target, START, START + HOUR)).await.unwrap();
-    assert_eq!(revoked, Revoked::Done);
+    assert_eq!(revoked, RevokeOutcome::Done);
 }
 
 pub(crate) async fn beat(store: &MemoryStore, at: UnixTime) -> Result<(), StoreError> {
@@ -66,7 +66,11 @@ impl<L> Told<L> {
 
 #[async_trait]
 impl<L: RevocationLog> RevocationLog for Told<L> {
-    async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+    async fn read(
+        &self,
+        after: Cursor,
+        wait: Duration,
+    ) -> Result<RevocationPage, UnavailableError> {
         let _ = self.told.send(after.clone());
         self.log.read(after, wait).await
     }

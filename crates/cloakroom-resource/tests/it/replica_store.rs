@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::revocation::{Revocation, RuleKey, Rules, Wakeups};
+use cloakroom_core::revocation::{LogNotifications, Revocation, RuleKey, Rules};
 use cloakroom_core::store::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
-    Page, Revoked, Selector, StoreError,
+    Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Subject, TokenDigest};
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
-    Cursor, Outage, RevocationBatch, RevocationLog, RevocationReplica, StoreLog, Target,
-    TokenStore, async_trait,
+    Cursor, RevocationBatch, RevocationLog, RevocationReplica, StoreLog, Target, TokenStore,
+    UnavailableError, async_trait,
 };
 use futures_core::Stream;
 use tokio::time::Instant;
@@ -233,7 +233,7 @@ async fn an_outage_is_an_error_and_passes() {
     let log = StoreLog::new(faulty.clone());
     faulty.is_down.store(true, Ordering::SeqCst);
     let error = log.read(Cursor::start(), LONG).await.unwrap_err();
-    assert!(matches!(error, Outage::Other(_)), "{error}");
+    assert!(matches!(error, UnavailableError::Other(_)), "{error}");
     faulty.is_down.store(false, Ordering::SeqCst);
     revoke(&memory, grant(1)).await;
     assert_eq!(said(&entries(log.read(Cursor::start(), LONG).await.unwrap()).0), [Ok(grant(1))]);
@@ -313,7 +313,7 @@ impl TokenStore for Faulty {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         self.store().create(grant, tokens).await
     }
 
@@ -321,11 +321,11 @@ impl TokenStore for Faulty {
         self.store().find(grant, token).await
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.store().advance(step).await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.store().revoke(revocation).await
     }
 
@@ -333,7 +333,12 @@ impl TokenStore for Faulty {
         self.store().rules(keys).await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.store().list(of, page, now).await
     }
 
@@ -345,12 +350,12 @@ impl TokenStore for Faulty {
         self.store().revocations(after, limit).await
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         if let Some(interval) = self.poll {
-            return Wakeups::Poll(interval);
+            return LogNotifications::Poll(interval);
         }
         if self.end_wakeups.swap(false, Ordering::SeqCst) {
-            return Wakeups::Stream(Box::pin(Ended));
+            return LogNotifications::Stream(Box::pin(Ended));
         }
         self.store().wakeups()
     }
@@ -359,7 +364,7 @@ impl TokenStore for Faulty {
         self.store().heartbeat(now, until).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.store().maintain(task).await
     }
 }

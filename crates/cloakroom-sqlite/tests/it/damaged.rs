@@ -7,8 +7,8 @@ use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore as _, KeyUpdated};
 use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
 use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
 use cloakroom_core::store::{
-    Advanced, CheckValues as _, Created, Housekeeping, Lookup, Page, Selector, StoreError,
-    TokenStore as _, TokenStoreExt as _,
+    AdvanceOutcome, CheckValues as _, CreateOutcome, Housekeeping, Lookup, PageRequest, Selector,
+    StoreError, TokenStore as _, TokenStoreExt as _,
 };
 use cloakroom_core::{ClientId, GrantId, Kid, Subject};
 use cloakroom_sqlite::SqliteStore;
@@ -58,7 +58,7 @@ impl Scene {
             let grant = grant(&store, subject, "app").await;
             let token = token(&grant);
             let created = store.create(grant.clone(), vec![token.clone()]).await.unwrap();
-            assert_eq!(created, Created::Inserted);
+            assert_eq!(created, CreateOutcome::Inserted);
             grants.push(grant);
             tokens.push(token);
         }
@@ -87,7 +87,8 @@ impl Scene {
     }
 
     async fn listed(&self, of: Selector) -> (Vec<GrantId>, Vec<GrantId>) {
-        let (mut ids, mut unreadable, mut page) = (vec![], vec![], Page { after: None, limit: 2 });
+        let (mut ids, mut unreadable, mut page) =
+            (vec![], vec![], PageRequest { after: None, limit: 2 });
         loop {
             let listing = self.store.list(of.clone(), page, NOW).await.unwrap();
             ids.extend(listing.grants.iter().map(|grant| grant.id));
@@ -118,9 +119,9 @@ impl Scene {
         assert_eq!(listed, whole("alice"), "{what}");
         // A step, a new grant, a look at the rules, a heartbeat, the log.
         let (next, _) = step(&self.grants[5]);
-        assert_eq!(store.advance(next).await.unwrap(), Advanced::Advanced, "{what}");
+        assert_eq!(store.advance(next).await.unwrap(), AdvanceOutcome::Advanced, "{what}");
         let other = grant(store, "carol", "app").await;
-        assert_eq!(store.create(other, vec![]).await.unwrap(), Created::Inserted, "{what}");
+        assert_eq!(store.create(other, vec![]).await.unwrap(), CreateOutcome::Inserted, "{what}");
         let key = RuleKey::Client(ClientId::new("app").unwrap());
         assert!(store.rules(vec![key]).await.unwrap().rules.is_empty(), "{what}");
         store.heartbeat(NOW, NOW + DAY).await.unwrap();

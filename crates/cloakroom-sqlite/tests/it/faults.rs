@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloakroom_core::keys::KeyStore as _;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Created, Housekeeping, Lookup, StoreError, TokenStore as _};
+use cloakroom_core::store::{CreateOutcome, Housekeeping, Lookup, StoreError, TokenStore as _};
 use cloakroom_core::{GrantId, Random};
 use cloakroom_sqlite::rusqlite::Connection;
 use cloakroom_sqlite::{OpenError, SqliteStore, SqliteStoreBuilder};
@@ -39,7 +39,7 @@ pub(crate) async fn put(store: &SqliteStore) -> Result<GrantId, StoreError> {
     let grant = grant(store, "alice", "app").await;
     let token = token(&grant);
     let id = grant.id;
-    assert_eq!(store.create(grant, vec![token]).await?, Created::Inserted);
+    assert_eq!(store.create(grant, vec![token]).await?, CreateOutcome::Inserted);
     Ok(id)
 }
 
@@ -86,7 +86,7 @@ async fn a_full_disk_fails_writes_and_nothing_else() {
     }
     let of_app =
         cloakroom_core::store::Selector::Client(cloakroom_core::ClientId::new("app").unwrap());
-    let page = cloakroom_core::store::Page { after: None, limit: 10_000 };
+    let page = cloakroom_core::store::PageRequest { after: None, limit: 10_000 };
     let listed = store.list(of_app, page, NOW).await.unwrap();
     assert_eq!(listed.grants.len(), ids.len(), "half of a write was left behind");
 
@@ -210,7 +210,7 @@ async fn damage_is_called_damage_until_it_is_mended() {
         assert_eq!(found.grant.revoked_at, None, "half a revocation");
     }
     store.load().await.unwrap();
-    assert_eq!(store.create(late, Vec::new()).await.unwrap(), Created::Inserted);
+    assert_eq!(store.create(late, Vec::new()).await.unwrap(), CreateOutcome::Inserted);
     store.revoke(revocation(Target::Grant(ids[0]))).await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom_core::keys::KeyStore as _;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::store::{Created, Lookup, Revoked, StoreError, TokenStore as _};
+use cloakroom_core::store::{CreateOutcome, Lookup, RevokeOutcome, StoreError, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -19,7 +19,7 @@ async fn a_flood_of_writes_refuses_no_revocation_and_no_heartbeat() {
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(60)).open().unwrap();
     let grant = grant(&store, "alice", "app").await;
-    assert_eq!(store.create(grant.clone(), vec![]).await.unwrap(), Created::Inserted);
+    assert_eq!(store.create(grant.clone(), vec![]).await.unwrap(), CreateOutcome::Inserted);
     // While somebody else writes, they gather.
     let stranger = Connection::open(&path).unwrap();
     stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -38,7 +38,7 @@ async fn a_flood_of_writes_refuses_no_revocation_and_no_heartbeat() {
     assert!(poll!(beat.as_mut()).is_pending(), "a heartbeat is refused");
     stranger.execute_batch("COMMIT").unwrap();
     assert!(join_all(flood).await.iter().all(Result::is_ok));
-    assert!(matches!(revoking.await, Ok(Revoked::Done)));
+    assert!(matches!(revoking.await, Ok(RevokeOutcome::Done)));
     beat.await.unwrap();
     let Lookup::Found(found) = store.find(grant.id, None).await.unwrap() else { panic!() };
     assert!(found.grant.revoked_at.is_some());

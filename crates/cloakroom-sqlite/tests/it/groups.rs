@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloakroom_core::keys::KeyStore as _;
 use cloakroom_core::record::TokenRecord;
-use cloakroom_core::store::{Created, Lookup, StoreError, TokenStore as _};
+use cloakroom_core::store::{CreateOutcome, Lookup, StoreError, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
 
@@ -43,7 +43,7 @@ async fn a_write_that_fails_takes_nothing_with_it() {
             assert!(matches!(created, Err(StoreError::Misuse(_))), "{created:?}");
             assert!(matches!(found, Lookup::Absent), "half a grant: {found:?}");
         } else {
-            assert_eq!(created.unwrap(), Created::Inserted);
+            assert_eq!(created.unwrap(), CreateOutcome::Inserted);
             assert!(matches!(found, Lookup::Found(found) if found.token.is_some()), "{number}");
         }
     }
@@ -90,7 +90,7 @@ async fn a_damaged_page_takes_nothing_with_it() {
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     }
     for (id, write) in writes {
-        assert_eq!(write.await.unwrap().unwrap(), Created::Inserted);
+        assert_eq!(write.await.unwrap().unwrap(), CreateOutcome::Inserted);
         assert!(matches!(store.find(id, None).await.unwrap(), Lookup::Found(_)));
     }
 }

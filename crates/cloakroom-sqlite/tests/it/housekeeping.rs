@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom_core::store::{Created, Housekeeping, Lookup, TokenStore as _};
+use cloakroom_core::store::{CreateOutcome, Housekeeping, Lookup, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::future::join_all;
 
@@ -25,10 +25,12 @@ async fn grants_that_wait_for_their_tokens_keep_no_other_from_being_deleted() {
     let created = join_all(
         creating.iter().map(|(grant, token)| store.create(grant.clone(), vec![token.clone()])),
     );
-    assert!(created.await.into_iter().all(|created| matches!(created, Ok(Created::Inserted))));
+    assert!(
+        created.await.into_iter().all(|created| matches!(created, Ok(CreateOutcome::Inserted)))
+    );
     let mut last = grant(&store, "alice", "app").await;
     last.row_expires_at = NOW + 2 * HOUR;
-    assert_eq!(store.create(last.clone(), vec![]).await.unwrap(), Created::Inserted);
+    assert_eq!(store.create(last.clone(), vec![]).await.unwrap(), CreateOutcome::Inserted);
 
     let at = NOW + 3 * HOUR;
     let task = Housekeeping { now: at, before: at, limit: 1_000, sweep: None };

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use cloakroom_conformance::processes::{Outcome, Plan, contend, judge};
 use cloakroom_core::GrantId;
-use cloakroom_core::revocation::{Cursor, CursorPlace, LogEvent, RevocationBatch, Target, Wakeups};
-use cloakroom_core::store::{Advanced, Created, Lookup, TokenStore};
+use cloakroom_core::revocation::{
+    Cursor, CursorPlace, LogEvent, LogNotifications, RevocationBatch, Target,
+};
+use cloakroom_core::store::{AdvanceOutcome, CreateOutcome, Lookup, TokenStore};
 use cloakroom_sqlite::SqliteStore;
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
@@ -72,7 +74,9 @@ async fn one_process_hears_of_the_others_revocations() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path).unwrap();
-    let Wakeups::Stream(mut wakeups) = store.wakeups() else { panic!("there is a stream") };
+    let LogNotifications::Stream(mut wakeups) = store.wakeups() else {
+        panic!("there is a stream")
+    };
     let mut child =
         child("processes::one_process_hears_of_the_others_revocations", &path).spawn().unwrap();
     // Without its news this waits for ever.
@@ -127,11 +131,14 @@ async fn work(store: SqliteStore) {
     loop {
         let mut current = grant(&store, "alice", "app").await;
         let (id, token) = (current.id, token(&current));
-        assert_eq!(store.create(current.clone(), vec![token]).await.unwrap(), Created::Inserted);
+        assert_eq!(
+            store.create(current.clone(), vec![token]).await.unwrap(),
+            CreateOutcome::Inserted
+        );
         say(format!("ACK {id} 0"));
         for generation in 1..4 {
             let (step, next) = step(&current);
-            assert_eq!(store.advance(step).await.unwrap(), Advanced::Advanced);
+            assert_eq!(store.advance(step).await.unwrap(), AdvanceOutcome::Advanced);
             say(format!("ACK {id} {generation}"));
             current = next;
         }
@@ -208,7 +215,7 @@ async fn a_dropped_sweep_is_finished_by_housekeeping() {
     for _ in 0..1_000 {
         let grant = grant(&store, "alice", "app").await;
         ids.push(grant.id);
-        assert_eq!(store.create(grant, Vec::new()).await.unwrap(), Created::Inserted);
+        assert_eq!(store.create(grant, Vec::new()).await.unwrap(), CreateOutcome::Inserted);
     }
     let of_app = Target::Client(cloakroom_core::ClientId::new("app").unwrap());
     let sweep = store.revoke(revocation(of_app));

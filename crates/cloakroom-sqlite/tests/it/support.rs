@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Revocation, Target};
-use cloakroom_core::store::{Advance, Change, TokenStore, TokenStoreExt as _};
+use cloakroom_core::store::{Advance, ChainUpdate, TokenStore, TokenStoreExt as _};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 
@@ -44,7 +44,7 @@ pub(crate) fn step(grant: &GrantRecord) -> (Advance, GrantRecord) {
     let chain = next.chain.as_mut().unwrap();
     chain.generation += 1;
     chain.digest = digest();
-    let change = Change::Move(Box::new(next.clone()));
+    let change = ChainUpdate::Move(Box::new(next.clone()));
     let tokens = vec![token(&next)];
     (Advance { grant: grant.id, expected, now: NOW, change, tokens }, next)
 }

@@ -30,7 +30,7 @@ pub struct DirectoryError(#[source] pub Box<dyn std::error::Error + Send + Sync>
 /// A client's registration contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("client `{client}`: {why}")]
-pub struct ClientRefused {
+pub struct ClientConfigError {
     /// The client.
     pub client: ClientId,
     /// What is wrong.
@@ -47,10 +47,10 @@ impl StaticClients {
     /// # Errors
     ///
     /// If two have the same identifier, or if the registration of one contradicts itself.
-    pub fn new(clients: impl IntoIterator<Item = Client>) -> Result<Self, ClientRefused> {
+    pub fn new(clients: impl IntoIterator<Item = Client>) -> Result<Self, ClientConfigError> {
         let mut all = HashMap::new();
         for client in clients {
-            let refused = |why| ClientRefused { client: client.id.clone(), why };
+            let refused = |why| ClientConfigError { client: client.id.clone(), why };
             client.check()?;
             if all.contains_key(&client.id) {
                 return Err(refused("two clients have this client_id"));
@@ -81,9 +81,9 @@ impl Client {
     /// # Errors
     ///
     /// What contradicts itself.
-    pub fn check(&self) -> Result<(), ClientRefused> {
+    pub fn check(&self) -> Result<(), ClientConfigError> {
         match self.contradiction() {
-            Some(why) => Err(ClientRefused { client: self.id.clone(), why }),
+            Some(why) => Err(ClientConfigError { client: self.id.clone(), why }),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ pub(crate) mod secret_hash;
 
 use std::sync::Arc;
 
-use cloakroom_core::{Audience, ClientId, Invalid, Scope, Subject};
+use cloakroom_core::{Audience, ClientId, InvalidValue, Scope, Subject};
 use subtle::Choice;
 
 use crate::client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
@@ -23,7 +23,7 @@ use crate::client::secret_hash::SecretHash;
 ///     .scope("orders:read orders:write")?
 ///     .audience("https://orders.example", Format::Phantom)?;
 /// assert!(client.allows(GrantType::RefreshToken));
-/// # Ok::<(), cloakroom::core::Invalid>(())
+/// # Ok::<(), cloakroom::core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -46,7 +46,7 @@ impl Client {
     /// # Errors
     ///
     /// If `id` is no client identifier.
-    pub fn public(id: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn public(id: impl AsRef<str>) -> Result<Self, InvalidValue> {
         Ok(Self {
             id: ClientId::new(id)?,
             public: true,
@@ -68,7 +68,7 @@ impl Client {
     ///
     /// If `id` is no client identifier, or the secret is shorter than 22 bytes: secrets are random,
     /// not passwords, and kept as a plain SHA-256.
-    pub fn confidential(id: impl AsRef<str>, secret: &str) -> Result<Self, Invalid> {
+    pub fn confidential(id: impl AsRef<str>, secret: &str) -> Result<Self, InvalidValue> {
         Ok(Self::public(id)?.secret(SecretHash::of(secret)?))
     }
 
@@ -80,7 +80,7 @@ impl Client {
     pub fn hashed(
         id: impl AsRef<str>,
         secrets: impl IntoIterator<Item = SecretHash>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, InvalidValue> {
         Ok(secrets.into_iter().fold(Self::authenticated_by_app(id)?, Self::secret))
     }
 
@@ -91,7 +91,7 @@ impl Client {
     /// # Errors
     ///
     /// If `id` is no client identifier.
-    pub fn authenticated_by_app(id: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn authenticated_by_app(id: impl AsRef<str>) -> Result<Self, InvalidValue> {
         Ok(Self { public: false, ..Self::public(id)? })
     }
 
@@ -104,7 +104,7 @@ impl Client {
         id: impl AsRef<str>,
         secret: &str,
         serves: Serves,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, InvalidValue> {
         Ok(Self::confidential(id, secret)?.role(Role::Introspect).serves(serves))
     }
 
@@ -136,7 +136,7 @@ impl Client {
     /// # Errors
     ///
     /// If the scope is malformed.
-    pub fn scope(mut self, scope: &str) -> Result<Self, Invalid> {
+    pub fn scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
         self.scope = Scope::parse(scope)?;
         Ok(self)
     }
@@ -146,7 +146,7 @@ impl Client {
     /// # Errors
     ///
     /// If the identifier is empty or over-long.
-    pub fn audience(mut self, resource: &str, format: Format) -> Result<Self, Invalid> {
+    pub fn audience(mut self, resource: &str, format: Format) -> Result<Self, InvalidValue> {
         Audience::one(resource)?;
         self.audiences.push((resource.into(), format));
         Ok(self)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{Audience, Invalid};
+use cloakroom_core::{Audience, InvalidValue};
 
 /// The grant types that the token endpoint knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +34,13 @@ impl GrantType {
 }
 
 impl std::str::FromStr for GrantType {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(name: &str) -> Result<Self, Invalid> {
+    fn from_str(name: &str) -> Result<Self, InvalidValue> {
         Self::ALL
             .into_iter()
             .find(|grant_type| grant_type.as_str() == name)
-            .ok_or(Invalid { what: "grant type", why: "it is none that this server knows" })
+            .ok_or(InvalidValue { what: "grant type", why: "it is none that this server knows" })
     }
 }
 
@@ -100,14 +100,14 @@ impl Role {
 }
 
 impl std::str::FromStr for Role {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(name: &str) -> Result<Self, Invalid> {
+    fn from_str(name: &str) -> Result<Self, InvalidValue> {
         match name {
             "introspect" => Ok(Self::Introspect),
             "revocation-log" => Ok(Self::RevocationLog),
             "handle-keys" => Ok(Self::HandleKeys),
-            _ => Err(Invalid {
+            _ => Err(InvalidValue {
                 what: "role",
                 why: "it is none of introspect, revocation-log, handle-keys",
             }),

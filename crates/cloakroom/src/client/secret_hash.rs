@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cloakroom_core::Invalid;
+use cloakroom_core::InvalidValue;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -17,9 +17,9 @@ impl SecretHash {
     /// # Errors
     ///
     /// If the secret is shorter.
-    pub fn of(secret: &str) -> Result<Self, Invalid> {
+    pub fn of(secret: &str) -> Result<Self, InvalidValue> {
         if secret.len() < 22 {
-            return Err(Invalid {
+            return Err(InvalidValue {
                 what: "client secret",
                 why: "it is shorter than 22 bytes; use 128 random bits or more",
             });

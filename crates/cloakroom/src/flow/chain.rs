@@ -22,7 +22,7 @@ use crate::revocation::regression::Regression;
 
 /// Where a genuine credential stands, seen from its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum CredentialState {
     /// It is the one that may be redeemed.
     Current,
     /// It was spent by the last step, and its window is open: its successor is kept for it.
@@ -36,7 +36,7 @@ pub(crate) enum Standing {
     Newer,
 }
 
-impl Standing {
+impl CredentialState {
     pub(crate) fn of(handle: &ChainHandle, chain: &Chain, now: UnixTime) -> Self {
         let presented = handle.generation;
         match (presented.cmp(&chain.generation), &chain.successor) {
@@ -148,7 +148,7 @@ impl Inner {
         client: &ClientId,
         now: UnixTime,
     ) -> Result<Arc<GrantRecord>, TokenError> {
-        self.check_own_log().await?;
+        self.check_log_watch().await?;
         let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
         if !grant.is_live(now) {
             return Err(GrantRefusal::Dead.into());

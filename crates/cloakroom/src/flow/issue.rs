@@ -9,7 +9,7 @@ use cloakroom_core::record::{
     Chain, ChainKey, CodeBinding, GrantRecord, TokenRecord, UnknownFields, bounded_json,
 };
 use cloakroom_core::revocation::Epoch;
-use cloakroom_core::store::{Created, StoreError};
+use cloakroom_core::store::{CreateOutcome, StoreError};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
     Audience, Confirmation, GrantId, MAX_ID_BYTES, Scope, TokenDigest, TokenKind, TokenSecret,
@@ -237,7 +237,7 @@ impl Inner {
                 "the client may not have tokens for this resource",
             ));
         }
-        self.check_own_log().await?;
+        self.check_log_watch().await?;
         let most = self.lifetimes_of(client).grant;
         let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
         let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];
@@ -396,9 +396,9 @@ impl Inner {
     ) -> Result<bool, TokenError> {
         let event = issued(&record);
         match self.create_grant(operation, record, tokens, event).await? {
-            Created::Inserted => Ok(true),
-            Created::Barred => Err(TokenError::Barred),
-            Created::Exists => Ok(false),
+            CreateOutcome::Inserted => Ok(true),
+            CreateOutcome::Barred => Err(TokenError::Barred),
+            CreateOutcome::Exists => Ok(false),
         }
     }
 

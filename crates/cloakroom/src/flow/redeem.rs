@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{Chain, CodeBinding, GrantRecord};
-use cloakroom_core::store::{Advance, Advanced, Change};
+use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, scrubbed};
 use sha2::{Digest, Sha256};
@@ -13,8 +13,8 @@ use subtle::ConstantTimeEq;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, Standing, chain_of};
-use crate::flow::request::{Redeem, TokenResponse};
+use crate::flow::chain::{ChainBinding, CredentialState, chain_of};
+use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
@@ -31,14 +31,14 @@ impl Issuer {
     /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
     /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
     /// the store failed after it had taken the step: codes have no retry, the user signs in again.
-    pub async fn redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+    pub async fn redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = self.try_redeem(request).await;
         self.inner.refusals.grant(&client, TokenKind::Code, &answer);
         answer
     }
 
-    async fn try_redeem(&self, request: Redeem) -> Result<TokenResponse, TokenError> {
+    async fn try_redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let inner = &self.inner;
         let now = inner.now();
         let handle = inner.chain_handle(ChainKind::Code, &request.code).await?;
@@ -50,20 +50,24 @@ impl Issuer {
         let grant = inner.grant_of(&handle, &request.client, now).await?;
         let chain = chain_of(&grant)?;
         check_binding(chain.code.as_ref(), &request)?;
-        match Standing::of(&handle, chain, now) {
+        match CredentialState::of(&handle, chain, now) {
             // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
             // request. If they do not match, it MUST reject the request."
-            Standing::Current
+            CredentialState::Current
                 if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved =>
             {
                 return Err(GrantRefusal::OtherKey.into());
             }
-            Standing::Current => {}
+            CredentialState::Current => {}
             // Codes have no retry window, and a replay is one whatever key it shows.
-            Standing::Retriable | Standing::SpentRecently | Standing::Spent => {
+            CredentialState::Retriable
+            | CredentialState::SpentRecently
+            | CredentialState::Spent => {
                 return Err(inner.end_for_reuse(&handle, &grant, now).await);
             }
-            Standing::Newer => return Err(inner.end_for_regression(&handle, &grant, now).await),
+            CredentialState::Newer => {
+                return Err(inner.end_for_regression(&handle, &grant, now).await);
+            }
         }
         let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
 
@@ -107,18 +111,18 @@ impl Issuer {
             grant: grant.id,
             expected: chain.position(),
             now,
-            change: Change::Move(Box::new(next)),
+            change: ChainUpdate::Move(Box::new(next)),
             tokens: token.record.clone().into_iter().collect(),
         };
         let done = Event::Redeemed { grant: grant.id, client: request.client };
         match inner.advance(Operation::Redeem, step, done).await? {
-            Advanced::Advanced => {}
+            AdvanceOutcome::Advanced => {}
             // Its own look saw the code unspent: a double click, unless the keys say otherwise.
-            Advanced::Stale(grant) => {
+            AdvanceOutcome::Stale(grant) => {
                 inner.check_holder(&handle, &grant, &client, proved, now).await?;
                 return Err(GrantRefusal::Spent.into());
             }
-            Advanced::Dead | Advanced::Unknown => return Err(GrantRefusal::Dead.into()),
+            AdvanceOutcome::Dead | AdvanceOutcome::Unknown => return Err(GrantRefusal::Dead.into()),
         }
         Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
     }
@@ -135,7 +139,7 @@ pub(crate) fn refresh_expiry(
     if rotates { (now + idle).min(grant.expires_at) } else { grant.expires_at }
 }
 
-fn check_binding(binding: Option<&CodeBinding>, request: &Redeem) -> Result<(), GrantRefusal> {
+fn check_binding(binding: Option<&CodeBinding>, request: &CodeRequest) -> Result<(), GrantRefusal> {
     let binding = binding.ok_or(GrantRefusal::Verifier)?;
     // RFC 6749 §4.1.3: "their values MUST be identical"
     if request.redirect_uri.as_deref() != Some(&*binding.redirect_uri) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
-use cloakroom_core::store::{Advance, Advanced, Change};
+use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, TokenSecret};
 
@@ -12,9 +12,9 @@ use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, Standing, chain_of};
+use crate::flow::chain::{ChainBinding, CredentialState, chain_of};
 use crate::flow::redeem::refresh_expiry;
-use crate::flow::request::{Refresh, TokenResponse};
+use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
 use crate::issuer::{Inner, Issuer, NewToken};
 
@@ -29,14 +29,14 @@ impl Issuer {
     /// [`TokenError::InvalidGrant`] whatever is wrong with the token; [`TokenError::InvalidScope`]
     /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
     /// the same token may be sent again.
-    pub async fn refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+    pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = self.try_refresh(request).await;
         self.inner.refusals.grant(&client, TokenKind::Refresh, &answer);
         answer
     }
 
-    async fn try_refresh(&self, request: Refresh) -> Result<TokenResponse, TokenError> {
+    async fn try_refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
@@ -51,23 +51,23 @@ impl Issuer {
         let chain = chain_of(&grant)?;
         let binding = ChainBinding::of(&grant, chain, &client);
         binding.check(handle.generation, proved)?;
-        match Standing::of(&handle, chain, now) {
-            Standing::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
-            Standing::Current if chain.rotates || client.rotates_refresh_tokens() => {
+        match CredentialState::of(&handle, chain, now) {
+            CredentialState::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
+            CredentialState::Current if chain.rotates || client.rotates_refresh_tokens() => {
                 attempt.rotate(&grant, chain).await
             }
-            Standing::Current => attempt.attach(&grant, chain, None).await,
-            Standing::Retriable => {
+            CredentialState::Current => attempt.attach(&grant, chain, None).await,
+            CredentialState::Retriable => {
                 attempt.check_holder(&grant).await?;
                 attempt.retry(&grant).await
             }
             // Refused, and no harm done.
-            Standing::SpentRecently => {
+            CredentialState::SpentRecently => {
                 attempt.check_holder(&grant).await?;
                 Err(GrantRefusal::Spent.into())
             }
-            Standing::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
-            Standing::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
+            CredentialState::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
+            CredentialState::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
         }
     }
 }
@@ -77,7 +77,7 @@ struct Attempt<'a> {
     inner: &'a Arc<Inner>,
     client: &'a Client,
     handle: &'a ChainHandle,
-    request: &'a Refresh,
+    request: &'a RefreshRequest,
     now: UnixTime,
 }
 
@@ -134,15 +134,15 @@ impl Attempt<'_> {
             grant: grant.id,
             expected: chain.position(),
             now,
-            change: Change::Move(Box::new(next)),
+            change: ChainUpdate::Move(Box::new(next)),
             tokens: token.record.clone().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, step, done).await? {
-            Advanced::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
+            AdvanceOutcome::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
             // It saw the chain where it should be and then lost the race: that is a retry, or is
             // refused, but never reuse, whatever its clock says. Only a second key is.
-            Advanced::Stale(grant) => {
+            AdvanceOutcome::Stale(grant) => {
                 self.check_holder(&grant).await?;
                 if chain_of(&grant)?.generation == generation {
                     self.retry(&grant).await
@@ -150,7 +150,7 @@ impl Attempt<'_> {
                     Err(GrantRefusal::Spent.into())
                 }
             }
-            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+            AdvanceOutcome::Dead | AdvanceOutcome::Unknown => Err(GrantRefusal::Dead.into()),
         }
     }
 
@@ -184,7 +184,7 @@ impl Attempt<'_> {
             grant: grant.id,
             expected: chain.position(),
             now: self.now,
-            change: Change::Attach,
+            change: ChainUpdate::Attach,
             tokens: token.record.clone().into_iter().collect(),
         };
         let (id, client, generation) = (grant.id, grant.client.clone(), chain.generation);
@@ -193,9 +193,9 @@ impl Attempt<'_> {
             None => Event::Refreshed { grant: id, client, generation },
         };
         match self.inner.advance(Operation::Refresh, step, done).await? {
-            Advanced::Advanced => Ok(token.respond(grant.id, refresh_token)),
-            Advanced::Stale(_) => Err(GrantRefusal::Spent.into()),
-            Advanced::Dead | Advanced::Unknown => Err(GrantRefusal::Dead.into()),
+            AdvanceOutcome::Advanced => Ok(token.respond(grant.id, refresh_token)),
+            AdvanceOutcome::Stale(_) => Err(GrantRefusal::Spent.into()),
+            AdvanceOutcome::Dead | AdvanceOutcome::Unknown => Err(GrantRefusal::Dead.into()),
         }
     }
 
@@ -215,7 +215,7 @@ fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
     let previous = previous.map(|generation| SpentBefore::new(generation, last.until));
     let mut open: Vec<_> =
         last.earlier.iter().cloned().chain(previous).filter(|spent| now < spent.until).collect();
-    let surplus = open.len().saturating_sub(SealedSuccessor::MOST_EARLIER);
+    let surplus = open.len().saturating_sub(SealedSuccessor::MAX_EARLIER);
     open.drain(..surplus);
     open
 }

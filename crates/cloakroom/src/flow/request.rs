@@ -6,7 +6,7 @@ use cloakroom_core::record::{Claims, Device};
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
-    Audience, ClientId, Confirmation, GrantId, Invalid, Scope, Subject, TokenSecret,
+    Audience, ClientId, Confirmation, GrantId, InvalidValue, Scope, Subject, TokenSecret,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -23,7 +23,7 @@ use serde_json::Value;
 /// let grant = Grant::user("web-app", "alice")?
 ///     .scope("orders:read")?
 ///     .claim("tenant", json!("acme"))?;
-/// # Ok::<(), cloakroom::core::Invalid>(())
+/// # Ok::<(), cloakroom::core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -49,7 +49,7 @@ impl Grant {
     /// # Errors
     ///
     /// If one of the identifiers is invalid.
-    pub fn user(client: impl AsRef<str>, user: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn user(client: impl AsRef<str>, user: impl AsRef<str>) -> Result<Self, InvalidValue> {
         Ok(Self::new(ClientId::new(client)?, Subject::user(user)?))
     }
 
@@ -58,7 +58,7 @@ impl Grant {
     /// # Errors
     ///
     /// If the identifier is invalid.
-    pub fn client(client: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn client(client: impl AsRef<str>) -> Result<Self, InvalidValue> {
         let client = ClientId::new(client)?;
         Ok(Self::new(client.clone(), Subject::Client(client)))
     }
@@ -89,7 +89,7 @@ impl Grant {
     /// # Errors
     ///
     /// If the scope is malformed.
-    pub fn scope(mut self, scope: &str) -> Result<Self, Invalid> {
+    pub fn scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
         self.scope = Some(Scope::parse(scope)?);
         Ok(self)
     }
@@ -125,10 +125,10 @@ impl Grant {
     /// # Errors
     ///
     /// If it is longer than 255 bytes.
-    pub fn username(mut self, username: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn username(mut self, username: impl Into<String>) -> Result<Self, InvalidValue> {
         let username = username.into();
         if username.len() > cloakroom_core::MAX_ID_BYTES {
-            return Err(Invalid { what: "username", why: "it is longer than 255 bytes" });
+            return Err(InvalidValue { what: "username", why: "it is longer than 255 bytes" });
         }
         self.username = Some(username);
         Ok(self)
@@ -160,7 +160,7 @@ impl Grant {
     /// # Errors
     ///
     /// If the name is reserved, or the claims take more than 4,096 bytes.
-    pub fn claim(mut self, name: &str, value: Value) -> Result<Self, Invalid> {
+    pub fn claim(mut self, name: &str, value: Value) -> Result<Self, InvalidValue> {
         let others = self.claims.iter().map(|(name, value)| (name.to_owned(), value.clone()));
         self.claims = Claims::new(others.chain([(name.to_owned(), value)]).collect::<Vec<_>>())?;
         Ok(self)
@@ -202,10 +202,10 @@ impl Pkce {
     /// # Errors
     ///
     /// If it is no such text.
-    pub fn s256(challenge: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn s256(challenge: impl Into<String>) -> Result<Self, InvalidValue> {
         let challenge = challenge.into();
         if challenge.len() != 43 || !challenge.bytes().all(is_base64url) {
-            return Err(Invalid {
+            return Err(InvalidValue {
                 what: "code_challenge",
                 why: "it is not 43 characters of base64url",
             });
@@ -220,7 +220,7 @@ const fn is_base64url(byte: u8) -> bool {
 
 /// A code that a client redeems (RFC 6749 §4.1.3).
 #[derive(Debug)]
-pub struct Redeem {
+pub struct CodeRequest {
     /// The code.
     pub code: TokenSecret,
     /// The client, as it has authenticated.
@@ -237,7 +237,7 @@ pub struct Redeem {
     pub confirmation: Option<Confirmation>,
 }
 
-impl Redeem {
+impl CodeRequest {
     /// This code, redeemed by this client, without anything else.
     #[must_use]
     pub const fn new(code: TokenSecret, client: ClientId) -> Self {
@@ -254,7 +254,7 @@ impl Redeem {
 
 /// A refresh token that a client redeems (RFC 6749 §6).
 #[derive(Debug)]
-pub struct Refresh {
+pub struct RefreshRequest {
     /// The refresh token.
     pub token: TokenSecret,
     /// The client, as it has authenticated.
@@ -273,7 +273,7 @@ pub struct Refresh {
     pub confirmation: Option<Confirmation>,
 }
 
-impl Refresh {
+impl RefreshRequest {
     /// This refresh token, redeemed by this client, without narrowing.
     #[must_use]
     pub const fn new(token: TokenSecret, client: ClientId) -> Self {

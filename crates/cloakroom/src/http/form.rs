@@ -11,7 +11,7 @@ use crate::error::TokenError;
 
 /// The most parameters of a request. Each is compared with those before it, so that without a bound
 /// one body could keep a core busy.
-const MOST_PARAMETERS: usize = 64;
+const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a request. Redacted in `Debug`: it holds secrets.
 pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
@@ -40,7 +40,7 @@ impl Form {
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
         let mut parameters: Vec<(Zeroizing<String>, Zeroizing<String>)> = Vec::new();
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if parameters.len() == MOST_PARAMETERS {
+            if parameters.len() == MAX_PARAMETERS {
                 return Err(TokenError::InvalidRequest("it has too many parameters"));
             }
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -172,8 +172,8 @@ mod tests {
         assert!(Form::parse(b"token=a&token=").is_err());
         assert!(Form::parse(b"token=%ff").is_err());
         let many = |count| (0..count).map(|n| format!("p{n}=x&")).collect::<String>();
-        assert!(Form::parse(many(MOST_PARAMETERS).as_bytes()).is_ok());
-        assert!(Form::parse(many(MOST_PARAMETERS + 1).as_bytes()).is_err());
+        assert!(Form::parse(many(MAX_PARAMETERS).as_bytes()).is_ok());
+        assert!(Form::parse(many(MAX_PARAMETERS + 1).as_bytes()).is_err());
         assert!(Form::parse(b"resource=orders").unwrap().resources().is_err());
         assert!(Form::parse(b"resource=https://a%23x").unwrap().resources().is_err());
     }

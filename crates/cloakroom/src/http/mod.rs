@@ -96,7 +96,7 @@ pub struct Endpoints {
     max_wait: Duration,
     /// The places of those who wait for the revocation log to grow.
     followers: Arc<Semaphore>,
-    log_pages: revocations::page_cache::LogPages,
+    page_cache: revocations::page_cache::PageCache,
 }
 
 /// The endpoints by path.
@@ -135,7 +135,7 @@ impl Endpoints {
             body_limit: BODY_LIMIT,
             max_wait: MAX_WAIT,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
-            log_pages: revocations::page_cache::LogPages::default(),
+            page_cache: revocations::page_cache::PageCache::default(),
         }
     }
 

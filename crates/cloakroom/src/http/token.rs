@@ -9,7 +9,7 @@ use super::{Endpoints, respond};
 use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
-use crate::flow::request::{Grant, Redeem, Refresh, TokenResponse};
+use crate::flow::request::{CodeRequest, Grant, RefreshRequest, TokenResponse};
 
 impl Endpoints {
     pub(super) async fn token(
@@ -26,22 +26,22 @@ impl Endpoints {
             }
             Ok(GrantType::AuthorizationCode) => {
                 let code = form.secret("code", "code is missing")?;
-                let redeem = Redeem {
+                let redeem = CodeRequest {
                     redirect_uri: form.get("redirect_uri").map(Into::into),
                     verifier: form.get("code_verifier").map(TokenSecret::new),
                     resources: form.resources()?,
                     confirmation: proved,
-                    ..Redeem::new(code, client.id().clone())
+                    ..CodeRequest::new(code, client.id().clone())
                 };
                 Box::pin(self.issuer.redeem(redeem)).await?
             }
             Ok(GrantType::RefreshToken) => {
                 let token = form.secret("refresh_token", "refresh_token is missing")?;
-                let refresh = Refresh {
+                let refresh = RefreshRequest {
                     scope: scope(&form)?,
                     resources: form.resources()?,
                     confirmation: proved,
-                    ..Refresh::new(token, client.id().clone())
+                    ..RefreshRequest::new(token, client.id().clone())
                 };
                 Box::pin(self.issuer.refresh(refresh)).await?
             }

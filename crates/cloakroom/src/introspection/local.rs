@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloakroom_core::{ClientId, Introspection, TokenSecret};
-use cloakroom_resource::{Introspector, Outage, Swapped};
+use cloakroom_resource::{Introspector, PhantomJwt, UnavailableError};
 
 use crate::client::Client;
 use crate::error::TokenError;
@@ -47,23 +47,30 @@ impl LocalIntrospector {
     }
 
     /// The client as it is registered now.
-    async fn client(&self) -> Result<Arc<Client>, Outage> {
-        self.issuer.inner.client(&self.client).await.map_err(Outage::other)
+    async fn client(&self) -> Result<Arc<Client>, UnavailableError> {
+        self.issuer.inner.client(&self.client).await.map_err(UnavailableError::other)
     }
 }
 
 #[async_trait]
 impl Introspector for LocalIntrospector {
-    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, Outage> {
+    async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let client = self.client().await?;
         let caller = Caller::Client(&client);
-        self.issuer.introspect(token, caller).await.map_err(Outage::other)
+        self.issuer.introspect(token, caller).await.map_err(UnavailableError::other)
     }
 
-    async fn swap(&self, token: &TokenSecret, resource: &str) -> Result<Option<Swapped>, Outage> {
+    async fn swap(
+        &self,
+        token: &TokenSecret,
+        resource: &str,
+    ) -> Result<Option<PhantomJwt>, UnavailableError> {
         let client = self.client().await?;
         let caller = Caller::Client(&client);
         let swapped = self.issuer.swap(token, Some(resource), caller).await;
-        swapped.map_err(Outage::other)?.map(|swapped| Swapped::parse(swapped.jwt)).transpose()
+        swapped
+            .map_err(UnavailableError::other)?
+            .map(|swapped| PhantomJwt::parse(swapped.jwt))
+            .transpose()
     }
 }

@@ -5,19 +5,19 @@ pub(crate) mod local;
 
 use std::sync::Arc;
 
-use cloakroom_core::format::{Carried, Located};
+use cloakroom_core::format::{Located, SelfContained};
 use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::RuleKey;
 use cloakroom_core::store::Lookup;
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ActiveToken, Introspection, Subject, TokenKind, TokenSecret};
-use cloakroom_jwt::{Swap, Swapped};
+use cloakroom_jwt::{Swap, SwappedJwt};
 
 use crate::client::Client;
 use crate::client::registration::{Format, Role};
 use crate::error::TokenError;
-use crate::flow::chain::Standing;
+use crate::flow::chain::CredentialState;
 use crate::issuer::{Inner, Issuer};
 
 /// Who asks about a token.
@@ -48,7 +48,7 @@ struct Active {
     grant: Arc<GrantRecord>,
     token: Arc<TokenRecord>,
     /// A JWT; a handle has none.
-    carried: Option<Box<Carried>>,
+    carried: Option<Box<SelfContained>>,
 }
 
 impl Issuer {
@@ -65,7 +65,7 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Introspection, TokenError> {
         let inner = &self.inner;
-        inner.check_own_log().await?;
+        inner.check_log_watch().await?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
             return inner.introspect_refresh(&handle, caller, now).await;
@@ -105,9 +105,9 @@ impl Issuer {
         token: &TokenSecret,
         resource: Option<&str>,
         caller: Caller<'_>,
-    ) -> Result<Option<Swapped>, TokenError> {
+    ) -> Result<Option<SwappedJwt>, TokenError> {
         let inner = &self.inner;
-        inner.check_own_log().await?;
+        inner.check_log_watch().await?;
         let now = inner.now();
         let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
             return Ok(None);
@@ -182,7 +182,7 @@ impl Inner {
     /// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
     async fn active_carried(
         &self,
-        carried: Box<Carried>,
+        carried: Box<SelfContained>,
         now: UnixTime,
     ) -> Result<Option<Active>, TokenError> {
         if !carried.token.is_live(now) {
@@ -220,7 +220,7 @@ impl Inner {
             grant.is_live(now)
                 && grant.client == client.id
                 && handle.is_genuine(&chain.key)
-                && Standing::of(handle, chain, now) == Standing::Current
+                && CredentialState::of(handle, chain, now) == CredentialState::Current
                 && now < chain.expires_at
         }) else {
             return Ok(Introspection::Inactive);

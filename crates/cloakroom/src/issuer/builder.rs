@@ -17,7 +17,7 @@ use cloakroom_jwt::{
 };
 
 use crate::client::Client;
-use crate::client::directory::{ClientDirectory, ClientRefused, StaticClients};
+use crate::client::directory::{ClientConfigError, ClientDirectory, StaticClients};
 use crate::client::registration::Format;
 use crate::error::BuildError;
 use crate::events::refusals::Refusals;
@@ -25,8 +25,8 @@ use crate::events::{Event, EventSink, Events};
 use crate::issuer::lifetimes::{Lifetimes, check_issuer};
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
-use crate::revocation::log_notifier::Growth;
-use crate::revocation::log_watch::OwnLog;
+use crate::revocation::log_notifier::LogNotifier;
+use crate::revocation::log_watch::LogWatch;
 use crate::revocation::remembering::RememberingStore;
 use crate::write::{Finish, Keys, Store};
 
@@ -201,7 +201,7 @@ impl IssuerBuilder {
     pub fn static_clients(
         mut self,
         clients: impl IntoIterator<Item = Client>,
-    ) -> Result<Self, ClientRefused> {
+    ) -> Result<Self, ClientConfigError> {
         let clients = StaticClients::new(clients)?;
         let used = clients.iter().flat_map(Client::formats).cloned().collect();
         self = self.clients(Arc::new(clients));
@@ -371,9 +371,9 @@ impl IssuerBuilder {
                 url: self.url.into(),
                 former_urls: self.former_urls,
                 foreign_keys: ForeignKeys::default(),
-                growth: Growth::new(store.clone()),
+                growth: LogNotifier::new(store.clone()),
                 reader: tokio::sync::Mutex::default(),
-                own_log: OwnLog::new(self.max_log_staleness, clock_skew),
+                log_watch: LogWatch::new(self.max_log_staleness, clock_skew),
                 store,
                 single_use: self.single_use,
                 clients,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cloakroom_core::Kid;
 use cloakroom_core::revocation::{EntryId, Revocation, Target};
-use cloakroom_core::store::{Housekeeping, Maintained};
+use cloakroom_core::store::{Housekeeping, MaintenanceReport};
 use cloakroom_jwt::KeyEvent;
 use tokio::time::MissedTickBehavior;
 
@@ -96,7 +96,7 @@ impl Issuer {
     /// # Errors
     ///
     /// The first failure.
-    pub async fn maintain(&self) -> Result<Maintained, TokenError> {
+    pub async fn maintain(&self) -> Result<MaintenanceReport, TokenError> {
         let inner = &self.inner;
         inner.refusals.report_due();
         let keys = inner.write(None, |mut write| async move { write.maintain_keys().await }).await;
@@ -112,9 +112,9 @@ impl Issuer {
     }
 
     /// Some batches of the store's housekeeping.
-    async fn delete_ended(&self) -> Result<Maintained, TokenError> {
+    async fn delete_ended(&self) -> Result<MaintenanceReport, TokenError> {
         let inner = &self.inner;
-        let mut total = Maintained::default();
+        let mut total = MaintenanceReport::default();
         for _ in 0..BATCHES {
             let task = inner.housekeeping_task(None);
             let done =

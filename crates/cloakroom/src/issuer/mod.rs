@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloakroom_core::format::{FormatError, Kept, MintContext, TokenFormat, TokenTerms};
+use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, TokenTerms};
 use cloakroom_core::handle::{AccessHandleKeys, HandleKeys};
 use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::revocation::Epoch;
@@ -32,8 +32,8 @@ use crate::issuer::builder::IssuerBuilder;
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::ForeignKeys;
 use crate::revocation::follow::LogReader;
-use crate::revocation::log_notifier::Growth;
-use crate::revocation::log_watch::OwnLog;
+use crate::revocation::log_notifier::LogNotifier;
+use crate::revocation::log_watch::LogWatch;
 use crate::write::{Keys, Store};
 
 #[doc = include_str!("issuer.md")]
@@ -49,11 +49,11 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) single_use: Option<Arc<dyn SingleUseStore>>,
     /// When its revocation log grows.
-    pub(crate) growth: Growth,
+    pub(crate) growth: LogNotifier,
     /// How far it was read. Held by whoever reads it.
     pub(crate) reader: tokio::sync::Mutex<LogReader>,
     /// What is heard of it.
-    pub(crate) own_log: OwnLog,
+    pub(crate) log_watch: LogWatch,
     pub(crate) clients: Arc<dyn ClientDirectory>,
     pub(crate) handles: HandleKeys,
     pub(crate) foreign_keys: ForeignKeys,
@@ -148,7 +148,7 @@ impl Issuer {
     ///
     /// If the store fails.
     pub async fn epoch(&self) -> Result<Epoch, TokenError> {
-        self.inner.check_own_log().await?;
+        self.inner.check_log_watch().await?;
         Ok(self.inner.store.epoch().await?)
     }
 }
@@ -244,8 +244,8 @@ impl Inner {
         let token_type = token_type(terms.confirmation.as_ref());
         let scope = terms.scope.clone();
         let (record, needs_grant) = match minted.kept {
-            Kept::Token(digest) => (Some(terms.record(grant.id, digest)), true),
-            Kept::Nothing => (None, false),
+            Persisted::Token(digest) => (Some(terms.record(grant.id, digest)), true),
+            Persisted::Nothing => (None, false),
             _ => (None, true),
         };
         Ok(NewToken { secret: minted.token, expires_in, token_type, scope, record, needs_grant })

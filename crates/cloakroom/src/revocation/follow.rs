@@ -14,7 +14,7 @@ use cloakroom_core::revocation::{
     Cursor, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
 };
 use cloakroom_core::store::StoreError;
-use cloakroom_core::time::UnixTime;
+use cloakroom_core::time::{ClockReading, UnixTime};
 
 use crate::error::TokenError;
 use crate::events::Event;
@@ -84,7 +84,7 @@ impl Inner {
     ///
     /// [`TokenError::Unavailable`] while that goes on, or if the server has not heard of the log for
     /// too long; else if the store fails.
-    pub(crate) async fn check_own_log(self: &Arc<Self>) -> Result<(), TokenError> {
+    pub(crate) async fn check_log_watch(self: &Arc<Self>) -> Result<(), TokenError> {
         const REGRESSED: TokenError = TokenError::Unavailable("the store went back in time");
         if self.store.memory().open_doubt().is_some() {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
@@ -94,7 +94,7 @@ impl Inner {
         if self.store.memory().open_doubt().is_some() || self.store.memory().is_mute(now) {
             return Err(REGRESSED);
         }
-        self.own_log.check(&*self.clock)
+        self.log_watch.check(&*self.clock)
     }
 
     /// Follows the log for ever: whenever it grows, and once in each period of heartbeats.
@@ -152,7 +152,7 @@ impl Inner {
     /// Reads to the end; `false` if reading must begin anew.
     async fn read_on(&self, reader: &mut LogReader) -> Result<bool, StoreError> {
         loop {
-            let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
+            let sent = ClockReading::now(&*self.clock);
             match self.store.revocations(reader.cursor.clone(), BATCH).await? {
                 RevocationBatch::Entries { entries, next, more, newest_bound: found } => {
                     let seen = std::mem::replace(&mut reader.newest_bound, found);
@@ -160,19 +160,23 @@ impl Inner {
                         self.store.memory().doubt(Some(Regression::Bound { seen, found }));
                         return Ok(false);
                     }
-                    self.own_log.hear(&entries, wall, monotonic, self.clock.now());
+                    self.log_watch.hear(&entries, sent, self.clock.now());
                     self.store.memory().raise(found);
-                    self.store.memory().known.remember_logged(&entries, reader.reading, wall);
+                    self.store.memory().known.remember_logged(
+                        &entries,
+                        reader.reading,
+                        sent.wall(),
+                    );
                     self.note_compromised(&entries);
-                    reader.read(&entries, wall + self.clock_skew());
+                    reader.read(&entries, sent.wall() + self.clock_skew());
                     reader.cursor = next;
                     if !more {
-                        self.store.memory().followed(wall, monotonic);
+                        self.store.memory().followed(sent);
                         return Ok(true);
                     }
                 }
                 RevocationBatch::Gap => {
-                    self.own_log.forget();
+                    self.log_watch.forget();
                     self.store.memory().doubt(None);
                     return Ok(false);
                 }

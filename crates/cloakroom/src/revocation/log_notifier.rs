@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::revocation::Wakeups;
+use cloakroom_core::revocation::LogNotifications;
 use futures_core::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,13 +17,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Counts how often the log may have grown. The task that counts is started by the first who waits,
 /// and ends with this.
-pub(crate) struct Growth {
+pub(crate) struct LogNotifier {
     store: Store,
     grown: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Growth {
+impl LogNotifier {
     pub(crate) fn new(store: Store) -> Self {
         Self { store, grown: watch::Sender::new(0), task: Mutex::new(None) }
     }
@@ -42,7 +42,7 @@ impl Growth {
     }
 }
 
-impl Drop for Growth {
+impl Drop for LogNotifier {
     fn drop(&mut self) {
         let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = task {
@@ -51,17 +51,17 @@ impl Drop for Growth {
     }
 }
 
-async fn count(store: Store, mut wakeups: Wakeups, grown: watch::Sender<u64>) {
+async fn count(store: Store, mut wakeups: LogNotifications, grown: watch::Sender<u64>) {
     loop {
         match wakeups {
-            Wakeups::Stream(mut stream) => {
+            LogNotifications::Stream(mut stream) => {
                 while next(&mut stream).await.is_some() {
                     grown.send_modify(|count| *count += 1);
                 }
                 tracing::warn!("the store's wake-ups ended; they are asked for anew");
                 tokio::time::sleep(PAUSE).await;
             }
-            Wakeups::Poll(interval) => tokio::time::sleep(interval).await,
+            LogNotifications::Poll(interval) => tokio::time::sleep(interval).await,
         }
         wakeups = store.wakeups();
         // Whatever came while nobody listened.

@@ -5,63 +5,53 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::revocation::{EntryId, LogEntry, LogEvent};
-use cloakroom_core::time::{Clock, UnixTime};
+use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 
 use crate::error::TokenError;
 
 /// The newest heartbeat that was read.
 #[derive(Debug)]
-pub(crate) struct OwnLog {
+pub(crate) struct LogWatch {
     /// Beyond which staleness the server stops answering, if it is to.
-    most_stale: Option<Duration>,
+    max_staleness: Option<Duration>,
     /// The largest difference between any two clocks: a heartbeat's time is by its writer's.
     clock_skew: Duration,
     heard: Mutex<Option<Heard>>,
 }
 
-/// A heartbeat, with the time at which the read that brought it was sent, by both clocks: what was
+/// A heartbeat, with the time at which the read that brought it was sent: what was
 /// acknowledged before it was written is known.
 #[derive(Debug, Clone, Copy)]
 struct Heard {
     id: EntryId,
-    wall: UnixTime,
-    monotonic: Duration,
+    sent: ClockReading,
     /// How old it was then.
     age: Duration,
 }
 
-impl OwnLog {
-    pub(crate) const fn new(most_stale: Option<Duration>, clock_skew: Duration) -> Self {
-        Self { most_stale, clock_skew, heard: Mutex::new(None) }
+impl LogWatch {
+    pub(crate) const fn new(max_staleness: Option<Duration>, clock_skew: Duration) -> Self {
+        Self { max_staleness, clock_skew, heard: Mutex::new(None) }
     }
 
     /// # Errors
     ///
     /// [`TokenError::Unavailable`] if the server has not heard of the log for too long.
     pub(crate) fn check(&self, clock: &dyn Clock) -> Result<(), TokenError> {
-        let Some(most_stale) = self.most_stale else { return Ok(()) };
+        let Some(max_staleness) = self.max_staleness else { return Ok(()) };
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let staleness = heard.map(|heard| {
-            // The larger of both: a machine sleeps, a clock is set back.
-            let passed = clock.monotonic().saturating_sub(heard.monotonic);
-            passed.max(clock.now().since(heard.wall)) + heard.age + self.clock_skew
-        });
-        if staleness.is_some_and(|staleness| staleness <= most_stale) {
+        let staleness = heard
+            .map(|heard| ClockReading::now(clock).since(heard.sent) + heard.age + self.clock_skew);
+        if staleness.is_some_and(|staleness| staleness <= max_staleness) {
             return Ok(());
         }
         Err(TokenError::Unavailable("what is known of the revocation log is too old"))
     }
 
-    /// Takes in what a read brought that was sent at `wall` and `monotonic`, and answered at `now`. A
+    /// Takes in what a read brought that was sent at `sent`, and answered at `now`. A
     /// heartbeat from further ahead than clocks may differ proves nothing: nobody can say how old it
     /// is.
-    pub(crate) fn hear(
-        &self,
-        entries: &[LogEntry],
-        wall: UnixTime,
-        monotonic: Duration,
-        now: UnixTime,
-    ) {
+    pub(crate) fn hear(&self, entries: &[LogEntry], sent: ClockReading, now: UnixTime) {
         let counts = |entry: &&LogEntry| {
             let is_heartbeat = matches!(entry.event, LogEvent::Heartbeat {});
             let is_ahead = is_heartbeat && entry.at > now + self.clock_skew;
@@ -78,7 +68,7 @@ impl OwnLog {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         // An entry may be delivered twice; it says nothing new.
         if heard.is_none_or(|heard| heard.id != *id) {
-            *heard = Some(Heard { id: *id, wall, monotonic, age: wall.since(*at) });
+            *heard = Some(Heard { id: *id, sent, age: sent.wall().since(*at) });
         }
     }
 

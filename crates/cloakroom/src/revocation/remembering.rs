@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
+    Cursor, Epoch, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, CheckValue, Created, Housekeeping, Listing, Lookup, Maintained, Page,
-    Revoked, Selector, StoreError, TokenStore,
+    Advance, AdvanceOutcome, CheckValue, CreateOutcome, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
-use cloakroom_core::time::{Clock, UnixTime};
+use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use cloakroom_core::{GrantId, TokenDigest};
 
 use crate::revocation::known::Known;
@@ -38,8 +38,8 @@ pub(crate) struct Memory {
     newest: AtomicU64,
     /// How long what was read of the log counts as new.
     fresh_for: Duration,
-    /// When the log was last read to its end, by both clocks.
-    followed: Mutex<Option<(UnixTime, Duration)>>,
+    /// When the call was sent that read the log to its end.
+    followed: Mutex<Option<ClockReading>>,
     doubt: Mutex<Doubt>,
 }
 
@@ -84,7 +84,7 @@ impl RememberingStore {
         self.store.check_values().await
     }
 
-    pub(crate) fn wakeups(&self) -> Wakeups {
+    pub(crate) fn wakeups(&self) -> LogNotifications {
         self.store.wakeups()
     }
 
@@ -92,12 +92,12 @@ impl RememberingStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         // The store may have forgotten the rule.
         if self.memory.known.read().is_some_and(|known| known.grant(&grant).is_some()) {
             return Ok(match self.store.find(grant.id, None).await? {
-                Lookup::Found(found) if !grant.is_stored_as(&found.grant) => Created::Exists,
-                _ => Created::Barred,
+                Lookup::Found(found) if !grant.is_stored_as(&found.grant) => CreateOutcome::Exists,
+                _ => CreateOutcome::Barred,
             });
         }
         self.store.create(grant, tokens).await
@@ -122,12 +122,12 @@ impl RememberingStore {
         Ok(lookup)
     }
 
-    pub(crate) async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    pub(crate) async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.store.advance(step).await
     }
 
     /// What is revoked is remembered before the call returns.
-    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         // No greater than what the store allots: that is greater than every bound before, and not
         // before `at` either. The log brings the bound itself.
         let bound = self.memory.newest().next_bound(revocation.at);
@@ -172,7 +172,7 @@ impl RememberingStore {
     pub(crate) async fn list(
         &self,
         of: Selector,
-        page: Page,
+        page: PageRequest,
         now: UnixTime,
     ) -> Result<Listing, StoreError> {
         let mut listing = self.store.list(of, page, now).await?;
@@ -194,7 +194,10 @@ impl RememberingStore {
         self.store.heartbeat(now, until).await
     }
 
-    pub(crate) async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    pub(crate) async fn maintain(
+        &self,
+        task: Housekeeping,
+    ) -> Result<MaintenanceReport, StoreError> {
         self.store.maintain(task).await
     }
 }
@@ -204,9 +207,8 @@ impl Memory {
     /// be too low for a grant whose subject or client was revoked elsewhere just now; that grant is
     /// barred, and tried again with [`RememberingStore::epoch`].
     pub(crate) fn epoch_from_log(&self) -> Option<Epoch> {
-        let (wall, monotonic) = (*lock(&self.followed))?;
-        let passed = self.clock.monotonic().saturating_sub(monotonic);
-        let age = passed.max(self.clock.now().since(wall));
+        let sent = (*lock(&self.followed))?;
+        let age = ClockReading::now(&*self.clock).since(sent);
         (age <= self.fresh_for).then(|| self.newest().following())
     }
 
@@ -220,8 +222,8 @@ impl Memory {
     }
 
     /// The log was read to its end, by a call that was sent then.
-    pub(crate) fn followed(&self, wall: UnixTime, monotonic: Duration) {
-        *lock(&self.followed) = Some((wall, monotonic));
+    pub(crate) fn followed(&self, sent: ClockReading) {
+        *lock(&self.followed) = Some(sent);
     }
 
     /// From now on the store may have gone back in time. What shows it is reported, if anything

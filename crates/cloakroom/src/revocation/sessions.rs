@@ -1,7 +1,7 @@
 //! What a user sees under "your devices".
 
 use cloakroom_core::record::{Device, GrantRecord};
-use cloakroom_core::store::{Page, Selector};
+use cloakroom_core::store::{PageRequest, Selector};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Scope, Subject, TokenKind};
 
@@ -38,7 +38,7 @@ impl Issuer {
     pub async fn sessions(&self, subject: &Subject) -> Result<Vec<Session>, TokenError> {
         let (inner, now) = (&*self.inner, self.inner.now());
         let mut sessions = Vec::new();
-        let mut page = Page { after: None, limit: 100 };
+        let mut page = PageRequest { after: None, limit: 100 };
         loop {
             let of = Selector::Subject(subject.clone());
             let listing = inner.store.list(of, page, now).await?;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Revocation, Target};
 use cloakroom_core::store::{
-    Advance, Advanced, Created, Housekeeping, Maintained, Revoked, StoreError,
+    Advance, AdvanceOutcome, CreateOutcome, Housekeeping, MaintenanceReport, RevokeOutcome,
+    StoreError,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid};
@@ -59,10 +60,10 @@ impl Inner {
         grant: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
         done: Event,
-    ) -> Finish<Result<Created, StoreError>> {
+    ) -> Finish<Result<CreateOutcome, StoreError>> {
         self.write(unconfirmed(operation, grant.id), |mut write| async move {
             let created = write.create(grant, tokens).await?;
-            if created == Created::Inserted {
+            if created == CreateOutcome::Inserted {
                 write.report(&done);
             }
             Ok(created)
@@ -75,10 +76,10 @@ impl Inner {
         operation: Operation,
         step: Advance,
         done: Event,
-    ) -> Finish<Result<Advanced, StoreError>> {
+    ) -> Finish<Result<AdvanceOutcome, StoreError>> {
         self.write(unconfirmed(operation, step.grant), |mut write| async move {
             let advanced = write.advance(step).await?;
-            if advanced == Advanced::Advanced {
+            if advanced == AdvanceOutcome::Advanced {
                 write.report(&done);
             }
             Ok(advanced)
@@ -112,17 +113,17 @@ impl Write {
         &mut self,
         grant: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         self.owes = true;
         let created = self.inner.store.writer().create(*grant, tokens).await;
-        self.owes = matches!(created, Ok(Created::Inserted)) || is_unknown(&created);
+        self.owes = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
         created
     }
 
-    async fn advance(&mut self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&mut self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.owes = true;
         let advanced = self.inner.store.writer().advance(step).await;
-        self.owes = matches!(advanced, Ok(Advanced::Advanced)) || is_unknown(&advanced);
+        self.owes = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
         advanced
     }
 
@@ -137,7 +138,7 @@ impl Write {
         self.owes = revoked.is_ok() || is_unknown(&revoked);
         let revoked = revoked?;
         self.report(done);
-        if let Revoked::Sweeping(sweep) = revoked {
+        if let RevokeOutcome::Sweeping(sweep) = revoked {
             // It is in force, but `find` does not show it of every grant yet.
             let task = || self.inner.housekeeping_task(Some(sweep));
             while self.housekeep(task()).await?.sweeping {}
@@ -147,7 +148,10 @@ impl Write {
 
     /// One batch of the store's housekeeping. Nothing is owed for it: what it deletes has ended. Rows
     /// that cannot be read may be met once only, and are reported here and now.
-    pub(crate) async fn housekeep(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    pub(crate) async fn housekeep(
+        &self,
+        task: Housekeeping,
+    ) -> Result<MaintenanceReport, StoreError> {
         let done = self.inner.store.writer().maintain(task).await?;
         if done.unreadable > 0 {
             let count = done.unreadable;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::keys::KeyPolicy;
 use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules};
-use cloakroom_core::store::{CheckValue, Listing, Lookup, Page, Selector, StoreError};
+use cloakroom_core::store::{CheckValue, Listing, Lookup, PageRequest, Selector, StoreError};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid, TokenDigest};
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
@@ -58,7 +58,7 @@ impl Store {
     pub(crate) fn list(
         &self,
         of: Selector,
-        page: Page,
+        page: PageRequest,
         now: UnixTime,
     ) -> impl Future<Output = Result<Listing, StoreError>> + Send {
         self.0.list(of, page, now)
@@ -72,7 +72,7 @@ impl Store {
         self.0.revocations(after, limit)
     }
 
-    pub(crate) fn wakeups(&self) -> cloakroom_core::revocation::Wakeups {
+    pub(crate) fn wakeups(&self) -> cloakroom_core::revocation::LogNotifications {
         self.0.wakeups()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::GrantId;
 use cloakroom_core::record::GrantRecord;
-use cloakroom_core::store::{Housekeeping, Maintained};
+use cloakroom_core::store::{Housekeeping, MaintenanceReport};
 use cloakroom_core::time::UnixTime;
 
 use super::fault::Fault;
@@ -20,8 +20,12 @@ pub(crate) struct Due {
 
 impl State {
     /// Deletes what has ended, and does what sweeps left; `found` is what was found before.
-    pub(crate) fn maintain(&mut self, task: &Housekeeping, found: Option<Vec<Due>>) -> Maintained {
-        let mut done = Maintained::default();
+    pub(crate) fn maintain(
+        &mut self,
+        task: &Housekeeping,
+        found: Option<Vec<Due>>,
+    ) -> MaintenanceReport {
+        let mut done = MaintenanceReport::default();
         let before = match self.fault {
             Some(Fault::PurgeNothing) => return done,
             Some(Fault::PurgeWithoutMargin) => task.now,
@@ -37,7 +41,7 @@ impl State {
             left -= self.sweep_on(task, left);
         }
         if self.has(Fault::DamageStopsDeletion) && !self.damaged.is_empty() {
-            return Maintained { more: true, ..done };
+            return MaintenanceReport { more: true, ..done };
         }
         for due in found.unwrap_or_else(|| self.due(before)) {
             if left > 0 {
@@ -127,7 +131,7 @@ impl State {
     }
 
     /// Deletes it, whatever it is by now; how many rows.
-    fn delete(&mut self, due: &Due, limit: usize, done: &mut Maintained) -> usize {
+    fn delete(&mut self, due: &Due, limit: usize, done: &mut MaintenanceReport) -> usize {
         if due.over {
             match self.slots.remove(&due.id) {
                 Some(Slot::Grant(_)) => done.grants += 1,

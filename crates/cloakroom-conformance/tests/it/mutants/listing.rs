@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloakroom_core::record::GrantRecord;
-use cloakroom_core::store::{Listing, Page, Selector};
+use cloakroom_core::store::{Listing, PageRequest, Selector};
 use cloakroom_core::time::UnixTime;
 
 use super::fault::Fault;
@@ -11,7 +11,7 @@ use super::names::{filed_client, filed_subject};
 use super::state::State;
 
 impl State {
-    pub(crate) fn list(&self, of: &Selector, page: Page, now: UnixTime) -> Listing {
+    pub(crate) fn list(&self, of: &Selector, page: PageRequest, now: UnixTime) -> Listing {
         let fits = |grant: &GrantRecord| {
             let wide = self.has(Fault::ListIgnoresClient);
             self.selects(of, grant, wide)

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, EntryId, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
+    Cursor, EntryId, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, Created, Found, Housekeeping, Lookup, Maintained, Revoked, StoreError,
+    Advance, AdvanceOutcome, CreateOutcome, Found, Housekeeping, Lookup, MaintenanceReport,
+    RevokeOutcome, StoreError,
 };
 use cloakroom_core::{GrantId, TokenDigest};
 use futures_util::stream::unfold;
@@ -156,7 +157,7 @@ impl Plain {
         self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let foreign = tokens.iter().any(|token| token.grant != grant.id);
         if foreign && !self.has(Fault::CreateTakesForeignTokens) {
             return Err(StoreError::Misuse("a token names another grant"));
@@ -171,12 +172,14 @@ impl Plain {
             self.local().created.insert(grant.id);
         }
         if self.has(Fault::RetryIsKnownToTheInstance) && !self.local().created.contains(&grant.id) {
-            return Ok(Created::Exists);
+            return Ok(CreateOutcome::Exists);
         }
         match inserted {
-            Inserted::Exists => return Ok(Created::Exists),
-            Inserted::Revoked => return Ok(Created::Barred),
-            Inserted::Present if self.skips_checks_of_retries() => return Ok(Created::Inserted),
+            Inserted::Exists => return Ok(CreateOutcome::Exists),
+            Inserted::Revoked => return Ok(CreateOutcome::Barred),
+            Inserted::Present if self.skips_checks_of_retries() => {
+                return Ok(CreateOutcome::Inserted);
+            }
             Inserted::Present | Inserted::Written => {}
         }
         let unchecked = Unchecked { store: &self, grant: &grant, done: self.manners.crashes };
@@ -188,11 +191,11 @@ impl Plain {
             self.lock().unindexed.remove(&grant.id);
         }
         if self.has(Fault::CreateAsksItsOwnRules) && self.local().lets_pass(&grant) {
-            return Ok(Created::Inserted);
+            return Ok(CreateOutcome::Inserted);
         }
         let barred = self.request(|_| ()).map(|()| unchecked.check())?;
         pause().await;
-        Ok(if barred { Created::Barred } else { Created::Inserted })
+        Ok(if barred { CreateOutcome::Barred } else { CreateOutcome::Inserted })
     }
 
     pub(crate) async fn found(
@@ -228,7 +231,7 @@ impl Plain {
         Ok(found)
     }
 
-    pub(crate) async fn advanced(self, step: Advance) -> Result<Advanced, StoreError> {
+    pub(crate) async fn advanced(self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.lock().see(step.now);
         pause().await;
         if self.advances_wrongly() {
@@ -241,17 +244,17 @@ impl Plain {
             }
             let refused = state.judge(&step)?;
             let is_own = self.local().stepped.contains(&step.grant);
-            if refused == Some(Advanced::Advanced)
+            if refused == Some(AdvanceOutcome::Advanced)
                 && self.has(Fault::RepeatIsKnownToTheInstance)
                 && !is_own
             {
-                return Ok(state.stale(&step).unwrap_or(Advanced::Unknown));
+                return Ok(state.stale(&step).unwrap_or(AdvanceOutcome::Unknown));
             }
             if refused.is_none() {
                 self.local().stepped.insert(step.grant);
                 state.take(step);
             }
-            Ok(refused.unwrap_or(Advanced::Advanced))
+            Ok(refused.unwrap_or(AdvanceOutcome::Advanced))
         });
         if self.has(Fault::LockLeaksOnError) {
             if self.lock().busy {
@@ -264,7 +267,7 @@ impl Plain {
         Ok(done)
     }
 
-    pub(crate) async fn revoked(self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    pub(crate) async fn revoked(self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.lock().see(revocation.at);
         pause().await;
         if let Some(done) = self.revoked_wrongly(&revocation).await {
@@ -273,7 +276,7 @@ impl Plain {
         let Some(of) = selector(&revocation.target) else {
             self.request(|state| state.revoke_one(&revocation))??;
             pause().await;
-            return Ok(Revoked::Done);
+            return Ok(RevokeOutcome::Done);
         };
         // The entry, its bound, the rule and the record of the sweep are one step.
         let sweep = self.request(|state| {
@@ -295,10 +298,10 @@ impl Plain {
         })?;
         pause().await;
         if self.has(Fault::SweepNamesNothing) {
-            return Ok(Revoked::Sweeping(EntryId::from_bytes([9; 16])));
+            return Ok(RevokeOutcome::Sweeping(EntryId::from_bytes([9; 16])));
         }
         if self.manners.lazy_sweeps {
-            return Ok(Revoked::Sweeping(sweep.entry));
+            return Ok(RevokeOutcome::Sweeping(sweep.entry));
         }
         let mut swept = 0;
         loop {
@@ -308,12 +311,15 @@ impl Plain {
             let is_capped = self.has(Fault::SweepsAreCapped) && swept >= 1_000;
             if flagged < SWEEP_BATCH || self.has(Fault::SweepEndsEarly) || is_capped {
                 self.request(|state| state.swept(sweep.bound))?;
-                return Ok(Revoked::Done);
+                return Ok(RevokeOutcome::Done);
             }
         }
     }
 
-    pub(crate) async fn maintained(self, mut task: Housekeeping) -> Result<Maintained, StoreError> {
+    pub(crate) async fn maintained(
+        self,
+        mut task: Housekeeping,
+    ) -> Result<MaintenanceReport, StoreError> {
         self.lock().see(task.now);
         if self.manners.small_steps {
             task.limit = 1;
@@ -400,9 +406,9 @@ impl Plain {
     }
 
     /// One wake-up at the start, and one whenever the log has grown since the last.
-    pub(crate) fn wakes(&self) -> Wakeups {
+    pub(crate) fn wakes(&self) -> LogNotifications {
         if self.manners.polls {
-            return Wakeups::Poll(Duration::from_millis(100));
+            return LogNotifications::Poll(Duration::from_millis(100));
         }
         let grown = match self.fault {
             Some(Fault::WakeupsAreTheInstances) => self.local().grown.clone(),
@@ -419,7 +425,7 @@ impl Plain {
         let (ends, misses) = (self.has(Fault::WakeupsEnd), self.has(Fault::WakeupsAreMissed));
         let start = (reader, grown, 0_u32);
         let has_failed = move || driver.as_ref().is_some_and(|driver| driver.has_failed());
-        Wakeups::Stream(Box::pin(unfold(start, move |(reader, grown, count)| {
+        LogNotifications::Stream(Box::pin(unfold(start, move |(reader, grown, count)| {
             let is_over = ends && count > 0 || has_failed();
             async move {
                 if is_over {

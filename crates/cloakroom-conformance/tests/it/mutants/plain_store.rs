@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Rules, Wakeups,
+    Cursor, Epoch, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
 };
 use cloakroom_core::store::{
-    Advance, Advanced, CheckValue, CheckValues, Created, Housekeeping, Listing, Lookup, Maintained,
-    Page, Revoked, Selector, StoreError, TokenStore,
+    Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -40,10 +40,10 @@ impl TokenStore for Plain {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let created = self.run(self.clone().created(grant, tokens)).await;
         self.local().forget();
-        self.or_lie(Fault::CreateFailsAsExists, created, || Created::Exists)
+        self.or_lie(Fault::CreateFailsAsExists, created, || CreateOutcome::Exists)
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
@@ -51,18 +51,19 @@ impl TokenStore for Plain {
         self.or_lie(Fault::FindFailsAsAbsent, found, || Lookup::Absent)
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         let advanced = self.run(self.clone().advanced(step)).await;
         self.local().forget();
-        let advanced = self.or_lie(Fault::AdvanceFailsAsUnknown, advanced, || Advanced::Unknown);
-        self.or_lie(Fault::AdvanceFailsAsDead, advanced, || Advanced::Dead)
+        let advanced =
+            self.or_lie(Fault::AdvanceFailsAsUnknown, advanced, || AdvanceOutcome::Unknown);
+        self.or_lie(Fault::AdvanceFailsAsDead, advanced, || AdvanceOutcome::Dead)
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         let revoked = self.run(self.clone().revoked(revocation)).await;
         self.local().forget();
         self.local().grown.send_modify(|count| *count += 1);
-        self.or_lie(Fault::RevokeFailsAsDone, revoked, || Revoked::Done)
+        self.or_lie(Fault::RevokeFailsAsDone, revoked, || RevokeOutcome::Done)
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
@@ -75,7 +76,7 @@ impl TokenStore for Plain {
     async fn list(
         &self,
         of: Selector,
-        mut page: Page,
+        mut page: PageRequest,
         now: UnixTime,
     ) -> Result<Listing, StoreError> {
         pause().await;
@@ -127,7 +128,7 @@ impl TokenStore for Plain {
         })
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.wakes()
     }
 
@@ -139,9 +140,9 @@ impl TokenStore for Plain {
         self.or_lie(Fault::HeartbeatFailsInSilence, done, || ())
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         let done = self.run(self.clone().maintained(task)).await;
         self.local().forget();
-        self.or_lie(Fault::MaintainFailsAsDone, done, Maintained::default)
+        self.or_lie(Fault::MaintainFailsAsDone, done, MaintenanceReport::default)
     }
 }

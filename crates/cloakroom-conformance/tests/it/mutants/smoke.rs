@@ -10,7 +10,9 @@ use cloakroom_core::record::{
 use cloakroom_core::revocation::{
     Cursor, Epoch, LogEvent, Revocation, RevocationBatch, RuleKey, Target,
 };
-use cloakroom_core::store::{Advance, Change, Housekeeping, Page, Selector, TokenStore};
+use cloakroom_core::store::{
+    Advance, ChainUpdate, Housekeeping, PageRequest, Selector, TokenStore,
+};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{
     Audience, ClientId, GrantId, Jti, Random, Scope, Subject, TokenDigest, TokenKind,
@@ -184,7 +186,7 @@ async fn answer(store: &dyn TokenStore, asked: &Asked) -> String {
         Asked::List(of, limit, now) => {
             let (mut all, mut after) = (Vec::new(), None);
             loop {
-                let page = Page { after, limit };
+                let page = PageRequest { after, limit };
                 let listing = store.list(of.clone(), page, now).await.expect("a page");
                 all.extend(listing.grants.iter().map(|grant| grant.id));
                 after = listing.next;
@@ -232,8 +234,8 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
             chain.digest = dice.digest();
             chain.expires_at = dice.soon(now);
             let change = match dice.roll(3) {
-                0 => Change::Attach,
-                _ => Change::Move(Box::new(next)),
+                0 => ChainUpdate::Attach,
+                _ => ChainUpdate::Move(Box::new(next)),
             };
             Asked::Advance(Advance { grant, expected, now, change, tokens })
         }

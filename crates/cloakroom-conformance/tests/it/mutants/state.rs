@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{EntryId, Epoch};
-use cloakroom_core::store::{Advance, Advanced, Change, Found, Lookup, Selector, StoreError};
+use cloakroom_core::store::{
+    Advance, AdvanceOutcome, ChainUpdate, Found, Lookup, Selector, StoreError,
+};
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, TokenDigest};
 
@@ -250,7 +252,7 @@ impl State {
     // advance
 
     /// What to answer; `None` if the step is to be taken.
-    pub(crate) fn judge(&mut self, step: &Advance) -> Result<Option<Advanced>, StoreError> {
+    pub(crate) fn judge(&mut self, step: &Advance) -> Result<Option<AdvanceOutcome>, StoreError> {
         let is_there = matches!(self.slots.get(&step.grant), Some(Slot::Grant(_)));
         let looks = is_there || !self.has(Fault::AdvanceLooksAtTokensLast);
         let foreign = looks && step.tokens.iter().any(|token| token.grant != step.grant);
@@ -258,25 +260,25 @@ impl State {
             return Err(StoreError::Misuse("a token names another grant"));
         }
         let record = match (self.slots.get(&step.grant), &step.change) {
-            (None, Change::Move(next)) if self.has(Fault::AdvanceInsertsUnknown) => {
+            (None, ChainUpdate::Move(next)) if self.has(Fault::AdvanceInsertsUnknown) => {
                 self.put((**next).clone());
-                return Ok(Some(Advanced::Unknown));
+                return Ok(Some(AdvanceOutcome::Unknown));
             }
-            (None, _) => return Ok(Some(Advanced::Unknown)),
+            (None, _) => return Ok(Some(AdvanceOutcome::Unknown)),
             (Some(Slot::Tombstone { .. }), _) if self.has(Fault::TombstonesAreUnknown) => {
-                return Ok(Some(Advanced::Unknown));
+                return Ok(Some(AdvanceOutcome::Unknown));
             }
-            (Some(Slot::Tombstone { .. }), _) => return Ok(Some(Advanced::Dead)),
+            (Some(Slot::Tombstone { .. }), _) => return Ok(Some(AdvanceOutcome::Dead)),
             (Some(Slot::Grant(record)), _) => record,
         };
-        if let Change::Move(next) = &step.change {
+        if let ChainUpdate::Move(next) = &step.change {
             self.follows(record, next, step)?;
         }
         if let Some(answer) = self.repeated(step) {
             return Ok(Some(answer));
         }
         let Some(Slot::Grant(record)) = self.slots.get(&step.grant) else {
-            return Ok(Some(Advanced::Unknown));
+            return Ok(Some(AdvanceOutcome::Unknown));
         };
         let stands = self.stands(record, step);
         let looks_elsewhere_first = match self.fault {
@@ -285,25 +287,27 @@ impl State {
             _ => false,
         };
         if (stands || !looks_elsewhere_first) && self.is_dead(record, step) {
-            return Ok(Some(Advanced::Dead));
+            return Ok(Some(AdvanceOutcome::Dead));
         }
         if !stands {
             let shown = match &step.change {
-                Change::Move(next) if self.has(Fault::StaleShowsLosersRecord) => (**next).clone(),
+                ChainUpdate::Move(next) if self.has(Fault::StaleShowsLosersRecord) => {
+                    (**next).clone()
+                }
                 _ => GrantRecord::clone(record),
             };
             if self.has(Fault::LosersLeaveTokens) {
                 self.put_tokens(step.tokens.clone());
             }
-            return Ok(Some(Advanced::Stale(Arc::new(shown))));
+            return Ok(Some(AdvanceOutcome::Stale(Arc::new(shown))));
         }
         self.fresh(&step.tokens)?;
         Ok(None)
     }
 
     /// The answer to a move that was taken before, where it has one of its own.
-    fn repeated(&mut self, step: &Advance) -> Option<Advanced> {
-        let Change::Move(to) = &step.change else { return None };
+    fn repeated(&mut self, step: &Advance) -> Option<AdvanceOutcome> {
+        let ChainUpdate::Move(to) = &step.change else { return None };
         let Some(Slot::Grant(record)) = self.slots.get_mut(&step.grant) else { return None };
         let (chain, next) = (record.chain.as_ref()?, to.chain.as_ref()?);
         let is_taken = match self.fault {
@@ -327,17 +331,17 @@ impl State {
             Some(Fault::RepeatInsertsTokens) => self.put_tokens(step.tokens.clone()),
             _ => {}
         }
-        Some(Advanced::Advanced)
+        Some(AdvanceOutcome::Advanced)
     }
 
     /// The answer if the chain stands elsewhere, whatever else is the matter with the grant.
-    pub(crate) fn stale(&self, step: &Advance) -> Option<Advanced> {
+    pub(crate) fn stale(&self, step: &Advance) -> Option<AdvanceOutcome> {
         match self.slots.get(&step.grant) {
             Some(Slot::Grant(record)) if self.stands(record, step) => None,
             Some(Slot::Grant(record)) => {
-                Some(Advanced::Stale(Arc::new(GrantRecord::clone(record))))
+                Some(AdvanceOutcome::Stale(Arc::new(GrantRecord::clone(record))))
             }
-            _ => Some(Advanced::Unknown),
+            _ => Some(AdvanceOutcome::Unknown),
         }
     }
 
@@ -367,7 +371,7 @@ impl State {
     }
 
     fn is_dead(&self, record: &GrantRecord, step: &Advance) -> bool {
-        let attaches = step.change == Change::Attach;
+        let attaches = step.change == ChainUpdate::Attach;
         let ignores_revocation = match self.fault {
             Some(Fault::AdvanceIgnoresRevocation) => !attaches,
             Some(Fault::AttachIgnoresRevocation) => attaches,
@@ -406,44 +410,44 @@ impl State {
             Some(Fault::AdvanceComparesGeneration) => own.generation == expected.generation,
             Some(Fault::AdvanceComparesDigest) => own.digest == expected.digest,
             Some(Fault::AdvanceTakesOlder) => own.generation >= expected.generation,
-            Some(Fault::AttachDoesNotCompare) if step.change == Change::Attach => true,
+            Some(Fault::AttachDoesNotCompare) if step.change == ChainUpdate::Attach => true,
             _ => own == expected,
         }
     }
 
     /// Takes the step, whatever stands there.
     pub(crate) fn take(&mut self, step: Advance) {
-        let moves = step.change != Change::Attach;
+        let moves = step.change != ChainUpdate::Attach;
         if let Some(Slot::Grant(record)) = self.slots.get(&step.grant).filter(|_| moves) {
             self.previous.insert(step.grant, record.clone());
         }
         if let Some(Slot::Grant(record)) = self.slots.get_mut(&step.grant) {
             match (step.change, self.fault) {
-                (Change::Attach, Some(Fault::AttachWritesRecord)) => {
+                (ChainUpdate::Attach, Some(Fault::AttachWritesRecord)) => {
                     record.refreshed_at = Some(step.now);
                 }
-                (Change::Attach, Some(Fault::AttachDropsTokens)) => return,
-                (Change::Attach, _) => {}
-                (Change::Move(next), Some(Fault::AdvanceKeepsDigest)) => {
+                (ChainUpdate::Attach, Some(Fault::AttachDropsTokens)) => return,
+                (ChainUpdate::Attach, _) => {}
+                (ChainUpdate::Move(next), Some(Fault::AdvanceKeepsDigest)) => {
                     let digest = record.chain.as_ref().map(|chain| chain.digest);
                     *record = next;
                     if let (Some(chain), Some(digest)) = (&mut record.chain, digest) {
                         chain.digest = digest;
                     }
                 }
-                (Change::Move(next), Some(Fault::AdvanceWritesChainAlone)) => {
+                (ChainUpdate::Move(next), Some(Fault::AdvanceWritesChainAlone)) => {
                     record.chain = next.chain;
                 }
-                (Change::Move(next), Some(Fault::RewriteDropsUnknown)) => {
+                (ChainUpdate::Move(next), Some(Fault::RewriteDropsUnknown)) => {
                     *record = next;
                     record.unknown.clear();
                 }
-                (Change::Move(next), Some(Fault::MoveKeepsTheRowsEnd)) => {
+                (ChainUpdate::Move(next), Some(Fault::MoveKeepsTheRowsEnd)) => {
                     let row_expires_at = record.row_expires_at;
                     *record = next;
                     record.row_expires_at = row_expires_at.min(record.row_expires_at);
                 }
-                (Change::Move(next), _) => *record = next,
+                (ChainUpdate::Move(next), _) => *record = next,
             }
         }
         if moves && self.has(Fault::MoveDeletesOldTokens) {

@@ -3,7 +3,9 @@
 use cloakroom_core::GrantId;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
-use cloakroom_core::store::{Advance, Advanced, Change, Created, Revoked, Selector, StoreError};
+use cloakroom_core::store::{
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, RevokeOutcome, Selector, StoreError,
+};
 
 use super::fault::Fault;
 use super::plain::{Plain, pause};
@@ -15,7 +17,7 @@ impl Plain {
         &self,
         grant: &GrantRecord,
         tokens: &[TokenRecord],
-    ) -> Option<Created> {
+    ) -> Option<CreateOutcome> {
         match self.fault? {
             Fault::CreateLooksThenWrites => {
                 let free = !self.lock().slots.contains_key(&grant.id);
@@ -30,13 +32,13 @@ impl Plain {
                 let barred = self.lock().journal.denies(grant);
                 pause().await;
                 if barred {
-                    return Some(Created::Barred);
+                    return Some(CreateOutcome::Barred);
                 }
                 let inserted = self.lock().insert(grant, tokens).ok()?;
                 Some(match inserted {
-                    Inserted::Exists => Created::Exists,
-                    Inserted::Revoked => Created::Barred,
-                    Inserted::Written | Inserted::Present => Created::Inserted,
+                    Inserted::Exists => CreateOutcome::Exists,
+                    Inserted::Revoked => CreateOutcome::Barred,
+                    Inserted::Written | Inserted::Present => CreateOutcome::Inserted,
                 })
             }
             _ => None,
@@ -55,7 +57,10 @@ impl Plain {
         )
     }
 
-    pub(crate) async fn advanced_wrongly(&self, step: Advance) -> Result<Advanced, StoreError> {
+    pub(crate) async fn advanced_wrongly(
+        &self,
+        step: Advance,
+    ) -> Result<AdvanceOutcome, StoreError> {
         match self.fault {
             Some(Fault::AdvanceReadsThenWrites) => {
                 let refused = self.lock().judge(&step)?;
@@ -80,7 +85,7 @@ impl Plain {
             }
             Some(Fault::AdvanceWritesTokensLater) => {
                 let tokens = step.tokens.clone();
-                let moves = matches!(step.change, Change::Move(_));
+                let moves = matches!(step.change, ChainUpdate::Move(_));
                 let refused = self.request(|_| ()).and_then(|()| self.judge_and_take(step))?;
                 if let Some(refused) = refused {
                     return Ok(refused);
@@ -101,10 +106,10 @@ impl Plain {
             }
         }
         pause().await;
-        Ok(Advanced::Advanced)
+        Ok(AdvanceOutcome::Advanced)
     }
 
-    fn judge_and_take(&self, step: Advance) -> Result<Option<Advanced>, StoreError> {
+    fn judge_and_take(&self, step: Advance) -> Result<Option<AdvanceOutcome>, StoreError> {
         let mut state = self.lock();
         let refused = state.judge(&step)?;
         if refused.is_none() {
@@ -127,7 +132,7 @@ impl Plain {
     pub(crate) async fn revoked_wrongly(
         &self,
         revocation: &Revocation,
-    ) -> Option<Result<Revoked, StoreError>> {
+    ) -> Option<Result<RevokeOutcome, StoreError>> {
         match (self.fault?, &revocation.target) {
             (Fault::LoggedThenFlagged, Target::Grant(id)) => {
                 self.lock().journal.record(revocation);
@@ -189,7 +194,7 @@ impl Plain {
             _ => return None,
         }
         pause().await;
-        Some(Ok(Revoked::Done))
+        Some(Ok(RevokeOutcome::Done))
     }
 
     /// Writes the entry at a position that was taken before, and does what it says.

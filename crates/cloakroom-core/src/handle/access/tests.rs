@@ -1,5 +1,5 @@
 use super::*;
-use crate::handle::spelling::Spelling;
+use crate::handle::prefixes::HandlePrefixes;
 use crate::handle::{ChainKind, HandleKeys, HandleSecret};
 use crate::random::Random;
 use crate::record::ChainKey;
@@ -32,13 +32,14 @@ fn what_is_handed_out_judges_as_the_issuer_does() {
     assert_eq!(keys.check(&first), handles().access_keys().check(&first));
     assert!(matches!(keys.check(&first), HandleCheck::Genuine(_)));
 
-    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
-    let renewed = HandleKeys::new(&secret(2)).with_former(&secret(1)).unwrap().spelled(spelling);
+    let prefixes = HandlePrefixes::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let renewed =
+        HandleKeys::new(&secret(2)).with_former(&secret(1)).unwrap().with_prefixes(prefixes);
     let (second, all) = (mint(&renewed), handed_out(&renewed));
     for token in [&first, &second] {
         assert!(matches!(all.check(token), HandleCheck::Genuine(_)));
     }
-    // Whoever has not heard of the new key and its spelling must ask.
+    // Whoever has not heard of the new key and its prefixes must ask.
     assert_eq!(keys.check(&second), HandleCheck::Foreign);
     assert_eq!(keys.check(&second.replace("acme", "cr")), HandleCheck::UnknownKey);
 }

@@ -22,7 +22,7 @@ fn next(stored: &GrantRecord) -> GrantRecord {
     next
 }
 
-fn step(stored: &GrantRecord, change: Change) -> Advance {
+fn step(stored: &GrantRecord, change: ChainUpdate) -> Advance {
     let expected = stored.chain.as_ref().unwrap().position();
     Advance { grant: stored.id, expected, now: NOW, change, tokens: vec![] }
 }
@@ -32,28 +32,28 @@ fn a_step_is_taken_while_grant_and_chain_live_and_stand_where_it_says() {
     let stored = stored();
     let chain = stored.chain.clone().unwrap();
     let judged = |stored: &GrantRecord, step: &Advance| step.judge(&Arc::new(stored.clone()));
-    for change in [Change::Attach, Change::Move(Box::new(next(&stored)))] {
+    for change in [ChainUpdate::Attach, ChainUpdate::Move(Box::new(next(&stored)))] {
         let step = step(&stored, change);
         assert_eq!(judged(&stored, &step).unwrap(), None);
 
         let revoked = GrantRecord { revoked_at: Some(NOW), ..stored.clone() };
-        assert_eq!(judged(&revoked, &step).unwrap(), Some(Advanced::Dead));
+        assert_eq!(judged(&revoked, &step).unwrap(), Some(AdvanceOutcome::Dead));
         for (end, is_over) in [
             (stored.expires_at, true),
             (chain.expires_at, true),
             (chain.expires_at - MILLISECOND, false),
         ] {
             let late = Advance { now: end, ..step.clone() };
-            let expected = is_over.then_some(Advanced::Dead);
+            let expected = is_over.then_some(AdvanceOutcome::Dead);
             assert_eq!(judged(&stored, &late).unwrap(), expected, "{end:?}");
         }
 
         // Somebody else was faster; or the chain is gone.
         let moved = next(&stored);
         let unchained = GrantRecord { chain: None, ..stored.clone() };
-        let attach = Advance { change: Change::Attach, ..step.clone() };
+        let attach = Advance { change: ChainUpdate::Attach, ..step.clone() };
         for other in [moved, unchained] {
-            let Some(Advanced::Stale(found)) = judged(&other, &attach).unwrap() else {
+            let Some(AdvanceOutcome::Stale(found)) = judged(&other, &attach).unwrap() else {
                 panic!("{other:?}");
             };
             assert_eq!(*found, other);
@@ -79,13 +79,13 @@ fn a_step_that_breaks_the_contract_is_refused() {
         ("subject", with(|next| next.subject = Subject::user("bob").unwrap())),
         ("epoch", with(|next| next.epoch = next.epoch.following())),
     ] {
-        let step = step(&stored, Change::Move(Box::new(bad)));
+        let step = step(&stored, ChainUpdate::Move(Box::new(bad)));
         let judged = step.judge(&Arc::new(stored.clone()));
         assert!(matches!(judged, Err(StoreError::Misuse(_))), "{what}: {judged:?}");
     }
     // One foreign token among its own.
     let tokens = vec![test_records::token(stored.id, 1), test_records::token(other, 2)];
-    let step = Advance { tokens, ..step(&stored, Change::Attach) };
+    let step = Advance { tokens, ..step(&stored, ChainUpdate::Attach) };
     assert!(matches!(step.judge(&Arc::new(stored.clone())), Err(StoreError::Misuse(_))));
     tokens_of(stored.id, &step.tokens[..1]).unwrap();
 }

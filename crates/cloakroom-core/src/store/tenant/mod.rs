@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::ids::{ClientId, GrantId, Invalid, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
+use crate::ids::{ClientId, GrantId, InvalidValue, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 use crate::record::{GrantRecord, TokenRecord};
-use crate::revocation::{Cursor, LogEntry, LogEvent, RevocationBatch, Wakeups};
+use crate::revocation::{Cursor, LogEntry, LogEvent, LogNotifications, RevocationBatch};
 use crate::revocation::{Revocation, Rule, RuleKey, Rules, Target};
 use crate::secret::TokenDigest;
 use crate::store::check_values::{CheckValue, CheckValues};
 use crate::store::error::StoreError;
 use crate::store::single_use::{SingleUse, SingleUseStore, Spend, Spent};
 use crate::store::{
-    Advance, Advanced, Change, Created, Found, Housekeeping, Listing, Lookup, Maintained, Page,
-    Revoked, Selector, TokenStore,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Found, Housekeeping, Listing, Lookup,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, TokenStore,
 };
 use crate::time::UnixTime;
 
@@ -38,7 +38,7 @@ use crate::time::UnixTime;
 /// use std::sync::Arc;
 /// use cloakroom_core::store::{TenantStore, TokenStore};
 ///
-/// fn tenants<S: TokenStore>(store: Arc<S>) -> Result<Vec<TenantStore<S>>, cloakroom_core::Invalid> {
+/// fn tenants<S: TokenStore>(store: Arc<S>) -> Result<Vec<TenantStore<S>>, cloakroom_core::InvalidValue> {
 ///     ["acme", "globex"].map(|name| TenantStore::new(Arc::clone(&store), name)).into_iter().collect()
 /// }
 /// ```
@@ -59,12 +59,15 @@ impl<S: ?Sized> TenantStore<S> {
     /// # Errors
     ///
     /// If the name has not 1 to 32 characters of `A-Z a-z 0-9 - _ .`.
-    pub fn new(store: Arc<S>, name: &str) -> Result<Self, Invalid> {
+    pub fn new(store: Arc<S>, name: &str) -> Result<Self, InvalidValue> {
         if name.is_empty() || name.len() > 32 {
-            return Err(Invalid::new("tenant", "it has fewer than 1 or more than 32 characters"));
+            return Err(InvalidValue::new(
+                "tenant",
+                "it has fewer than 1 or more than 32 characters",
+            ));
         }
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            return Err(Invalid::new(
+            return Err(InvalidValue::new(
                 "tenant",
                 "it holds a character other than A-Z a-z 0-9 - _ .",
             ));
@@ -94,7 +97,7 @@ impl<S: ?Sized> TenantStore<S> {
     fn inward<T>(
         &self,
         id: &str,
-        parse: impl FnOnce(String) -> Result<T, Invalid>,
+        parse: impl FnOnce(String) -> Result<T, InvalidValue>,
     ) -> Result<T, StoreError> {
         parse(format!("{}{END}{id}", self.name)).map_err(|_| StoreError::Misuse(TOO_LONG))
     }
@@ -264,11 +267,11 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let id = grant.id;
         let created = self.store.create(self.grant_in(grant)?, tokens).await?;
         // A foreign token names its grant: two tenants may take over the same.
-        if created == Created::Exists && self.is_others(id).await? {
+        if created == CreateOutcome::Exists && self.is_others(id).await? {
             return Err(StoreError::Misuse("another tenant holds a grant of this id"));
         }
         Ok(created)
@@ -284,31 +287,31 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         })
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         let id = step.grant;
         let change = match step.change {
-            Change::Move(next) => Change::Move(Box::new(self.grant_in(*next)?)),
-            Change::Attach => Change::Attach,
+            ChainUpdate::Move(next) => ChainUpdate::Move(Box::new(self.grant_in(*next)?)),
+            ChainUpdate::Attach => ChainUpdate::Attach,
         };
         // Only who has read the grant can name where its chain stands, and only its tenant reads it:
         // a step that is taken is the tenant's. The others are looked into.
         match self.store.advance(Advance { change, ..step }).await {
-            Ok(Advanced::Stale(grant)) => {
-                Ok(self.grant_out(grant).map_or(Advanced::Unknown, Advanced::Stale))
+            Ok(AdvanceOutcome::Stale(grant)) => {
+                Ok(self.grant_out(grant).map_or(AdvanceOutcome::Unknown, AdvanceOutcome::Stale))
             }
-            Ok(Advanced::Dead) | Err(StoreError::Misuse(_)) if self.is_others(id).await? => {
-                Ok(Advanced::Unknown)
+            Ok(AdvanceOutcome::Dead) | Err(StoreError::Misuse(_)) if self.is_others(id).await? => {
+                Ok(AdvanceOutcome::Unknown)
             }
             other => other,
         }
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         if let Target::Token { grant, .. } | Target::Grant(grant) = revocation.target
             && self.is_others(grant).await?
         {
             // To this tenant it is not there, and never will be.
-            return Ok(Revoked::Done);
+            return Ok(RevokeOutcome::Done);
         }
         let client = revocation.client.as_ref().map_or("", ClientId::as_str);
         let client = Some(self.inward(client, ClientId::new)?);
@@ -327,7 +330,12 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         Ok(Rules { rules: rules.into_iter().filter_map(own).collect(), newest_bound })
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         let listing = self.store.list(self.selector_in(&of)?, page, now).await?;
         let grants = listing.grants.into_iter().filter_map(|grant| self.grant_out(grant)).collect();
         Ok(Listing { grants, ..listing })
@@ -352,7 +360,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         }
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.store.wakeups()
     }
 
@@ -360,7 +368,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         self.store.heartbeat(now, until).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.store.maintain(task).await
     }
 }

@@ -24,7 +24,7 @@ async fn mint_with(format: &JwtFormat, terms: &TokenTerms) -> Result<Minted, For
 async fn a_minted_token_is_an_rfc_9068_token() {
     let (format, keys) = format(&RingStore::new(), &clock()).await;
     let minted = mint_with(&format, &terms()).await.unwrap();
-    assert_eq!(minted.kept, Kept::Grant);
+    assert_eq!(minted.kept, Persisted::Grant);
 
     let (header, claims) = parts(&minted.token);
     assert_eq!(header["typ"], json!("at+jwt"));
@@ -105,7 +105,7 @@ async fn a_stateless_token_says_so_and_leaves_nothing() {
     let (format, _) = format(&RingStore::new(), &clock()).await;
     let format = format.stateless();
     let minted = mint_with(&format, &terms()).await.unwrap();
-    assert_eq!(minted.kept, Kept::Nothing);
+    assert_eq!(minted.kept, Persisted::Nothing);
     assert_eq!(parts(&minted.token).1["stateless"], json!(true));
     let located = format.locate(&minted.token).unwrap().unwrap();
     assert!(located.carried.unwrap().stateless);

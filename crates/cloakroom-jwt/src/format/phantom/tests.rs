@@ -1,4 +1,4 @@
-use cloakroom_core::format::Kept;
+use cloakroom_core::format::Persisted;
 use cloakroom_core::handle::{HandleKeys, HandleSecret};
 use cloakroom_core::{TokenDigest, TokenKind};
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn handle(format: &PhantomFormat, grant: &GrantRecord) -> (TokenSecret, To
     let (terms, random) = (terms(), Random::system());
     let context = MintContext::new(ISSUER, grant, &terms, &random);
     let minted = format.mint(context).await.unwrap();
-    let Kept::Token(digest) = minted.kept else { panic!("{:?}", minted.kept) };
+    let Persisted::Token(digest) = minted.kept else { panic!("{:?}", minted.kept) };
     (minted.token, terms.record(grant.id, digest))
 }
 
@@ -31,7 +31,7 @@ struct Case {
 }
 
 impl Case {
-    async fn swap(&self, format: &PhantomFormat) -> Result<Swapped, FormatError> {
+    async fn swap(&self, format: &PhantomFormat) -> Result<SwappedJwt, FormatError> {
         format
             .swap(Swap {
                 issuer: ISSUER,
@@ -105,7 +105,7 @@ fn the_handle_hash_is_sha_256_of_the_digest() {
 #[tokio::test]
 async fn it_never_outlives_its_handle_or_the_settings() {
     let (format, _) = phantom().await;
-    let end = |swapped: Swapped| swapped.expires_at;
+    let end = |swapped: SwappedJwt| swapped.expires_at;
     let mut case = case(&format).await;
     case.token.expires_at = START + Duration::from_millis(100_900);
     let short = end(case.swap(&format).await.unwrap());

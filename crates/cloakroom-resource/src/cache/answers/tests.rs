@@ -10,7 +10,7 @@ fn key(n: u64) -> TokenKey {
 struct Number(u64);
 
 impl Value for Number {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &TokenFacts {
         unreachable!("memory does not judge")
     }
 }
@@ -35,7 +35,7 @@ const FRESH: Freshness = Freshness::within(Duration::from_secs(60));
 
 #[test]
 fn what_was_asked_for_later_counts() {
-    let now = Moment::now(&ManualClock::at(START));
+    let now = ClockReading::now(&ManualClock::at(START));
     let good = |value| Ok(answer(value, None));
     for (first, second, value) in [
         ((1, good(1)), (2, good(2)), Some(2)),
@@ -59,7 +59,7 @@ fn what_was_asked_for_later_counts() {
 
 #[test]
 fn nothing_is_kept_past_its_end() {
-    let now = Moment::now(&ManualClock::at(START));
+    let now = ClockReading::now(&ManualClock::at(START));
     let answers = Answers::new(10);
     let end = START + Duration::from_secs(5);
     let _ = answers.keep(key(1), now, 1, Ok(answer(1, Some(end))));
@@ -72,7 +72,7 @@ fn nothing_is_kept_past_its_end() {
 fn a_refusal_is_remembered_for_as_long_as_it_is_fresh_and_no_longer_than_10_s() {
     let clock = ManualClock::at(START);
     let answers = Answers::new(10);
-    let _ = answers.keep(key(1), Moment::now(&clock), 1, refused());
+    let _ = answers.keep(key(1), ClockReading::now(&clock), 1, refused());
     for (advance, within, remembered) in [
         (0, 0, false),
         (0, 1, true),
@@ -84,14 +84,14 @@ fn a_refusal_is_remembered_for_as_long_as_it_is_fresh_and_no_longer_than_10_s() 
     ] {
         clock.advance(Duration::from_secs(advance));
         let freshness = Freshness::within(Duration::from_secs(within));
-        let refusal = answers.refusal(&key(1), freshness, Moment::now(&clock));
+        let refusal = answers.refusal(&key(1), freshness, ClockReading::now(&clock));
         assert_eq!(refusal.is_some(), remembered, "{advance} {within}");
     }
 }
 
 #[test]
 fn one_is_forgotten_and_not_another_in_its_place() {
-    let now = Moment::now(&ManualClock::at(START));
+    let now = ClockReading::now(&ManualClock::at(START));
     let answers = Answers::new(10);
     let first = answers.keep(key(1), now, 1, Ok(answer(1, None))).unwrap();
     let second = answers.keep(key(1), now, 2, Ok(answer(2, None))).unwrap();
@@ -103,7 +103,7 @@ fn one_is_forgotten_and_not_another_in_its_place() {
 
 #[test]
 fn both_memories_are_bounded_and_apart() {
-    let now = Moment::now(&ManualClock::at(START));
+    let now = ClockReading::now(&ManualClock::at(START));
     let answers = Answers::new(1000);
     for n in 0..1000 {
         let _ = answers.keep(key(n), now, n, Ok(answer(n, None)));
@@ -133,7 +133,7 @@ fn both_memories_are_bounded_and_apart() {
 
 #[test]
 fn who_wants_none_remembers_nothing() {
-    let now = Moment::now(&ManualClock::at(START));
+    let now = ClockReading::now(&ManualClock::at(START));
     let answers = Answers::<Number>::new(0);
     assert!(answers.keep(key(1), now, 1, Ok(answer(1, None))).is_ok());
     assert!(answers.keep(key(2), now, 2, refused()).is_err());

@@ -227,12 +227,12 @@ fn heartbeats_are_recognised_and_forgotten_in_turn() {
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         EntryId::from_bytes(bytes)
     };
-    let (mut seen, many) = (Seen::default(), MOST_SEEN as u64);
+    let (mut seen, many) = (Seen::default(), MAX_SEEN as u64);
     assert!((0..many).all(|number| seen.insert(id(number))));
     assert!((0..many).all(|number| !seen.insert(id(number))));
     assert!(seen.insert(id(many)) && seen.insert(id(0)));
     assert!(!seen.insert(id(many)) && !seen.insert(id(2)));
-    assert_eq!((seen.ids.len(), seen.order.len()), (MOST_SEEN, MOST_SEEN));
+    assert_eq!((seen.ids.len(), seen.order.len()), (MAX_SEEN, MAX_SEEN));
 }
 
 /// At the moment at which the staleness tells of a heartbeat, the revocations before it are known.
@@ -247,7 +247,7 @@ fn rules_are_there_before_the_staleness_that_counts_them_in() {
     let settings =
         Settings { clock_skew: None, wait: Duration::ZERO, back_off: (secs(1), secs(1)) };
     let mut follower = Follower::new(Box::new(log), Arc::clone(&shared), settings);
-    let now = Moment::now(&*clock);
+    let now = ClockReading::now(&*clock);
     let heard = |round| START - secs(ROUNDS - round);
     std::thread::scope(|scope| {
         scope.spawn(|| {

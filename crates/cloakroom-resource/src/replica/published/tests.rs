@@ -6,7 +6,7 @@ use super::*;
 
 fn reading(number: u64) -> Reading {
     let time = Duration::from_nanos(number);
-    Reading { sent: Moment::at(UnixTime::from_millis(number), time), behind: time }
+    Reading { sent: ClockReading::at(UnixTime::from_millis(number), time), behind: time }
 }
 
 fn numbers(reading: Reading) -> [u64; 3] {
@@ -28,7 +28,7 @@ fn the_newest_reading_is_read() {
     published.set(Some(endless));
     let read = published.get().expect("however far behind");
     assert!(read.behind > Duration::from_secs(500 * 365 * 86_400));
-    assert_eq!(endless.staleness(Moment::at(UnixTime::MAX, Duration::MAX)), Duration::MAX);
+    assert_eq!(endless.staleness(ClockReading::at(UnixTime::MAX, Duration::MAX)), Duration::MAX);
 }
 
 #[test]

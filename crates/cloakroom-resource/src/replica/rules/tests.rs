@@ -38,14 +38,14 @@ fn digest(of: &str) -> TokenDigest {
 }
 
 /// What introspection shows of the handle with this digest.
-fn introspected(digest: &TokenDigest) -> Facts {
+fn introspected(digest: &TokenDigest) -> TokenFacts {
     let half = GrantId::from_digest(digest).to_string();
-    Facts { jti: Some(Jti::new(half).unwrap()), ..token(1) }
+    TokenFacts { jti: Some(Jti::new(half).unwrap()), ..token(1) }
 }
 
 /// The phantom JWT of the handle with this digest.
-fn swapped(digest: &TokenDigest) -> Facts {
-    Facts { handle_hash: Some(cloakroom_jwt::handle_hash(digest)), ..token(1) }
+fn swapped(digest: &TokenDigest) -> TokenFacts {
+    TokenFacts { handle_hash: Some(cloakroom_jwt::handle_hash(digest)), ..token(1) }
 }
 
 #[test]
@@ -61,25 +61,25 @@ fn every_target_denies_what_it_names_and_nothing_else() {
         (Target::Grant(grant(1)), token(1), token(2)),
         (
             Target::Key(Kid::new("a").unwrap()),
-            Facts { kid: kid("a"), ..token(1) },
-            Facts { kid: kid("b"), ..token(1) },
+            TokenFacts { kid: kid("a"), ..token(1) },
+            TokenFacts { kid: kid("b"), ..token(1) },
         ),
-        (Target::Key(Kid::new("a").unwrap()), Facts { kid: kid("a"), ..token(1) }, token(1)),
-        (Target::Subject(alice()), token(1), Facts { subject: bob.clone(), ..token(1) }),
+        (Target::Key(Kid::new("a").unwrap()), TokenFacts { kid: kid("a"), ..token(1) }, token(1)),
+        (Target::Subject(alice()), token(1), TokenFacts { subject: bob.clone(), ..token(1) }),
         (
             Target::Client(client("app")),
             token(1),
-            Facts { client: other_client.clone(), ..token(1) },
+            TokenFacts { client: other_client.clone(), ..token(1) },
         ),
         (
             Target::SubjectAtClient(alice(), client("app")),
             token(1),
-            Facts { client: other_client, ..token(1) },
+            TokenFacts { client: other_client, ..token(1) },
         ),
         (
             Target::SubjectAtClient(alice(), client("app")),
             token(1),
-            Facts { subject: bob, ..token(1) },
+            TokenFacts { subject: bob, ..token(1) },
         ),
     ] {
         let bound = target.has_bound().then_some(EPOCH);
@@ -96,7 +96,7 @@ fn every_target_denies_what_it_names_and_nothing_else() {
 #[test]
 fn two_tokens_of_one_grant_end_together() {
     let rules = rules(&[revoked(1)]);
-    let other = Facts { jti: Some(Jti::new("another").unwrap()), ..token(1) };
+    let other = TokenFacts { jti: Some(Jti::new("another").unwrap()), ..token(1) };
     assert_eq!(rules.verdict(&token(1)), Verdict::Denied);
     assert_eq!(rules.verdict(&other), Verdict::Denied);
 }
@@ -111,7 +111,7 @@ fn a_revoked_handle_leaves_the_others_of_its_grant() {
 
 #[test]
 fn a_bound_denies_up_to_itself_and_not_the_login_right_after() {
-    let login = |epoch| Facts { epoch: Some(Epoch::new(epoch)), ..token(1) };
+    let login = |epoch| TokenFacts { epoch: Some(Epoch::new(epoch)), ..token(1) };
     for target in [
         Target::Subject(alice()),
         Target::Client(client("app")),
@@ -127,7 +127,7 @@ fn a_bound_denies_up_to_itself_and_not_the_login_right_after() {
 
 #[test]
 fn without_an_epoch_the_time_of_issue_counts() {
-    let issued = |issued_at| Facts { epoch: None, issued_at, ..token(1) };
+    let issued = |issued_at| TokenFacts { epoch: None, issued_at, ..token(1) };
     let rules = rules(&[with_bound(Target::Subject(alice()), EPOCH)]);
     assert_eq!(rules.verdict(&issued(Some(START))), Verdict::Denied);
     assert_eq!(rules.verdict(&issued(None)), Verdict::Denied, "it does not say when");
@@ -139,16 +139,16 @@ fn what_lacks_the_facts_that_rules_go_by_is_never_clear() {
     let rules = rules(&[with_bound(Target::Subject(alice()), EPOCH - 1)]);
     assert_eq!(rules.verdict(&token(1)), Verdict::Clear);
     for lacking in [
-        Facts { grant: None, ..token(1) },
-        Facts { epoch: None, ..token(1) },
-        Facts { subject: None, ..token(1) },
-        Facts { client: None, ..token(1) },
-        Facts { jti: None, ..token(1) },
+        TokenFacts { grant: None, ..token(1) },
+        TokenFacts { epoch: None, ..token(1) },
+        TokenFacts { subject: None, ..token(1) },
+        TokenFacts { client: None, ..token(1) },
+        TokenFacts { jti: None, ..token(1) },
     ] {
         assert_eq!(rules.verdict(&lacking), Verdict::Unknown, "{lacking:?}");
     }
     let old = Epoch::new(EPOCH - 1);
-    let denied = Facts { grant: None, client: None, jti: None, epoch: Some(old), ..token(1) };
+    let denied = TokenFacts { grant: None, client: None, jti: None, epoch: Some(old), ..token(1) };
     assert_eq!(rules.verdict(&denied), Verdict::Denied, "what is missing does not help it");
 }
 
@@ -224,8 +224,8 @@ fn of_grant(number: u64, count: u64) -> Vec<LogEntry> {
     (1..=count).map(revoked).collect()
 }
 
-fn at_client(name: &str, number: u64) -> Facts {
-    Facts { client: Some(client(name)), ..token(number) }
+fn at_client(name: &str, number: u64) -> TokenFacts {
+    TokenFacts { client: Some(client(name)), ..token(number) }
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn one_grant_that_revokes_in_masses_is_introspected_alone() {
     assert_eq!(rules.len(), 3, "its mark, and two rules");
     assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
     assert_eq!(rules.verdict(&token(2)), Verdict::Clear, "another login at the same client");
-    let last = Facts { jti: Some(Jti::new("jti-of-1-100").unwrap()), ..token(1) };
+    let last = TokenFacts { jti: Some(Jti::new("jti-of-1-100").unwrap()), ..token(1) };
     assert_eq!(rules.verdict(&last), Verdict::Denied);
     sweep(&mut rules, START + secs(97));
     assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
@@ -383,7 +383,8 @@ fn only_what_a_client_could_make_up_counts_for_it() {
     apply(&mut rules, &of("app", 101..=120));
     assert_eq!(rules.verdict(&token(50)), Verdict::Unknown);
     assert!((0..10).all(|number| rules.verdict(&token(number)) == Verdict::Denied));
-    let third = Facts { subject: Some(Subject::user("user-3").unwrap()), ..at_client("x", 60) };
+    let third =
+        TokenFacts { subject: Some(Subject::user("user-3").unwrap()), ..at_client("x", 60) };
     assert_eq!(rules.verdict(&third), Verdict::Denied);
     assert_eq!(rules.verdict(&at_client("x", 60)), Verdict::Clear);
 }
@@ -406,7 +407,7 @@ fn where_no_client_has_several_all_tokens_are_introspected() {
         assert_eq!(rules.verdict(&token(number)), Verdict::Denied, "{number}");
     }
     // A key's rule stays: a thief can make tokens that look younger than any mark.
-    let stolen = Facts { kid: Some(kid), ..token(9) };
+    let stolen = TokenFacts { kid: Some(kid), ..token(9) };
     assert_eq!(rules.verdict(&stolen), Verdict::Denied);
     sweep(&mut rules, START + secs(2));
     assert_eq!(
@@ -427,7 +428,7 @@ fn rules_about_keys_are_held_even_where_there_is_no_room() {
         apply(&mut rules, &of("app", 1..=9));
         apply(&mut rules, &of_grant(1, 9));
     }
-    let signed = |number| Facts { kid: Some(kid(number)), ..token(number) };
+    let signed = |number| TokenFacts { kid: Some(kid(number)), ..token(number) };
     assert!(kids.clone().all(|number| rules.verdict(&signed(number)) == Verdict::Denied));
     assert_eq!(rules.len(), 5);
     sweep(&mut rules, START + HOUR);

@@ -60,7 +60,7 @@ fn facts_made_from_others_are_looked_up() {
     let (shared, facts) = (shared(), token(1));
     shared.apply(&[with_bound(Target::Subject(alice()), 1)]);
     assert_eq!(shared.verdict(&facts), Verdict::Clear);
-    let older = Facts { epoch: Some(Epoch::new(1)), ..facts.clone() };
+    let older = TokenFacts { epoch: Some(Epoch::new(1)), ..facts.clone() };
     assert_eq!(shared.verdict(&older), Verdict::Denied);
     assert_eq!(facts, facts.clone());
 }
@@ -82,13 +82,13 @@ fn the_clock_of_who_asks_may_count_from_another_point() {
     own.advance(Duration::from_secs(100));
     own.set(START);
     let shared = Shared::new(own.clone(), Limits { per_grant: 10, total: 100 });
-    let sent = Moment::now(&*own);
+    let sent = ClockReading::now(&*own);
     shared.publish(Some(Reading { sent, behind: Duration::ZERO }));
     own.advance(Duration::from_secs(3));
     for ahead in [0, 1_000] {
         other.advance(Duration::from_secs(ahead));
         other.set(START + Duration::from_secs(1));
-        let staleness = shared.staleness(Moment::now(&*other));
+        let staleness = shared.staleness(ClockReading::now(&*other));
         assert_eq!(staleness, Some(Duration::from_secs(3)));
     }
 }

@@ -16,7 +16,7 @@ use crate::client::registration::Role;
 use crate::error::TokenError;
 
 /// The most entries of a page, and how many there are if nobody says.
-const MOST_ENTRIES: u32 = 1_000;
+const MAX_ENTRIES: u32 = 1_000;
 
 impl Endpoints {
     /// The entries after a cursor: at once if there are any, else when the log grows, else none
@@ -34,11 +34,11 @@ impl Endpoints {
             .map_err(|_| TokenError::InvalidRequest("after is no cursor"))?;
         let wait = number(&asked, "wait", "wait is no number of seconds")?.unwrap_or(0);
         let limit = number(&asked, "limit", "limit is no number")?
-            .map_or(MOST_ENTRIES, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+            .map_or(MAX_ENTRIES, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
         if limit == 0 {
             return Err(TokenError::InvalidRequest("limit is zero"));
         }
-        let wanted = Wanted { after, limit: limit.min(MOST_ENTRIES) };
+        let wanted = Wanted { after, limit: limit.min(MAX_ENTRIES) };
         let page = self.next_page(wanted, Duration::from_secs(wait).min(self.max_wait)).await?;
         Ok(respond::body("application/json", page))
     }
@@ -58,11 +58,11 @@ impl Endpoints {
             let count = *grown.borrow_and_update();
             // That there is nothing is never said from memory, but read at the end: a wake-up that
             // was lost delays, and hides nothing.
-            let newer = if is_over { self.log_pages.latest().await } else { 0 };
-            match self.log_pages.page(source, &wanted, count, newer).await {
-                Page::News(page) => return Ok(page),
-                Page::Quiet(page) if is_over => return Ok(page),
-                Page::Quiet(_) => {}
+            let newer = if is_over { self.page_cache.latest().await } else { 0 };
+            match self.page_cache.page(source, &wanted, count, newer).await {
+                Page::Entries(page) => return Ok(page),
+                Page::Empty(page) if is_over => return Ok(page),
+                Page::Empty(_) => {}
                 Page::Failed => {
                     return Err(TokenError::Unavailable("the revocation log cannot be read"));
                 }

@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use crate::write::Store;
 
 /// The largest page. A follower reads at most 256 KiB.
-const MOST_BYTES: usize = 192 * 1024;
+const MAX_BYTES: usize = 192 * 1024;
 
 /// More than a page has beside its entries.
 const ENVELOPE: usize = 1024;
 
 /// How many pages are kept: followers are at the log's end, or not far from it.
-const MOST_PAGES: usize = 64;
+const MAX_PAGES: usize = 64;
 
 /// Which page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +31,9 @@ pub(in crate::http) struct Wanted {
 #[derive(Clone)]
 pub(in crate::http) enum Page {
     /// Entries, or a gap.
-    News(Bytes),
+    Entries(Bytes),
     /// Nothing after the cursor.
-    Quiet(Bytes),
+    Empty(Bytes),
     /// The store failed.
     Failed,
 }
@@ -48,33 +48,33 @@ pub(in crate::http) struct Source {
 
 /// The pages that were read since the log last grew. A clone shares them.
 #[derive(Clone, Default)]
-pub(in crate::http) struct LogPages(Arc<Mutex<Shelf>>);
+pub(in crate::http) struct PageCache(Arc<Mutex<CachedPages>>);
 
-impl fmt::Debug for LogPages {
+impl fmt::Debug for PageCache {
     /// Not the pages: they say who is revoked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LogPages").finish_non_exhaustive()
+        f.debug_tuple("PageCache").finish_non_exhaustive()
     }
 }
 
 #[derive(Default)]
-struct Shelf {
-    /// How often the log had grown when the first of the slots was read.
+struct CachedPages {
+    /// How often the log had grown when the first of the pages was read.
     grown: u64,
     /// The number of the newest read.
     reads: u64,
     /// The last one used stands last.
-    slots: Vec<Slot>,
+    pages: Vec<CachedPage>,
 }
 
-struct Slot {
+struct CachedPage {
     wanted: Wanted,
     /// The number of the read that it comes from.
     read: u64,
     page: watch::Receiver<Option<Page>>,
 }
 
-impl LogPages {
+impl PageCache {
     /// The number of the newest read so far.
     pub(in crate::http) async fn latest(&self) -> u64 {
         let reads = self.0.lock().unwrap_or_else(PoisonError::into_inner).reads;
@@ -93,7 +93,7 @@ impl LogPages {
         grown: u64,
         newer: u64,
     ) -> Page {
-        let mut page = self.slot(source, wanted, grown, newer);
+        let mut page = self.reading(source, wanted, grown, newer);
         match page.wait_for(Option::is_some).await {
             Ok(page) => page.clone().unwrap_or(Page::Failed),
             // The task ended early: its runtime is gone.
@@ -101,31 +101,31 @@ impl LogPages {
         }
     }
 
-    fn slot(
+    fn reading(
         &self,
         source: Source,
         wanted: &Wanted,
         grown: u64,
         newer: u64,
     ) -> watch::Receiver<Option<Page>> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if grown > shelf.grown {
-            shelf.grown = grown;
-            shelf.slots.clear();
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if grown > cached.grown {
+            cached.grown = grown;
+            cached.pages.clear();
         }
-        let found = shelf.slots.iter().position(|slot| slot.wanted == *wanted);
-        if let Some(slot) = found.map(|at| shelf.slots.remove(at))
-            && slot.read > newer
-            && !slot.has_failed()
+        let found = cached.pages.iter().position(|held| held.wanted == *wanted);
+        if let Some(held) = found.map(|at| cached.pages.remove(at))
+            && held.read > newer
+            && !held.has_failed()
         {
-            let page = slot.page.clone();
-            shelf.slots.push(slot);
+            let page = held.page.clone();
+            cached.pages.push(held);
             return page;
         }
-        shelf.reads += 1;
+        cached.reads += 1;
         let (sender, page) = watch::channel(None);
-        let (read, grown) = (shelf.reads, shelf.grown);
-        shelf.put(Slot { wanted: wanted.clone(), read, page: page.clone() });
+        let (read, grown) = (cached.reads, cached.grown);
+        cached.put(CachedPage { wanted: wanted.clone(), read, page: page.clone() });
         let (pages, wanted) = (self.clone(), wanted.clone());
         tokio::spawn(async move {
             let page = match source.read(&wanted).await {
@@ -149,24 +149,24 @@ impl LogPages {
 
     /// Whoever has seen the last entry comes back for what is after it: nothing, so far.
     fn keep_end(&self, wanted: Wanted, nothing: Bytes, grown: u64, read: u64) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if shelf.grown == grown && !shelf.slots.iter().any(|slot| slot.wanted == wanted) {
-            let page = watch::channel(Some(Page::Quiet(nothing))).1;
-            shelf.put(Slot { wanted, read, page });
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.grown == grown && !cached.pages.iter().any(|held| held.wanted == wanted) {
+            let page = watch::channel(Some(Page::Empty(nothing))).1;
+            cached.put(CachedPage { wanted, read, page });
         }
     }
 }
 
-impl Shelf {
-    fn put(&mut self, slot: Slot) {
-        if self.slots.len() == MOST_PAGES {
-            self.slots.remove(0);
+impl CachedPages {
+    fn put(&mut self, held: CachedPage) {
+        if self.pages.len() == MAX_PAGES {
+            self.pages.remove(0);
         }
-        self.slots.push(slot);
+        self.pages.push(held);
     }
 }
 
-impl Slot {
+impl CachedPage {
     fn has_failed(&self) -> bool {
         match &*self.page.borrow() {
             Some(page) => matches!(page, Page::Failed),
@@ -189,12 +189,12 @@ impl Source {
             let page = self.page(self.store.revocations(wanted.after.clone(), limit).await?);
             let json = Bytes::from(page.to_json());
             let RevocationBatch::Entries { entries, next, more, newest_bound } = page.batch else {
-                return Ok(Found { page: Page::News(json), end: None });
+                return Ok(Found { page: Page::Entries(json), end: None });
             };
             if entries.is_empty() && !more && next == wanted.after {
-                return Ok(Found { page: Page::Quiet(json), end: None });
+                return Ok(Found { page: Page::Empty(json), end: None });
             }
-            if json.len() > MOST_BYTES && entries.len() > 1 {
+            if json.len() > MAX_BYTES && entries.len() > 1 {
                 // A cursor in the midst of a batch is known to the store alone.
                 limit = fitting(&entries);
                 continue;
@@ -205,7 +205,7 @@ impl Source {
                 let nothing = RevocationBatch::Entries { entries, next, more, newest_bound };
                 (after, Bytes::from(self.page(nothing).to_json()))
             });
-            return Ok(Found { page: Page::News(json), end });
+            return Ok(Found { page: Page::Entries(json), end });
         }
     }
 
@@ -216,11 +216,11 @@ impl Source {
 
 /// With how many of these entries a page is small enough.
 fn fitting(entries: &[LogEntry]) -> u32 {
-    let length = |entry: &LogEntry| serde_json::to_vec(entry).map_or(MOST_BYTES, |json| json.len());
+    let length = |entry: &LogEntry| serde_json::to_vec(entry).map_or(MAX_BYTES, |json| json.len());
     let mut size = ENVELOPE;
     let fit = entries.iter().take_while(|entry| {
         size += length(entry) + 1;
-        size <= MOST_BYTES
+        size <= MAX_BYTES
     });
     u32::try_from(fit.count().clamp(1, entries.len() - 1)).unwrap_or(1)
 }

@@ -9,8 +9,8 @@ use cloakroom::core::store::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
-    Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType, Refresh,
-    TokenError,
+    Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
+    RefreshRequest, TokenError,
 };
 
 use super::support::*;
@@ -66,7 +66,7 @@ async fn rotating_faster_than_anybody_waits_is_reuse_as_well() {
     let fixture = Fixture::new().await;
     let stolen = fixture.session().await.refresh;
     let mut thief = stolen.clone();
-    for _ in 0..=SealedSuccessor::MOST_EARLIER {
+    for _ in 0..=SealedSuccessor::MAX_EARLIER {
         thief = fixture.refresh(&thief).await.unwrap().refresh_token.unwrap();
     }
     // Spent this very moment, and still remembered.
@@ -106,8 +106,10 @@ async fn scope_that_a_client_may_no_longer_have_is_no_longer_handed_out() {
     let (fixture, directory) = changing(app(confidential(), "orders:read orders:write")).await;
     let refresh = fixture.session().await.refresh;
     directory.change_to(app(confidential(), "orders:read"));
-    let asked =
-        Refresh { scope: Some(Scope::parse("orders:write").unwrap()), ..refreshing(&refresh) };
+    let asked = RefreshRequest {
+        scope: Some(Scope::parse("orders:write").unwrap()),
+        ..refreshing(&refresh)
+    };
     assert!(matches!(fixture.issuer.refresh(asked).await, Err(TokenError::InvalidScope(_))));
     let next = fixture.refresh(&refresh).await.unwrap();
     assert_eq!(next.scope.as_str(), "orders:read");

@@ -147,8 +147,8 @@ async fn no_duration_makes_build_panic() {
         Duration::ZERO,
         Duration::from_nanos(1),
         Duration::from_millis(1),
-        KeyPolicy::LONGEST,
-        KeyPolicy::LONGEST + Duration::from_nanos(1),
+        KeyPolicy::MAX_DURATION,
+        KeyPolicy::MAX_DURATION + Duration::from_nanos(1),
         Duration::from_secs(u64::MAX / 2),
         Duration::MAX,
     ];

@@ -1,7 +1,9 @@
 //! Authorization codes (RFC 6749 §4.1, RFC 7636).
 
 use cloakroom::core::{Audience, Confirmation, TokenSecret, UserId};
-use cloakroom::{Caller, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce, Redeem, TokenError};
+use cloakroom::{
+    Caller, CodeRequest, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce, TokenError,
+};
 use tokio::task::JoinSet;
 
 use super::support::*;
@@ -29,38 +31,39 @@ async fn a_code_brings_tokens() {
 #[tokio::test]
 async fn a_wrong_redemption_changes_nothing() {
     let other_key = Some(Confirmation::JwkThumbprint([9; 32]));
-    type Wrong = (&'static str, GrantRefusal, fn(Redeem) -> Redeem);
+    type Wrong = (&'static str, GrantRefusal, fn(CodeRequest) -> CodeRequest);
     let wrong: [Wrong; 8] = [
-        ("wrong verifier", GrantRefusal::Verifier, |right| Redeem {
+        ("wrong verifier", GrantRefusal::Verifier, |right| CodeRequest {
             verifier: Some(TokenSecret::new(VERIFIER.to_uppercase())),
             ..right
         }),
-        ("no verifier", GrantRefusal::Verifier, |right| Redeem { verifier: None, ..right }),
-        ("short verifier", GrantRefusal::Verifier, |right| Redeem {
+        ("no verifier", GrantRefusal::Verifier, |right| CodeRequest { verifier: None, ..right }),
+        ("short verifier", GrantRefusal::Verifier, |right| CodeRequest {
             verifier: Some(TokenSecret::new("short")),
             ..right
         }),
-        ("the challenge itself", GrantRefusal::Verifier, |right| Redeem {
+        ("the challenge itself", GrantRefusal::Verifier, |right| CodeRequest {
             verifier: Some(TokenSecret::new(format!("{:?}", challenge()))),
             ..right
         }),
-        ("wrong redirect URI", GrantRefusal::RedirectUri, |right| Redeem {
+        ("wrong redirect URI", GrantRefusal::RedirectUri, |right| CodeRequest {
             redirect_uri: Some(format!("{CALLBACK}/")),
             ..right
         }),
-        ("no redirect URI", GrantRefusal::RedirectUri, |right| Redeem {
+        ("no redirect URI", GrantRefusal::RedirectUri, |right| CodeRequest {
             redirect_uri: None,
             ..right
         }),
-        ("another client", GrantRefusal::OtherClient, |right| Redeem {
+        ("another client", GrantRefusal::OtherClient, |right| CodeRequest {
             client: client_id("other-app"),
             ..right
         }),
-        ("no key", GrantRefusal::OtherKey, |right| Redeem { confirmation: None, ..right }),
+        ("no key", GrantRefusal::OtherKey, |right| CodeRequest { confirmation: None, ..right }),
     ];
     let fixture = Fixture::new().await;
     let key = Confirmation::JwkThumbprint([4; 32]);
-    let right = |code: &TokenSecret| Redeem { confirmation: Some(key.clone()), ..redemption(code) };
+    let right =
+        |code: &TokenSecret| CodeRequest { confirmation: Some(key.clone()), ..redemption(code) };
     let bound = || async {
         let grant = Grant::user("web-app", "alice").unwrap().confirmation(key.clone());
         let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
@@ -74,9 +77,9 @@ async fn a_wrong_redemption_changes_nothing() {
         let request = spoil(right(&code));
         assert_eq!(refusal(fixture.issuer.redeem(request).await), why, "{what}");
     }
-    let request = Redeem { confirmation: other_key, ..right(&code) };
+    let request = CodeRequest { confirmation: other_key, ..right(&code) };
     assert_eq!(refusal(fixture.issuer.redeem(request).await), GrantRefusal::OtherKey);
-    let request = Redeem { resources: vec![BILLING.into()], ..right(&code) };
+    let request = CodeRequest { resources: vec![BILLING.into()], ..right(&code) };
     assert!(matches!(fixture.issuer.redeem(request).await, Err(TokenError::InvalidTarget(_))));
     assert_eq!(fixture.store.grant(grant_of(&code)).await, before);
     assert_eq!(fixture.events.names(), [""; 0]);
@@ -91,7 +94,7 @@ async fn a_wrong_redemption_changes_nothing() {
     }
     assert!(fixture.is_active(&tokens.access_token).await);
     // But a replay is one, whatever it proves.
-    let request = Redeem { confirmation: None, ..right(&code) };
+    let request = CodeRequest { confirmation: None, ..right(&code) };
     assert_eq!(refusal(fixture.issuer.redeem(request).await), GrantRefusal::Reused);
     assert!(!fixture.is_active(&tokens.access_token).await);
 }
@@ -102,7 +105,7 @@ async fn a_verifier_without_a_challenge_is_a_downgrade() {
     let grant = Grant::user("web-app", "alice").unwrap();
     let code = fixture.issuer.authorize(grant, CALLBACK, None).await.unwrap();
     assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Verifier);
-    let right = Redeem { verifier: None, ..redemption(&code) };
+    let right = CodeRequest { verifier: None, ..redemption(&code) };
     fixture.issuer.redeem(right).await.unwrap();
 }
 
@@ -159,7 +162,7 @@ async fn a_year_old_code_without_its_verifier_changes_nothing() {
     let code = fixture.code().await;
     let session = Session::of(fixture.redeem(&code).await.unwrap());
     fixture.clock.advance(365 * DAY);
-    let found_in_a_log = Redeem { verifier: None, ..redemption(&code) };
+    let found_in_a_log = CodeRequest { verifier: None, ..redemption(&code) };
     assert_eq!(refusal(fixture.issuer.redeem(found_in_a_log).await), GrantRefusal::Verifier);
     let session = Session::of(fixture.refresh(&session.refresh).await.unwrap());
     assert!(fixture.is_active(&session.access).await);
@@ -253,7 +256,8 @@ async fn a_code_keeps_what_was_granted() {
         .claim("tenant", serde_json::json!("acme"))
         .unwrap();
     let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
-    let request = Redeem { resources: vec![BILLING.into()], ..redemption(&code.await.unwrap()) };
+    let request =
+        CodeRequest { resources: vec![BILLING.into()], ..redemption(&code.await.unwrap()) };
     let tokens = fixture.issuer.redeem(request).await.unwrap();
     let answer = fixture.issuer.introspect(&tokens.access_token, Caller::Internal);
     let answer = answer.await.unwrap();

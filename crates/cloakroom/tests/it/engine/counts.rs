@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::core::{Audience, Random, TokenSecret};
-use cloakroom::{Caller, Grant, IssuerBuilder, Redeem, Refresh};
+use cloakroom::{Caller, CodeRequest, Grant, IssuerBuilder, RefreshRequest};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use tracing::span::{Attributes, Id, Record};
@@ -52,7 +52,7 @@ async fn redeeming_refreshing_and_retrying_take_two_calls() {
 
     let shared = Session::of(fixture.sign_in("workers").await);
     fixture.store.calls();
-    let request = Refresh::new(shared.refresh.clone(), client_id("workers"));
+    let request = RefreshRequest::new(shared.refresh.clone(), client_id("workers"));
     fixture.issuer.refresh(request).await.unwrap();
     assert_eq!(fixture.store.calls(), ["find", "advance"], "not rotating");
 }
@@ -146,8 +146,8 @@ async fn a_forged_handle_never_reaches_the_store() {
                 assert!(swapped.unwrap().is_none());
             }
             issuer.revoke(&forged, &client).await.unwrap();
-            refusal(issuer.refresh(Refresh::new(forged.clone(), client.clone())).await);
-            refusal(issuer.redeem(Redeem::new(forged, client.clone())).await);
+            refusal(issuer.refresh(RefreshRequest::new(forged.clone(), client.clone())).await);
+            refusal(issuer.redeem(CodeRequest::new(forged, client.clone())).await);
             tried += 1;
         }
     }
@@ -185,9 +185,9 @@ async fn who_may_not_ask_costs_no_call_either() {
     let (Session { refresh, .. }, code) = (fixture.session().await, fixture.code().await);
     fixture.store.calls();
     for client in ["nobody", "orders-api"] {
-        let request = Refresh::new(refresh.clone(), client_id(client));
+        let request = RefreshRequest::new(refresh.clone(), client_id(client));
         fixture.issuer.refresh(request).await.unwrap_err();
-        let request = Redeem::new(code.clone(), client_id(client));
+        let request = CodeRequest::new(code.clone(), client_id(client));
         fixture.issuer.redeem(request).await.unwrap_err();
     }
     assert_eq!(fixture.store.calls(), [""; 0]);

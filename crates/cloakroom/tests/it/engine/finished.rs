@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use cloakroom::core::*;
-use cloakroom::{Event, EventSink, Grant, Operation, Refresh, Regression, TokenError};
+use cloakroom::{Event, EventSink, Grant, Operation, RefreshRequest, Regression, TokenError};
 use tokio::runtime::Handle;
 
 use super::formats::with_formats_of_its_own;
@@ -153,7 +153,7 @@ impl Op {
             }
             Self::RefreshWithoutRotation => {
                 token = fixture.sign_in("workers").await.refresh_token.unwrap();
-                let request = Refresh::new(token.clone(), client_id("workers"));
+                let request = RefreshRequest::new(token.clone(), client_id("workers"));
                 caller!(issuer, issuer.refresh(request))
             }
             Self::Retry | Self::ReuseOfRefreshToken => {

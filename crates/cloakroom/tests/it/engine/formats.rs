@@ -34,7 +34,7 @@ impl Fixture {
         token: &TokenSecret,
         resource: Option<&str>,
         caller: &str,
-    ) -> Result<Option<cloakroom::jwt::Swapped>, TokenError> {
+    ) -> Result<Option<cloakroom::jwt::SwappedJwt>, TokenError> {
         let caller = self.client(caller).await;
         self.issuer.swap(token, resource, Caller::Client(&caller)).await
     }
@@ -215,7 +215,7 @@ impl TokenFormat for Dotted {
         let secret: [u8; 32] = context.random.array()?;
         let token = format!("{}.{}", context.grant.id, URL_SAFE_NO_PAD.encode(secret));
         let digest = TokenDigest::compute(TokenKind::Access, token.as_bytes());
-        let (token, kept) = (TokenSecret::new(token), Kept::Token(digest));
+        let (token, kept) = (TokenSecret::new(token), Persisted::Token(digest));
         Ok(Minted { token, kept })
     }
 

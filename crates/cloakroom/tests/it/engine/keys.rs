@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use cloakroom::core::record::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
-use cloakroom::{Caller, Client, Grant, GrantRefusal, Redeem, Refresh, TokenError, TokenResponse};
+use cloakroom::{
+    Caller, Client, CodeRequest, Grant, GrantRefusal, RefreshRequest, TokenError, TokenResponse,
+};
 
 use super::attacks::{app, changing, confidential};
 use super::support::*;
@@ -19,9 +21,9 @@ fn key(key: Option<u8>) -> Option<Confirmation> {
 }
 
 /// A refresh token of a client, with the proof of a key, or without.
-fn request(client: &str, token: &TokenSecret, proved: Option<u8>) -> Refresh {
+fn request(client: &str, token: &TokenSecret, proved: Option<u8>) -> RefreshRequest {
     let confirmation = key(proved);
-    Refresh { confirmation, ..Refresh::new(token.clone(), client_id(client)) }
+    RefreshRequest { confirmation, ..RefreshRequest::new(token.clone(), client_id(client)) }
 }
 
 impl Fixture {
@@ -69,7 +71,7 @@ impl Fixture {
         proved: Option<u8>,
     ) -> Result<TokenResponse, TokenError> {
         let (client, confirmation) = (client_id(client), key(proved));
-        self.issuer.redeem(Redeem { client, confirmation, ..redemption(code) }).await
+        self.issuer.redeem(CodeRequest { client, confirmation, ..redemption(code) }).await
     }
 
     async fn key_of(&self, access: &TokenSecret) -> Option<Confirmation> {
@@ -82,7 +84,7 @@ impl Fixture {
     }
 
     /// This happens right before the next step of a chain.
-    fn overtaken_by(&self, request: Refresh) -> Arc<Mutex<Option<TokenResponse>>> {
+    fn overtaken_by(&self, request: RefreshRequest) -> Arc<Mutex<Option<TokenResponse>>> {
         let won = Arc::new(Mutex::new(None));
         self.store.before_next("advance", {
             let (issuer, won) = (self.issuer.clone(), Arc::clone(&won));
@@ -302,7 +304,7 @@ async fn a_code_that_is_lost_to_another_key_ends_the_grant() {
         fixture.store.before_next("advance", {
             let issuer = fixture.issuer.clone();
             let (client, confirmation) = (client_id(client), key(THIEFS));
-            let request = Redeem { client, confirmation, ..redemption(&code) };
+            let request = CodeRequest { client, confirmation, ..redemption(&code) };
             async move { drop(issuer.redeem(request).await.unwrap()) }
         });
         let lost = fixture.redeem_as(client, &code, loser).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom::core::TokenSecret;
 use cloakroom::core::time::ManualClock;
-use cloakroom::{Event, GrantRefusal, Refresh, Regression, TokenError};
+use cloakroom::{Event, GrantRefusal, RefreshRequest, Regression, TokenError};
 use tokio::task::JoinSet;
 
 use super::store::When;
@@ -91,7 +91,7 @@ async fn a_revocation_in_the_middle_of_a_refresh_wins() {
     for (client, before) in [("web-app", 0), ("web-app", 1), ("workers", 0)] {
         let fixture = Fixture::new().await;
         let session = Session::of(fixture.sign_in(client).await);
-        let request = || Refresh::new(session.refresh.clone(), client_id(client));
+        let request = || RefreshRequest::new(session.refresh.clone(), client_id(client));
         for _ in 0..before {
             fixture.issuer.refresh(request()).await.unwrap();
         }

@@ -2,7 +2,7 @@
 
 use cloakroom::core::{Audience, Scope, TokenSecret};
 use cloakroom::{
-    Caller, ClientLifetimes, Event, Grant, GrantRefusal, Lifetimes, Refresh, TokenError,
+    Caller, ClientLifetimes, Event, Grant, GrantRefusal, Lifetimes, RefreshRequest, TokenError,
 };
 
 use super::support::*;
@@ -60,11 +60,13 @@ async fn a_lost_response_is_made_good() {
 async fn a_retry_asks_for_itself() {
     let fixture = Fixture::new().await;
     let first = fixture.session().await;
-    let narrow =
-        Refresh { scope: Some(Scope::parse("orders:read").unwrap()), ..refreshing(&first.refresh) };
+    let narrow = RefreshRequest {
+        scope: Some(Scope::parse("orders:read").unwrap()),
+        ..refreshing(&first.refresh)
+    };
     let one = fixture.issuer.refresh(narrow).await.unwrap();
     let two = fixture.refresh(&first.refresh).await.unwrap();
-    let other = Refresh {
+    let other = RefreshRequest {
         scope: Some(Scope::parse("orders:write").unwrap()),
         ..refreshing(&first.refresh)
     };
@@ -142,14 +144,16 @@ async fn more_than_was_granted_is_refused_and_spends_nothing() {
     let grant = Grant::user("web-app", "alice").unwrap().scope("orders:read").unwrap();
     let session = Session::of(fixture.issuer.issue(grant).await.unwrap());
     let before = fixture.store.grant(grant_of(&session.refresh)).await;
-    let wide = Refresh {
+    let wide = RefreshRequest {
         scope: Some(Scope::parse("orders:read orders:write").unwrap()),
         ..refreshing(&session.refresh)
     };
     let refused = fixture.issuer.refresh(wide).await.unwrap_err();
     assert_eq!(refused.code(), Some("invalid_scope"));
-    let elsewhere =
-        Refresh { resources: vec![ORDERS.into(), BILLING.into()], ..refreshing(&session.refresh) };
+    let elsewhere = RefreshRequest {
+        resources: vec![ORDERS.into(), BILLING.into()],
+        ..refreshing(&session.refresh)
+    };
     let refused = fixture.issuer.refresh(elsewhere).await.unwrap_err();
     assert_eq!(refused.code(), Some("invalid_target"));
     assert_eq!(fixture.store.grant(grant_of(&session.refresh)).await, before);
@@ -162,7 +166,7 @@ async fn narrowing_touches_the_access_token_alone() {
     let grant = Grant::user("web-app", "alice").unwrap();
     let grant = grant.audience(Audience::new([ORDERS, BILLING]).unwrap());
     let session = Session::of(fixture.issuer.issue(grant).await.unwrap());
-    let narrow = Refresh {
+    let narrow = RefreshRequest {
         scope: Some(Scope::parse("orders:read").unwrap()),
         resources: vec![BILLING.into()],
         ..refreshing(&session.refresh)
@@ -185,7 +189,7 @@ async fn another_client_gets_nothing_and_ends_nothing() {
     fixture.events.take();
     // The current one, and spent ones long after the window.
     for token in tokens.iter().rev() {
-        let request = Refresh::new(token.clone(), client_id("other-app"));
+        let request = RefreshRequest::new(token.clone(), client_id("other-app"));
         let refused = refusal(fixture.issuer.refresh(request).await);
         assert_eq!(refused, GrantRefusal::OtherClient);
     }
@@ -255,7 +259,7 @@ async fn a_client_may_have_shorter_lives_and_never_longer_ones() {
 async fn a_shared_refresh_token_stays_as_it_is() {
     let fixture = Fixture::new().await;
     let session = Session::of(fixture.sign_in("workers").await);
-    let request = || Refresh::new(session.refresh.clone(), client_id("workers"));
+    let request = || RefreshRequest::new(session.refresh.clone(), client_id("workers"));
     let before = fixture.store.grant(grant_of(&session.refresh)).await;
     for _ in 0..10 {
         fixture.clock.advance(5 * DAY);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use cloakroom::core::*;
-use cloakroom::{Event, GrantRefusal, Redeem, Refresh};
+use cloakroom::{CodeRequest, Event, GrantRefusal, RefreshRequest};
 use serde_json::json;
 
 use super::support::*;
@@ -73,10 +73,10 @@ async fn refusals_are_told_apart_by_client_credential_and_reason() {
     let session = fixture.session().await;
     let code = fixture.code().await;
     fixture.refresh(&junk()).await.unwrap_err();
-    fixture.issuer.redeem(Redeem::new(junk(), client_id("web-app"))).await.unwrap_err();
-    let stolen = Refresh::new(session.refresh.clone(), client_id("other-app"));
+    fixture.issuer.redeem(CodeRequest::new(junk(), client_id("web-app"))).await.unwrap_err();
+    let stolen = RefreshRequest::new(session.refresh.clone(), client_id("other-app"));
     fixture.issuer.refresh(stolen).await.unwrap_err();
-    fixture.issuer.redeem(Redeem::new(code, client_id("web-app"))).await.unwrap_err();
+    fixture.issuer.redeem(CodeRequest::new(code, client_id("web-app"))).await.unwrap_err();
     fixture.issuer.revoke_grant(grant_of(&session.refresh)).await.unwrap();
     fixture.refresh(&session.refresh).await.unwrap_err();
     let events = fixture.events.refused();
@@ -109,7 +109,7 @@ async fn reuse_is_an_alarm_and_no_mere_refusal() {
 async fn made_up_clients_are_bounded_and_every_refusal_is_in_some_count() {
     let fixture = Fixture::new().await;
     for number in 0..5_000 {
-        let request = Refresh::new(junk(), client_id(&format!("made-up-{number}")));
+        let request = RefreshRequest::new(junk(), client_id(&format!("made-up-{number}")));
         fixture.issuer.refresh(request).await.unwrap_err();
     }
     let recorder = fixture.events.clone();

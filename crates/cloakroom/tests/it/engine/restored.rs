@@ -9,7 +9,7 @@ use cloakroom::core::time::ManualClock;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{
-    Caller, Client, Event, Format, Grant, GrantType, Issuer, Refresh, Regression, Subject,
+    Caller, Client, Event, Format, Grant, GrantType, Issuer, RefreshRequest, Regression, Subject,
 };
 use tempfile::TempDir;
 
@@ -107,7 +107,7 @@ async fn a_copy_that_is_put_back_brings_nothing_back_to_life() {
         assert!(!is_active(&fresh, token).await);
     }
     for refused in [session.refresh_token, everywhere.refresh_token].into_iter().flatten() {
-        fresh.refresh(Refresh::new(refused, app.clone())).await.unwrap_err();
+        fresh.refresh(RefreshRequest::new(refused, app.clone())).await.unwrap_err();
     }
     assert!(is_active(&fresh, &living.access_token).await);
     assert_ne!(*fresh.keys().signer().await.unwrap().kid(), key);

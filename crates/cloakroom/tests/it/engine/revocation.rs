@@ -178,7 +178,8 @@ async fn a_jwt_is_revoked_by_its_jti() {
 
 impl Fixture {
     async fn refresh_for(&self, resource: &str, token: &TokenSecret) -> cloakroom::TokenResponse {
-        let request = cloakroom::Refresh { resources: vec![resource.into()], ..refreshing(token) };
+        let request =
+            cloakroom::RefreshRequest { resources: vec![resource.into()], ..refreshing(token) };
         self.issuer.refresh(request).await.unwrap()
     }
 

@@ -13,7 +13,9 @@ use cloakroom::core::*;
 use cloakroom::http::{Endpoints, Form};
 use cloakroom::jwt::danger::Hs256Key;
 use cloakroom::jwt::{AesGcmSealer, Algorithm, KeySealer, SealError, SigningKey};
-use cloakroom::{Caller, Client, Grant, Issuer, Redeem, Refresh, SecretHash, StaticClients};
+use cloakroom::{
+    Caller, Client, CodeRequest, Grant, Issuer, RefreshRequest, SecretHash, StaticClients,
+};
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
@@ -148,7 +150,7 @@ async fn story(fixture: &Fixture) -> (Vec<Secret>, String) {
     let client = client_id("web-app");
 
     let code = fixture.code().await;
-    let wrong = Redeem { redirect_uri: None, ..redemption(&code) };
+    let wrong = CodeRequest { redirect_uri: None, ..redemption(&code) };
     refused(issuer.redeem(wrong).await.unwrap_err());
     let session = Session::of(fixture.redeem(&code).await.unwrap());
     let lost = Session::of(fixture.refresh(&session.refresh).await.unwrap());
@@ -339,15 +341,15 @@ async fn debug_shows_no_secret() {
         .sealer(Arc::new(sealer.clone()))
         .static_clients([client.clone()])
         .unwrap();
-    let minted = Minted { token: refresh.clone(), kept: Kept::Grant };
-    let request = Refresh::new(refresh.clone(), client_id("web-app"));
+    let minted = Minted { token: refresh.clone(), kept: Persisted::Grant };
+    let request = RefreshRequest::new(refresh.clone(), client_id("web-app"));
     let endpoints = Endpoints::new(fixture.issuer.clone());
     let user = Grant::user("web-app", "alice").unwrap();
     let shown: [(&str, &dyn std::fmt::Debug); 26] = [
         ("TokenSecret", &refresh),
         ("TokenResponse", &tokens),
         ("Minted", &minted),
-        ("Swapped", &swapped),
+        ("SwappedJwt", &swapped),
         ("Redeem", &redemption(&code)),
         ("Refresh", &request),
         ("Grant", &user),

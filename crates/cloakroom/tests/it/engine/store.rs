@@ -184,7 +184,7 @@ impl ProbeStore {
     pub(crate) async fn fail_over(&self, record: GrantRecord) {
         let standby = MemoryStore::with_clock(self.clock.clone());
         let created = standby.create(record, Vec::new()).await.unwrap();
-        assert_eq!(created, Created::Inserted);
+        assert_eq!(created, CreateOutcome::Inserted);
         *self.memory.write().unwrap() = standby;
     }
 
@@ -195,7 +195,7 @@ impl ProbeStore {
         let grants = self.created.lock().unwrap().clone();
         for (grant, tokens) in grants {
             let created = copy.create(grant, tokens).await.unwrap();
-            assert_eq!(created, Created::Inserted);
+            assert_eq!(created, CreateOutcome::Inserted);
         }
         for key in keys {
             assert_eq!(copy.insert(key).await.unwrap(), KeyInserted::Inserted);
@@ -302,7 +302,7 @@ impl TokenStore for ProbeStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let (memory, tokens_seen) = (self.memory(), token_bytes(&tokens));
         self.created.lock().unwrap().push((grant.clone(), tokens.clone()));
         let seen = [shown(&(&grant, &tokens)), grant_bytes(&grant), tokens_seen].concat();
@@ -324,28 +324,28 @@ impl TokenStore for ProbeStore {
         Ok(lookup)
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         let memory = self.memory();
         let mut seen = [shown(&step), token_bytes(&step.tokens)].concat();
-        if let Change::Move(next) = &step.change {
+        if let ChainUpdate::Move(next) = &step.change {
             seen.extend(grant_bytes(next));
         }
         self.call("advance", seen, memory.advance(step)).await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         if self.sweeps_later.load(Ordering::SeqCst) && revocation.target.has_bound() {
             let target = revocation.target.clone();
             let swept_later = async {
                 let done = self.memory().revoke(revocation.clone()).await?;
-                assert_eq!(done, Revoked::Done);
+                assert_eq!(done, RevokeOutcome::Done);
                 self.unswept.lock().unwrap().push(target);
-                Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])))
+                Ok(RevokeOutcome::Sweeping(EntryId::from_bytes([1; 16])))
             };
             return self.call("revoke", shown(&revocation), swept_later).await;
         }
         if self.swallows.swap(false, Ordering::SeqCst) {
-            return Ok(Revoked::Done);
+            return Ok(RevokeOutcome::Done);
         }
         let memory = self.memory();
         let target = serde_json::to_vec(&revocation.target).unwrap();
@@ -358,7 +358,12 @@ impl TokenStore for ProbeStore {
         self.call("rules", shown(&keys), memory.rules(keys)).await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         let (memory, seen) = (self.memory(), shown(&(&of, page, now)));
         self.call("list", seen, memory.list(of, page, now)).await
     }
@@ -368,7 +373,7 @@ impl TokenStore for ProbeStore {
         self.call("revocations", seen, memory.revocations(after, limit)).await
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.memory().wakeups()
     }
 
@@ -377,16 +382,19 @@ impl TokenStore for ProbeStore {
         self.call("heartbeat", seen, memory.heartbeat(now, until)).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         let swept = self.unswept.lock().unwrap().pop();
         if swept.is_some() {
-            let sweep =
-                async { Ok(Maintained { more: true, sweeping: true, ..Maintained::default() }) };
+            let sweep = async {
+                Ok(MaintenanceReport { more: true, sweeping: true, ..MaintenanceReport::default() })
+            };
             return self.call("maintain", shown(&task), sweep).await;
         }
         let unreadable = self.unreadable.swap(0, Ordering::SeqCst);
         if unreadable > 0 {
-            let met = async { Ok(Maintained { unreadable, more: true, ..Maintained::default() }) };
+            let met = async {
+                Ok(MaintenanceReport { unreadable, more: true, ..MaintenanceReport::default() })
+            };
             return self.call("maintain", shown(&task), met).await;
         }
         let memory = self.memory();

@@ -10,8 +10,8 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::{
-    Caller, Client, Event, EventSink, Format, Grant, GrantRefusal, GrantType, Issuer,
-    IssuerBuilder, Pkce, Redeem, Refresh, Serves, TokenError, TokenResponse,
+    Caller, Client, CodeRequest, Event, EventSink, Format, Grant, GrantRefusal, GrantType, Issuer,
+    IssuerBuilder, Pkce, RefreshRequest, Serves, TokenError, TokenResponse,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::span::{Attributes, Id, Record};
@@ -251,16 +251,16 @@ pub(crate) fn challenge() -> Pkce {
 }
 
 /// The right redemption of a code of `web-app`.
-pub(crate) fn redemption(code: &TokenSecret) -> Redeem {
-    Redeem {
+pub(crate) fn redemption(code: &TokenSecret) -> CodeRequest {
+    CodeRequest {
         redirect_uri: Some(CALLBACK.into()),
         verifier: Some(TokenSecret::new(VERIFIER)),
-        ..Redeem::new(code.clone(), client_id("web-app"))
+        ..CodeRequest::new(code.clone(), client_id("web-app"))
     }
 }
 
-pub(crate) fn refreshing(token: &TokenSecret) -> Refresh {
-    Refresh::new(token.clone(), client_id("web-app"))
+pub(crate) fn refreshing(token: &TokenSecret) -> RefreshRequest {
+    RefreshRequest::new(token.clone(), client_id("web-app"))
 }
 
 pub(crate) fn client_id(id: &str) -> ClientId {

@@ -150,7 +150,7 @@ impl TokenStore for FaultyStore {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         self.tokens()?.create(grant, tokens).await
     }
 
@@ -158,11 +158,11 @@ impl TokenStore for FaultyStore {
         self.tokens()?.find(grant, token).await
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         self.tokens()?.advance(step).await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.tokens()?.revoke(revocation).await
     }
 
@@ -170,7 +170,12 @@ impl TokenStore for FaultyStore {
         self.tokens()?.rules(keys).await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.tokens()?.list(of, page, now).await
     }
 
@@ -198,12 +203,12 @@ impl TokenStore for FaultyStore {
         answer
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         match *self.wakeups.lock().unwrap() {
             WakeUp::AtOnce => self.memory.wakeups(),
-            WakeUp::Poll(interval) => Wakeups::Poll(interval),
-            WakeUp::Never => Wakeups::Stream(Box::pin(futures_util::stream::pending())),
-            WakeUp::Ends => Wakeups::Stream(Box::pin(futures_util::stream::empty())),
+            WakeUp::Poll(interval) => LogNotifications::Poll(interval),
+            WakeUp::Never => LogNotifications::Stream(Box::pin(futures_util::stream::pending())),
+            WakeUp::Ends => LogNotifications::Stream(Box::pin(futures_util::stream::empty())),
         }
     }
 
@@ -212,7 +217,7 @@ impl TokenStore for FaultyStore {
         self.tokens()?.heartbeat(now, until).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         TokenStore::maintain(self.tokens()?, task).await
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use cloakroom::core::TokenSecret;
 use cloakroom::http::Endpoints;
-use cloakroom::{Event, Refresh};
+use cloakroom::{Event, RefreshRequest};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -31,7 +31,7 @@ async fn two_hundred_thieves_hang_up_and_every_grant_that_ends_is_reported() {
     let mut spent: Vec<TokenSecret> = Vec::new();
     for _ in 0..THIEVES {
         let token = fixture.sign_in("spa-app").await.refresh_token.unwrap();
-        let request = Refresh::new(token.clone(), client_id("spa-app"));
+        let request = RefreshRequest::new(token.clone(), client_id("spa-app"));
         fixture.issuer.refresh(request).await.unwrap();
         spent.push(token);
     }

@@ -1,6 +1,8 @@
 //! The keys that tell a forged access handle: who may have them, and what they are.
 
-use cloakroom::core::handle::{AccessHandleKeys, HandleCheck, HandleKeys, HandleSecret, Spelling};
+use cloakroom::core::handle::{
+    AccessHandleKeys, HandleCheck, HandleKeys, HandlePrefixes, HandleSecret,
+};
 
 use super::request::{With, get};
 use super::server::{SECRET, Server, Wire};
@@ -24,9 +26,9 @@ async fn only_whoever_has_the_role_may_have_them() {
 
 #[tokio::test]
 async fn they_know_every_access_handle_and_nothing_else() {
-    let spelling = Spelling::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
+    let prefixes = HandlePrefixes::new("acme_at_", "acme_rt_", "acme_ac_").unwrap();
     let (old, new) = (HandleSecret::new(1, [1; 32]), HandleSecret::new(2, [2; 32]));
-    let keys = HandleKeys::new(&new).with_former(&old).unwrap().spelled(spelling);
+    let keys = HandleKeys::new(&new).with_former(&old).unwrap().with_prefixes(prefixes);
     let server = Server::with(|issuer| issuer.handle_keys(keys)).await;
     let reply = server.send(get(PATH).basic("edge", SECRET)).await.ok();
     let json = reply.json();

@@ -17,7 +17,7 @@ use http::{HeaderMap, Method, Request};
 use super::request::{Reply, With, get, post};
 use super::server::{SECRET, START, Server, Wire, client_id};
 
-const MOST_BYTES: usize = 192 * 1024;
+const MAX_BYTES: usize = 192 * 1024;
 
 pub(super) fn ask(query: &str) -> Request<Bytes> {
     get(&format!("/revocations?{query}")).basic("follower", SECRET)
@@ -36,7 +36,7 @@ impl Reply {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), "application/json");
         assert_eq!(self.header("cache-control"), "no-store");
-        assert!(self.body.len() <= MOST_BYTES, "{} bytes", self.body.len());
+        assert!(self.body.len() <= MAX_BYTES, "{} bytes", self.body.len());
         RevocationPage::from_json(&self.body).unwrap()
     }
 
@@ -267,6 +267,6 @@ async fn pages_are_bounded_whatever_their_entries_are() {
     assert_eq!(found, log);
     // They hold as much as fits.
     let (_, full) = bytes.split_last().unwrap();
-    assert!(full.iter().all(|bytes| *bytes > MOST_BYTES - 4 * 1024), "{bytes:?}");
+    assert!(full.iter().all(|bytes| *bytes > MAX_BYTES - 4 * 1024), "{bytes:?}");
     assert!(full.len() > 1, "{bytes:?}");
 }

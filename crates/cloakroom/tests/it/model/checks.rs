@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cloakroom::core::TokenSecret;
-use cloakroom::core::store::{Page, Selector, TokenStore};
+use cloakroom::core::store::{PageRequest, Selector, TokenStore};
 use cloakroom::{Caller, Subject, TokenError};
 
 use super::oracle::{Broken, broken_if};
@@ -77,7 +77,7 @@ impl World {
         let now = self.nodes[self.checks % 2].now();
         let mut listed = BTreeSet::new();
         for client in CLIENTS {
-            let page = Page { after: None, limit: 1_000 };
+            let page = PageRequest { after: None, limit: 1_000 };
             let of = Selector::Client(client_id(client));
             let listing = soon(self.store.memory.list(of, page, now)).unwrap();
             listed.extend(listing.grants.iter().map(|grant| grant.id));

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use cloakroom::core::{Audience, Confirmation, Scope, TokenSecret};
-use cloakroom::{Grant, Issuer, Redeem, Refresh, Subject, TokenError};
+use cloakroom::{CodeRequest, Grant, Issuer, RefreshRequest, Subject, TokenError};
 
 use super::answers::Reply;
 use super::flight::{Aim, Arriving, Flight, Presented, Task};
@@ -85,16 +85,17 @@ impl World {
         let code = token.expose().starts_with("cr_ac_");
         let future = if code {
             let verifier = if wrong { VERIFIER.to_uppercase() } else { VERIFIER.into() };
-            let request = Redeem {
+            let request = CodeRequest {
                 redirect_uri: Some(CALLBACK.into()),
                 verifier: Some(TokenSecret::new(verifier)),
                 confirmation,
-                ..Redeem::new(token, client)
+                ..CodeRequest::new(token, client)
             };
             later(async move { reply(issuer.redeem(request).await.map(Reply::Tokens)) })
         } else {
             let scope = wrong.then(|| Scope::parse("orders:read orders:delete").unwrap());
-            let request = Refresh { scope, confirmation, ..Refresh::new(token, client) };
+            let request =
+                RefreshRequest { scope, confirmation, ..RefreshRequest::new(token, client) };
             later(async move { reply(issuer.refresh(request).await.map(Reply::Tokens)) })
         };
         let presented = Presented {

@@ -122,12 +122,12 @@ impl TokenStore for Watched {
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<CreateOutcome, StoreError> {
         let id = grant.id;
         self.call(self.memory.create(grant, tokens), |created| match created {
-            Created::Inserted => vec![Effect::Inserted(id)],
-            Created::Barred => vec![Effect::Barred],
-            Created::Exists => Vec::new(),
+            CreateOutcome::Inserted => vec![Effect::Inserted(id)],
+            CreateOutcome::Barred => vec![Effect::Barred],
+            CreateOutcome::Exists => Vec::new(),
         })
         .await
     }
@@ -136,24 +136,24 @@ impl TokenStore for Watched {
         self.call(self.memory.find(grant, token), |_| vec![Effect::Found(grant)]).await
     }
 
-    async fn advance(&self, step: Advance) -> Result<Advanced, StoreError> {
-        let moves = matches!(step.change, Change::Move(_));
+    async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
+        let moves = matches!(step.change, ChainUpdate::Move(_));
         let moved = Effect::Moved(step.grant, step.expected.generation);
         self.call(self.memory.advance(step), |advanced| match advanced {
-            Advanced::Advanced if moves => vec![moved],
+            AdvanceOutcome::Advanced if moves => vec![moved],
             _ => Vec::new(),
         })
         .await
     }
 
-    async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         let (target, at) = (revocation.target.clone(), revocation.at);
         let late = self.late && target.has_bound();
         let revoke = async {
             let revoked = self.memory.revoke(revocation).await?;
             if late {
                 *self.unswept.lock().unwrap() += 1;
-                return Ok(Revoked::Sweeping(EntryId::from_bytes([1; 16])));
+                return Ok(RevokeOutcome::Sweeping(EntryId::from_bytes([1; 16])));
             }
             Ok(revoked)
         };
@@ -167,7 +167,12 @@ impl TokenStore for Watched {
             .await
     }
 
-    async fn list(&self, of: Selector, page: Page, now: UnixTime) -> Result<Listing, StoreError> {
+    async fn list(
+        &self,
+        of: Selector,
+        page: PageRequest,
+        now: UnixTime,
+    ) -> Result<Listing, StoreError> {
         self.memory.list(of, page, now).await
     }
 
@@ -175,7 +180,7 @@ impl TokenStore for Watched {
         self.memory.revocations(after, limit).await
     }
 
-    fn wakeups(&self) -> Wakeups {
+    fn wakeups(&self) -> LogNotifications {
         self.memory.wakeups()
     }
 
@@ -183,14 +188,14 @@ impl TokenStore for Watched {
         self.memory.heartbeat(now, until).await
     }
 
-    async fn maintain(&self, task: Housekeeping) -> Result<Maintained, StoreError> {
+    async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         let round = async {
             let unswept = self.unswept.lock().unwrap().checked_sub(1);
             let Some(unswept) = unswept else {
                 return TokenStore::maintain(&self.memory, task).await;
             };
             *self.unswept.lock().unwrap() = unswept;
-            Ok(Maintained { more: true, sweeping: true, ..Maintained::default() })
+            Ok(MaintenanceReport { more: true, sweeping: true, ..MaintenanceReport::default() })
         };
         self.call(round, |_| Vec::new()).await
     }

@@ -1,6 +1,9 @@
 //! Something small that one thread renews and every request reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cloakroom_core::time::{ClockReading, UnixTime};
 
 /// The newest of some numbers that belong together, without a lock and without writing by those who
 /// read: a lock's counter would wander from core to core with every request.
@@ -9,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// turn n, and does so only after turn n + 1 was announced: who finds the turn unchanged after
 /// reading its slot has read one turn's numbers, not parts of two.
 #[derive(Debug)]
-pub(crate) struct Newest<const N: usize> {
+pub(crate) struct DoubleBuffer<const N: usize> {
     turn: AtomicU64,
     slots: [[AtomicU64; N]; 2],
 }
 
-impl<const N: usize> Newest<N> {
+impl<const N: usize> DoubleBuffer<N> {
     pub(crate) fn new(numbers: [u64; N]) -> Self {
         let slot = || numbers.map(AtomicU64::new);
         Self { turn: AtomicU64::new(0), slots: [slot(), slot()] }
@@ -47,13 +50,27 @@ impl<const N: usize> Newest<N> {
     }
 }
 
+/// A reading as milliseconds of the wall clock and nanoseconds of the monotonic one.
+pub(crate) fn to_numbers(reading: ClockReading) -> [u64; 2] {
+    [reading.wall().as_millis(), nanos(reading.monotonic())]
+}
+
+pub(crate) const fn from_numbers([wall, monotonic]: [u64; 2]) -> ClockReading {
+    ClockReading::at(UnixTime::from_millis(wall), Duration::from_nanos(monotonic))
+}
+
+/// 584 years at most.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_turn_is_written_where_nobody_reads_the_one_before() {
-        let newest = Newest::new([0]);
+        let newest = DoubleBuffer::new([0]);
         for turn in [0, 1, 2, 3, 4, u64::MAX - 1] {
             let slot = |turn| std::ptr::from_ref(newest.slot(turn));
             assert_ne!(slot(turn), slot(turn + 1), "{turn}");
@@ -63,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_last_numbers_are_read() {
-        let newest = Newest::new([1, 2]);
+        let newest = DoubleBuffer::new([1, 2]);
         assert_eq!(newest.get(), [1, 2]);
         for turn in 0..5 {
             newest.set([turn, turn + 7]);

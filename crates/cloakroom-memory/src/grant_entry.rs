@@ -6,11 +6,11 @@ use std::{mem, slice};
 
 use cloakroom_core::TokenDigest;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::store::{Change, Found, StoreError};
+use cloakroom_core::store::{ChainUpdate, Found, StoreError};
 use cloakroom_core::time::UnixTime;
 
 /// What the store keeps under one grant id.
-pub(crate) enum Slot {
+pub(crate) enum GrantEntry {
     Grant(Grant),
     /// The grant was revoked before it was seen.
     Tombstone {
@@ -18,7 +18,7 @@ pub(crate) enum Slot {
     },
 }
 
-impl Slot {
+impl GrantEntry {
     /// When some of it may be deleted: the first token, or where none is left the row itself. A row
     /// thus outlives its tokens, whatever its own `row_expires_at` says.
     pub(crate) fn due(&self) -> UnixTime {
@@ -86,8 +86,8 @@ impl Grant {
         Ok(fresh)
     }
 
-    pub(crate) fn apply(&mut self, change: Change, tokens: Vec<Arc<TokenRecord>>) {
-        if let Change::Move(next) = change {
+    pub(crate) fn apply(&mut self, change: ChainUpdate, tokens: Vec<Arc<TokenRecord>>) {
+        if let ChainUpdate::Move(next) = change {
             self.record = Arc::new(*next);
         }
         self.attach(tokens);

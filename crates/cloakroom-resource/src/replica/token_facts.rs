@@ -12,7 +12,7 @@ use cloakroom_core::{ActiveToken, ClientId, GrantId, Jti, Kid, Subject, TokenDig
 /// references that every request writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct Facts {
+pub(crate) struct TokenFacts {
     /// When these facts were last clear.
     pub(crate) cleared: Cleared,
     pub(crate) grant: Option<GrantId>,
@@ -27,7 +27,7 @@ pub(crate) struct Facts {
     pub(crate) handle_hash: Option<TokenDigest>,
 }
 
-impl Facts {
+impl TokenFacts {
     pub(crate) fn new(
         token: &ActiveToken,
         kid: Option<Kid>,
