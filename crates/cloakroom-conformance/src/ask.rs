@@ -335,3 +335,19 @@ pub(crate) fn misused<T: Debug>(what: &str, answer: Result<T, StoreError>) -> Re
         Ok(answer) => Err(format!("{what} was no misuse, but {answer:?}").into()),
     }
 }
+
+/// That `create` answers `Barred`, and that nothing of the grant is live.
+pub(crate) async fn barred_and_dead(
+    store: &dyn TokenStore,
+    grant: &GrantRecord,
+    tokens: &[TokenRecord],
+) -> Result<(), Broken> {
+    let answer = store.create(grant.clone(), tokens.to_vec()).await?;
+    same("the answer", &answer, &CreateOutcome::Barred)?;
+    ensure!(!store.is_unrevoked(grant.id).await?, "it was barred, but an unrevoked grant is there");
+    for of in [Selector::Subject(grant.subject.clone()), Selector::Client(grant.client.clone())] {
+        let listed = store.listed_ids(of.clone(), NOW).await?;
+        ensure!(!listed.contains(&grant.id), "it was barred, but {of:?} lists it");
+    }
+    Ok(())
+}

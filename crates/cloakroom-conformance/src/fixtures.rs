@@ -61,6 +61,23 @@ pub(crate) fn grant(subject: &str, client: &str, epoch: Epoch) -> Result<GrantRe
     })
 }
 
+/// A grant with a subject and a client that no other check uses.
+pub(crate) fn lone(epoch: Epoch) -> Result<GrantRecord, Broken> {
+    let grant = grant("alice", "app", epoch)?;
+    Ok(GrantRecord {
+        subject: Subject::user(format!("alice-{}", grant.id))?,
+        client: ClientId::new(format!("app-{}", grant.id))?,
+        ..grant
+    })
+}
+
+/// The targets whose revocation has a bound, and covers the grant.
+pub(crate) const COVERING: [fn(&GrantRecord) -> Target; 3] = [
+    |grant| Target::Subject(grant.subject.clone()),
+    |grant| Target::Client(grant.client.clone()),
+    |grant| pair(&grant.subject, &grant.client),
+];
+
 /// A token of this grant that lives ten minutes.
 pub(crate) fn token(grant: &GrantRecord) -> Result<TokenRecord, Broken> {
     Ok(TokenRecord {

@@ -68,8 +68,11 @@ mod checks;
 mod context;
 mod database;
 mod fixtures;
+mod pace;
 mod promises;
+mod reading;
 mod report;
+mod sight;
 pub mod single_use;
 mod story;
 
@@ -118,7 +121,7 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
 /// One check of the kit.
 #[derive(Debug, Clone, Copy)]
 pub struct Check {
-    /// Its name, as `module::function`.
+    /// Its name, as `topic::module::function`: the path of its file below `checks/`.
     pub name: &'static str,
     /// The promise of the contract that it tries.
     pub promise: Promise,

@@ -46,15 +46,11 @@ use async_trait::async_trait;
 use cloakroom_core::store::SingleUseStore;
 
 use crate::Ran;
-use crate::checks::{
-    single_use as contract, single_use_processes as processes, single_use_races as races,
-    single_use_time as time,
-};
 use crate::promises::Promise;
 use crate::report::{self, CheckFuture, Failure, Report};
 use crate::story::{Story, Told};
 
-pub use crate::checks::single_use_processes::{Outcome, contend, judge};
+pub use crate::checks::single_use::processes::{Outcome, contend, judge};
 
 /// Makes the databases that the kit tries.
 #[async_trait]
@@ -84,7 +80,7 @@ pub trait SingleUseDatabase: fmt::Debug + Send + Sync + 'static {
 /// One check of a single-use store.
 #[derive(Debug, Clone, Copy)]
 pub struct Check {
-    /// Its name, as `module::function`.
+    /// Its name, as `topic::module::function`: the path of its file below `checks/`.
     pub name: &'static str,
     /// The promise of the contract that it tries.
     pub promise: Promise,
@@ -107,7 +103,7 @@ impl Check {
 /// Every check of a single-use store, in order.
 #[must_use]
 pub fn checks() -> Vec<Check> {
-    [contract::CHECKS, time::CHECKS, races::CHECKS, processes::CHECKS].concat()
+    crate::checks::single_use::all()
 }
 
 /// Runs every check, each on databases of its own.

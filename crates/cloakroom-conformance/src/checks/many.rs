@@ -7,11 +7,11 @@ use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
 use cloakroom_core::store::{ChainUpdate, Selector, TokenStore, TokenStoreExt};
 use cloakroom_core::{GrantId, Jti};
 
-use super::log_readers::read_on;
-use super::pace::at_once;
 use crate::Context;
 use crate::ask::{Ask, ensure, same};
 use crate::fixtures::{MINUTE, NOW, client, grant, moved, revocation, subject, token};
+use crate::pace::at_once;
+use crate::reading::read_on;
 use crate::report::Broken;
 
 checks! { "many":

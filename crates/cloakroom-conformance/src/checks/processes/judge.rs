@@ -6,8 +6,8 @@ use cloakroom_core::revocation::{Cursor, LogEvent, Target};
 use cloakroom_core::store::{Lookup, TokenStore};
 
 use super::{GENERATIONS, Outcome, Plan};
-use crate::checks::log_readers::read_on;
 use crate::promises::Promise;
+use crate::reading::read_on;
 use crate::report::{Broken, Failure, with_sources};
 
 /// Whether what all processes saw, and what the store holds now that they are done, fits together.

@@ -3,22 +3,10 @@
 //! `CLOAKROOM_MUTANT_ROUNDS=20 cargo test -p cloakroom-conformance mutants` has each of them
 //! convicted twenty times in a row; a round is one run of the checks of the promises in question.
 
-mod check_values;
-mod database;
 mod fault;
-mod faults_macro;
-mod housekeeping;
-mod journal;
-mod keys;
-mod listing;
-mod names;
 mod plain;
-mod plain_store;
-mod revoking;
 mod single_use;
 mod smoke;
-mod state;
-mod wrong;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +16,9 @@ use cloakroom_conformance::{Check, Database, Factory, Promise, Ran, Report, chec
 use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::TokenStore;
 
-use database::PlainDatabase;
 use fault::Fault;
-use keys::PlainKeys;
+use plain::database::PlainDatabase;
+use plain::keys::PlainKeys;
 use plain::{Manners, Plain};
 
 /// Stores with one fault, or with none.
