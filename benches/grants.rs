@@ -73,7 +73,7 @@ impl World {
             .handle_keys(HandleKeys::new(&secret))
             .sealer(Arc::new(AesGcmSealer::random().expect("random bytes")))
             .lifetimes(lifetimes)
-            .key_policy(KeyPolicy { max_token_life: HOUR, ..KeyPolicy::default() })
+            .key_policy(KeyPolicy::default().max_token_life(HOUR))
             .static_clients([app])
             .expect("valid")
             .build();

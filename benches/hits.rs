@@ -74,7 +74,7 @@ impl Server {
             .store(Arc::new(store.clone()))
             .algorithm(Algorithm::Es256)
             .lifetimes(cloakroom::Lifetimes { access_token: DAY, ..Default::default() })
-            .key_policy(KeyPolicy { max_token_life: DAY, ..KeyPolicy::default() })
+            .key_policy(KeyPolicy::default().max_token_life(DAY))
             .static_clients([
                 client("opaque", Format::Opaque),
                 client("jwt", Format::Jwt),

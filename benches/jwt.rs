@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cloakroom_benches::{Pair, Suite, Timed, per_call};
 use cloakroom_core::format::{MintContext, TokenFormat, TokenTerms};
-use cloakroom_core::record::{Claims, Device, GrantRecord, UnknownFields};
+use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
@@ -25,7 +25,6 @@ use cloakroom_memory::MemoryStore;
 use futures_util::FutureExt;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 const ISSUER: &str = "https://as.example";
 const AUDIENCE: &str = "https://orders.example";
@@ -231,13 +230,8 @@ fn mint(suite: &Suite, keys: &Keys) {
     .expect("a ring of keys");
     let format = JwtFormat::new(ring, ISSUER, Arc::new(SystemClock::new()));
     let grant = grant(keys.now);
-    let terms = TokenTerms {
-        issued_at: keys.now,
-        expires_at: UnixTime::from_secs(keys.now.as_secs() + 600),
-        scope: grant.scope.clone(),
-        audience: grant.audience.clone(),
-        confirmation: None,
-    };
+    let end = UnixTime::from_secs(keys.now.as_secs() + 600);
+    let terms = TokenTerms::new(keys.now, end, grant.scope.clone(), grant.audience.clone());
     let ours = per_call(|| {
         format
             .mint(MintContext::new(ISSUER, &grant, &terms, &random))
@@ -267,27 +261,15 @@ fn verify(suite: &Suite, keys: &Keys) {
 
 fn grant(now: UnixTime) -> GrantRecord {
     let end = UnixTime::from_secs(now.as_secs() + 86_400);
-    GrantRecord {
-        id: GrantId::from_bytes([9; 16]),
-        client: ClientId::new("web-app").expect("valid"),
-        subject: Subject::user("alice").expect("valid"),
-        scope: Scope::parse("orders:read orders:write").expect("valid"),
-        audience: Audience::one(AUDIENCE).expect("valid"),
-        confirmation: None,
-        auth_time: None,
-        created_at: now,
-        epoch: Epoch::new(now.as_millis()),
-        username: None,
-        act: None,
-        authorization_details: None::<Value>,
-        session: None,
-        claims: Claims::default(),
-        device: Device::default(),
-        chain: None,
-        expires_at: end,
-        row_expires_at: end,
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: UnknownFields::default(),
-    }
+    let mut grant = GrantRecord::new(
+        GrantId::from_bytes([9; 16]),
+        ClientId::new("web-app").expect("valid"),
+        Subject::user("alice").expect("valid"),
+        Audience::one(AUDIENCE).expect("valid"),
+        now,
+        end,
+    );
+    grant.scope = Scope::parse("orders:read orders:write").expect("valid");
+    grant.epoch = Epoch::new(now.as_millis());
+    grant
 }

@@ -131,12 +131,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
         // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
         // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
-        .key_policy(KeyPolicy {
-            jwks_max_age: Duration::from_secs(2),
-            reload: Duration::from_secs(1),
-            clock_skew: Duration::from_secs(1),
-            ..KeyPolicy::default()
-        })
+        .key_policy(
+            KeyPolicy::default()
+                .jwks_max_age(Duration::from_secs(2))
+                .reload(Duration::from_secs(1))
+                .clock_skew(Duration::from_secs(1)),
+        )
         .build()
         .await?;
 

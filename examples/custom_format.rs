@@ -34,11 +34,8 @@ impl TokenFormat for AcmeTokens {
         let secret = URL_SAFE_NO_PAD.encode(secret);
         let token = TokenSecret::new(format!("acme.{}.{secret}", context.grant.id));
         let digest = TokenDigest::compute(TokenKind::Access, token.expose().as_bytes());
-        Ok(Minted {
-            token,
-            // The store learns the digest, and never the token.
-            kept: Persisted::Token(digest),
-        })
+        // The store learns the digest, and never the token.
+        Ok(Minted::new(token, Persisted::Token(digest)))
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
@@ -54,7 +51,7 @@ impl TokenFormat for AcmeTokens {
         // A former token names no grant: its digest does.
         let grant = grant.unwrap_or_else(|| GrantId::from_digest(&digest));
         // Nothing here proves that the token is genuine. If the digest is in the store, it is.
-        Ok(Some(Located { kind: TokenKind::Access, grant, digest, carried: None }))
+        Ok(Some(Located::new(TokenKind::Access, grant, digest)))
     }
 }
 

@@ -58,12 +58,12 @@ pub(crate) async fn authorization_server(
         .lifetimes(Lifetimes { retry_window: RETRY_WINDOW, ..Lifetimes::default() })
         // So that nobody has to wait. Leave these out: the keys then rotate by themselves, after
         // weeks, and the time is the system's.
-        .key_policy(KeyPolicy {
-            jwks_max_age: Duration::from_secs(2),
-            reload: Duration::from_secs(1),
-            clock_skew: Duration::from_secs(1),
-            ..KeyPolicy::default()
-        })
+        .key_policy(
+            KeyPolicy::default()
+                .jwks_max_age(Duration::from_secs(2))
+                .reload(Duration::from_secs(1))
+                .clock_skew(Duration::from_secs(1)),
+        )
         .clock(clock)
         .build()
         .await?;

@@ -251,7 +251,7 @@ async fn issuer(fixture: &dyn Fixture, clock: Arc<dyn Clock>) -> Issuer {
         .unwrap()
         .clock(clock)
         .lifetimes(Lifetimes { access_token: hour, ..Lifetimes::default() })
-        .key_policy(KeyPolicy { clock_skew: CLOCK_SKEW, ..KeyPolicy::default() })
+        .key_policy(KeyPolicy::default().clock_skew(CLOCK_SKEW))
         .maintenance(HEARTBEAT, Duration::from_secs(5))
         .build()
         .await

@@ -24,7 +24,7 @@ use cloakroom_core::store::TokenStore;
 /// #[async_trait]
 /// impl Database for InMemory {
 ///     async fn open(&self) -> Instance {
-///         Instance { tokens: Arc::new(self.0.clone()), keys: Arc::new(self.0.clone()) }
+///         Instance::new(Arc::new(self.0.clone()), Arc::new(self.0.clone()))
 ///     }
 ///
 ///     async fn another(&self) -> Option<Instance> {
@@ -68,11 +68,20 @@ pub trait Database: fmt::Debug + Send + Sync + 'static {
 
 /// An instance over a database: what one program holds of it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Instance {
     /// Its token store.
     pub tokens: Arc<dyn TokenStore>,
     /// Its key store.
     pub keys: Arc<dyn KeyStore>,
+}
+
+impl Instance {
+    /// An instance of these two stores.
+    #[must_use]
+    pub fn new(tokens: Arc<dyn TokenStore>, keys: Arc<dyn KeyStore>) -> Self {
+        Self { tokens, keys }
+    }
 }
 
 /// How a driver fails.

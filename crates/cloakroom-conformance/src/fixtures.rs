@@ -25,50 +25,27 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// A grant of this subject at this client, with a refresh chain at generation 0; it lives a day.
 pub(crate) fn grant(subject: &str, client: &str, epoch: Epoch) -> Result<GrantRecord, Broken> {
     let random = Random::system();
-    Ok(GrantRecord {
-        id: GrantId::random(&random)?,
-        client: ClientId::new(client)?,
-        subject: Subject::user(subject)?,
-        scope: Scope::parse("read write")?,
-        audience: Audience::one("https://api.example")?,
-        confirmation: None,
-        auth_time: None,
-        created_at: NOW,
-        epoch,
-        username: None,
-        act: None,
-        authorization_details: None,
-        session: None,
-        claims: Claims::default(),
-        device: Device::default(),
-        chain: Some(Chain {
-            credential: TokenKind::Refresh,
-            generation: 0,
-            digest: digest(&random)?,
-            key: ChainKey::random(&random)?,
-            expires_at: NOW + DAY / 2,
-            code: None,
-            successor: None,
-            bound_from: None,
-            rotates: true,
-            unknown: UnknownFields::default(),
-        }),
-        expires_at: NOW + DAY,
-        row_expires_at: NOW + DAY,
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: UnknownFields::default(),
-    })
+    let mut grant = GrantRecord::new(
+        GrantId::random(&random)?,
+        ClientId::new(client)?,
+        Subject::user(subject)?,
+        Audience::one("https://api.example")?,
+        NOW,
+        NOW + DAY,
+    );
+    grant.scope = Scope::parse("read write")?;
+    grant.epoch = epoch;
+    let (digest, key) = (digest(&random)?, ChainKey::random(&random)?);
+    grant.chain = Some(Chain::new(TokenKind::Refresh, digest, key, NOW + DAY / 2));
+    Ok(grant)
 }
 
 /// A grant with a subject and a client that no other check uses.
 pub(crate) fn lone(epoch: Epoch) -> Result<GrantRecord, Broken> {
-    let grant = grant("alice", "app", epoch)?;
-    Ok(GrantRecord {
-        subject: Subject::user(format!("alice-{}", grant.id))?,
-        client: ClientId::new(format!("app-{}", grant.id))?,
-        ..grant
-    })
+    let mut grant = grant("alice", "app", epoch)?;
+    grant.subject = Subject::user(format!("alice-{}", grant.id))?;
+    grant.client = ClientId::new(format!("app-{}", grant.id))?;
+    Ok(grant)
 }
 
 /// The targets whose revocation has a bound, and covers the grant.
@@ -80,81 +57,73 @@ pub(crate) const COVERING: [fn(&GrantRecord) -> Target; 3] = [
 
 /// A token of this grant that lives ten minutes.
 pub(crate) fn token(grant: &GrantRecord) -> Result<TokenRecord, Broken> {
-    Ok(TokenRecord {
-        digest: digest(&Random::system())?,
-        grant: grant.id,
-        issued_at: NOW,
-        expires_at: NOW + 10 * MINUTE,
-        revoked_at: None,
-        scope: grant.scope.clone(),
-        audience: grant.audience.clone(),
-        confirmation: None,
-        unknown: UnknownFields::default(),
-    })
+    let mut token = TokenRecord::new(digest(&Random::system())?, grant, NOW, NOW + 10 * MINUTE);
+    token.confirmation = None;
+    Ok(token)
 }
 
 /// A grant in which every field says something: what `seed` makes of it differs from every other
 /// seed in every field but id, client, subject and epoch.
 pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> {
-    let random = Random::system();
     let at = |days: u32| NOW + days * DAY + Duration::from_millis(seed.into());
     // A later seed ends earlier: a move may shorten a grant, and never lengthen it.
     let expires_at = NOW + 3 * DAY - Duration::from_millis(seed.into());
-    Ok(GrantRecord {
-        scope: Scope::parse(&format!("read write admin:{seed}"))?,
-        audience: Audience::new([format!("https://{seed}.example/ä"), "urn:b".to_owned()])?,
-        confirmation: Some(Confirmation::JwkThumbprint([seed; 32])),
-        auth_time: Some(UnixTime::from_millis(seed.into())),
-        created_at: at(0),
-        username: Some(format!("Ålice 🔑 {seed}")),
-        act: Some(json!({"sub": "support", "act": {"sub": [seed]}})),
-        authorization_details: Some(json!([{"type": "payment", "amount": 1.5, "seed": seed}])),
-        session: Some(format!("sid \"{seed}\"")),
-        claims: Claims::new([
-            ("tenant", json!(format!("acme\0{seed}"))),
-            ("limits", json!({"": [null, true, -1, i64::MIN, u64::MAX, 0.25], "𝄞": seed})),
-        ])?,
-        device: Device::new([("browser", format!("Firefox {seed}")), ("city", String::new())])?,
-        chain: Some(Chain {
-            credential: TokenKind::Code,
-            generation: u32::from(seed),
-            digest: digest(&random)?,
-            key: ChainKey::random(&random)?,
-            expires_at: at(1),
-            code: Some(CodeBinding {
-                redirect_uri: format!("https://app.example/cb?x=%C3%A9&y='{seed}'"),
-                challenge: Some(format!("challenge-{seed}")),
-                unknown: unknown(seed),
-            }),
-            successor: Some(SealedSuccessor {
-                sealed: vec![0, 0xff, seed, b'\n', b'\'', b'\\'],
-                until: at(2),
-                earlier: vec![SpentBefore { generation: 0, until: NOW, unknown: unknown(seed) }],
-                unknown: unknown(seed),
-            }),
-            bound_from: Some(u32::from(seed)),
-            rotates: seed.is_multiple_of(2),
-            unknown: unknown(seed),
-        }),
-        expires_at,
-        row_expires_at: at(4),
-        refreshed_at: Some(at(5)),
-        unknown: unknown(seed),
-        ..grant("alice", "app", epoch)?
-    })
+    let mut grant = grant("alice", "app", epoch)?;
+    grant.scope = Scope::parse(&format!("read write admin:{seed}"))?;
+    grant.audience = Audience::new([format!("https://{seed}.example/ä"), "urn:b".to_owned()])?;
+    grant.confirmation = Some(Confirmation::JwkThumbprint([seed; 32]));
+    grant.auth_time = Some(UnixTime::from_millis(seed.into()));
+    grant.created_at = at(0);
+    grant.username = Some(format!("Ålice 🔑 {seed}"));
+    grant.act = Some(json!({"sub": "support", "act": {"sub": [seed]}}));
+    grant.authorization_details = Some(json!([{"type": "payment", "amount": 1.5, "seed": seed}]));
+    grant.session = Some(format!("sid \"{seed}\""));
+    grant.claims = Claims::new([
+        ("tenant", json!(format!("acme\0{seed}"))),
+        ("limits", json!({"": [null, true, -1, i64::MIN, u64::MAX, 0.25], "𝄞": seed})),
+    ])?;
+    grant.device = Device::new([("browser", format!("Firefox {seed}")), ("city", String::new())])?;
+    grant.chain = Some(full_chain(seed, at)?);
+    grant.expires_at = expires_at;
+    grant.row_expires_at = at(4);
+    grant.refreshed_at = Some(at(5));
+    grant.unknown = unknown(seed);
+    Ok(grant)
+}
+
+fn full_chain(seed: u8, at: impl Fn(u32) -> UnixTime) -> Result<Chain, Broken> {
+    let random = Random::system();
+    let mut code = CodeBinding::new(
+        format!("https://app.example/cb?x=%C3%A9&y='{seed}'"),
+        Some(format!("challenge-{seed}")),
+    );
+    code.unknown = unknown(seed);
+    let mut spent = SpentBefore::new(0, NOW);
+    spent.unknown = unknown(seed);
+    let mut successor = SealedSuccessor::new(vec![0, 0xff, seed, b'\n', b'\'', b'\\'], at(2));
+    successor.earlier = vec![spent];
+    successor.unknown = unknown(seed);
+    let (digest, key) = (digest(&random)?, ChainKey::random(&random)?);
+    let mut chain = Chain::new(TokenKind::Code, digest, key, at(1));
+    chain.generation = u32::from(seed);
+    chain.code = Some(code);
+    chain.successor = Some(successor);
+    chain.bound_from = Some(u32::from(seed));
+    chain.rotates = seed.is_multiple_of(2);
+    chain.unknown = unknown(seed);
+    Ok(chain)
 }
 
 /// A token in which every field says something.
 pub(crate) fn full_token(grant: &GrantRecord, seed: u8) -> Result<TokenRecord, Broken> {
-    Ok(TokenRecord {
-        issued_at: NOW + Duration::from_millis(seed.into()),
-        expires_at: NOW + MINUTE + Duration::from_millis(seed.into()),
-        scope: Scope::parse(&format!("admin:{seed}"))?,
-        audience: Audience::one(format!("https://{seed}.example/ä"))?,
-        confirmation: Some(Confirmation::CertificateThumbprint([seed; 32])),
-        unknown: unknown(seed),
-        ..token(grant)?
-    })
+    let mut token = token(grant)?;
+    token.issued_at = NOW + Duration::from_millis(seed.into());
+    token.expires_at = NOW + MINUTE + Duration::from_millis(seed.into());
+    token.scope = Scope::parse(&format!("admin:{seed}"))?;
+    token.audience = Audience::one(format!("https://{seed}.example/ä"))?;
+    token.confirmation = Some(Confirmation::CertificateThumbprint([seed; 32]));
+    token.unknown = unknown(seed);
+    Ok(token)
 }
 
 /// Fields of a version to come.

@@ -63,6 +63,8 @@
 //! A [`SingleUseStore`](cloakroom_core::store::SingleUseStore) is tried by checks of its own, in
 //! [`single_use`]: it may be another store than that of the tokens.
 
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
+
 mod ask;
 mod checks;
 mod context;
@@ -143,6 +145,7 @@ impl Check {
 
 /// How a check ended that found nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ran {
     /// It passed.
     Passed,

@@ -56,6 +56,7 @@ pub(crate) struct NotOffered(pub(crate) &'static str);
 
 /// The result of a run.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// How many checks passed.
     pub passed: usize,
@@ -103,6 +104,7 @@ impl fmt::Display for Report {
 
 /// A check that was not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NotRun {
     /// Its name.
     pub check: &'static str,
@@ -112,6 +114,7 @@ pub struct NotRun {
 
 /// A promise that a store broke.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Failure {
     /// The check that found out.
     pub check: &'static str,

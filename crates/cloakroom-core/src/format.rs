@@ -1,4 +1,4 @@
-//! How an access token looks to the client that holds it.
+//! Formats of access tokens.
 
 use std::fmt;
 
@@ -12,26 +12,27 @@ use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, TokenSecret};
 use crate::time::UnixTime;
 
-/// A format of access tokens: how one is made, and how a presented one is recognized.
+/// A format of access tokens: it makes tokens, and recognizes tokens that are presented.
 ///
-/// Built in are [`OpaqueFormat`] here and, in `cloakroom-jwt`, `JwtFormat` and `PhantomFormat`. An
-/// app may add its own, for instance to take over tokens of a system it replaces.
+/// [`OpaqueFormat`] is in this crate; `JwtFormat` and `PhantomFormat` are in `cloakroom-jwt`. An app
+/// can add its own, for example to accept the tokens of a system that it replaces. Put
+/// [`#[async_trait]`](crate::async_trait) on your `impl`.
 #[async_trait]
 pub trait TokenFormat: fmt::Debug + Send + Sync + 'static {
-    /// Makes an access token. Asynchronous because a signer may be remote.
+    /// Makes an access token. This is asynchronous because a signer may be remote.
     ///
     /// # Errors
     ///
-    /// If no token can be made; nothing has been written by then.
+    /// If no token can be made. Nothing has been written at that time.
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError>;
 
-    /// Recognizes a presented token, without I/O. `Ok(None)` is a token that is not of this
-    /// format, or forged.
+    /// Recognizes a presented token, without I/O. `Ok(None)` means that the token is forged or has
+    /// another format.
     ///
     /// # Errors
     ///
-    /// If it cannot be told just now, for example because the keys are not loaded. An outage must
-    /// never look like a forged token.
+    /// If the format cannot tell, for example because its keys are not loaded. An outage must never
+    /// look like a forged token.
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError>;
 }
 
@@ -41,11 +42,11 @@ pub trait TokenFormat: fmt::Debug + Send + Sync + 'static {
 pub struct MintContext<'a> {
     /// The issuer's URL.
     pub issuer: &'a str,
-    /// The grant it hangs off.
+    /// The grant that the token belongs to.
     pub grant: &'a GrantRecord,
-    /// Its own terms.
+    /// The terms of the token.
     pub terms: &'a TokenTerms,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: &'a Random,
 }
 
@@ -62,23 +63,35 @@ impl<'a> MintContext<'a> {
     }
 }
 
-/// What one access token grants, and how long.
+/// What an access token allows, and for how long.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TokenTerms {
     /// When it is issued.
     pub issued_at: UnixTime,
-    /// When it expires; not after its grant.
+    /// When it expires. Not after its grant.
     pub expires_at: UnixTime,
     /// Its scope: the grant's, or less.
     pub scope: Scope,
     /// Its audience: the grant's, or less.
     pub audience: Audience,
-    /// The key it is bound to.
+    /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
 }
 
 impl TokenTerms {
-    /// The record of a token of these terms.
+    /// Terms of a token that is bound to no key.
+    #[must_use]
+    pub const fn new(
+        issued_at: UnixTime,
+        expires_at: UnixTime,
+        scope: Scope,
+        audience: Audience,
+    ) -> Self {
+        Self { issued_at, expires_at, scope, audience, confirmation: None }
+    }
+
+    /// The record of a token with these terms.
     #[must_use]
     pub fn record(self, grant: GrantId, digest: TokenDigest) -> TokenRecord {
         TokenRecord {
@@ -97,11 +110,20 @@ impl TokenTerms {
 
 /// A new access token.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Minted {
     /// The token.
     pub token: TokenSecret,
     /// What the store keeps of it.
     pub kept: Persisted,
+}
+
+impl Minted {
+    /// A new token, and what the store keeps of it.
+    #[must_use]
+    pub const fn new(token: TokenSecret, kept: Persisted) -> Self {
+        Self { token, kept }
+    }
 }
 
 /// What the store keeps of a new access token.
@@ -110,30 +132,52 @@ pub struct Minted {
 pub enum Persisted {
     /// A record under this digest.
     Token(TokenDigest),
-    /// Only the grant: the token says the rest itself.
+    /// Only the grant: the token carries everything else.
     Grant,
-    /// Nothing: it lives until it expires, or until a rule denies it.
+    /// Nothing: the token is valid until it expires or a rule denies it.
     Nothing,
 }
 
 /// A presented token that was recognized.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Located {
-    /// What it is.
+    /// The kind of token.
     pub kind: TokenKind,
-    /// The grant it hangs off.
+    /// The grant that it belongs to.
     pub grant: GrantId,
     /// Its digest.
     pub digest: TokenDigest,
-    /// What a self-contained token says, once its signature was checked.
+    /// The content of a self-contained token whose signature was checked.
     pub carried: Option<Box<SelfContained>>,
 }
 
-/// What a self-contained token says about itself.
+impl Located {
+    /// A token that the store keeps under this digest.
+    #[must_use]
+    pub const fn new(kind: TokenKind, grant: GrantId, digest: TokenDigest) -> Self {
+        Self { kind, grant, digest, carried: None }
+    }
+}
+
+impl From<SelfContained> for Located {
+    /// An access token that carries its own records.
+    fn from(carried: SelfContained) -> Self {
+        Self {
+            kind: TokenKind::Access,
+            grant: carried.grant.id,
+            digest: carried.token.digest,
+            carried: Some(Box::new(carried)),
+        }
+    }
+}
+
+/// The content of a self-contained token.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SelfContained {
-    /// The issuer's view of its grant, as far as the token tells. For a token whose grant is
-    /// stored, the stored one counts.
+    /// The grant, as far as the token describes it. If the grant is stored, the stored record
+    /// counts.
     pub grant: GrantRecord,
     /// The token's own terms.
     pub token: TokenRecord,
@@ -145,16 +189,24 @@ pub struct SelfContained {
     pub stateless: bool,
 }
 
-/// A format could not make, or could not judge, a token.
+impl SelfContained {
+    /// A token whose grant is stored.
+    #[must_use]
+    pub const fn new(grant: GrantRecord, token: TokenRecord, jti: Jti, kid: Kid) -> Self {
+        Self { grant, token, jti, kid, stateless: false }
+    }
+}
+
+/// A format could not make or recognize a token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The token would be larger than what HTTP headers carry.
+    /// The token would be too large for HTTP headers.
     #[error(
-        "the token would have {size} bytes, more than the {limit} that HTTP headers carry: put less into its claims"
+        "the token would have {size} bytes, but HTTP headers carry at most {limit}: shorten its claims"
     )]
     TooLarge {
         /// Its size in bytes.
@@ -162,15 +214,15 @@ pub enum FormatError {
         /// The most bytes allowed.
         limit: usize,
     },
-    /// No key can sign or verify just now.
+    /// No key can sign or verify at the moment.
     #[error("no signing key is available")]
     KeysUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Anything else, from a format of the app's own.
+    /// Any other failure, for formats outside this workspace.
     #[error("the token format failed")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Opaque handles (reference tokens): all meaning stays with the authorization server.
+/// Opaque handles (reference tokens). Only the authorization server knows what a handle means.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, Random, TokenSecret};
@@ -192,7 +244,7 @@ pub struct OpaqueFormat {
 }
 
 impl OpaqueFormat {
-    /// Handles made and recognized with these keys.
+    /// Makes and recognizes handles with these keys.
     #[must_use]
     pub const fn new(keys: HandleKeys) -> Self {
         Self { keys }
@@ -203,15 +255,11 @@ impl OpaqueFormat {
 impl TokenFormat for OpaqueFormat {
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
         let (token, digest) = self.keys.mint_access(context.grant.id, context.random)?;
-        Ok(Minted { token, kept: Persisted::Token(digest) })
+        Ok(Minted::new(token, Persisted::Token(digest)))
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
-        Ok(self.keys.parse_access(presented.expose()).map(|handle| Located {
-            kind: TokenKind::Access,
-            grant: handle.grant,
-            digest: handle.digest,
-            carried: None,
-        }))
+        let handle = self.keys.parse_access(presented.expose());
+        Ok(handle.map(|handle| Located::new(TokenKind::Access, handle.grant, handle.digest)))
     }
 }

@@ -10,18 +10,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::random::{Random, RandomError};
 use crate::secret::{TokenDigest, decode_array};
 
-/// A value that is no valid identifier, scope or audience.
+/// A value that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid {what}: {why}")]
+#[error("the value is not a valid {what}: {why}")]
+#[expect(clippy::exhaustive_structs, reason = "it names a value and a reason, and nothing else")]
 pub struct InvalidValue {
-    /// What was to be parsed, such as `client_id`.
+    /// What the value should have been, such as `client_id`.
     pub what: &'static str,
-    /// What is wrong with it.
+    /// Why it is refused: a clause such as "it is empty".
     pub why: &'static str,
 }
 
 impl InvalidValue {
-    pub(crate) const fn new(what: &'static str, why: &'static str) -> Self {
+    /// An error about a value that should have been `what`, such as `client_id`. `why` is a clause
+    /// such as "it is empty".
+    #[must_use]
+    pub const fn new(what: &'static str, why: &'static str) -> Self {
         Self { what, why }
     }
 }
@@ -42,16 +46,16 @@ fn bounded(what: &'static str, value: &str) -> Result<(), InvalidValue> {
 fn visible_ascii(what: &'static str, value: &str) -> Result<(), InvalidValue> {
     bounded(what, value)?;
     if !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
-        return Err(InvalidValue::new(what, "it holds a character other than printable ASCII"));
+        return Err(InvalidValue::new(what, "it contains a character that is not printable ASCII"));
     }
     Ok(())
 }
 
 fn printable(what: &'static str, value: &str) -> Result<(), InvalidValue> {
     bounded(what, value)?;
-    // It comes with a token that nobody has verified yet, and ends up in traces.
+    // It comes from tokens that are not verified yet, and is written to traces.
     if value.chars().any(char::is_control) {
-        return Err(InvalidValue::new(what, "it holds a control character"));
+        return Err(InvalidValue::new(what, "it contains a control character"));
     }
     Ok(())
 }
@@ -159,14 +163,25 @@ impl Jti {
     ///
     /// If the source of random bytes fails.
     pub fn random(random: &Random) -> Result<Self, RandomError> {
-        Ok(Self(URL_SAFE_NO_PAD.encode(random.array::<16>()?).into()))
+        Ok(Self::of_bytes(&random.array()?))
+    }
+
+    /// The `jti` that introspection shows for the handle with this digest: the first half of the
+    /// digest, as base64url. Only a holder of the token can tell which token it names.
+    #[must_use]
+    pub fn of_handle(digest: &TokenDigest) -> Self {
+        Self::of_bytes(GrantId::from_digest(digest).as_bytes())
+    }
+
+    fn of_bytes(bytes: &[u8; 16]) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(bytes).into())
     }
 }
 
-/// Whom a grant speaks for: a user, or a client on its own behalf.
+/// Whom a client acts for: a user, or the client itself.
 ///
-/// RFC 9700 §4.15: a client must not be able to pass for a user by choosing its name. A user and
-/// a client of the same spelling are therefore different subjects, in every index and every rule.
+/// A client must not be able to pass for a user by its choice of a name (RFC 9700 §4.15). A user and
+/// a client of the same name are therefore different subjects, in every index and every rule.
 ///
 /// ```
 /// use cloakroom_core::Subject;
@@ -179,6 +194,10 @@ impl Jti {
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "users and clients must be told apart everywhere (RFC 9700 §4.15)"
+)]
 pub enum Subject {
     /// A user (resource owner).
     User(UserId),
@@ -200,12 +219,12 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// If it is no client identifier.
+    /// If the value is not a valid client identifier.
     pub fn client(id: impl AsRef<str>) -> Result<Self, InvalidValue> {
         ClientId::new(id).map(Self::Client)
     }
 
-    /// The identifier alone, as it stands in `sub`.
+    /// The identifier alone, as `sub` shows it.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
@@ -214,7 +233,7 @@ impl Subject {
         }
     }
 
-    /// The identifier with its kind, `u:…` or `c:…`: what a store indexes.
+    /// The identifier with its kind, `u:…` or `c:…`. Stores index this text.
     #[must_use]
     pub fn to_key(&self) -> String {
         match self {
@@ -223,11 +242,11 @@ impl Subject {
         }
     }
 
-    /// Reads back what [`to_key`](Subject::to_key) wrote.
+    /// Reads the text that [`to_key`](Subject::to_key) wrote.
     ///
     /// # Errors
     ///
-    /// If the text is no such key.
+    /// If the text is not such a key.
     pub fn from_key(key: &str) -> Result<Self, InvalidValue> {
         match key.split_at_checked(2) {
             Some(("u:", id)) => Self::user(id),
@@ -250,7 +269,7 @@ impl<'de> Deserialize<'de> for Subject {
     }
 }
 
-/// The identifier of a grant: 128 random bits, 22 characters of base64url. No secret.
+/// The identifier of a grant: 128 random bits, or 22 characters of base64url. It is not a secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId([u8; 16]);
 
@@ -264,8 +283,8 @@ impl GrantId {
         random.array().map(Self)
     }
 
-    /// The identifier of a grant that is known by one foreign token alone: a token of another
-    /// system names no grant, so its digest does.
+    /// The identifier of the grant behind one foreign token. A token of another system does not name
+    /// a grant, so the identifier is taken from the token's digest.
     #[must_use]
     pub fn from_digest(digest: &TokenDigest) -> Self {
         let mut bytes = [0; 16];
@@ -304,7 +323,7 @@ impl std::str::FromStr for GrantId {
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         decode_array(text)
             .map(Self)
-            .ok_or(InvalidValue::new("grant id", "it is not 16 bytes of base64url"))
+            .ok_or(InvalidValue::new("grant id", "it must be 16 bytes in base64url"))
     }
 }
 

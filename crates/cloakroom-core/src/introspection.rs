@@ -1,10 +1,8 @@
-//! The answer to "is this token good, and for what?" (RFC 7662).
+//! The answer to an introspection request (RFC 7662): whether a token is active, and what it allows.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -13,11 +11,10 @@ use crate::ids::{ClientId, GrantId, Jti, Subject, UserId};
 use crate::record::{Confirmation, GrantRecord, TokenRecord, token_type};
 use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
-use crate::secret::TokenDigest;
 use crate::time::UnixTime;
 
-/// What introspection says of a token. [`Introspection::Inactive`] carries no data, so that no
-/// reason can leak, and is exactly `{"active":false}` on the wire (RFC 7662 §2.2).
+/// The answer to an introspection request. [`Introspection::Inactive`] carries no data, so that it
+/// cannot reveal a reason. On the wire it is exactly `{"active":false}` (RFC 7662 §2.2).
 ///
 /// ```
 /// use cloakroom_core::Introspection;
@@ -30,10 +27,12 @@ use crate::time::UnixTime;
 /// assert!(token.scope.contains("orders:read"));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 7662 has exactly two answers")]
 pub enum Introspection {
-    /// The token is active; this is what it stands for.
+    /// The token is active.
     Active(Box<ActiveToken>),
-    /// Unknown, expired, revoked, malformed, or meant for somebody else: there is no telling.
+    /// The token is unknown, expired, revoked, malformed or not meant for the caller. The answer does
+    /// not say which.
     Inactive,
 }
 
@@ -72,8 +71,8 @@ pub struct ActiveToken {
     pub issued_at: Option<UnixTime>,
     /// `nbf`.
     pub not_before: Option<UnixTime>,
-    /// `sub`; a client acting for itself is marked by `sub_kind`: `client`. Without that mark, a
-    /// `sub` that equals `client_id` is the client.
+    /// `sub`. The member `sub_kind` says `client` where a client acts for itself. Without
+    /// `sub_kind`, a `sub` that equals `client_id` is the client.
     pub subject: Option<Subject>,
     /// `aud`.
     pub audience: Option<Audience>,
@@ -91,16 +90,16 @@ pub struct ActiveToken {
     pub authorization_details: Option<Value>,
     /// `sid`.
     pub session: Option<String>,
-    /// `grant_id`: the grant that the token hangs off.
+    /// `grant_id`: the grant that the token belongs to.
     pub grant: Option<GrantId>,
-    /// `grant_epoch`: its place among the revocations of its subject and client.
+    /// `grant_epoch`: which revocations of its subject and client cover the grant.
     pub epoch: Option<Epoch>,
-    /// Claims of the app's own, and members unknown to this version.
+    /// Claims that the app added, and members that this version does not know.
     pub extra: Map<String, Value>,
 }
 
 impl ActiveToken {
-    /// What a stored token stands for.
+    /// The answer for a stored token.
     #[must_use]
     pub fn from_records(issuer: &Arc<str>, grant: &GrantRecord, token: &TokenRecord) -> Self {
         Self {
@@ -114,7 +113,7 @@ impl ActiveToken {
             subject: Some(grant.subject.clone()),
             audience: Some(token.audience.clone()),
             issuer: Some(Arc::clone(issuer)),
-            jti: jti(&token.digest),
+            jti: Some(Jti::of_handle(&token.digest)),
             confirmation: token.confirmation.clone(),
             auth_time: grant.auth_time,
             act: grant.act.clone(),
@@ -150,7 +149,7 @@ impl ActiveToken {
         put(map, "sub", self.subject.as_ref().map(Subject::id).as_ref())?;
         let kind = match &self.subject {
             Some(Subject::Client(_)) => Some("client"),
-            // It would be taken for the client's own name.
+            // Without the mark, a reader would take the user for the client.
             Some(Subject::User(user)) if self.is_named_like_its_client(user) => Some("user"),
             _ => None,
         };
@@ -169,15 +168,8 @@ impl ActiveToken {
     }
 }
 
-/// Half of the digest: names the token to those who have it, and to nobody else.
-fn jti(digest: &TokenDigest) -> Option<Jti> {
-    let mut text = [0; 22];
-    let length = URL_SAFE_NO_PAD.encode_slice(&digest.as_bytes()[..16], &mut text).ok()?;
-    Jti::new(std::str::from_utf8(&text[..length]).ok()?).ok()
-}
-
 impl Serialize for ActiveToken {
-    /// The members alone, as the claims of a JWT have them.
+    /// Writes the members without `active`, as the claims of a JWT.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         self.members(&mut map)?;
@@ -224,8 +216,8 @@ struct Wire {
 }
 
 impl<'de> Deserialize<'de> for Introspection {
-    /// Reads the answer of any RFC 7662 server. A member of the wrong type is an error, never
-    /// dropped: a `cnf` of an unknown kind must not turn a bound token into a bearer token.
+    /// Reads the answer of any RFC 7662 server. A member of the wrong type is an error and is never
+    /// ignored: a `cnf` of an unknown kind must not turn a bound token into a bearer token.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
         match wire.active {
@@ -237,7 +229,7 @@ impl<'de> Deserialize<'de> for Introspection {
 }
 
 impl<'de> Deserialize<'de> for ActiveToken {
-    /// Reads the claims of a JWT, as strictly as an introspection answer.
+    /// Reads the claims of a JWT, as strictly as it reads an introspection answer.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Wire::deserialize(deserializer)?.token()
     }
@@ -248,8 +240,8 @@ impl Wire {
         let subject = match (self.sub, self.sub_kind.as_deref()) {
             (None, _) => None,
             (Some(id), Some("client")) => Some(Subject::client(id)),
-            // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A server
-            // that says no more than that leaves nothing else to go by.
+            // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A foreign
+            // server sends no `sub_kind`, so there is no other sign of it.
             (Some(id), None) if self.client_id.as_ref().is_some_and(|own| own.as_str() == id) => {
                 Some(Subject::client(id))
             }

@@ -1,19 +1,19 @@
-//! Words, records, store contract and opaque handles of **cloakroom**, an embeddable library for
-//! issuing and managing OAuth 2.0 tokens.
+//! The types, the store contract and the opaque handles of **cloakroom**, an embeddable library that
+//! issues and manages OAuth 2.0 tokens.
 //!
 //! | you write | start at |
 //! |---|---|
-//! | a store of your own | [`store::TokenStore`], [`keys::KeyStore`] and [`store::SingleUseStore`] |
-//! | a token format of your own | [`format::TokenFormat`] |
+//! | a store for your database | [`store::TokenStore`], [`keys::KeyStore`] and [`store::SingleUseStore`] |
+//! | a format of access tokens | [`format::TokenFormat`] |
 //! | an app that issues tokens | the crate `cloakroom`, which builds on this one |
 //! | an API or a gateway | the crate `cloakroom-resource` |
 //!
-//! The idea that carries the rest: the *grant* is the only thing that lives. It holds one chain of
-//! single-use credentials — its code, then its refresh tokens — guarded by a generation number;
-//! access tokens hang off it by their digest. Redeeming a credential is one compare-and-set of one
-//! row, and revoking a grant is one write, whatever hangs off it.
+//! Everything belongs to a *grant*: one client may act for one subject. A grant holds one chain of
+//! single-use credentials, which are its code and then its refresh tokens. A generation number guards
+//! the chain. Access tokens belong to the grant by their digest. So redeeming a credential is one
+//! compare-and-set of one row, and revoking a grant is one write, however many tokens it has.
 //!
-//! This crate does no I/O and needs no runtime.
+//! This crate does no I/O, needs no async runtime and has no features.
 //!
 //! ```
 //! use cloakroom_core::{GrantId, Random};
@@ -27,6 +27,8 @@
 //! assert_eq!(keys.parse_access(token.expose()).unwrap().digest, digest);
 //! # Ok::<(), cloakroom_core::RandomError>(())
 //! ```
+
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 pub mod format;
 pub mod handle;
@@ -52,4 +54,18 @@ pub use introspection::{ActiveToken, Introspection};
 pub use random::{Random, RandomError};
 pub use record::Confirmation;
 pub use scope::{Audience, Scope};
-pub use secret::{TokenDigest, TokenKind, TokenSecret, decode_hex, scrubbed};
+pub use secret::{TokenDigest, TokenKind, TokenSecret};
+#[doc(hidden)]
+pub use secret::{decode_hex, scrubbed};
+
+/// For implementations of this crate's asynchronous traits, such as
+/// [`TokenStore`](store::TokenStore) and [`TokenFormat`](format::TokenFormat).
+pub use async_trait::async_trait;
+/// The streams of [`LogNotifications`](revocation::LogNotifications).
+pub use futures_core;
+/// Generators for [`Random::from_rng`].
+pub use rand_core;
+/// The JSON values in claims and records.
+pub use serde_json;
+/// Wraps the secrets that some functions return, and wipes them on drop.
+pub use zeroize::Zeroizing;

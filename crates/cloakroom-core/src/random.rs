@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand_core::TryCryptoRng;
 
-/// No random bytes could be had.
+/// The source of random bytes failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the source of random bytes failed")]
 pub struct RandomError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// The source of every random byte: secrets of handles, grant ids, `jti`s, nonces.
 ///
-/// The default is the operating system ([`Random::system`]); tests may inject any
-/// [`rand_core`] generator. Cheap to clone.
+/// The default is the operating system ([`Random::system`]). Tests can inject any [`rand_core`]
+/// generator. A clone is cheap.
 ///
 /// ```
 /// use cloakroom_core::Random;
@@ -44,13 +44,13 @@ where
 }
 
 impl Random {
-    /// The operating system's generator, asked anew for each value.
+    /// The generator of the operating system, called for each value.
     #[must_use]
     pub const fn system() -> Self {
         Self(None)
     }
 
-    /// A generator of the caller's, behind a lock.
+    /// The generator that you pass, behind a lock.
     #[must_use]
     pub fn from_rng<R>(rng: R) -> Self
     where
@@ -64,7 +64,7 @@ impl Random {
     ///
     /// # Errors
     ///
-    /// If the source fails; `bytes` are then not to be used.
+    /// If the source fails. Do not use `bytes` then.
     pub fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomError> {
         match &self.0 {
             None => getrandom::fill(bytes).map_err(|error| RandomError(Box::new(error))),

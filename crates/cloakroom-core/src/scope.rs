@@ -1,4 +1,4 @@
-//! Scopes and audiences: ordered sets of words.
+//! Scopes and audiences.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::ids::InvalidValue;
 /// The most bytes a scope or an audience may have in all.
 const MAX_SET_BYTES: usize = 4096;
 
-/// A set of scope values (RFC 6749 §3.3), in the order of their bytes; may be empty.
+/// A set of scope values (RFC 6749 §3.3), in byte order. It may be empty.
 ///
 /// ```
 /// use cloakroom_core::Scope;
@@ -35,7 +35,7 @@ impl Scope {
     ///
     /// # Errors
     ///
-    /// If a value holds a character outside `%x21 / %x23-5B / %x5D-7E`, if values are separated by
+    /// If a value contains a character outside `%x21 / %x23-5B / %x5D-7E`, if values are separated by
     /// anything but one space, or if the list is longer than 4,096 bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let invalid = |why| InvalidValue::new("scope", why);
@@ -43,16 +43,16 @@ impl Scope {
             return Ok(Self::empty());
         }
         if text.len() > MAX_SET_BYTES {
-            return Err(invalid("it is longer than 4096 bytes"));
+            return Err(invalid("it is longer than 4,096 bytes"));
         }
         let mut values: Vec<&str> = text.split(' ').collect();
         for value in &values {
             if value.is_empty() {
-                return Err(invalid("values are separated by exactly one space"));
+                return Err(invalid("its values must be separated by exactly one space"));
             }
             // RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
             if !value.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
-                return Err(invalid("it holds a character that RFC 6749 §3.3 does not allow"));
+                return Err(invalid("it contains a character that RFC 6749 §3.3 does not allow"));
             }
         }
         if values.is_sorted_by(|a, b| a < b) {
@@ -86,16 +86,16 @@ impl Scope {
         self.iter().any(|own| own == value)
     }
 
-    /// Whether every value is one of `other`'s.
+    /// Whether `other` contains every value.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        // Asked with each request. Both are in order: what was passed over does not come again.
+        // This runs on every request. Both are sorted, so one pass over `other` is enough.
         let mut others = other.0.as_bytes().split(|byte| *byte == b' ');
         self.is_empty()
             || self.0.as_bytes().split(|byte| *byte == b' ').all(|value| others.any(|o| o == value))
     }
 
-    /// The values that both have.
+    /// The values that are in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let common: Vec<&str> = self.iter().filter(|value| other.contains(value)).collect();
@@ -142,8 +142,9 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// For whom a token is meant (RFC 7519 §4.1.3, RFC 8707): one or more resource identifiers, in the
-/// order given, each once. On the wire one value is a string, several are an array.
+/// The resources that a token is meant for (RFC 7519 §4.1.3, RFC 8707): one or more resource
+/// identifiers, each once, in the order given. On the wire, one value is a string and several are an
+/// array.
 ///
 /// ```
 /// use cloakroom_core::Audience;
@@ -182,7 +183,7 @@ impl Audience {
             return Err(InvalidValue::new("audience", "it names no resource"));
         }
         if all.iter().map(|resource| resource.len()).sum::<usize>() > MAX_SET_BYTES {
-            return Err(InvalidValue::new("audience", "it is longer than 4096 bytes"));
+            return Err(InvalidValue::new("audience", "it is longer than 4,096 bytes"));
         }
         Ok(Self(all.into()))
     }

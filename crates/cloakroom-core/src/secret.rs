@@ -1,4 +1,4 @@
-//! What a client presents, and the digest that stands for it everywhere else.
+//! Tokens as clients present them, and the digests that stand for them everywhere else.
 
 use std::fmt;
 
@@ -25,13 +25,13 @@ use crate::ids::InvalidValue;
 pub struct TokenSecret(Zeroizing<String>);
 
 impl TokenSecret {
-    /// Takes over a presented or a freshly minted token.
+    /// Wraps a token that was presented or minted.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
         Self(Zeroizing::new(token.into()))
     }
 
-    /// The plain token. Where this is called, a secret is about to leave its wrapper.
+    /// The plain token. Every call is a place where a secret leaves its wrapper.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -44,7 +44,7 @@ impl fmt::Debug for TokenSecret {
     }
 }
 
-/// What kind of credential a token is. A digest or a tag of one kind never matches another's.
+/// The kind of a credential. A digest or a tag of one kind never matches one of another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -58,7 +58,7 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    /// The byte that separates this kind's tags and digests from the others'.
+    /// The byte that separates the tags and digests of this kind from those of other kinds.
     pub(crate) const fn domain(self) -> u8 {
         match self {
             Self::Access => 1,
@@ -68,12 +68,14 @@ impl TokenKind {
     }
 }
 
-/// Hashes a secret, and clears the part of the stack that `hash` has used. A hash function leaves
-/// parts of its input there. A value that is moved takes the bytes between its fields along, and the
-/// room of what it does not hold, such as the content of a `None`: without this, records and futures
-/// carry parts of tokens to the heap.
+/// Hashes a secret, and then clears the part of the stack that `hash` used.
+///
+/// A hash function leaves parts of its input on the stack. A later value can be built over them, and
+/// its padding and its unused parts, such as the content of a `None`, keep those bytes. Without this
+/// function, records and futures would carry parts of tokens to the heap.
+#[doc(hidden)]
 pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
-    /// Deeper than a hash function goes. Without optimization its frames are many times as large.
+    /// More stack than a hash function uses. Frames are many times as large without optimization.
     const DEPTH: usize = if cfg!(debug_assertions) { 32_768 } else { 1_024 };
 
     #[inline(never)]
@@ -91,7 +93,7 @@ pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
     hashed
 }
 
-/// SHA-256 of a presented token: all that a store ever learns of it. Compared in constant time.
+/// SHA-256 of a token. A store never sees more of a token than this. Compared in constant time.
 ///
 /// ```
 /// use cloakroom_core::{TokenDigest, TokenKind};
@@ -104,8 +106,8 @@ pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// The digest of a token of this kind. `token` is whatever names it uniquely: the decoded
-    /// bytes of a handle, or the whole string of a format of the app's own.
+    /// The digest of a token of this kind. `token` must identify it uniquely: the decoded bytes of a
+    /// handle, or the whole string in a format of your own.
     #[must_use]
     pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
         tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
@@ -143,7 +145,7 @@ impl std::hash::Hash for TokenDigest {
 
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Enough to tell two apart in a trace; not enough to look one up.
+        // Enough to tell two digests apart in a trace, and too little to look one up.
         write!(f, "TokenDigest({:02x}{:02x}{:02x}..)", self.0[0], self.0[1], self.0[2])
     }
 }
@@ -204,10 +206,10 @@ pub(crate) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     decode_into(text, &mut bytes).then_some(bytes)
 }
 
-/// As [`decode_array`], for a secret: to where it stays. What is moved leaves a copy where it was.
+/// Like [`decode_array`], for a secret: it decodes in place, since a move leaves a copy behind.
 pub(crate) fn decode_into(text: &str, bytes: &mut [u8]) -> bool {
     let length = bytes.len();
-    // Longer input is refused before decoding: the buffer bounds the work.
+    // Longer input is refused before it is decoded, so that the buffer bounds the work.
     text.len() == (length * 8).div_ceil(6)
         && URL_SAFE_NO_PAD.decode_slice(text, bytes) == Ok(length)
 }
@@ -216,9 +218,10 @@ pub(crate) fn decode_into(text: &str, bytes: &mut [u8]) -> bool {
 ///
 /// # Errors
 ///
-/// If it is anything else.
+/// If the text is anything else.
+#[doc(hidden)]
 pub fn decode_hex(hex: &str) -> Result<[u8; 32], InvalidValue> {
-    let invalid = InvalidValue::new("secret", "it is not 64 hexadecimal digits");
+    let invalid = InvalidValue::new("secret", "it must be 64 hexadecimal digits");
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if hex.len() != 64 {
         return Err(invalid);

@@ -1,4 +1,4 @@
-//! Time as a value, and the clock it comes from.
+//! Points in time, and the clocks that tell them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 pub struct UnixTime(u64);
 
 impl UnixTime {
-    /// The latest time that can be expressed: later than every expiry, and within what a signed
-    /// column of 64 bits holds.
+    /// The latest time that can be expressed. It is later than every expiry, and fits into a signed
+    /// 64-bit column.
     pub const MAX: Self = Self(i64::MAX.cast_unsigned());
 
     /// A time from milliseconds since the epoch.
@@ -48,14 +48,14 @@ impl UnixTime {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down: an expiry on the wire is never later than the
-    /// one that is enforced.
+    /// Whole seconds since the epoch, rounded down, so that an expiry on the wire is never later than
+    /// the expiry that is enforced.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
 
-    /// How long after `earlier` this is; zero if it is not later.
+    /// The time that passed since `earlier`; zero if this is not later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -120,29 +120,29 @@ impl fmt::Debug for UnixTime {
     }
 }
 
-/// Where the time comes from. Everything that depends on time asks a `Clock`, so that tests
-/// advance a [`ManualClock`] instead of sleeping.
+/// The source of time. Everything that depends on time reads a `Clock`, so that tests can advance a
+/// [`ManualClock`] instead of sleeping.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall time.
     fn now(&self) -> UnixTime;
 
-    /// Time passed since some fixed point of this process; never goes back.
+    /// The time since a fixed point in this process. It never goes back.
     fn monotonic(&self) -> Duration;
 }
 
-/// The operating system's clocks. All of them in a process show the same.
+/// The clocks of the operating system. All values in a process show the same time.
 #[derive(Debug, Clone, Default)]
 pub struct SystemClock(());
 
-/// What monotonic time counts from: one point for all, so that two parts of an app, each with a
-/// clock of its own, can compare what they saw.
+/// The start of monotonic time. There is one for the whole process, so that two parts of an app can
+/// compare readings of their own clocks.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl SystemClock {
     /// The system's clock.
     #[must_use]
     pub fn new() -> Self {
-        // From now at the latest, or the first reading would be zero.
+        // Set it now: the first reading would be zero otherwise.
         LazyLock::force(&ORIGIN);
         Self(())
     }
@@ -150,7 +150,7 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
-        // A machine set before 1970 counts as 1970: every key and token is then "not yet valid".
+        // A clock before 1970 reads as 1970. No key or token is valid yet at that time.
         UnixTime::from_millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
     }
 
@@ -188,7 +188,7 @@ impl ManualClock {
         *self.monotonic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
     }
 
-    /// Sets the wall time alone, forwards or back, as an operator or NTP would.
+    /// Sets only the wall time, forwards or back, as an operator or NTP would.
     pub fn set(&self, now: UnixTime) {
         self.now.store(now.as_millis(), Ordering::SeqCst);
     }
@@ -204,8 +204,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// What both clocks say at one moment. Ages that are measured with it are shortened neither by a
-/// wall clock that is set back nor by a machine that sleeps.
+/// A reading of both clocks at one moment. An age that is measured with it does not shrink when the
+/// wall clock is set back or the machine sleeps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -230,26 +230,26 @@ impl ClockReading {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
-    /// A reading that was taken apart before.
+    /// A reading of these two values.
     #[must_use]
     pub const fn at(wall: UnixTime, monotonic: Duration) -> Self {
         Self { wall, monotonic }
     }
 
-    /// What the wall clock says.
+    /// The wall time.
     #[must_use]
     pub const fn wall(self) -> UnixTime {
         self.wall
     }
 
-    /// What the monotonic clock says.
+    /// The monotonic time.
     #[must_use]
     pub const fn monotonic(self) -> Duration {
         self.monotonic
     }
 
-    /// The time since `earlier`: the larger of what the two clocks say. Monotonic time stands still
-    /// while a machine sleeps; wall time can be set back.
+    /// The time since `earlier`: the larger of what the two clocks measured. Monotonic time stands
+    /// still while a machine sleeps, and wall time can be set back.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.wall.since(earlier.wall).max(self.monotonic.saturating_sub(earlier.monotonic))

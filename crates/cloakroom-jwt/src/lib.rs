@@ -45,6 +45,8 @@
 //!
 //! Shared secrets (HS256) are in [`danger`], and nowhere else.
 
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
+
 mod format;
 mod jws;
 mod key;

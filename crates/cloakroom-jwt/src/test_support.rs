@@ -236,39 +236,33 @@ impl KeyStore for RingStore {
 }
 
 pub(crate) fn grant() -> GrantRecord {
-    GrantRecord {
-        id: GrantId::from_bytes([1; 16]),
-        client: ClientId::new("web-app").unwrap(),
-        subject: Subject::user("alice").unwrap(),
-        scope: Scope::parse("orders:read orders:write").unwrap(),
-        audience: Audience::new([ORDERS, "https://billing.example"]).unwrap(),
-        confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
-        auth_time: Some(UnixTime::from_secs(1_699_999_000)),
-        created_at: START,
-        epoch: Epoch::new(1_700_000_000_250),
-        username: Some("Alice Liddell".into()),
-        act: Some(json!({"sub": "support"})),
-        authorization_details: Some(json!([{"type": "payment"}])),
-        session: Some("sid-1".into()),
-        claims: Claims::new([("tenant", json!("acme"))]).unwrap(),
-        device: Default::default(),
-        chain: None,
-        expires_at: START + secs(86_400),
-        row_expires_at: START + secs(90_000),
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: Default::default(),
-    }
+    let mut grant = GrantRecord::new(
+        GrantId::from_bytes([1; 16]),
+        ClientId::new("web-app").unwrap(),
+        Subject::user("alice").unwrap(),
+        Audience::new([ORDERS, "https://billing.example"]).unwrap(),
+        START,
+        START + secs(86_400),
+    );
+    grant.scope = Scope::parse("orders:read orders:write").unwrap();
+    grant.confirmation = Some(Confirmation::JwkThumbprint([4; 32]));
+    grant.auth_time = Some(UnixTime::from_secs(1_699_999_000));
+    grant.epoch = Epoch::new(1_700_000_000_250);
+    grant.username = Some("Alice Liddell".into());
+    grant.act = Some(json!({"sub": "support"}));
+    grant.authorization_details = Some(json!([{"type": "payment"}]));
+    grant.session = Some("sid-1".into());
+    grant.claims = Claims::new([("tenant", json!("acme"))]).unwrap();
+    grant.row_expires_at = START + secs(90_000);
+    grant
 }
 
 pub(crate) fn terms() -> TokenTerms {
-    TokenTerms {
-        issued_at: START,
-        expires_at: START + secs(600),
-        scope: Scope::parse("orders:read").unwrap(),
-        audience: Audience::one(ORDERS).unwrap(),
-        confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
-    }
+    let scope = Scope::parse("orders:read").unwrap();
+    let mut terms =
+        TokenTerms::new(START, START + secs(600), scope, Audience::one(ORDERS).unwrap());
+    terms.confirmation = Some(Confirmation::JwkThumbprint([4; 32]));
+    terms
 }
 
 /// Header and claims of a JWT, unchecked.

@@ -6,7 +6,7 @@ use std::{mem, slice};
 
 use cloakroom_core::TokenDigest;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::store::{ChainUpdate, Found, StoreError};
+use cloakroom_core::store::{ChainUpdate, Found, StoreError, fresh_tokens};
 use cloakroom_core::time::UnixTime;
 
 /// What the store keeps under one grant id.
@@ -66,27 +66,12 @@ impl Grant {
         record.is_stored_as(&self.record) && self.fresh(tokens).is_ok_and(|fresh| fresh.is_empty())
     }
 
-    /// Those of `tokens` that are not there yet. A token that is there with the same content is a
-    /// retry, and stays as it is: revoked, if it was.
-    pub(crate) fn fresh(
-        &self,
-        tokens: Vec<TokenRecord>,
-    ) -> Result<Vec<Arc<TokenRecord>>, StoreError> {
-        let mut fresh: Vec<Arc<TokenRecord>> = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            let known = self
-                .token(&token.digest)
-                .or_else(|| fresh.iter().find(|other| other.digest == token.digest));
-            match known {
-                None => fresh.push(Arc::new(token)),
-                Some(known) if token.is_stored_as(known) => {}
-                Some(_) => return Err(StoreError::Misuse("the token's digest is taken")),
-            }
-        }
-        Ok(fresh)
+    /// The tokens that are not there yet.
+    pub(crate) fn fresh(&self, tokens: Vec<TokenRecord>) -> Result<Vec<TokenRecord>, StoreError> {
+        fresh_tokens(tokens, |token| Ok(self.token(&token.digest).map(Arc::as_ref)))
     }
 
-    pub(crate) fn apply(&mut self, change: ChainUpdate, tokens: Vec<Arc<TokenRecord>>) {
+    pub(crate) fn apply(&mut self, change: ChainUpdate, tokens: Vec<TokenRecord>) {
         if let ChainUpdate::Move(next) = change {
             self.record = Arc::new(*next);
         }
@@ -127,7 +112,7 @@ impl Grant {
         self.tokens().is_empty() && self.record.row_expires_at < before
     }
 
-    fn attach(&mut self, new: Vec<Arc<TokenRecord>>) {
+    fn attach(&mut self, new: Vec<TokenRecord>) {
         if new.is_empty() {
             return;
         }
@@ -135,7 +120,7 @@ impl Grant {
         for token in new {
             let at = search(&tokens, &token.digest).unwrap_or_else(|at| at);
             self.first_end = self.first_end.min(token.expires_at);
-            tokens.insert(at, token);
+            tokens.insert(at, Arc::new(token));
         }
         self.tokens.put(tokens);
     }

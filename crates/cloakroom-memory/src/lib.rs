@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
-//! use cloakroom_core::record::{Claims, Device, GrantRecord};
+//! use cloakroom_core::record::GrantRecord;
 //! use cloakroom_core::revocation::{Revocation, Target};
 //! use cloakroom_core::store::{CreateOutcome, Lookup, TokenStore, TokenStoreExt};
 //! use cloakroom_core::time::UnixTime;
@@ -18,30 +18,16 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = MemoryStore::new();
 //! let (now, end) = (UnixTime::from_secs(1_700_000_000), UnixTime::from_secs(1_707_000_000));
-//! let grant = GrantRecord {
-//!     id: GrantId::random(&Random::system())?,
-//!     client: ClientId::new("web-app")?,
-//!     subject: Subject::user("alice")?,
-//!     epoch: store.epoch().await?,
-//!     // …
-//! #   scope: Scope::parse("orders:read")?,
-//! #   audience: Audience::one("https://orders.example")?,
-//! #   confirmation: None,
-//! #   auth_time: None,
-//! #   created_at: now,
-//! #   username: None,
-//! #   act: None,
-//! #   authorization_details: None,
-//! #   session: None,
-//! #   claims: Claims::default(),
-//! #   device: Device::default(),
-//! #   chain: None,
-//! #   expires_at: end,
-//! #   row_expires_at: end,
-//! #   refreshed_at: None,
-//! #   revoked_at: None,
-//! #   unknown: Default::default(),
-//! };
+//! let mut grant = GrantRecord::new(
+//!     GrantId::random(&Random::system())?,
+//!     ClientId::new("web-app")?,
+//!     Subject::user("alice")?,
+//!     Audience::one("https://orders.example")?,
+//!     now,
+//!     end,
+//! );
+//! grant.scope = Scope::parse("orders:read")?;
+//! grant.epoch = store.epoch().await?;
 //! let id = grant.id;
 //! assert_eq!(store.create(grant, vec![]).await?, CreateOutcome::Inserted);
 //!
@@ -75,13 +61,15 @@
 //! - A row is deleted only after the last token that hangs off it, even if its own
 //!   `row_expires_at` has passed before.
 
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
+
 mod check_values;
 mod grant_entry;
 mod grants;
 mod index;
-mod journal;
 mod keys;
 mod locks;
+mod revocation_log;
 mod single_use;
 mod store;
 mod wakeups;

@@ -1,4 +1,4 @@
-//! The store itself: the contract's methods, over the grants, the journal and the keys.
+//! The store itself: the contract's methods, over the grants, the revocation log and the keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,8 @@ use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
 
 use crate::grants::{Grants, Inserted, Reaped};
-use crate::journal::Journal;
 use crate::keys::KeyRing;
+use crate::revocation_log::RevocationLog;
 use crate::wakeups::wakeups;
 
 /// A [`TokenStore`] and [`KeyStore`](cloakroom_core::keys::KeyStore) in memory. A clone shares the state.
@@ -41,7 +41,7 @@ pub struct MemoryStore(Arc<State>);
 // - One shard of the grants: one lock covers a grant, its tokens and their place in the index on
 //   expiry.
 // - One shard of the index on subjects, or of that on clients.
-// - The journal: the log, its bounds and the rules.
+// - The revocation_log: the log, its bounds and the rules.
 // - The key ring, and the check values, which nothing else touches.
 //
 // They are taken in this order, and never two of one kind at once. Only a grant's shard is ever held
@@ -55,7 +55,7 @@ struct State {
     clock: Arc<dyn Clock>,
     random: Random,
     grants: Grants,
-    journal: Arc<Journal>,
+    revocation_log: Arc<RevocationLog>,
     keys: Mutex<KeyRing>,
     check_values: Mutex<BTreeMap<String, Vec<u8>>>,
 }
@@ -84,12 +84,12 @@ impl MemoryStore {
     }
 
     pub(crate) fn with_random(clock: Arc<dyn Clock>, random: Random) -> Self {
-        let journal = Arc::new(Journal::new(clock.now()));
+        let revocation_log = Arc::new(RevocationLog::new(clock.now()));
         Self(Arc::new(State {
             clock,
             random,
             grants: Grants::new(),
-            journal,
+            revocation_log,
             keys: Mutex::default(),
             check_values: Mutex::default(),
         }))
@@ -139,7 +139,7 @@ impl TokenStore for MemoryStore {
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
-        Ok(self.0.journal.rules(keys))
+        Ok(self.0.revocation_log.rules(keys))
     }
 
     async fn list(
@@ -152,17 +152,17 @@ impl TokenStore for MemoryStore {
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        Ok(self.0.journal.read(&after, limit))
+        Ok(self.0.revocation_log.read(&after, limit))
     }
 
     fn wakeups(&self) -> LogNotifications {
-        wakeups(&self.0.journal)
+        wakeups(&self.0.revocation_log)
     }
 
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         let id = self.0.entry_id()?;
-        self.0.journal.heartbeat(id, now, until);
-        self.0.journal.wake_readers();
+        self.0.revocation_log.heartbeat(id, now, until);
+        self.0.revocation_log.wake_readers();
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl State {
         // The grant and its index entries are visible by now. A revocation of its subject or client
         // either wrote its rule before this look, and is seen here, or after it, and then its sweep
         // finds the grant.
-        if !self.journal.denies(&grant) {
+        if !self.revocation_log.denies(&grant) {
             return Ok(CreateOutcome::Inserted);
         }
         self.grants.flag(grant.id, self.clock.now(), |_| true);
@@ -197,8 +197,8 @@ impl State {
         // The only step that can fail comes first.
         let id = self.entry_id()?;
         let at = revocation.at;
-        let log = || self.journal.record(id, revocation);
-        let sweep = match &revocation.target {
+        let log = || self.revocation_log.record(id, revocation);
+        let bound = match &revocation.target {
             Target::Grant(grant) => {
                 self.grants.revoke(*grant, at, revocation.until, log);
                 None
@@ -207,18 +207,10 @@ impl State {
                 self.grants.revoke_token(*grant, digest, at, log);
                 None
             }
-            Target::Jti(_) | Target::Key(_) => {
-                log();
-                None
-            }
-            Target::Subject(subject) => Some((Selector::Subject(subject.clone()), log())),
-            Target::Client(client) => Some((Selector::Client(client.clone()), log())),
-            Target::SubjectAtClient(subject, client) => {
-                Some((Selector::SubjectAtClient(subject.clone(), client.clone()), log()))
-            }
+            _ => log(),
         };
-        self.journal.wake_readers();
-        if let Some((of, Some(bound))) = sweep {
+        self.revocation_log.wake_readers();
+        if let Some((of, bound)) = revocation.target.selector().zip(bound) {
             self.grants.sweep(&of, bound, at);
         }
         Ok(RevokeOutcome::Done)
@@ -228,24 +220,22 @@ impl State {
         let (mut grants, next) = self.grants.page(of, page);
         grants.retain(|grant| grant.is_live(now));
         // After the grants: whatever was in force when they were read is in force here.
-        self.journal.retain_allowed(&mut grants);
+        self.revocation_log.retain_allowed(&mut grants);
         Listing { grants, unreadable: Vec::new(), next }
     }
 
     fn maintain(&self, task: &Housekeeping) -> MaintenanceReport {
         let limit = u64::from(task.limit.max(1));
         // Half each at most: a flood of revocations must not keep grants from being deleted.
-        let trimmed = self.journal.trim(task.before, limit.div_ceil(2));
+        let trimmed = self.revocation_log.trim(task.before, limit.div_ceil(2));
         let Reaped { grants, tokens, tombstones } = self.grants.reap(task.before, limit - trimmed);
-        MaintenanceReport {
-            grants,
-            tokens,
-            revocations: trimmed + tombstones,
-            unreadable: 0,
-            // A sweep is done before its revocation is acknowledged.
-            sweeping: false,
-            more: self.journal.is_due(task.before) || self.grants.is_due(task.before),
-        }
+        // No sweep is left to go on: each is done before its revocation is acknowledged.
+        let mut report = MaintenanceReport::default();
+        report.grants = grants;
+        report.tokens = tokens;
+        report.revocations = trimmed + tombstones;
+        report.more = self.revocation_log.is_due(task.before) || self.grants.is_due(task.before);
+        report
     }
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
@@ -255,5 +245,4 @@ impl State {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

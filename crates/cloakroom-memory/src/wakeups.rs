@@ -6,25 +6,25 @@ use cloakroom_core::revocation::LogNotifications;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
-use crate::journal::Journal;
+use crate::revocation_log::RevocationLog;
 
 /// An item whenever the log has grown since the last item, and one at the start if it is not empty:
 /// a reader may read first and ask for wake-ups then, or the other way round. The stream does not
 /// keep the store alive, and ends with it.
-pub(crate) fn wakeups(journal: &Arc<Journal>) -> LogNotifications {
-    let start = (Arc::downgrade(journal), 0);
+pub(crate) fn wakeups(log: &Arc<RevocationLog>) -> LogNotifications {
+    let start = (Arc::downgrade(log), 0);
     LogNotifications::Stream(Box::pin(unfold(start, next).fuse()))
 }
 
-async fn next((journal, seen): (Weak<Journal>, u64)) -> Option<((), (Weak<Journal>, u64))> {
+async fn next((log, seen): (Weak<RevocationLog>, u64)) -> Option<((), (Weak<RevocationLog>, u64))> {
     loop {
         let listener = {
-            let journal_now = journal.upgrade()?;
+            let log_now = log.upgrade()?;
             // Listen first, look then: an entry that comes between the two is not missed.
-            let listener = journal_now.listen();
-            let newest = journal_now.newest();
+            let listener = log_now.listen();
+            let newest = log_now.newest();
             if newest > seen {
-                return Some(((), (journal, newest)));
+                return Some(((), (log, newest)));
             }
             listener
         };

@@ -77,7 +77,7 @@ pub(crate) fn create(
         return created_before(connection, grant, tokens, now);
     }
     insert_grant(connection, &grant.to_row())?;
-    for token in fresh_tokens(tokens.to_vec(), |_| Ok(None))? {
+    for token in fresh_tokens(tokens.to_vec(), |_| Ok(None::<TokenRecord>))? {
         insert_token(connection, &token.to_row())?;
     }
     Ok(CreateOutcome::Inserted)

@@ -46,6 +46,8 @@
 //! The first open makes the tables; later versions migrate them when they open the file, and an older
 //! program refuses a newer file.
 
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
+
 mod check_values;
 mod error;
 mod file;
@@ -68,5 +70,4 @@ pub use schema::Synchronous;
 pub use store::{SqliteStore, SqliteStoreBuilder};
 
 #[cfg(test)]
-#[path = "plans_tests.rs"]
 mod plans_tests;

@@ -118,6 +118,7 @@ const MIGRATIONS: &[&str] = &[
 
 /// How a commit is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Synchronous {
     /// The disk has a commit before it is acknowledged: it survives a power cut.
     #[default]

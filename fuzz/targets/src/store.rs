@@ -76,13 +76,12 @@ pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
         "sealed": "AAAA",
         "times": { "published": 1, "signing": { "from": 1, "until": 2, "published_until": 3 } },
     });
-    let terms = TokenTerms {
-        issued_at: UnixTime::from_millis(1),
-        expires_at: UnixTime::from_millis(2),
-        scope: Scope::parse("a b").expect("a scope"),
-        audience: Audience::one("https://a").expect("an audience"),
-        confirmation: None,
-    };
+    let terms = TokenTerms::new(
+        UnixTime::from_millis(1),
+        UnixTime::from_millis(2),
+        Scope::parse("a b").expect("a scope"),
+        Audience::one("https://a").expect("an audience"),
+    );
     let token = terms.record(GRANT, TokenDigest::compute(TokenKind::Access, b"x")).to_row();
     vec![
         format!("\0\x01{grant}").into_bytes(),

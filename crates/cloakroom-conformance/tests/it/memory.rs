@@ -35,7 +35,7 @@ struct InMemory(MemoryStore);
 #[async_trait]
 impl Database for InMemory {
     async fn open(&self) -> Instance {
-        Instance { tokens: Arc::new(self.0.clone()), keys: Arc::new(self.0.clone()) }
+        Instance::new(Arc::new(self.0.clone()), Arc::new(self.0.clone()))
     }
 
     async fn another(&self) -> Option<Instance> {

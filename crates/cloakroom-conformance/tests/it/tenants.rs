@@ -88,17 +88,10 @@ async fn log(store: &dyn TokenStore) -> Vec<LogEvent> {
 }
 
 fn key(generation: u64) -> KeyRecord {
-    KeyRecord {
-        generation,
-        version: 1,
-        kid: Kid::new(format!("key {generation}")).unwrap(),
-        algorithm: "ES256".to_owned(),
-        public_jwk: serde_json::json!({"kty": "EC"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None, unknown: UnknownFields::default() },
-        compromised_at: None,
-        unknown: UnknownFields::default(),
-    }
+    let kid = Kid::new(format!("key {generation}")).unwrap();
+    let public = serde_json::json!({"kty": "EC"});
+    let times = KeyTimes::published(NOW);
+    KeyRecord::new(generation, kid, "ES256", public, vec![1, 2, 3], times)
 }
 
 async fn generations(store: &dyn KeyStore) -> Vec<u64> {
@@ -315,7 +308,9 @@ async fn the_rings_of_tenants_are_apart() {
     assert_eq!(raw(&store.load().await.unwrap()), 1);
     assert_eq!(one.insert(key(4)).await.unwrap(), KeyInserted::Inserted);
     assert_eq!(raw(&store.load().await.unwrap()), 0);
-    let changed = KeyRecord { version: 2, sealed: vec![9], ..key(1) };
+    let mut changed = key(1);
+    changed.version = 2;
+    changed.sealed = vec![9];
     assert_eq!(one.update(changed.clone(), 1).await.unwrap(), KeyUpdated::Updated);
     assert_eq!(one.load().await.unwrap(), [changed, key(4)]);
     assert_eq!(other.load().await.unwrap(), [key(1), key(2), key(3)]);
@@ -388,6 +383,15 @@ async fn check_values_are_apart_and_names_bounded() {
     assert!(refused.to_string().contains("255 bytes"), "{refused}");
     let (grant, _) = sample(1, Epoch::new(u64::MAX));
     let long = Subject::user("x".repeat(MAX_ID_BYTES)).unwrap();
-    let refused = one.create(GrantRecord { subject: long, ..grant }, vec![]).await;
+    let refused = one
+        .create(
+            {
+                let mut grant = grant;
+                grant.subject = long;
+                grant
+            },
+            vec![],
+        )
+        .await;
     assert!(matches!(refused, Err(StoreError::Misuse(_))), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! What tells a genuine access handle from junk: all that a gateway is given.
+//! The keys that tell genuine access handles from forged ones. Gateways may have them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,21 +18,20 @@ use crate::secret::{TokenDigest, TokenKind, decode_into};
 pub(crate) const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
 pub(crate) const ACCESS: usize = ACCESS_BODY + TAG;
 
-/// The most bytes of JSON that are looked at: 256 keys and a good many prefixes.
+/// The most bytes of JSON that are read: enough for 256 keys and many prefixes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 
-/// The keys and prefixes of access handles: they tell a genuine handle from a forged one, without
-/// asking anyone. They mint nothing, and say nothing of refresh tokens and codes, whose keys are
-/// others.
+/// The keys and prefixes of access handles. With them, a gateway tells a genuine handle from a forged
+/// one without a request. Refresh tokens and codes have other keys.
 ///
-/// An authorization server hands them out, as JSON, to gateways that it trusts:
+/// An authorization server gives them as JSON to gateways that it trusts:
 ///
 /// ```json
 /// {"keys":[{"id":1,"key":"…43 characters of base64url…"}],"prefixes":["cr_at_"]}
 /// ```
 ///
-/// Whoever has them can make handles that pass this check; no store knows their digest. Wiped on
-/// drop, redacted in `Debug`.
+/// Anyone who has these keys can make handles that pass the check, but no store knows the digest of
+/// such a handle. They are wiped on drop and redacted in `Debug`.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, Random};
@@ -51,30 +50,32 @@ const MAX_JSON_BYTES: usize = 64 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct AccessHandleKeys {
-    /// The first one mints.
+    /// The first one makes handles.
     keys: Vec<AccessKey>,
-    /// The first one is written.
+    /// New handles have the first one.
     prefixes: Vec<String>,
 }
 
-/// An access handle, or what else a presented token is.
+/// The result of [`AccessHandleKeys::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a gateway must decide on each case")]
 pub enum HandleCheck {
-    /// A handle whose tag is genuine. Whether it is known and alive, its issuer knows.
+    /// A handle whose tag is genuine. Only its issuer knows whether it is active.
     Genuine(AccessHandle),
-    /// Spelled like a handle, and not genuine: its issuer would refuse it unseen.
+    /// It has the prefix of a handle and is not genuine. Its issuer would refuse it without reading the
+    /// store.
     Forged,
-    /// A handle made under a key that is not among these. The issuer may have a new one; whoever
-    /// presents it can also have made that up.
+    /// It names a key that is not among these. The issuer may have a new key, or the handle is forged.
     UnknownKey,
-    /// Not spelled like an access handle.
+    /// It does not have the prefix of an access handle.
     Foreign,
 }
 
-/// An access token whose tag is genuine.
+/// An access handle whose tag is genuine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccessHandle {
-    /// The grant it hangs off.
+    /// The grant that it belongs to.
     pub grant: GrantId,
     /// Its digest.
     pub digest: TokenDigest,
@@ -101,28 +102,27 @@ impl AccessHandleKeys {
         self.keys.iter().map(|key| key.tag.id)
     }
 
-    /// The id of the key that a handle says it was made with, if this is spelled like one.
+    /// The id of the key that a handle names, if the string has the form of one.
     pub(crate) fn key_of(&self, presented: &str) -> Option<u8> {
         let mut bytes = Zeroizing::new([0; ACCESS]);
         self.decode(presented, &mut bytes).ok().map(|()| bytes[1])
     }
 
-    /// The bytes of an access handle, whoever made it, or what else is presented. They go to where
-    /// they stay: what is moved leaves a copy where it was.
+    /// Decodes an access handle, genuine or not, in place: a move leaves a copy behind.
     fn decode(&self, presented: &str, bytes: &mut [u8; ACCESS]) -> Result<(), HandleCheck> {
         let mut spelled =
             self.prefixes.iter().filter_map(|prefix| presented.strip_prefix(&**prefix)).peekable();
         if spelled.peek().is_none() {
             return Err(HandleCheck::Foreign);
         }
-        // One prefix may begin like another.
+        // One prefix may be the beginning of another.
         if !spelled.any(|text| decode_into(text, bytes)) || bytes[0] != VERSION {
             return Err(HandleCheck::Forged);
         }
         Ok(())
     }
 
-    /// What a presented token is.
+    /// Tells whether a presented token is a genuine access handle.
     #[must_use]
     pub fn check(&self, presented: &str) -> HandleCheck {
         let mut bytes = Zeroizing::new([0; ACCESS]);
@@ -130,7 +130,7 @@ impl AccessHandleKeys {
             return other;
         }
         let (body, tag) = bytes.split_at(ACCESS_BODY);
-        // An issuer that was renamed has two keys of one id.
+        // An issuer with a former URL has two keys with the same id.
         let mut keys = self.keys.iter().filter(|key| key.tag.id == body[1]).peekable();
         if keys.peek().is_none() {
             return HandleCheck::UnknownKey;
@@ -146,48 +146,49 @@ impl AccessHandleKeys {
         })
     }
 
-    /// The keys as JSON, for who may have them.
+    /// The keys as JSON, a secret for trusted gateways.
     #[must_use]
     pub fn to_json(&self) -> Zeroizing<String> {
         let wire = Wire {
             keys: self.keys.iter().map(AccessKey::wire).collect(),
             prefixes: self.prefixes.clone(),
         };
-        // Enough for all of it, as in `AccessKey::wire`.
+        // The capacity is enough, as in `AccessKey::wire`.
         let prefixes: usize = wire.prefixes.iter().map(|prefix| prefix.len() + 3).sum();
         let mut json = Zeroizing::new(Vec::with_capacity(64 * (wire.keys.len() + 1) + prefixes));
-        // Written to memory, numbers and text alone: it cannot fail.
+        // Writing numbers and text to memory cannot fail.
         let written = serde_json::to_writer(&mut *json, &wire);
         debug_assert!(written.is_ok());
         Zeroizing::new(String::from_utf8(std::mem::take(&mut *json)).unwrap_or_default())
     }
 
-    /// The keys that this JSON holds. Members that it does not know are left aside.
+    /// Reads the keys from JSON. Unknown members are ignored.
     ///
     /// # Errors
     ///
-    /// If it is anything else, holds no key or no prefixes, or one key twice.
+    /// If the JSON is anything else, or has no key, no prefix or a repeated key.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidValue> {
-        let refused = |why| InvalidValue::new("access handle keys", why);
+        let refused = |why| InvalidValue::new("set of access handle keys", why);
         if json.len() > MAX_JSON_BYTES {
-            return Err(refused("they are longer than 64 KiB"));
+            return Err(refused("it is longer than 64 KiB"));
         }
-        // What is wrong with it is not passed on: it might quote a key.
-        let wire: Wire = serde_json::from_slice(json).map_err(|_| refused("they are no JSON"))?;
+        // The error is not passed on, since it might quote a key.
+        let wire: Wire = serde_json::from_slice(json)
+            .map_err(|_| refused("it is not the JSON of handle keys"))?;
         let mut keys: Vec<AccessKey> = Vec::new();
         for WireKey { id, key } in &wire.keys {
             let mut raw = Zeroizing::new([0; 32]);
             if !decode_into(key, &mut *raw) {
-                return Err(refused("a key is not 32 bytes of base64url"));
+                return Err(refused("a key must be 32 bytes in base64url"));
             }
             let alike = |known: &AccessKey| known.tag.id == *id && known.is(&raw);
             if keys.iter().any(alike) {
-                return Err(refused("a key is there twice"));
+                return Err(refused("a key is repeated"));
             }
             keys.push(AccessKey::new(*id, raw));
         }
         if keys.is_empty() || wire.prefixes.is_empty() {
-            return Err(refused("there is no key, or no prefix"));
+            return Err(refused("it has no key or no prefix"));
         }
         wire.prefixes.iter().try_for_each(|prefix| check_prefix(prefix))?;
         Ok(Self { keys, prefixes: wire.prefixes })
@@ -203,8 +204,8 @@ impl fmt::Debug for AccessHandleKeys {
     }
 }
 
-/// A derived key, kept beside its prepared form so that it can be handed out: the secret that it
-/// came from can make chain handles, too, and is not kept.
+/// A derived key beside its prepared form, for [`AccessHandleKeys::to_json`]. The secret could not be
+/// kept instead, since it also makes chain handles.
 #[derive(Clone)]
 pub(crate) struct AccessKey {
     tag: TagKey,
@@ -222,7 +223,7 @@ impl AccessKey {
     }
 
     fn wire(&self) -> WireKey {
-        // The capacity is enough: no reallocation leaves a copy behind.
+        // The capacity is enough, so that no reallocation leaves a copy behind.
         let mut key = String::with_capacity(self.raw.len() * 2);
         URL_SAFE_NO_PAD.encode_string(self.raw.as_slice(), &mut key);
         WireKey { id: self.tag.id, key }

@@ -1,4 +1,4 @@
-//! The opaque strings that clients hold, and the keys of their tags.
+//! The opaque tokens that clients hold, and the keys of their tags.
 //!
 //! ```text
 //! cr_at_          base64url( version 1 | key 1 | grant id 16 | secret 24 | tag 8 )
@@ -35,11 +35,11 @@ pub(crate) const TAG: usize = 8;
 const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
 const CHAIN: usize = CHAIN_BODY + TAG + TAG;
 
-/// The secret that handle keys are derived from: 32 random bytes that the app keeps, named by one
-/// byte. Wiped on drop, redacted in `Debug`.
+/// The secret that handle keys are derived from: 32 random bytes that the app keeps, and a number
+/// that names them. It is wiped on drop and redacted in `Debug`.
 ///
-/// Everyone who knows it can make handles that pass the tag check (and nothing more: no store
-/// holds their digest). It changes on an operator's order, not on a schedule.
+/// Anyone who knows it can make handles that pass the tag check, but no more: no store knows their
+/// digest. Replace it when you have a reason; it needs no schedule.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct HandleSecret {
     #[zeroize(skip)]
@@ -48,20 +48,20 @@ pub struct HandleSecret {
 }
 
 impl HandleSecret {
-    /// The secret `id`, of these random bytes. Start with 1, and take the next number for a secret
-    /// that replaces it; the old one goes on with [`HandleKeys::with_former`]. Ids of sealing keys
-    /// are counted apart.
+    /// The secret with the number `id` and these random bytes. Start with 1. A secret that replaces
+    /// another takes the next number, and [`HandleKeys::with_former`] keeps the old one in use. Sealing
+    /// keys have numbers of their own.
     #[must_use]
     pub const fn new(id: u8, bytes: [u8; 32]) -> Self {
         Self { id, bytes }
     }
 
-    /// The secret `id`, from 64 hexadecimal digits (`openssl rand -hex 32`), as an environment
-    /// variable holds it.
+    /// The secret with the number `id`, from 64 hexadecimal digits, for example in an environment
+    /// variable. `openssl rand -hex 32` makes one.
     ///
     /// # Errors
     ///
-    /// If it is anything else.
+    /// If the text is anything else.
     pub fn from_hex(id: u8, hex: &str) -> Result<Self, InvalidValue> {
         Ok(Self { id, bytes: decode_hex(hex)? })
     }
@@ -82,11 +82,11 @@ impl fmt::Debug for HandleSecret {
     }
 }
 
-/// A secret, ready to derive keys from.
+/// A secret that is prepared for deriving keys.
 #[derive(Clone)]
 struct Root {
     id: u8,
-    /// In a place of its own, as in [`TagKey`].
+    /// On the heap, as in [`TagKey`].
     mac: Arc<Hmac<Sha256>>,
 }
 
@@ -95,12 +95,12 @@ impl Root {
         Self { id: secret.id, mac: Arc::new(keyed(&secret.bytes)) }
     }
 
-    /// The key for one purpose of one issuer: HMAC of both under the secret. Access and chain
-    /// handles have separate keys, so that only the former may be given to gateways.
+    /// The key for one purpose of one issuer: the HMAC of both under the secret. Access handles and
+    /// chain handles have separate keys, since gateways may get only the former.
     fn derive(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
         let mut mac = Hmac::clone(&self.mac);
         mac.update(purpose.as_bytes());
-        // No purpose holds this byte: no two pairs are the same text.
+        // No purpose contains this byte, so that no two pairs give the same text.
         mac.update(&[0]);
         mac.update(issuer.as_bytes());
         Zeroizing::new(mac.finalize().into_bytes().into())
@@ -131,7 +131,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 #[derive(Clone)]
 pub(crate) struct TagKey {
     pub(crate) id: u8,
-    /// In a place of its own: a vector of keys that grows would leave copies of them behind.
+    /// On the heap: a vector of keys that grows would leave copies of them behind.
     mac: Arc<Hmac<Sha256>>,
 }
 
@@ -163,7 +163,7 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
     })
 }
 
-/// Makes handles and nonces, and tells genuine ones from forged ones before any store is asked.
+/// Makes handles and nonces, and tells genuine ones from forged ones before a store is read.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, Random};
@@ -183,15 +183,15 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
 /// # Ok::<(), cloakroom_core::RandomError>(())
 /// ```
 ///
-/// The keys of each issuer are its own: a handle of one is junk to another, even under the same
-/// secret. [`HandleKeys::for_issuer`] says whose they are; an issuer's builder calls it.
+/// Each issuer has its own keys: a handle of one issuer is forged for another, even under the same
+/// secret. [`HandleKeys::for_issuer`] derives them. The builder of an issuer calls it.
 #[derive(Clone)]
 pub struct HandleKeys {
-    /// The first one mints.
+    /// The first one makes handles.
     roots: Vec<Root>,
     /// The first one mints.
     issuers: Vec<String>,
-    /// Ids of secrets that nothing is accepted of any more.
+    /// The ids of secrets whose handles are no longer accepted.
     retired: Vec<u8>,
     access: AccessHandleKeys,
     /// The first one mints.
@@ -219,12 +219,12 @@ impl HandleKeys {
         }
     }
 
-    /// Also accepts handles made under another secret: a former one, or one that is to become the
-    /// current one once every node knows it. Keep a former one for the longest grant's life.
+    /// Also accepts handles under another secret: a former one, or one that becomes the current one
+    /// when every node knows it. Keep a former secret for the longest life of a grant.
     ///
     /// # Errors
     ///
-    /// If a secret of this id is there already.
+    /// If there is already a secret with this id.
     pub fn with_former(mut self, former: &HandleSecret) -> Result<Self, InvalidValue> {
         if self.roots.iter().any(|root| root.id == former.id) {
             return Err(InvalidValue::new("handle secret", "another one has the same id"));
@@ -234,26 +234,26 @@ impl HandleKeys {
         Ok(self)
     }
 
-    /// Says that the secret of this id was given up on purpose: whatever was made under it is
-    /// refused, by every node that does not have it. An issuer whose store knows a secret that its
-    /// settings do not even retire is not built.
+    /// Declares that the secret with this id was given up on purpose. Every node that does not have it
+    /// refuses its handles. An issuer is not built if its store knows a secret that the settings
+    /// neither contain nor retire.
     ///
-    /// Once an issuer was built with it, the store remembers it, and the setting may go. The id must
-    /// not be used again.
+    /// The store remembers it once an issuer was built with it, and you can remove the setting. Do not
+    /// use the id again.
     ///
     /// # Errors
     ///
-    /// If the secret of this id is among these.
+    /// If the secret with this id is in use here.
     pub fn with_retired(mut self, id: u8) -> Result<Self, InvalidValue> {
         if self.roots.iter().any(|root| root.id == id) {
-            return Err(InvalidValue::new("retired handle secret", "it is among those in use"));
+            return Err(InvalidValue::new("retired handle secret", "it is still in use"));
         }
         self.retired.push(id);
         Ok(self)
     }
 
-    /// The keys of this issuer, which makes its handles with them, and of those that it was called
-    /// before, whose handles it accepts.
+    /// The keys of this issuer, which make its handles, and the keys of its former URLs, whose handles
+    /// it accepts.
     #[must_use]
     pub fn for_issuer(mut self, issuer: &str, former: &[String]) -> Self {
         self.issuers = [&[issuer.to_owned()], former].concat();
@@ -261,7 +261,7 @@ impl HandleKeys {
         self
     }
 
-    /// The keys of every secret for every issuer; of the current one for the current one first.
+    /// Derives the keys of every secret for every issuer. The current ones come first.
     fn derive(&mut self) {
         let pairs =
             || self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
@@ -271,21 +271,20 @@ impl HandleKeys {
         self.access.replace(access);
     }
 
-    /// For each secret its id and a value that tells it from every other, and reveals nothing of it:
-    /// an HMAC of a fixed text. A store keeps it, so that another secret under the same id is
-    /// noticed.
+    /// For each secret, its id and a check value: the HMAC of a fixed text, which reveals nothing of
+    /// the secret. A store keeps it, so that a different secret under the same id is noticed.
     pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
         self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
     }
 
-    /// The ids of the secrets that were given up ([`HandleKeys::with_retired`]).
+    /// The ids of the secrets that were given up with [`HandleKeys::with_retired`].
     #[must_use]
     pub fn retired(&self) -> &[u8] {
         &self.retired
     }
 
-    /// The id of the secret that a handle of any kind was made under, if it is none of these: of a
-    /// secret that other nodes have, or of an invented one.
+    /// The id of the secret that a handle of any kind names, if it is not one of these. Another node may
+    /// have that secret, or the handle may be forged.
     #[must_use]
     pub fn unknown_key(&self, presented: &str) -> Option<u8> {
         let chain = || {
@@ -298,8 +297,8 @@ impl HandleKeys {
         self.roots.iter().all(|root| root.id != id).then_some(id)
     }
 
-    /// Spells new handles this way; handles with the former prefixes stay valid, since neither tag
-    /// nor digest covers the prefix.
+    /// Makes new handles with these prefixes. Handles with the former prefixes stay valid, since
+    /// neither the tag nor the digest covers the prefix.
     #[must_use]
     pub fn with_prefixes(mut self, prefixes: HandlePrefixes) -> Self {
         self.access.add_prefix(&prefixes.access);
@@ -307,9 +306,8 @@ impl HandleKeys {
         self
     }
 
-    /// What a gateway needs to refuse forged access handles by itself, and no more: nothing that
-    /// makes or checks refresh tokens and codes. They are an issuer's only after
-    /// [`HandleKeys::for_issuer`].
+    /// The keys that let a gateway refuse forged access handles by itself. They neither make nor check
+    /// refresh tokens and codes. Call [`HandleKeys::for_issuer`] first: the keys belong to an issuer.
     #[must_use]
     pub const fn access_keys(&self) -> &AccessHandleKeys {
         &self.access
@@ -336,7 +334,7 @@ impl HandleKeys {
         Ok(self.spell(TokenKind::Access, &*bytes))
     }
 
-    /// The access handle that this string is, if its tag is genuine.
+    /// Parses an access handle. `None` if the string is not one, or its tag is forged.
     #[must_use]
     pub fn parse_access(&self, presented: &str) -> Option<AccessHandle> {
         match self.access.check(presented) {
@@ -345,7 +343,7 @@ impl HandleKeys {
         }
     }
 
-    /// A new credential of a grant's chain, with its digest. `kind` is a refresh token or a code.
+    /// A new credential of the chain of a grant, with its digest.
     ///
     /// # Errors
     ///
@@ -372,8 +370,8 @@ impl HandleKeys {
         Ok(self.spell(kind, &*bytes))
     }
 
-    /// The chain handle of this kind that the string is, if its outer tag is genuine. Whether it is
-    /// genuine for its grant only [`ChainHandle::is_genuine`] says.
+    /// Parses a chain handle of this kind. `None` if the string is not one, or its outer tag is
+    /// forged. Only [`ChainHandle::is_genuine`] tells whether the handle was made for its grant.
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();
@@ -395,12 +393,12 @@ impl HandleKeys {
         })
     }
 
-    /// The bytes of a chain handle of this kind, whoever made it.
+    /// Decodes a chain handle of this kind, genuine or not.
     fn decode_chain(&self, kind: ChainKind, presented: &str) -> Option<Zeroizing<Vec<u8>>> {
         self.prefixes
             .iter()
             .filter_map(|prefixes| presented.strip_prefix(prefixes.prefix(kind.token_kind())))
-            // One prefix may begin like another.
+            // One prefix may be the beginning of another.
             .find_map(|text| {
                 let mut bytes = Zeroizing::new(vec![0; CHAIN]);
                 decode_into(text, &mut bytes).then_some(bytes)
@@ -410,7 +408,7 @@ impl HandleKeys {
 
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
         let prefix = self.prefixes[0].prefix(kind);
-        // The capacity is exact: no reallocation leaves a copy of the secret behind.
+        // The capacity is exact, so that no reallocation leaves a copy of the secret behind.
         let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
         text.push_str(prefix);
         URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
@@ -428,8 +426,12 @@ impl fmt::Debug for HandleKeys {
     }
 }
 
-/// The two kinds of handles of a chain.
+/// The kinds of handles in a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a chain holds codes and refresh tokens, and nothing else"
+)]
 pub enum ChainKind {
     /// An authorization code.
     Code,
@@ -451,7 +453,7 @@ impl ChainKind {
 /// A refresh token or code whose outer tag is genuine. Redacted in `Debug`.
 #[derive(Clone)]
 pub struct ChainHandle {
-    /// What it is.
+    /// Its kind.
     pub kind: ChainKind,
     /// The grant whose chain it belongs to.
     pub grant: GrantId,
@@ -459,21 +461,21 @@ pub struct ChainHandle {
     pub generation: u32,
     /// Its digest.
     pub digest: TokenDigest,
-    /// In a place of its own: a handle that is moved leaves no copy of them behind.
+    /// On the heap: moving the handle leaves no copy of them behind.
     bytes: Zeroizing<Vec<u8>>,
 }
 
 impl ChainHandle {
-    /// Whether the handle was made for the chain with this key. Only then does it say anything
-    /// about the chain: a leaked handle key, a grant id seen in a log, or an invented generation
-    /// cannot end a session.
+    /// Whether the handle was made for the chain with this key. Check this before you act on its
+    /// generation: otherwise a leaked handle secret and a grant id from a log would be enough to forge
+    /// a handle that counts as reuse, and ends the session.
     #[must_use]
     pub fn is_genuine(&self, key: &ChainKey) -> bool {
         let (body, rest) = self.bytes.split_at(CHAIN_BODY);
         tag(&keyed(key.expose()), self.kind.token_kind(), body).ct_eq(&rest[..TAG]).into()
     }
 
-    /// The decoded handle: the secret that a sealed successor's key is derived from.
+    /// The decoded handle, a secret. The key of a sealed successor is derived from it.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.bytes

@@ -1,4 +1,4 @@
-//! Nonces that a server makes and knows again, without having kept them.
+//! Nonces that a server recognizes without having stored them.
 //!
 //! ```text
 //! base64url( version 1 | key 1 | expiry in ms 8 | random 16 | tag 16 )
@@ -16,22 +16,23 @@ use crate::store::{SingleUse, SingleUseId};
 use crate::time::UnixTime;
 
 const BODY: usize = 1 + 1 + 8 + 16;
-/// Longer than that of handles: no digest in a store stands behind it.
+/// Longer than the tag of a handle, since no store has the digest of a nonce.
 const TAG: usize = 16;
 
-/// A nonce whose tag is genuine. Whether it was used before, a
-/// [`SingleUseStore`](crate::store::SingleUseStore) knows.
+/// A nonce whose tag is genuine. A [`SingleUseStore`](crate::store::SingleUseStore) knows whether it
+/// was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Nonce {
-    /// What to spend.
+    /// The item to spend.
     pub id: SingleUseId,
-    /// When it stops being good.
+    /// When it expires.
     pub expires_at: UnixTime,
 }
 
 impl HandleKeys {
-    /// A new nonce for this purpose, bound to a context: whatever must be the same when it comes
-    /// back. It holds no secret.
+    /// A new nonce for this purpose. It is bound to a context, which must be the same when the nonce
+    /// comes back. A nonce contains no secret.
     ///
     /// # Errors
     ///
@@ -53,7 +54,7 @@ impl HandleKeys {
         Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The nonce that this string is, if it was made for this purpose and this context.
+    /// Parses a nonce. `None` if the string was not made for this purpose and this context.
     #[must_use]
     pub fn parse_nonce(&self, purpose: &str, context: &[u8], presented: &str) -> Option<Nonce> {
         let bytes: [u8; BODY + TAG] = decode_array(presented)?;
@@ -76,7 +77,7 @@ impl HandleKeys {
 
 fn tag(key: &TagKey, purpose: &str, context: &[u8], body: &[u8]) -> [u8; TAG] {
     let mut mac = key.mac();
-    // The body has a fixed length, so that the length of the purpose keeps all three apart.
+    // The body has a fixed length, so the length of the purpose is enough to separate all three.
     mac.update(&(purpose.len() as u64).to_be_bytes());
     mac.update(purpose.as_bytes());
     mac.update(context);

@@ -1,9 +1,9 @@
-//! How handles begin.
+//! The prefixes of handles.
 
 use crate::ids::InvalidValue;
 use crate::secret::TokenKind;
 
-/// How the kinds of handles are spelled: their prefixes. Secret scanners find leaks by them.
+/// The prefixes of the kinds of handles. Secret scanners find leaked tokens by them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlePrefixes {
     pub(crate) access: String,
@@ -12,18 +12,18 @@ pub struct HandlePrefixes {
 }
 
 impl HandlePrefixes {
-    /// Prefixes of access token, refresh token and code.
+    /// The prefixes of access tokens, refresh tokens and codes.
     ///
     /// # Errors
     ///
-    /// If one is empty, longer than 32 bytes, not of `A-Z a-z 0-9 _ -`, or the beginning of
-    /// another.
+    /// If one is empty, is longer than 32 bytes, has a character outside `A-Z a-z 0-9 _ -`, or is the
+    /// beginning of another.
     pub fn new(access: &str, refresh: &str, code: &str) -> Result<Self, InvalidValue> {
         let all = [access, refresh, code];
         for (index, prefix) in all.iter().enumerate() {
             check_prefix(prefix)?;
             if all.iter().enumerate().any(|(i, other)| i != index && other.starts_with(prefix)) {
-                let why = "it begins like the prefix of another kind";
+                let why = "it is the beginning of another prefix";
                 return Err(InvalidValue::new("handle prefix", why));
             }
         }
@@ -49,11 +49,11 @@ impl Default for HandlePrefixes {
 pub(crate) fn check_prefix(prefix: &str) -> Result<(), InvalidValue> {
     let invalid = |why| Err(InvalidValue::new("handle prefix", why));
     if prefix.is_empty() || prefix.len() > 32 {
-        return invalid("it has fewer than 1 or more than 32 bytes");
+        return invalid("it must have 1 to 32 bytes");
     }
-    // No dots: they would make a handle look like a JWT.
+    // A dot would make a handle look like a JWT.
     if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
-        return invalid("it holds a character other than A-Z a-z 0-9 _ -");
+        return invalid("it may contain only A-Z a-z 0-9 _ -");
     }
     Ok(())
 }

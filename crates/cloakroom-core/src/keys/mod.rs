@@ -1,4 +1,4 @@
-//! Where the ring of signing keys is kept.
+//! The store contract for signing keys, and the schedule of their lives.
 
 pub mod schedule;
 
@@ -18,14 +18,14 @@ use crate::store::CheckValues;
 use crate::store::StoreError;
 use crate::time::UnixTime;
 
-/// Keeps the records of signing keys; the sibling of [`TokenStore`](crate::store::TokenStore), for the
-/// handful of keys that an issuer has.
+/// A store for the records of signing keys. An issuer has a handful of keys, its *ring*.
 ///
-/// Private keys are sealed before they get here. Every write must be one atomic, conditional step,
-/// so that any number of nodes may rotate at once. A failure must never look like an empty ring.
+/// Private keys are sealed before the store receives them. Every write must be one atomic, conditional
+/// step, so that any number of nodes may rotate keys at the same time. A failure must never look like an
+/// empty ring. Put [`#[async_trait]`](crate::async_trait) on your `impl`.
 #[async_trait]
 pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
-    /// Every record, ordered by generation; from the primary.
+    /// Every record, ordered by generation. It must be read from the primary.
     ///
     /// # Errors
     ///
@@ -41,12 +41,12 @@ pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError>;
 
     /// Replaces the record of the same generation if its stored version is still `expected`. The
-    /// new record's version must be another; a node that slept through a rotation cannot write old
+    /// version of the new record must differ from it. So a node that missed a rotation cannot write old
     /// times back.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the record keeps its version; else if the store fails.
+    /// [`StoreError::Misuse`] if the record keeps its version; another error if the store fails.
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError>;
 
     /// Deletes the record of this generation if its stored version is still `expected`.
@@ -60,45 +60,79 @@ pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
 /// What [`KeyStore::insert`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the generation may be taken"]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum KeyInserted {
-    /// The record is there.
+    /// The record was inserted.
     Inserted,
-    /// The generation, or a higher one, was used before; nothing was written.
+    /// This generation or a higher one was used before. Nothing was written.
     Taken,
 }
 
 /// What [`KeyStore::update`] or [`KeyStore::delete`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the record may have changed meanwhile"]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum KeyUpdated {
-    /// It was done.
+    /// The record was updated or deleted.
     Updated,
-    /// Another version stands there, or none; nothing was done.
+    /// The stored version is not `expected`, or there is no record. Nothing was changed.
     Stale,
 }
 
-/// One signing key.
+/// The record of a signing key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeyRecord {
-    /// Its place in the ring, from 1.
+    /// Its number in the ring, from 1.
     pub generation: u64,
-    /// Counts the writes of this record, from 1.
+    /// The number of times that this record was written, from 1.
     pub version: u64,
     /// Its RFC 7638 thumbprint.
     pub kid: Kid,
-    /// The one JWS algorithm it signs with (RFC 7518 §3.1), such as `ES256`.
+    /// The JWS algorithm that it signs with (RFC 7518 §3.1), such as `ES256`.
     pub algorithm: String,
-    /// The public key, as it stands in the JWK Set (RFC 7517).
+    /// The public key, as in the JWK Set (RFC 7517).
     pub public_jwk: Value,
     /// The private key, sealed.
     #[serde(with = "byte_vec")]
     pub sealed: Vec<u8>,
-    /// Its life.
+    /// When it is published, and when it signs.
     pub times: KeyTimes,
-    /// When it was declared compromised; irreversible.
+    /// When it was declared compromised. This cannot be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised_at: Option<UnixTime>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
+}
+
+impl KeyRecord {
+    /// The first version of a record.
+    #[must_use]
+    pub fn new(
+        generation: u64,
+        kid: Kid,
+        algorithm: impl Into<String>,
+        public_jwk: Value,
+        sealed: Vec<u8>,
+        times: KeyTimes,
+    ) -> Self {
+        Self {
+            generation,
+            version: 1,
+            kid,
+            algorithm: algorithm.into(),
+            public_jwk,
+            sealed,
+            times,
+            compromised_at: None,
+            unknown: UnknownFields::default(),
+        }
+    }
 }

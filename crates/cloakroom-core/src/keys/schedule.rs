@@ -1,10 +1,10 @@
 //! The life of signing keys, as pure functions of time.
 //!
-//! A key is in the JWK Set before anyone signs with it, and until the last token that it signed has
-//! expired: `published` → `signs_from` → `signs_until` → `published_until`. The signer is the
-//! oldest key that is neither compromised nor ended, so that ending the signer — planned, on an
-//! operator's order or in an emergency — is one compare-and-set, and the key that takes over is one
-//! that every verifier knows already.
+//! A key is in the JWK Set before it signs, and until the last token that it signed has expired:
+//! [`KeyTimes::published`] → [`Signing::from`] → [`Signing::until`] → [`Signing::published_until`]. The
+//! signer is the oldest key that is neither compromised nor ended. So ending the signer takes one
+//! compare-and-set, whether it was planned, ordered or an emergency, and every verifier already knows
+//! the key that takes over.
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use crate::keys::KeyRecord;
 use crate::record::UnknownFields;
 use crate::time::UnixTime;
 
-/// The four times of a key's life.
+/// When a key is published, and when it signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeyTimes {
-    /// Since when it is in the JWK Set.
+    /// When it was added to the JWK Set.
     pub published: UnixTime,
-    /// When and how long it signs. `None` until a second write says so, from a clock read after
-    /// the insert returned: a slow insert cannot make a key sign before it was published.
+    /// When it signs. `None` until a second write sets it, by a clock that is read after the insert
+    /// returned. So a slow insert cannot make a key sign before it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
     /// Fields of a newer version.
@@ -29,21 +30,22 @@ pub struct KeyTimes {
 }
 
 impl KeyTimes {
-    /// A key that is in the JWK Set since `published`, and does not sign yet.
+    /// A key that was added to the JWK Set at `published` and does not sign yet.
     #[must_use]
     pub fn published(published: UnixTime) -> Self {
         Self { published, signing: None, unknown: UnknownFields::default() }
     }
 }
 
-/// When a key signs, and how long it stays published after.
+/// When a key signs, and how long it stays published after that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Signing {
-    /// From when it is meant to sign.
+    /// When it starts to sign.
     pub from: UnixTime,
-    /// Until when it signs.
+    /// When it stops signing.
     pub until: UnixTime,
-    /// Until when it is in the JWK Set.
+    /// When it is removed from the JWK Set.
     pub published_until: UnixTime,
     /// Fields of a newer version.
     #[serde(flatten)]
@@ -58,41 +60,63 @@ impl Signing {
     }
 }
 
-/// How keys live. Every duration is a setting; [`KeyPolicy::check`] refuses combinations under
-/// which a verifier could meet a signature of a key that it does not know.
+/// Settings for the life of signing keys. [`KeyPolicy::check`] refuses combinations under which a
+/// verifier could receive a signature of a key that it does not know.
 ///
 /// ```
 /// use std::time::Duration;
 /// use cloakroom_core::keys::KeyPolicy;
 ///
-/// let mut policy = KeyPolicy::default();
+/// let policy = KeyPolicy::default().max_token_life(Duration::from_secs(600));
 /// policy.check()?;
-/// policy.publish_ahead = Duration::from_secs(60);
+///
+/// let policy = policy.publish_ahead(Duration::from_secs(60));
 /// assert!(policy.check().unwrap_err().to_string().contains("publish_ahead"));
 /// # Ok::<(), cloakroom_core::keys::PolicyError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyPolicy {
     /// How long a key signs (30 days).
     pub rotation: Duration,
-    /// How long a key is published before it is the next to sign (1 day).
+    /// How long a key is published before it signs (1 day).
     pub publish_ahead: Duration,
-    /// How long a key stays published after it ended (2 days).
+    /// How long a key stays published after it stopped signing (2 days).
     pub retention: Duration,
     /// `max-age` of the JWK Set (1 hour).
     pub jwks_max_age: Duration,
-    /// How old a node's own view of the ring may be (1 minute).
+    /// How old the copy of the ring on a node may be (1 minute).
     pub reload: Duration,
-    /// How long a node that is cut off from the store may go on signing (1 hour). What was
-    /// compromised meanwhile goes on being used for as long.
+    /// How long a node may continue to sign while it cannot reach the store (1 hour). It may use a key
+    /// that was compromised in the meantime for as long.
     pub max_blind: Duration,
     /// The largest difference between any two clocks (5 seconds).
     pub clock_skew: Duration,
-    /// What verifiers forgive on `exp` (30 seconds).
+    /// The leeway of verifiers on `exp` (30 seconds).
     pub leeway: Duration,
-    /// The longest life of a token that is signed (1 hour). Revocations of grants, subjects and
-    /// clients are remembered for as long; lower it only once the longest token of before has ended.
+    /// The longest life of a signed token (1 hour). Revocations of grants, subjects and clients are
+    /// remembered for as long. After lowering a lifetime, lower this setting only when the longest
+    /// token that was issued before has ended.
     pub max_token_life: Duration,
+}
+
+/// Makes a setter for each setting, of the same name.
+macro_rules! setters {
+    ($($setting:ident)+) => {$(
+        #[doc = concat!("These settings with another [`", stringify!($setting), "`](Self#structfield.", stringify!($setting), ").")]
+        #[must_use]
+        pub const fn $setting(mut self, $setting: Duration) -> Self {
+            self.$setting = $setting;
+            self
+        }
+    )+};
+}
+
+impl KeyPolicy {
+    setters! {
+        rotation publish_ahead retention jwks_max_age reload max_blind clock_skew leeway
+        max_token_life
+    }
 }
 
 impl Default for KeyPolicy {
@@ -113,31 +137,32 @@ impl Default for KeyPolicy {
     }
 }
 
-/// A setting that contradicts another, or a limit, and how to mend it.
+/// A setting that contradicts a limit or another setting, and how to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyError {
-    /// It must be raised.
+    /// The setting must be raised.
     #[error("{setting} is {found:?}, but must be at least {least:?}: {why}")]
     TooShort {
         /// The setting to raise.
         setting: &'static str,
-        /// What it is.
+        /// Its value.
         found: Duration,
-        /// What it must be at least.
+        /// The smallest value allowed.
         least: Duration,
-        /// Why.
+        /// The reason for the limit.
         why: &'static str,
     },
-    /// It must be lowered.
+    /// The setting must be lowered.
     #[error("{setting} is {found:?}, but must be at most {most:?}: {why}")]
     TooLong {
         /// The setting to lower.
         setting: &'static str,
-        /// What it is.
+        /// Its value.
         found: Duration,
-        /// What it may be at most.
+        /// The largest value allowed.
         most: Duration,
-        /// Why.
+        /// The reason for the limit.
         why: &'static str,
     },
 }
@@ -153,21 +178,19 @@ impl PolicyError {
 }
 
 impl KeyPolicy {
-    /// The largest [`clock_skew`](KeyPolicy::clock_skew): five minutes. It is added to the time for
-    /// which a spent refresh token may be sent again, and to every wait; clocks that differ more are
-    /// not kept at all.
+    /// The largest [`clock_skew`](KeyPolicy::clock_skew): five minutes. The clock skew lengthens every
+    /// wait, and the time in which a spent refresh token may be sent again.
     pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-    /// The longest that any setting may be: a hundred years, far beyond use, and far from overflowing
-    /// a sum.
+    /// The longest duration of any setting: a hundred years. Sums of such durations do not overflow.
     pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-    /// Refuses settings under which a key would sign before every verifier knows it, or be gone
-    /// before the last token it signed.
+    /// Refuses settings under which a key would sign before every verifier knows it, or would be
+    /// removed before the last token that it signed has expired.
     ///
     /// # Errors
     ///
-    /// Which setting to raise, to what, and why.
+    /// The setting to change, its limit, and the reason.
     pub fn check(&self) -> Result<(), PolicyError> {
         let at_least = |setting, found, least, why| {
             if found >= least {
@@ -193,22 +216,22 @@ impl KeyPolicy {
             ("leeway", self.leeway),
             ("max_token_life", self.max_token_life),
         ] {
-            at_most(setting, found, Self::MAX_DURATION, "no key or token lives that long")?;
+            at_most(setting, found, Self::MAX_DURATION, "no key or token needs to live that long")?;
         }
         at_most(
             "clock_skew",
             self.clock_skew,
             Self::MAX_CLOCK_SKEW,
-            "a spent refresh token may be sent again for that much longer: keep the clocks in step",
+            "it lengthens the time in which a spent refresh token may be sent again: synchronize the clocks",
         )?;
         let second = Duration::from_secs(1);
-        at_least("reload", self.reload, second, "the ring would be loaded for every token")?;
+        at_least("reload", self.reload, second, "a node would load the ring for every token")?;
         at_least("max_token_life", self.max_token_life, second, "no token could be signed")?;
         at_least(
             "publish_ahead",
             self.publish_ahead,
             self.known_after(),
-            "a key may sign only once every verifier's copy of the JWK Set has it \
+            "a key may sign only when every verifier's copy of the JWK Set contains it \
              (jwks_max_age + 2 × reload + clock_skew)",
         )?;
         at_least(
@@ -235,7 +258,7 @@ impl KeyPolicy {
     /// How long after its publication every verifier knows a key.
     #[must_use]
     pub fn known_after(&self) -> Duration {
-        // Of any settings, checked or not.
+        // The settings may not have been checked.
         let reloads = self.reload.saturating_mul(2);
         self.jwks_max_age.saturating_add(reloads).saturating_add(self.clock_skew)
     }
@@ -246,21 +269,22 @@ impl KeyPolicy {
     }
 }
 
-/// What a key is doing.
+/// The state of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the states of a key are these four")]
 pub enum KeyState {
-    /// In the JWK Set; not yet the signer.
+    /// It is in the JWK Set and does not sign yet.
     Published,
-    /// It may sign, or is next in line to.
+    /// It signs, or is the next to sign.
     Signing,
-    /// No longer signs; still in the JWK Set.
+    /// It no longer signs and is still in the JWK Set.
     Retired,
-    /// Out of the JWK Set.
+    /// It is not in the JWK Set.
     Gone,
 }
 
 impl KeyRecord {
-    /// What the key is doing at `now`, by its own times.
+    /// The state of the key at `now`, by its own times.
     #[must_use]
     pub fn state(&self, now: UnixTime) -> KeyState {
         match &self.times.signing {
@@ -279,12 +303,12 @@ impl KeyRecord {
         self.state(now) != KeyState::Gone
     }
 
-    /// Whether the key may ever sign again, or for the first time: not compromised, not ended.
+    /// Whether the key is neither compromised nor ended, so that it signs now or later.
     fn lives(&self, now: UnixTime) -> bool {
         matches!(self.state(now), KeyState::Published | KeyState::Signing)
     }
 
-    /// Whether a signature of it may be made at `now`, once it is the oldest of its kind.
+    /// Whether it may sign at `now` if it is the oldest key.
     fn can_sign(&self, now: UnixTime) -> bool {
         self.times.signing.is_some() && self.lives(now)
     }
@@ -296,8 +320,9 @@ pub fn signer(ring: &[KeyRecord], now: UnixTime) -> Option<&KeyRecord> {
     ring.iter().filter(|key| key.can_sign(now)).min_by_key(|key| key.generation)
 }
 
-/// What housekeeping has to do to a ring.
+/// A step of housekeeping on a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "housekeeping must carry out every step")]
 pub enum KeyStep {
     /// Make a key of this generation and insert it, published now, without signing times.
     Publish {
@@ -318,16 +343,16 @@ pub enum KeyStep {
     },
 }
 
-/// The next step that a ring needs at `now`, or `None` if it is in order. `now` must have been read
-/// after the ring was loaded. Apply it, load again, ask again.
+/// The next step that a ring needs at `now`; `None` if it needs none. `now` must have been read after
+/// the ring was loaded. Take the step, load the ring again, and repeat.
 #[must_use]
 pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Option<KeyStep> {
     let mut living: Vec<&KeyRecord> = ring.iter().filter(|key| key.lives(now)).collect();
     living.sort_unstable_by_key(|key| key.generation);
     let highest = ring.iter().map(|key| key.generation).max().unwrap_or(0);
 
-    // One key to sign, and one that every verifier knows by the time it takes over. A third is
-    // published ahead of that change, so that an emergency right after it finds a known key, too.
+    // The ring needs one key to sign, and one that every verifier knows when it takes over. A third
+    // key is published before that change, so that an emergency right after it finds a known key.
     let change_is_near = living
         .first()
         .and_then(|key| key.times.signing.as_ref())
@@ -341,14 +366,14 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
         let predecessor = before.replace(key).and_then(|key| key.times.signing.as_ref());
         let step = |signing| Some(KeyStep::Schedule { generation: key.generation, signing });
         match (&key.times.signing, predecessor) {
-            // Nobody signs: nobody can be surprised by a key that signs at once.
+            // No key signs yet, so this key may sign at once.
             (None, None) => return step(policy.signing(now)),
             (None, Some(predecessor)) => {
                 return step(policy.signing(predecessor.until.max(now + policy.publish_ahead)));
             }
-            // It signs already, since its predecessor ended early: let its times say so.
+            // It already signs, since its predecessor ended early. Correct its times.
             (Some(signing), None) if signing.from > now => return step(policy.signing(now)),
-            // It was published late: its predecessor signs until it is known.
+            // It was published late. Its predecessor signs until every verifier knows it.
             (Some(signing), Some(predecessor)) if predecessor.until < signing.from => {
                 let index = living.iter().position(|other| other.generation == key.generation)?;
                 let generation = living.get(index.checked_sub(1)?)?.generation;
@@ -365,8 +390,8 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
         .map(|key| KeyStep::Delete { generation: key.generation })
 }
 
-/// Whether nobody needs the record any more. That of a compromised key stays as long as a verifier
-/// may still trust it.
+/// Whether nobody needs the record any more. The record of a compromised key stays as long as a
+/// verifier may still trust the key.
 fn may_delete(key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> bool {
     let end = match (&key.times.signing, key.compromised_at) {
         (Some(signing), _) => signing.published_until,
@@ -376,13 +401,13 @@ fn may_delete(key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> bool {
     now >= end + policy.jwks_max_age + policy.clock_skew
 }
 
-/// Ends the signer at `now`, so that its successor takes over: the times to write to the signer's
-/// record.
+/// Ends the signer at `now`, so that its successor takes over. Returns the generation of the signer
+/// and the times to write to its record.
 ///
 /// # Errors
 ///
-/// When the successor will be known to every verifier, if it is not yet; `None` if there is no
-/// successor.
+/// The time at which every verifier will know the successor, if some do not know it yet; `None` if
+/// there is no successor.
 pub fn rotate(
     ring: &[KeyRecord],
     now: UnixTime,
@@ -396,7 +421,7 @@ pub fn rotate(
         .min_by_key(|key| key.generation)
         .ok_or(None)?;
     let known = successor.times.published + policy.known_after();
-    // Both were published before anything was signed: every JWK Set ever served has both.
+    // Both were published before anything was signed, so every JWK Set that was served has both.
     let born_together = successor.times.published <= signing.from
         && ring.iter().all(|key| {
             key.generation >= current.generation

@@ -1,4 +1,4 @@
-//! What an app adds to a grant: claims, and the description of a device. All of it bounded.
+//! What an app adds to a grant: claims, and the description of a device. Both are bounded.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::ids::InvalidValue;
 
-/// Claims that the library itself writes; an app may not set them as claims of its own.
+/// Claims that the library writes. An app cannot set them.
+#[doc(hidden)]
 pub const RESERVED_CLAIMS: [&str; 25] = [
     "act",
     "active",
@@ -36,7 +37,12 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
     "username",
 ];
 
-/// Claims of the app's own: at most 4,096 bytes of JSON, none of [`RESERVED_CLAIMS`].
+/// Claims that an app adds: at most 4,096 bytes of JSON, nested at most 16 deep.
+///
+/// Names that the library writes itself are reserved: `act`, `active`, `aud`, `auth_time`,
+/// `authorization_details`, `client_id`, `cnf`, `exp`, `grant_epoch`, `grant_id`, `handle_hash`,
+/// `iat`, `iss`, `jti`, `nbf`, `scope`, `sid`, `stateless`, `sub`, `sub_kind`,
+/// `token_introspection`, `token_type`, `token_use`, `typ` and `username`.
 ///
 /// ```
 /// use cloakroom_core::record::Claims;
@@ -52,27 +58,31 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// The most bytes of JSON that they may take.
+    /// The most bytes of JSON that claims may take.
     pub const MAX_BYTES: usize = 4096;
 
     /// Claims by name.
     ///
     /// # Errors
     ///
-    /// If a name is reserved, or if they take more than 4,096 bytes of JSON.
+    /// If a name is reserved, or if the claims take more than 4,096 bytes of JSON or are nested more
+    /// than 16 deep.
     pub fn new<K: Into<String>>(
         claims: impl IntoIterator<Item = (K, Value)>,
     ) -> Result<Self, InvalidValue> {
         let map: Map<String, Value> =
             claims.into_iter().map(|(name, value)| (name.into(), value)).collect();
         if map.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
-            return Err(InvalidValue::new("claims", "a name is reserved for the token itself"));
+            return Err(InvalidValue::new(
+                "claims",
+                "a name is reserved for claims of the token itself",
+            ));
         }
         let value = Value::Object(map);
         bounded_json("claims", &value, Self::MAX_BYTES)?;
         match value {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(InvalidValue::new("claims", "they are no object")),
+            _ => Err(InvalidValue::new("claims", "it is not a JSON object")),
         }
     }
 
@@ -87,7 +97,7 @@ impl Claims {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Whether there is none.
+    /// Whether there are no claims.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -98,14 +108,15 @@ impl Claims {
     }
 }
 
-/// How deep JSON of the app's own may be nested: within what every reader of it takes.
+/// How deep an app's JSON may be nested. Every JSON reader accepts this depth.
 const MAX_DEPTH: usize = 16;
 
-/// Refuses JSON that takes more than `most` bytes, or is nested more than 16 deep.
+/// Refuses JSON that takes more than `most` bytes or is nested more than 16 deep.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// If the value exceeds a limit.
+#[doc(hidden)]
 pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<(), InvalidValue> {
     fn is_within(value: &Value, depth: usize) -> bool {
         match value {
@@ -125,8 +136,8 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
     Ok(())
 }
 
-/// What describes a session to its user ("Firefox on Linux, Lisbon"): at most 1,024 bytes of
-/// names and values.
+/// How a session is described to its user, for example "Firefox on Linux, Lisbon": at most 1,024
+/// bytes of names and values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Device(BTreeMap<String, String>);
@@ -148,7 +159,7 @@ impl Device {
         if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             > Self::MAX_BYTES
         {
-            return Err(InvalidValue::new("device", "it takes more than 1024 bytes"));
+            return Err(InvalidValue::new("device", "it takes more than 1,024 bytes"));
         }
         Ok(Self(fields))
     }
@@ -164,7 +175,7 @@ impl Device {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

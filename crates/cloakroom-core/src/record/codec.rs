@@ -1,7 +1,7 @@
-//! Records as rows, and back: the few columns that a store indexes or updates by itself, and one
-//! versioned body of bytes. A new field changes the body alone, so it migrates no store.
+//! The conversion between records and rows. A row has the few columns that a store indexes or updates,
+//! and one versioned body of bytes. A new field changes only the body, so that no store has to migrate.
 //!
-//! A body is one version byte, then JSON. Members that this version does not know are kept.
+//! A body is one version byte followed by JSON. Members that this version does not know are kept.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,24 +23,20 @@ use crate::time::UnixTime;
 
 const VERSION: u8 = 1;
 
-/// A grant as a store keeps it. The columns are authoritative: a sweep may set `revoked_at` without
-/// reading the body.
+/// The row of a grant. The columns are authoritative: a sweep may set `revoked_at` without reading
+/// the body.
 ///
 /// ```
-/// # use cloakroom_core::*;
-/// # use cloakroom_core::format::*;
-/// # use cloakroom_core::handle::*;
-/// # use cloakroom_core::keys::*;
-/// # use cloakroom_core::record::*;
-/// # use cloakroom_core::revocation::*;
-/// # use cloakroom_core::store::*;
-/// # use cloakroom_core::time::*;
+/// use cloakroom_core::record::GrantRecord;
+/// use cloakroom_core::store::StoreError;
+///
 /// # fn demo(grant: GrantRecord) -> Result<(), StoreError> {
 /// let row = grant.to_row();
 /// assert_eq!(GrantRecord::from_row(&row)?, grant);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a new column is a migration of every store")]
 pub struct GrantRow {
     /// Primary key.
     pub id: GrantId,
@@ -48,28 +44,29 @@ pub struct GrantRow {
     pub client: String,
     /// [`Subject::to_key`]; indexed, byte-exact.
     pub subject: String,
-    /// Kept in the index entries of subject and client.
+    /// Also kept in the index entries of subject and client.
     pub epoch: u64,
-    /// The chain's generation and digest, compared by `advance`.
+    /// The generation and the digest of the chain, which `advance` compares.
     pub chain: Option<(u32, [u8; 32])>,
-    /// When the chain's credential expires, in ms.
+    /// When the credential of the chain expires, in ms.
     pub chain_expires_at: Option<u64>,
     /// When the grant ends, in ms.
     pub expires_at: u64,
-    /// When the row may go, in ms; indexed.
+    /// When the row may be deleted, in ms; indexed.
     pub row_expires_at: u64,
     /// When it was revoked, in ms.
     pub revoked_at: Option<u64>,
-    /// Everything else.
+    /// All other fields.
     pub body: Vec<u8>,
 }
 
-/// An access token as a store keeps it.
+/// The row of an access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a new column is a migration of every store")]
 pub struct TokenRow {
     /// Primary key, within its grant.
     pub digest: [u8; 32],
-    /// The grant it hangs off.
+    /// The grant that it belongs to.
     pub grant: GrantId,
     /// When it was issued, in ms.
     pub issued_at: u64,
@@ -77,7 +74,7 @@ pub struct TokenRow {
     pub expires_at: u64,
     /// When it was revoked, in ms.
     pub revoked_at: Option<u64>,
-    /// Everything else.
+    /// All other fields.
     pub body: Vec<u8>,
 }
 
@@ -177,12 +174,12 @@ impl GrantRecord {
         }
     }
 
-    /// The grant that a row holds.
+    /// Reads a grant from its row.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the row is damaged, or written by a version that this one cannot
-    /// read.
+    /// [`StoreError::Corrupt`] if the row is damaged, or if a version wrote it that this version
+    /// cannot read.
     pub fn from_row(row: &GrantRow) -> Result<Self, StoreError> {
         let corrupt = |why: &'static str| StoreError::corrupt("a grant's row", why);
         let body: GrantBody = decode("a grant's row", &row.body)?;
@@ -248,12 +245,12 @@ impl TokenRecord {
         }
     }
 
-    /// The token that a row holds.
+    /// Reads a token from its row.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the row is damaged, or written by a version that this one cannot
-    /// read.
+    /// [`StoreError::Corrupt`] if the row is damaged, or if a version wrote it that this version
+    /// cannot read.
     pub fn from_row(row: &TokenRow) -> Result<Self, StoreError> {
         let body: TokenBody = decode("a token's row", &row.body)?;
         Ok(Self {
@@ -274,14 +271,9 @@ impl GrantRecord {
     /// The whole record as bytes, for a store that has keys and values but no columns.
     ///
     /// ```
-    /// # use cloakroom_core::*;
-    /// # use cloakroom_core::format::*;
-    /// # use cloakroom_core::handle::*;
-    /// # use cloakroom_core::keys::*;
-    /// # use cloakroom_core::record::*;
-    /// # use cloakroom_core::revocation::*;
-    /// # use cloakroom_core::store::*;
-    /// # use cloakroom_core::time::*;
+    /// use cloakroom_core::record::GrantRecord;
+    /// use cloakroom_core::store::StoreError;
+    ///
     /// # fn demo(grant: GrantRecord) -> Result<(), StoreError> {
     /// assert_eq!(GrantRecord::from_bytes(grant.id, &grant.to_bytes())?, grant);
     /// # Ok(()) }
@@ -302,12 +294,12 @@ impl GrantRecord {
         join(&columns, &row.body)
     }
 
-    /// The grant of this id that the bytes hold.
+    /// Reads the grant with this id from bytes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if they are damaged, or written by a version that this one cannot
-    /// read.
+    /// [`StoreError::Corrupt`] if the bytes are damaged, or if a version wrote them that this version
+    /// cannot read.
     pub fn from_bytes(id: GrantId, bytes: &[u8]) -> Result<Self, StoreError> {
         let (columns, body) = split::<GrantColumns>("a grant", bytes)?;
         Self::from_row(&GrantRow {
@@ -338,12 +330,12 @@ impl TokenRecord {
         join(&columns, &row.body)
     }
 
-    /// The token of this grant, with this digest, that the bytes hold.
+    /// Reads the token with this grant and digest from bytes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if they are damaged, or written by a version that this one cannot
-    /// read.
+    /// [`StoreError::Corrupt`] if the bytes are damaged, or if a version wrote them that this version
+    /// cannot read.
     pub fn from_bytes(
         grant: GrantId,
         digest: &TokenDigest,
@@ -380,7 +372,7 @@ struct TokenColumns {
     revoked_at: Option<u64>,
 }
 
-/// The columns, a line feed (which no JSON of ours has), the body.
+/// The columns, a line feed, and the body. Our JSON contains no line feed.
 fn join(columns: &impl Serialize, body: &[u8]) -> Vec<u8> {
     [&encode(columns)[..], b"\n", body].concat()
 }
@@ -401,11 +393,12 @@ impl LogEntry {
         encode(self)
     }
 
-    /// The entry that a body holds.
+    /// Reads an entry from the body of its row.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if it is damaged, or written by a version that this one cannot read.
+    /// [`StoreError::Corrupt`] if the body is damaged, or if a version wrote it that this version
+    /// cannot read.
     pub fn from_body(body: &[u8]) -> Result<Self, StoreError> {
         decode("an entry of the revocation log", body)
     }
@@ -422,16 +415,16 @@ impl RuleKey {
             Self::SubjectAtClient(subject, client) => (b'p', subject.to_key(), client.as_str()),
             Self::Key(kid) => (b'k', kid.as_str().to_owned(), ""),
         };
-        // Identifiers may hold any byte: the length of the first says where the second begins.
+        // Identifiers may contain any byte, so the length of the first tells where the second begins.
         let length = u16::try_from(first.len()).unwrap_or(u16::MAX).to_be_bytes();
         [&[kind], &length[..], first.as_bytes(), second.as_bytes()].concat()
     }
 
-    /// The key that these bytes hold.
+    /// Reads a key from these bytes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if they are no such key.
+    /// [`StoreError::Corrupt`] if the bytes are not a key.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |why: &'static str| StoreError::corrupt("a rule's key", why);
         let Some((&[kind, high, low], rest)) = bytes.split_first_chunk() else {
@@ -454,10 +447,10 @@ impl RuleKey {
                 ClientId::new(second).map(|client| Self::SubjectAtClient(subject, client))
             }),
             b'k' => Kid::new(first).map(Self::Key),
-            _ => return Err(damaged("it is of no known kind")),
+            _ => return Err(damaged("its kind is unknown")),
         };
         if kind != b'p' && !second.is_empty() {
-            return Err(damaged("something follows it"));
+            return Err(damaged("more bytes follow it"));
         }
         key.map_err(|error| StoreError::corrupt("a rule's key", error))
     }
@@ -470,11 +463,12 @@ impl KeyRecord {
         encode(self)
     }
 
-    /// The record that a body holds.
+    /// Reads a record from the body of its row.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if it is damaged, or written by a version that this one cannot read.
+    /// [`StoreError::Corrupt`] if the body is damaged, or if a version wrote it that this version
+    /// cannot read.
     pub fn from_body(body: &[u8]) -> Result<Self, StoreError> {
         decode("a signing key's row", body)
     }
@@ -491,7 +485,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, St
     match bytes.split_first() {
         Some((&VERSION, json)) => serde_json::from_slice(json)
             .map_err(|error| StoreError::Corrupt { what, source: error.into() }),
-        Some(_) => Err(StoreError::corrupt(what, "its version is unknown to this program")),
+        Some(_) => Err(StoreError::corrupt(what, "this program does not know its version")),
         None => Err(StoreError::corrupt(what, "its body is empty")),
     }
 }

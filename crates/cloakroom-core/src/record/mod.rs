@@ -1,9 +1,11 @@
-//! The two records: the grant, and the access token that hangs off it.
+//! The records of grants and access tokens.
 
 mod claims;
 mod codec;
 
-pub use claims::{Claims, Device, RESERVED_CLAIMS, bounded_json};
+pub use claims::{Claims, Device};
+#[doc(hidden)]
+pub use claims::{RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
 
 use std::fmt;
@@ -20,55 +22,56 @@ use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
 use crate::time::UnixTime;
 
-/// Fields that a newer version wrote and this one does not know. They are kept as they are, so
-/// that a record survives being rewritten by an older node.
+/// Fields that a newer version wrote and this version does not know. They are kept unchanged when an
+/// older node writes the record.
 pub type UnknownFields = Map<String, Value>;
 
-/// One authorization: this client, for this subject, with this scope.
+/// One authorization: a client may act for a subject, with a scope.
 ///
-/// The grant is the only thing that lives. Its [`Chain`] holds the one credential that may be
-/// redeemed next; access tokens are [`TokenRecord`]s that hang off it and die with it.
+/// The [`Chain`] of a grant holds the credential that can be redeemed next. Access tokens are
+/// [`TokenRecord`]s that belong to the grant and end with it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct GrantRecord {
-    /// The grant's own identifier.
+    /// The identifier of the grant.
     pub id: GrantId,
-    /// The client it was given to.
+    /// The client that may act.
     pub client: ClientId,
-    /// For whom the client acts.
+    /// The subject that the client acts for.
     pub subject: Subject,
-    /// What was granted; a token's own scope is never wider.
+    /// What was granted. The scope of a token is never wider.
     pub scope: Scope,
-    /// For which resources; a token's own audience is never wider.
+    /// The resources that it is for. The audience of a token is never wider.
     pub audience: Audience,
-    /// The key that the chain's credential is bound to: the code's, if the authorization request
-    /// named one (RFC 9449 §10), and later that of a public client's refresh tokens (RFC 9449 §5,
-    /// [`Chain::bound_from`]). A confidential client's refresh tokens have none. The key of an access
-    /// token is [`TokenRecord::confirmation`].
+    /// The key that the credential of the chain is bound to: first the key of the code, if the
+    /// authorization request named one (RFC 9449 §10), and later the key of a public client's refresh
+    /// tokens (RFC 9449 §5, [`Chain::bound_from`]). Refresh tokens of a confidential client are not
+    /// bound. [`TokenRecord::confirmation`] is the key of an access token.
     pub confirmation: Option<Confirmation>,
     /// When the user signed in (OpenID Connect `auth_time`).
     pub auth_time: Option<UnixTime>,
     /// When the grant was made.
     pub created_at: UnixTime,
-    /// Its place among the revocations of its subject and client.
+    /// Its place in the order of revocations of its subject and client.
     pub epoch: Epoch,
-    /// The user's name, for people (RFC 7662 §2.2 `username`); at most 255 bytes.
+    /// A human-readable name of the user (RFC 7662 §2.2 `username`), at most 255 bytes.
     pub username: Option<String>,
     /// Who acts for the subject (RFC 8693 §4.1 `act`).
     pub act: Option<Value>,
-    /// What exactly was authorized (RFC 9396).
+    /// The details of the authorization (RFC 9396).
     pub authorization_details: Option<Value>,
     /// The OpenID Connect session (`sid`).
     pub session: Option<String>,
-    /// Claims of the app's own, shown by introspection and in JWTs.
+    /// Claims that the app adds. Introspection and JWTs show them.
     pub claims: Claims,
-    /// What the user sees under "your devices".
+    /// The description of the device, for a list of the user's sessions.
     pub device: Device,
-    /// The chain of single-use credentials; `None` where there is none to redeem
-    /// (`client_credentials`).
+    /// The chain of single-use credentials. `None` if the grant has none, as with
+    /// `client_credentials`.
     pub chain: Option<Chain>,
-    /// When the grant ends, whatever its chain does.
+    /// When the grant ends, regardless of its chain.
     pub expires_at: UnixTime,
-    /// Until when the row is needed: not before the last token that hangs off it has expired.
+    /// When the row can be deleted: not before the last token of the grant has expired.
     pub row_expires_at: UnixTime,
     /// When a refresh token was last redeemed.
     pub refreshed_at: Option<UnixTime>,
@@ -79,8 +82,8 @@ pub struct GrantRecord {
 }
 
 impl GrantRecord {
-    /// A grant of one client for one subject that begins at `created_at` and ends at `expires_at`,
-    /// its row with it. It has no scope, no chain and epoch 0: fill in what it needs.
+    /// A grant that begins at `created_at` and ends at `expires_at`, as does its row. It has an empty
+    /// scope, no chain and epoch 0. Set the other fields as you need them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -143,7 +146,7 @@ impl GrantRecord {
         self.revoked_at.is_none() && now < self.expires_at && now < self.row_expires_at
     }
 
-    /// The keys of the rules that may deny it: of its subject, its client, and the pair.
+    /// The keys of the rules that can deny it: the rules of its subject, of its client, and of both.
     #[must_use]
     pub fn rule_keys(&self) -> [RuleKey; 3] {
         [
@@ -154,28 +157,30 @@ impl GrantRecord {
     }
 }
 
-/// The chain of single-use credentials of a grant: its authorization code, then its refresh
-/// tokens. Only the credential at `generation` may be redeemed; redeeming it moves the chain on.
+/// The chain of single-use credentials of a grant: its authorization code, then its refresh tokens.
+/// Only the credential at `generation` can be redeemed. Redeeming it advances the chain.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Chain {
-    /// What the current credential is.
+    /// The kind of the current credential.
     pub credential: TokenKind,
     /// Its number, from 0.
     pub generation: u32,
     /// Its digest.
     pub digest: TokenDigest,
-    /// The key of the chain's tags.
+    /// The key of the tags in the chain's handles.
     pub key: ChainKey,
-    /// When the current credential expires: the code's life, then the refresh token's idle time.
+    /// When the current credential expires: at the end of the code's life, or of the refresh token's
+    /// idle time.
     pub expires_at: UnixTime,
-    /// What the code is bound to, while the current credential is one, and after: an old code is
-    /// reuse only in the hands of someone who knows its verifier.
+    /// What the code is bound to. It stays after the code was redeemed: an old code counts as reuse
+    /// only if it comes with the right verifier.
     pub code: Option<CodeBinding>,
-    /// The refresh token that the last rotation made, sealed for whoever holds the one before.
+    /// The refresh token that the last rotation made, sealed for the holder of the previous one.
     pub successor: Option<SealedSuccessor>,
-    /// The first generation that is useless without [`GrantRecord::confirmation`], if there is one;
-    /// the generations before it were issued without a key. `None` stands for the current one: in a
-    /// new chain, and in a row that an older version wrote.
+    /// The first generation that needs the key [`GrantRecord::confirmation`], if the grant has one.
+    /// Earlier generations were issued without a key. `None` stands for the current generation: new
+    /// chains have it, and rows that an older version wrote.
     pub bound_from: Option<u32>,
     /// Whether a refresh token is replaced at each use.
     pub rotates: bool,
@@ -184,7 +189,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that rotates, at its first credential.
+    /// A chain that rotates and stands at its first credential.
     #[must_use]
     pub fn new(
         credential: TokenKind,
@@ -213,8 +218,12 @@ impl Chain {
     }
 }
 
-/// Where a chain stands: the compare half of the compare-and-set.
+/// The position of a chain, which the compare-and-set of `advance` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores compare both fields; a third would be a new contract"
+)]
 pub struct ChainPosition {
     /// The number of the current credential.
     pub generation: u32,
@@ -224,10 +233,11 @@ pub struct ChainPosition {
 
 /// What an authorization code is bound to (RFC 6749 §4.1.3, RFC 7636 §4.4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CodeBinding {
     /// The redirect URI of the authorization request, byte for byte.
     pub redirect_uri: String,
-    /// The PKCE `S256` challenge; `None` only for confidential clients that sent none.
+    /// The PKCE `S256` challenge. `None` only if a confidential client sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
     /// Fields of a newer version.
@@ -236,7 +246,7 @@ pub struct CodeBinding {
 }
 
 impl CodeBinding {
-    /// A code for this redirect URI, and this challenge if there is one.
+    /// A code for this redirect URI and this challenge.
     #[must_use]
     pub fn new(redirect_uri: impl Into<String>, challenge: Option<String>) -> Self {
         let redirect_uri = redirect_uri.into();
@@ -244,17 +254,18 @@ impl CodeBinding {
     }
 }
 
-/// The successor of the last rotated refresh token, sealed under a key that only the rotated token
-/// itself yields: the database alone cannot open it.
+/// The successor of the last rotated refresh token. It is sealed under a key that is derived from the
+/// rotated token, so that the database alone cannot open it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SealedSuccessor {
     /// Nonce and ciphertext.
     #[serde(with = "byte_vec")]
     pub sealed: Vec<u8>,
     /// When the retry window ends.
     pub until: UnixTime,
-    /// The credentials spent before that one whose own windows were still open, oldest first: a
-    /// slow tab is not a thief. At most [`SealedSuccessor::MAX_EARLIER`].
+    /// The credentials that were spent before the last one and whose own windows were still open,
+    /// oldest first. Presenting one of them is not reuse. At most [`SealedSuccessor::MAX_EARLIER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
     /// Fields of a newer version.
@@ -263,30 +274,31 @@ pub struct SealedSuccessor {
 }
 
 impl SealedSuccessor {
-    /// How many credentials spent before the last one are remembered. A client that rotates more
-    /// often than this within one window is not waiting for answers.
+    /// How many credentials that were spent before the last one are remembered. A client that rotates
+    /// more often within one window does not wait for answers.
     pub const MAX_EARLIER: usize = 8;
 
-    /// A successor whose retry window ends at `until`; nothing was spent shortly before.
+    /// A successor whose retry window ends at `until`, without earlier credentials.
     #[must_use]
     pub fn new(sealed: Vec<u8>, until: UnixTime) -> Self {
         Self { sealed, until, earlier: Vec::new(), unknown: UnknownFields::default() }
     }
 
-    /// Whether a credential of this generation, spent before the last one, was spent so shortly
-    /// before `now` that presenting it is no reuse.
+    /// Whether the window of this earlier generation is still open at `now`, so that presenting its
+    /// credential is not reuse.
     #[must_use]
     pub fn is_recent(&self, generation: u32, now: UnixTime) -> bool {
         self.earlier.iter().any(|spent| spent.generation == generation && now < spent.until)
     }
 }
 
-/// A credential that was spent before the last one.
+/// A credential that was spent before the last one was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SpentBefore {
     /// Its number in the chain.
     pub generation: u32,
-    /// When its own window ends.
+    /// When its window ends.
     pub until: UnixTime,
     /// Fields of a newer version.
     #[serde(flatten)]
@@ -301,8 +313,8 @@ impl SpentBefore {
     }
 }
 
-/// The key of one chain's tags: 16 random bytes in the grant's row. Wiped on drop, redacted in
-/// `Debug`, compared in constant time.
+/// The key of the tags of one chain: 16 random bytes in the row of the grant. It is wiped on drop,
+/// redacted in `Debug` and compared in constant time.
 #[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChainKey(#[serde(with = "bytes")] [u8; 16]);
@@ -337,31 +349,32 @@ impl fmt::Debug for ChainKey {
     }
 }
 
-/// One access token that a store keeps: its digest, never the token.
+/// The record of an access token. It has the digest of the token, and never the token itself.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TokenRecord {
     /// SHA-256 of the token.
     pub digest: TokenDigest,
-    /// The grant it hangs off.
+    /// The grant that it belongs to.
     pub grant: GrantId,
     /// When it was issued.
     pub issued_at: UnixTime,
     /// When it expires; not after its grant.
     pub expires_at: UnixTime,
-    /// When it was revoked on its own.
+    /// When the token alone was revoked.
     pub revoked_at: Option<UnixTime>,
     /// Its scope: the grant's, or less.
     pub scope: Scope,
     /// Its audience: the grant's, or less.
     pub audience: Audience,
-    /// The key it is bound to.
+    /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
     /// Fields of a newer version.
     pub unknown: UnknownFields,
 }
 
 impl TokenRecord {
-    /// A token of this grant, with all of its scope, audience and binding.
+    /// A token of this grant, with the scope, audience and key of the grant.
     #[must_use]
     pub fn new(
         digest: TokenDigest,
@@ -382,18 +395,19 @@ impl TokenRecord {
         }
     }
 
-    /// Whether the token itself is neither revoked nor expired at `now`. It is active only if its
-    /// grant is live, too.
+    /// Whether the token is neither revoked nor expired at `now`. It is active only if its grant is
+    /// also live.
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
     }
 }
 
-/// A proof-of-possession binding (RFC 7800 `cnf`): whoever presents the token must prove this key.
+/// A proof-of-possession binding (RFC 7800 `cnf`): anyone who presents the token must prove
+/// possession of this key.
 ///
-/// The app verifies the proof (a DPoP header, a client certificate) and says which key was proved;
-/// the library compares.
+/// The app verifies the proof, such as a DPoP header or a client certificate, and passes the key that
+/// was proved. The library compares the keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Confirmation {
@@ -405,7 +419,7 @@ pub enum Confirmation {
     CertificateThumbprint(#[serde(with = "bytes")] [u8; 32]),
 }
 
-/// The `token_type` of a token that is bound like this: `DPoP` (RFC 9449 §5) or `Bearer`.
+/// The `token_type` of a token with this binding: `DPoP` (RFC 9449 §5) or `Bearer`.
 #[must_use]
 pub const fn token_type(confirmation: Option<&Confirmation>) -> &'static str {
     match confirmation {

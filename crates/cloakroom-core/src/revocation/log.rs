@@ -1,4 +1,4 @@
-//! The revocation log, which carries revocations to every reader.
+//! The revocation log, which delivers revocations to every reader.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,38 +18,42 @@ use crate::time::UnixTime;
 
 /// One entry of the revocation log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct LogEntry {
     /// Its random identifier.
     pub id: EntryId,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: LogEvent,
-    /// When, by the writer's clock.
+    /// When it was written, by the writer's clock.
     pub at: UnixTime,
-    /// Until when it matters.
+    /// When it ends. It may be trimmed after that.
     pub until: UnixTime,
 }
 
-/// What an entry of the log says.
+/// The event that an entry of the log records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogEvent {
     /// Something was revoked.
     Revoked {
-        /// What.
+        /// What was revoked.
         target: Target,
-        /// The bound that it was allotted, where it has one.
+        /// The bound that the store allotted, if the target has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bound: Option<Epoch>,
-        /// Whose token or grant it is, where the target does not say and the writer knew.
+        /// The client of the token or grant, if the target does not name it and the writer knew it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         client: Option<ClientId>,
-        /// Which grant it hangs off, where the target does not say and the writer knew.
+        /// The grant of the target, if the target does not name it and the writer knew it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grant: Option<GrantId>,
     },
-    /// Nothing happened; the log is alive.
+    /// A sign that the log is in use.
     Heartbeat {},
 }
 
@@ -87,10 +91,10 @@ impl fmt::Debug for EntryId {
     }
 }
 
-/// A reader's place in the log. Only the store that made it can read it: a reader keeps it and hands
-/// it back. As text it is base64url; [`Cursor::start`] is the empty string.
+/// A reader's position in the log. Only the store that made a cursor can interpret it. A reader keeps
+/// it and passes it back. Its text is base64url, and the text of [`Cursor::start`] is empty.
 ///
-/// A store whose entries have numbers may fill it with a [`CursorPlace`].
+/// A store that numbers its entries can fill it with a [`CursorPlace`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Cursor(Option<Arc<[u8]>>);
 
@@ -98,20 +102,20 @@ impl Cursor {
     /// The most bytes that a cursor may have.
     pub const MAX_BYTES: usize = 1024;
 
-    /// Before the first entry: reading from here is the snapshot.
+    /// Before the first entry. Reading from here returns the whole log.
     #[must_use]
     pub const fn start() -> Self {
         Self(None)
     }
 
-    /// A cursor with the store's own content. No bytes are the start.
+    /// A cursor with content that the store chooses. No bytes mean the start.
     ///
     /// # Errors
     ///
     /// If there are more than [`Cursor::MAX_BYTES`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidValue> {
         if bytes.len() > Self::MAX_BYTES {
-            return Err(InvalidValue::new("cursor", "it is longer than 1024 bytes"));
+            return Err(InvalidValue::new("cursor", "it is longer than 1,024 bytes"));
         }
         Ok(if bytes.is_empty() { Self::start() } else { Self(Some(bytes.into())) })
     }
@@ -122,7 +126,7 @@ impl Cursor {
         Self(Some(place.to_bytes().into()))
     }
 
-    /// The store's own content; no bytes at the start.
+    /// The content that the store chose; no bytes at the start.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
@@ -145,9 +149,9 @@ impl std::str::FromStr for Cursor {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        // Before decoding: whoever sends a megabyte gets no megabyte of memory.
+        // Checked before decoding, so that a long text does not make us allocate as much memory.
         if text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
-            return Err(InvalidValue::new("cursor", "it is longer than 1024 bytes"));
+            return Err(InvalidValue::new("cursor", "it is longer than 1,024 bytes"));
         }
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
@@ -171,9 +175,9 @@ impl<'de> Deserialize<'de> for Cursor {
 
 /// The content of a cursor for a store that numbers the entries of one log.
 ///
-/// It also names the newest revocation that was read. Heartbeats live for minutes, revocations for
-/// as long as they matter: where the last entry was a heartbeat and is trimmed, reading goes on after
-/// that revocation, and what came since is delivered again.
+/// It also names the newest revocation that was read. Heartbeats are trimmed within minutes, and
+/// revocations only at their end. If the last entry was a heartbeat and is gone, the store reads on
+/// after that revocation and delivers the later entries again.
 ///
 /// ```
 /// use cloakroom_core::revocation::{Cursor, CursorPlace, EntryId};
@@ -184,15 +188,16 @@ impl<'de> Deserialize<'de> for Cursor {
 /// assert_eq!(CursorPlace::of(&Cursor::start()), None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the bytes of a cursor have a fixed layout")]
 pub struct CursorPlace {
-    /// The log's random incarnation: a restored or emptied store has another.
+    /// The random incarnation of the log. A store that was restored or emptied has another.
     pub incarnation: [u8; 16],
     /// The number of the last entry read, from 1.
     pub position: u64,
     /// The last entry read.
     pub entry: EntryId,
-    /// The number and the identifier of the newest entry read that is no heartbeat; `None` if there
-    /// was none.
+    /// The number and the identifier of the newest entry read that is not a heartbeat; `None` if
+    /// there was none.
     pub revocation: Option<(u64, EntryId)>,
 }
 
@@ -200,8 +205,7 @@ impl CursorPlace {
     const SHORT: usize = 16 + 8 + 16;
     const LONG: usize = Self::SHORT + 8 + 16;
 
-    /// The place that a cursor names; `None` at the start, and where the cursor's content is
-    /// something else.
+    /// The place that a cursor names. `None` at the start, or if the cursor has other content.
     #[must_use]
     pub fn of(cursor: &Cursor) -> Option<Self> {
         let mut rest = cursor.as_bytes();
@@ -214,7 +218,7 @@ impl CursorPlace {
         Some(Self { incarnation, position, entry, revocation })
     }
 
-    /// The place after `entry`, the next that is read, at `position`.
+    /// The place after `entry`, which is the next entry and has the number `position`.
     #[must_use]
     pub fn advanced(self, position: u64, entry: &LogEntry) -> Self {
         let revocation = match entry.event {
@@ -247,31 +251,39 @@ fn take_entry(rest: &mut &[u8]) -> Option<(u64, EntryId)> {
     Some((u64::from_be_bytes(take(rest)?), EntryId(take(rest)?)))
 }
 
-/// What a reader of the log gets.
+/// The answer to a reader of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum RevocationBatch {
-    /// The next entries; none if there is nothing new.
+    /// The next entries, if any.
     Entries {
         /// The entries, in the log's order.
         entries: Vec<LogEntry>,
-        /// Where to go on.
+        /// Where to read on.
         next: Cursor,
         /// Whether more are waiting.
         more: bool,
         /// The newest bound that the log ever allotted.
         newest_bound: Epoch,
     },
-    /// The cursor's place is gone: the reader may have missed entries, and starts again from
+    /// The place of the cursor is gone. The reader may have missed entries, and starts again at
     /// [`Cursor::start`].
     Gap,
 }
 
 /// How a reader learns that the log grew.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum LogNotifications {
-    /// An item whenever the log may have grown, and one too many now and then: a reader may read
-    /// first and listen after. It does not end while the store lives.
+    /// An item whenever the log may have grown; some items may be superfluous. A reader may read first
+    /// and listen later. The stream does not end before the store is dropped.
     Stream(Pin<Box<dyn Stream<Item = ()> + Send>>),
-    /// The store cannot tell: ask at this interval.
+    /// The store cannot notify readers. Read at this interval.
     Poll(Duration),
 }
 

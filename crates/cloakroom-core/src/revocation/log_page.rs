@@ -1,4 +1,4 @@
-//! The revocation log on the wire: what `GET /revocations` answers.
+//! The revocation log on the wire: the answer to `GET /revocations`.
 
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use crate::ids::InvalidValue;
 use crate::revocation::Epoch;
 use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 
-/// One answer of the endpoint that hands out the revocation log. As JSON it is either a batch of
-/// entries,
+/// One answer of the endpoint for the revocation log. Its JSON is either a batch of entries,
 ///
 /// ```json
 /// {"entries":[…],"next":"…","more":false,"newest_bound":1732096800000,"heartbeat":1000,"clock_skew":5000}
 /// ```
 ///
-/// or, where the cursor's place is gone, `{"gap":true,"heartbeat":1000,"clock_skew":5000}`. Times
+/// or, if the place of the cursor is gone, `{"gap":true,"heartbeat":1000,"clock_skew":5000}`. Times
 /// are milliseconds.
 ///
 /// ```
@@ -32,12 +31,16 @@ use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "its JSON is a wire format with exactly these members"
+)]
 pub struct RevocationPage {
-    /// What the store answered.
+    /// The answer of the store.
     pub batch: RevocationBatch,
     /// How often the authorization server writes a heartbeat.
     pub heartbeat: Duration,
-    /// How far apart clocks may be.
+    /// The largest difference between two clocks.
     pub clock_skew: Duration,
 }
 
@@ -76,19 +79,20 @@ impl RevocationPage {
         };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (heartbeat, clock_skew) = (millis(self.heartbeat), millis(self.clock_skew));
-        // Every map in a page has text keys: writing it to memory cannot fail.
+        // Every map in a page has text keys, so writing it to memory cannot fail.
         serde_json::to_vec(&Wire { gap, batch, heartbeat, clock_skew }).unwrap_or_default()
     }
 
-    /// The page that this JSON holds.
+    /// Reads a page from JSON.
     ///
     /// # Errors
     ///
-    /// If it is no page, or tells of something that this version does not know: whoever cannot read
-    /// a revocation must not believe that it has seen it.
+    /// If the JSON is not a page, or if it contains an event that this version does not know: a reader
+    /// must not count a revocation as seen if it cannot read it.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidValue> {
         let refused = |why| InvalidValue { what: "page of the revocation log", why };
-        let wire: Wire = serde_json::from_slice(json).map_err(|_| refused("it cannot be read"))?;
+        let wire: Wire =
+            serde_json::from_slice(json).map_err(|_| refused("it cannot be parsed"))?;
         let batch = match (wire.gap, wire.batch) {
             (true, None) => RevocationBatch::Gap,
             (false, Some(WireBatch { entries, next, more, newest_bound })) => {

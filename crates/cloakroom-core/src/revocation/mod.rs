@@ -1,4 +1,4 @@
-//! Revocations, and the rules they leave behind.
+//! Revocations, the rules that they write, and the revocation log.
 
 mod log;
 mod log_page;
@@ -16,10 +16,10 @@ use crate::time::UnixTime;
 
 /// Orders grants and revocations without comparing clocks.
 ///
-/// A revocation of a subject or a client is allotted a *bound*, newer than every bound before it;
-/// a grant takes as its epoch the log's newest bound + 1 when its creation begins. The rule denies
-/// every grant whose epoch ≤ its bound: none granted before escapes, and the login right after is
-/// not refused.
+/// The store allots a *bound* to each revocation of a subject or a client. The bound is newer than
+/// every bound before it. When the creation of a grant begins, its epoch is the newest bound of the
+/// log + 1. The rule of a revocation denies every grant whose epoch ≤ its bound, so it covers every
+/// earlier grant, and does not cover the next login.
 ///
 /// ```
 /// use cloakroom_core::revocation::Epoch;
@@ -37,7 +37,7 @@ use crate::time::UnixTime;
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// Within what a signed column of 64 bits holds.
+    /// The largest value that fits into a signed 64-bit column.
     const MAX: u64 = i64::MAX.cast_unsigned();
 
     /// An epoch or bound read back from a store.
@@ -59,7 +59,8 @@ impl Epoch {
     }
 
     /// A bound for a revocation at `now`, while `self` is the newest bound: max(now in ms, newest
-    /// bound + 1). A store may allot another that is greater than every bound before it and ≥ now.
+    /// bound + 1). A store may allot any other bound that is greater than every bound before it and
+    /// ≥ now.
     #[must_use]
     pub fn next_bound(self, now: UnixTime) -> Self {
         Self::new(now.as_millis().max(self.0.saturating_add(1)))
@@ -78,20 +79,21 @@ impl From<Epoch> for u64 {
     }
 }
 
-/// What is revoked. Exhaustive on purpose: a new target must not compile silently in a store.
+/// What is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a store must handle every target")]
 pub enum Target {
     /// One stored access token of a grant.
     Token {
-        /// The grant it hangs off.
+        /// The grant that it belongs to.
         grant: GrantId,
         /// Its digest.
         digest: TokenDigest,
     },
     /// One JWT.
     Jti(Jti),
-    /// A grant and all that hangs off it.
+    /// A grant with its chain and its tokens.
     Grant(GrantId),
     /// Every grant of a subject so far ("log out everywhere").
     Subject(Subject),
@@ -99,18 +101,18 @@ pub enum Target {
     Client(ClientId),
     /// Every grant of a subject at one client so far.
     SubjectAtClient(Subject, ClientId),
-    /// Everything a signing key signed, ever.
+    /// Everything that a signing key ever signed.
     Key(Kid),
 }
 
 impl Target {
-    /// Whether a revocation of it is allotted a bound.
+    /// Whether the store allots a bound to its revocation.
     #[must_use]
     pub const fn has_bound(&self) -> bool {
         matches!(self, Self::Subject(_) | Self::Client(_) | Self::SubjectAtClient(..))
     }
 
-    /// The key of the rule that it leaves behind, if it leaves one.
+    /// The key of the rule that its revocation writes, if it writes one.
     #[must_use]
     pub fn rule_key(&self) -> Option<RuleKey> {
         match self {
@@ -126,29 +128,33 @@ impl Target {
     }
 }
 
-/// A revocation, as it is asked of a store.
+/// A request to a store to revoke something.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: a new field is a new duty of every store"
+)]
 pub struct Revocation {
     /// What is revoked.
     pub target: Target,
-    /// When, by the caller's clock.
+    /// When it is revoked, by the caller's clock.
     pub at: UnixTime,
-    /// Until when its log entry matters, and a tombstone that it leaves: as long as a token that was
-    /// issued before may be taken somewhere.
+    /// The end of its log entry and of its tombstone. Until then, a token that was issued before the
+    /// revocation may still be accepted somewhere.
     pub until: UnixTime,
-    /// Until when its rule matters. For a subject, a client or a pair that is the longest life of a
-    /// grant: a `create` that began before the revocation may end after it. Not before `until`.
+    /// The end of its rule, not before `until`. For a subject, a client or a pair this is the longest
+    /// life of a grant, since a `create` that began before the revocation may end after it.
     pub rule_until: UnixTime,
-    /// Whose token or grant it is, where the caller knows. It goes into the log, so that a reader
-    /// can bound what one client makes it remember.
+    /// The client of the token or grant, if the caller knows it. It is written to the log, so that a
+    /// reader can limit how much it remembers for one client.
     pub client: Option<ClientId>,
-    /// Which grant it hangs off, where the caller knows and the target does not say; for the same
-    /// purpose.
+    /// The grant that the target belongs to, if the caller knows it and the target does not name it.
+    /// It has the same purpose.
     pub grant: Option<GrantId>,
 }
 
 impl Revocation {
-    /// The revocation of a target whose client is unknown, or said by the target. Its rule ends with
+    /// The revocation of a target whose client is unknown or named by the target. Its rule ends with
     /// its log entry.
     #[must_use]
     pub const fn new(target: Target, at: UnixTime, until: UnixTime) -> Self {
@@ -166,7 +172,7 @@ impl Revocation {
         }
     }
 
-    /// The rule that it leaves behind, with the bound that it was allotted, if it leaves one.
+    /// The rule that it writes, with the bound that the store allotted, if it writes one.
     #[must_use]
     pub fn rule(&self, bound: Option<Epoch>) -> Option<Rule> {
         let key = self.target.rule_key()?;
@@ -174,8 +180,9 @@ impl Revocation {
     }
 }
 
-/// What a rule is about.
+/// What a rule denies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "a store must handle every kind of rule")]
 pub enum RuleKey {
     /// One JWT.
     Jti(Jti),
@@ -189,26 +196,30 @@ pub enum RuleKey {
     Key(Kid),
 }
 
-/// A revocation that still matters.
+/// A revocation that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct Rule {
-    /// What it is about.
+    /// What it denies.
     pub key: RuleKey,
-    /// For a subject, a client or a pair: the newest epoch that it denies. `None` denies
-    /// whatever the key names.
+    /// For a subject, a client or a pair: the newest epoch that the rule denies. `None` denies
+    /// everything that the key names.
     pub bound: Option<Epoch>,
     /// When it ends.
     pub until: UnixTime,
 }
 
 impl Rule {
-    /// Whether it denies a grant, or a token of a grant, of this epoch.
+    /// Whether it denies a grant of this epoch, or a token of such a grant.
     #[must_use]
     pub fn denies(&self, epoch: Epoch) -> bool {
         self.bound.is_none_or(|bound| epoch <= bound)
     }
 
-    /// Takes over what a second rule on the same key says: the later bound, the later end.
+    /// Merges a second rule on the same key: the later bound and the later end count.
     pub fn merge(&mut self, other: &Self) {
         self.bound = match (self.bound, other.bound) {
             (Some(own), Some(other)) => Some(own.max(other)),
@@ -220,8 +231,12 @@ impl Rule {
 
 /// The rules in force for some keys, and the log's newest bound.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct Rules {
-    /// The rules, in no order; at most one for each key.
+    /// The rules, at most one for each key, in any order.
     pub rules: Vec<Rule>,
     /// The newest bound that the log ever allotted.
     pub newest_bound: Epoch,

@@ -1,4 +1,4 @@
-//! What a store remembers of the issuer and the secrets that it belongs to.
+//! Values that tell whether a store belongs to an issuer and its secrets.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use async_trait::async_trait;
 
 use crate::store::error::StoreError;
 
-/// A few small named values that a store keeps beside its records, so that a program with another
-/// issuer, or with a mistyped secret, is told so before it does harm.
+/// Small named values that a store keeps beside its records. They stop a program that has another
+/// issuer or a mistyped secret before it does harm.
 ///
-/// The engine writes check values of its issuer and its secrets, which reveal nothing of them, and
-/// compares them whenever an issuer is built. [`TokenStore`](crate::store::TokenStore) and
-/// [`KeyStore`](crate::keys::KeyStore) both ask for it. Where one database holds both, one set of values
-/// serves both.
+/// The engine derives check values from its issuer and its secrets, without revealing them, and compares
+/// them whenever an issuer is built. [`TokenStore`](crate::store::TokenStore) and
+/// [`KeyStore`](crate::keys::KeyStore) both require this trait. A database that holds both needs one set
+/// of values. Put [`#[async_trait]`](crate::async_trait) on your `impl`.
 ///
-/// - A name must be compared byte by byte.
-/// - Values must survive whatever the records survive: a restart, housekeeping.
-/// - A store must hold names of up to [`CheckValue::MAX_NAME_BYTES`], values of up to
-///   [`CheckValue::MAX_VALUE_BYTES`], and some hundred values.
+/// - Names must be compared byte by byte.
+/// - Values must survive everything that the records survive, such as a restart and housekeeping.
+/// - A store must hold some hundred values, with names of up to [`CheckValue::MAX_NAME_BYTES`] and
+///   values of up to [`CheckValue::MAX_VALUE_BYTES`].
 #[async_trait]
 pub trait CheckValues: fmt::Debug + Send + Sync + 'static {
-    /// Every value, ordered by name; from the primary.
+    /// Every value, ordered by name. It must be read from the primary.
     ///
     /// # Errors
     ///
     /// If the store fails. That must never look like "no values".
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError>;
 
-    /// Changes what stands under a name from `expected` to `value`, in one atomic step. `None` is
-    /// "nothing stands there". Whether it was done: if something else than `expected` stands there,
-    /// nothing must be written. Where `value` stands there already it is done.
+    /// Changes the value of a name from `expected` to `value`, in one atomic step. `None` stands for no
+    /// value. Returns whether the name now has `value`. If the name has neither `expected` nor `value`,
+    /// nothing must be written.
     ///
     /// # Errors
     ///
@@ -45,12 +45,13 @@ pub trait CheckValues: fmt::Debug + Send + Sync + 'static {
 /// Conveniences over any [`CheckValues`].
 #[async_trait]
 pub trait CheckValuesExt: CheckValues {
-    /// Writes a value unless one stands there, and returns one that differs: `None` if `value` now
-    /// stands there. Of nodes that start at once, with different values, one is told so.
+    /// Writes a value if the name has none. Returns `None` if the name now has `value`, and the other
+    /// value if it has another. Of two nodes that start at once with different values, one gets the
+    /// other's value.
     ///
     /// # Errors
     ///
-    /// If the store fails, or the value changes all the time.
+    /// If the store fails, or if the value keeps changing.
     async fn claim(&self, name: &str, value: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         for _ in 0..MAX_RACES {
             if self.set_check_value(name, None, Some(value)).await? {
@@ -60,38 +61,42 @@ pub trait CheckValuesExt: CheckValues {
             match found {
                 Some(found) if found.value == value => return Ok(None),
                 Some(found) => return Ok(Some(found.value)),
-                // It was taken away meanwhile.
+                // It was removed in the meantime.
                 None => {}
             }
         }
-        Err(StoreError::unavailable("writing a check value", "it changes all the time"))
+        Err(StoreError::unavailable("writing a check value", "it keeps changing"))
     }
 }
 
 impl<S: CheckValues + ?Sized> CheckValuesExt for S {}
 
-/// More than nodes ever lose in a row.
+/// More races in a row than a node loses in practice.
 const MAX_RACES: usize = 16;
 
-/// A value under its name.
+/// A check value.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct CheckValue {
     /// Its name: printable ASCII.
     pub name: String,
-    /// The value; no secret.
+    /// The value, which is not a secret.
     pub value: Vec<u8>,
 }
 
 impl CheckValue {
-    /// The most bytes that a name has.
+    /// The most bytes in a name.
     pub const MAX_NAME_BYTES: usize = 128;
 
-    /// The name of the value that says whose the store is: the issuer's URL.
+    /// The name of the value that holds the URL of the issuer.
     pub const ISSUER: &str = "issuer";
 
-    /// How the names of tenants' values begin ([`TenantStore`](crate::store::TenantStore)).
+    /// The prefix of names of tenants' values ([`TenantStore`](crate::store::TenantStore)).
     pub const TENANTS: &str = "tenant/";
 
-    /// The most bytes that a value has.
+    /// The most bytes in a value.
     pub const MAX_VALUE_BYTES: usize = 1024;
 }

@@ -1,42 +1,43 @@
-//! What can go wrong with a store.
+//! Errors of stores.
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A store could not do what was asked. Never an answer about a token: an outage is not "inactive".
+/// A store could not do what was asked. This is never an answer about a token: an outage does not make
+/// a token inactive.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store cannot be reached, or did not answer. The same call may succeed later; whether it
-    /// took effect is not known.
+    /// The store cannot be reached, or did not answer. The call may or may not have taken effect. The
+    /// same call may succeed later.
     #[error("the store is unavailable: {context}")]
     Unavailable {
-        /// What was tried.
+        /// What the store was doing.
         context: &'static str,
-        /// The driver's own error.
+        /// The error of the driver.
         #[source]
         source: Source,
     },
-    /// The store holds something that no version of this program wrote.
-    #[error("the store holds {what} that cannot be read")]
+    /// The store contains data that cannot be read.
+    #[error("the store contains {what} that cannot be read")]
     Corrupt {
         /// What is damaged.
         what: &'static str,
-        /// How it shows.
+        /// What is wrong with it.
         #[source]
         source: Source,
     },
-    /// The caller broke the contract: a mistake in a program, not in its input.
+    /// The caller broke the contract. This is a bug in a program, and not an error in its input.
     #[error("misuse of the store: {0}")]
     Misuse(&'static str),
 }
 
 impl StoreError {
-    /// The store cannot be reached.
+    /// An error of a store that cannot be reached.
     pub fn unavailable(context: &'static str, source: impl Into<Source>) -> Self {
         Self::Unavailable { context, source: source.into() }
     }
 
-    /// The store holds something unreadable.
+    /// An error about data that cannot be read.
     pub fn corrupt(what: &'static str, source: impl Into<Source>) -> Self {
         Self::Corrupt { what, source: source.into() }
     }

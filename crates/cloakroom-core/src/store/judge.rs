@@ -1,6 +1,7 @@
-//! What every store judges alike: whether a step may be taken, whether a record is the retry of
-//! another, whom a selector selects. A store calls these inside its atomic step.
+//! Decisions that are the same in every store: whether a step may be taken, whether a record is a
+//! retry, and what a selector selects. A store makes them inside its atomic step.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::ids::GrantId;
@@ -10,15 +11,15 @@ use crate::store::error::StoreError;
 use crate::store::{Advance, AdvanceOutcome, ChainUpdate, Selector};
 
 impl Advance {
-    /// Whether the step may be taken on the grant as it stands: `None` if it may, else the answer to
-    /// it. [`fresh_tokens`] then says which of its tokens to insert.
+    /// Whether the step may be taken on the stored grant: `None` if it may, and the answer to the step
+    /// otherwise. [`fresh_tokens`] then tells which tokens to insert.
     ///
     /// ```
     /// use std::sync::Arc;
     /// use cloakroom_core::record::GrantRecord;
     /// use cloakroom_core::store::{Advance, AdvanceOutcome, StoreError};
     ///
-    /// /// To be called while nobody else can write the grant.
+    /// /// Call this while nobody else can write the grant.
     /// fn advance(stored: &Arc<GrantRecord>, step: &Advance) -> Result<AdvanceOutcome, StoreError> {
     ///     if let Some(refused) = step.judge(stored)? {
     ///         return Ok(refused);
@@ -40,8 +41,8 @@ impl Advance {
         if !stored.is_live(self.now) {
             return Ok(Some(AdvanceOutcome::Dead));
         }
-        // A digest is random: where the chain stands just there, this very step was taken before, and
-        // its answer was lost. Drivers send a write again by themselves.
+        // Digests are random. If the chain is already at this digest, the same step was taken before and
+        // its answer was lost: drivers may send a write again.
         if let (ChainUpdate::Move(next), Some(chain)) = (&self.change, &stored.chain)
             && next.chain.as_ref().is_some_and(|next| next.position() == chain.position())
         {
@@ -55,11 +56,11 @@ impl Advance {
     }
 }
 
-/// Whether all of these tokens hang off this grant.
+/// Checks that all of these tokens belong to this grant.
 ///
 /// # Errors
 ///
-/// [`StoreError::Misuse`] if one names another.
+/// [`StoreError::Misuse`] if a token names another grant.
 pub fn tokens_of(grant: GrantId, tokens: &[TokenRecord]) -> Result<(), StoreError> {
     if tokens.iter().any(|token| token.grant != grant) {
         return Err(StoreError::Misuse("a token names another grant"));
@@ -67,36 +68,35 @@ pub fn tokens_of(grant: GrantId, tokens: &[TokenRecord]) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Those of `tokens` that are not there yet, where `stored` brings the token of a grant by its
-/// digest. A token that is there with the same content is a retry, and stays as it is: revoked, if it
-/// was.
+/// The tokens that are not stored yet. `stored` looks a token of the grant up by its digest. A token
+/// that is stored with the same content is a retry, and stays as it is, even if it is revoked.
 ///
 /// # Errors
 ///
-/// [`StoreError::Misuse`] if a digest is taken by another token of the grant; else what `stored`
-/// fails with.
-pub fn fresh_tokens(
+/// [`StoreError::Misuse`] if another token of the grant has the digest; otherwise the error of
+/// `stored`.
+pub fn fresh_tokens<T: Borrow<TokenRecord>>(
     tokens: Vec<TokenRecord>,
-    mut stored: impl FnMut(&TokenRecord) -> Result<Option<TokenRecord>, StoreError>,
+    mut stored: impl FnMut(&TokenRecord) -> Result<Option<T>, StoreError>,
 ) -> Result<Vec<TokenRecord>, StoreError> {
     let mut fresh: Vec<TokenRecord> = Vec::with_capacity(tokens.len());
     for token in tokens {
-        let known = match fresh.iter().find(|other| other.digest == token.digest) {
-            Some(own) => Some(own.clone()),
-            None => stored(&token)?,
+        let is_retry = match fresh.iter().find(|other| other.digest == token.digest) {
+            Some(own) => Some(token.is_stored_as(own)),
+            None => stored(&token)?.map(|known| token.is_stored_as(known.borrow())),
         };
-        match known {
+        match is_retry {
             None => fresh.push(token),
-            Some(known) if token.is_stored_as(&known) => {}
-            Some(_) => return Err(StoreError::Misuse("the token's digest is taken")),
+            Some(true) => {}
+            Some(false) => return Err(StoreError::Misuse("the token's digest is taken")),
         }
     }
     Ok(fresh)
 }
 
 impl GrantRecord {
-    /// Whether `stored` is what creating this record wrote, revocation aside: then a `create` is the
-    /// retry of one whose answer was lost.
+    /// Whether creating this record wrote `stored`, apart from revocation. Then a `create` is a retry
+    /// of a call whose answer was lost.
     #[must_use]
     pub fn is_stored_as(&self, stored: &Self) -> bool {
         let revoked_at = stored.revoked_at;
@@ -105,7 +105,7 @@ impl GrantRecord {
 }
 
 impl TokenRecord {
-    /// Whether `stored` is what inserting this record wrote, revocation aside.
+    /// Whether inserting this record wrote `stored`, apart from revocation.
     #[must_use]
     pub fn is_stored_as(&self, stored: &Self) -> bool {
         let revoked_at = stored.revoked_at;
@@ -114,7 +114,7 @@ impl TokenRecord {
 }
 
 impl Target {
-    /// The grants that a revocation of it sweeps, where it sweeps any.
+    /// The grants that its revocation sweeps, if it sweeps any.
     #[must_use]
     pub fn selector(&self) -> Option<Selector> {
         match self {
@@ -129,7 +129,7 @@ impl Target {
 }
 
 impl Selector {
-    /// Whether the grant is one of those selected.
+    /// Whether it selects the grant.
     #[must_use]
     pub fn selects(&self, grant: &GrantRecord) -> bool {
         match self {
@@ -151,7 +151,7 @@ fn follows(
         return Err(StoreError::Misuse("the next record has no chain"));
     };
     if chain.position() == *expected {
-        return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
+        return Err(StoreError::Misuse("the next record does not advance the chain"));
     }
     if next.expires_at > stored.expires_at {
         return Err(StoreError::Misuse("the next record ends later than the grant"));

@@ -1,4 +1,4 @@
-//! The contract between the engine and whatever keeps the tokens.
+//! The contract between the engine and the stores.
 
 mod check_values;
 mod error;
@@ -29,32 +29,32 @@ use crate::time::UnixTime;
 pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Inserts a grant with its first tokens, all or nothing.
     ///
-    /// - It must never overwrite: another grant under this id is [`CreateOutcome::Exists`].
+    /// - It must never overwrite: if another grant has this id, the answer is
+    ///   [`CreateOutcome::Exists`], whether that grant is revoked or not.
     /// - It must answer [`CreateOutcome::Barred`], and leave nothing live behind, if a rule of the
-    ///   grant's subject, its client or the pair has a bound ≥ its epoch — also a rule that is
-    ///   written while `create` runs —, or if its id bears a tombstone.
+    ///   grant's subject, its client or the pair has a bound ≥ its epoch, or if its id has a
+    ///   tombstone. This includes a rule that is written while `create` runs.
     /// - The writes must be visible, that is committed, *before* the rules are looked for, unless
     ///   no revocation can come between the two.
-    /// - Another record under an id that is there is `Exists`, revoked or not.
-    /// - A retry carries the same record: if that was revoked meanwhile it must be `Barred`; if it
-    ///   is present as it was written, the rules must be looked for again, and the answer is
-    ///   [`CreateOutcome::Inserted`].
+    /// - A retry has the same record. If that record was revoked in the meantime, the answer must be
+    ///   `Barred`. If it is present as it was written, the rules must be looked for again, and the
+    ///   answer is [`CreateOutcome::Inserted`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if a token names another grant; else if the store fails.
+    /// [`StoreError::Misuse`] if a token names another grant; another error if the store fails.
     async fn create(
         &self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError>;
 
-    /// The grant, and its access token with this digest if one is asked for.
+    /// Finds a grant and, if a digest is given, its access token with this digest.
     ///
-    /// - It must return revoked and expired rows, too: the engine alone decides what is live, with
-    ///   its own clock.
+    /// - It must also return revoked and expired rows. Only the engine decides what is live, by its
+    ///   own clock.
     /// - It must take one round trip to one partition, and read from the primary. Grant and token
-    ///   need not be of one moment: each must be as it was at some time after `find` began.
+    ///   need not be read at the same moment. Each must be as it was at some time after `find` began.
     /// - A digest that another grant holds must not be found.
     ///
     /// # Errors
@@ -62,56 +62,55 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// If the store fails. That must never look like [`Lookup::Absent`].
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError>;
 
-    /// Moves the chain of a grant on, or attaches tokens where it stands, in one atomic step.
+    /// Advances the chain of a grant, or only attaches tokens to the grant, in one atomic step.
     ///
     /// - The step must be taken only if the grant is not revoked, neither the grant nor its chain
-    ///   has expired at `step.now`, and the chain stands at `step.expected`, generation *and*
-    ///   digest.
-    /// - What is revoked or expired, and a tombstone, must be [`AdvanceOutcome::Dead`], wherever the chain
-    ///   stands.
+    ///   has expired at `step.now`, and the chain is at `step.expected`: generation *and* digest.
+    /// - If the grant is revoked or expired, or is a tombstone, the answer must be
+    ///   [`AdvanceOutcome::Dead`], whatever the position of the chain.
     /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens; [`ChainUpdate::Attach`]
     ///   must insert the tokens alone.
-    /// - Of any number of racers to move a chain exactly one must get [`AdvanceOutcome::Advanced`]; the
-    ///   others get [`AdvanceOutcome::Stale`] with the grant as it now stands.
-    /// - A move sent again must be [`AdvanceOutcome::Advanced`] and write nothing, if the chain stands
-    ///   exactly where it puts it, generation and digest: drivers send a write again by themselves.
+    /// - Of any number of concurrent moves of a chain, exactly one must get
+    ///   [`AdvanceOutcome::Advanced`]. The others get [`AdvanceOutcome::Stale`] with the current grant.
+    /// - If the chain is already exactly where a move puts it, generation and digest, the answer must
+    ///   be [`AdvanceOutcome::Advanced`], and nothing is written: drivers may send a write again.
     /// - A `revoke` of the grant that overlaps must win: whatever `advance` answers, the grant is
-    ///   revoked once both have returned.
+    ///   revoked when both have returned.
     ///
     /// # Errors
     ///
     /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
-    /// chain or one that stands at `step.expected`, ends later than the grant
-    /// ([`GrantRecord::expires_at`]), or if a token names another grant; else if the store fails.
+    /// chain or one that is at `step.expected`, or ends later than the grant
+    /// ([`GrantRecord::expires_at`]), or if a token names another grant; another error if the store
+    /// fails.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
     ///
-    /// - When it returns, every `find` that starts later must show the revocation (with
-    ///   [`RevokeOutcome::Sweeping`]: the rules show it), and the log must hold its
-    ///   [`Revocation::event`].
-    /// - A grant must cost one write, whatever hangs off it.
-    /// - The entry of a subject, a client or a pair must be allotted its bound in the atomic step that
-    ///   appends it: greater than the newest bound before it and ≥ `at` in milliseconds, such as
-    ///   [`Epoch::next_bound`]. Only grants whose epoch ≤ that bound may be revoked by it.
+    /// - When it returns, every `find` that starts later must show the revocation, and the log must
+    ///   contain its [`Revocation::event`]. With [`RevokeOutcome::Sweeping`], the rules must show it.
+    /// - Revoking a grant must cost one write, however many tokens it has.
+    /// - The entry of a subject, a client or a pair must get its bound in the atomic step that appends
+    ///   it. The bound must be greater than the newest bound before it and ≥ `at` in milliseconds,
+    ///   such as [`Epoch::next_bound`]. It may revoke only grants whose epoch ≤ that bound.
     /// - The entry must end at [`Revocation::until`], the rule at [`Revocation::rule_until`].
-    /// - An append that the store's driver sends twice must leave one entry.
+    /// - An append that the driver sends twice must leave one entry.
     /// - A second rule on one key must keep the later bound and the later end.
-    /// - A grant that is absent must get a tombstone, so that a `create` that comes late is barred;
-    ///   should a row appear under it all the same, no `find` may show it alive.
+    /// - A grant that is absent must get a tombstone, so that a late `create` is barred. If a row
+    ///   appears under its id in spite of that, no `find` may show it as live.
     ///
     /// # Errors
     ///
-    /// If the store fails. The revocation may then be partly visible; repeating the call completes
+    /// If the store fails. The revocation may then be partly visible. Repeating the call completes
     /// it.
     async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError>;
 
     /// The rules for these keys, and the log's newest bound.
     ///
-    /// - Every rule that [`TokenStore::maintain`] has not yet removed must be returned; the engine
-    ///   judges its end.
-    /// - The newest bound must not be older than that of any rule returned. It may be raised at any
-    ///   time; it must never be lowered.
+    /// - Every rule that [`TokenStore::maintain`] has not yet removed must be returned. The engine
+    ///   checks its end.
+    /// - The newest bound must not be older than the bound of any rule returned. It may be raised at
+    ///   any time, and must never be lowered.
     /// - An empty list of keys must return the newest bound alone.
     ///
     /// # Errors
@@ -119,14 +118,13 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// If the store fails.
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError>;
 
-    /// Grants of a subject or a client that are live at `now` ([`GrantRecord::is_live`]), paged by
-    /// grant id.
+    /// The grants of a subject or a client that are live at `now` ([`GrantRecord::is_live`]), in pages
+    /// by grant id.
     ///
     /// - It must read an index, never scan, and return at most `page.limit` grants.
-    /// - It must leave out what a rule denies, even where no sweep has come by.
-    /// - A page may hold fewer grants than its limit and still not be the last:
-    ///   [`Listing::next`] says.
-    /// - A grant whose row cannot be read must be named in [`Listing::unreadable`] and passed by.
+    /// - It must leave out grants that a rule denies, even if no sweep has reached them.
+    /// - A page may hold fewer grants than its limit and not be the last one. [`Listing::next`] tells.
+    /// - A grant whose row cannot be read must be named in [`Listing::unreadable`] and skipped.
     ///
     /// # Errors
     ///
@@ -138,55 +136,56 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
         now: UnixTime,
     ) -> Result<Listing, StoreError>;
 
-    /// The entries of the revocation log after `after`, at most `limit`. Never waits.
+    /// At most `limit` entries of the revocation log after `after`. It never waits for new entries.
     ///
     /// - Every entry must be delivered at least once to every reader, in an order that never skips
-    ///   one that commits late.
+    ///   an entry that commits late.
     /// - If an entry that was delivered up to this cursor may be gone before its end, or if the cursor
-    ///   belongs to another incarnation or is none of the store's own, the answer must be
+    ///   belongs to another incarnation or was not made by the store, the answer must be
     ///   [`RevocationBatch::Gap`].
-    /// - Where nothing but heartbeats was trimmed since, it should not be: the store reads on after
-    ///   the newest revocation that was delivered, as [`CursorPlace`](crate::revocation::CursorPlace) allows.
+    /// - If only heartbeats were trimmed since then, the answer should not be a gap: the store reads on
+    ///   after the newest revocation that was delivered, as
+    ///   [`CursorPlace`](crate::revocation::CursorPlace) allows.
     ///
     /// # Errors
     ///
     /// If the store fails.
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError>;
 
-    /// How a reader learns that the log grew. Timers belong to the engine.
+    /// How a reader learns that the log grew. The engine has its own timers.
     ///
-    /// What came between reading and listening, or while the store was out of touch with its
-    /// database, must wake a reader, too: a stream yields once at its start and once after each
-    /// reconnect, unless it knows that nothing came.
+    /// An entry that was written between reading and listening, or while the store had no connection
+    /// to its database, must also wake a reader: a stream yields once at its start and once after each
+    /// reconnect, unless it knows that no entry was written.
     fn wakeups(&self) -> LogNotifications;
 
-    /// Writes a heartbeat into the log, by the same path as a revocation: a reader that sees it
-    /// has seen every revocation that was acknowledged before.
+    /// Writes a heartbeat to the log, on the same path as a revocation: a reader that sees it has seen
+    /// every revocation that was acknowledged before it.
     ///
-    /// It must raise the newest bound to `now` in milliseconds, if that is higher: after a failover
-    /// the database may have forgotten bounds that readers know.
+    /// It must raise the newest bound to `now` in milliseconds, if that is higher: after a failover,
+    /// the database may lack bounds that readers know.
     ///
     /// # Errors
     ///
     /// If the store fails.
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError>;
 
-    /// Bounded housekeeping: finishes sweeps, deletes expired rows, trims the log and the rules.
+    /// Bounded housekeeping: it finishes sweeps, deletes expired rows, and trims the log and the rules.
     ///
-    /// - It must find expired rows over an index on expiry, delete only what ended before
-    ///   [`Housekeeping::before`], and check that again in the deleting step. Where the database
+    /// - It must find expired rows with an index on expiry, delete only what ended before
+    ///   [`Housekeeping::before`], and check that again in the step that deletes. If the database
     ///   removes rows by itself, it must do so no earlier than the later of their end and its own
-    ///   time, plus a margin that the store's docs state.
-    /// - A grant ends at [`GrantRecord::row_expires_at`], a token at [`TokenRecord::expires_at`],
-    ///   an entry, a rule and a tombstone at its `until`; revoked or not. A grant must stay while
-    ///   one of its tokens is left.
+    ///   time, plus a margin that the store documents.
+    /// - A grant ends at [`GrantRecord::row_expires_at`], a token at [`TokenRecord::expires_at`], and
+    ///   an entry, a rule or a tombstone at its `until`, whether it is revoked or not. A grant must
+    ///   stay while it has a token.
     /// - Sweeps and deletion must work on columns, and never read a body. A row that cannot be read
-    ///   must be revoked, counted in [`MaintenanceReport::unreadable`] and passed by. No sweep may keep
-    ///   deletion from going on.
-    /// - It must not block readers, and be safe on many nodes at once.
-    /// - It must touch at most about `limit` rows, and say whether it is to be called again; a store
-    ///   with shards goes round them.
-    /// - The log's newest entry must stay.
+    ///   must be revoked, counted in [`MaintenanceReport::unreadable`] and skipped. A sweep must not
+    ///   stop deletion.
+    /// - It must not block readers, and must be safe on many nodes at once.
+    /// - It must touch at most about `limit` rows, and tell whether to call it again. A store with
+    ///   shards works on them in turn.
+    /// - The newest entry of the log must stay.
     ///
     /// # Errors
     ///
@@ -197,46 +196,62 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
 /// What [`TokenStore::create`] did.
 #[must_use = "a grant may be barred"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum CreateOutcome {
-    /// The grant and its tokens are there.
+    /// The grant and its tokens are stored.
     Inserted,
-    /// Another grant has this id; nothing was written.
+    /// Another grant has this id. Nothing was written.
     Exists,
-    /// A revocation covers the grant; nothing of it is live.
+    /// A revocation covers the grant. Nothing of it is live.
     Barred,
 }
 
 /// What [`TokenStore::find`] found.
 #[must_use]
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum Lookup {
     /// The grant, live or not.
     Found(Found),
-    /// A grant of this id was revoked before it was seen: there never was, nor will be, a live one.
+    /// A grant with this id was revoked before it was created. It never was live, and never will be.
     Tombstone,
-    /// Nothing.
+    /// There is no such grant.
     Absent,
 }
 
-/// A grant, and the token asked for.
+/// A grant, and the token that was asked for.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct Found {
     /// The grant.
     pub grant: Arc<GrantRecord>,
-    /// The token, if one was asked for and hangs off this grant.
+    /// The token, if one was asked for and belongs to this grant.
     pub token: Option<Arc<TokenRecord>>,
 }
 
 /// One step of a chain.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: a new field is a new duty of every store"
+)]
 pub struct Advance {
-    /// Whose chain.
+    /// The grant of the chain.
     pub grant: GrantId,
-    /// Where the chain must stand.
+    /// The position that the chain must have.
     pub expected: ChainPosition,
-    /// The caller's time, against which expiry is judged.
+    /// The caller's time, for checking expiry.
     pub now: UnixTime,
-    /// What to do.
+    /// The change to the grant.
     pub change: ChainUpdate,
     /// Access tokens to insert with it.
     pub tokens: Vec<TokenRecord>,
@@ -244,20 +259,25 @@ pub struct Advance {
 
 /// What a step does to the grant.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a store must handle every kind of step")]
 pub enum ChainUpdate {
-    /// Replaces the record: the chain moves on.
+    /// Replaces the record, which advances the chain.
     Move(Box<GrantRecord>),
-    /// Leaves the record: only the tokens are inserted.
+    /// Keeps the record and only inserts the tokens.
     Attach,
 }
 
 /// What [`TokenStore::advance`] did.
 #[must_use = "the step may not have been taken"]
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum AdvanceOutcome {
     /// The step was taken.
     Advanced,
-    /// The chain stands elsewhere; here is the grant as it stands.
+    /// The chain is at another position. This is the current grant.
     Stale(Arc<GrantRecord>),
     /// The grant is revoked, or it or its chain has expired.
     Dead,
@@ -267,74 +287,92 @@ pub enum AdvanceOutcome {
 
 /// How far [`TokenStore::revoke`] came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum RevokeOutcome {
-    /// All of it.
+    /// The revocation is complete.
     Done,
-    /// The rule is in force and in the log; flagging the single grants goes on in
-    /// [`TokenStore::maintain`]. The engine applies the rule until then.
+    /// The rule is in force and in the log. [`TokenStore::maintain`] still has to mark the single
+    /// grants as revoked. The engine applies the rule until then.
     ///
-    /// It names the sweep, for [`Housekeeping::sweep`]: the log entry of the revocation.
+    /// The entry of the revocation names the sweep, for [`Housekeeping::sweep`].
     Sweeping(EntryId),
 }
 
-/// Whose grants to list.
+/// The grants to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store must handle every selector")]
 pub enum Selector {
-    /// All of a subject.
+    /// All grants of a subject.
     Subject(Subject),
-    /// All of a client.
+    /// All grants of a client.
     Client(ClientId),
-    /// Those of a subject at one client.
+    /// The grants of a subject at one client.
     SubjectAtClient(Subject, ClientId),
 }
 
 /// One page of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: a new field is a new duty of every store"
+)]
 pub struct PageRequest {
-    /// The last grant id of the page before; `None` for the first.
+    /// The last grant id of the previous page; `None` for the first page.
     pub after: Option<GrantId>,
-    /// The most grants to return, from 1.
+    /// The most grants to return, at least 1.
     pub limit: u32,
 }
 
 /// A page of grants.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub struct Listing {
     /// The grants, ordered by id.
     pub grants: Vec<Arc<GrantRecord>>,
     /// Grants of this page whose rows cannot be read. The engine reports them.
     pub unreadable: Vec<GrantId>,
-    /// The [`PageRequest::after`] of the next page; `None` if this was the last.
+    /// The [`PageRequest::after`] of the next page; `None` if this page is the last.
     pub next: Option<GrantId>,
 }
 
-/// What [`TokenStore::maintain`] may do.
+/// A request to [`TokenStore::maintain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: a new field is a new duty of every store"
+)]
 pub struct Housekeeping {
     /// The caller's time.
     pub now: UnixTime,
-    /// Only what ended before this may be deleted: `now` less clock skew and a margin.
+    /// Only rows that ended before this time may be deleted: `now` less the clock skew and a margin.
     pub before: UnixTime,
-    /// About how many rows to touch, from 1.
+    /// About how many rows to touch, at least 1.
     pub limit: u32,
-    /// A sweep to go on with before all else ([`RevokeOutcome::Sweeping`]), if one is waited for.
+    /// The sweep to continue first ([`RevokeOutcome::Sweeping`]), if the caller waits for one.
     pub sweep: Option<EntryId>,
 }
 
 /// What [`TokenStore::maintain`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct MaintenanceReport {
     /// Grants deleted.
     pub grants: u64,
-    /// Tokens deleted on their own, from grants that live on.
+    /// Tokens deleted from grants that stay.
     pub tokens: u64,
     /// Entries trimmed from the log, rules and tombstones removed.
     pub revocations: u64,
-    /// Rows that could not be read: revoked where they may be live, and passed by.
+    /// Rows that could not be read. They were revoked if they may be live, and skipped.
     pub unreadable: u64,
-    /// Whether the sweep that was asked for ([`Housekeeping::sweep`]) still goes on.
+    /// Whether the sweep in [`Housekeeping::sweep`] is still not done.
     pub sweeping: bool,
-    /// Whether to call again now: more is left.
+    /// Whether more is left, so that the caller should call again now.
     pub more: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Things that are good once: a nonce, the `jti` of a proof or of a client's assertion.
+//! Items that are valid once: a nonce, or the `jti` of a proof or of a client's assertion.
 
 use std::fmt;
 
@@ -22,26 +22,30 @@ pub trait SingleUseStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if the store is full; else if the store fails. The item may then
-    /// be spent.
+    /// [`StoreError::Unavailable`] if the store is full; another error if the store fails. The item may
+    /// be spent after an error.
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError>;
 }
 
-/// What to spend, and for how long that must be remembered.
+/// A request to spend an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "part of the store contract: a new field is a new duty of every store"
+)]
 pub struct Spend {
-    /// What is spent.
+    /// The item.
     pub id: SingleUseId,
-    /// When every node refuses the item by itself: its expiry and the clock skew.
+    /// When every node refuses the item by itself: its expiry plus the clock skew.
     pub until: UnixTime,
     /// The caller's time.
     pub now: UnixTime,
 }
 
 impl Spend {
-    /// What every store decides alike, inside its atomic step: the answer, and the end to write
-    /// under the id, if there is one to write. `stored` is the end that stands there, and
-    /// `forgotten` the latest end that the store has forgotten.
+    /// The decision of every store, for use inside its atomic step: the answer, and the end to write
+    /// under the id, if there is one to write. `stored` is the end that is stored under the id, and
+    /// `forgotten` is the latest end that the store has forgotten.
     pub fn judge(
         &self,
         stored: Option<UnixTime>,
@@ -49,7 +53,7 @@ impl Spend {
     ) -> (Spent, Option<UnixTime>) {
         let Self { until, now, .. } = *self;
         match stored {
-            // It is held.
+            // The item is held.
             Some(end) if now < end => (Spent::Again, (end < until).then_some(until)),
             _ if until <= now || until <= forgotten => (Spent::Again, None),
             _ => (Spent::First, Some(until)),
@@ -60,14 +64,18 @@ impl Spend {
 /// What [`SingleUseStore::spend`] found.
 #[must_use = "the item may have been spent before"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "part of the store contract: stores build it, and callers handle all of it"
+)]
 pub enum Spent {
-    /// Nobody spent the item before. It is spent now.
+    /// The item was not spent before, and is spent now.
     First,
-    /// The item was spent before, or its time is over, so that the store cannot tell.
+    /// The item was spent before, or it is over, so that the store cannot tell.
     Again,
 }
 
-/// Something that is good once, and whose it is.
+/// A value that is valid once, with its purpose and its owner.
 ///
 /// ```
 /// use cloakroom_core::store::SingleUse;
@@ -77,23 +85,24 @@ pub enum Spent {
 /// assert_ne!(proof.id(), assertion.id());
 /// ```
 #[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "the id is a digest of exactly these parts")]
 pub struct SingleUse<'a> {
-    /// What it is for, such as `dpop`, `client-assertion` or `nonce`. Two purposes never collide.
+    /// Its purpose, such as `dpop`, `client-assertion` or `nonce`. Values of two purposes never collide.
     pub purpose: &'a str,
-    /// Who chose the value: a client's identifier, the thumbprint of a key. Two owners never
-    /// collide, so that nobody can spend what is another's. Empty if the server chose it.
+    /// Who chose the value, such as the identifier of a client or the thumbprint of a key. Values of two
+    /// owners never collide, so that nobody can spend the value of another. Empty if the server chose it.
     pub owner: &'a str,
-    /// What makes it unique for its owner.
+    /// The value, which is unique for its owner.
     pub value: &'a [u8],
 }
 
 impl SingleUse<'_> {
-    /// Its id: all that a store learns of it.
+    /// Its id. A store receives nothing else.
     #[must_use]
     pub fn id(&self) -> SingleUseId {
         let mut hash = Sha256::new_with_prefix(b"cloakroom single use\0");
         for part in [self.purpose.as_bytes(), self.owner.as_bytes(), self.value] {
-            // No two lists of parts run together to the same bytes.
+            // The lengths keep two lists of parts from giving the same bytes.
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

@@ -74,41 +74,19 @@ pub(crate) fn carried(
     };
     let own = token.extra.into_iter();
     let claims = Claims::new(own.filter(|(name, _)| !RESERVED_CLAIMS.contains(&name.as_str())))?;
-    let terms = TokenTerms {
-        issued_at,
-        expires_at,
-        scope: token.scope.clone(),
-        audience: audience.clone(),
-        confirmation: token.confirmation.clone(),
-    };
-    let grant = GrantRecord {
-        id,
-        client,
-        subject,
-        scope: token.scope,
-        audience,
-        confirmation: token.confirmation,
-        auth_time: token.auth_time,
-        created_at: issued_at,
-        epoch,
-        username: None,
-        act: token.act,
-        authorization_details: token.authorization_details,
-        session: token.session,
-        claims,
-        device: Default::default(),
-        chain: None,
-        expires_at,
-        row_expires_at: expires_at,
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: Default::default(),
-    };
-    Ok(Some(SelfContained {
-        token: terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes())),
-        grant,
-        jti,
-        kid,
-        stateless,
-    }))
+    let mut terms = TokenTerms::new(issued_at, expires_at, token.scope.clone(), audience.clone());
+    terms.confirmation = token.confirmation.clone();
+    let mut grant = GrantRecord::new(id, client, subject, audience, issued_at, expires_at);
+    grant.scope = token.scope;
+    grant.confirmation = token.confirmation;
+    grant.auth_time = token.auth_time;
+    grant.epoch = epoch;
+    grant.act = token.act;
+    grant.authorization_details = token.authorization_details;
+    grant.session = token.session;
+    grant.claims = claims;
+    let record = terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes()));
+    let mut carried = SelfContained::new(grant, record, jti, kid);
+    carried.stateless = stateless;
+    Ok(Some(carried))
 }

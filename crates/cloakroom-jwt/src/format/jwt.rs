@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloakroom_core::format::{FormatError, Located, MintContext, Minted, Persisted, TokenFormat};
 use cloakroom_core::time::Clock;
-use cloakroom_core::{Jti, TokenKind, TokenSecret};
+use cloakroom_core::{Jti, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, carried};
 use crate::jws::verify::Verifier;
@@ -90,10 +90,8 @@ impl TokenFormat for JwtFormat {
         let terms = context.terms.clone();
         let mut claims = AccessClaims::new(&self.issuer, context.grant, terms, jti);
         claims.stateless = self.stateless;
-        Ok(Minted {
-            token: sign(&self.keys, &claims).await?,
-            kept: if self.stateless { Persisted::Nothing } else { Persisted::Grant },
-        })
+        let kept = if self.stateless { Persisted::Nothing } else { Persisted::Grant };
+        Ok(Minted::new(sign(&self.keys, &claims).await?, kept))
     }
 
     /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end; for
@@ -121,12 +119,7 @@ impl TokenFormat for JwtFormat {
             return Ok(None);
         }
         let carried = carried(jwt, verified).map_err(|error| FormatError::Other(error.into()))?;
-        Ok(carried.map(|carried| Located {
-            kind: TokenKind::Access,
-            grant: carried.grant.id,
-            digest: carried.token.digest,
-            carried: Some(Box::new(carried)),
-        }))
+        Ok(carried.map(Located::from))
     }
 }
 

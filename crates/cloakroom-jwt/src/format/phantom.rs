@@ -47,6 +47,10 @@ pub struct PhantomFormat {
 
 /// What a handle is swapped for. The caller has found the token live, and the audience allowed.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a swap is decided by exactly these values; a caller must not overlook a new one"
+)]
 pub struct Swap<'a> {
     /// The issuer's URL.
     pub issuer: &'a str,
@@ -66,6 +70,7 @@ pub struct Swap<'a> {
 
 /// The JWT that a handle was swapped for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct SwappedJwt {
     /// The JWT.
     pub jwt: TokenSecret,
@@ -111,13 +116,9 @@ impl PhantomFormat {
         let life = self.max_life.min(self.keys.policy().max_token_life);
         let end = swap.token.expires_at.min(swap.grant.expires_at);
         let expires_at = UnixTime::from_secs((swap.now + life).min(end).as_secs());
-        let terms = TokenTerms {
-            issued_at: swap.now,
-            expires_at,
-            scope: swap.scope.clone(),
-            audience: Audience::one(swap.audience).map_err(|error| refused(error.into()))?,
-            confirmation: swap.token.confirmation.clone(),
-        };
+        let audience = Audience::one(swap.audience).map_err(|error| refused(error.into()))?;
+        let mut terms = TokenTerms::new(swap.now, expires_at, swap.scope.clone(), audience);
+        terms.confirmation = swap.token.confirmation.clone();
         let jti = Jti::random(swap.random)?;
         let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
         claims.handle_hash = Some(handle_hash(&swap.token.digest));

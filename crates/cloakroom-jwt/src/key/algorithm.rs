@@ -69,6 +69,7 @@ impl Hs256 {
 /// The name of an algorithm that this crate does not use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not one of the algorithms ES256, EdDSA, RS256, PS256, ES384")]
+#[non_exhaustive]
 pub struct UnknownAlgorithm;
 
 impl FromStr for Algorithm {

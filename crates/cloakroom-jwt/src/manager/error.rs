@@ -62,6 +62,7 @@ pub enum KeyEvent {
 /// `rule_until`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "verifiers drop what the key signed only once a rule on its `kid` is written"]
+#[non_exhaustive]
 pub struct Compromised {
     /// The key.
     pub kid: Kid,

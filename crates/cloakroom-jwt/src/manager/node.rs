@@ -88,7 +88,8 @@ impl KeyRingNode {
         for record in ring.records.clone() {
             let known = self.remembered().compromised_at(&record.kid);
             if let (None, Some(at)) = (record.compromised_at, known) {
-                let marked = KeyRecord { compromised_at: Some(at), ..record };
+                let mut marked = record;
+                marked.compromised_at = Some(at);
                 ring = ring.with_record(&marked, self.clock.now(), self.policy.jwks_max_age)?;
             }
         }

@@ -23,6 +23,7 @@ use crate::manager::sealing::Sealing;
 
 /// A JWK Set as it is served (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PublishedJwks {
     /// The document, `{"keys":[…]}`.
     pub json: String,
@@ -147,17 +148,9 @@ pub(crate) async fn generate(
     let kid = key.kid().clone();
     let private = key.to_pkcs8_der()?;
     let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
-    let record = KeyRecord {
-        generation,
-        version: 1,
-        kid: kid.clone(),
-        algorithm: algorithm.to_string(),
-        public_jwk: serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?,
-        sealed,
-        times: KeyTimes::published(UnixTime::default()),
-        compromised_at: None,
-        unknown: serde_json::Map::new(),
-    };
+    let public = serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?;
+    let times = KeyTimes::published(UnixTime::default());
+    let record = KeyRecord::new(generation, kid, algorithm.to_string(), public, sealed, times);
     // What does not open again must never get into the ring.
     unseal(&record, sealing).await?;
     Ok(record)

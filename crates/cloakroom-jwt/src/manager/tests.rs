@@ -101,7 +101,7 @@ async fn what_a_newer_version_wrote_survives_a_rotation() {
 #[tokio::test]
 async fn over_a_year_every_signer_was_known_before_it_signed() {
     let (store, clock) = (RingStore::new(), clock());
-    let policy = KeyPolicy { rotation: secs(7 * 86_400), ..KeyPolicy::default() };
+    let policy = KeyPolicy::default().rotation(secs(7 * 86_400));
     let manager = with_policy(&store, &clock, policy).await;
     let mut first_seen: HashMap<Kid, UnixTime> = HashMap::new();
     let mut last_signed: HashMap<Kid, UnixTime> = HashMap::new();

@@ -13,7 +13,11 @@ fn maintain(store: &MemoryStore, before: UnixTime, limit: u32) -> MaintenanceRep
 }
 
 fn done(grants: u64, tokens: u64, revocations: u64) -> MaintenanceReport {
-    MaintenanceReport { grants, tokens, revocations, ..MaintenanceReport::default() }
+    let mut done = MaintenanceReport::default();
+    done.grants = grants;
+    done.tokens = tokens;
+    done.revocations = revocations;
+    done
 }
 
 #[test]

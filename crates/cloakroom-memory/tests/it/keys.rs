@@ -8,17 +8,12 @@ use cloakroom_memory::MemoryStore;
 use crate::support::{NOW, is_misuse, ready, store};
 
 fn key(generation: u64, version: u64) -> KeyRecord {
-    KeyRecord {
-        generation,
-        version,
-        kid: Kid::new(format!("kid-{generation}")).unwrap(),
-        algorithm: "ES256".into(),
-        public_jwk: serde_json::json!({"kty": "EC"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes::published(NOW),
-        compromised_at: None,
-        unknown: Default::default(),
-    }
+    let kid = Kid::new(format!("kid-{generation}")).unwrap();
+    let public = serde_json::json!({"kty": "EC"});
+    let times = KeyTimes::published(NOW);
+    let mut key = KeyRecord::new(generation, kid, "ES256", public, vec![1, 2, 3], times);
+    key.version = version;
+    key
 }
 
 fn generations(store: &MemoryStore) -> Vec<(u64, u64)> {

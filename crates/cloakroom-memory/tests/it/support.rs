@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::record::{Chain, ChainKey, Claims, Device, GrantRecord, TokenRecord};
+use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{Advance, CreateOutcome, Found, Lookup, TokenStore};
 use cloakroom_core::store::{ChainUpdate, StoreError};
@@ -59,55 +59,18 @@ pub(crate) fn digest(seed: u64) -> TokenDigest {
 /// A grant of `alice` to `app`, at the epoch of a store at [`NOW`], that ends after 1,000 s. Its
 /// chain stands at generation 0 and ends after 500 s.
 pub(crate) fn grant(seed: u64) -> GrantRecord {
-    GrantRecord {
-        id: id(seed),
-        client: app(),
-        subject: alice(),
-        scope: Scope::parse("read").unwrap(),
-        audience: Audience::one("https://orders.example").unwrap(),
-        confirmation: None,
-        auth_time: None,
-        created_at: NOW,
-        epoch: Epoch::new(NOW.as_millis()).following(),
-        username: None,
-        act: None,
-        authorization_details: None,
-        session: None,
-        claims: Claims::default(),
-        device: Device::default(),
-        chain: Some(Chain {
-            credential: TokenKind::Refresh,
-            generation: 0,
-            digest: digest(0),
-            key: ChainKey::random(&Random::system()).unwrap(),
-            expires_at: secs(500),
-            code: None,
-            successor: None,
-            bound_from: None,
-            rotates: true,
-            unknown: Default::default(),
-        }),
-        expires_at: secs(1_000),
-        row_expires_at: secs(1_000),
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: Default::default(),
-    }
+    let audience = Audience::one("https://orders.example").unwrap();
+    let mut grant = GrantRecord::new(id(seed), app(), alice(), audience, NOW, secs(1_000));
+    grant.scope = Scope::parse("read").unwrap();
+    grant.epoch = Epoch::new(NOW.as_millis()).following();
+    let key = ChainKey::random(&Random::system()).unwrap();
+    grant.chain = Some(Chain::new(TokenKind::Refresh, digest(0), key, secs(500)));
+    grant
 }
 
 /// A token of the grant that ends after 100 s.
 pub(crate) fn token(grant: &GrantRecord, seed: u64) -> TokenRecord {
-    TokenRecord {
-        digest: digest(seed),
-        grant: grant.id,
-        issued_at: NOW,
-        expires_at: secs(100),
-        revoked_at: None,
-        scope: grant.scope.clone(),
-        audience: grant.audience.clone(),
-        confirmation: None,
-        unknown: Default::default(),
-    }
+    TokenRecord::new(digest(seed), grant, NOW, secs(100))
 }
 
 /// The record after one more rotation, to a credential that `seed` names.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloakroom_core::keys::schedule::KeyTimes;
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore as _, KeyUpdated};
-use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, RevocationBatch, RuleKey, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, CheckValues as _, CreateOutcome, Housekeeping, Lookup, PageRequest, Selector,
@@ -247,12 +247,15 @@ async fn a_damaged_signing_key_is_named_and_can_be_deleted() {
         let how = std::error::Error::source(&error).unwrap().to_string();
         assert!(how.starts_with("generation 2: "), "{how}");
         // The others can be written, and no generation comes back.
-        let next = KeyRecord { version: 2, compromised_at: Some(NOW), ..key(3) };
+        let mut next = key(3);
+        next.version = 2;
+        next.compromised_at = Some(NOW);
         assert_eq!(store.update(next.clone(), 1).await.unwrap(), KeyUpdated::Updated);
         assert_eq!(store.delete(1, 1).await.unwrap(), KeyUpdated::Updated);
         assert_eq!(store.insert(key(2)).await.unwrap(), KeyInserted::Taken);
         // It can be mended, and deleted.
-        let repaired = KeyRecord { version: 2, ..key(2) };
+        let mut repaired = key(2);
+        repaired.version = 2;
         assert_eq!(store.update(repaired.clone(), 1).await.unwrap(), KeyUpdated::Updated);
         assert_eq!(store.load().await.unwrap(), [repaired, next.clone()]);
         connection.execute(&sql, []).unwrap();
@@ -262,15 +265,8 @@ async fn a_damaged_signing_key_is_named_and_can_be_deleted() {
 }
 
 fn key(generation: u64) -> KeyRecord {
-    KeyRecord {
-        generation,
-        version: 1,
-        kid: Kid::new(format!("key {generation}")).unwrap(),
-        algorithm: "ES256".to_owned(),
-        public_jwk: serde_json::json!({"kty": "EC"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes { published: NOW, signing: None, unknown: UnknownFields::default() },
-        compromised_at: None,
-        unknown: UnknownFields::default(),
-    }
+    let kid = Kid::new(format!("key {generation}")).unwrap();
+    let public = serde_json::json!({"kty": "EC"});
+    let times = KeyTimes::published(NOW);
+    KeyRecord::new(generation, kid, "ES256", public, vec![1, 2, 3], times)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::keys::KeyStore as _;
-use cloakroom_core::record::TokenRecord;
 use cloakroom_core::store::{CreateOutcome, Lookup, StoreError, TokenStore as _};
 use cloakroom_sqlite::SqliteStore;
 use rusqlite::Connection;
@@ -28,7 +27,9 @@ async fn a_write_that_fails_takes_nothing_with_it() {
         let mut tokens = vec![token.clone()];
         if number % 4 == 1 {
             // Found out when the grant is written already: two tokens cannot have one digest.
-            tokens.push(TokenRecord { issued_at: token.expires_at, ..token.clone() });
+            let mut token = token.clone();
+            token.issued_at = token.expires_at;
+            tokens.push(token);
         }
         let (store, id) = (Arc::clone(&store), grant.id);
         let write = tokio::spawn(async move { store.create(grant, tokens).await });

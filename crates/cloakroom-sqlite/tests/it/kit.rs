@@ -78,7 +78,7 @@ impl Opened {
             .open()
             .unwrap();
         self.stores.push(store.clone());
-        Instance { tokens: Arc::new(store.clone()), keys: Arc::new(store) }
+        Instance::new(Arc::new(store.clone()), Arc::new(store))
     }
 }
 

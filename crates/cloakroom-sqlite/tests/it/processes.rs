@@ -1,9 +1,11 @@
 //! Several processes on one file, and processes that are killed.
 
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use cloakroom_conformance::processes::{Outcome, Plan, contend, judge};
@@ -34,33 +36,45 @@ pub(crate) fn inherited() -> Option<SqliteStore> {
     Some(SqliteStore::open(path).unwrap())
 }
 
+/// The database and the plan of a race, in a child that [`race`] started.
+pub(crate) fn inherited_race() -> Option<(SqliteStore, Plan)> {
+    let plan = std::env::var("CLOAKROOM_SQLITE_PLAN").ok()?;
+    Some((inherited()?, plan.parse().unwrap()))
+}
+
+/// Runs `test` in one child for each process of the plan. Each prints its outcome with [`report`].
+pub(crate) fn race<O>(test: &str, path: &Path, plan: &Plan) -> Vec<O>
+where
+    O: FromStr<Err: Debug>,
+{
+    let start = |plan: Plan| {
+        child(test, path).env("CLOAKROOM_SQLITE_PLAN", plan.to_string()).spawn().unwrap()
+    };
+    // All of them start before the first is waited for.
+    let children: Vec<_> = plan.all().map(start).collect();
+    let outcome = |child: Child| {
+        let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let line = text.lines().find_map(|line| Some(line.split_once("OUTCOME ")?.1));
+        line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    };
+    children.into_iter().map(outcome).collect()
+}
+
+/// Tells [`race`] how a child's race ended.
+pub(crate) fn report(outcome: impl Display) {
+    println!("OUTCOME {outcome}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_race() {
-    if let Some(store) = inherited() {
-        let plan: Plan = std::env::var("CLOAKROOM_SQLITE_PLAN").unwrap().parse().unwrap();
-        println!("OUTCOME {}", contend(&store, &plan).await);
-        return;
+    if let Some((store, plan)) = inherited_race() {
+        return report(contend(&store, &plan).await);
     }
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tokens.db");
     let store = SqliteStore::open(&path).unwrap();
     let plan = Plan::new(42, 4);
-    let children: Vec<_> = plan
-        .all()
-        .map(|plan| {
-            child("processes::processes_race", &path)
-                .env("CLOAKROOM_SQLITE_PLAN", plan.to_string())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let line = text.lines().find_map(|line| Some(line.split_once("OUTCOME ")?.1));
-        outcomes.push(line.unwrap_or_else(|| panic!("{text}")).parse().unwrap());
-    }
+    let outcomes: Vec<Outcome> = race("processes::processes_race", &path, &plan);
     judge(&store, &plan, &outcomes).await.unwrap();
 }
 

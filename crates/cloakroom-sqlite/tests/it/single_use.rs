@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::faults::{attentive, until_found};
-use crate::processes::{child, inherited};
+use crate::processes::{inherited_race, race, report};
 use crate::support::{DAY, NOW, grant, revocation};
 
 /// A file in a folder of its own, each time.
@@ -59,31 +59,14 @@ async fn it_passes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_race() {
-    if let Some(store) = inherited() {
-        let plan: Plan = std::env::var("CLOAKROOM_SQLITE_PLAN").unwrap().parse().unwrap();
-        println!("OUTCOME {}", contend(&store, &plan).await);
-        return;
+    if let Some((store, plan)) = inherited_race() {
+        return report(contend(&store, &plan).await);
     }
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tokens.db");
     drop(SqliteStore::open(&path).unwrap());
     let plan = Plan::new(42, 4);
-    let children: Vec<_> = plan
-        .all()
-        .map(|plan| {
-            child("single_use::processes_race", &path)
-                .env("CLOAKROOM_SQLITE_PLAN", plan.to_string())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let line = text.lines().find_map(|line| Some(line.split_once("OUTCOME ")?.1));
-        outcomes.push(line.unwrap_or_else(|| panic!("{text}")).parse().unwrap());
-    }
+    let outcomes: Vec<Outcome> = race("single_use::processes_race", &path, &plan);
     judge(&plan, &outcomes).unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloakroom_core::format::{FormatError, Located, TokenTerms};
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{
-    Chain, ChainKey, CodeBinding, GrantRecord, TokenRecord, UnknownFields, bounded_json,
+    Chain, ChainKey, CodeBinding, GrantRecord, TokenRecord, bounded_json,
 };
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::store::{CreateOutcome, StoreError};
@@ -155,13 +155,9 @@ impl Issuer {
         record.epoch = newest.min(Epoch::new(issued_for_sure.as_millis()));
         record.expires_at = expires_at;
         record.row_expires_at = expires_at;
-        let terms = TokenTerms {
-            issued_at,
-            expires_at: record.expires_at,
-            scope: record.scope.clone(),
-            audience: record.audience.clone(),
-            confirmation,
-        };
+        let (scope, audience) = (record.scope.clone(), record.audience.clone());
+        let mut terms = TokenTerms::new(issued_at, record.expires_at, scope, audience);
+        terms.confirmation = confirmation;
         let token = terms.record(located.grant, located.digest);
         if inner.create(Operation::Adopt, record, vec![token]).await? {
             Ok(Adopted::Now)
@@ -195,18 +191,9 @@ fn chain(
     expires_at: UnixTime,
     rotates: bool,
 ) -> Chain {
-    Chain {
-        credential,
-        generation: 0,
-        digest,
-        key,
-        expires_at,
-        code: None,
-        successor: None,
-        bound_from: None,
-        rotates,
-        unknown: UnknownFields::default(),
-    }
+    let mut chain = Chain::new(credential, digest, key, expires_at);
+    chain.rotates = rotates;
+    chain
 }
 
 impl Inner {
@@ -253,29 +240,19 @@ impl Inner {
         // from the future would escape it.
         let newest = self.epoch().await?;
         let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
-        Ok(Box::new(GrantRecord {
-            id: GrantId::random(&self.random)?,
-            client: grant.client,
-            subject: grant.subject,
-            scope,
-            audience,
-            confirmation: None,
-            auth_time: grant.auth_time,
-            created_at: now,
-            epoch,
-            username: grant.username,
-            act: grant.act,
-            authorization_details: grant.authorization_details,
-            session: grant.session,
-            claims: grant.claims,
-            device: grant.device,
-            chain: None,
-            expires_at: now + life,
-            row_expires_at: now + life,
-            refreshed_at: None,
-            revoked_at: None,
-            unknown: UnknownFields::default(),
-        }))
+        let id = GrantId::random(&self.random)?;
+        let mut record =
+            GrantRecord::new(id, grant.client, grant.subject, audience, now, now + life);
+        record.scope = scope;
+        record.auth_time = grant.auth_time;
+        record.epoch = epoch;
+        record.username = grant.username;
+        record.act = grant.act;
+        record.authorization_details = grant.authorization_details;
+        record.session = grant.session;
+        record.claims = grant.claims;
+        record.device = grant.device;
+        Ok(Box::new(record))
     }
 
     /// Makes the first tokens of a new grant, and writes them.
@@ -328,10 +305,9 @@ impl Inner {
             self.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &self.random)?;
         let expires_at = (now + self.lifetimes.code).min(record.expires_at);
         let rotates = client.rotates_refresh_tokens();
-        record.chain = Some(Chain {
-            code: Some(binding),
-            ..chain(TokenKind::Code, digest, key, expires_at, rotates)
-        });
+        let mut chain = chain(TokenKind::Code, digest, key, expires_at, rotates);
+        chain.code = Some(binding);
+        record.chain = Some(chain);
         // A grant whose code is never redeemed ends with its code.
         record.row_expires_at = expires_at;
         self.create_new(record, Vec::new()).await?;

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::handle::ChainKind;
-use cloakroom_core::record::{Chain, CodeBinding, GrantRecord};
+use cloakroom_core::record::{CodeBinding, GrantRecord};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, scrubbed};
@@ -91,18 +91,17 @@ impl Issuer {
             &chain.key,
             &inner.random,
         )?;
-        next.chain = Some(Chain {
-            credential: TokenKind::Refresh,
-            generation,
-            digest,
-            // A client without refresh tokens gets none: what was minted is thrown away, and only
-            // marks the code as spent.
-            expires_at: if refreshable { expires_at } else { now },
-            successor: None,
-            bound_from,
-            rotates,
-            ..chain.clone()
-        });
+        let mut moved = chain.clone();
+        moved.credential = TokenKind::Refresh;
+        moved.generation = generation;
+        moved.digest = digest;
+        // A client without refresh tokens gets none: what was minted is thrown away, and only
+        // marks the code as spent.
+        moved.expires_at = if refreshable { expires_at } else { now };
+        moved.successor = None;
+        moved.bound_from = bound_from;
+        moved.rotates = rotates;
+        next.chain = Some(moved);
         next.row_expires_at = inner.row_expiry(&next, expires_at);
         let scope = Inner::narrow_scope(None, &next.scope, &client)?;
         let token = inner.mint(&client, &next, scope, audience, proved, now).await?;

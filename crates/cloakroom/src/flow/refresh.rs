@@ -116,18 +116,16 @@ impl Attempt<'_> {
             binding.after(generation, self.request.confirmation.as_ref());
         next.confirmation = confirmation;
         next.row_expires_at = inner.row_expiry(grant, expires_at);
-        next.chain = Some(Chain {
-            generation,
-            digest,
-            expires_at,
-            rotates: true,
-            successor: Some(SealedSuccessor {
-                earlier: earlier(chain, now),
-                ..SealedSuccessor::new(sealed, until)
-            }),
-            bound_from,
-            ..chain.clone()
-        });
+        let mut successor = SealedSuccessor::new(sealed, until);
+        successor.earlier = earlier(chain, now);
+        let mut moved = chain.clone();
+        moved.generation = generation;
+        moved.digest = digest;
+        moved.expires_at = expires_at;
+        moved.rotates = true;
+        moved.successor = Some(successor);
+        moved.bound_from = bound_from;
+        next.chain = Some(moved);
         let token = self.mint(&next).await?;
 
         let step = Advance {

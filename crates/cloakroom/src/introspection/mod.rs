@@ -162,7 +162,7 @@ impl Inner {
         now: UnixTime,
     ) -> Result<Option<Active>, TokenError> {
         match self.locate(token).await? {
-            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+            Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
                 let Lookup::Found(found) = self.store.find(grant, Some(digest)).await? else {
                     return Ok(None);
                 };

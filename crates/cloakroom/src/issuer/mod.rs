@@ -231,13 +231,9 @@ impl Inner {
         now: UnixTime,
     ) -> Result<NewToken, TokenError> {
         let life = self.lifetimes_of(client).access_token;
-        let terms = TokenTerms {
-            issued_at: now,
-            expires_at: (now + life).min(grant.expires_at),
-            scope,
-            audience,
-            confirmation: proved.cloned(),
-        };
+        let expires_at = (now + life).min(grant.expires_at);
+        let mut terms = TokenTerms::new(now, expires_at, scope, audience);
+        terms.confirmation = proved.cloned();
         let format = self.format_of(client, &terms.audience)?;
         let minted = format.mint(MintContext::new(&self.url, grant, &terms, &self.random)).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());

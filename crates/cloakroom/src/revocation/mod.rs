@@ -64,7 +64,7 @@ impl Issuer {
                 let of = Whose { client: Some(client), grant, ends: carried.token.expires_at };
                 inner.revoke_now(Target::Jti(carried.jti), of).await
             }
-            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+            Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
                     return Ok(());
                 };

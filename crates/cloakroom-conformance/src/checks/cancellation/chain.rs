@@ -4,7 +4,7 @@
 //! checks give it both before they judge.
 
 use cloakroom_core::TokenDigest;
-use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::record::TokenRecord;
 use cloakroom_core::revocation::Target;
 use cloakroom_core::store::{AdvanceOutcome, ChainUpdate, CreateOutcome, Selector, TokenStoreExt};
 
@@ -58,7 +58,8 @@ async fn a_dropped_create_leaves_no_tokens_behind(context: Context) -> Result<()
             break;
         }
         // Another grant comes under the id, if that is free: it has none of the other's tokens.
-        let other = GrantRecord { id: grant.id, ..lone(grant.epoch)? };
+        let mut other = lone(grant.epoch)?;
+        other.id = grant.id;
         match store.create(other.clone(), vec![]).await? {
             CreateOutcome::Inserted => {
                 let mut patience = Patience::default();

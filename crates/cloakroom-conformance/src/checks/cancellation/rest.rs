@@ -3,7 +3,7 @@
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::KeyTimes;
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
-use cloakroom_core::record::{GrantRecord, TokenRecord, UnknownFields};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RuleKey, Target};
 use cloakroom_core::store::{Housekeeping, Lookup, PageRequest, Selector, TokenStoreExt};
 use serde_json::json;
@@ -86,12 +86,16 @@ async fn a_dropped_heartbeat_is_whole_or_undone(context: Context) -> Result<(), 
 /// A grant whose row ended a minute ago, with its token.
 fn ended(epoch: Epoch) -> Result<(GrantRecord, TokenRecord), Broken> {
     let end = NOW - MINUTE;
-    let mut grant =
-        GrantRecord { created_at: NOW - DAY, expires_at: end, row_expires_at: end, ..lone(epoch)? };
+    let mut grant = lone(epoch)?;
+    grant.created_at = NOW - DAY;
+    grant.expires_at = end;
+    grant.row_expires_at = end;
     if let Some(chain) = &mut grant.chain {
         chain.expires_at = end;
     }
-    let token = TokenRecord { issued_at: NOW - DAY, expires_at: end, ..token(&grant)? };
+    let mut token = token(&grant)?;
+    token.issued_at = NOW - DAY;
+    token.expires_at = end;
     Ok((grant, token))
 }
 
@@ -102,7 +106,8 @@ async fn dropped_housekeeping_tears_nothing_apart(context: Context) -> Result<()
         let epoch = store.epoch().await?;
         let living = lone(epoch)?;
         let held = token(&living)?;
-        let spent = TokenRecord { expires_at: NOW - MINUTE, ..token(&living)? };
+        let mut spent = token(&living)?;
+        spent.expires_at = NOW - MINUTE;
         store.inserted(&living, &[held.clone(), spent.clone()]).await?;
         let mut old = Vec::new();
         for _ in 0..3 {
@@ -150,17 +155,10 @@ async fn dropped_housekeeping_tears_nothing_apart(context: Context) -> Result<()
 }
 
 fn key(version: u64) -> Result<KeyRecord, Broken> {
-    Ok(KeyRecord {
-        generation: 7,
-        version,
-        kid: Kid::new(format!("key-{version}"))?,
-        algorithm: "ES256".to_owned(),
-        public_jwk: json!({"kty": "EC"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes::published(NOW),
-        compromised_at: None,
-        unknown: UnknownFields::default(),
-    })
+    let (kid, public) = (Kid::new(format!("key-{version}"))?, json!({"kty": "EC"}));
+    let mut key = KeyRecord::new(7, kid, "ES256", public, vec![1, 2, 3], KeyTimes::published(NOW));
+    key.version = version;
+    Ok(key)
 }
 
 async fn inserted(store: &dyn KeyStore) -> Result<(), Broken> {

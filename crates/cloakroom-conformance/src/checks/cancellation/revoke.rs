@@ -137,7 +137,8 @@ async fn revocation_is_whole_or_undone(
     while drops.again() {
         let epoch = store.epoch().await?;
         let first = lone(epoch)?;
-        let second = GrantRecord { id: lone(epoch)?.id, ..first.clone() };
+        let mut second = first.clone();
+        second.id = lone(epoch)?.id;
         let tokens = [token(&first)?, token(&second)?];
         let [one, two] = tokens;
         let grants = [(first, one), (second, two)];

@@ -112,7 +112,8 @@ async fn a_move_sent_again_keeps_what_came_between(context: Context) -> Result<(
     let attached = token(&next)?;
     store.advanced(&next, ChainUpdate::Attach, std::slice::from_ref(&attached)).await?;
     // What another node would have made of the same step, one field apart: the first one counts.
-    let other = GrantRecord { refreshed_at: Some(NOW + MINUTE), ..next.clone() };
+    let mut other = next.clone();
+    other.refreshed_at = Some(NOW + MINUTE);
     for step in [Advance { change: to(&other), ..step.clone() }, step] {
         again(&*store, &step).await?;
         let found = store.found(next.id, attached.digest).await?;
@@ -196,7 +197,8 @@ async fn tokens_attached_again_are_there_once(context: Context) -> Result<(), Br
     let store = context.tokens().await;
     let grant = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&grant, &[]).await?;
-    let held = TokenRecord { expires_at: NOW + DAY / 4, ..token(&grant)? };
+    let mut held = token(&grant)?;
+    held.expires_at = NOW + DAY / 4;
     let step = step_from(&grant, ChainUpdate::Attach, std::slice::from_ref(&held))?;
     again(&*store, &step).await?;
     let target = Target::Token { grant: grant.id, digest: held.digest };

@@ -32,16 +32,16 @@ checks! { "contract::advance_writes":
     a_foreign_token_is_misuse_where_no_grant_is => AdvanceMisuse,
 }
 
-/// The next record of `from`: it stays who it is, ends no later, and is like `like` in all else.
+/// A next record for the grant `from`: its identity is kept, it ends no later, and every other field
+/// is that of `like`.
 fn next_like(from: &GrantRecord, like: GrantRecord) -> GrantRecord {
-    GrantRecord {
-        id: from.id,
-        client: from.client.clone(),
-        subject: from.subject.clone(),
-        epoch: from.epoch,
-        expires_at: like.expires_at.min(from.expires_at),
-        ..like
-    }
+    let mut next = like;
+    next.id = from.id;
+    next.client = from.client.clone();
+    next.subject = from.subject.clone();
+    next.epoch = from.epoch;
+    next.expires_at = next.expires_at.min(from.expires_at);
+    next
 }
 
 async fn takes(
@@ -102,7 +102,8 @@ async fn a_move_writes_an_end_that_comes_with_it(context: Context) -> Result<(),
     let store = context.tokens().await;
     let first = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&first, &[]).await?;
-    let next = GrantRecord { revoked_at: Some(NOW), ..moved(&first)? };
+    let mut next = moved(&first)?;
+    next.revoked_at = Some(NOW);
     let token = token(&next)?;
     takes(&*store, &first, to(&next), std::slice::from_ref(&token)).await?;
     same("the grant", &*store.found(next.id, token.digest).await?.grant, &next)?;
@@ -244,15 +245,19 @@ async fn a_next_record_of_another_identity_is_misuse(context: Context) -> Result
     store.inserted(&grant, &[]).await?;
     let next = moved(&grant)?;
     let id = GrantId::random(&Random::system())?;
+    let other_client = client("App")?;
+    let [other_subject, other_kind] = [subject("alice ")?, Subject::client("alice")?];
+    let changed = |change: &dyn Fn(&mut GrantRecord)| {
+        let mut other = next.clone();
+        change(&mut other);
+        other
+    };
     let others = [
-        ("another id", GrantRecord { id, ..next.clone() }),
-        ("another client", GrantRecord { client: client("App")?, ..next.clone() }),
-        ("another subject", GrantRecord { subject: subject("alice ")?, ..next.clone() }),
-        (
-            "a subject of another kind",
-            GrantRecord { subject: Subject::client("alice")?, ..next.clone() },
-        ),
-        ("another epoch", GrantRecord { epoch: next.epoch.following(), ..next.clone() }),
+        ("another id", changed(&|next| next.id = id)),
+        ("another client", changed(&|next| next.client = other_client.clone())),
+        ("another subject", changed(&|next| next.subject = other_subject.clone())),
+        ("a subject of another kind", changed(&|next| next.subject = other_kind.clone())),
+        ("another epoch", changed(&|next| next.epoch = next.epoch.following())),
     ];
     for (what, other) in others {
         let tokens = [token(&grant)?];
@@ -273,7 +278,8 @@ async fn a_next_record_without_a_chain_is_misuse(context: Context) -> Result<(),
     let store = context.tokens().await;
     let grant = grant("alice", "app", store.epoch().await?)?;
     store.inserted(&grant, &[]).await?;
-    let without = GrantRecord { chain: None, ..moved(&grant)? };
+    let mut without = moved(&grant)?;
+    without.chain = None;
     let tokens = [token(&grant)?];
     is_misuse(&*store, &grant, "no chain", to(&without), &tokens).await
 }

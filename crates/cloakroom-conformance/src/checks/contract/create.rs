@@ -49,11 +49,9 @@ async fn a_grant_comes_with_all_its_tokens(context: Context) -> Result<(), Broke
 
 async fn a_grant_without_a_chain_or_tokens_is_a_grant(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let grant = GrantRecord {
-        subject: Subject::client("batch")?,
-        chain: None,
-        ..grant("batch", "batch", store.epoch().await?)?
-    };
+    let mut grant = grant("batch", "batch", store.epoch().await?)?;
+    grant.subject = Subject::client("batch")?;
+    grant.chain = None;
     store.inserted(&grant, &[]).await?;
     same("the grant", &store.grant(grant.id).await?, &grant)
 }
@@ -86,7 +84,8 @@ async fn a_foreign_token_is_misuse_and_nothing_is_written(context: Context) -> R
 
 /// Another grant under the same id, with a token of its own.
 fn rival(first: &GrantRecord) -> Result<(GrantRecord, TokenRecord), Broken> {
-    let rival = GrantRecord { id: first.id, ..grant("mallory", "evil", first.epoch.following())? };
+    let mut rival = grant("mallory", "evil", first.epoch.following())?;
+    rival.id = first.id;
     let token = token(&rival)?;
     Ok((rival, token))
 }
@@ -129,15 +128,21 @@ async fn a_record_that_differs_in_one_field_is_another_grant(
     store.inserted(&first, &[]).await?;
     let mut with_other_digest = first.clone();
     with_other_digest.chain.as_mut().ok_or("no chain")?.digest = stranger()?;
+    let (other_subject, other_client) = (Subject::client("alice")?, client("App")?);
     let claims = Claims::new([("admin", json!(true))])?;
+    let changed = |change: &dyn Fn(&mut GrantRecord)| {
+        let mut other = first.clone();
+        change(&mut other);
+        other
+    };
     let others = [
         with_other_digest,
-        GrantRecord { subject: Subject::client("alice")?, ..first.clone() },
-        GrantRecord { client: client("App")?, ..first.clone() },
-        GrantRecord { epoch: first.epoch.following(), ..first.clone() },
-        GrantRecord { claims, ..first.clone() },
-        GrantRecord { expires_at: first.expires_at + DAY, ..first.clone() },
-        GrantRecord { chain: None, ..first.clone() },
+        changed(&|grant| grant.subject = other_subject.clone()),
+        changed(&|grant| grant.client = other_client.clone()),
+        changed(&|grant| grant.epoch = grant.epoch.following()),
+        changed(&|grant| grant.claims = claims.clone()),
+        changed(&|grant| grant.expires_at = grant.expires_at + DAY),
+        changed(&|grant| grant.chain = None),
     ];
     for other in others {
         let token = token(&other)?;

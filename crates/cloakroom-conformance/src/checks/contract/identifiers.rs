@@ -143,7 +143,8 @@ async fn grants_of(
     let epoch = store.epoch().await?;
     let mut grants = Vec::new();
     for subject in subjects {
-        let grant = GrantRecord { subject: subject.clone(), ..grant("-", "app", epoch)? };
+        let mut grant = grant("-", "app", epoch)?;
+        grant.subject = subject.clone();
         store.inserted(&grant, &[]).await?;
         grants.push(grant);
     }
@@ -158,7 +159,8 @@ async fn grants_at(
     let epoch = store.epoch().await?;
     let mut grants = Vec::new();
     for client in clients {
-        let grant = GrantRecord { client: client.clone(), ..grant("alice", "-", epoch)? };
+        let mut grant = grant("alice", "-", epoch)?;
+        grant.client = client.clone();
         store.inserted(&grant, &[]).await?;
         grants.push(grant);
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::{KeyTimes, Signing};
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
-use cloakroom_core::record::UnknownFields;
 use cloakroom_core::time::UnixTime;
 use serde_json::json;
 
@@ -33,39 +32,27 @@ checks! { "contract::keys":
 }
 
 pub(crate) fn key(generation: u64, name: &str) -> Result<KeyRecord, Broken> {
-    Ok(KeyRecord {
-        generation,
-        version: 1,
-        kid: Kid::new(name)?,
-        algorithm: "ES256".to_owned(),
-        public_jwk: json!({"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes::published(NOW),
-        compromised_at: None,
-        unknown: UnknownFields::default(),
-    })
+    let public = json!({"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"});
+    let times = KeyTimes::published(NOW);
+    Ok(KeyRecord::new(generation, Kid::new(name)?, "ES256", public, vec![1, 2, 3], times))
 }
 
 /// The record after this many more writes, with other contents in every field.
 pub(crate) fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broken> {
-    Ok(KeyRecord {
-        version: key.version + writes,
-        kid: Kid::new(format!("clé {writes} '\"\\"))?,
-        algorithm: "EdDSA".to_owned(),
-        public_jwk: json!({"kty": "OKP", "n": [writes, null, "é\0"], "": {}}),
-        sealed: vec![0, 0xff, b'\n', 0],
-        times: KeyTimes {
-            signing: Some(Signing {
-                unknown: unknown(9),
-                ..Signing::new(NOW + 2 * DAY, NOW + 3 * DAY, NOW + 4 * DAY)
-            }),
-            unknown: unknown(8),
-            ..KeyTimes::published(NOW + DAY)
-        },
-        compromised_at: Some(NOW + 5 * DAY),
-        unknown: unknown(7),
-        ..key.clone()
-    })
+    let mut key = key.clone();
+    key.version += writes;
+    key.kid = Kid::new(format!("clé {writes} '\"\\"))?;
+    key.algorithm = "EdDSA".to_owned();
+    key.public_jwk = json!({"kty": "OKP", "n": [writes, null, "é\0"], "": {}});
+    key.sealed = vec![0, 0xff, b'\n', 0];
+    let mut signing = Signing::new(NOW + 2 * DAY, NOW + 3 * DAY, NOW + 4 * DAY);
+    signing.unknown = unknown(9);
+    key.times = KeyTimes::published(NOW + DAY);
+    key.times.signing = Some(signing);
+    key.times.unknown = unknown(8);
+    key.compromised_at = Some(NOW + 5 * DAY);
+    key.unknown = unknown(7);
+    Ok(key)
 }
 
 pub(crate) async fn inserted(store: &dyn KeyStore, key: &KeyRecord) -> Result<(), Broken> {
@@ -86,7 +73,8 @@ async fn a_new_store_has_no_keys(context: Context) -> Result<(), Broken> {
 async fn every_field_of_a_key_survives(context: Context) -> Result<(), Broken> {
     let store = context.keys().await;
     let bare = key(1, "one")?;
-    let full = KeyRecord { generation: 2, ..rewritten(&bare, 4)? };
+    let mut full = rewritten(&bare, 4)?;
+    full.generation = 2;
     inserted(&*store, &bare).await?;
     inserted(&*store, &full).await?;
     holds(&*store, &[&bare, &full]).await
@@ -255,13 +243,15 @@ async fn an_update_needs_the_version_that_stands(context: Context) -> Result<(),
             }
             // Newer or older than what stands, it makes no difference.
             for version in [expected + 1, stands.version + 2] {
-                let late = KeyRecord { version, ..rewritten(&stands, 0)? };
+                let mut late = rewritten(&stands, 0)?;
+                late.version = version;
                 let answer = store.update(late, expected).await?;
                 same("the answer to `update`", &answer, &KeyUpdated::Stale)?;
                 holds(&*store, &[&stands, &bystander]).await?;
             }
         }
-        let next = KeyRecord { version: stands.version + 1, ..stands.clone() };
+        let mut next = stands.clone();
+        next.version = stands.version + 1;
         let answer = store.update(next.clone(), stands.version).await?;
         same("the answer to `update`", &answer, &KeyUpdated::Updated)?;
         stands = next;
@@ -275,7 +265,8 @@ async fn an_update_replaces_the_whole_record(context: Context) -> Result<(), Bro
     let bare = key(1, "one")?;
     inserted(&*store, &bare).await?;
     let full = rewritten(&bare, 9)?;
-    let bare_again = KeyRecord { version: full.version + 1, ..bare };
+    let mut bare_again = bare;
+    bare_again.version = full.version + 1;
     for (next, expected) in [(&full, 1), (&bare_again, full.version)] {
         let answer = store.update(next.clone(), expected).await?;
         same("the answer to `update`", &answer, &KeyUpdated::Updated)?;

@@ -106,7 +106,8 @@ async fn a_grant_whose_chain_has_ended_is_listed(context: Context) -> Result<(),
     let epoch = store.epoch().await?;
     let mut idle = grant("alice", "app", epoch)?;
     idle.chain.as_mut().ok_or("no chain")?.expires_at = NOW - MINUTE;
-    let without = GrantRecord { chain: None, ..grant("alice", "app", epoch)? };
+    let mut without = grant("alice", "app", epoch)?;
+    without.chain = None;
     let mut should = vec![idle.id, without.id];
     should.sort_unstable();
     store.inserted(&idle, &[]).await?;
@@ -131,11 +132,9 @@ async fn each_selector_selects_its_own(context: Context) -> Result<(), Broken> {
     for subject in &subjects {
         for client in &clients {
             for _ in 0..3 {
-                let grant = GrantRecord {
-                    subject: subject.clone(),
-                    client: client.clone(),
-                    ..grant("-", "-", epoch)?
-                };
+                let mut grant = grant("-", "-", epoch)?;
+                grant.subject = subject.clone();
+                grant.client = client.clone();
                 store.inserted(&grant, &[]).await?;
                 all.push(grant);
             }
@@ -187,10 +186,9 @@ async fn twenty_five(store: &dyn TokenStore) -> Result<Vec<GrantRecord>, Broken>
     let epoch = store.epoch().await?;
     let mut grants = Vec::new();
     for byte in [0x00, 0x01, 0x2f, 0x3e, 0x7f, 0x80, 0xf8, 0xfb, 0xff] {
-        grants.push(GrantRecord {
-            id: GrantId::from_bytes([byte; 16]),
-            ..grant("alice", "app", epoch)?
-        });
+        let mut grant = grant("alice", "app", epoch)?;
+        grant.id = GrantId::from_bytes([byte; 16]);
+        grants.push(grant);
     }
     while grants.len() < 25 {
         grants.push(grant("alice", "app", epoch)?);
@@ -223,8 +221,8 @@ async fn the_dead_between_the_living_do_not_end_a_listing(context: Context) -> R
     for number in 0_u8..75 {
         let mut id = [0x55; 16];
         id[0] = number;
-        let mut grant =
-            GrantRecord { id: GrantId::from_bytes(id), ..grant("alice", "app", epoch)? };
+        let mut grant = grant("alice", "app", epoch)?;
+        grant.id = GrantId::from_bytes(id);
         let is_dead = number % 25 >= 5;
         if is_dead && number.is_multiple_of(2) {
             grant.expires_at = NOW;

@@ -101,7 +101,9 @@ async fn ended_tokens_of_a_living_grant_are_deleted(context: Context) -> Result<
     let grant = grant("alice", "app", store.epoch().await?)?;
     let mut tokens = Vec::new();
     for minutes in 1..=10 {
-        tokens.push(TokenRecord { expires_at: NOW + minutes * MINUTE, ..token(&grant)? });
+        let mut token = token(&grant)?;
+        token.expires_at = NOW + minutes * MINUTE;
+        tokens.push(token);
     }
     store.inserted(&grant, &tokens).await?;
     let done = store.housekept(NOW + 5 * MINUTE + MILLISECOND).await?;
@@ -122,7 +124,9 @@ async fn tokens_that_came_later_are_deleted(context: Context) -> Result<(), Brok
     store.inserted(&grant, &[]).await?;
     let next = moved(&grant)?;
     let ending = |minutes: u32| -> Result<TokenRecord, Broken> {
-        Ok(TokenRecord { expires_at: NOW + minutes * MINUTE, ..token(&grant)? })
+        let mut token = token(&grant)?;
+        token.expires_at = NOW + minutes * MINUTE;
+        Ok(token)
     };
     let (attached, with_move, living) = (ending(1)?, ending(2)?, ending(30)?);
     let steps = [

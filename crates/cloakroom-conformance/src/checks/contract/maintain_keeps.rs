@@ -1,6 +1,5 @@
 //! `maintain`: what it spares.
 
-use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, LogEvent, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{
     ChainUpdate, Housekeeping, Lookup, Selector, TokenStore, TokenStoreExt,
@@ -34,13 +33,12 @@ async fn only_what_ended_before_is_deleted_whatever_the_time(
     for end in [before, before + MILLISECOND, before + DAY] {
         let (grant, token) = ending(&*store, end).await?;
         // A row that outlives every token it had is nevertheless not over.
-        let tokenless = GrantRecord { id: GrantId::random(&Random::system())?, ..grant.clone() };
-        let short = TokenRecord {
-            grant: tokenless.id,
-            digest: stranger()?,
-            expires_at: NOW + MINUTE,
-            ..token.clone()
-        };
+        let mut tokenless = grant.clone();
+        tokenless.id = GrantId::random(&Random::system())?;
+        let mut short = token.clone();
+        short.grant = tokenless.id;
+        short.digest = stranger()?;
+        short.expires_at = NOW + MINUTE;
         store.inserted(&tokenless, &[short]).await?;
         tokenless_kept.push(tokenless);
         kept.push((grant, token));
@@ -71,8 +69,10 @@ async fn a_row_stays_as_long_as_it_is_needed(context: Context) -> Result<(), Bro
         grant.chain.as_mut().ok_or("no chain")?.expires_at = NOW - DAY;
         grant.expires_at = NOW - MINUTE;
         grant.row_expires_at = NOW + DAY;
-        let short = TokenRecord { expires_at: NOW - MINUTE, ..token(&grant)? };
-        let long = TokenRecord { expires_at: grant.row_expires_at, ..token(&grant)? };
+        let mut short = token(&grant)?;
+        short.expires_at = NOW - MINUTE;
+        let mut long = token(&grant)?;
+        long.expires_at = grant.row_expires_at;
         let mut tokens = vec![short, long.clone()];
         tokens.truncate(1 + usize::from(has_long_token));
         store.inserted(&grant, &tokens).await?;
@@ -90,11 +90,15 @@ async fn a_row_stays_as_long_as_it_is_needed(context: Context) -> Result<(), Bro
 async fn tokens_stay_until_their_end(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let grant = grant("alice", "app", store.epoch().await?)?;
-    let short = TokenRecord { expires_at: NOW + MINUTE, ..token(&grant)? };
+    let mut short = token(&grant)?;
+    short.expires_at = NOW + MINUTE;
     // An old one that lives long: what counts is the end, not the age.
-    let long = TokenRecord { issued_at: NOW - 30 * DAY, expires_at: NOW + DAY, ..token(&grant)? };
+    let mut long = token(&grant)?;
+    long.issued_at = NOW - 30 * DAY;
+    long.expires_at = NOW + DAY;
     store.inserted(&grant, &[short.clone(), long.clone()]).await?;
-    let revoked = TokenRecord { expires_at: NOW + DAY, ..token(&grant)? };
+    let mut revoked = token(&grant)?;
+    revoked.expires_at = NOW + DAY;
     let attach = ChainUpdate::Attach;
     store.advanced(&grant, attach, std::slice::from_ref(&revoked)).await?;
     let target = Target::Token { grant: grant.id, digest: revoked.digest };
@@ -116,11 +120,13 @@ async fn a_grant_that_moved_on_stays_until_its_new_end(context: Context) -> Resu
     // The row ends with its last use, the grant much later.
     let mut first = grant("alice", "app", store.epoch().await?)?;
     (first.expires_at, first.row_expires_at) = (NOW + 2 * DAY, NOW + MINUTE);
-    let first_token = TokenRecord { expires_at: NOW + MINUTE, ..token(&first)? };
+    let mut first_token = token(&first)?;
+    first_token.expires_at = NOW + MINUTE;
     store.inserted(&first, &[first_token]).await?;
     let mut next = moved(&first)?;
     next.row_expires_at = NOW + 2 * DAY;
-    let next_token = TokenRecord { expires_at: NOW + 2 * DAY, ..token(&first)? };
+    let mut next_token = token(&first)?;
+    next_token.expires_at = NOW + 2 * DAY;
     let change = ChainUpdate::Move(Box::new(next.clone()));
     store.advanced(&first, change, std::slice::from_ref(&next_token)).await?;
     store.housekept(NOW + 2 * DAY).await?;
@@ -133,7 +139,8 @@ async fn revoked_grants_stay_until_their_end(context: Context) -> Result<(), Bro
     let (other, _) = ending(&*store, NOW + DAY).await?;
     // A token of each has ended before.
     for grant in [&one, &other] {
-        let short = TokenRecord { expires_at: NOW + MINUTE, ..token(grant)? };
+        let mut short = token(grant)?;
+        short.expires_at = NOW + MINUTE;
         store.advanced(grant, ChainUpdate::Attach, &[short]).await?;
     }
     for target in [Target::Grant(one.id), pair(&other.subject, &other.client)] {

@@ -80,12 +80,10 @@ async fn every_field_survives(context: Context) -> Result<(), Broken> {
 async fn bare_records_survive(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let epoch = store.epoch().await?;
-    let bare = GrantRecord {
-        subject: Subject::client("app")?,
-        scope: Scope::empty(),
-        chain: None,
-        ..grant("app", "app", epoch)?
-    };
+    let mut bare = grant("app", "app", epoch)?;
+    bare.subject = Subject::client("app")?;
+    bare.scope = Scope::empty();
+    bare.chain = None;
     survive(&*store, &bare, &token(&bare)?).await?;
     // An empty text is not a missing one.
     let mut empty = grant("alice", "app", epoch)?;
@@ -169,11 +167,9 @@ async fn the_longest_records_survive(context: Context) -> Result<(), Broken> {
         chain.code = Some(CodeBinding::new(redirect_uri, Some("c".repeat(128))));
         chain.successor = Some(SealedSuccessor::new(vec![0xa5; 512], NOW));
     }
-    let token = TokenRecord {
-        scope: grant.scope.clone(),
-        audience: grant.audience.clone(),
-        ..full_token(&grant, 1)?
-    };
+    let mut token = full_token(&grant, 1)?;
+    token.scope = grant.scope.clone();
+    token.audience = grant.audience.clone();
     survive(&*store, &grant, &token).await
 }
 
@@ -182,11 +178,12 @@ async fn every_grant_id_and_digest_survives(context: Context) -> Result<(), Brok
     let epoch = store.epoch().await?;
     // Bytes that a text, or a type with a sign, would not keep apart.
     for byte in [0x00, 0x0a, 0x20, 0x27, 0x5c, 0x7f, 0x80, 0xff] {
-        let mut grant =
-            GrantRecord { id: GrantId::from_bytes([byte; 16]), ..grant("alice", "app", epoch)? };
+        let mut grant = grant("alice", "app", epoch)?;
+        grant.id = GrantId::from_bytes([byte; 16]);
         let digest = TokenDigest::from_bytes([byte; 32]);
         grant.chain.as_mut().ok_or("no chain")?.digest = digest;
-        let token = TokenRecord { digest, ..token(&grant)? };
+        let mut token = token(&grant)?;
+        token.digest = digest;
         survive(&*store, &grant, &token).await?;
     }
     Ok(())
@@ -209,11 +206,9 @@ fn at_the_end_of_time(epoch: u64, millis: u64, generation: u32) -> Result<GrantR
 }
 
 async fn survive_the_end_of_time(store: &dyn TokenStore, grant: GrantRecord) -> Result<(), Broken> {
-    let token = TokenRecord {
-        issued_at: grant.expires_at,
-        expires_at: grant.expires_at,
-        ..full_token(&grant, 1)?
-    };
+    let mut token = full_token(&grant, 1)?;
+    token.issued_at = grant.expires_at;
+    token.expires_at = grant.expires_at;
     survive(store, &grant, &token).await?;
     // It has not ended, however its end is stored.
     store.housekept(NOW).await?;

@@ -35,7 +35,8 @@ async fn crowd(store: &dyn TokenStore) -> Result<Vec<GrantRecord>, Broken> {
     ] {
         for client in ["app", "alice", "other"] {
             for _ in 0..2 {
-                let grant = GrantRecord { subject: subject.clone(), ..grant("-", client, epoch)? };
+                let mut grant = grant("-", client, epoch)?;
+                grant.subject = subject.clone();
                 store.inserted(&grant, &[]).await?;
                 crowd.push(grant);
             }

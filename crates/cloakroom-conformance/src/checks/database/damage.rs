@@ -103,7 +103,8 @@ async fn a_damaged_grant_is_an_error(context: Context) -> Result<(), Broken> {
         Ok(AdvanceOutcome::Advanced) => {}
         answer => is_corrupt("advance", &answer)?,
     }
-    let other = GrantRecord { username: Some("someone else".to_owned()), ..damaged.clone() };
+    let mut other = damaged.clone();
+    other.username = Some("someone else".to_owned());
     match store.create(other, vec![]).await {
         Ok(CreateOutcome::Exists) => {}
         answer => is_corrupt("create", &answer)?,

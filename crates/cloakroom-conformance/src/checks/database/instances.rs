@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom_core::Jti;
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
-use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Cursor, Epoch, LogEvent, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, ChainUpdate, CreateOutcome, Lookup, Selector, TokenStore, TokenStoreExt,
@@ -315,7 +315,8 @@ async fn housekeeping_is_for_both(context: Context) -> Result<(), Broken> {
     let (_bench, one, other) = two(&context).await?;
     let mut ended = grant("alice", "app", one.tokens.epoch().await?)?;
     (ended.expires_at, ended.row_expires_at) = (NOW + MINUTE, NOW + MINUTE);
-    let short = TokenRecord { expires_at: NOW + MINUTE, ..token(&ended)? };
+    let mut short = token(&ended)?;
+    short.expires_at = NOW + MINUTE;
     one.tokens.inserted(&ended, std::slice::from_ref(&short)).await?;
     other.tokens.found(ended.id, short.digest).await?;
     other.tokens.housekept(NOW + DAY).await?;

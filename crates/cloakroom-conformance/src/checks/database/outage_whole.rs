@@ -1,7 +1,7 @@
 //! What calls that failed leave behind: all of it or nothing, and once they are sent again, all.
 
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
-use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Epoch, LogEvent, Revocation, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, TokenStore, TokenStoreExt,
@@ -301,7 +301,8 @@ async fn housekeeping_that_stopped_half_way_goes_on(context: Context) -> Result<
         for _ in 0..3 {
             let mut grant = lone(store.epoch().await?)?;
             (grant.expires_at, grant.row_expires_at) = (NOW - MINUTE, NOW - MINUTE);
-            let token = TokenRecord { expires_at: NOW - MINUTE, ..token(&grant)? };
+            let mut token = token(&grant)?;
+            token.expires_at = NOW - MINUTE;
             store.inserted(&grant, &[token]).await?;
             let target = Target::Subject(lone(Epoch::default())?.subject);
             let (until, rule_until) = (NOW - MINUTE, NOW - MINUTE);

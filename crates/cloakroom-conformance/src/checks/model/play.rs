@@ -216,7 +216,9 @@ impl Play {
         let id = id_of(slot);
         let stands = match self.model.slots.get(&id) {
             Some(Slot::Grant { record, .. }) => {
-                GrantRecord { revoked_at: None, ..(**record).clone() }
+                let mut grant = (**record).clone();
+                grant.revoked_at = None;
+                grant
             }
             _ => self.begin(slot, 1).await?.0,
         };
@@ -228,7 +230,9 @@ impl Play {
             Stand::WrongGeneration => expected.generation += 7,
         }
         next.refreshed_at = Some(now);
-        let tokens = vec![TokenRecord { issued_at: now, ..token(&stands)? }];
+        let mut token = token(&stands)?;
+        token.issued_at = now;
+        let tokens = vec![token];
         let change = if moves { ChainUpdate::Move(Box::new(next)) } else { ChainUpdate::Attach };
         let step = Advance { grant: id, expected, now, change, tokens: tokens.clone() };
         let should = self.model.advance(&step);

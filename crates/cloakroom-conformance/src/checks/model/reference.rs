@@ -35,7 +35,8 @@ impl Reference {
         match self.slots.get_mut(&grant.id) {
             Some(Slot::Tombstone { .. }) => CreateOutcome::Barred,
             Some(Slot::Grant { record, tokens: held }) => {
-                let written = GrantRecord { revoked_at: None, ..(**record).clone() };
+                let mut written = (**record).clone();
+                written.revoked_at = None;
                 let holds = |token: &TokenRecord| held.iter().any(|own| own.digest == token.digest);
                 if written != *grant || !tokens.iter().all(holds) {
                     CreateOutcome::Exists

@@ -77,6 +77,7 @@ const GENERATIONS: u32 = 8;
 /// JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Plan {
     /// What the grants' ids are made of. A second run on one store needs another.
     pub seed: u64,
@@ -211,10 +212,8 @@ impl Outcome {
         }
         *promise = Promise::CreateLoginAfter;
         let user = round % 3;
-        let login = GrantRecord {
-            subject: plan.user(user)?,
-            ..grant("user", "shared", store.epoch().await?)?
-        };
+        let mut login = grant("user", "shared", store.epoch().await?)?;
+        login.subject = plan.user(user)?;
         let answer = store.create(login.clone(), vec![token(&login)?]).await?;
         let is_inserted = answer == CreateOutcome::Inserted;
         self.logins.push(Login { grant: login.id, user, epoch: login.epoch, is_inserted });
@@ -234,8 +233,9 @@ impl Outcome {
         }
         *promise = Promise::MaintainRaces;
         let end = NOW - MINUTE;
-        let ended = grant("ended", "shared", Epoch::new(u64::MAX / 2))?;
-        let ended = GrantRecord { expires_at: end, row_expires_at: end, ..ended };
+        let mut ended = grant("ended", "shared", Epoch::new(u64::MAX / 2))?;
+        ended.expires_at = end;
+        ended.row_expires_at = end;
         let _ = store.create(ended, vec![]).await?;
         housekeep(store).await
     }

@@ -56,7 +56,9 @@ async fn not_listed(store: &dyn TokenStore, grant: &GrantRecord) -> Result<(), B
 /// That a login of the same subject at the same client works now.
 async fn the_next_login_lives(store: &dyn TokenStore, before: &GrantRecord) -> Result<(), Broken> {
     let (subject, client) = (before.subject.clone(), before.client.clone());
-    let next = GrantRecord { subject, client, ..lone(store.epoch().await?)? };
+    let mut next = lone(store.epoch().await?)?;
+    next.subject = subject;
+    next.client = client;
     store.inserted(&next, &[]).await?;
     ensure!(store.is_unrevoked(next.id).await?, "the login right after the revocation is revoked");
     Ok(())
@@ -335,7 +337,8 @@ async fn many_records_under_one_id_have_one_winner(context: Context) -> Result<(
 fn rivals(epoch: Epoch, count: usize) -> Result<Vec<(GrantRecord, TokenRecord)>, Broken> {
     let id = lone(epoch)?.id;
     let rival = |_| {
-        let grant = GrantRecord { id, ..lone(epoch)? };
+        let mut grant = lone(epoch)?;
+        grant.id = id;
         let token = token(&grant)?;
         Ok((grant, token))
     };

@@ -3,7 +3,6 @@
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::KeyTimes;
 use cloakroom_core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
-use cloakroom_core::record::UnknownFields;
 use serde_json::json;
 
 use crate::Context;
@@ -21,17 +20,12 @@ checks! { "races::keys":
 
 /// A record by this writer, who can be told by its `kid`.
 fn key(generation: u64, version: u64, writer: usize) -> Result<KeyRecord, Broken> {
-    Ok(KeyRecord {
-        generation,
-        version,
-        kid: Kid::new(format!("key-{generation}-{version}-{writer}"))?,
-        algorithm: "ES256".to_owned(),
-        public_jwk: json!({"kty": "EC", "crv": "P-256"}),
-        sealed: vec![1, 2, 3],
-        times: KeyTimes::published(NOW),
-        compromised_at: None,
-        unknown: UnknownFields::default(),
-    })
+    let kid = Kid::new(format!("key-{generation}-{version}-{writer}"))?;
+    let public = json!({"kty": "EC", "crv": "P-256"});
+    let times = KeyTimes::published(NOW);
+    let mut key = KeyRecord::new(generation, kid, "ES256", public, vec![1, 2, 3], times);
+    key.version = version;
+    Ok(key)
 }
 
 async fn inserted(store: &dyn KeyStore, record: &KeyRecord) -> Result<(), Broken> {

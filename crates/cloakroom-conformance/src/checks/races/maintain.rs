@@ -56,7 +56,9 @@ fn just_ended() -> Result<(GrantRecord, TokenRecord), Broken> {
     if let Some(chain) = &mut grant.chain {
         chain.expires_at = end;
     }
-    let token = TokenRecord { issued_at: NOW - DAY, expires_at: end, ..token(&grant)? };
+    let mut token = token(&grant)?;
+    token.issued_at = NOW - DAY;
+    token.expires_at = end;
     Ok((grant, token))
 }
 
@@ -67,9 +69,9 @@ async fn a_row_that_moves_on_while_it_is_being_deleted_stays(
         let mut orders = Interleavings::new(&context);
         while orders.again() {
             let store = context.tokens().await;
-            let (ended, old) = just_ended()?;
+            let (mut grant, old) = just_ended()?;
             // The grant might live on; its row ends unless it is used.
-            let grant = GrantRecord { expires_at: NOW + DAY, ..ended };
+            grant.expires_at = NOW + DAY;
             store.inserted(&grant, std::slice::from_ref(&old)).await?;
             // By the clock of another node it has a little time left, and uses it.
             let mut next = moved(&grant)?;
@@ -185,11 +187,9 @@ async fn a_grant_created_beside_housekeeping_stays(context: Context) -> Result<(
             // One row of the same subject and client has ended: its index entries go.
             let (ended, _) = just_ended()?;
             store.inserted(&ended, &[]).await?;
-            let new = GrantRecord {
-                subject: ended.subject.clone(),
-                client: ended.client.clone(),
-                ..lone(store.epoch().await?)?
-            };
+            let mut new = lone(store.epoch().await?)?;
+            new.subject = ended.subject.clone();
+            new.client = ended.client.clone();
             let tokens = vec![token(&new)?, token(&new)?];
             let create = store.create(new.clone(), tokens.clone());
             let keeping = housekeep(&*store, 10);
@@ -232,11 +232,9 @@ async fn a_revocation_beside_housekeeping_is_whole(context: Context) -> Result<(
             let store = context.tokens().await;
             let (ended, _) = just_ended()?;
             store.inserted(&ended, &[]).await?;
-            let covered = GrantRecord {
-                subject: ended.subject.clone(),
-                client: ended.client.clone(),
-                ..lone(store.epoch().await?)?
-            };
+            let mut covered = lone(store.epoch().await?)?;
+            covered.subject = ended.subject.clone();
+            covered.client = ended.client.clone();
             store.inserted(&covered, &[]).await?;
             let target = Target::Subject(ended.subject.clone());
             let revoke = store.revoke(revocation(target.clone()));
@@ -328,8 +326,8 @@ async fn the_living_lose_nothing_beside_many_housekeepers(context: Context) -> R
     let store = context.tokens().await;
     let epoch = store.epoch().await?;
     for number in 0..100 {
-        let (ended, token) = just_ended()?;
-        let ended = GrantRecord { subject: subject(&format!("user-{}", number % 4))?, ..ended };
+        let (mut ended, token) = just_ended()?;
+        ended.subject = subject(&format!("user-{}", number % 4))?;
         store.inserted(&ended, &[token]).await?;
         let old = revocation(Target::Grant(lone(Epoch::default())?.id));
         store

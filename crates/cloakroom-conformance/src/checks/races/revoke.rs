@@ -317,7 +317,8 @@ async fn a_login_beside_its_revocation_is_told_the_truth(context: Context) -> Re
             let target = Target::Subject(lone.subject.clone());
             // The whole login, from the reading of its epoch on.
             let login = async {
-                let grant = GrantRecord { epoch: store.epoch().await?, ..lone.clone() };
+                let mut grant = lone.clone();
+                grant.epoch = store.epoch().await?;
                 let created = store.create(grant.clone(), vec![token(&grant)?]).await?;
                 Ok::<_, Broken>((grant, created))
             };

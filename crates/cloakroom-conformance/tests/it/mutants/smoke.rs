@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::record::{
-    Chain, ChainKey, ChainPosition, Claims, Device, GrantRecord, TokenRecord, UnknownFields,
-};
+use cloakroom_core::record::{Chain, ChainKey, ChainPosition, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
     Cursor, Epoch, LogEvent, Revocation, RevocationBatch, RuleKey, Target,
 };
@@ -62,57 +60,28 @@ impl Dice {
 
     fn grant(&mut self, now: UnixTime, epoch: Epoch) -> GrantRecord {
         let expires_at = self.soon(now) + Duration::from_secs(20);
-        GrantRecord {
-            id: self.id(),
-            client: self.client(),
-            subject: self.subject(),
-            scope: Scope::parse("read").expect("a scope"),
-            audience: Audience::one("https://api.example").expect("an audience"),
-            confirmation: None,
-            auth_time: None,
-            created_at: now,
-            epoch,
-            username: None,
-            act: None,
-            authorization_details: None,
-            session: None,
-            claims: Claims::default(),
-            device: Device::default(),
-            chain: Some(Chain {
-                credential: TokenKind::Refresh,
-                generation: 0,
-                digest: self.digest(),
-                key: ChainKey::random(&Random::system()).expect("random bytes"),
-                expires_at: self.soon(now),
-                code: None,
-                successor: None,
-                bound_from: None,
-                rotates: true,
-                unknown: UnknownFields::default(),
-            }),
+        let mut grant = GrantRecord::new(
+            self.id(),
+            self.client(),
+            self.subject(),
+            Audience::one("https://api.example").expect("an audience"),
+            now,
             expires_at,
-            row_expires_at: expires_at + Duration::from_secs(10),
-            refreshed_at: None,
-            revoked_at: None,
-            unknown: UnknownFields::default(),
-        }
+        );
+        grant.scope = Scope::parse("read").expect("a scope");
+        grant.epoch = epoch;
+        let key = ChainKey::random(&Random::system()).expect("random bytes");
+        grant.chain = Some(Chain::new(TokenKind::Refresh, self.digest(), key, self.soon(now)));
+        grant.row_expires_at = expires_at + Duration::from_secs(10);
+        grant
     }
 
     fn tokens(&mut self, grant: &GrantRecord) -> Vec<TokenRecord> {
         if self.roll(2) == 0 {
             return Vec::new();
         }
-        vec![TokenRecord {
-            digest: self.digest(),
-            grant: grant.id,
-            issued_at: START,
-            expires_at: self.soon(grant.created_at).min(grant.expires_at),
-            revoked_at: None,
-            scope: grant.scope.clone(),
-            audience: grant.audience.clone(),
-            confirmation: None,
-            unknown: UnknownFields::default(),
-        }]
+        let expires_at = self.soon(grant.created_at).min(grant.expires_at);
+        vec![TokenRecord::new(self.digest(), grant, START, expires_at)]
     }
 
     fn target(&mut self) -> Target {
@@ -218,12 +187,13 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
         }
         3 => Asked::Find(dice.id()),
         4 | 5 => {
-            let grant = dice.id();
-            let found = match store.find(grant, None).await.expect("it answers") {
+            let id = dice.id();
+            let mut next = match store.find(id, None).await.expect("it answers") {
                 cloakroom_core::store::Lookup::Found(found) => GrantRecord::clone(&found.grant),
                 _ => dice.grant(now, Epoch::new(1)),
             };
-            let mut next = GrantRecord { id: grant, revoked_at: None, ..found };
+            next.id = id;
+            next.revoked_at = None;
             let tokens = dice.tokens(&next);
             let chain = next.chain.as_mut().expect("a chain");
             let expected = ChainPosition {
@@ -237,7 +207,7 @@ async fn ask(dice: &mut Dice, store: &dyn TokenStore, now: UnixTime) -> Asked {
                 0 => ChainUpdate::Attach,
                 _ => ChainUpdate::Move(Box::new(next)),
             };
-            Asked::Advance(Advance { grant, expected, now, change, tokens })
+            Asked::Advance(Advance { grant: id, expected, now, change, tokens })
         }
         6 => Asked::Revoke(Revocation::new(dice.target(), now, dice.soon(now))),
         7 => Asked::List(dice.selector(), 1 + dice.roll(3) as u32, now),

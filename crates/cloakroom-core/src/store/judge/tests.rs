@@ -115,7 +115,9 @@ fn a_token_is_inserted_once_and_its_digest_belongs_to_it() {
     ] {
         assert!(matches!(result, Err(StoreError::Misuse(_))), "{result:?}");
     }
-    let failed = fresh_tokens(vec![one], |_| Err(StoreError::unavailable("test", "down")));
+    let failed = fresh_tokens(vec![one], |_| {
+        Err::<Option<TokenRecord>, _>(StoreError::unavailable("test", "down"))
+    });
     assert!(matches!(failed, Err(StoreError::Unavailable { .. })));
 }
 

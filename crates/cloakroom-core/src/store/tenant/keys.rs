@@ -1,9 +1,10 @@
-//! The ring of signing keys of one tenant, among those of others.
+//! The ring of signing keys of one tenant, in a store that several tenants share.
 //!
-//! A store numbers the keys of all tenants through; each tenant counts its own generations, and a
-//! record says both. A key is inserted right above the newest that is there, so that of any number of
-//! nodes and tenants one succeeds; whoever does not looks again. That stands on the newest record
-//! being there: a tenant's newest key is therefore not deleted, but emptied, until a newer one comes.
+//! The store has one sequence of generations for the keys of all tenants. Each tenant also counts its
+//! own generations, and a record has both numbers. A key is inserted directly above the newest record,
+//! so that one of any number of nodes and tenants succeeds and the others look again. This needs the
+//! newest record to exist. Therefore the newest key of a tenant is not deleted but emptied, until there
+//! is a newer one.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -13,10 +14,10 @@ use crate::store::check_values::CheckValues;
 use crate::store::error::StoreError;
 use crate::store::tenant::TenantStore;
 
-/// The field of a record that says whose it is.
+/// The field of a record that names its tenant.
 const FIELD: &str = "cloakroom_tenant";
 
-/// More than nodes ever lose in a row.
+/// More races in a row than a node loses in practice.
 const MAX_RACES: usize = 256;
 
 /// A record of this tenant.
@@ -25,7 +26,7 @@ struct Own {
     record: KeyRecord,
     /// Its generation in the store.
     place: u64,
-    /// Whether it only keeps the place of a key that was deleted.
+    /// Whether its key was deleted, and the record only keeps the place.
     is_emptied: bool,
 }
 
@@ -88,7 +89,7 @@ impl<S: KeyStore + CheckValues + ?Sized> KeyStore for TenantStore<S> {
     }
 
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
-        // Where the newest records were deleted by hand: how far above what is seen to look.
+        // How far above the newest visible record to look, if newer ones were deleted by hand.
         let mut unseen = (0_u64, 1_u64);
         for _ in 0..MAX_RACES {
             let all = self.store.load().await?;
@@ -102,7 +103,7 @@ impl<S: KeyStore + CheckValues + ?Sized> KeyStore for TenantStore<S> {
             let key = self.key_in(record.clone(), place, false);
             if self.store.insert(key).await? == KeyInserted::Inserted {
                 for old in own.iter().filter(|own| own.is_emptied) {
-                    // It has served. What fails here is done with the next key.
+                    // It is no longer needed. If this fails, the next insert repeats it.
                     drop(self.store.delete(old.place, old.record.version).await);
                 }
                 return Ok(KeyInserted::Inserted);
@@ -115,7 +116,7 @@ impl<S: KeyStore + CheckValues + ?Sized> KeyStore for TenantStore<S> {
                 shown.generation = highest;
                 let place = newest.saturating_add(unseen.1);
                 let shown = self.key_in(shown, place, true);
-                // Taken or not, the next look tells.
+                // The next look tells whether it succeeded.
                 let _ = self.store.insert(shown).await?;
             }
         }

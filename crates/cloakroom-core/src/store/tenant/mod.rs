@@ -1,4 +1,4 @@
-//! Several issuers over one database, kept apart.
+//! Separation of several issuers in one database.
 
 pub(crate) mod keys;
 
@@ -21,18 +21,19 @@ use crate::store::{
 };
 use crate::time::UnixTime;
 
-/// One tenant's part of a store that several issuers share: for each issuer one, over the same store.
+/// The part of one tenant in a store that several issuers share. Each issuer gets a `TenantStore` over
+/// the same store.
 ///
-/// Clients, subjects, grants, rules, signing keys, entries of the revocation log and what is good once:
-/// those of one tenant are not there for another, whatever identifiers they choose. What the tenants share is the database's
-/// load, its bounds, its heartbeats and its housekeeping: whoever runs maintenance does it for all.
+/// A tenant cannot see the clients, subjects, grants, rules, signing keys, log entries and single-use
+/// items of another, whatever identifiers they choose. Tenants share the load of the database, its
+/// bounds, its heartbeats and its housekeeping: maintenance by one tenant serves all.
 ///
-/// In the database each identifier begins with the tenant's name and a `/`. That takes as many bytes
-/// of the 255 that an identifier has ([`TenantStore::longest_id`]); a longer one is
-/// [`StoreError::Misuse`]. A grant's random id is not changed: where one is revoked before anybody
-/// has seen it, that holds for every tenant.
+/// In the database, each identifier begins with the name of the tenant and a `/`. These bytes count
+/// towards the 255 bytes of an identifier ([`TenantStore::longest_id`]). A longer identifier is
+/// [`StoreError::Misuse`]. The random id of a grant is not changed. If a grant id is revoked before a
+/// grant is created under it, that revocation holds for every tenant.
 ///
-/// A store that has tenants has nothing else: do not give the bare store to an issuer beside them.
+/// If a store has tenants, do not also give the store itself to an issuer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,30 +48,25 @@ pub struct TenantStore<S: ?Sized> {
     pub(crate) name: String,
 }
 
-/// Ends a tenant's name; no name holds it.
+/// Ends the name of a tenant. No name contains it.
 const END: char = '/';
 
-/// How an identifier that is too long is refused.
+/// The error for an identifier that is too long.
 const TOO_LONG: &str = "an identifier with its tenant's name has more than 255 bytes";
 
 impl<S: ?Sized> TenantStore<S> {
-    /// The part of the tenant of this name. It is in every row: it cannot be changed later.
+    /// The part of the tenant with this name. The name is in every row, so that you cannot change it
+    /// later.
     ///
     /// # Errors
     ///
-    /// If the name has not 1 to 32 characters of `A-Z a-z 0-9 - _ .`.
+    /// If the name does not have 1 to 32 characters of `A-Z a-z 0-9 - _ .`.
     pub fn new(store: Arc<S>, name: &str) -> Result<Self, InvalidValue> {
         if name.is_empty() || name.len() > 32 {
-            return Err(InvalidValue::new(
-                "tenant",
-                "it has fewer than 1 or more than 32 characters",
-            ));
+            return Err(InvalidValue::new("tenant", "it must have 1 to 32 characters"));
         }
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            return Err(InvalidValue::new(
-                "tenant",
-                "it holds a character other than A-Z a-z 0-9 - _ .",
-            ));
+            return Err(InvalidValue::new("tenant", "it may contain only A-Z a-z 0-9 - _ ."));
         }
         Ok(Self { store, name: name.to_owned() })
     }
@@ -81,19 +77,19 @@ impl<S: ?Sized> TenantStore<S> {
         &self.name
     }
 
-    /// The most bytes that an identifier of this tenant may have: of a client, a user, a JWT, a key.
+    /// The most bytes in an identifier of this tenant: of a client, a user, a JWT or a key.
     #[must_use]
     pub fn longest_id(&self) -> usize {
         MAX_ID_BYTES - self.name.len() - END.len_utf8()
     }
 
-    /// The most bytes that the name of a check value of this tenant may have.
+    /// The most bytes in the name of a check value of this tenant.
     #[must_use]
     pub fn longest_name(&self) -> usize {
         CheckValue::MAX_NAME_BYTES - CheckValue::TENANTS.len() - self.name.len() - END.len_utf8()
     }
 
-    /// An identifier as it stands in the database.
+    /// An identifier as the database has it.
     fn inward<T>(
         &self,
         id: &str,
@@ -102,7 +98,7 @@ impl<S: ?Sized> TenantStore<S> {
         parse(format!("{}{END}{id}", self.name)).map_err(|_| StoreError::Misuse(TOO_LONG))
     }
 
-    /// An identifier of the database as the tenant knows it; `None` if it is another tenant's.
+    /// An identifier as the tenant knows it; `None` if it belongs to another tenant.
     fn outward<'a>(&self, id: &'a str) -> Option<&'a str> {
         id.strip_prefix(&*self.name)?.strip_prefix(END)
     }
@@ -189,12 +185,12 @@ impl<S: ?Sized> TenantStore<S> {
         })
     }
 
-    /// An entry of the log; `None` if another tenant wrote it. Heartbeats are everybody's.
+    /// An entry of the log; `None` if another tenant wrote it. Heartbeats belong to all tenants.
     fn entry_out(&self, entry: LogEntry) -> Option<LogEntry> {
         let event = match entry.event {
             LogEvent::Heartbeat {} => LogEvent::Heartbeat {},
             LogEvent::Revoked { target, bound, client, grant } => {
-                // Every entry of a tenant says a client: an empty one where there is none to say.
+                // Every entry of a tenant names a client. Its name is empty if there is none.
                 let client = client?;
                 let client = match self.outward(client.as_str())? {
                     "" => None,
@@ -270,7 +266,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
     ) -> Result<CreateOutcome, StoreError> {
         let id = grant.id;
         let created = self.store.create(self.grant_in(grant)?, tokens).await?;
-        // A foreign token names its grant: two tenants may take over the same.
+        // The id of a foreign token's grant comes from its digest, so two tenants may use the same id.
         if created == CreateOutcome::Exists && self.is_others(id).await? {
             return Err(StoreError::Misuse("another tenant holds a grant of this id"));
         }
@@ -293,8 +289,8 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
             ChainUpdate::Move(next) => ChainUpdate::Move(Box::new(self.grant_in(*next)?)),
             ChainUpdate::Attach => ChainUpdate::Attach,
         };
-        // Only who has read the grant can name where its chain stands, and only its tenant reads it:
-        // a step that is taken is the tenant's. The others are looked into.
+        // Only its own tenant can read the grant and know the position of its chain, so a step that was
+        // taken belongs to this tenant. The other answers are checked.
         match self.store.advance(Advance { change, ..step }).await {
             Ok(AdvanceOutcome::Stale(grant)) => {
                 Ok(self.grant_out(grant).map_or(AdvanceOutcome::Unknown, AdvanceOutcome::Stale))
@@ -310,7 +306,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         if let Target::Token { grant, .. } | Target::Grant(grant) = revocation.target
             && self.is_others(grant).await?
         {
-            // To this tenant it is not there, and never will be.
+            // For this tenant, the grant does not exist and never will.
             return Ok(RevokeOutcome::Done);
         }
         let client = revocation.client.as_ref().map_or("", ClientId::as_str);
@@ -348,7 +344,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
                 RevocationBatch::Entries { entries, next, more, newest_bound } => {
                     let entries: Vec<LogEntry> =
                         entries.into_iter().filter_map(|entry| self.entry_out(entry)).collect();
-                    // What others wrote is passed by, and not handed out as an empty page.
+                    // Entries of other tenants are skipped; a page without any of ours is not returned.
                     if entries.is_empty() && more && next != after {
                         after = next;
                         continue;
@@ -376,7 +372,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
 #[async_trait]
 impl<S: SingleUseStore + ?Sized> SingleUseStore for TenantStore<S> {
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
-        // The tenant becomes the owner of what the id stands for: two tenants never collide.
+        // The tenant becomes the owner of the item, so that two tenants never collide.
         let (owner, value) = (&*self.name, &spend.id.as_bytes()[..]);
         let id = SingleUse { purpose: "tenant", owner, value }.id();
         self.store.spend(Spend { id, ..spend }).await

@@ -123,7 +123,7 @@ async fn it_never_outlives_its_handle_or_the_settings() {
     assert_eq!(end(case.swap(&day).await.unwrap()), expected);
 
     // Its key is published only as long as the policy's longest token needs.
-    let policy = cloakroom_core::keys::KeyPolicy { max_token_life: secs(20), ..Default::default() };
+    let policy = cloakroom_core::keys::KeyPolicy::default().max_token_life(secs(20));
     let keys = with_policy(&RingStore::new(), &clock(), policy).await;
     let format = PhantomFormat::new(day.outside, keys);
     let expected = UnixTime::from_secs(1_700_000_020);

@@ -43,9 +43,9 @@ async fn the_defaults_fit_together() {
 async fn a_rotation_that_would_sign_before_it_published_is_refused() {
     let good = KeyPolicy::default();
     let least = good.jwks_max_age + 2 * good.reload + good.clock_skew;
-    let exact = KeyPolicy { publish_ahead: least, ..good };
+    let exact = good.publish_ahead(least);
     complete().key_policy(exact).build().await.unwrap();
-    let short = KeyPolicy { publish_ahead: least - secs(1), ..good };
+    let short = good.publish_ahead(least - secs(1));
     let why = refused_policy(short).await;
     assert!(why.contains("publish_ahead is 3724s, but must be at least 3725s"), "{why}");
     assert!(why.contains("jwks_max_age + 2 × reload + clock_skew"), "{why}");
@@ -55,25 +55,19 @@ async fn a_rotation_that_would_sign_before_it_published_is_refused() {
 async fn each_setting_of_the_keys_is_named_with_its_remedy() {
     let good = KeyPolicy::default();
     let least = good.max_token_life + good.clock_skew + good.leeway + good.max_blind;
-    complete().key_policy(KeyPolicy { retention: least, ..good }).build().await.unwrap();
+    complete().key_policy(good.retention(least)).build().await.unwrap();
     for (policy, parts) in [
         (
-            KeyPolicy { retention: least - secs(1), ..good },
+            good.retention(least - secs(1)),
             ["retention", "at least 7235s", "max_token_life + clock_skew + leeway + max_blind"],
         ),
         (
-            KeyPolicy { rotation: good.publish_ahead - secs(1), ..good },
+            good.rotation(good.publish_ahead - secs(1)),
             ["rotation", "at least 86400s", "publish_ahead"],
         ),
-        (KeyPolicy { max_blind: secs(59), ..good }, ["max_blind", "at least 60s", "reload"]),
-        (
-            KeyPolicy { jwks_max_age: 2 * DAY, ..good },
-            ["publish_ahead", "at least", "jwks_max_age"],
-        ),
-        (
-            KeyPolicy { max_token_life: 3 * DAY, ..good },
-            ["retention", "at least", "max_token_life"],
-        ),
+        (good.max_blind(secs(59)), ["max_blind", "at least 60s", "reload"]),
+        (good.jwks_max_age(2 * DAY), ["publish_ahead", "at least", "jwks_max_age"]),
+        (good.max_token_life(3 * DAY), ["retention", "at least", "max_token_life"]),
     ] {
         let why = refused_policy(policy).await;
         assert!(parts.iter().all(|part| why.contains(part)), "{why}");
@@ -122,7 +116,7 @@ async fn maintenance_that_cannot_keep_its_promises_is_refused() {
     assert_eq!(setting, "maintenance");
     assert!(why.contains("less than two heartbeats and key_policy.clock_skew"), "{why}");
     complete().max_log_staleness(millis(7000)).build().await.unwrap();
-    let one_clock = KeyPolicy { clock_skew: secs(0), ..KeyPolicy::default() };
+    let one_clock = KeyPolicy::default().clock_skew(secs(0));
     let with_one_clock = |at_most| complete().key_policy(one_clock).max_log_staleness(at_most);
     refused(with_one_clock(millis(1999))).await;
     with_one_clock(millis(2000)).build().await.unwrap();
@@ -130,11 +124,11 @@ async fn maintenance_that_cannot_keep_its_promises_is_refused() {
 
 #[tokio::test]
 async fn clocks_that_nobody_keeps_are_refused() {
-    let good = KeyPolicy { publish_ahead: 2 * DAY, retention: 3 * DAY, ..KeyPolicy::default() };
+    let good = KeyPolicy::default().publish_ahead(2 * DAY).retention(3 * DAY);
     let most = KeyPolicy::MAX_CLOCK_SKEW;
-    complete().key_policy(KeyPolicy { clock_skew: most, ..good }).build().await.unwrap();
+    complete().key_policy(good.clock_skew(most)).build().await.unwrap();
     for clock_skew in [most + std::time::Duration::from_millis(1), 12 * HOUR] {
-        let why = refused_policy(KeyPolicy { clock_skew, ..good }).await;
+        let why = refused_policy(good.clock_skew(clock_skew)).await;
         assert!(why.contains("clock_skew is") && why.contains("at most 300s"), "{why}");
     }
 }
@@ -157,7 +151,11 @@ async fn no_duration_makes_build_panic() {
         ($method:ident, $of:ident: $($field:ident)*) => {
             [$((
                 stringify!($field),
-                (|builder, value| builder.$method($of { $field: value, ..$of::default() })) as Set,
+                (|builder, value| {
+                    let mut settings = $of::default();
+                    settings.$field = value;
+                    builder.$method(settings)
+                }) as Set,
             )),*]
         };
     }
@@ -166,17 +164,18 @@ async fn no_duration_makes_build_panic() {
     let lives = fields!(lifetimes, Lifetimes: access_token code refresh_idle grant phantom_jwt
         adopted_token retry_window);
     let all_keys: Set = |builder, all| {
-        builder.key_policy(KeyPolicy {
-            rotation: all,
-            publish_ahead: all,
-            retention: all,
-            jwks_max_age: all,
-            reload: all,
-            max_blind: all,
-            clock_skew: all,
-            leeway: all,
-            max_token_life: all,
-        })
+        builder.key_policy(
+            KeyPolicy::default()
+                .rotation(all)
+                .publish_ahead(all)
+                .retention(all)
+                .jwks_max_age(all)
+                .reload(all)
+                .max_blind(all)
+                .clock_skew(all)
+                .leeway(all)
+                .max_token_life(all),
+        )
     };
     let others: [(&str, Set); 5] = [
         ("maintenance", |builder, both| builder.maintenance(both, both)),

@@ -18,10 +18,7 @@ const SKEW: Duration = secs(7);
 const TAIL: Duration = secs(120 + 7);
 
 async fn fixture() -> Fixture {
-    Fixture::with(|issuer| {
-        issuer.key_policy(KeyPolicy { clock_skew: SKEW, ..KeyPolicy::default() })
-    })
-    .await
+    Fixture::with(|issuer| issuer.key_policy(KeyPolicy::default().clock_skew(SKEW))).await
 }
 
 /// The revocations in the log so far.
@@ -141,7 +138,7 @@ async fn where_grants_are_short_the_rule_on_a_subject_outlives_their_tokens() {
             adopted_token: HOUR,
             ..Lifetimes::default()
         };
-        let keys = KeyPolicy { clock_skew: SKEW, ..KeyPolicy::default() };
+        let keys = KeyPolicy::default().clock_skew(SKEW);
         issuer.lifetimes(lifetimes).key_policy(keys)
     })
     .await;

@@ -215,8 +215,7 @@ impl TokenFormat for Dotted {
         let secret: [u8; 32] = context.random.array()?;
         let token = format!("{}.{}", context.grant.id, URL_SAFE_NO_PAD.encode(secret));
         let digest = TokenDigest::compute(TokenKind::Access, token.as_bytes());
-        let (token, kept) = (TokenSecret::new(token), Persisted::Token(digest));
-        Ok(Minted { token, kept })
+        Ok(Minted::new(TokenSecret::new(token), Persisted::Token(digest)))
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
@@ -224,12 +223,8 @@ impl TokenFormat for Dotted {
         let Some(Ok(grant)) = grant else {
             return Ok(None);
         };
-        Ok(Some(Located {
-            kind: TokenKind::Access,
-            grant,
-            digest: TokenDigest::compute(TokenKind::Access, presented.expose().as_bytes()),
-            carried: None,
-        }))
+        let digest = TokenDigest::compute(TokenKind::Access, presented.expose().as_bytes());
+        Ok(Some(Located::new(TokenKind::Access, grant, digest)))
     }
 }
 
@@ -248,12 +243,7 @@ impl TokenFormat for Legacy {
             return Ok(None);
         }
         let digest = TokenDigest::compute(TokenKind::Access, presented.expose().as_bytes());
-        Ok(Some(Located {
-            kind: TokenKind::Access,
-            grant: GrantId::from_digest(&digest),
-            digest,
-            carried: None,
-        }))
+        Ok(Some(Located::new(TokenKind::Access, GrantId::from_digest(&digest), digest)))
     }
 }
 
@@ -421,7 +411,7 @@ impl TokenFormat for Disguised {
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
         let minted = self.0.get().expect("it is set").mint(context).await?;
         let token = TokenSecret::new(minted.token.expose().replace('.', "~"));
-        Ok(Minted { token, ..minted })
+        Ok(Minted::new(token, minted.kept))
     }
 
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {

@@ -50,7 +50,7 @@ async fn a_token_from_when_tokens_lived_longer_stays_revoked() {
         let retention = 2 * long;
         issuer
             .lifetimes(Lifetimes { access_token: long, ..Lifetimes::default() })
-            .key_policy(KeyPolicy { max_token_life: long, retention, ..KeyPolicy::default() })
+            .key_policy(KeyPolicy::default().max_token_life(long).retention(retention))
     })
     .await;
     let tokens = [fixture.session().await.access, fixture.token_for(JOBS).await.access_token];

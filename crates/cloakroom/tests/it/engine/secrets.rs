@@ -127,7 +127,7 @@ impl TokenFormat for Legacy {
         let token = presented.expose().as_bytes();
         let digest = TokenDigest::compute(TokenKind::Access, token);
         let (kind, grant) = (TokenKind::Access, GrantId::from_digest(&digest));
-        Ok(token.starts_with(b"legacy-").then_some(Located { kind, grant, digest, carried: None }))
+        Ok(token.starts_with(b"legacy-").then_some(Located::new(kind, grant, digest)))
     }
 }
 
@@ -341,7 +341,7 @@ async fn debug_shows_no_secret() {
         .sealer(Arc::new(sealer.clone()))
         .static_clients([client.clone()])
         .unwrap();
-    let minted = Minted { token: refresh.clone(), kept: Persisted::Grant };
+    let minted = Minted::new(refresh.clone(), Persisted::Grant);
     let request = RefreshRequest::new(refresh.clone(), client_id("web-app"));
     let endpoints = Endpoints::new(fixture.issuer.clone());
     let user = Grant::user("web-app", "alice").unwrap();

@@ -386,14 +386,20 @@ impl TokenStore for ProbeStore {
         let swept = self.unswept.lock().unwrap().pop();
         if swept.is_some() {
             let sweep = async {
-                Ok(MaintenanceReport { more: true, sweeping: true, ..MaintenanceReport::default() })
+                let mut done = MaintenanceReport::default();
+                done.more = true;
+                done.sweeping = true;
+                Ok(done)
             };
             return self.call("maintain", shown(&task), sweep).await;
         }
         let unreadable = self.unreadable.swap(0, Ordering::SeqCst);
         if unreadable > 0 {
             let met = async {
-                Ok(MaintenanceReport { unreadable, more: true, ..MaintenanceReport::default() })
+                let mut done = MaintenanceReport::default();
+                done.unreadable = unreadable;
+                done.more = true;
+                Ok(done)
             };
             return self.call("maintain", shown(&task), met).await;
         }

@@ -195,7 +195,10 @@ impl TokenStore for Watched {
                 return TokenStore::maintain(&self.memory, task).await;
             };
             *self.unswept.lock().unwrap() = unswept;
-            Ok(MaintenanceReport { more: true, sweeping: true, ..MaintenanceReport::default() })
+            let mut done = MaintenanceReport::default();
+            done.more = true;
+            done.sweeping = true;
+            Ok(done)
         };
         self.call(round, |_| Vec::new()).await
     }

@@ -294,7 +294,7 @@ fn issuer(store: &Arc<Watched>, clock: &Arc<ManualClock>) -> Issuer {
         retry_window: millis(time::WINDOW),
         ..Lifetimes::default()
     };
-    let policy = KeyPolicy { clock_skew: millis(time::SKEW), ..KeyPolicy::default() };
+    let policy = KeyPolicy::default().clock_skew(millis(time::SKEW));
     let app = |client: Client| {
         client
             .redirect_uri(CALLBACK)

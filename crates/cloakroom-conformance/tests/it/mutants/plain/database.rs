@@ -131,7 +131,7 @@ impl PlainDatabase {
 
     fn instance(&self) -> Instance {
         let stores = self.lock();
-        Instance { tokens: Arc::new(stores.0.another()), keys: Arc::new(stores.1.another()) }
+        Instance::new(Arc::new(stores.0.another()), Arc::new(stores.1.another()))
     }
 }
 

@@ -41,7 +41,11 @@ impl State {
             left -= self.sweep_on(task, left);
         }
         if self.has(Fault::DamageStopsDeletion) && !self.damaged.is_empty() {
-            return MaintenanceReport { more: true, ..done };
+            return {
+                let mut done = done;
+                done.more = true;
+                done
+            };
         }
         for due in found.unwrap_or_else(|| self.due(before)) {
             if left > 0 {

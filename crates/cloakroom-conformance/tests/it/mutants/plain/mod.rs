@@ -35,7 +35,6 @@ use super::fault::Fault;
 use check_values::Values;
 use database::{Driver, Local};
 use state::{Inserted, State, Sweep};
-use wrong::selector;
 
 /// How many grants one step of a sweep flags.
 const SWEEP_BATCH: usize = 100;
@@ -285,7 +284,7 @@ impl Plain {
         if let Some(done) = self.revoked_wrongly(&revocation).await {
             return done;
         }
-        let Some(of) = selector(&revocation.target) else {
+        let Some(of) = revocation.target.selector() else {
             self.request(|state| state.revoke_one(&revocation))??;
             pause().await;
             return Ok(RevokeOutcome::Done);

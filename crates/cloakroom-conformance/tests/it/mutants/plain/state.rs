@@ -197,14 +197,16 @@ impl State {
 
     /// Whether the store has what a `create` of these would have written; revocations aside.
     fn holds(&self, own: &GrantRecord, grant: &GrantRecord, tokens: &[TokenRecord]) -> bool {
-        let unrevoked = GrantRecord { revoked_at: grant.revoked_at, ..own.clone() };
+        let mut unrevoked = own.clone();
+        unrevoked.revoked_at = grant.revoked_at;
         unrevoked == *grant && tokens.iter().all(|token| self.known(token) == Some(true))
     }
 
     /// Whether the token is there with the same content; `None` if it is not there.
     fn known(&self, token: &TokenRecord) -> Option<bool> {
         let known = self.tokens.get(&(token.grant, *token.digest.as_bytes()))?;
-        let unrevoked = TokenRecord { revoked_at: token.revoked_at, ..known.clone() };
+        let mut unrevoked = known.clone();
+        unrevoked.revoked_at = token.revoked_at;
         Some(unrevoked == *token)
     }
 

@@ -4,7 +4,7 @@ use cloakroom_core::GrantId;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
 use cloakroom_core::store::{
-    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, RevokeOutcome, Selector, StoreError,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, RevokeOutcome, StoreError,
 };
 
 use super::state::{Inserted, Slot, State};
@@ -177,7 +177,7 @@ impl Plain {
                 commit(&mut state, revocation, position, Some(bound));
             }
             (Fault::SweepMissesLateCreate, target) => {
-                let of = selector(target)?;
+                let of = target.selector()?;
                 let covered = {
                     let state = self.lock();
                     let bound = state.revocation_log.newest_bound().next_bound(revocation.at);
@@ -217,7 +217,7 @@ fn commit(state: &mut State, revocation: &Revocation, position: u64, bound: Opti
             }
         }
         (target, Some(bound)) => {
-            let of = selector(target);
+            let of = target.selector();
             let covered = of.map(|of| state.covered(&of, bound, usize::MAX));
             for id in covered.unwrap_or_default() {
                 state.flag(id, revocation.at);
@@ -232,17 +232,5 @@ impl State {
         let until = revocation.until;
         self.slots.entry(id).or_insert(Slot::Tombstone { until });
         self.flag(id, revocation.at);
-    }
-}
-
-/// The grants that a revocation with a bound covers.
-pub(crate) fn selector(target: &Target) -> Option<Selector> {
-    match target {
-        Target::Subject(subject) => Some(Selector::Subject(subject.clone())),
-        Target::Client(client) => Some(Selector::Client(client.clone())),
-        Target::SubjectAtClient(subject, client) => {
-            Some(Selector::SubjectAtClient(subject.clone(), client.clone()))
-        }
-        _ => None,
     }
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom_core::record::{Claims, Device};
 use cloakroom_core::revocation::RevocationBatch;
 use cloakroom_core::time::ManualClock;
-use cloakroom_core::{Audience, ClientId, Scope, Subject};
+use cloakroom_core::{Audience, ClientId, Subject};
 use futures_util::FutureExt;
 
 use super::*;
@@ -72,36 +71,17 @@ fn without_random_bytes_a_revocation_fails_and_does_nothing() {
 fn listings_apply_a_rule_whose_sweep_has_not_come_yet() {
     let store = store(Random::system());
     let id = GrantId::from_bytes([1; 16]);
-    let grant = GrantRecord {
-        id,
-        client: client(),
-        subject: Subject::user("alice").unwrap(),
-        scope: Scope::empty(),
-        audience: Audience::one("https://orders.example").unwrap(),
-        confirmation: None,
-        auth_time: None,
-        created_at: NOW,
-        epoch: store.0.journal.rules(vec![]).newest_bound.following(),
-        username: None,
-        act: None,
-        authorization_details: None,
-        session: None,
-        claims: Claims::default(),
-        device: Device::default(),
-        chain: None,
-        expires_at: END,
-        row_expires_at: END,
-        refreshed_at: None,
-        revoked_at: None,
-        unknown: Default::default(),
-    };
+    let (subject, audience) =
+        (Subject::user("alice").unwrap(), Audience::one("https://orders.example").unwrap());
+    let mut grant = GrantRecord::new(id, client(), subject, audience, NOW, END);
+    grant.epoch = store.0.revocation_log.rules(vec![]).newest_bound.following();
     let _ = ready(store.create(grant, vec![])).unwrap();
     let page = PageRequest { after: None, limit: 10 };
     let list = || ready(store.list(Selector::Client(client()), page, NOW)).unwrap();
     assert_eq!(list().grants.len(), 1);
 
     let entry = store.0.entry_id().unwrap();
-    store.0.journal.record(entry, &revocation());
+    store.0.revocation_log.record(entry, &revocation());
     let Lookup::Found(found) = ready(store.find(id, None)).unwrap() else {
         panic!("it is there");
     };

@@ -19,7 +19,7 @@ const TRIM_BATCH: u64 = 64;
 
 /// The revocation log and the rules, behind one lock: an entry, its bound and its rule come to be
 /// in one step.
-pub(crate) struct Journal {
+pub(crate) struct RevocationLog {
     state: RwLock<State>,
     grown: Event,
 }
@@ -37,7 +37,7 @@ struct State {
     rule_ends: BTreeSet<(UnixTime, RuleKey)>,
 }
 
-impl Journal {
+impl RevocationLog {
     pub(crate) fn new(now: UnixTime) -> Self {
         Self {
             state: RwLock::new(State {
@@ -132,7 +132,7 @@ impl Journal {
         trimmed
     }
 
-    /// Whether [`Journal::trim`] has something to do.
+    /// Whether [`RevocationLog::trim`] has something to do.
     pub(crate) fn is_due(&self, before: UnixTime) -> bool {
         let state = read(&self.state);
         state.ended_entry(before).is_some() || state.ended_rule(before).is_some()
@@ -143,7 +143,7 @@ impl Journal {
         read(&self.state).newest
     }
 
-    /// Is notified by the next [`Journal::wake_readers`], or when the journal is dropped.
+    /// Is notified by the next [`RevocationLog::wake_readers`], or when the log is dropped.
     pub(crate) fn listen(&self) -> EventListener {
         self.grown.listen()
     }
@@ -155,7 +155,7 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
+impl Drop for RevocationLog {
     fn drop(&mut self) {
         self.wake_readers();
     }
