@@ -3,9 +3,12 @@
 //! | you want to | use |
 //! |---|---|
 //! | verify access tokens | [`Verifier`] with a [`KeySet`], prepared from a [`JwkSet`] |
-//! | sign | [`sign_jwt`] with a [`SigningKey`], or a [`Signer`] of your own (HSM, KMS) |
+//! | sign | [`sign_jwt`] with a [`SigningKey`], or your own [`Signer`] for an HSM or KMS |
 //! | keep, publish and rotate signing keys | [`KeyManager`] |
-//! | issue access tokens as JWTs | [`JwtFormat`] outside, [`PhantomFormat`] inside |
+//! | issue JWTs to clients | [`JwtFormat`] |
+//! | issue opaque tokens that a gateway swaps for JWTs | [`PhantomFormat`] |
+//!
+//! The crate has no features.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -23,7 +26,7 @@
 //!     "client_id": "web-app", "scope": "orders:read", "jti": "1", "iat": now, "exp": now + 600,
 //! })).await?;
 //!
-//! // The API prepares the published keys once, and verifies without asking anybody.
+//! // The API prepares the published keys once, and verifies without any request.
 //! let keys = KeySet::prepare(&JwkSet::from_json(&published)?);
 //! let verifier = Verifier::new("https://as.example", "https://orders.example");
 //! let verified = verifier.verify(&keys, jwt.expose())?;
@@ -33,17 +36,17 @@
 //!
 //! # What this crate resists
 //!
-//! - **`alg: none`, algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, fixed when it is
-//!   prepared; a header can only agree. `none` cannot be expressed, and a public key is never taken
-//!   for an HMAC secret.
-//! - **Keys that come with the token** (`jwk`, `jku`, `x5c`, `x5u`): refused.
-//! - **One kind of JWT taken for another** (RFC 8725 §2.8): `typ` must be `at+jwt`.
-//! - **Ambiguity**: duplicate members at any depth, padded or non-canonical base64url, times that
-//!   are no integers, `iss` as an array: refused.
-//! - **Secrets in public**: a JWK with a private member is no [`Jwk`]; private keys are redacted in
-//!   `Debug`.
+//! - **`alg: none` and algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, which is fixed
+//!   when the key is prepared. A header must name the same algorithm. `none` cannot be expressed, and a
+//!   public key is never used as an HMAC secret.
+//! - **Keys that come with the token** (`jwk`, `jku`, `x5c`, `x5u`): they are refused.
+//! - **One kind of JWT used as another** (RFC 8725 §2.8): `typ` must be `at+jwt`.
+//! - **Ambiguity**: duplicate members at any depth, padded or non-canonical base64url, times that are
+//!   not integers, and `iss` as an array are refused.
+//! - **Leaked secrets**: a JWK with a private member is not accepted as a [`Jwk`], and private keys are
+//!   redacted in `Debug`.
 //!
-//! Shared secrets (HS256) are in [`danger`], and nowhere else.
+//! Shared secrets (HS256) exist only in [`danger`].
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -74,3 +77,8 @@ pub use manager::builder::KeyManagerBuilder;
 pub use manager::error::{Compromised, KeyEvent, KeyManagerError};
 pub use manager::ring::PublishedJwks;
 pub use seal::{AesGcmSealer, KeySealer, SealError};
+
+/// Wraps private keys, and wipes them on drop.
+pub use cloakroom_core::Zeroizing;
+/// For implementations of [`Signer`] and [`KeySealer`].
+pub use cloakroom_core::async_trait;

@@ -1,4 +1,4 @@
-//! How private keys are sealed before they reach a store.
+//! Sealing of private keys before they are stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,43 +10,43 @@ use cloakroom_core::store::CheckValue;
 use cloakroom_core::{InvalidValue, Random, RandomError, decode_hex};
 use zeroize::Zeroizing;
 
-/// Seals private keys, so that a leaked database signs nothing. Built in is [`AesGcmSealer`]; a key
-/// management service or an HSM is an implementation of the app's own.
+/// Seals private keys, so that a leaked database cannot sign. [`AesGcmSealer`] is built in. Implement the
+/// trait, with [`#[async_trait]`](crate::async_trait), for a key management service or an HSM.
 ///
-/// `context` names what is sealed. An implementation must authenticate it with the sealed bytes:
-/// unsealing under another context must fail, so that nobody can swap two records in a store.
+/// `context` names what is sealed. An implementation must authenticate it together with the sealed bytes:
+/// unsealing with another context must fail, so that nobody can swap two records in a store.
 #[async_trait]
 pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// Seals `plain` for `context`.
     ///
     /// # Errors
     ///
-    /// If it cannot be sealed just now.
+    /// If the sealer fails.
     async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError>;
 
     /// Opens what [`seal`](KeySealer::seal) made for the same context.
     ///
     /// # Errors
     ///
-    /// If it was sealed under another key or for another context, if it is damaged, or if it
-    /// cannot be opened just now.
+    /// If it was sealed under another key or for another context, if it is damaged, or if the sealer
+    /// fails.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 
-    /// For each key-encryption key its name and a value that tells it from every other key and
-    /// reveals nothing of it, if the sealer can give one: the key store remembers them, so that
-    /// another key of the same name is noticed at the start, also where nothing that is sealed could
-    /// tell. A name is short printable ASCII.
+    /// For each key-encryption key, its name and a check value that identifies the key without revealing
+    /// it, if the sealer can compute one. The key store remembers them, so that a different key of the
+    /// same name is noticed at the start, even if nothing has been sealed. A name is short printable
+    /// ASCII.
     fn checks(&self) -> Vec<CheckValue> {
         Vec::new()
     }
 }
 
-/// Seals with AES-256-GCM under a key-encryption key of the app's.
+/// Seals with AES-256-GCM under a key-encryption key that the app keeps.
 ///
-/// The sealed form is `version 1 | key id 1 | nonce 12 | ciphertext and tag`; the context is
-/// associated data. To change the key, first give it to every node as a former one
-/// ([`with_former`](AesGcmSealer::with_former)), then make it the current one everywhere; the old
-/// one may go when no key that it sealed is published any more.
+/// The sealed form is `version 1 | key id 1 | nonce 12 | ciphertext and tag`, and the context is
+/// associated data. To change the key, first give the new one to every node with
+/// [`with_former`](AesGcmSealer::with_former). Then make it the current key everywhere, and keep the old one
+/// as a former key until no key that it sealed is published.
 ///
 /// ```
 /// use cloakroom_jwt::{AesGcmSealer, KeySealer};
@@ -70,7 +70,7 @@ pub struct AesGcmSealer {
 #[derive(Clone)]
 struct SealingKey {
     id: u8,
-    /// In a place of its own: a vector of keys that grows would leave copies of them behind.
+    /// On the heap: a vector of keys that grows would leave copies of them behind.
     bytes: Arc<Zeroizing<[u8; 32]>>,
 }
 
@@ -80,25 +80,25 @@ const HEADER: usize = 2;
 const TAG: usize = 16;
 
 impl AesGcmSealer {
-    /// Seals under this key, named by `id` in what it seals: 32 random bytes that the app keeps
-    /// where the database is not.
+    /// Seals under this key: 32 random bytes, which you keep apart from the database. The sealed bytes
+    /// name the key by `id`.
     #[must_use]
     pub fn new(id: u8, key: [u8; 32]) -> Self {
         Self { current: SealingKey::new(id, key), former: Vec::new(), random: Random::system() }
     }
 
-    /// Seals under the key of 64 hexadecimal digits (`openssl rand -hex 32`), as an environment
-    /// variable holds it.
+    /// Seals under the key with these 64 hexadecimal digits, for example from an environment variable.
+    /// `openssl rand -hex 32` makes one.
     ///
     /// # Errors
     ///
-    /// If it is anything else.
+    /// If the text is anything else.
     pub fn from_hex(id: u8, hex: &str) -> Result<Self, InvalidValue> {
         Ok(Self::new(id, decode_hex(hex)?))
     }
 
-    /// Opens, but does not seal, under a key that was or will be the current one. One of the
-    /// current key's `id` is never used.
+    /// Also opens under a key that was or will be the current one. A key with the `id` of the current
+    /// key is never used.
     #[must_use]
     pub fn with_former(mut self, id: u8, key: [u8; 32]) -> Self {
         self.former.push(SealingKey::new(id, key));
@@ -112,12 +112,12 @@ impl AesGcmSealer {
         self
     }
 
-    /// Seals under a random key that nobody keeps: for development and tests, where the ring of
-    /// keys ends with the process.
+    /// Seals under a random key that is not kept. This is for development and tests, where the signing
+    /// keys end with the process.
     ///
     /// # Errors
     ///
-    /// If the system has no random bytes.
+    /// If the source of random bytes fails.
     pub fn random() -> Result<Self, RandomError> {
         Ok(Self::new(0, Random::system().array()?))
     }
@@ -146,7 +146,7 @@ impl KeySealer for AesGcmSealer {
     async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
         let key = self.current.prepare()?;
         let nonce: [u8; NONCE_LEN] = self.random.array()?;
-        // Sealed in place in a buffer that never grows: no plaintext is left behind.
+        // It seals in place in a buffer that never grows, so that no plaintext is left behind.
         let mut sealed = Vec::with_capacity(HEADER + NONCE_LEN + plain.len() + TAG);
         sealed.extend_from_slice(&[VERSION, self.current.id]);
         sealed.extend_from_slice(&nonce);
@@ -199,7 +199,7 @@ impl fmt::Debug for AesGcmSealer {
     }
 }
 
-/// Something could not be sealed or unsealed.
+/// A private key could not be sealed or unsealed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
@@ -208,19 +208,19 @@ pub enum SealError {
     Damaged,
     /// They were sealed under a key that this sealer does not have.
     #[error(
-        "sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
+        "it was sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
     )]
     UnknownKey(u8),
-    /// The key is another than the one of this id that sealed them, or they were damaged, or they
-    /// belong to another record.
+    /// The key with this id is not the key that sealed them, or they are damaged, or they belong to
+    /// another record.
     #[error(
         "the sealed bytes do not open: another key-encryption key sealed them, they are damaged, or they belong to another record"
     )]
     Refused,
-    /// No random bytes.
+    /// The source of random bytes failed.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// A sealer of the app's own failed, for example because a key management service is away.
+    /// Another sealer failed, for example because a key management service is not available.
     #[error("the key sealer failed")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,4 +1,4 @@
-//! JSON without ambiguity: no duplicate members, no bottomless nesting.
+//! A strict JSON reader: it refuses duplicate members and deep nesting.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,16 +13,16 @@ const MAX_DEPTH: usize = 32;
 
 /// Reads a `T` from an object, refusing duplicate members at every depth.
 ///
-/// RFC 7519 §4 and RFC 7515 §4 leave a parser the choice between refusing them and taking the last
-/// one; two parsers that choose differently see two different tokens.
+/// RFC 7519 §4 and RFC 7515 §4 allow a parser to refuse them or to take the last one. Two parsers that
+/// choose differently would see two different tokens.
 pub(crate) fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Unambiguous { depth: MAX_DEPTH }.deserialize(&mut deserializer)?;
     serde_json::from_slice(json).map(|Object(value)| value)
 }
 
-/// A `T` that was written as an object. What serde derives for a struct would take an array of
-/// its values as well.
+/// A `T` that is written as an object. The code that serde derives for a struct also accepts an array of
+/// its values.
 pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -64,7 +64,7 @@ impl<'de> DeserializeSeed<'de> for Unambiguous {
     }
 }
 
-/// A member's name, borrowed where it has no escapes.
+/// The name of a member, borrowed if it has no escapes.
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(transparent)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,4 +1,4 @@
-//! The claims of an access token (RFC 9068 §2.2), from records and back.
+//! The claims of an access token (RFC 9068 §2.2), made from records and read back.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::jws::verify::VerifiedJwt;
 
-/// What stands in a JWT for the handle that it was swapped for: SHA-256 of the handle's digest.
-/// Revoking that one handle reaches the JWT by it, and it is of no use to look the handle up.
+/// The claim by which a JWT names the handle that it was swapped for: SHA-256 of the digest of the
+/// handle. With it, revoking the handle also revokes the JWT. It cannot be used to look the handle up.
 #[must_use]
 pub fn handle_hash(handle: &TokenDigest) -> TokenDigest {
     TokenDigest::from_bytes(Sha256::digest(handle.as_bytes()).into())
@@ -29,11 +29,11 @@ pub(crate) struct AccessClaims {
 }
 
 impl AccessClaims {
-    /// The claims of a token of `terms`. They name the user by `sub` alone: `username` is for
-    /// people, and introspection tells it to whom it concerns.
+    /// The claims of a token with these terms. They name the user only by `sub`. `username` is for
+    /// people, and only introspection shows it.
     pub(crate) fn new(issuer: &str, grant: &GrantRecord, terms: TokenTerms, jti: Jti) -> Self {
         let expires_at = UnixTime::from_secs(terms.expires_at.as_secs());
-        // No store knows a JWT by its digest; it has a `jti`.
+        // A JWT has a `jti`, and no store knows its digest.
         let record: TokenRecord = terms.record(grant.id, TokenDigest::from_bytes([0; 32]));
         let mut token = ActiveToken::from_records(&Arc::from(issuer), grant, &record);
         token.jti = Some(jti);
@@ -44,7 +44,7 @@ impl AccessClaims {
     }
 }
 
-/// What a verified token of ours says about itself; `None` if it lacks what ours always have.
+/// The records in a verified token of this issuer; `None` if it lacks a claim that our tokens have.
 pub(crate) fn carried(
     jwt: &str,
     verified: VerifiedJwt,

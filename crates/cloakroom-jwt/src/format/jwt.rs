@@ -1,4 +1,4 @@
-//! Access tokens that say everything themselves (RFC 9068).
+//! Self-contained access tokens (RFC 9068).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
 use crate::key::header_segment::ACCESS_TOKEN_TYP;
 use crate::manager::KeyManager;
 
-/// JWT access tokens: services verify them offline, and read their claims without asking anybody.
+/// JWT access tokens. Services verify them and read their claims offline.
 ///
-/// The store holds the grant of such a token and nothing of the token itself, or, with
-/// [`stateless`](JwtFormat::stateless), nothing at all. A revocation is seen at once by
-/// introspection, and by services that verify offline through the revocation log.
+/// The store keeps the grant of such a token and nothing of the token itself. With
+/// [`stateless`](JwtFormat::stateless) it keeps nothing. Introspection shows a revocation at once. Services
+/// that verify offline learn of it through the revocation log.
 ///
-/// Everyone who holds the token can read it. For clients outside, opaque handles with
-/// [`PhantomFormat`](crate::PhantomFormat) are the better choice.
+/// Anyone who holds the token can read it. If clients must not read your tokens, use opaque handles with
+/// [`PhantomFormat`](crate::PhantomFormat).
 ///
-/// A phantom JWT is not one of these tokens: [`locate`](TokenFormat::locate) does not recognize
-/// it, since only its handle tells whether it is still good.
+/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle tells whether
+/// it is still active.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -52,17 +52,17 @@ pub struct JwtFormat {
 }
 
 impl JwtFormat {
-    /// Tokens of `issuer`, signed and checked with the ring of `keys`.
+    /// Makes and checks tokens of `issuer` with these keys.
     #[must_use]
     pub fn new(keys: KeyManager, issuer: &str, clock: Arc<dyn Clock>) -> Self {
-        // The most that any verifier of ours may have: what one of them would take can be revoked.
-        // Whether a token is active is for the engine to say, and it has no leeway.
+        // The largest leeway of any of our verifiers, so that every token that one of them accepts can be
+        // revoked. The engine decides without leeway whether a token is active.
         let verifier = Verifier::any_audience(issuer).clock(clock).leeway(Verifier::MAX_LEEWAY);
         Self { keys, issuer: issuer.into(), verifier, stateless: false }
     }
 
-    /// Tokens whose grants no store holds; they say so in the private claim `stateless`. Only a
-    /// rule of the revocation log ends one early.
+    /// Makes tokens whose grants are not stored. The private claim `stateless` marks them. Only a rule of
+    /// the revocation log ends such a token early.
     #[must_use]
     pub const fn stateless(mut self) -> Self {
         self.stateless = true;
@@ -80,7 +80,7 @@ impl TokenFormat for JwtFormat {
                 found: context.issuer.to_owned(),
             }));
         }
-        // A key leaves the JWK Set when the longest token that it may have signed has expired.
+        // A key is removed from the JWK Set when the longest token that it may have signed has expired.
         let limit = self.keys.policy().max_token_life;
         let life = context.terms.expires_at.since(context.terms.issued_at);
         if life > limit {
@@ -94,9 +94,9 @@ impl TokenFormat for JwtFormat {
         Ok(Minted::new(sign(&self.keys, &claims).await?, kept))
     }
 
-    /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end; for
-    /// whom it is meant, and whether it is active, is for the caller to judge. Needs keys that were loaded at most `max_blind` ago
-    /// ([`KeyManager::refresh`]).
+    /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end. The
+    /// caller decides whether its audience is right and whether it is active. The keys must have been
+    /// loaded at most `max_blind` ago ([`KeyManager::refresh`]).
     fn locate(&self, presented: &TokenSecret) -> Result<Option<Located>, FormatError> {
         let jwt = presented.expose();
         if jwt.len() > MAX_JWT_BYTES || jwt.bytes().filter(|byte| *byte == b'.').count() != 2 {
@@ -105,12 +105,12 @@ impl TokenFormat for JwtFormat {
         let keys = self.keys.keys().map_err(unavailable)?;
         let verified = match self.verifier.verify(&keys, jwt) {
             Ok(verified) => verified,
-            // Perhaps another node published the key since the ring was last loaded.
+            // Another node may have published the key since the ring was last loaded.
             Err(error @ VerifyError::UnknownKey(_)) if !self.keys.is_fresh() => {
                 return Err(unavailable(error));
             }
             Err(error) => {
-                tracing::debug!(%error, "a presented JWT is not good");
+                tracing::debug!(%error, "a presented JWT was refused");
                 return Ok(None);
             }
         };
@@ -123,7 +123,7 @@ impl TokenFormat for JwtFormat {
     }
 }
 
-/// One JWT, one signature.
+/// Signs a JWT with the current key.
 pub(crate) async fn sign(
     keys: &KeyManager,
     claims: &AccessClaims,
@@ -136,7 +136,7 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> FormatE
     FormatError::KeysUnavailable(Box::new(error))
 }
 
-/// Settings of the caller's that do not fit the format's.
+/// A request that does not match the settings of the format.
 #[derive(Debug, thiserror::Error)]
 enum JwtMisuse {
     #[error(

@@ -1,4 +1,4 @@
-//! Opaque handles outside, short-lived JWTs inside.
+//! Opaque handles for clients, and short-lived JWTs for the services behind a gateway.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::jws::will_fit;
 use crate::manager::KeyManager;
 
 /// The phantom-token pattern: the client holds an opaque handle, and a gateway
-/// [swaps](PhantomFormat::swap) it for a JWT that the services inside verify offline.
+/// [swaps](PhantomFormat::swap) it for a JWT that the services behind it verify offline.
 ///
-/// Outside it is [`OpaqueFormat`] in everything. The JWT is made at the swap, for the one audience
-/// that asks; it never outlives its handle and never leaves the inside.
+/// For clients this is the same as [`OpaqueFormat`]. The JWT is made at the swap, for one audience. It
+/// never outlives its handle. Do not let it leave your network.
 ///
 /// ```
 /// use cloakroom_core::Random;
@@ -45,7 +45,7 @@ pub struct PhantomFormat {
     max_life: Duration,
 }
 
-/// What a handle is swapped for. The caller has found the token live, and the audience allowed.
+/// A request for a swap. The caller has checked that the token is live and the audience allowed.
 #[derive(Debug, Clone, Copy)]
 #[expect(
     clippy::exhaustive_structs,
@@ -54,17 +54,17 @@ pub struct PhantomFormat {
 pub struct Swap<'a> {
     /// The issuer's URL.
     pub issuer: &'a str,
-    /// The grant that the handle hangs off.
+    /// The grant of the handle.
     pub grant: &'a GrantRecord,
-    /// The handle's record.
+    /// The record of the handle.
     pub token: &'a TokenRecord,
-    /// The one resource that the JWT is for; one of the token's.
+    /// The resource that the JWT is for: one in the audience of the token.
     pub audience: &'a str,
-    /// The scope that the JWT carries, narrowed or mapped to what that resource understands.
+    /// The scope of the JWT: narrowed, or mapped to the scopes of that resource.
     pub scope: &'a Scope,
     /// The time of the request.
     pub now: UnixTime,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: &'a Random,
 }
 
@@ -79,29 +79,29 @@ pub struct SwappedJwt {
 }
 
 impl PhantomFormat {
-    /// The longest, and the default, life of a phantom JWT: five minutes.
+    /// The longest life of a phantom JWT, and the default: five minutes.
     pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
-    /// Handles outside as `outside` makes them, JWTs inside signed with the ring of `keys`.
+    /// Makes the handles of `outside`, and signs JWTs with `keys`.
     #[must_use]
     pub const fn new(outside: OpaqueFormat, keys: KeyManager) -> Self {
         Self { outside, keys, max_life: Self::MAX_LIFE }
     }
 
-    /// How long a JWT lives at most. More than [`MAX_LIFE`](Self::MAX_LIFE), or than the
-    /// `max_token_life` of the key policy, counts as that.
+    /// The longest life of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
+    /// `max_token_life` of the key policy.
     #[must_use]
     pub fn max_life(mut self, max_life: Duration) -> Self {
         self.max_life = max_life.min(Self::MAX_LIFE);
         self
     }
 
-    /// Makes the JWT that stands for a handle inside: one signature, no store.
+    /// Makes the JWT for a handle. This takes one signature, and no store.
     ///
     /// # Errors
     ///
-    /// If no key can sign, if the JWT would have more than 8,192 bytes, and if the swap is not one
-    /// that the token allows: another audience than its own, or after its end.
+    /// If no key can sign, if the JWT would have more than 8,192 bytes, or if the token does not allow
+    /// the swap: it has another audience, or has ended.
     pub async fn swap(&self, swap: Swap<'_>) -> Result<SwappedJwt, FormatError> {
         let refused = |error: SwapRefused| FormatError::Other(error.into());
         if !swap.token.audience.contains(swap.audience) {
@@ -128,10 +128,10 @@ impl PhantomFormat {
 
 #[async_trait]
 impl TokenFormat for PhantomFormat {
-    /// As `outside` does, once it is sure that the JWT will fit: a handle that no gateway can swap
-    /// would be found out too late.
+    /// Makes a handle after checking that its JWT will fit. Otherwise nobody would notice a handle that
+    /// cannot be swapped before a gateway tries.
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError> {
-        // Only the length counts; a `jti` of its own length stands in for the random one.
+        // Only the length counts, so a text as long as a random `jti` is used.
         let stand_in =
             Jti::new("0123456789012345678901").map_err(|error| FormatError::Other(error.into()))?;
         let mut claims =
@@ -146,12 +146,12 @@ impl TokenFormat for PhantomFormat {
     }
 }
 
-/// The swap is not one that the token allows; its caller should not have asked.
+/// The token does not allow the swap. The caller should have checked.
 #[derive(Debug, thiserror::Error)]
 enum SwapRefused {
     #[error("the token is not meant for {0}")]
     Audience(String),
-    #[error("the token does not hang off this grant")]
+    #[error("the token does not belong to this grant")]
     Grant,
     #[error("the token or its grant is revoked or expired")]
     Dead,

@@ -1,21 +1,21 @@
-//! Why a JWT does not pass.
+//! Why a JWT is refused.
 
 use cloakroom_core::Kid;
 
-/// Why a token did not pass. For traces: none of it is for the client.
+/// Why a token was refused. Write it to traces, and do not show it to the client.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// Larger than allowed; nothing of it was read.
+    /// It is larger than allowed. It was not read.
     #[error("the token is too large")]
     TooLarge,
-    /// No compact JWS.
+    /// It is not a compact JWS.
     #[error("malformed token: {0}")]
     Malformed(&'static str),
-    /// The header says something that an access token must not say.
+    /// The header has a member or a value that an access token must not have.
     #[error("unacceptable header: {0}")]
     Header(&'static str),
-    /// `alg` is not the algorithm of the key, or none that is supported.
+    /// `alg` is not the algorithm of the key, or is not supported.
     #[error("`alg` is not the algorithm of the key")]
     Algorithm,
     /// The key is not in the set. Fetching the issuer's set again may help.
@@ -24,22 +24,22 @@ pub enum VerifyError {
     /// The signature is wrong.
     #[error("wrong signature")]
     Signature,
-    /// The claims are no JSON, hold a duplicate member, or one of the wrong type.
+    /// The claims are not JSON, or a member is repeated or has the wrong type.
     #[error("unacceptable claims")]
     Json(#[source] serde_json::Error),
-    /// A claim is missing or makes no sense.
+    /// A claim is missing or invalid.
     #[error("unacceptable claims: {0}")]
     Claims(&'static str),
     /// `iss` is not the issuer.
     #[error("wrong issuer")]
     Issuer,
-    /// `aud` does not hold the audience.
+    /// `aud` does not contain the audience.
     #[error("wrong audience")]
     Audience,
     /// `exp` has passed.
     #[error("expired")]
     Expired,
-    /// `nbf` or `iat` has not come.
+    /// `nbf` or `iat` is in the future.
     #[error("not yet valid")]
     NotYetValid,
 }

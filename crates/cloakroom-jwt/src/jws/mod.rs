@@ -1,4 +1,4 @@
-//! Writing a JWT as a compact JWS (RFC 7515 §3.1).
+//! JWTs as compact JWS (RFC 7515 §3.1).
 
 mod error;
 mod header;
@@ -18,13 +18,13 @@ use crate::key::algorithm::Algorithm;
 use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::signing::Signer;
 
-/// The most bytes of an access token: what HTTP headers are sure to carry.
+/// The most bytes in an access token. HTTP headers can carry as many.
 pub const MAX_JWT_BYTES: usize = 8192;
 
-/// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. Makes
+/// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. It makes
 /// exactly one signature.
 ///
-/// `typ` keeps one kind of JWT from being taken for another (RFC 8725 §3.11): [`ACCESS_TOKEN_TYP`]
+/// `typ` keeps one kind of JWT from being used as another (RFC 8725 §3.11): [`ACCESS_TOKEN_TYP`]
 /// for access tokens, `token-introspection+jwt` for RFC 9701.
 ///
 /// ```
@@ -41,10 +41,9 @@ pub const MAX_JWT_BYTES: usize = 8192;
 ///
 /// # Errors
 ///
-/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs
-/// travel in bodies, and are not bounded),
-/// [`FormatError::KeysUnavailable`] if the signer fails, and [`FormatError::Other`] if the claims
-/// cannot be written as JSON.
+/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs have
+/// no limit, since they travel in bodies), [`FormatError::KeysUnavailable`] if the signer fails, and
+/// [`FormatError::Other`] if the claims cannot be written as JSON.
 pub async fn sign_jwt(
     signer: &dyn Signer,
     typ: &str,
@@ -58,10 +57,10 @@ pub async fn sign_jwt(
         Cow::Borrowed,
     );
     let unsigned = header.len() + 1 + encoded_len(json.len()) + 1;
-    // What cannot fit even without its signature is not worth one.
+    // Do not sign what is already too long without its signature.
     within_limit(typ, unsigned)?;
 
-    // Room for its signature, too: the token is not moved, and leaves no copy behind.
+    // There is room for the signature, so that the token is not moved and leaves no copy behind.
     let room = unsigned + encoded_len(most_signature_bytes(signer.algorithm()));
     let mut jwt = String::with_capacity(room);
     jwt.push_str(&header);
@@ -77,18 +76,18 @@ pub async fn sign_jwt(
     Ok(TokenSecret::new(jwt))
 }
 
-/// Whether an access token of these claims will be within the limit, under any key that we generate.
+/// Checks that an access token with these claims stays within the limit, under any key that we generate.
 pub(crate) fn will_fit(claims: &impl Serialize) -> Result<(), FormatError> {
-    // The longest header that we write, without the thumbprint in it.
+    // The longest header that we write, without the thumbprint.
     const HEADER: &str = r#"{"alg":"RS256","kid":"","typ":"at+jwt"}"#;
     const THUMBPRINT: usize = encoded_len(32);
-    // The longest signature of a key that we generate: of RSA with 2048 bits.
+    // The longest signature of a key that we generate: RSA with 2048 bits.
     const REST: usize = encoded_len(HEADER.len() + THUMBPRINT) + 1 + 1 + encoded_len(256);
     let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
     within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + REST)
 }
 
-/// The most bytes of a signature: of RSA, that of a key of 4096 bits.
+/// The most bytes in a signature. For RSA, that of a key with 4096 bits.
 const fn most_signature_bytes(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::Danger(_) => 32,

@@ -17,26 +17,25 @@ use crate::jws::header;
 use crate::key::key_set::KeySet;
 use crate::strict_json;
 
-/// Verifies JWT access tokens as RFC 9068 §4 and RFC 8725 ask for, without any I/O.
+/// Verifies JWT access tokens as RFC 9068 §4 and RFC 8725 require, without I/O.
 ///
-/// A token passes if all of this holds, checked in this order, so that nothing it says is looked
-/// at before its signature but which key made it:
+/// A token passes if all of the following holds. It is checked in this order, so that only the header
+/// is read before the signature is verified:
 ///
 /// 1. it has three segments of canonical, unpadded base64url, and at most
 ///    [`max_bytes`](Self::max_bytes);
-/// 2. its header has no duplicate members, `typ` is `at+jwt` (or `application/at+jwt`), nothing
-///    asks for an extension (`crit`, `b64`) or brings a key along (`jwk`, `jku`, `x5c`, `x5u`),
-///    `kid` names a key of the [`KeySet`], and `alg` is that key's only algorithm;
-/// 3. the signature is right;
-/// 4. its claims have no duplicate members at any depth; `iss` is the issuer, `aud` has the
-///    audience; `sub`, `client_id`, `jti`, `iat` and `exp` are there; times are integers, and now
-///    is between them.
+/// 2. its header has no duplicate members, `typ` is `at+jwt` (or `application/at+jwt`), there is no
+///    extension (`crit`, `b64`) and no key (`jwk`, `jku`, `x5c`, `x5u`), `kid` names a key of the
+///    [`KeySet`], and `alg` is the algorithm of that key;
+/// 3. the signature is correct;
+/// 4. its claims have no duplicate members at any depth; `iss` is the issuer and `aud` contains the
+///    audience; `sub`, `client_id`, `jti`, `iat` and `exp` are present; times are integers, and the
+///    current time is between them.
 ///
-/// A valid token may have been revoked all the same.
+/// A valid token may still have been revoked.
 ///
-/// The text of a token is no name for it: an ECDSA signature `(r, s)` has a twin `(r, n - s)`,
-/// which JOSE allows, and so anybody can write a second token that says the same. Tell tokens apart
-/// by `jti`.
+/// Do not identify a token by its text. An ECDSA signature `(r, s)` has a second form `(r, n - s)`, which
+/// JOSE allows, so anyone can write another token with the same content. Use `jti`.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -72,7 +71,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// The most that clocks may be granted to differ.
+    /// The largest leeway.
     pub const MAX_LEEWAY: Duration = Duration::from_secs(120);
 
     /// Accepts tokens of this issuer for this audience.
@@ -81,9 +80,8 @@ impl Verifier {
         Self { audience: Some(audience.into()), ..Self::any_audience(issuer) }
     }
 
-    /// Accepts tokens of this issuer for whatever audience: for the issuer itself, which must see
-    /// to it that a caller learns only of tokens meant for it. A resource server uses
-    /// [`new`](Self::new).
+    /// Accepts tokens of this issuer for any audience. This is for the issuer itself, which must tell a
+    /// caller only about tokens that are meant for it. A resource server uses [`new`](Self::new).
     #[must_use]
     pub fn any_audience(issuer: &str) -> Self {
         Self {
@@ -95,15 +93,15 @@ impl Verifier {
         }
     }
 
-    /// How far clocks may differ: 30 seconds by default. More than
-    /// [`MAX_LEEWAY`](Self::MAX_LEEWAY) counts as that.
+    /// The leeway for clocks that differ: 30 seconds by default, at most
+    /// [`MAX_LEEWAY`](Self::MAX_LEEWAY).
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway.min(Self::MAX_LEEWAY);
         self
     }
 
-    /// Where the time comes from: the system by default.
+    /// The clock. The default is the system clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -190,10 +188,10 @@ fn segments(jwt: &str) -> Result<(&str, &str, &str, &str), VerifyError> {
             if payload.contains('.')
                 || [header, payload, signature].iter().any(|part| part.is_empty()) =>
         {
-            Err(VerifyError::Malformed("it has not three segments"))
+            Err(VerifyError::Malformed("it does not have three segments"))
         }
         Some(parts) => Ok(parts),
-        None => Err(VerifyError::Malformed("it has not three segments")),
+        None => Err(VerifyError::Malformed("it does not have three segments")),
     }
 }
 
@@ -203,11 +201,11 @@ fn segments(jwt: &str) -> Result<(&str, &str, &str, &str), VerifyError> {
 pub struct VerifiedJwt {
     /// The key that signed it.
     pub kid: Kid,
-    /// What it says.
+    /// Its claims.
     pub token: ActiveToken,
     /// `handle_hash`: for a phantom JWT, the digest of its handle's digest.
     pub handle_hash: Option<TokenDigest>,
-    /// `stateless`: no store holds its grant.
+    /// `stateless`: no store has its grant.
     pub stateless: bool,
 }
 
@@ -220,14 +218,14 @@ impl VerifiedJwt {
         let stateless = match token.extra.remove("stateless") {
             None => false,
             Some(Value::Bool(stateless)) => stateless,
-            Some(_) => return Err(VerifyError::Claims("`stateless` is no boolean")),
+            Some(_) => return Err(VerifyError::Claims("`stateless` is not a boolean")),
         };
         Ok(Self { kid, token, handle_hash, stateless })
     }
 }
 
 impl VerifyError {
-    /// The key that is not in the set, if that was all that was wrong so far.
+    /// The key that is not in the set, for [`VerifyError::UnknownKey`].
     #[must_use]
     pub const fn unknown_key(&self) -> Option<&Kid> {
         match self {

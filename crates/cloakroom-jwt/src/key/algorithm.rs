@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). A key has exactly one.
 ///
-/// `none` cannot be expressed, and HS256 only through [`danger::HS256`](crate::danger::HS256).
+/// `none` cannot be expressed. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
 ///
 /// ```
 /// use cloakroom_jwt::Algorithm;
@@ -29,7 +29,7 @@ pub enum Algorithm {
     Ps256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
-    /// An algorithm of [`danger`](crate::danger); no name is ever parsed as it.
+    /// An algorithm of [`danger`](crate::danger). No name is parsed as one.
     #[doc(hidden)]
     Danger(Hs256),
 }
@@ -55,7 +55,7 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What marks an [`Algorithm`] as HS256. It can only be had as [`danger::HS256`](crate::danger::HS256).
+/// Marks an [`Algorithm`] as HS256. Only [`danger::HS256`](crate::danger::HS256) makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hs256(());
 
@@ -66,9 +66,9 @@ impl Hs256 {
     }
 }
 
-/// The name of an algorithm that this crate does not use.
+/// The name is not one of an algorithm that this crate supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not one of the algorithms ES256, EdDSA, RS256, PS256, ES384")]
+#[error("the algorithm is not one of ES256, EdDSA, RS256, PS256 and ES384")]
 #[non_exhaustive]
 pub struct UnknownAlgorithm;
 
@@ -78,7 +78,7 @@ impl FromStr for Algorithm {
     /// Reads a name as RFC 7518 spells it; "alg" is case-sensitive (RFC 7515 §4.1.1).
     fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
         use jsonwebtoken::Algorithm as Named;
-        // What a name means is for jsonwebtoken to say; which of them may be used, for this crate.
+        // jsonwebtoken knows the names, and this crate decides which algorithms it allows.
         match name.parse() {
             Ok(Named::ES256) => Ok(Self::Es256),
             Ok(Named::EdDSA) => Ok(Self::EdDsa),

@@ -1,12 +1,12 @@
-//! Shared-secret signatures (HS256), for the few places that cannot do better.
+//! Signatures with a shared secret (HS256), for cases where nothing better is possible.
 //!
-//! **Everyone who can verify an HS256 token can also forge one.** Every resource server that holds
-//! the secret is able to issue tokens for any user and any audience, a leak at the weakest of them
-//! is a leak of the issuer's key, and there is no JWK Set from which a lost key could be withdrawn.
-//! Use one of [`Algorithm`]'s own unless signer and verifier are the same process.
+//! **Anyone who can verify an HS256 token can also forge one.** Every resource server that has the secret
+//! can issue tokens for any user and any audience. A leak at any of them is a leak of the issuer's key,
+//! and there is no JWK Set from which you could remove a leaked key. Use another [`Algorithm`] unless the
+//! same process signs and verifies.
 //!
-//! Nothing outside of this module can bring HS256 about: its name is never parsed, a JWK of type
-//! `oct` is never read, and the bytes of a public key are never taken for a secret.
+//! HS256 exists only in this module: its name is never parsed, a JWK of type `oct` is never read, and the
+//! bytes of a public key are never used as a secret.
 //!
 //! ```
 //! use cloakroom_core::Random;
@@ -39,8 +39,8 @@ use crate::key::signing::{KeyError, SignError, Signer};
 /// HMAC with SHA-256 (RFC 7518 §3.2): read the warning of [this module](self).
 pub const HS256: Algorithm = Algorithm::Danger(Hs256::new());
 
-/// A shared secret of at least 32 bytes, and the `kid` derived from it. Wiped on drop, redacted in
-/// `Debug`. Read the warning of [this module](self).
+/// A shared secret of at least 32 bytes, and the `kid` that is derived from it. It is wiped on drop and
+/// redacted in `Debug`. Read the warning of [this module](self).
 pub struct Hs256Key {
     secret: Zeroizing<Vec<u8>>,
     prepared: hmac::Key,
@@ -63,12 +63,12 @@ impl Hs256Key {
         Ok(Self::prepare(secret))
     }
 
-    /// Takes over a secret. It must be random bytes: whoever holds a token can try passwords
-    /// against it at leisure.
+    /// A key from an existing secret. The secret must be random bytes: anyone who holds a token can try
+    /// passwords against it offline.
     ///
     /// # Errors
     ///
-    /// If it is shorter than 32 bytes.
+    /// If the secret is shorter than 32 bytes.
     pub fn from_secret(secret: Zeroizing<Vec<u8>>) -> Result<Self, KeyError> {
         if secret.len() < Self::MIN_BYTES {
             return Err(KeyError::TooShort);
@@ -89,7 +89,7 @@ impl Hs256Key {
         }
     }
 
-    /// The secret, for safe keeping.
+    /// The secret, so that you can store it safely.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.secret
@@ -117,7 +117,7 @@ impl Signer for Hs256Key {
     }
 }
 
-/// Verification keys of these secrets alone. Never mix them with public keys: there is no way to.
+/// A set of these verification keys. A set cannot contain both shared secrets and public keys.
 #[must_use]
 pub fn hs256_key_set(keys: &[impl Borrow<Hs256Key>]) -> KeySet {
     KeySet::of(keys.iter().map(|key| {

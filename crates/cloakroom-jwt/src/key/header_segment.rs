@@ -1,4 +1,4 @@
-//! The first segment of a JWT: which key signed it, with which algorithm, and what it is.
+//! The header segment of a JWT.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

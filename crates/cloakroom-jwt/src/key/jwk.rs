@@ -15,10 +15,9 @@ use crate::strict_json::Object;
 
 /// A **public** signature key: EC on P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits.
 ///
-/// Parsing refuses a key that carries a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`,
-/// `k`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is
-/// not canonical, and an `alg` that does not fit the key. Members that are not understood are
-/// ignored (RFC 7517 §4).
+/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`), an EC
+/// point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
+/// an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
 ///
 /// ```
 /// use cloakroom_jwt::Jwk;
@@ -29,7 +28,7 @@ use crate::strict_json::Object;
 /// assert_eq!(jwk.thumbprint().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
 /// assert_eq!(jwk.algorithm(), None, "it declares none");
 ///
-/// // A private key is no JWK to us.
+/// // A private key is refused.
 /// let private = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
 ///     "d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}"#;
 /// assert!(serde_json::from_str::<Jwk>(private).is_err());
@@ -65,7 +64,7 @@ impl Jwk {
         Kid::new(URL_SAFE_NO_PAD.encode(digest)).expect("43 characters of base64url are a kid")
     }
 
-    /// The public half of a signing key; its thumbprint is its `kid`.
+    /// The public half of a signing key. Its thumbprint is its `kid`.
     pub(crate) fn of_signer(algorithm: Algorithm, material: Material) -> Self {
         let mut jwk = Self {
             material,
@@ -84,41 +83,41 @@ impl Jwk {
             && self.operations.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"))
     }
 
-    /// The one algorithm that it is used with: as declared, or as there is but one.
+    /// The algorithm that it is used with: the declared one, or the only one that is possible.
     pub(crate) fn pinned(&self) -> Option<Algorithm> {
         self.algorithm.or_else(|| self.material.natural())
     }
 }
 
-/// A value that is no public key of a supported kind.
+/// A public key or a JWK Set was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwkError {
-    /// It is larger than a JWK Set may be.
-    #[error("a JWK Set of {size} bytes, with a limit of {limit}")]
+    /// The JWK Set is too large.
+    #[error("the JWK Set has {size} bytes, but may have at most {limit}")]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The most bytes allowed.
         limit: usize,
     },
-    /// It holds more keys than a JWK Set may.
-    #[error("a JWK Set of {count} keys, with a limit of {limit}")]
+    /// The JWK Set has too many keys.
+    #[error("the JWK Set has {count} keys, but may have at most {limit}")]
     TooManyKeys {
-        /// How many there are.
+        /// The number of keys.
         count: usize,
-        /// The most allowed.
+        /// The most keys allowed.
         limit: usize,
     },
-    /// It is not the JSON that RFC 7517 asks for.
-    #[error("no JWK Set")]
+    /// The JSON is not what RFC 7517 requires.
+    #[error("the value is not a JWK Set")]
     Json(#[from] serde_json::Error),
-    /// It is a key, but not one that can be used.
-    #[error("no usable public key: {0}")]
+    /// The key cannot be used.
+    #[error("the public key cannot be used: {0}")]
     Unusable(&'static str),
 }
 
-/// A member whose mere presence matters.
+/// A member of which only the presence matters.
 #[derive(Debug, Default)]
 pub(crate) struct Present(pub(crate) bool);
 

@@ -6,10 +6,10 @@ use serde_json::Value;
 use crate::key::jwk::{Jwk, JwkError};
 use crate::strict_json::{self, Object};
 
-/// Public keys, as an issuer publishes them.
+/// The public keys that an issuer publishes.
 ///
-/// RFC 7517 §5: keys that are not understood, of unsupported kinds, or out of range are ignored,
-/// and so is one that carries a secret; each leaves a warning in the trace.
+/// As RFC 7517 §5 recommends, keys that are not understood, of unsupported kinds or out of range are
+/// ignored. A key with a private member is also ignored. Each ignored key leaves a warning in the trace.
 ///
 /// ```
 /// use cloakroom_jwt::{Algorithm, JwkSet, KeySet, SigningKey};
@@ -27,10 +27,10 @@ pub struct JwkSet {
 }
 
 impl JwkSet {
-    /// The most bytes of a JWK Set.
+    /// The most bytes in a JWK Set.
     pub const MAX_BYTES: usize = 256 * 1024;
 
-    /// The most keys of a JWK Set, those that are ignored among them.
+    /// The most keys in a JWK Set, including ignored ones.
     pub const MAX_KEYS: usize = 100;
 
     /// A set of these keys.
@@ -39,11 +39,11 @@ impl JwkSet {
         Self { keys }
     }
 
-    /// Reads what an issuer published.
+    /// Parses a published set.
     ///
     /// # Errors
     ///
-    /// If it is no JWK Set at all, holds a duplicate member at any depth, has more than 256 KiB, or
+    /// If it is not a JWK Set, contains a duplicate member at any depth, or has more than 256 KiB or
     /// more than 100 keys.
     pub fn from_json(json: &[u8]) -> Result<Self, JwkError> {
         if json.len() > Self::MAX_BYTES {
@@ -88,7 +88,7 @@ impl TryFrom<Wire> for JwkSet {
 }
 
 impl<'de> Deserialize<'de> for JwkSet {
-    /// As [`from_json`](JwkSet::from_json), but the size is the caller's to limit.
+    /// Like [`from_json`](JwkSet::from_json), but the caller limits the size.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Object(wire) = Object::<Wire>::deserialize(deserializer)?;
         wire.try_into().map_err(serde::de::Error::custom)

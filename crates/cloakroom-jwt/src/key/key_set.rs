@@ -1,4 +1,4 @@
-//! Verification keys, prepared once.
+//! Sets of prepared verification keys.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,8 +13,8 @@ use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::jwk::Jwk;
 use crate::key::jwk_set::JwkSet;
 
-/// The keys that a [`Verifier`](crate::Verifier) trusts, parsed once and pinned to one algorithm
-/// each. Cheap to clone; the default is empty and verifies nothing.
+/// The keys that a [`Verifier`](crate::Verifier) trusts. Each is parsed once and pinned to one algorithm.
+/// A clone is cheap. The default is empty and verifies nothing.
 ///
 /// ```
 /// use cloakroom_jwt::{Algorithm, JwkSet, KeySet, SigningKey};
@@ -32,16 +32,16 @@ pub struct KeySet(Arc<Keys>);
 struct Keys {
     all: Vec<VerificationKey>,
     by_kid: HashMap<Kid, usize>,
-    /// By the header segment that `sign_jwt` writes with this key.
+    /// The header segment that `sign_jwt` writes with this key.
     by_header: HashMap<String, usize>,
 }
 
 impl KeySet {
     /// Prepares the keys of a JWK Set that can be used.
     ///
-    /// Left out, each with a warning in the trace: a key without `kid` or with the `kid` of an
-    /// earlier one, one whose `use` is not `sig` or whose `key_ops` lack `verify`, and an RSA key
-    /// without `alg`. An EC or Ed25519 key without `alg` gets the one that its curve is for.
+    /// It leaves out a key without `kid` or with the `kid` of an earlier key, a key whose `use` is not
+    /// `sig` or whose `key_ops` lack `verify`, and an RSA key without `alg`. Each leaves a warning in the
+    /// trace. An EC or Ed25519 key without `alg` gets the algorithm of its curve.
     #[must_use]
     pub fn prepare(set: &JwkSet) -> Self {
         Self::of(set.iter().filter_map(|jwk| {
@@ -51,19 +51,19 @@ impl KeySet {
         }))
     }
 
-    /// Whether there is a key of this name.
+    /// Whether the set has a key with this `kid`.
     #[must_use]
     pub fn contains(&self, kid: &Kid) -> bool {
         self.0.by_kid.contains_key(kid)
     }
 
-    /// The names of the keys, in the order of the set.
+    /// The `kid`s of the keys, in the order of the set.
     #[must_use]
     pub fn kids(&self) -> impl ExactSizeIterator<Item = &Kid> {
         self.0.all.iter().map(|key| &key.kid)
     }
 
-    /// Whether there is no key at all.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.all.is_empty()
@@ -74,7 +74,7 @@ impl KeySet {
         for key in keys {
             let place = set.all.len();
             if set.by_kid.contains_key(&key.kid) {
-                tracing::warn!(kid = ?key.kid, "a second key of the same kid is ignored");
+                tracing::warn!(kid = ?key.kid, "a second key with the same kid is ignored");
                 continue;
             }
             set.by_kid.insert(key.kid.clone(), place);
@@ -84,7 +84,7 @@ impl KeySet {
         Self(Arc::new(set))
     }
 
-    /// The key whose own access tokens start with this header segment.
+    /// The key whose access tokens start with this header segment.
     pub(crate) fn by_header(&self, segment: &str) -> Option<&VerificationKey> {
         self.0.by_header.get(segment).map(|&at| &self.0.all[at])
     }
@@ -113,7 +113,7 @@ fn prepare(jwk: &Jwk) -> Result<VerificationKey, &'static str> {
     })
 }
 
-/// One key, for one algorithm.
+/// A key that is prepared for one algorithm.
 pub(crate) struct VerificationKey {
     pub(crate) kid: Kid,
     pub(crate) algorithm: Algorithm,

@@ -1,4 +1,4 @@
-//! The key itself, without what is said about it.
+//! The material of a public key, without its metadata.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::key::algorithm::Algorithm;
 
-/// A public key: coordinates of full size, integers without leading zeros.
+/// A public key. Coordinates have full size, and integers have no leading zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Material {
     P256 { x: [u8; 32], y: [u8; 32] },
@@ -31,7 +31,7 @@ impl Material {
         }
     }
 
-    /// The one algorithm it can be meant for, if there is but one.
+    /// Its algorithm, if only one is possible.
     pub(crate) const fn natural(&self) -> Option<Algorithm> {
         match self {
             Self::P256 { .. } => Some(Algorithm::Es256),
@@ -49,8 +49,8 @@ impl Material {
         }
     }
 
-    /// Parses the key for verification with `algorithm`, and so checks it: the point is on its
-    /// curve, the integers are those of an RSA key.
+    /// Parses the key for verification with `algorithm`. This checks that the point is on its curve, or
+    /// that the integers form an RSA key.
     pub(crate) fn prepare(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, &'static str> {
         let point = |x: &[u8], y: &[u8]| [&[4], x, y].concat();
         match (self, algorithm) {
@@ -103,7 +103,7 @@ impl Material {
         self.prepare(algorithm).map(|_| ())
     }
 
-    /// RFC 7638 §3.2: the required members alone, in lexicographic order, without white space.
+    /// RFC 7638 §3.2: only the required members, in lexicographic order, without white space.
     pub(crate) fn canonical(&self) -> String {
         let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match self {
@@ -125,8 +125,8 @@ impl Material {
     }
 }
 
-/// Whether an Ed25519 point is one of those under which anybody can sign anything, or is written
-/// with a `y` that has a second spelling below the prime 2²⁵⁵ - 19.
+/// Whether an Ed25519 point has a small order, so that anyone can make signatures for it, or has a `y`
+/// with a second form below the prime 2²⁵⁵ - 19.
 fn is_weak(point: &[u8; 32]) -> bool {
     /// `y` of the points of order 8, little-endian.
     const ORDER_8: [[u8; 32]; 2] = [

@@ -1,4 +1,4 @@
-//! Keys: what they are, how they are made, read, published and prepared.
+//! Keys: their algorithms, private keys, JWKs, and sets of verification keys.
 
 pub(crate) mod algorithm;
 pub mod danger;

@@ -1,4 +1,4 @@
-//! Private keys, and what signs with them.
+//! Private keys and signers.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use crate::key::material::Material;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A local private key, prepared once; the built-in [`Signer`]. Redacted in `Debug`.
+/// A local private key, which is the built-in [`Signer`]. It is redacted in `Debug`.
 ///
 /// ```
 /// use cloakroom_jwt::{Algorithm, SigningKey};
@@ -39,7 +39,7 @@ pub struct SigningKey {
     algorithm: Algorithm,
     jwk: Jwk,
     kid: Kid,
-    /// What an access token starts with.
+    /// The encoded header of access tokens.
     header: String,
 }
 
@@ -50,7 +50,7 @@ enum Private {
 }
 
 impl SigningKey {
-    /// A new key. RSA keys have 2048 bits, and take tens of milliseconds.
+    /// Generates a key. An RSA key has 2048 bits, and takes tens of milliseconds.
     ///
     /// # Errors
     ///
@@ -79,7 +79,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// If it holds no key of this algorithm, or an RSA key of less than 2048 bits.
+    /// If it does not contain a key for this algorithm, or if it contains an RSA key of less than 2048
+    /// bits.
     pub fn from_pkcs8_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
         let rejected = |error: aws_lc_rs::error::KeyRejected| KeyError::Rejected {
             algorithm,
@@ -106,7 +107,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// If it holds no key of this algorithm, or an RSA key of less than 2048 bits.
+    /// If it does not contain a key for this algorithm, or if it contains an RSA key of less than 2048
+    /// bits.
     pub fn from_pkcs8_pem(algorithm: Algorithm, pem: &str) -> Result<Self, KeyError> {
         let rejected = |source: Source| KeyError::Rejected { algorithm, source };
         if let Kind::Rsa(encoding) = Kind::of(algorithm)?
@@ -120,7 +122,7 @@ impl SigningKey {
         Self::from_pkcs8_der(algorithm, &der)
     }
 
-    /// The private key as PKCS#8 version 1, wiped on drop. Seal it before it goes anywhere.
+    /// The private key as PKCS#8 version 1. It is wiped on drop. Seal it before you store it.
     ///
     /// # Errors
     ///
@@ -149,7 +151,7 @@ impl SigningKey {
         &self.kid
     }
 
-    /// The one algorithm it signs with.
+    /// The algorithm that it signs with.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -178,8 +180,8 @@ impl SigningKey {
     }
 }
 
-/// What the first block of this label holds (RFC 7468 §2), if it is base64. Nothing else keeps a
-/// copy of it: no buffer grows, and each is wiped.
+/// The content of the first block with this label (RFC 7468 §2), if it is base64. No copy stays behind:
+/// no buffer grows, and each is wiped.
 fn pem_block(pem: &str, label: &str) -> Option<Zeroizing<Vec<u8>>> {
     let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
@@ -200,25 +202,26 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// What signs tokens: a [`SigningKey`], or a remote key (HSM, KMS) of the app's own.
+/// Signs tokens: a [`SigningKey`], or your own implementation for an HSM or KMS. Put
+/// [`#[async_trait]`](crate::async_trait) on your `impl`.
 #[async_trait]
 pub trait Signer: fmt::Debug + Send + Sync + 'static {
     /// The `kid` under which its public key is published.
     fn kid(&self) -> &Kid;
 
-    /// The one algorithm it signs with.
+    /// The algorithm that it signs with.
     fn algorithm(&self) -> Algorithm;
 
-    /// Signs. The signature is as JWS has it: for ECDSA `r` and `s` one after the other
-    /// (RFC 7518 §3.4), never DER.
+    /// Signs a message. The signature has the format of JWS: for ECDSA, `r` followed by `s`
+    /// (RFC 7518 §3.4), and not DER.
     ///
     /// # Errors
     ///
-    /// If no signature can be made just now.
+    /// If the signer fails.
     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SignError>;
 
-    /// The encoded header of an access token, if it is kept ready: what [`sign_jwt`](crate::sign_jwt)
-    /// would else write each time.
+    /// The encoded header of an access token, if the signer keeps one. Otherwise
+    /// [`sign_jwt`](crate::sign_jwt) encodes it each time.
     #[doc(hidden)]
     fn access_token_header(&self) -> Option<&str> {
         None
@@ -251,36 +254,36 @@ impl Signer for SigningKey {
 pub struct SignError(#[source] Source);
 
 impl SignError {
-    /// A failure with this cause.
+    /// An error with this cause.
     pub fn new(source: impl Into<Source>) -> Self {
         Self(source.into())
     }
 }
 
-/// A private key cannot be made, read or written.
+/// A private key could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The cryptographic library made no key.
+    /// The cryptographic library could not generate a key.
     #[error("no key could be generated")]
     Generate(#[source] Source),
-    /// The input holds no key for this algorithm, or a weak one.
-    #[error("no usable {algorithm} private key")]
+    /// The input does not contain a key for this algorithm, or the key is weak.
+    #[error("the input does not contain a usable private key for {algorithm}")]
     Rejected {
-        /// What it should have been for.
+        /// The algorithm that was asked for.
         algorithm: Algorithm,
-        /// What was wrong.
+        /// The cause.
         #[source]
         source: Source,
     },
-    /// The private key cannot be written.
+    /// The private key could not be written.
     #[error("the private key could not be written")]
     Encode(#[source] Source),
     /// An algorithm without key pairs.
     #[error("{0} has no key pairs")]
     Unsupported(Algorithm),
-    /// A shared secret that can be guessed.
-    #[error("a shared secret has at least 32 random bytes")]
+    /// The shared secret is too short.
+    #[error("the shared secret must have at least 32 random bytes")]
     TooShort,
 }
 

@@ -36,44 +36,43 @@ impl KeyManagerBuilder {
         }
     }
 
-    /// What new keys sign with (ES256). Keys that exist keep what they have.
+    /// The algorithm of new signing keys (ES256). Existing keys keep theirs.
     pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
     }
 
-    /// How keys live.
+    /// The schedule of keys.
     pub const fn policy(mut self, policy: KeyPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Where the time comes from (the system).
+    /// The clock (the system clock).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Whose keys they are: private keys are sealed for this issuer, and for another do not open.
+    /// The issuer of the keys. Private keys are sealed for this issuer, and cannot be unsealed for another.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = issuer.into();
         self
     }
 
-    /// Also opens what was sealed when the issuer was called this.
+    /// Also unseals keys that were sealed for this former URL of the issuer.
     pub fn former_issuer(mut self, issuer: impl Into<String>) -> Self {
         self.former_issuers.push(issuer.into());
         self
     }
 
-    /// Loads the ring, opens every key that is published, and makes the first keys if there are
-    /// none.
+    /// Loads the ring, unseals every published key, and makes the first keys if there are none.
     ///
     /// # Errors
     ///
-    /// If a setting is inconsistent, the store fails, the sealer cannot open what the ring holds, or
-    /// one of its keys is another than before ([`KeySealer::checks`]). Never are new keys made in
-    /// the place of keys that do not open.
+    /// If a setting is inconsistent, the store fails, the sealer cannot unseal the keys of the ring, or
+    /// one of its own keys has changed ([`KeySealer::checks`]). Keys that cannot be unsealed are never
+    /// replaced with new ones.
     pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
         self.policy.check()?;
         if self.algorithm.as_str().parse() != Ok(self.algorithm) {

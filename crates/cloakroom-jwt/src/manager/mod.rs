@@ -24,25 +24,24 @@ use crate::manager::ring::PublishedJwks;
 use crate::manager::sent::Write;
 use crate::seal::KeySealer;
 
-/// Keeps the signing keys of an issuer: makes, publishes, rotates and retires them on the schedule
-/// of [`cloakroom_core::keys::schedule`], together with any number of other nodes over one
-/// [`KeyStore`]. Cheap to clone.
+/// Manages the signing keys of an issuer: it makes, publishes, rotates and retires them on the schedule
+/// of [`cloakroom_core::keys::schedule`]. Any number of nodes can share one [`KeyStore`]. A clone is cheap.
 ///
-/// Requests are served from a copy of the ring that is loaded anew when it is older than
-/// [`reload`](KeyPolicy::reload); a planned rotation takes effect in it by the clock alone.
-/// [`maintain`](KeyManager::maintain) must run now and then, best every `reload`, so that keys are
-/// made in time and no request has to wait for the store.
+/// Requests are served from a copy of the ring, which is reloaded when it is older than
+/// [`reload`](KeyPolicy::reload). A planned rotation takes effect in it by the clock. Run
+/// [`maintain`](KeyManager::maintain) regularly, best every `reload`, so that keys are made in time and no
+/// request has to wait for the store.
 ///
-/// **While the store is down**, nodes go on signing, and verifying, for
-/// [`max_blind`](KeyPolicy::max_blind) with what they last loaded; the JWK Set is an error once its
-/// copy is older than `reload`, so that no verifier takes it for news. A node that is cut off thus
-/// may go on using a key that was [declared compromised](KeyManager::compromise) for as long as
-/// `max_blind`. A ring that the sealer does not open is never taken over, and counts as an outage.
+/// **While the store is down**, nodes continue to sign and verify for [`max_blind`](KeyPolicy::max_blind)
+/// with the ring that they loaded last. The JWK Set is an error when its copy is older than `reload`, so
+/// that no verifier takes it for a new one. So a node without a connection may use a key that was
+/// [declared compromised](KeyManager::compromise) for up to `max_blind`. A ring that the sealer cannot
+/// unseal is never used, and counts as an outage.
 ///
-/// **If the store goes back in time**, each node goes by what it knows: a key that it knows as
-/// compromised never signs and is never published again, a key that has ended stays so, and no
-/// generation is made twice. [`maintain`](KeyManager::maintain) writes back what the store has
-/// forgotten, and reports [`KeyEvent::Regressed`].
+/// **If the store goes back in time**, each node relies on what it knows: a key that it knows as
+/// compromised never signs and is never published again, a key that has ended stays ended, and no
+/// generation is used twice. [`maintain`](KeyManager::maintain) writes back what the store has lost, and
+/// reports [`KeyEvent::Regressed`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -66,7 +65,7 @@ pub struct KeyManager {
 }
 
 impl KeyManager {
-    /// A manager of the keys in `store`, whose private halves `sealer` seals.
+    /// Settings for a manager of the keys in `store`. `sealer` seals their private halves.
     pub fn builder(store: Arc<dyn KeyStore>, sealer: Arc<dyn KeySealer>) -> KeyManagerBuilder {
         KeyManagerBuilder::new(store, sealer)
     }
@@ -81,10 +80,10 @@ impl KeyManager {
         Ok(manager)
     }
 
-    /// The key to sign with now, from a ring that was loaded at most `max_blind` ago.
+    /// The current signing key, from a ring that was loaded at most `max_blind` ago.
     ///
-    /// Without I/O while the ring is younger than `reload`; afterwards one caller at a time loads
-    /// it, and the others sign with what there is.
+    /// This takes no I/O while the ring is younger than `reload`. After that, one caller at a time
+    /// reloads it, and the others sign with the ring as it is.
     ///
     /// # Errors
     ///
@@ -98,25 +97,25 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// If the ring is older than `reload` and cannot be loaded: answer 503, so that verifiers keep
-    /// the set they have. An outage never looks like an empty set.
+    /// If the ring is older than `reload` and cannot be loaded. Answer 503 then, so that verifiers keep
+    /// the set that they have. An outage never looks like an empty set.
     pub async fn jwks(&self) -> Result<Arc<PublishedJwks>, KeyManagerError> {
         let ring = self.inner.recent(self.inner.policy.reload).await?;
         ring.jwks.clone().ok_or(KeyManagerError::NoKey)
     }
 
-    /// The published keys, for checking the issuer's own JWTs; without I/O.
+    /// The published keys, for checking the issuer's own JWTs. This takes no I/O.
     ///
     /// # Errors
     ///
-    /// If the ring was loaded longer than `max_blind` ago; see [`refresh`](KeyManager::refresh).
+    /// If the ring was loaded more than `max_blind` ago; see [`refresh`](KeyManager::refresh).
     pub fn keys(&self) -> Result<KeySet, KeyManagerError> {
         let ring = self.inner.ring();
         self.inner.within(&ring, self.inner.policy.max_blind, None)?;
         Ok(ring.keys.clone())
     }
 
-    /// Loads the ring anew if it is older than `reload`; no error as long as [`keys`] serve.
+    /// Reloads the ring if it is older than `reload`. A failure is not an error while [`keys`] works.
     ///
     /// [`keys`]: KeyManager::keys
     ///
@@ -128,46 +127,47 @@ impl KeyManager {
         Ok(())
     }
 
-    /// Loads the ring and does what its schedule asks for: publishes keys ahead, gives them their
-    /// times, deletes what is spent. Safe on any number of nodes at once. Returns what this node
-    /// did since the last call, including what [`rotate`](KeyManager::rotate) and
-    /// [`compromise`](KeyManager::compromise) brought with them.
+    /// Loads the ring and follows its schedule: it publishes keys ahead of time, sets their signing times,
+    /// and deletes records that are no longer needed. It is safe on any number of nodes at once. Returns
+    /// the changes that this node made since the last call, including those of
+    /// [`rotate`](KeyManager::rotate) and [`compromise`](KeyManager::compromise).
     ///
     /// # Errors
     ///
-    /// If the store or the sealer fails. What was done by then stays done, and is reported by the
-    /// next call that succeeds.
+    /// If the store or the sealer fails. Changes that were made before the failure stay, and the next call
+    /// that succeeds reports them.
     pub async fn maintain(&self) -> Result<Vec<KeyEvent>, KeyManagerError> {
         let mut flight = self.inner.flight.lock().await;
         self.inner.settle(&mut flight).await?;
         Ok(self.take_events())
     }
 
-    /// What this node did to the ring since the last call of this method or of
-    /// [`maintain`](KeyManager::maintain): for who wants to be told even where `maintain` failed half-way.
+    /// The changes that this node made since the last call of this method or of
+    /// [`maintain`](KeyManager::maintain). Use it to report changes even if `maintain` failed half-way.
     #[must_use = "they are told once"]
     pub fn take_events(&self) -> Vec<KeyEvent> {
         std::mem::take(&mut *self.inner.events())
     }
 
-    /// Ends the signing key now, so that its successor signs: on this node at once, on the others
-    /// from their next load. The old key stays in the JWK Set until what it signed has expired.
+    /// Ends the signing key now, so that its successor signs. This node uses the successor at once, and the
+    /// others from their next load. The old key stays in the JWK Set until the tokens that it signed have
+    /// expired.
     ///
     /// # Errors
     ///
-    /// [`SuccessorNotKnown`](KeyManagerError::SuccessorNotKnown) while a verifier might not know
-    /// the successor yet; if the store or the sealer fails.
+    /// [`SuccessorNotKnown`](KeyManagerError::SuccessorNotKnown) while a verifier may not know the
+    /// successor; another error if the store or the sealer fails.
     pub async fn rotate(&self) -> Result<KeyEvent, KeyManagerError> {
         let inner = &*self.inner;
         let mut flight = inner.flight.lock().await;
         let mut ordered: Option<Kid> = None;
         for _ in 0..MAX_STEPS {
-            // A ring at rest has a successor, whatever other nodes are at.
+            // A ring in order has a successor, whatever other nodes are doing.
             inner.settle(&mut flight).await?;
             let ring = inner.ring();
             let now = inner.clock.now();
             let signer = ring.signer(now)?.kid().clone();
-            // Another node was faster: what was ordered is done.
+            // Another node was faster, and has already rotated the key.
             if let Some(from) = ordered.take_if(|from| *from != signer) {
                 return Ok(KeyEvent::Rotated { from, to: signer });
             }
@@ -189,22 +189,22 @@ impl KeyManager {
         Err(KeyManagerError::Contended)
     }
 
-    /// Declares a key compromised, for ever: it leaves the JWK Set at once and never signs again,
-    /// and the published successor signs. Other nodes follow with their next load, and one that is
-    /// cut off from the store after `max_blind`.
+    /// Declares a key compromised. This cannot be undone: the key is removed from the JWK Set at once and
+    /// never signs again, and the published successor signs. Other nodes follow with their next load, and
+    /// a node that cannot reach the store after `max_blind`.
     ///
-    /// What it signed counts until verifiers know. Write a rule on the `kid` that lives until
-    /// [`Compromised::rule_until`]. Repeating the call is harmless and returns the same.
+    /// Verifiers accept what it signed until they know. Write a rule on the `kid` that ends at
+    /// [`Compromised::rule_until`]. You can repeat the call; it returns the same value.
     ///
     /// # Errors
     ///
-    /// If the ring holds no such key, or the store fails. Once the key is marked the call
-    /// succeeds, even if the successor of its successor could not be published just now.
+    /// If the ring has no such key, or the store fails. The call succeeds if the key was marked, even if
+    /// the next key after its successor could not be published yet.
     pub async fn compromise(&self, kid: &Kid) -> Result<Compromised, KeyManagerError> {
         let inner = &*self.inner;
         let mut flight = inner.flight.lock().await;
         for _ in 0..MAX_STEPS {
-            // The records alone: a key that cannot be unsealed must not stand in the way.
+            // Only the records are needed: a key that cannot be unsealed must not stop this.
             let records = inner.store.load().await?;
             let now = inner.clock.now();
             let mut record = records
@@ -232,24 +232,24 @@ impl KeyManager {
         Err(KeyManagerError::Contended)
     }
 
-    /// Takes note that a key was declared compromised, as the revocation log says, without waiting
-    /// for the next load of the ring. From now on this node neither signs with it nor publishes it,
-    /// whatever the store says, and [`maintain`](KeyManager::maintain) marks its record.
+    /// Notes that the revocation log declares a key compromised, before the next load of the ring. From now
+    /// on this node neither signs with it nor publishes it, whatever the store says, and
+    /// [`maintain`](KeyManager::maintain) marks its record.
     ///
     /// # Errors
     ///
-    /// If the JWK Set cannot be written without it.
+    /// If the JWK Set cannot be written without the key.
     pub fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
         self.inner.note_compromised(kid, at)
     }
 
-    /// How the keys live.
+    /// The schedule of the keys.
     #[must_use]
     pub fn policy(&self) -> &KeyPolicy {
         &self.inner.policy
     }
 
-    /// Whether the ring is recent enough to say that a key which it lacks does not exist.
+    /// Whether the ring is recent enough to conclude that a key does not exist if the ring lacks it.
     pub(crate) fn is_fresh(&self) -> bool {
         self.inner.age(&self.inner.ring()) <= self.inner.policy.reload
     }

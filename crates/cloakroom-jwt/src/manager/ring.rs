@@ -1,4 +1,4 @@
-//! One loaded view of the ring of keys: immutable, prepared once, replaced as a whole.
+//! A loaded copy of the ring of keys. It is immutable and replaced as a whole.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,15 +21,15 @@ use crate::key::signing::{Signer, SigningKey};
 use crate::manager::error::KeyManagerError;
 use crate::manager::sealing::Sealing;
 
-/// A JWK Set as it is served (RFC 7517 §5).
+/// A JWK Set with what its HTTP response needs (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishedJwks {
     /// The document, `{"keys":[…]}`.
     pub json: String,
-    /// A strong entity tag of it, with its quotes (RFC 9110 §8.8.3).
+    /// Its strong entity tag, with quotes (RFC 9110 §8.8.3).
     pub etag: String,
-    /// The `max-age` that it may be cached for.
+    /// How long it may be cached, for `max-age`.
     pub max_age: Duration,
 }
 
