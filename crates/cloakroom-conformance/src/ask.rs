@@ -1,4 +1,4 @@
-//! What checks ask of a store, with the answers that they count on.
+//! Calls to a store with the only answers that are allowed.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use cloakroom_core::{GrantId, TokenDigest};
 use crate::fixtures::{DAY, NOW, revocation};
 use crate::report::Broken;
 
-/// Breaks off the check unless the condition holds; the rest says what happened.
+/// Ends the check unless the condition holds. The rest describes what happened.
 macro_rules! ensure {
     ($holds:expr, $($happened:tt)+) => {
         if !$holds {
@@ -27,10 +27,10 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
-/// The most calls after which a loop over a store has to come to its end.
+/// The most calls in a loop over a store.
 const MAX_CALLS: usize = 10_000;
 
-/// Questions to a token store whose answers are beyond doubt: any other breaks off the check.
+/// Calls to a token store that allow only one answer. Any other answer ends the check.
 pub(crate) trait Ask {
     /// Creates a grant that nothing stands against.
     async fn inserted(&self, grant: &GrantRecord, tokens: &[TokenRecord]) -> Result<(), Broken>;
@@ -332,7 +332,7 @@ pub(crate) fn misused<T: Debug>(what: &str, answer: Result<T, StoreError>) -> Re
     match answer {
         Err(StoreError::Misuse(_)) => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(answer) => Err(format!("{what} was no misuse, but {answer:?}").into()),
+        Ok(answer) => Err(format!("{what} was not `Misuse`, but {answer:?}").into()),
     }
 }
 

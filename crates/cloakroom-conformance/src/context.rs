@@ -1,4 +1,4 @@
-//! What a check works with.
+//! The stores of one check.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::database::{Database, Failing, Instance};
 use crate::report::NotOffered;
 use crate::story::{Story, Told};
 
-/// What a check works with: stores of its own, whose operations are told in its failure.
+/// The stores of one check. It records their operations for the report.
 #[derive(Debug, Clone)]
 pub struct Context {
     factory: Arc<dyn Factory>,
@@ -23,27 +23,27 @@ impl Context {
         Self { factory, story: Story::default() }
     }
 
-    /// A fresh, empty token store.
+    /// A new, empty token store.
     pub(crate) async fn tokens(&self) -> Arc<dyn TokenStore> {
         Arc::new(Told { story: self.story(), inner: self.factory.tokens().await })
     }
 
-    /// A fresh, empty key store.
+    /// A new, empty key store.
     pub(crate) async fn keys(&self) -> Arc<dyn KeyStore> {
         Arc::new(Told { story: self.story(), inner: self.factory.keys().await })
     }
 
-    /// The most bytes of an identifier.
+    /// The most bytes in an identifier.
     pub(crate) fn longest_id(&self) -> usize {
         self.factory.longest_id()
     }
 
-    /// The most bytes of the name of a check value.
+    /// The most bytes in the name of a check value.
     pub(crate) fn longest_name(&self) -> usize {
         self.factory.longest_name()
     }
 
-    /// A fresh, empty database and its first instance, if the factory offers one.
+    /// A new, empty database and its first instance, if the factory offers one.
     pub(crate) async fn database(&self) -> Result<(Bench, Instance), NotOffered> {
         let database = self.factory.database().await.ok_or(NotOffered("a database"))?;
         let bench = Bench { database, story: self.story() };
@@ -62,8 +62,7 @@ impl From<&Context> for Story {
     }
 }
 
-/// A database, and what the factory offers to do with it; each thing ends the check if it is not
-/// offered.
+/// A database. Each of its methods ends the check if the factory does not offer it.
 #[derive(Debug)]
 pub(crate) struct Bench {
     database: Arc<dyn Database>,
@@ -106,7 +105,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The instance, with its operations told.
+    /// The instance, with its operations recorded.
     fn told(&self, what: &str, instance: Instance) -> Instance {
         self.story.tell(format!("— {what} —"));
         Instance {

@@ -1,4 +1,4 @@
-//! What can be done with a database beside asking one store of it.
+//! Databases that can do more than open one store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use cloakroom_core::GrantId;
 use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::TokenStore;
 
-/// A database of its own, and what a factory can do with it beside opening it once. Each thing is
-/// optional: the report names the checks that were not run for want of it.
+/// A database, and what a factory can do with it. Everything but [`open`](Database::open) is optional: the
+/// report names the checks that were not run without it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -17,7 +17,7 @@ use cloakroom_core::store::TokenStore;
 /// use cloakroom_conformance::{Database, Instance};
 /// use cloakroom_memory::MemoryStore;
 ///
-/// /// In memory nothing survives a restart, and there is no driver that fails.
+/// /// An in-memory database does not survive a restart, and has no driver that fails.
 /// #[derive(Debug)]
 /// struct InMemory(MemoryStore);
 ///
@@ -34,39 +34,39 @@ use cloakroom_core::store::TokenStore;
 /// ```
 #[async_trait]
 pub trait Database: fmt::Debug + Send + Sync + 'static {
-    /// The first instance over the data. It is asked for once.
+    /// The first instance over the data. The kit calls this once.
     async fn open(&self) -> Instance;
 
-    /// Another instance over the same data while the first is in use, as another node has it: it
-    /// shares nothing with the first but the database.
+    /// Another instance over the same data while the first is in use, like that of another node. It shares
+    /// only the database with the first.
     async fn another(&self) -> Option<Instance> {
         None
     }
 
-    /// The data as a program finds it that was killed at this moment and started again. Instances of
-    /// before are not asked again.
+    /// An instance as if the program were killed now and started again. The kit no longer uses the earlier
+    /// instances.
     async fn restart(&self) -> Option<Instance> {
         None
     }
 
-    /// From now on the driver fails, for every instance, until [`Database::heal`]; whether it can
-    /// fail like this. A call that fails has been answered by the store's own error.
+    /// Makes the driver fail for every instance until [`Database::heal`]. Returns whether it can fail like
+    /// this. A call that fails must return the error of the store.
     async fn fail(&self, failing: Failing) -> bool {
         let _ = failing;
         false
     }
 
-    /// The driver works again.
+    /// Makes the driver work again.
     async fn heal(&self) {}
 
-    /// Makes the row of this grant, which is there, unreadable; whether it can.
+    /// Makes the row of this existing grant unreadable. Returns whether it can.
     async fn damage(&self, grant: GrantId) -> bool {
         let _ = grant;
         false
     }
 }
 
-/// An instance over a database: what one program holds of it.
+/// An instance over a database, as one program has it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Instance {
@@ -88,9 +88,9 @@ impl Instance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failing {
-    /// The first operations of the driver, this many, go well; then every one fails and has no
-    /// effect. With 0 the database is out of reach; with more a call may stop half-way.
+    /// This many operations of the driver succeed. After that, every operation fails and has no effect.
+    /// With 0 the database cannot be reached; with more, a call may stop half-way.
     After(u32),
-    /// Every operation takes effect, and its answer is lost.
+    /// Every operation takes effect, but its answer is lost.
     AnswersLost,
 }

@@ -1,8 +1,8 @@
-//! The conformance kit of **cloakroom**: what every [`TokenStore`] and [`KeyStore`] must pass.
+//! The conformance kit of **cloakroom**: tests that every [`TokenStore`] and [`KeyStore`] must pass.
 //!
-//! The kit asks a store to keep each promise of the contract — alone, under races, when futures are
-//! dropped, against a model — and says of a store that breaks one which promise it was, what
-//! happened, and which operations led there.
+//! The kit checks each promise of the contract: with single calls, under races, with dropped futures,
+//! and against a model. If a store breaks a promise, the report names the promise, tells what happened,
+//! and lists the operations that led there.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -32,36 +32,37 @@
 //! # }
 //! ```
 //!
-//! Run it on a multi-threaded tokio runtime with its timer: races need threads.
+//! Run it on a multi-threaded tokio runtime with its timer: races need threads. The crate has no features.
 //!
-//! # What it tries
+//! # What it checks
 //!
-//! | | what | needs |
+//! | topic | what | needs |
 //! |---|---|---|
-//! | the contract, method by method | each promise, alone: what is written, refused, listed, kept, deleted | – |
+//! | the contract | each method alone: what it writes, refuses, lists, keeps and deletes | – |
 //! | races | two calls in every order of their awaits, and many tasks at once | – |
-//! | the log | cursors, gaps, wake-ups, order under concurrent writers | – |
-//! | dropped futures | each method dropped at each await | – |
-//! | a model | random sequences, beside a small model of the contract | – |
-//! | thousands | of grants, tokens, rules, entries: past every round number | – |
-//! | instances | what one acknowledged the other knows; races through both | [`Database::another`] |
-//! | a restart | what was acknowledged is there, and every count goes on | [`Database::restart`] |
-//! | failures | an error each time, never an answer; nothing half done | [`Database::fail`] |
-//! | damage | a row that cannot be read stops nothing else | [`Database::damage`] |
+//! | the log | cursors, gaps, wake-ups, and order under concurrent writers | – |
+//! | dropped futures | each method, dropped at each await | – |
+//! | a model | random sequences, compared with a small model of the contract | – |
+//! | large numbers | thousands of grants, tokens, rules and entries | – |
+//! | instances | one knows what the other acknowledged; races through both | [`Database::another`] |
+//! | a restart | what was acknowledged is there, and every count continues | [`Database::restart`] |
+//! | failures | each is an error, and nothing is half done | [`Database::fail`] |
+//! | damage | a row that cannot be read affects nothing else | [`Database::damage`] |
 //!
-//! The last four need a [`Database`], which [`Factory::database`] may offer; with all of it or with a
-//! part. [`Report::not_run`] names the checks that were not run, and what they need.
+//! The last four need a [`Database`], which [`Factory::database`] can offer in full or in part.
+//! [`Report::not_run`] names the checks that were not run, and what they need.
 //!
-//! Where the contract leaves a choice, the kit takes either: bounds with gaps, a newest bound that is
-//! raised at any time, cursors of the store's own content, sweeps that are left to `maintain`, batches
-//! and pages that are short, a `maintain` that wants to be called again.
+//! If the contract leaves a choice, the kit accepts each: bounds with gaps, a newest bound that is raised
+//! at any time, any content of cursors, sweeps that are left to `maintain`, short batches and pages, and a
+//! `maintain` that asks to be called again.
 //!
-//! The model's random sequences are the same at every run, unless `CLOAKROOM_CONFORMANCE_SEED` and
-//! `CLOAKROOM_CONFORMANCE_CASES` (numbers) ask for others, or more. A store that several programs
-//! share is raced from several [`processes`], too.
+//! The random sequences of the model are the same in every run. The numbers
+//! `CLOAKROOM_CONFORMANCE_SEED` and `CLOAKROOM_CONFORMANCE_CASES` in the environment select other
+//! sequences, or more of them. If several programs share your store, also race it from several
+//! [`processes`].
 //!
-//! A [`SingleUseStore`](cloakroom_core::store::SingleUseStore) is tried by checks of its own, in
-//! [`single_use`]: it may be another store than that of the tokens.
+//! [`single_use`] has the checks of a [`SingleUseStore`](cloakroom_core::store::SingleUseStore), which can be
+//! another store than that of the tokens.
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -92,29 +93,28 @@ pub use database::{Database, Failing, Instance};
 pub use promises::Promise;
 pub use report::{Failure, NotRun, Report};
 
-/// Makes the stores that the kit tries.
+/// Makes the stores that the kit checks. Put [`#[async_trait]`](cloakroom_core::async_trait) on your `impl`.
 #[async_trait]
 pub trait Factory: fmt::Debug + Send + Sync + 'static {
-    /// A fresh, empty token store, apart from every other.
+    /// A new, empty token store that shares nothing with any other.
     async fn tokens(&self) -> Arc<dyn TokenStore>;
 
-    /// A fresh, empty key store, apart from every other.
+    /// A new, empty key store that shares nothing with any other.
     async fn keys(&self) -> Arc<dyn KeyStore>;
 
-    /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add something
-    /// to each, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
+    /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add a prefix, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
     fn longest_id(&self) -> usize {
         MAX_ID_BYTES
     }
 
-    /// The most bytes that the name of a check value may have, likewise:
-    /// [`CheckValue::MAX_NAME_BYTES`], unless the stores add something to each.
+    /// The most bytes that the name of a check value may have: [`CheckValue::MAX_NAME_BYTES`], unless the
+    /// stores add a prefix.
     fn longest_name(&self) -> usize {
         CheckValue::MAX_NAME_BYTES
     }
 
-    /// A fresh, empty database, apart from every other, with which more can be done than asking one
-    /// store: a second instance, a restart, failures.
+    /// A new, empty database for checks that need more than one store: a second instance, a restart or
+    /// failures. `None` skips these checks.
     async fn database(&self) -> Option<Arc<dyn Database>> {
         None
     }
@@ -125,17 +125,17 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
 pub struct Check {
     /// Its name, as `topic::module::function`: the path of its file below `checks/`.
     pub name: &'static str,
-    /// The promise of the contract that it tries.
+    /// The promise that it checks.
     pub promise: Promise,
     run: fn(Context) -> report::CheckFuture,
 }
 
 impl Check {
-    /// Runs this check alone.
+    /// Runs only this check.
     ///
     /// # Errors
     ///
-    /// If the store breaks the promise, fails, panics, or has not answered for two minutes.
+    /// If the store breaks the promise, fails, panics, or does not answer for two minutes.
     pub async fn run(&self, factory: Arc<dyn Factory>) -> Result<Ran, Failure> {
         let context = Context::new(factory);
         let story = context.story();
@@ -143,13 +143,13 @@ impl Check {
     }
 }
 
-/// How a check ended that found nothing wrong.
+/// The result of a check that found nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ran {
-    /// It passed.
+    /// The check passed.
     Passed,
-    /// It was not run: it needs this, which the factory does not offer.
+    /// The check was not run, since the factory does not offer what it names.
     NotOffered(&'static str),
 }
 
@@ -159,7 +159,7 @@ pub fn checks() -> Vec<Check> {
     checks::all()
 }
 
-/// Runs every check, each on stores of its own.
+/// Runs every check, each on its own stores.
 pub async fn run_all(factory: impl Factory) -> Report {
     run(&checks(), Arc::new(factory)).await
 }

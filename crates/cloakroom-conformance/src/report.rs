@@ -1,4 +1,4 @@
-//! What a run of the kit found.
+//! The results of checks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use crate::Ran;
 use crate::promises::Promise;
 use crate::story::Story;
 
-/// What went wrong inside a check; any error, or text.
+/// What went wrong inside a check: any error or text.
 pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) type CheckFuture = Pin<Box<dyn Future<Output = Result<(), Broken>> + Send>>;
 
-/// An error and what it came from: a driver's own words say more than "unavailable".
+/// An error with its sources: the error of the driver says more than "unavailable".
 pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
@@ -21,18 +21,18 @@ pub(crate) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String 
         .join(": ")
 }
 
-/// The longest time that a check may take. No promise speaks of time: whatever takes this long
-/// hangs.
+/// The longest time that a check may take. The contract sets no time limits, so a check that takes this
+/// long hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs one check, and says what it found.
+/// Runs a check, and returns its result.
 pub(crate) async fn tried(
     check: &'static str,
     promise: Promise,
     story: &Story,
     run: CheckFuture,
 ) -> Result<Ran, Failure> {
-    // A task of its own: what panics or hangs in a store does so in there.
+    // It runs in its own task, which contains panics and hangs of the store.
     let mut task = tokio::spawn(run);
     let happened = match tokio::time::timeout(TIME_LIMIT, &mut task).await {
         Ok(Ok(Ok(()))) => return Ok(Ran::Passed),
@@ -49,12 +49,12 @@ pub(crate) async fn tried(
     Err(Failure { check, promise, happened, story: story.told() })
 }
 
-/// Ends a check for want of something that the factory does not offer.
+/// Ends a check that needs something which the factory does not offer.
 #[derive(Debug, thiserror::Error)]
 #[error("the factory does not offer {0}")]
 pub(crate) struct NotOffered(pub(crate) &'static str);
 
-/// The result of a run.
+/// The results of a run.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Report {
@@ -67,16 +67,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Passes if every check did.
+    /// Asserts that no check failed.
     ///
     /// # Panics
     ///
-    /// With every failure, each with what the contract asks, what happened and what led there.
+    /// If a check failed. The message lists every failure.
     pub fn assert_ok(&self) {
         assert!(self.failures.is_empty(), "{self}");
     }
 
-    /// Enters what a check came to.
+    /// Adds the result of a check.
     pub(crate) fn enter(&mut self, check: &'static str, ran: Result<Ran, Failure>) {
         match ran {
             Ok(Ran::Passed) => self.passed += 1,
@@ -96,7 +96,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} checks passed, {} failed", self.passed, self.failures.len())?;
         for NotRun { check, needs } in &self.not_run {
-            writeln!(f, "not run: {check}, for want of {needs}")?;
+            writeln!(f, "not run: {check}, which needs {needs}")?;
         }
         self.failures.iter().try_for_each(|failure| write!(f, "\n{failure}"))
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Report {
 pub struct NotRun {
     /// Its name.
     pub check: &'static str,
-    /// What it needs, which the factory does not offer.
+    /// What it needs and the factory does not offer.
     pub needs: &'static str,
 }
 
@@ -116,7 +116,7 @@ pub struct NotRun {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The check that found out.
+    /// The check that failed.
     pub check: &'static str,
     /// The promise.
     pub promise: Promise,
@@ -129,9 +129,9 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "broken promise: {} (check {})", self.promise, self.check)?;
-        writeln!(f, "  the contract asks: {}", self.promise.contract())?;
-        writeln!(f, "  what happened:     {}", self.happened)?;
-        writeln!(f, "  what led there:")?;
+        writeln!(f, "  the contract requires: {}", self.promise.contract())?;
+        writeln!(f, "  what happened:         {}", self.happened)?;
+        writeln!(f, "  the operations before:")?;
         self.story.iter().try_for_each(|line| writeln!(f, "    {line}"))
     }
 }

@@ -1,4 +1,4 @@
-//! What every [`SingleUseStore`] must pass.
+//! Checks that every [`SingleUseStore`] must pass.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,8 +35,8 @@
 //!
 //! Run it on a multi-threaded tokio runtime with its timer: races need threads.
 //!
-//! A store that several programs share is raced from several processes, too: [`contend`] and
-//! [`judge`] are used as those of [`processes`](crate::processes) are, with the same
+//! If several programs share your store, also race it from several processes. Use [`contend`] and
+//! [`judge`] like those of [`processes`](crate::processes), with the same
 //! [`Plan`](crate::processes::Plan).
 
 use std::fmt;
@@ -52,13 +52,14 @@ use crate::story::{Story, Told};
 
 pub use crate::checks::single_use::processes::{Outcome, contend, judge};
 
-/// Makes the databases that the kit tries.
+/// Makes the databases that the kit checks. Put [`#[async_trait]`](cloakroom_core::async_trait) on your
+/// `impl`.
 #[async_trait]
 pub trait SingleUseFactory: fmt::Debug + Send + Sync + 'static {
-    /// A fresh, empty database, apart from every other.
+    /// A new, empty database that shares nothing with any other.
     async fn database(&self) -> Arc<dyn SingleUseDatabase>;
 
-    /// One that holds at most this many items; `None` if the store's bound is no number of items.
+    /// A new database that holds at most this many items; `None` if the store has no such bound.
     async fn bounded(&self, _items: usize) -> Option<Arc<dyn SingleUseDatabase>> {
         None
     }
@@ -67,11 +68,11 @@ pub trait SingleUseFactory: fmt::Debug + Send + Sync + 'static {
 /// A database of single-use items.
 #[async_trait]
 pub trait SingleUseDatabase: fmt::Debug + Send + Sync + 'static {
-    /// A store on this database. Each call is another node; after the stores before were dropped, it
-    /// is a restart.
+    /// A store on this database. Each call makes another node. If the earlier stores were dropped, it is a
+    /// restart.
     async fn open(&self) -> Arc<dyn SingleUseStore>;
 
-    /// How many items are stored, over or not; `None` if that cannot be told.
+    /// How many items are stored, over or not; `None` if the database cannot tell.
     async fn count(&self) -> Option<u64> {
         None
     }
@@ -82,17 +83,17 @@ pub trait SingleUseDatabase: fmt::Debug + Send + Sync + 'static {
 pub struct Check {
     /// Its name, as `topic::module::function`: the path of its file below `checks/`.
     pub name: &'static str,
-    /// The promise of the contract that it tries.
+    /// The promise that it checks.
     pub promise: Promise,
     pub(crate) run: fn(Trial) -> CheckFuture,
 }
 
 impl Check {
-    /// Runs this check alone.
+    /// Runs only this check.
     ///
     /// # Errors
     ///
-    /// If the store breaks the promise, fails, panics, or has not answered for two minutes.
+    /// If the store breaks the promise, fails, panics, or does not answer for two minutes.
     pub async fn run(&self, factory: Arc<dyn SingleUseFactory>) -> Result<Ran, Failure> {
         let trial = Trial { factory, story: Story::default() };
         let story = trial.story.clone();
@@ -106,7 +107,7 @@ pub fn checks() -> Vec<Check> {
     crate::checks::single_use::all()
 }
 
-/// Runs every check, each on databases of its own.
+/// Runs every check, each on its own databases.
 pub async fn run_all(factory: impl SingleUseFactory) -> Report {
     run(&checks(), Arc::new(factory)).await
 }
@@ -120,7 +121,7 @@ pub async fn run(checks: &[Check], factory: Arc<dyn SingleUseFactory>) -> Report
     report
 }
 
-/// What a check works with: databases of its own, whose operations are told in its failure.
+/// The databases of one check. It records their operations for the report.
 #[derive(Debug, Clone)]
 pub(crate) struct Trial {
     factory: Arc<dyn SingleUseFactory>,
@@ -137,7 +138,7 @@ impl Trial {
         Some(Tried { database, story: self.story.clone() })
     }
 
-    /// A store on a fresh, empty database.
+    /// A store on a new, empty database.
     pub(crate) async fn store(&self) -> Arc<dyn SingleUseStore> {
         self.database().await.open().await
     }
@@ -149,7 +150,7 @@ impl From<&Trial> for Story {
     }
 }
 
-/// A database whose stores tell what they are asked.
+/// A database whose stores record their operations.
 #[derive(Debug)]
 pub(crate) struct Tried {
     database: Arc<dyn SingleUseDatabase>,

@@ -1,4 +1,4 @@
-//! Keeps a record of what a check asked of a store, and what it answered.
+//! Records the operations of a check, and the answers of its stores.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +47,7 @@ impl Story {
     }
 }
 
-/// A store whose every operation is told.
+/// A store that records every operation.
 #[derive(Debug)]
 pub(crate) struct Told<S: ?Sized> {
     pub(crate) story: Story,

@@ -1,4 +1,4 @@
-//! What the store remembers of its owner.
+//! The check values of the store.
 
 use async_trait::async_trait;
 use cloakroom_core::store::{CheckValue, CheckValues, StoreError};

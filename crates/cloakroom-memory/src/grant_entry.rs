@@ -19,8 +19,8 @@ pub(crate) enum GrantEntry {
 }
 
 impl GrantEntry {
-    /// When some of it may be deleted: the first token, or where none is left the row itself. A row
-    /// thus outlives its tokens, whatever its own `row_expires_at` says.
+    /// When a part of it may be deleted: the first token, or the row itself if there is no token. So a row
+    /// outlives its tokens, whatever its `row_expires_at`.
     pub(crate) fn due(&self) -> UnixTime {
         match self {
             Self::Grant(grant) if grant.tokens().is_empty() => grant.record.row_expires_at,
@@ -30,7 +30,7 @@ impl GrantEntry {
     }
 }
 
-/// A grant with the tokens that hang off it.
+/// A grant with its tokens.
 pub(crate) struct Grant {
     pub(crate) record: Arc<GrantRecord>,
     tokens: Tokens,
@@ -49,7 +49,7 @@ impl Grant {
         Ok(grant)
     }
 
-    /// The grant, and the token of this digest.
+    /// The grant, and the token with this digest.
     pub(crate) fn found(&self, digest: Option<TokenDigest>) -> Found {
         let token = digest.and_then(|digest| self.token(&digest));
         fetch(&self.record, token);
@@ -60,8 +60,7 @@ impl Grant {
         self.search(digest).ok().map(|at| &self.tokens()[at])
     }
 
-    /// Whether the grant holds what a `create` of these records would have written; revocations
-    /// aside.
+    /// Whether a `create` of these records would have written what is stored, apart from revocations.
     pub(crate) fn holds(&self, record: &GrantRecord, tokens: Vec<TokenRecord>) -> bool {
         record.is_stored_as(&self.record) && self.fresh(tokens).is_ok_and(|fresh| fresh.is_empty())
     }
@@ -78,7 +77,7 @@ impl Grant {
         self.attach(tokens);
     }
 
-    /// Marks the grant revoked; the first revocation counts.
+    /// Marks the grant as revoked. The first revocation counts.
     pub(crate) fn revoke(&mut self, at: UnixTime) {
         if self.record.revoked_at.is_none() {
             Arc::make_mut(&mut self.record).revoked_at = Some(at);
@@ -95,7 +94,7 @@ impl Grant {
         }
     }
 
-    /// Drops the tokens that ended before `before`, and counts them.
+    /// Deletes the tokens that ended before `before`, and returns their number.
     pub(crate) fn reap_tokens(&mut self, before: UnixTime) -> u64 {
         let mut tokens = self.tokens.take();
         let count = tokens.len();
@@ -137,8 +136,8 @@ impl Grant {
     }
 }
 
-/// The tokens of a grant, ordered by digest. Few, so a vector: a map would cost each grant more than
-/// its tokens. Most grants have but one, which saves them the vector, and its reader a look.
+/// The tokens of a grant, ordered by digest. There are few, so this is a vector: a map would take more
+/// memory than the tokens. Most grants have one token, which needs no vector.
 enum Tokens {
     One(Arc<TokenRecord>),
     Any(Vec<Arc<TokenRecord>>),
@@ -167,15 +166,15 @@ impl Tokens {
     }
 }
 
-// The order of digests shows in the time this takes. It tells nothing: whoever could choose a token
-// for its digest would have to break SHA-256, and the search stays inside one grant.
+// The time that this takes depends on the order of digests. It reveals nothing: choosing a token by its
+// digest would mean to break SHA-256, and the search stays inside one grant.
 fn search(tokens: &[Arc<TokenRecord>], digest: &TokenDigest) -> Result<usize, usize> {
     tokens.binary_search_by(|token| token.digest.as_bytes().cmp(digest.as_bytes()))
 }
 
-/// Reads a little of everything that an answer is made of. Whoever found the records is about to
-/// count references to all of it, one after the other; among a million grants each count would wait
-/// for memory by itself, while these reads wait together.
+/// Reads a little of every part of an answer. The caller is about to count references to each part, one
+/// after another. With a million grants, each count would wait for memory by itself, while these reads wait
+/// together.
 fn fetch(grant: &GrantRecord, token: Option<&Arc<TokenRecord>>) {
     let first = |text: &str| text.as_bytes().first().copied();
     black_box((

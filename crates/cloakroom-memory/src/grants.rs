@@ -1,4 +1,4 @@
-//! The grants, by id, with everything that must change together with one of them.
+//! The grants by id, with everything that must change together with a grant.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -17,13 +17,13 @@ use crate::grant_entry::{Grant, GrantEntry};
 use crate::index::Index;
 use crate::locks::{read, write};
 
-/// One shard for each value of the byte that chooses it.
+/// One shard for each value of the byte that selects it.
 const SHARDS: usize = 256;
 
-/// How many grants one page of a sweep has at most.
+/// The most grants in one page of a sweep.
 const SWEEP_BATCH: usize = 1_000;
 
-/// How many rows are deleted at most before the shard is free for readers again.
+/// The most rows that are deleted before readers get the shard again.
 const REAP_BATCH: u64 = 64;
 
 /// Every grant, and the indexes over them.
@@ -35,11 +35,11 @@ pub(crate) struct Grants {
 
 /// What [`Grants::insert`] found or did.
 pub(crate) enum Inserted {
-    /// The grant is there as asked, now or since an earlier try.
+    /// The grant is stored, now or since an earlier try.
     Present,
-    /// Another grant is there.
+    /// Another grant has the id.
     Exists,
-    /// It is there but revoked, or there is a tombstone.
+    /// The grant is revoked, or there is a tombstone.
     Revoked,
 }
 
@@ -89,7 +89,7 @@ impl Grants {
         }
         let grant = Grant::new(Arc::clone(record), tokens)?;
         shard.put(record.id, GrantEntry::Grant(grant));
-        // Still under the shard's lock: who follows an index entry to its grant finds it.
+        // This is still under the lock of the shard, so that every index entry leads to its grant.
         self.subjects.insert(&record.subject, record.id);
         self.clients.insert(&record.client, record.id);
         Ok(Inserted::Present)
@@ -120,8 +120,8 @@ impl Grants {
         Ok(AdvanceOutcome::Advanced)
     }
 
-    /// Revokes one grant, or leaves a tombstone where there is none. `log` runs under the same
-    /// lock: nobody sees the revocation without its log entry, or the entry without it.
+    /// Revokes a grant, or leaves a tombstone if there is none. `log` runs under the same lock, so that
+    /// nobody sees the revocation without its log entry or the entry without the revocation.
     pub(crate) fn revoke<T>(
         &self,
         id: GrantId,
@@ -138,7 +138,7 @@ impl Grants {
         log();
     }
 
-    /// Revokes one token; `log` as in [`Grants::revoke`].
+    /// Revokes a token. `log` runs as in [`Grants::revoke`].
     pub(crate) fn revoke_token<T>(
         &self,
         id: GrantId,
@@ -151,7 +151,7 @@ impl Grants {
         log();
     }
 
-    /// Marks a grant revoked if it is there and `covered`.
+    /// Revokes a grant if it exists and is `covered`.
     pub(crate) fn flag(
         &self,
         id: GrantId,
@@ -165,8 +165,8 @@ impl Grants {
         });
     }
 
-    /// Revokes the selected grants whose epoch ≤ `bound`. The rule is in force already, so that
-    /// grants which appear behind the sweep's back bar themselves.
+    /// Revokes the selected grants whose epoch ≤ `bound`. The rule is already in force, so that it bars
+    /// grants which are created during the sweep.
     pub(crate) fn sweep(&self, of: &Selector, bound: Epoch, at: UnixTime) {
         let mut after = None;
         loop {
@@ -181,7 +181,7 @@ impl Grants {
         }
     }
 
-    /// One page of the selected grants, ordered by id, live or not; and where the next one starts.
+    /// One page of the selected grants, ordered by id, live or not; and where the next page starts.
     pub(crate) fn page(
         &self,
         of: &Selector,
@@ -212,7 +212,7 @@ impl Grants {
         reaped
     }
 
-    /// Whether [`Grants::reap`] has something to do.
+    /// Whether [`Grants::reap`] would delete something.
     pub(crate) fn is_due(&self, before: UnixTime) -> bool {
         self.shards.iter().any(|shard| read(&shard.0).is_due(before))
     }
@@ -256,12 +256,12 @@ impl Grants {
     }
 
     fn shard(&self, id: GrantId) -> &RwLock<Slots> {
-        // The last byte; the map inside hashes by the first eight.
+        // The last byte selects the shard, since the map inside hashes by the first eight.
         &self.shards[usize::from(id.as_bytes()[15])].0
     }
 }
 
-/// One shard, on cache lines of its own: two threads in different shards do not disturb each other.
+/// A shard. It has its own cache lines, so that threads in different shards do not slow each other down.
 #[derive(Default)]
 #[repr(align(128))]
 struct Shard(RwLock<Slots>);
@@ -269,12 +269,12 @@ struct Shard(RwLock<Slots>);
 #[derive(Default)]
 struct Slots {
     slots: HashMap<GrantId, GrantEntry, BuildHasherDefault<IdHasher>>,
-    /// The index on expiry: one entry a slot, at [`GrantEntry::due`].
+    /// The index on expiry: one entry for each slot, at [`GrantEntry::due`].
     due: BTreeSet<(UnixTime, GrantId)>,
 }
 
 impl Slots {
-    /// Puts a slot in the place of whatever is there.
+    /// Inserts or replaces a slot.
     fn put(&mut self, id: GrantId, slot: GrantEntry) {
         let due = slot.due();
         if let Some(old) = self.slots.insert(id, slot) {
@@ -283,7 +283,7 @@ impl Slots {
         self.due.insert((due, id));
     }
 
-    /// Changes the grant, if it is there, and moves it in the index on expiry.
+    /// Changes the grant, if it exists, and moves it in the index on expiry.
     fn change(&mut self, id: GrantId, change: impl FnOnce(&mut Grant)) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
@@ -304,14 +304,14 @@ impl Slots {
     }
 }
 
-/// Takes the first eight bytes of a grant id as its hash. Ids are random, or a prefix of a SHA-256
-/// digest, and get into the map only by `create` and `revoke`: nobody can choose them to collide.
+/// Uses the first eight bytes of a grant id as its hash. Ids are random or a prefix of a SHA-256 digest, and
+/// only `create` and `revoke` insert them. So nobody can choose ids that collide.
 #[derive(Default)]
 struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        // An array writes its length first; the id then takes its place.
+        // An array writes its length first. The id then replaces it.
         if let Some(head) = bytes.first_chunk() {
             self.0 = u64::from_ne_bytes(*head);
         }

@@ -12,12 +12,12 @@ use crate::locks::{read, write};
 
 const SHARDS: usize = 64;
 
-/// Which grants a key has, ordered by grant id. Keys compare byte for byte.
+/// The grants of each key, ordered by grant id. Keys are compared byte by byte.
 pub(crate) struct Index<K> {
-    // One flat set a shard, not a set a key: most subjects have one grant or two, and a set of its
-    // own would cost each of them some 300 bytes.
+    // One flat set for each shard, and not for each key: most subjects have one or two grants, and a set
+    // would cost each subject some 300 bytes.
     shards: [RwLock<BTreeSet<(K, GrantId)>>; SHARDS],
-    // Keys are names that strangers may choose: the hash is keyed.
+    // The hash is keyed, since strangers may choose the names.
     hasher: RandomState,
 }
 

@@ -1,10 +1,11 @@
 //! The in-memory store of **cloakroom**: tokens, signing keys and the revocation log of one process.
 //!
-//! [`MemoryStore`] keeps the whole contract of [`TokenStore`](cloakroom_core::store::TokenStore) and
-//! [`KeyStore`](cloakroom_core::keys::KeyStore) under real concurrency; one value serves as both. Use it
-//! for tests, for trying things out, and for an authorization server of one process whose sessions
-//! may end with it. It is also the store to read before writing one for a database.
-//! [`MemorySingleUse`] is its sibling for nonces and other things that are good once.
+//! [`MemoryStore`] implements [`TokenStore`](cloakroom_core::store::TokenStore) and
+//! [`KeyStore`](cloakroom_core::keys::KeyStore), for concurrent use. Use it for tests, for trying cloakroom
+//! out, and for an authorization server of one process whose sessions may end with it. Read it before you
+//! write a store for a database. [`MemorySingleUse`] is a store for nonces and other single-use items.
+//!
+//! The crate has no features, and needs no async runtime.
 //!
 //! ```
 //! use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject};
@@ -41,25 +42,24 @@
 //! # }
 //! ```
 //!
-//! # What it promises, and what not
+//! # Properties
 //!
-//! - Nothing survives the process, and nothing is shared between processes: one store is one node's.
+//! - Nothing survives the process, and processes share nothing: each node has its own store.
 //! - [`find`](cloakroom_core::store::TokenStore::find) takes one read lock of one of 256 shards and clones
 //!   two `Arc`s.
-//! - Memory is given back only by [`maintain`](cloakroom_core::store::TokenStore::maintain). The engine
-//!   calls it; who uses the store alone must.
-//! - The revocation of a subject or a client flags all its grants before it returns, in one go and
-//!   on the calling thread: about a second for a million grants.
+//! - Only [`maintain`](cloakroom_core::store::TokenStore::maintain) frees memory. The engine calls it. If you
+//!   use the store without the engine, call it yourself.
+//! - The revocation of a subject or a client revokes all its grants before it returns, on the calling
+//!   thread. This takes about a second for a million grants.
 //!
-//! Where the contract leaves a choice:
+//! These are its choices where the contract allows several:
 //!
-//! - A token that is inserted again with the same content is a retry: it stays as it is, and
-//!   revoked if it was. The same digest with other content is
+//! - A token that is inserted again with the same content is a retry. It stays as it is, even if it is
+//!   revoked. The same digest with other content is
 //!   [`Misuse`](cloakroom_core::store::StoreError::Misuse), and nothing is written.
 //! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::AdvanceOutcome::Dead); of a chain that has
 //!   expired *and* stands elsewhere, it says that it is dead.
-//! - A row is deleted only after the last token that hangs off it, even if its own
-//!   `row_expires_at` has passed before.
+//! - A grant is deleted only after its last token, even if its `row_expires_at` passed earlier.
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 

@@ -1,7 +1,7 @@
-//! Locks that a panic elsewhere does not poison.
+//! Locks that ignore poisoning.
 //!
-//! No section that they guard can unwind half-way: it only moves values between collections. A
-//! thread that panics while it holds a guard has therefore left the state whole.
+//! The sections that they guard only move values between collections, and cannot unwind half-way. So the
+//! state is consistent even if a thread panics while it holds a guard.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

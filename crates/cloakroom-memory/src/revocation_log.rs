@@ -1,4 +1,4 @@
-//! The revocation log, and the rules that its entries leave behind.
+//! The revocation log and its rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -14,10 +14,10 @@ use event_listener::{Event, EventListener};
 
 use crate::locks::{read, write};
 
-/// How many entries and rules are removed at most before readers get their turn again.
+/// The most entries and rules that are removed before readers get their turn.
 const TRIM_BATCH: u64 = 64;
 
-/// The revocation log and the rules, behind one lock: an entry, its bound and its rule come to be
+/// The revocation log and the rules. They have one lock, so that an entry, its bound and its rule are written
 /// in one step.
 pub(crate) struct RevocationLog {
     state: RwLock<State>,
@@ -26,11 +26,11 @@ pub(crate) struct RevocationLog {
 
 struct State {
     log: BTreeMap<u64, LogEntry>,
-    /// The log's index on expiry: entries end in another order than they come.
+    /// The index of the log on expiry, since entries do not end in the order in which they are written.
     log_ends: BTreeSet<(UnixTime, u64)>,
-    /// The position of the newest entry; the first is at 1.
+    /// The position of the newest entry. The first has position 1.
     newest: u64,
-    /// The id of the first entry there ever was: as random as any, and none is needed before.
+    /// The id of the first entry, which is random. No incarnation is needed before there is an entry.
     incarnation: Option<EntryId>,
     newest_bound: Epoch,
     rules: HashMap<RuleKey, Rule>,
@@ -45,7 +45,7 @@ impl RevocationLog {
                 log_ends: BTreeSet::new(),
                 newest: 0,
                 incarnation: None,
-                // No grant of an earlier store can be newer than what this one allots.
+                // No grant of an earlier store can be newer than the bounds of this one.
                 newest_bound: Epoch::new(now.as_millis()),
                 rules: HashMap::new(),
                 rule_ends: BTreeSet::new(),
@@ -54,8 +54,7 @@ impl RevocationLog {
         }
     }
 
-    /// Appends the entry of a revocation and puts its rule in force. Returns the bound that it was
-    /// allotted, if its target has one.
+    /// Appends the entry of a revocation and writes its rule. Returns its bound, if the target has one.
     pub(crate) fn record(&self, id: EntryId, revocation: &Revocation) -> Option<Epoch> {
         let Revocation { target, at, until, .. } = revocation;
         let mut state = write(&self.state);
@@ -113,13 +112,13 @@ impl RevocationLog {
         read(&self.state).denies(grant)
     }
 
-    /// Takes out the grants that a rule denies.
+    /// Removes the grants that a rule denies.
     pub(crate) fn retain_allowed(&self, grants: &mut Vec<Arc<GrantRecord>>) {
         let state = read(&self.state);
         grants.retain(|grant| !state.denies(grant));
     }
 
-    /// Removes at most `limit` entries and rules that ended before `before`, and counts them.
+    /// Removes at most `limit` entries and rules that ended before `before`, and returns their number.
     pub(crate) fn trim(&self, before: UnixTime, limit: u64) -> u64 {
         let mut trimmed = 0;
         while trimmed < limit && self.is_due(before) {
@@ -132,7 +131,7 @@ impl RevocationLog {
         trimmed
     }
 
-    /// Whether [`RevocationLog::trim`] has something to do.
+    /// Whether [`RevocationLog::trim`] would remove something.
     pub(crate) fn is_due(&self, before: UnixTime) -> bool {
         let state = read(&self.state);
         state.ended_entry(before).is_some() || state.ended_rule(before).is_some()
@@ -148,8 +147,8 @@ impl RevocationLog {
         self.grown.listen()
     }
 
-    /// Tells everyone who listens that the log grew. Call it with no lock held: it runs the
-    /// executor's wakers.
+    /// Notifies all listeners that the log grew. Call it without holding a lock, since it runs wakers of the
+    /// executor.
     pub(crate) fn wake_readers(&self) {
         self.grown.notify(usize::MAX);
     }
@@ -179,7 +178,7 @@ impl State {
     }
 
     fn denies(&self, grant: &GrantRecord) -> bool {
-        // The usual case, without building keys.
+        // The usual case needs no keys.
         if self.rules.is_empty() {
             return false;
         }
@@ -192,7 +191,7 @@ impl State {
 
     /// The place after which to read on; `None` is a gap.
     fn locate(&self, cursor: &Cursor) -> Option<CursorPlace> {
-        // Only an empty log has no incarnation yet: nothing is read from it.
+        // Only an empty log has no incarnation, and nothing is read from it.
         let entry = self.incarnation.unwrap_or(EntryId::from_bytes([0; 16]));
         let incarnation = *entry.as_bytes();
         let start = CursorPlace { incarnation, position: 0, entry, revocation: None };
@@ -206,7 +205,7 @@ impl State {
         if let Some(entry) = self.log.get(&place.position) {
             return (entry.id == place.entry).then_some(place);
         }
-        // It was trimmed. Nothing but heartbeats was, if the newest revocation is still there.
+        // It was trimmed. If the newest revocation is still there, only heartbeats were trimmed.
         match place.revocation {
             None => Some(start),
             Some((position, id)) => (self.log.get(&position)?.id == id).then_some(CursorPlace {
@@ -232,7 +231,7 @@ impl State {
     }
 
     fn ended_entry(&self, before: UnixTime) -> Option<(UnixTime, u64)> {
-        // The newest entry stays: without it, a reader that has seen everything would meet a gap.
+        // The newest entry stays. Without it, a reader that has seen everything would get a gap.
         self.log_ends.range(..(before, 0)).find(|(_, position)| *position != self.newest).copied()
     }
 

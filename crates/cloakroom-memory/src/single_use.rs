@@ -1,4 +1,4 @@
-//! Items that are good once.
+//! Single-use items.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -10,13 +10,13 @@ use cloakroom_core::time::UnixTime;
 
 use crate::locks::lock;
 
-/// The most items that a call forgets: more than one, so that the store shrinks.
+/// The most items that a call forgets. It is more than one, so that the store shrinks.
 const FORGOTTEN_A_CALL: usize = 16;
 
 /// A [`SingleUseStore`] in memory. A clone shares the items.
 ///
-/// An item takes about 150 bytes while it is held, and until a later call forgets it. What was spent
-/// is lost when the process ends: it can be spent a second time until its end.
+/// An item takes about 150 bytes until a later call forgets it, some time after its end. When the process ends,
+/// the items are lost, and each can be spent a second time until its end.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,34 +46,34 @@ struct State {
 struct Items {
     ends: HashMap<[u8; 32], UnixTime>,
     by_end: BTreeSet<(UnixTime, [u8; 32])>,
-    /// The latest end of all items that were forgotten.
+    /// The latest end of all forgotten items.
     forgotten: UnixTime,
 }
 
 impl MemorySingleUse {
-    /// The most items that a store holds unless it is told otherwise: 1,000,000, in about 150 MB.
+    /// The default for the most items in a store: 1,000,000, which take about 150 MB.
     pub const MAX_ITEMS: usize = 1_000_000;
 
-    /// An empty store for at most [`MemorySingleUse::MAX_ITEMS`].
+    /// An empty store for at most [`MemorySingleUse::MAX_ITEMS`] items.
     #[must_use]
     pub fn new() -> Self {
         Self::with_most_items(Self::MAX_ITEMS)
     }
 
-    /// An empty store for at most this many items. Count those that may come within the longest life
-    /// of one: a store that is full refuses new items until others are over.
+    /// An empty store for at most this many items. Allow for all items that may be spent within the longest
+    /// life of an item: a full store refuses new items until others are over.
     #[must_use]
     pub fn with_most_items(most: usize) -> Self {
         Self(Arc::new(State { most, items: Mutex::default() }))
     }
 
-    /// How many items it remembers now, some of which may be over.
+    /// The number of stored items, some of which may be over.
     #[must_use]
     pub fn len(&self) -> usize {
         lock(&self.0.items).ends.len()
     }
 
-    /// Whether it remembers nothing.
+    /// Whether it has no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -106,8 +106,8 @@ impl Items {
         if answer == Spent::First {
             self.forget(spend.now);
             if self.ends.len() >= most && !self.ends.contains_key(id) {
-                let full = format!("it holds {most} items that are not over, its most");
-                return Err(StoreError::unavailable("spending an item that is good once", full));
+                let full = format!("it already holds {most} items that are not over");
+                return Err(StoreError::unavailable("spending a single-use item", full));
             }
         }
         if let Some(end) = end {

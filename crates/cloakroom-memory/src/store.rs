@@ -1,4 +1,4 @@
-//! The store itself: the contract's methods, over the grants, the revocation log and the keys.
+//! The store: the methods of the contract, over the grants, the revocation log and the keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,13 +44,13 @@ pub struct MemoryStore(Arc<State>);
 // - The revocation_log: the log, its bounds and the rules.
 // - The key ring, and the check values, which nothing else touches.
 //
-// They are taken in this order, and never two of one kind at once. Only a grant's shard is ever held
-// while another is taken.
+// They are taken in this order, and never two of one kind at once. Only the shard of a grant is held while
+// another lock is taken.
 //
 // # Cancellation
 //
-// No method awaits anything. Its future is done at the first poll, so that dropping it leaves the
-// operation either not begun or finished; and no lock is ever held across an await.
+// No method awaits. Every future is done at the first poll, so a dropped operation has either not begun or
+// is finished, and no lock is held across an await.
 struct State {
     clock: Arc<dyn Clock>,
     random: Random,
@@ -61,14 +61,14 @@ struct State {
 }
 
 impl MemoryStore {
-    /// An empty store, with the system's clock.
+    /// An empty store with the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Arc::new(SystemClock::new()))
     }
 
-    /// An empty store that asks this clock where the contract leaves the time to the store: for the
-    /// first bound of its log, and for when it revokes a grant that came too late.
+    /// An empty store with this clock. It sets the times that the contract leaves to the store: the first bound
+    /// of the log, and the time at which the store revokes a grant that was created too late.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -183,9 +183,8 @@ impl State {
             Inserted::Exists => return Ok(CreateOutcome::Exists),
             Inserted::Revoked => return Ok(CreateOutcome::Barred),
         }
-        // The grant and its index entries are visible by now. A revocation of its subject or client
-        // either wrote its rule before this look, and is seen here, or after it, and then its sweep
-        // finds the grant.
+        // The grant and its index entries are visible now. If a revocation of its subject or client wrote
+        // its rule before this look, the rule is seen here. Otherwise the sweep finds the grant.
         if !self.revocation_log.denies(&grant) {
             return Ok(CreateOutcome::Inserted);
         }
@@ -194,7 +193,7 @@ impl State {
     }
 
     fn revoke(&self, revocation: &Revocation) -> Result<RevokeOutcome, StoreError> {
-        // The only step that can fail comes first.
+        // This is the only step that can fail, so it comes first.
         let id = self.entry_id()?;
         let at = revocation.at;
         let log = || self.revocation_log.record(id, revocation);
@@ -219,17 +218,17 @@ impl State {
     fn list(&self, of: &Selector, page: PageRequest, now: UnixTime) -> Listing {
         let (mut grants, next) = self.grants.page(of, page);
         grants.retain(|grant| grant.is_live(now));
-        // After the grants: whatever was in force when they were read is in force here.
+        // This follows the reading of grants, so that every rule that was in force then counts.
         self.revocation_log.retain_allowed(&mut grants);
         Listing { grants, unreadable: Vec::new(), next }
     }
 
     fn maintain(&self, task: &Housekeeping) -> MaintenanceReport {
         let limit = u64::from(task.limit.max(1));
-        // Half each at most: a flood of revocations must not keep grants from being deleted.
+        // At most half for each: a flood of revocations must not stop the deletion of grants.
         let trimmed = self.revocation_log.trim(task.before, limit.div_ceil(2));
         let Reaped { grants, tokens, tombstones } = self.grants.reap(task.before, limit - trimmed);
-        // No sweep is left to go on: each is done before its revocation is acknowledged.
+        // No sweep is open: each is done before its revocation is acknowledged.
         let mut report = MaintenanceReport::default();
         report.grants = grants;
         report.tokens = tokens;

@@ -8,9 +8,9 @@ use futures_util::stream::unfold;
 
 use crate::revocation_log::RevocationLog;
 
-/// An item whenever the log has grown since the last item, and one at the start if it is not empty:
-/// a reader may read first and ask for wake-ups then, or the other way round. The stream does not
-/// keep the store alive, and ends with it.
+/// An item whenever the log has grown since the last item, and one at the start if the log is not empty. So a
+/// reader can read first and listen later, or the other way round. The stream does not keep the store
+/// alive, and ends with it.
 pub(crate) fn wakeups(log: &Arc<RevocationLog>) -> LogNotifications {
     let start = (Arc::downgrade(log), 0);
     LogNotifications::Stream(Box::pin(unfold(start, next).fuse()))
@@ -20,7 +20,7 @@ async fn next((log, seen): (Weak<RevocationLog>, u64)) -> Option<((), (Weak<Revo
     loop {
         let listener = {
             let log_now = log.upgrade()?;
-            // Listen first, look then: an entry that comes between the two is not missed.
+            // Listen before looking, so that an entry between the two is not missed.
             let listener = log_now.listen();
             let newest = log_now.newest();
             if newest > seen {

@@ -1,4 +1,4 @@
-//! What the database remembers of its owner.
+//! The check values in the database.
 
 use async_trait::async_trait;
 use cloakroom_core::store::{CheckValue, CheckValues, StoreError};

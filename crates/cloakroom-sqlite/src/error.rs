@@ -1,4 +1,4 @@
-//! What can go wrong, in the contract's words.
+//! Errors of the store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloakroom_core::store::StoreError;
 use rusqlite::ErrorCode;
 
-/// A database could not be opened.
+/// The database could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -16,26 +16,26 @@ pub enum OpenError {
          newer program"
     )]
     Newer {
-        /// The version found.
+        /// The version of the file.
         found: usize,
-        /// The newest version known.
+        /// The newest version that this program knows.
         known: usize,
     },
-    /// It holds tables of something else.
+    /// The file is a database of another program.
     #[error("the file is a database of another program")]
     Foreign,
-    /// Its file system cannot share memory between processes, as a network's cannot.
+    /// The file system cannot share memory between processes. Network file systems cannot.
     #[error("the database cannot use a write-ahead log (its journal mode is {mode})")]
     NoWal {
-        /// The journal mode it stays in.
+        /// The journal mode that SQLite uses instead.
         mode: String,
     },
-    /// The file cannot be made or read.
+    /// The file cannot be created or read.
     #[error("the database file {} cannot be used", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// SQLite failed.
@@ -43,7 +43,7 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// Says in the contract's words what failed.
+/// The error of the contract for an error of the driver.
 pub(crate) fn failed(context: &'static str, error: rusqlite::Error) -> StoreError {
     if is_damage(&error) {
         StoreError::corrupt("a database file", error)
@@ -66,7 +66,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Whether somebody else holds the lock that is needed.
+/// Whether another connection holds the lock.
 pub(crate) fn is_busy(error: &StoreError) -> bool {
     let StoreError::Unavailable { source, .. } = error else { return false };
     matches!(
@@ -75,7 +75,7 @@ pub(crate) fn is_busy(error: &StoreError) -> bool {
     )
 }
 
-/// What befell the transaction that several writes shared.
+/// The error of the transaction that several writes shared.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the transaction failed")]
 pub(crate) struct GroupFailed(#[source] pub(crate) Arc<StoreError>);

@@ -1,7 +1,7 @@
-//! The database file: who may read it, and whether it is still the one that was opened.
+//! The database file: its permissions, and whether it is still the file that was opened.
 //!
-//! It is never opened here once SQLite has it open: closing any descriptor of a file drops all
-//! locks that the process holds on it (POSIX), SQLite's among them.
+//! This module never opens the file while SQLite has it open: closing any descriptor of a file drops all
+//! locks that the process holds on it (POSIX), including those of SQLite.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
 
-/// Makes the file if there is none, readable by its owner alone. SQLite gives the files beside it
-/// the same permissions.
+/// Creates the file if there is none, readable only by its owner. SQLite gives the files beside it the
+/// same permissions.
 pub(crate) fn prepare(path: &Path) -> Result<(), OpenError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -46,21 +46,21 @@ fn warn_if_others_may_read(path: &Path, metadata: &Metadata) {
 #[cfg(not(unix))]
 fn warn_if_others_may_read(_: &Path, _: &Metadata) {}
 
-/// Never creates: a database that is gone must not be taken for an empty one.
+/// Opens without creating: a missing database must not look like an empty one.
 pub(crate) fn open(path: &Path, write: bool) -> rusqlite::Result<Connection> {
     let access = match write {
         true => OpenFlags::SQLITE_OPEN_READ_WRITE,
         false => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    // SQLite opens a file that it may not write for reading, and stays so.
+    // SQLite opens a file that it may not write only for reading, and does not change that later.
     if write && connection.is_readonly("main")? {
         return Err(rusqlite::Error::SqliteFailure(Error::new(SQLITE_READONLY), None));
     }
     Ok(connection)
 }
 
-/// Which file a path leads to. A file that is open keeps its identity from being given to another.
+/// The identity of the file at a path. While a file is open, no other file gets its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     path: PathBuf,
@@ -73,7 +73,7 @@ impl Identity {
         Ok(Self { path: path.to_owned(), device_and_node: device_and_node(&metadata) })
     }
 
-    /// Whether the path still leads to this file.
+    /// Whether the path still names this file.
     pub(crate) fn is_in_place(&self) -> io::Result<bool> {
         Ok(Self::of(&self.path)? == *self)
     }

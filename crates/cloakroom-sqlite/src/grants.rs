@@ -1,5 +1,5 @@
-//! Grants and their tokens. What is called with the writer's connection runs inside a transaction,
-//! of which there is one at a time in all processes: reading and then writing is one step.
+//! Grants and their tokens. Functions that get the connection of the writer run inside a transaction. There
+//! is one transaction at a time in all processes, so reading and then writing is one step.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub(crate) fn find(
     }))
 }
 
-/// What is known of a grant that has no row. It cannot get one while there is a tombstone.
+/// The answer for a grant without a row. It cannot get a row while there is a tombstone.
 fn absent(connection: &Connection, id: GrantId) -> Result<Lookup, StoreError> {
     Ok(if has_tombstone(connection, id)? { Lookup::Tombstone } else { Lookup::Absent })
 }
@@ -83,7 +83,7 @@ pub(crate) fn create(
     Ok(CreateOutcome::Inserted)
 }
 
-/// Whether nothing stands in the way of a grant: no row of its id, no tombstone, no rule. One
+/// Whether a grant can be inserted: there is no row with its id, no tombstone and no rule. This is one
 /// statement, since every login waits for it.
 fn is_free(connection: &Connection, grant: &GrantRecord) -> Result<bool, StoreError> {
     const SQL: &str = "SELECT NOT EXISTS (SELECT 1 FROM grants WHERE id = ?1) \
@@ -102,8 +102,7 @@ fn is_free(connection: &Connection, grant: &GrantRecord) -> Result<bool, StoreEr
         .map_err(|error| failed("looking for what bars a grant", error))
 }
 
-/// What to answer where something stands in its way: perhaps this call's own row, if its answer was
-/// lost.
+/// The answer if the grant cannot be inserted. This may be a retry of a call whose answer was lost.
 fn created_before(
     connection: &Connection,
     grant: &GrantRecord,
@@ -160,9 +159,9 @@ pub(crate) fn advance(
     Ok(AdvanceOutcome::Advanced)
 }
 
-/// Marks a grant revoked; the first revocation counts. Whether it is there.
+/// Marks a grant as revoked; the first revocation counts. Returns whether the grant exists.
 ///
-/// The id is as it stands in its column: it may be damaged.
+/// The id is the content of its column, which may be damaged.
 pub(crate) fn revoke(connection: &Connection, id: &[u8], at: UnixTime) -> Result<bool, StoreError> {
     const SQL: &str = "UPDATE grants SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
     let changed = connection
@@ -172,7 +171,7 @@ pub(crate) fn revoke(connection: &Connection, id: &[u8], at: UnixTime) -> Result
     Ok(changed > 0)
 }
 
-/// So that a grant which comes late is barred.
+/// Writes a tombstone, so that a late `create` is barred.
 pub(crate) fn bury(
     connection: &Connection,
     id: GrantId,
@@ -202,8 +201,8 @@ pub(crate) fn revoke_token(
     Ok(())
 }
 
-/// One page of the selected grants that are not revoked, ordered by id: the id as it stands in its
-/// column, and the epoch.
+/// One page of the selected grants that are not revoked, ordered by id: the content of the id column, and
+/// the epoch.
 pub(crate) fn sweepable(
     connection: &Connection,
     of: &Selector,
@@ -235,7 +234,7 @@ pub(crate) fn sweepable(
     .map_err(during)
 }
 
-/// A row of a list: what the grant is, or that its row cannot be read.
+/// A row of a list: the grant, or an error if its row cannot be read.
 type Listed = (GrantId, Result<GrantRecord, StoreError>);
 
 /// One page of the selected grants that are not revoked, ordered by id.
@@ -245,7 +244,7 @@ fn unrevoked(
     after: Option<GrantId>,
     limit: u32,
 ) -> Result<Vec<Listed>, StoreError> {
-    // An id of another length is damage; a sweep finds it all the same.
+    // An id of another length is damage. Sweeps still find it.
     const BY_SUBJECT: &str = concat!(
         "SELECT ",
         grant_columns!(),
@@ -264,7 +263,7 @@ fn unrevoked(
         }
         Selector::Client(client) => (BY_CLIENT, client.as_str().to_owned()),
     };
-    // No id is the empty blob, which comes before all others.
+    // The empty blob comes before every id.
     let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes());
     let during = |error| failed("listing grants", error);
     let mut statement = connection.prepare_cached(sql).map_err(during)?;
@@ -292,7 +291,7 @@ pub(crate) fn list(
     let (mut grants, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
     for (id, record) in rows {
         match record {
-            // After the grant: whatever was in force when it was read is in force here.
+            // Checked after the grant was read, so that every rule that was in force then counts.
             Ok(grant) if of.selects(&grant) && grant.is_live(now) => {
                 if !revocation_log::denies(connection, &grant)? {
                     grants.push(Arc::new(grant));

@@ -1,4 +1,4 @@
-//! What has ended is deleted, over the indexes on expiry, a few rows at a time.
+//! Deletes what has ended, by the indexes on expiry, a few rows at a time.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use rusqlite::Connection;
@@ -7,12 +7,12 @@ use crate::error::failed;
 use crate::revocation_log::{self, Swept};
 use crate::rows::column;
 
-/// How many rows are deleted in one transaction. Other writes wait for it, so it is short; but each
-/// commit makes readers forget the pages that they have in memory, so it is not shorter.
+/// How many rows one transaction deletes. Other writes wait for it, so it is short. It is not shorter, since
+/// each commit makes readers drop their cached pages.
 const BATCH: u32 = 500;
 
-/// One short transaction of housekeeping. Adds what it did to `done`; whether anything was left to
-/// do, so that another transaction is worth its while.
+/// One short transaction of housekeeping. It adds what it did to `done`, and returns how many rows it
+/// touched.
 pub(crate) fn step(
     connection: &Connection,
     task: &Housekeeping,
@@ -23,7 +23,7 @@ pub(crate) fn step(
     let before = column(task.before.as_millis());
     let mut left = limit.min(BATCH);
     let half = left.div_ceil(2);
-    // Half each at most: a flood of revocations must not keep grants from being deleted.
+    // At most half for each: a flood of revocations must not stop the deletion of grants.
     let mut trimmed = 0;
     for sql in [LOG, RULES, TOMBSTONES] {
         trimmed += delete(connection, sql, before, half - trimmed)?;
@@ -37,8 +37,8 @@ pub(crate) fn step(
     Ok(u32::from(swept) + trimmed + grants + tokens)
 }
 
-/// Goes on with a sweep that is not finished; whether there was one. What it flags is not counted:
-/// nothing is deleted.
+/// Continues a sweep that is not finished, and returns whether there was one. The grants that it revokes
+/// do not count as deleted.
 fn sweep(
     connection: &Connection,
     task: &Housekeeping,
@@ -56,7 +56,7 @@ fn sweep(
     match revocation_log::sweep(connection, position) {
         Ok(Swept::Unreadable) => done.unreadable += 1,
         Ok(Swept::All | Swept::More(_)) => {}
-        // A damaged page stands in its way. The sweep stays, and deletion goes on without it.
+        // A damaged page stops the sweep. The sweep stays, and deletion continues.
         Err(StoreError::Corrupt { .. }) => {
             done.unreadable += 1;
             return Ok(false);
@@ -66,7 +66,7 @@ fn sweep(
     Ok(true)
 }
 
-/// The log's newest entry stays: its position is never given again.
+/// The newest entry of the log stays, so that its position is not used again.
 const LOG: &str = "DELETE FROM log WHERE position IN (\
     SELECT position FROM log WHERE until < ?1 AND position < (SELECT max(position) FROM log) \
     ORDER BY until LIMIT ?2)";
@@ -74,7 +74,7 @@ const RULES: &str = "DELETE FROM rules WHERE key IN (\
     SELECT key FROM rules WHERE until < ?1 ORDER BY until LIMIT ?2)";
 const TOMBSTONES: &str = "DELETE FROM tombstones WHERE grant_id IN (\
     SELECT grant_id FROM tombstones WHERE until < ?1 ORDER BY until LIMIT ?2)";
-/// Those whose grants live on. The others go with their grants.
+/// Deletes tokens of grants that stay. The others are deleted with their grants.
 const TOKENS: &str = "DELETE FROM tokens WHERE (grant_id, digest) IN (\
     SELECT grant_id, digest FROM tokens WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
 
@@ -91,14 +91,14 @@ fn delete(
     Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
 }
 
-/// Grants that ended go with their tokens, once all of those have ended.
+/// Deletes grants that have ended, with their tokens, when all of the tokens have ended.
 fn delete_grants(
     connection: &Connection,
     before: i64,
     limit: u32,
     done: &mut MaintenanceReport,
 ) -> Result<u32, StoreError> {
-    // Those that wait for a token are passed over: a page full of them would come again and again.
+    // Grants that wait for a token are skipped: otherwise the same page would come again and again.
     const DUE: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \
         AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = id AND expires_at >= ?1) \
         ORDER BY row_expires_at LIMIT ?2";
@@ -107,7 +107,7 @@ fn delete_grants(
     const GRANT: &str = "DELETE FROM grants WHERE id = ?1 AND row_expires_at < ?2 \
                          AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = ?1)";
     let during = |error| failed("deleting grants that have ended", error);
-    // An id of another length is damage, and goes like the rest.
+    // An id of another length is damage, and is deleted like the others.
     let due: Vec<Vec<u8>> = connection
         .prepare_cached(DUE)
         .and_then(|mut sql| sql.query_map((before, limit), |row| row.get(0))?.collect())
@@ -134,7 +134,7 @@ fn delete_grants(
     Ok(rows.min(limit))
 }
 
-/// Whether something is left to do now.
+/// Whether more can be done now.
 pub(crate) fn is_due(connection: &Connection, task: &Housekeeping) -> Result<bool, StoreError> {
     const DUE: &str = "SELECT EXISTS (SELECT 1 FROM sweeps) \
         OR EXISTS (SELECT 1 FROM log WHERE until < ?1 \

@@ -66,7 +66,7 @@ fn load(connection: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
         .map_err(during)?;
     rows.map(|row| {
         let (generation, body) = row.map_err(during)?;
-        // Without it, whatever it signed would look forged: the ring is all there, or an error.
+        // Without this key, all that it signed would look forged. So the ring is complete, or an error.
         KeyRecord::from_body(&body).map_err(|error| {
             let how = error.source().map(ToString::to_string).unwrap_or_default();
             StoreError::corrupt("a signing key's row", format!("generation {generation}: {how}"))

@@ -1,4 +1,4 @@
-//! SQLite keeps the tokens: the store of **cloakroom** for one machine, in one file.
+//! A store of **cloakroom** in a SQLite file, for authorization servers on one machine.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -10,41 +10,39 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The crate has no features, and needs no async runtime.
+//!
 //! # What it promises
 //!
-//! - **An acknowledged commit survives the end of the process**, however it ends; and a power cut,
-//!   with [`Synchronous::Full`], the default. With [`Synchronous::Normal`] a power cut may undo the
-//!   last commits: a revocation among them is forgotten, and a spent refresh token is good again.
-//! - **One thread writes**; writes that wait together share a commit. Lookups are done where they
-//!   are asked for, and take microseconds; whatever takes longer runs on a thread of its own. No
-//!   runtime is needed.
-//! - **Several processes** of one machine may have the file open. Each sees the others' writes at
-//!   once, and is woken for their entries in the revocation log within
-//!   [`SqliteStoreBuilder::poll`].
-//! - **Outages are errors**: a full disk, a lock that is held for too long, a file that was deleted,
-//!   replaced or damaged, permissions that were taken away. When the cause is gone, the same store works
-//!   again.
+//! - **An acknowledged commit survives the end of the process**, however the process ends. With
+//!   [`Synchronous::Full`], the default, it also survives a power cut. With [`Synchronous::Normal`] a power
+//!   cut may undo the last commits. If a revocation is among them, it is lost, and a spent refresh token is
+//!   valid again.
+//! - **One thread writes.** Writes that wait together share a commit. Lookups run on the caller's thread and
+//!   take microseconds. Longer reads run on a separate thread.
+//! - **Several processes** on one machine can open the file. Each sees the writes of the others at once. Their
+//!   entries in the revocation log wake its readers within [`SqliteStoreBuilder::poll`].
+//! - **Outages are errors**: a full disk, a lock that is held for too long, a file that was deleted, replaced
+//!   or damaged, and permissions that were removed. When the cause is gone, the same store works again.
+//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this file or in a
+//!   separate one. Each item is a row until a later call deletes it, some time after its end. Only the disk
+//!   and [`SqliteStoreBuilder::max_pages`] bound their number. After a copy of the file is restored, or a power
+//!   cut undoes commits, items that were spent in between can be spent once more until they end.
 //!
-//! - **What is good once** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) may be kept in this file or in one
-//!   of its own. Each item is a row until a later call deletes it, some time after its end; the disk and
-//!   [`SqliteStoreBuilder::max_pages`] are the only bounds. Where a copy of the file is put back, or a power cut
-//!   undoes commits, items that were spent since can be spent once more until they end.
+//! The file contains digests and no tokens, but it shows who uses which client. It is created readable only by
+//! its owner, and the store warns of a file that others can read. The file must be on a local file system.
 //!
-//! The file holds no token, only digests, but it says who uses what: it is made readable by its
-//! owner alone, and a wider one is warned of. It must be on a local file system.
+//! # SQLite versions
 //!
-//! # Which SQLite
+//! The crate works with rusqlite 0.39, 0.40 and 0.41, since another crate in your app, such as sqlx, may allow
+//! only one of them. Use 0.41 if you can. The SQLite in the older versions has one lock for all page caches of
+//! a process: lookups on many threads are about half as fast, and housekeeping slows them down. If you must
+//! use an older version, build it with `LIBSQLITE3_FLAGS=-USQLITE_ENABLE_MEMORY_MANAGEMENT` in the environment.
 //!
-//! That of rusqlite 0.39, 0.40 or 0.41: an app may have a crate beside it, such as sqlx, that allows one of
-//! them only. Take 0.41 where you can. The SQLite that the others build has one lock for all page caches of
-//! a process: many threads look up about half as much, and housekeeping slows lookups down. Who has to
-//! stay can build theirs without it, with `LIBSQLITE3_FLAGS=-USQLITE_ENABLE_MEMORY_MANAGEMENT` in the
-//! environment.
+//! # File versions
 //!
-//! # Versions of the file
-//!
-//! The first open makes the tables; later versions migrate them when they open the file, and an older
-//! program refuses a newer file.
+//! The first open creates the tables. Later versions migrate them when they open the file. An older program
+//! refuses a newer file.
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -64,7 +62,7 @@ mod store;
 mod writer;
 
 pub use error::OpenError;
-/// The driver, whose errors are the sources of this store's.
+/// The driver. Its errors are the sources of the errors of this store.
 pub use rusqlite;
 pub use schema::Synchronous;
 pub use store::{SqliteStore, SqliteStoreBuilder};

@@ -1,4 +1,4 @@
-//! Connections for reading. A lookup takes microseconds: it is done where it is asked for.
+//! Connections for reading. A lookup takes microseconds, so it runs on the caller's thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -13,8 +13,8 @@ pub(crate) struct Readers {
 }
 
 thread_local! {
-    /// Which connection the thread asks first. Threads do not get into each other's way, and each
-    /// comes back to the pages that it has read before.
+    /// The connection that the thread tries first. So threads do not block each other, and each finds the
+    /// pages that it has read before.
     static PREFERRED: usize = {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         THREADS.fetch_add(1, Ordering::Relaxed)
@@ -26,7 +26,7 @@ impl Readers {
         Self { connections: RwLock::new(connections.into_iter().map(Mutex::new).collect()) }
     }
 
-    /// Puts other connections in the place of these, once nobody uses them.
+    /// Replaces the connections when nobody uses them.
     pub(crate) fn replace(&self, connections: Vec<Connection>) {
         *self.connections.write().unwrap_or_else(PoisonError::into_inner) =
             connections.into_iter().map(Mutex::new).collect();
@@ -42,7 +42,7 @@ impl Readers {
         let free = (0..connections.len()).find_map(|n| nth(n)?.try_lock().ok());
         let connection: MutexGuard<'_, Connection> = match (free, nth(0)) {
             (Some(connection), _) => connection,
-            // All are busy, for microseconds.
+            // All are busy for some microseconds.
             (None, Some(connection)) => connection.lock().unwrap_or_else(PoisonError::into_inner),
             (None, None) => {
                 return Err(StoreError::unavailable("reading", "there is no connection"));
@@ -50,7 +50,7 @@ impl Readers {
         };
         let answer = read(&connection);
         if matches!(answer, Err(StoreError::Corrupt { .. })) {
-            // Damaged pages must not be remembered for longer than they are in the file.
+            // Damaged pages must not stay cached after they are gone from the file.
             let _ = connection.release_memory();
         }
         answer

@@ -1,4 +1,4 @@
-//! The revocation log, the rules that its entries leave behind, and the sweeps they begin.
+//! The revocation log, and the rules and sweeps of its entries.
 
 use std::collections::HashMap;
 
@@ -16,20 +16,20 @@ use crate::grants;
 use crate::rows::{column, time};
 use crate::schema;
 
-/// How many grants a sweep looks at in one transaction: other writes wait for it.
+/// How many grants a sweep reads in one transaction. Other writes wait for it.
 const SWEEP_BATCH: u32 = 200;
 
-/// Whether a sweep has come to its end.
+/// Whether a sweep is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Swept {
     All,
-    /// The sweep at this position of the log goes on.
+    /// The sweep at this position of the log is not done.
     More(i64),
-    /// Nobody can read whom it is about. It is forgotten: kept, it would be all that is ever done.
+    /// Its target cannot be read. It was removed, since it would stop all later housekeeping.
     Unreadable,
 }
 
-/// Writes a revocation: its entry, its bound, its rule, and what it revokes; of a sweep, the record.
+/// Writes a revocation: its entry, its bound, its rule, and what it revokes, or the record of a sweep.
 pub(crate) fn record(
     connection: &Connection,
     id: EntryId,
@@ -67,8 +67,8 @@ pub(crate) fn record(
     Ok(Swept::All)
 }
 
-/// The next step of a sweep: flags some of its grants. It looks at columns alone, so that a grant
-/// whose body is damaged is revoked like any other. Another process may have finished it.
+/// Takes the next step of a sweep, which revokes some grants. It reads only columns, so that it also
+/// revokes a grant whose body is damaged. Another process may have finished the sweep.
 pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, StoreError> {
     let during = |error| failed("sweeping grants", error);
     let found = connection
@@ -111,7 +111,7 @@ pub(crate) fn sweep(connection: &Connection, position: i64) -> Result<Swept, Sto
     }
 }
 
-/// Forgets a sweep: it is finished, or nobody can read whom it is about.
+/// Removes a sweep that is finished or whose target cannot be read.
 fn end_sweep(connection: &Connection, position: i64) -> Result<(), StoreError> {
     connection
         .prepare_cached("DELETE FROM sweeps WHERE position = ?1")
@@ -148,7 +148,7 @@ pub(crate) fn heartbeat(
     append(connection, &LogEntry { id, event: LogEvent::Heartbeat {}, at, until }).map(|_| ())
 }
 
-/// Transactions commit one after the other, so that positions do, too: no reader can pass one by
+/// Transactions commit one after another, and so in the order of positions: no reader can skip an entry
 /// that commits late.
 fn append(connection: &Connection, entry: &LogEntry) -> Result<i64, StoreError> {
     let until = column(entry.until.as_millis());
@@ -220,12 +220,12 @@ pub(crate) fn rules(connection: &Connection, keys: Vec<RuleKey>) -> Result<Rules
             found.insert(key, rule);
         }
     }
-    // After the rules: the newest bound is no older than any of theirs.
+    // Read after the rules, so that the newest bound is no older than the bound of any of them.
     let newest_bound = newest_bound(connection)?;
     Ok(Rules { rules: found.into_values().collect(), newest_bound })
 }
 
-/// Entries that come or go between the statements do no harm: who is read is read in order.
+/// Entries that are added or trimmed between the statements do no harm: entries are read in order.
 pub(crate) fn read(
     connection: &Connection,
     after: &Cursor,
@@ -288,11 +288,11 @@ fn locate(
     };
     match entry_at(connection, place.position)? {
         Some(entry) => return Ok((entry == place.entry).then_some(place)),
-        // The newest entry is never trimmed: the log has lost what came after it.
+        // The newest entry is never trimmed, so the log has lost entries.
         None if newest(connection)? < place.position => return Ok(None),
         None => {}
     }
-    // It was trimmed. Nothing but heartbeats was, if the newest revocation is still there.
+    // It was trimmed. If the newest revocation is still there, only heartbeats were trimmed.
     let Some((position, entry)) = place.revocation else { return Ok(Some(start)) };
     let is_there = entry_at(connection, position)? == Some(entry);
     Ok(is_there.then_some(CursorPlace { position, entry, ..place }))

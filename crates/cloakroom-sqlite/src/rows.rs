@@ -1,4 +1,4 @@
-//! Rows of grants and tokens, as SQLite holds them.
+//! Rows of grants and tokens in SQLite.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ macro_rules! grant_columns {
 }
 pub(crate) use grant_columns;
 
-/// How many columns a grant has.
+/// The number of columns of a grant.
 pub(crate) const GRANT_COLUMNS: usize = 10;
 
 /// The grant whose columns begin at `first`.
@@ -40,8 +40,8 @@ pub(crate) fn grant(id: GrantId, row: &Row<'_>, first: usize) -> rusqlite::Resul
     })
 }
 
-/// The token whose columns `issued_at, expires_at, revoked_at, body` begin at `first`; `None` where
-/// an outer join found none.
+/// The token whose columns `issued_at, expires_at, revoked_at, body` begin at `first`; `None` if an outer
+/// join found none.
 pub(crate) fn token(
     grant: GrantId,
     digest: &TokenDigest,
@@ -65,12 +65,12 @@ fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
     text.map(str::to_owned).map_err(|error| rusqlite::Error::Utf8Error(index, error))
 }
 
-/// A time or an epoch. What this program writes is never negative.
+/// A time or an epoch. This program never writes a negative number.
 pub(crate) fn time(column: i64) -> u64 {
     u64::try_from(column).unwrap_or(0)
 }
 
-/// A time or an epoch as a column: core keeps them within 63 bits.
+/// A time or an epoch as a column. It fits, since core keeps it within 63 bits.
 pub(crate) fn column(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -110,14 +110,14 @@ pub(crate) fn insert_grant(connection: &Connection, grant: &GrantRow) -> Result<
     write_grant(connection, SQL, grant).map(drop)
 }
 
-/// Writes the next record in the place of this one. Client, subject and epoch never change.
+/// Replaces the record with the next one. Client, subject and epoch never change.
 pub(crate) fn update_grant(
     connection: &Connection,
     stored: &GrantRecord,
     next: &GrantRow,
 ) -> Result<(), StoreError> {
-    // SQLite writes a column that is set into its indexes anew, whether it changes or not: each of
-    // them is a page more to commit.
+    // SQLite rewrites the index entries of every column that is set, changed or not, and each is one more
+    // page to commit.
     macro_rules! update {
         ($indexed:literal, $same:literal) => {
             concat!(

@@ -1,4 +1,4 @@
-//! The tables, and how they come to be.
+//! The tables, and their migrations.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::{OpenError, failed};
 
-/// Marks a file as one of ours (`PRAGMA application_id`): "cloa".
+/// Marks a file as ours (`PRAGMA application_id`): "cloa".
 const APPLICATION_ID: i32 = 0x636c_6f61;
 
-/// What each version adds; the schema's version (`PRAGMA user_version`) counts them.
+/// The statements of each version. The version of the schema (`PRAGMA user_version`) counts them.
 ///
 /// Identifiers are blobs, so that SQLite compares them byte by byte. Times are milliseconds.
 const MIGRATIONS: &[&str] = &[
@@ -116,19 +116,19 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// How a commit is made durable.
+/// The durability of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// The disk has a commit before it is acknowledged: it survives a power cut.
+    /// A commit is on disk before it is acknowledged. It survives a power cut.
     #[default]
     Full,
-    /// A commit survives the end of the process, however it ends, and of the operating system's
-    /// life the last ones may be lost. A revocation among them comes back to life; faster.
+    /// A commit survives the end of the process. The last commits may be lost in a crash of the operating
+    /// system or a power cut, and what they revoked is then live again. This is faster.
     Normal,
 }
 
-/// Settings of a connection that is about to be used.
+/// Configures a new connection.
 pub(crate) fn configure(
     connection: &Connection,
     synchronous: Synchronous,
@@ -136,12 +136,12 @@ pub(crate) fn configure(
 ) -> rusqlite::Result<()> {
     connection.busy_timeout(busy)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // A plan is the same for all values. Otherwise statements from the cache, whose values are
-    // cleared, are planned again each time: a lookup would take several times as long.
+    // The same plan serves all values. Otherwise cached statements, whose values are cleared, would be
+    // planned again each time, and a lookup would take several times as long.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    // 16 MB: grants change often, and a page that changes ten times is copied back once.
+    // 16 MB: grants change often, and a page that changes ten times is then copied back once.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     let level = match synchronous {
         Synchronous::Full => "FULL",
@@ -150,7 +150,7 @@ pub(crate) fn configure(
     connection.pragma_update(None, "synchronous", level)
 }
 
-/// Makes or updates the schema; any number of processes may do so at once.
+/// Creates or updates the schema. Any number of processes may do so at once.
 pub(crate) fn migrate(
     connection: &mut Connection,
     clock: &dyn Clock,
@@ -162,7 +162,7 @@ pub(crate) fn migrate(
     if mode != "wal" {
         return Err(OpenError::NoWal { mode });
     }
-    // Who gets the lock first makes the schema; the others find it made.
+    // The process that gets the lock first creates the schema, and the others find it.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
     let found = version(&transaction)?;
@@ -190,9 +190,9 @@ pub(crate) fn migrate(
     Ok(())
 }
 
-/// No bound that was allotted before can be newer than what this file allots from now on: not by an
-/// earlier store, nor by this one before it was restored from a copy. Else replicas, which know those
-/// bounds, would refuse new grants.
+/// Raises the newest bound, so that it is newer than every bound that was allotted before: by an earlier
+/// store, or by this store before it was restored from a copy. Replicas know those bounds, and would
+/// refuse new grants otherwise.
 pub(crate) fn raise_bound(connection: &Connection, now: UnixTime) -> Result<(), StoreError> {
     let now = Epoch::new(now.as_millis()).get().cast_signed();
     connection
@@ -221,7 +221,7 @@ fn version(connection: &Connection) -> Result<usize, OpenError> {
     Ok(0)
 }
 
-/// Whether the file is one of ours, of a version that this program knows.
+/// Checks that the file is ours and has a version that this program knows.
 pub(crate) fn check(connection: &Connection) -> Result<(), OpenError> {
     match version(connection)? {
         0 => Err(OpenError::Foreign),

@@ -1,4 +1,4 @@
-//! What the store's threads share: the connections for reading, and the news of the log.
+//! What the threads of the store share: the connections for reading, and the wake-ups of the log.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,21 +25,21 @@ use crate::writer::{Keeper, Writer};
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     lookups: Readers,
-    /// One connection that may wait for locks, for the thread of long reads.
+    /// The connection of the thread for long reads. It may wait for locks.
     long: Readers,
     elsewhere: Sender<Box<dyn FnOnce() + Send>>,
     identity: Mutex<Identity>,
-    /// Whether the file has gone from its place: what is read may be old.
+    /// Whether the file is no longer at its path, so that reads may be outdated.
     lost: AtomicBool,
-    /// The position of the log's newest entry, as far as this process knows.
+    /// The position of the newest entry of the log that this process knows.
     newest: AtomicU64,
     grown: Event,
     ended: AtomicBool,
     end: Event,
 }
 
-/// Making the file closes a descriptor of it, which must not happen while another thread of this
-/// process has the same file open.
+/// Creating the file closes a descriptor of it. This must not happen while another thread of this process
+/// has the same file open.
 static OPENING: Mutex<()> = Mutex::new(());
 
 impl Shared {
@@ -81,7 +81,7 @@ impl Shared {
         Ok((shared, writer))
     }
 
-    /// A read of microseconds, done here and now; elsewhere if somebody else holds a lock.
+    /// A read that takes microseconds. It runs here, or on the other thread if a lock is held.
     pub(crate) async fn look_up<T, F>(self: &Arc<Self>, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -119,8 +119,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether the path leads to the file that is open. If it leads to another database of ours,
-    /// that one is opened instead.
+    /// Whether the path names the open file. If it names another database of ours, that one is opened.
     fn find_file(&self, writer: Option<&mut Connection>) -> Result<(), StoreError> {
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let unavailable = |error: io::Error| StoreError::unavailable("finding the file", error);
@@ -155,7 +154,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Looks now and then for what other processes wrote into the log, and for the file itself.
+    /// Checks at intervals whether other processes wrote to the log, and whether the file is still there.
     fn watch(&self, mut connection: Option<Connection>, writer: &Writer) {
         while !self.ended.load(Ordering::Acquire) {
             let listener = self.end.listen();
@@ -165,7 +164,7 @@ impl Shared {
             let _ = listener.wait_timeout(self.settings.poll);
             let in_place = self.find_file(None).is_ok();
             if !in_place && self.settings.path.exists() {
-                // The writer opens what has come in its place.
+                // The writer opens the file that replaced it.
                 writer.poke();
             }
             if !in_place || connection.is_none() {
@@ -178,7 +177,7 @@ impl Shared {
             }
             match connection.as_ref().map(revocation_log::newest) {
                 Some(Ok(newest)) => self.tell(newest),
-                // It shows wherever the store is asked for something. Another connection is tried.
+                // Calls of the store will report it. Another connection is tried.
                 Some(Err(_)) => connection = None,
                 None => {}
             }
@@ -201,7 +200,7 @@ impl Shared {
         let start = (Arc::clone(self), store, 0);
         let next = |(shared, store, seen): (Arc<Self>, Weak<S>, u64)| async move {
             loop {
-                // Listen first, look then: an entry that comes between the two is not missed.
+                // Listen before looking, so that an entry between the two is not missed.
                 let listener = shared.grown.listen();
                 store.upgrade()?;
                 let newest = shared.newest.load(Ordering::Acquire);
@@ -214,7 +213,7 @@ impl Shared {
         LogNotifications::Stream(Box::pin(unfold(start, next).fuse()))
     }
 
-    /// The store is dropped: its threads and streams end.
+    /// Ends the threads and streams, when the store is dropped.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.end.notify(usize::MAX);
@@ -222,7 +221,7 @@ impl Shared {
     }
 }
 
-/// What the writer's thread does beside writing.
+/// What the writer thread does besides writing.
 struct Tending(Arc<Shared>);
 
 impl Keeper for Tending {
@@ -233,8 +232,8 @@ impl Keeper for Tending {
     fn after(&mut self, connection: &Connection) {
         match revocation_log::newest(connection) {
             Ok(newest) => self.0.tell(newest),
-            // Whoever follows the log finds out a poll later. Damaged pages must not be remembered
-            // for longer than they are in the file.
+            // Readers of the log learn of it one poll later. Damaged pages must not stay cached after they
+            // are gone from the file.
             Err(_) => drop(connection.release_memory()),
         }
     }
@@ -254,7 +253,7 @@ fn writing(settings: &Settings) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// What a reader does when somebody else holds a lock.
+/// What a reader does when another connection holds a lock.
 #[derive(Clone, Copy)]
 enum Waits {
     Never,

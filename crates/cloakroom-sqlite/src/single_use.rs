@@ -1,4 +1,4 @@
-//! Items that are good once.
+//! Single-use items.
 
 use async_trait::async_trait;
 use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
@@ -9,7 +9,7 @@ use crate::error::failed;
 use crate::rows::{column, time};
 use crate::store::SqliteStore;
 
-/// The most items that a call forgets: more than one, so that the table shrinks.
+/// The most items that a call forgets. It is more than one, so that the table shrinks.
 const FORGOTTEN_A_CALL: u32 = 16;
 
 #[async_trait]
@@ -22,7 +22,7 @@ impl SingleUseStore for SqliteStore {
     }
 }
 
-/// Runs in a transaction, which excludes those of all other processes.
+/// Runs in a transaction that excludes the transactions of all other processes.
 pub(crate) fn spend(connection: &Connection, spend: &Spend) -> Result<Spent, StoreError> {
     const STORED: &str = "SELECT (SELECT until FROM single_use WHERE id = ?1), until \
                           FROM single_use_forgotten WHERE id = 0";

@@ -1,4 +1,4 @@
-//! The store itself: the contract's methods, and the threads behind them.
+//! The store: the methods of the contract, and the threads behind them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::writer::{Room, Writer};
 
 /// A [`TokenStore`], [`KeyStore`](cloakroom_core::keys::KeyStore) and
 /// [`SingleUseStore`](cloakroom_core::store::SingleUseStore) in a SQLite file. A clone shares the
-/// connections; several processes of one machine may have the file open.
+/// connections. Several processes on one machine can open the file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -40,7 +40,7 @@ use crate::writer::{Room, Writer};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("tokens.db");
-/// let store = SqliteStore::open(path)?; // makes the file, and its tables, if there are none
+/// let store = SqliteStore::open(path)?; // creates the file and its tables if there are none
 /// let tokens: Arc<dyn TokenStore> = Arc::new(store.clone());
 /// let keys: Arc<dyn KeyStore> = Arc::new(store);
 /// assert!(keys.load().await?.is_empty());
@@ -55,14 +55,14 @@ struct Inner {
 }
 
 impl SqliteStore {
-    /// Opens the database at this path. If there is none, it is made, readable by its owner alone.
+    /// Opens the database at this path. If there is no file, it is created, readable only by its owner.
     ///
-    /// This reads and writes the file, and may wait some seconds for another process that prepares
-    /// it: call it when the program starts.
+    /// This reads and writes the file, and may wait some seconds for another process that prepares it.
+    /// Call it when your program starts.
     ///
     /// # Errors
     ///
-    /// If the file cannot be used, is another program's, or was written by a newer version.
+    /// If the file cannot be used, belongs to another program, or was written by a newer version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::builder(path).open()
     }
@@ -83,7 +83,7 @@ impl SqliteStore {
         }
     }
 
-    /// A write, in a transaction of its own or shared with others.
+    /// A write, in its own transaction or one that it shares with others.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -100,7 +100,7 @@ impl SqliteStore {
         self.0.writer.run(room, work).await
     }
 
-    /// A read that takes longer than a lookup: done on a thread of its own.
+    /// A read that takes longer than a lookup. It runs on a separate thread.
     pub(crate) async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -138,7 +138,7 @@ impl fmt::Debug for SqliteStore {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is opened before `open` is called"]
+#[must_use = "call `open` to open the store"]
 pub struct SqliteStoreBuilder {
     settings: Settings,
 }
@@ -155,38 +155,38 @@ pub(crate) struct Settings {
     pub(crate) random: Random,
 }
 
-/// Far beyond use, and within what SQLite counts in.
+/// Longer than anyone needs, and within the range of SQLite.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 impl SqliteStoreBuilder {
-    /// How durable a commit is ([`Synchronous::Full`]).
+    /// The durability of a commit ([`Synchronous::Full`]).
     pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.settings.synchronous = synchronous;
         self
     }
 
-    /// How often to look for what other processes wrote into the revocation log (50 ms, at least
-    /// 1 ms, at most an hour). What this process wrote is known at once.
+    /// How often to check whether other processes wrote to the revocation log (50 ms; at least 1 ms, at most
+    /// an hour). Writes of this process are known at once.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.settings.poll = interval.clamp(Duration::from_millis(1), MAX_WAIT);
         self
     }
 
-    /// How long to wait for a lock that another process holds (5 s, at most an hour), before a call
-    /// fails.
+    /// How long a call waits for a lock that another process holds before it fails (5 s, at most an
+    /// hour).
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.settings.busy = timeout.min(MAX_WAIT);
         self
     }
 
-    /// Lets the file grow to at most this many pages, of 4 KiB as a rule (`PRAGMA max_page_count`).
+    /// The most pages in the file (`PRAGMA max_page_count`). A page usually has 4 KiB.
     pub const fn max_pages(mut self, pages: u32) -> Self {
         self.settings.max_pages = Some(pages);
         self
     }
 
-    /// The clock that is asked where the contract leaves the time to the store: for the first bound
-    /// of its log, and for when it revokes a grant that came too late.
+    /// The clock for the times that the contract leaves to the store: the first bound of the log, and the time
+    /// at which the store revokes a grant that was created too late. The default is the system clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = clock;
         self
@@ -196,7 +196,7 @@ impl SqliteStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the file cannot be used, is another program's, or was written by a newer version.
+    /// If the file cannot be used, belongs to another program, or was written by a newer version.
     pub fn open(self) -> Result<SqliteStore, OpenError> {
         let (shared, writer) = Shared::open(self.settings)?;
         Ok(SqliteStore(Arc::new(Inner { writer, shared })))
@@ -230,8 +230,8 @@ impl TokenStore for SqliteStore {
         let record =
             move |connection: &Connection| revocation_log::record(connection, id, &revocation);
         let mut swept = self.write_in(Room::Revocation, record).await?;
-        // Each step is a transaction of its own, so that other writes get their turn. Whoever drops
-        // this future leaves the rest to `maintain`.
+        // Each step is its own transaction, so that other writes get their turn. If this future is dropped,
+        // `maintain` does the rest.
         while let Swept::More(position) = swept {
             let sweep = move |connection: &Connection| revocation_log::sweep(connection, position);
             swept = self.write_in(Room::Revocation, sweep).await?;

@@ -1,4 +1,4 @@
-//! The one thread that writes. Writes that wait together share a commit.
+//! The thread that writes. Writes that wait together share a commit.
 
 use std::iter;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use rusqlite::Connection;
 
 use crate::error::{GroupFailed, failed};
 
-/// The most writes that share a commit: so many that its cost is spread, so few that none of them
-/// waits long for the others.
+/// The most writes that share a commit: enough to spread its cost, and few enough that none waits long for
+/// the others.
 const GROUP: usize = 256;
 
-/// How many writes of a group may fail before the others are done one by one.
+/// How many writes of a group may fail before the others run one by one.
 const PATIENCE: usize = 8;
 
-/// The most writes that may wait. Beyond it a store that cannot keep up says so, instead of
-/// remembering everything that was ever asked of it.
+/// The most writes that may wait. Beyond that, a store that cannot keep up fails instead of using more and
+/// more memory.
 const QUEUE: usize = 16_384;
 
-/// How many more of those may wait that must not be refused because clients ask for much.
+/// How many more writes may wait that must not be refused when clients send many requests.
 const RESERVE: usize = 1_024;
 
-/// How full the queue may be for a write: a flood of what clients ask for must not refuse a
-/// revocation, and a flood of revocations, which clients may ask for as well, no heartbeat.
+/// How full the queue may be for a write. A flood of requests must not make the store refuse a revocation,
+/// and a flood of revocations, which clients can also cause, must not make it refuse a heartbeat.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Room {
     Usual,
@@ -45,19 +45,19 @@ impl Room {
     }
 }
 
-/// A handle of the thread. The thread ends when the last handle is gone.
+/// A handle of the thread. The thread ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     queue: Sender<Box<dyn Work>>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// What the thread does between groups, and when it has failed.
+/// What the thread does between groups and after failures.
 pub(crate) trait Keeper: Send + 'static {
-    /// Before a transaction: whether the file is still the one that was opened.
+    /// Runs before a transaction. Returns whether the file is still the one that was opened.
     fn before(&mut self, connection: &mut Connection) -> Result<(), StoreError>;
 
-    /// After a commit.
+    /// Runs after a commit.
     fn after(&mut self, connection: &Connection);
 }
 
@@ -76,7 +76,7 @@ impl Writer {
         Ok(Self { queue, waiting })
     }
 
-    /// Has the keeper look after the connection, as before any write.
+    /// Checks the connection, as before any write.
     pub(crate) fn poke(&self) {
         let (reply, _) = oneshot::channel();
         let work = |_: &Connection| Ok(());
@@ -84,9 +84,9 @@ impl Writer {
         let _ = self.queue.send(Box::new(Job { work, done: None, reply }));
     }
 
-    /// Runs `work` in a transaction on the writer's thread, and answers once it is committed. If it
-    /// fails, none of its writes stays. It may be done more than once: what counts is the last time.
-    /// Dropping the future does not stop it.
+    /// Runs `work` in a transaction on the writer thread, and returns when it is committed. If `work` fails,
+    /// none of its writes stays. It may run more than once, and the last run counts. Dropping the future
+    /// does not stop it.
     pub(crate) async fn run<T, F>(&self, room: Room, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -110,13 +110,13 @@ fn ended() -> StoreError {
 }
 
 trait Work: Send {
-    /// Does it, and remembers the answer. Whether its writes may stay.
+    /// Runs the job and keeps its answer. Returns whether its writes may stay.
     fn run(&mut self, connection: &Connection) -> bool;
 
-    /// Remembers that the transaction failed, whatever the answer was.
+    /// Replaces the answer by the error of the transaction.
     fn fail(&mut self, why: &GroupFailed);
 
-    /// Gives the answer that it remembers.
+    /// Sends the answer.
     fn settle(self: Box<Self>);
 }
 
@@ -141,7 +141,7 @@ where
     }
 
     fn settle(self: Box<Self>) {
-        // Nobody waits for the answer if its future was dropped.
+        // Nobody waits for the answer if the future was dropped.
         let _ = self.reply.send(self.done.unwrap_or_else(|| Err(ended())));
     }
 }
@@ -160,7 +160,7 @@ fn write(
         match keeper.before(&mut connection) {
             Ok(()) => {
                 group = commit(&connection, group);
-                // Readers of the log are woken before the answers: who saw the answer can rely on it.
+                // Readers of the log are woken before the answers are sent, so that callers can rely on it.
                 keeper.after(&connection);
             }
             Err(error) => fail(&mut group, error),
@@ -169,11 +169,11 @@ fn write(
     }
 }
 
-/// Does all jobs in one transaction. One that fails is left out, and the others are done once more: it
-/// takes nothing with it. (Savepoints would do that, too, but each costs a copy of every page that is
-/// written after it, and they are of no use where SQLite gives up the transaction.)
+/// Runs all jobs in one transaction. A job that fails is left out, and the others run once more, so that it
+/// does not affect them. (Savepoints would also do this, but each costs a copy of every page that is
+/// written after it, and they do not help if SQLite rolls the transaction back.)
 ///
-/// Returns them all, with their answers.
+/// Returns all jobs with their answers.
 fn commit(connection: &Connection, mut group: Group) -> Group {
     let (mut done, mut failures) = (Group::new(), 0);
     while !group.is_empty() {
@@ -193,7 +193,7 @@ fn commit(connection: &Connection, mut group: Group) -> Group {
     done
 }
 
-/// Does the jobs, and commits. Which of them failed, if one did: then all is undone.
+/// Runs the jobs and commits. If a job fails, everything is undone, and its index is returned.
 fn transaction(
     connection: &Connection,
     jobs: &mut [Box<dyn Work>],
@@ -219,10 +219,10 @@ fn transaction(
     let result = all();
     if !matches!(result, Ok(None)) {
         if !connection.is_autocommit() {
-            // If even this fails, the next BEGIN does, and says why.
+            // If this also fails, the next BEGIN fails and tells why.
             let _ = connection.execute_batch("ROLLBACK");
         }
-        // Damaged pages must not be remembered for longer than they are in the file.
+        // Damaged pages must not stay cached after they are gone from the file.
         let _ = connection.release_memory();
     }
     result

@@ -76,7 +76,7 @@ async fn a_dropped_create_leaves_no_tokens_behind(context: Context) -> Result<()
                 ensure!(listed.is_empty(), "a grant that is not there is listed: {listed:?}");
             }
             CreateOutcome::Exists => store.inserted(&grant, &tokens).await?,
-            CreateOutcome::Barred => return Err("a `create` was barred by nothing".into()),
+            CreateOutcome::Barred => return Err("a `create` was barred without a reason".into()),
         }
     }
     Ok(())

@@ -69,7 +69,7 @@ async fn a_move_sent_again_brings_no_token_back(context: Context) -> Result<(), 
     let found = store.found(next.id, held.digest).await?;
     ensure!(
         found.token.is_some_and(|token| token.revoked_at.is_some()),
-        "the step was sent again, and its token, revoked since, is whole or gone"
+        "the step was sent again, and its token, which was revoked in between, is live or gone"
     );
     // Its token ended, and was deleted.
     store.housekept(held.expires_at + MINUTE).await?;

@@ -234,7 +234,7 @@ async fn is_misuse(
     for token in tokens {
         let found = store.found(grant.id, token.digest).await?;
         same("the grant after a misuse", &*found.grant, grant)?;
-        ensure!(found.token.is_none(), "{what} was misuse, but left a token");
+        ensure!(found.token.is_none(), "{what} was `Misuse`, but left a token");
     }
     stands_as(store, grant).await
 }
@@ -267,7 +267,7 @@ async fn a_next_record_of_another_identity_is_misuse(context: Context) -> Result
             let listed = store.listed_ids(of.clone(), NOW).await?;
             ensure!(
                 listed.iter().all(|id| *id == grant.id),
-                "{what} was misuse, but {of:?} selects {listed:?}"
+                "{what} was `Misuse`, but {of:?} selects {listed:?}"
             );
         }
     }

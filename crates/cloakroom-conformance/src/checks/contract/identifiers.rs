@@ -322,7 +322,7 @@ async fn ruled_alone(store: &dyn TokenStore, all: Vec<(Target, RuleKey)>) -> Res
         let rule = store.rule(key.clone()).await?;
         ensure!(
             rule.is_some() == place.is_multiple_of(2),
-            "of texts that look alike every second has a rule; the one for {key:?} is {rule:?}"
+            "every second of some similar texts has a rule, but the rule for {key:?} is {rule:?}"
         );
     }
     let revoked = all.into_iter().step_by(2).map(|(target, _)| target);

@@ -48,7 +48,7 @@ async fn only_what_ended_before_is_deleted_whatever_the_time(
     let mut calls = 0;
     while store.maintain(task).await?.more {
         calls += 1;
-        ensure!(calls < 100, "it says \"more\" for ever");
+        ensure!(calls < 100, "it never stops saying \"more\"");
     }
     for (grant, token) in &kept {
         is_there(&*store, grant, token).await?;

@@ -118,7 +118,7 @@ async fn a_sweep_is_said_to_go_on_until_it_is_done(context: Context) -> Result<(
         }
         all_are_flagged(&*store, &covered).await?;
         let again = store.maintain(task(5, Some(sweep))).await?;
-        ensure!(!again.sweeping, "a sweep that was done goes on");
+        ensure!(!again.sweeping, "a sweep that was done is said to be open");
     }
     Ok(())
 }
@@ -147,13 +147,13 @@ async fn no_other_sweep_goes_on(context: Context) -> Result<(), Broken> {
     let log = store.log().await?;
     for id in log.iter().map(|entry| entry.id).chain([stranger]) {
         let done = store.maintain(task(10, Some(id))).await?;
-        ensure!(!done.sweeping, "no sweep goes on, and {id:?} is said to");
+        ensure!(!done.sweeping, "no sweep is open, but {id:?} is said to be");
     }
     // Nor while there is one.
     grants(&*store, "bob", 3).await?;
     let other = begun(&*store, &Target::Subject(subject("bob")?)).await?;
     let done = store.maintain(task(1, Some(stranger))).await?;
-    ensure!(!done.sweeping, "a sweep that never was is said to go on");
+    ensure!(!done.sweeping, "a sweep that never existed is said to be open");
     store.swept(other.map_or(RevokeOutcome::Done, RevokeOutcome::Sweeping)).await
 }
 

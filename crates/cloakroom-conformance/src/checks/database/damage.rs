@@ -160,7 +160,7 @@ async fn a_damaged_grant_does_not_stop_deletion(context: Context) -> Result<(), 
     let mut calls = 0;
     while store.maintain(task).await?.more {
         calls += 1;
-        ensure!(calls < 100, "it says \"more\" for ever");
+        ensure!(calls < 100, "it never stops saying \"more\"");
     }
     for grant in &grants {
         let lookup = store.find(grant.id, None).await?;

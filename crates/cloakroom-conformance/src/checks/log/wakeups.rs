@@ -34,7 +34,7 @@ async fn woken(wakeups: &mut LogNotifications) -> Result<bool, Broken> {
         LogNotifications::Poll(every) => {
             ensure!(
                 !every.is_zero() && *every <= Duration::from_secs(3_600),
-                "to ask every {every:?} is of no use to a reader"
+                "a reader cannot use an interval of {every:?}"
             );
             Ok(false)
         }

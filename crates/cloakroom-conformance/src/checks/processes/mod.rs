@@ -1,11 +1,11 @@
-//! Races between processes: for stores that several programs share.
+//! Races between processes, for stores that several programs share.
 //!
-//! The checks of the kit race tasks of one process, and what they share — a pool, a cache, a lock —
-//! may hide what happens between machines. Here each process runs [`contend`] on the same store
-//! with the same [`Plan`], prints its [`Outcome`] as one line of JSON, and one process, when all are
-//! done, lets [`judge`] look at all outcomes together with what the store then holds.
+//! The other checks race tasks of one process. These tasks share a pool, a cache or a lock, which may hide
+//! what happens between machines. Here each process runs [`contend`] on the same store with the same
+//! [`Plan`], and prints its [`Outcome`] as one line of JSON. When all processes have ended, one process
+//! calls [`judge`], which compares all outcomes with the content of the store.
 //!
-//! A store's test starts its own program several times:
+//! The test of a store starts its own program several times:
 //!
 //! ```no_run
 //! # use std::error::Error;
@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! It works inside one process just as well:
+//! It also works inside one process:
 //!
 //! ```
 //! use cloakroom_conformance::processes::{Plan, contend, judge};
@@ -73,23 +73,23 @@ pub use judge::judge;
 /// How often each chain moves on.
 const GENERATIONS: u32 = 8;
 
-/// Who races whom: the same for every process but for its own number. As text it is one line of
-/// JSON.
+/// The settings of a race. They are the same for every process, except for its number. The text form is
+/// one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Plan {
-    /// What the grants' ids are made of. A second run on one store needs another.
+    /// The seed of the grant ids. A second run on the same store needs another seed.
     pub seed: u64,
-    /// How many processes take part.
+    /// The number of processes.
     pub processes: u32,
-    /// Which of them this one is, from 0.
+    /// The number of this process, from 0.
     pub process: u32,
-    /// How many rounds each runs.
+    /// The number of rounds.
     pub rounds: u32,
 }
 
-/// What one process saw and did. As text it is one line of JSON.
+/// What one process did and observed. The text form is one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     process: u32,
@@ -114,7 +114,7 @@ struct Login {
 }
 
 impl Plan {
-    /// A plan for this many processes, of 25 rounds.
+    /// A plan of 25 rounds for this many processes.
     #[must_use]
     pub const fn new(seed: u64, processes: u32) -> Self {
         Self { seed, processes, process: 0, rounds: 25 }
@@ -131,7 +131,7 @@ impl Plan {
         (0..self.processes).map(|process| self.of(process))
     }
 
-    /// Bytes that every process makes alike: of this round, for this purpose.
+    /// Bytes for this round and purpose, the same in every process.
     pub(crate) fn bytes<const N: usize>(&self, round: u32, purpose: u64) -> [u8; N] {
         let mut state = self.seed ^ (u64::from(round) << 40) ^ (purpose << 8);
         let mut bytes = [0; N];
@@ -170,8 +170,7 @@ impl Plan {
     }
 }
 
-/// Runs one process's part of the plan. Start all processes together; each does the same, in its
-/// own order of arrival.
+/// Runs the part of one process. Start all processes together. Each does the same.
 pub async fn contend(store: &dyn TokenStore, plan: &Plan) -> Outcome {
     let mut outcome = Outcome {
         process: plan.process,

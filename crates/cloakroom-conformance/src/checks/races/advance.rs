@@ -225,7 +225,10 @@ async fn a_retry_of_create_does_not_undo_a_step(context: Context) -> Result<(), 
             };
             same("the answer to the step", &step?, &AdvanceOutcome::Advanced)?;
             let retry = retry?;
-            ensure!(retry != CreateOutcome::Barred, "the retry of `create` was barred by nothing");
+            ensure!(
+                retry != CreateOutcome::Barred,
+                "the retry of `create` was barred without a reason"
+            );
             let found = store.found(grant.id, way.token.digest).await?;
             same("the grant, after both", &*found.grant, &way.next)?;
             same("the step's token", &found.token.as_deref(), &Some(&way.token))?;

@@ -131,7 +131,7 @@ async fn a_retry_beside_a_revocation_bars(context: Context) -> Result<(), Broken
             let (first, then) = orders.play(first, then).await?;
             let (revoked, retry) = then?;
             same("the answer to a retry after the revocation", &retry, &CreateOutcome::Barred)?;
-            ensure!(first? != CreateOutcome::Exists, "the first try met a stranger");
+            ensure!(first? != CreateOutcome::Exists, "the first try found another grant");
             store.swept(revoked).await?;
             nothing_lives(&*store, &grant).await?;
             the_next_login_lives(&*store, &grant).await?;

@@ -22,7 +22,7 @@ single_use_checks! { "single_use::processes":
 /// How many items each round brings.
 const ITEMS: u32 = 8;
 
-/// What one process was told. As text it is one line of JSON.
+/// What one process observed. The text form is one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     process: u32,
@@ -44,8 +44,8 @@ fn begin(round: u32) -> UnixTime {
     NOW + Duration::from_secs(10) * round
 }
 
-/// Runs one process's part of the plan. Start all processes together; each spends the same items, by
-/// a clock of its own, and tries the items of all rounds before once more.
+/// Runs the part of one process. Start all processes together. Each spends the same items, by its own
+/// clock, and tries the items of all earlier rounds once more.
 pub async fn contend(store: &dyn SingleUseStore, plan: &Plan) -> Outcome {
     let mut outcome = Outcome { process: plan.process, first: Vec::new(), broken: None };
     for round in 0..plan.rounds {

@@ -214,7 +214,7 @@ impl RevocationLog {
                 revocation_log.newest_bound = bounds.max().unwrap_or(now);
             }
             Some(Fault::HeartbeatBoundIsForgotten) => {
-                revocation_log.newest_bound = revocation_log.allotted
+                revocation_log.newest_bound = revocation_log.allotted;
             }
             Some(Fault::LastEntryIsForgotten) => drop(revocation_log.log.pop_last()),
             Some(Fault::SecondRuleIsForgotten) => {
