@@ -34,13 +34,13 @@ impl Context {
     }
 
     /// The most bytes in an identifier.
-    pub(crate) fn longest_id(&self) -> usize {
-        self.factory.longest_id()
+    pub(crate) fn max_id_bytes(&self) -> usize {
+        self.factory.max_id_bytes()
     }
 
     /// The most bytes in the name of a check value.
-    pub(crate) fn longest_name(&self) -> usize {
-        self.factory.longest_name()
+    pub(crate) fn max_name_bytes(&self) -> usize {
+        self.factory.max_name_bytes()
     }
 
     /// A new, empty database and its first instance, if the factory offers one.

@@ -82,10 +82,12 @@ mod story;
 use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use cloakroom_core::MAX_ID_BYTES;
 use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::{CheckValue, TokenStore};
+
+/// For implementations of [`Factory`] and [`Database`].
+pub use cloakroom_core::async_trait;
 
 pub use checks::processes;
 pub use context::Context;
@@ -103,13 +105,13 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
     async fn keys(&self) -> Arc<dyn KeyStore>;
 
     /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add a prefix, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
-    fn longest_id(&self) -> usize {
+    fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES
     }
 
     /// The most bytes that the name of a check value may have: [`CheckValue::MAX_NAME_BYTES`], unless the
     /// stores add a prefix.
-    fn longest_name(&self) -> usize {
+    fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES
     }
 

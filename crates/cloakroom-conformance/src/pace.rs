@@ -1,5 +1,5 @@
-//! Futures that go on only when they are told to: a pause and a crash at every await, and many
-//! tasks at once. What depends on where a store pauses is tried at each such place, without luck.
+//! Futures that continue only on request: a pause or a crash at each await, and many tasks at once. So a
+//! check reaches every state that depends on where a store awaits, without luck.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::story::Story;
 /// The most awaits of one future at which it is paused or dropped.
 const MAX_STEPS: usize = 24;
 
-/// How long a future keeps its turn while it waits for something. It may wait for a lock that the
-/// other holds: then the turn passes to that one. Too short, it tries one order less; never wrong.
+/// How long a future keeps its turn while it waits. It may wait for a lock that the other future holds, and
+/// then the other gets the turn. A value that is too short skips an order, and never gives a wrong result.
 const PATIENCE: Duration = Duration::from_millis(25);
 
-/// After this, an operation counts as hung.
+/// An operation that takes longer hangs.
 pub(crate) const HUNG: Duration = Duration::from_secs(20);
 
-/// Polls without an end in sight after which a future counts as waiting for another.
+/// After this many polls, a future counts as waiting for another.
 const MAX_POLLS: usize = 20_000;
 
-/// Tries two operations in every order in which they can get between each other's awaits: the
-/// first goes some steps, then the second goes some, then the first goes on to its end.
+/// Runs two operations in every order in which they can interleave at their awaits: the first takes some
+/// steps, then the second takes some, and then the first runs to its end.
 ///
 /// ```text
 /// let mut orders = Interleavings::new(&context);
@@ -258,7 +258,7 @@ fn hung_since(begun: Instant) -> Result<(), Broken> {
     Err(format!("an operation did not come to its end within {HUNG:?}").into())
 }
 
-/// Starts this many tasks at one moment; their answers, in order.
+/// Starts this many tasks at the same moment, and returns their answers in order.
 pub(crate) async fn at_once<T, F>(count: usize, task: impl Fn(usize) -> F) -> Result<Vec<T>, Broken>
 where
     T: Send + 'static,

@@ -46,8 +46,6 @@ mod secret;
 
 #[cfg(test)]
 mod test_records;
-#[cfg(test)]
-mod torn_find_tests;
 
 pub use ids::{ClientId, GrantId, InvalidValue, Jti, Kid, MAX_ID_BYTES, Subject, UserId};
 pub use introspection::{ActiveToken, Introspection};

@@ -82,3 +82,5 @@ pub use seal::{AesGcmSealer, KeySealer, SealError};
 pub use cloakroom_core::Zeroizing;
 /// For implementations of [`Signer`] and [`KeySealer`].
 pub use cloakroom_core::async_trait;
+/// The JSON errors in [`VerifyError`] and [`JwkError`].
+pub use cloakroom_core::serde_json;

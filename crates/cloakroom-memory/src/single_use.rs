@@ -57,13 +57,13 @@ impl MemorySingleUse {
     /// An empty store for at most [`MemorySingleUse::MAX_ITEMS`] items.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_most_items(Self::MAX_ITEMS)
+        Self::with_max_items(Self::MAX_ITEMS)
     }
 
     /// An empty store for at most this many items. Allow for all items that may be spent within the longest
     /// life of an item: a full store refuses new items until others are over.
     #[must_use]
-    pub fn with_most_items(most: usize) -> Self {
+    pub fn with_max_items(most: usize) -> Self {
         Self(Arc::new(State { most, items: Mutex::default() }))
     }
 

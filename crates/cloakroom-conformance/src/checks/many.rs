@@ -1,4 +1,4 @@
-//! Thousands of everything: past every round number at which a store might stop counting.
+//! Large numbers of rows: more than any limit that a store might have by mistake.
 
 use std::sync::Arc;
 

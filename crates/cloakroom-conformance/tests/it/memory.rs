@@ -67,7 +67,7 @@ impl SingleUseFactory for Memory {
     }
 
     async fn bounded(&self, items: usize) -> Option<Arc<dyn SingleUseDatabase>> {
-        Some(Arc::new(Items(MemorySingleUse::with_most_items(items))))
+        Some(Arc::new(Items(MemorySingleUse::with_max_items(items))))
     }
 }
 

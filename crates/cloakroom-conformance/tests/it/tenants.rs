@@ -135,11 +135,11 @@ impl Factory for Shared {
         self.0.tenant().await
     }
 
-    fn longest_id(&self) -> usize {
+    fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES - "acme/".len()
     }
 
-    fn longest_name(&self) -> usize {
+    fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES - "tenant/acme/".len()
     }
 }
@@ -171,12 +171,12 @@ impl Factory for Alone {
         Arc::new(two().1)
     }
 
-    fn longest_id(&self) -> usize {
-        two().1.longest_id()
+    fn max_id_bytes(&self) -> usize {
+        two().1.max_id_bytes()
     }
 
-    fn longest_name(&self) -> usize {
-        two().1.longest_name()
+    fn max_name_bytes(&self) -> usize {
+        two().1.max_name_bytes()
     }
 }
 
@@ -375,7 +375,7 @@ async fn check_values_are_apart_and_names_bounded() {
     let longer = tenant(&store, "acme2");
     assert_eq!(longer.check_values().await.unwrap(), []);
 
-    let fits = "x".repeat(one.longest_id());
+    let fits = "x".repeat(one.max_id_bytes());
     let find = |user: &str| Selector::Subject(Subject::user(user).unwrap());
     let page = PageRequest { after: None, limit: 1 };
     one.list(find(&fits), page, NOW).await.unwrap();

@@ -79,10 +79,10 @@ impl Claims {
             ));
         }
         let value = Value::Object(map);
-        bounded_json("claims", &value, Self::MAX_BYTES)?;
+        bounded_json("set of claims", &value, Self::MAX_BYTES)?;
         match value {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(InvalidValue::new("claims", "it is not a JSON object")),
+            _ => Err(InvalidValue::new("set of claims", "it is not a JSON object")),
         }
     }
 
@@ -159,7 +159,10 @@ impl Device {
         if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             > Self::MAX_BYTES
         {
-            return Err(InvalidValue::new("device", "it takes more than 1,024 bytes"));
+            return Err(InvalidValue::new(
+                "description of a device",
+                "it takes more than 1,024 bytes",
+            ));
         }
         Ok(Self(fields))
     }

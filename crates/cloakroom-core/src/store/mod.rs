@@ -5,6 +5,8 @@ mod error;
 mod judge;
 mod single_use;
 mod tenant;
+#[cfg(test)]
+mod torn_find_tests;
 
 pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
 pub use error::StoreError;

@@ -266,12 +266,3 @@ impl fmt::Debug for KeyManager {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod outage_tests;
-
-#[cfg(test)]
-mod race_tests;
-
-#[cfg(test)]
-mod ends_tests;

@@ -1,4 +1,4 @@
-//! What one node keeps of the shared ring, and how it changes it.
+//! The copy of the shared ring on one node, and its changes to the ring.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::manager::ring::{self, Ring};
 use crate::manager::sealing::Sealing;
 use crate::manager::sent::{Sent, Write};
 
-/// A node: its settings, the ring as it last loaded it, and what it may do to the shared one.
+/// A node: its settings, the ring that it loaded last, and its operations on the shared ring.
 pub(crate) struct KeyRingNode {
     pub(crate) store: Arc<dyn KeyStore>,
     sealing: Sealing,
@@ -25,32 +25,32 @@ pub(crate) struct KeyRingNode {
     pub(crate) policy: KeyPolicy,
     pub(crate) algorithm: Algorithm,
     ring: RwLock<Arc<Ring>>,
-    /// What this node knows, even if the store forgets it. Never held while the ring is locked anew.
+    /// What this node knows, even if the store loses it. It is never locked while the ring is locked.
     remembered: Mutex<Remembered>,
-    /// Held by whoever talks to the store: loads land in the order in which they were sent.
+    /// Held during calls to the store, so that loads complete in the order in which they were sent.
     pub(crate) flight: tokio::sync::Mutex<Flight>,
-    /// What was done and not yet reported.
+    /// Changes that are not reported yet.
     events: Mutex<Vec<KeyEvent>>,
 }
 
-/// What the last attempt to load the ring met.
+/// The result of the last attempt to load the ring.
 #[derive(Default)]
 pub(crate) struct Flight {
     failed: Option<(ClockReading, Arc<KeyManagerError>)>,
-    /// What the store has forgotten, as the last load showed.
+    /// What the store has lost, by the last load.
     repairs: Vec<Repair>,
-    /// Writes whose answer is awaited, or never came.
+    /// Writes whose answer has not arrived.
     sent: Sent,
 }
 
-/// The shortest time between two attempts to load the ring on behalf of requests, after one failed.
+/// The shortest time between two attempts of requests to load the ring after one failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// More steps than a ring ever needs, and more races than nodes ever lose in a row.
+/// More steps than a ring needs, and more races in a row than a node loses in practice.
 pub(crate) const MAX_STEPS: usize = 64;
 
 impl KeyRingNode {
-    /// A node that has loaded nothing yet.
+    /// A node that has not loaded the ring yet.
     pub(crate) fn new(builder: KeyManagerBuilder) -> Self {
         Self {
             store: builder.store,
@@ -77,8 +77,8 @@ impl KeyRingNode {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a ring in the place of the current one. No key that is known as compromised is in use in
-    /// it, even if that became known while the ring was loaded.
+    /// Replaces the ring. The new ring uses no key that is known as compromised, even if that became known
+    /// while it was loaded.
     fn install(
         &self,
         ring: impl FnOnce(&Ring) -> Result<Ring, KeyManagerError>,
@@ -98,7 +98,7 @@ impl KeyRingNode {
         Ok(ring)
     }
 
-    /// Takes note that a key is compromised, though its record may not say so yet.
+    /// Notes that a key is compromised, even if its record does not show it yet.
     pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
         let is_known = self.remembered().compromised_at(kid).is_some();
         self.remembered().compromise(kid, at);
@@ -138,7 +138,7 @@ impl KeyRingNode {
         Err(KeyManagerError::Outdated { age, limit, source })
     }
 
-    /// A ring that was loaded at most `limit` ago; tries to load it if it is older than `reload`.
+    /// A ring that was loaded at most `limit` ago. It tries to reload a ring that is older than `reload`.
     pub(crate) async fn recent(&self, limit: Duration) -> Result<Arc<Ring>, KeyManagerError> {
         let ring = self.ring();
         let age = self.age(&ring);
@@ -169,7 +169,7 @@ impl KeyRingNode {
         Ok(ring)
     }
 
-    /// Loads the ring and takes it over. Its age counts from before the load was sent.
+    /// Loads and replaces the ring. Its age counts from before the load was sent.
     async fn load(
         &self,
         flight: &mut MutexGuard<'_, Flight>,
@@ -197,7 +197,7 @@ impl KeyRingNode {
         self.install(|_| Ok(ring))
     }
 
-    /// Tells the store again what it has forgotten of its keys. Whether there was anything.
+    /// Writes back what the store has lost. Returns whether there was anything.
     async fn repair(&self, flight: &mut Flight, ring: &Ring) -> Result<bool, KeyManagerError> {
         let repairs = std::mem::take(&mut flight.repairs);
         for repair in &repairs {
@@ -212,8 +212,8 @@ impl KeyRingNode {
         Ok(!repairs.is_empty())
     }
 
-    /// Sends a write, and reports it once it is known to be done: by its answer or, if that is lost
-    /// or nobody waits for it, by the next load. Whether it is done.
+    /// Sends a write, and reports it when it is known to be done: by its answer, or by the next load if the
+    /// answer is lost or nobody waits for it. Returns whether it is done.
     pub(crate) async fn write(
         &self,
         flight: &mut Flight,
@@ -240,7 +240,7 @@ impl KeyRingNode {
         Ok(is_done)
     }
 
-    /// Takes a record over that was just written, without waiting for the next load.
+    /// Uses a record that was just written, before the next load.
     pub(crate) fn take_over(&self, record: &KeyRecord) -> Result<(), KeyManagerError> {
         self.remembered().note(record);
         let now = self.clock.now();
@@ -248,8 +248,8 @@ impl KeyRingNode {
         Ok(())
     }
 
-    /// Loads the ring, which proves that the sealer opens it, makes the store remember the sealer's
-    /// keys, and puts the ring in order.
+    /// Loads the ring, which proves that the sealer can unseal it, stores the check values of the sealer, and
+    /// puts the ring in order.
     pub(crate) async fn start(
         &self,
         flight: &mut MutexGuard<'_, Flight>,
@@ -261,7 +261,7 @@ impl KeyRingNode {
         self.settle(flight).await
     }
 
-    /// Does what the schedule asks for until it asks for nothing.
+    /// Takes the steps of the schedule until none is left.
     pub(crate) async fn settle(
         &self,
         flight: &mut MutexGuard<'_, Flight>,
@@ -298,15 +298,14 @@ impl KeyRingNode {
         Err(KeyManagerError::Contended)
     }
 
-    /// [`settle`](KeyRingNode::settle), where the caller's own change is done and must not be reported as
-    /// failed.
+    /// Like [`settle`](KeyRingNode::settle), after a change of the caller that must not be reported as failed.
     pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
         if let Err(error) = self.settle(flight).await {
             tracing::warn!(%error, "the ring of keys was changed, but not yet put in order");
         }
     }
 
-    /// Inserts a new key, unless the generation was used before: another node was faster.
+    /// Inserts a new key, unless another node was faster and used the generation.
     async fn publish(&self, flight: &mut Flight, generation: u64) -> Result<bool, KeyManagerError> {
         let mut record = ring::generate(generation, self.algorithm, &self.sealing).await?;
         let kid = record.kid.clone();
@@ -314,7 +313,7 @@ impl KeyRingNode {
         self.write(flight, Write::Insert(record), KeyEvent::Published { kid }).await
     }
 
-    /// Writes signing times, unless somebody else wrote the record meanwhile.
+    /// Writes signing times, unless another node wrote the record in the meantime.
     pub(crate) async fn schedule(
         &self,
         flight: &mut Flight,
@@ -362,7 +361,7 @@ impl KeyRingNode {
         Ok(())
     }
 
-    /// Until when a verifier might trust a key that was declared compromised at `at`.
+    /// When the last verifier stops trusting a key that was declared compromised at `at`.
     pub(crate) fn trusted_until(&self, record: &KeyRecord, at: UnixTime) -> UnixTime {
         let end = match &record.times.signing {
             Some(signing) => signing.published_until.max(at),

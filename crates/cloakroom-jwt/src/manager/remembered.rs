@@ -1,8 +1,8 @@
-//! What one node remembers of every key that it has seen, whatever its store says later.
+//! What one node remembers of every key that it has seen, whatever the store says later.
 //!
-//! A store can go back in time: a copy that is put back, a failover that lost writes. A key that was
-//! compromised or had ended since would then sign again. So every loaded ring is held against what
-//! this node knows; what the store has forgotten is put right in the ring, and written back.
+//! A store can go back in time, when a copy is restored or a failover loses writes. A key that was
+//! compromised or had ended in between would then sign again. So every loaded ring is compared with what
+//! this node knows. What the store has lost is corrected in the ring, and written back.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use cloakroom_core::keys::schedule::KeyTimes;
 use cloakroom_core::keys::{KeyPolicy, KeyRecord};
 use cloakroom_core::time::UnixTime;
 
-/// Every key that this node has seen. Keys are few, and none is ever forgotten.
+/// Every key that this node has seen. There are few, and none is forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Remembered {
     keys: HashMap<Kid, Seen>,
@@ -25,7 +25,7 @@ struct Seen {
     version: u64,
     times: KeyTimes,
     compromised_at: Option<UnixTime>,
-    /// Whether the store has held the mark that it is compromised.
+    /// Whether the store had the mark that it is compromised.
     mark_was_stored: bool,
     /// Whether its record was there when the ring was last loaded.
     is_there: bool,
@@ -33,18 +33,18 @@ struct Seen {
     reported: Option<u64>,
 }
 
-/// A loaded ring, put right.
+/// A loaded ring after correction.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciled {
     /// The records, each with the version that the store has.
     pub(crate) records: Vec<KeyRecord>,
-    /// What the store must be told.
+    /// The records to write back.
     pub(crate) repairs: Vec<Repair>,
-    /// Keys of which the store has forgotten something.
+    /// Keys of which the store has lost something.
     pub(crate) regressed: Vec<Kid>,
 }
 
-/// A record to be written as it stands in the ring.
+/// A record to write back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repair {
     pub(crate) generation: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Repair {
 }
 
 impl Remembered {
-    /// Holds what was loaded against what is known, and learns from it.
+    /// Compares a loaded ring with what is known, and learns from it.
     pub(crate) fn reconcile(
         &mut self,
         mut records: Vec<KeyRecord>,
@@ -89,7 +89,7 @@ impl Remembered {
         Reconciled { records, repairs, regressed }
     }
 
-    /// Takes note of a record that this node wrote.
+    /// Notes a record that this node wrote.
     pub(crate) fn note(&mut self, record: &KeyRecord) {
         match self.keys.get_mut(&record.kid) {
             Some(seen) => seen.learn(record),
@@ -100,7 +100,7 @@ impl Remembered {
         self.raise(record.generation);
     }
 
-    /// Takes note that a key is compromised, before its record says so.
+    /// Notes that a key is compromised, before its record shows it.
     pub(crate) fn compromise(&mut self, kid: &Kid, at: UnixTime) {
         let seen = self.keys.entry(kid.clone()).or_insert_with(|| Seen {
             version: 0,
@@ -118,12 +118,12 @@ impl Remembered {
         self.keys.get(kid)?.compromised_at
     }
 
-    /// Takes note of a generation that is used.
+    /// Notes a generation that is in use.
     pub(crate) fn raise(&mut self, generation: u64) {
         self.highest = self.highest.max(generation);
     }
 
-    /// The highest generation that was ever seen: a ring that lost some must not use them again.
+    /// The highest generation that was ever seen, since a ring that lost records must not use theirs again.
     pub(crate) const fn highest(&self) -> u64 {
         self.highest
     }
@@ -155,7 +155,7 @@ impl Seen {
         self.is_there = true;
     }
 
-    /// Puts into the record what it lacks. Whatever had ended before `ended_before` stays so.
+    /// Adds to the record what it lacks. A key that had ended before `ended_before` stays ended.
     fn put_right(&self, record: &mut KeyRecord, ended_before: UnixTime) -> Forgotten {
         let as_loaded = (record.times.clone(), record.compromised_at);
         // A record that is back after it was gone is as old as the copy that it comes from; it may

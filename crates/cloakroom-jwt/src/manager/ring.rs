@@ -33,7 +33,7 @@ pub struct PublishedJwks {
     pub max_age: Duration,
 }
 
-/// What a node knows of the ring, and since when. The default knows nothing.
+/// The ring as a node knows it. The default is empty.
 #[derive(Clone, Default)]
 pub(crate) struct Ring {
     pub(crate) records: Vec<KeyRecord>,
@@ -45,9 +45,9 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Prepares what was loaded. Every published key must open under the sealer and be the one
-    /// that its record names: whoever can write to the store, but not seal, can neither publish a
-    /// key of their own nor swap two records. Keys that `before` prepared are taken from there.
+    /// Prepares loaded records. The sealer must unseal every published key, and it must be the key that the
+    /// record names. So an attacker who can write to the store, but cannot seal, can neither publish another
+    /// key nor swap two records. Keys that `before` has prepared are reused.
     pub(crate) async fn prepare(
         records: Vec<KeyRecord>,
         sent: ClockReading,
@@ -93,7 +93,7 @@ impl Ring {
         Ok(Self { records, keys, jwks, sent, signers })
     }
 
-    /// This view with one record replaced by what was just written, as old as before.
+    /// This copy with one record replaced by a newer one. Its age stays the same.
     pub(crate) fn with_record(
         &self,
         record: &KeyRecord,
@@ -135,10 +135,10 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// A new key as a record of this generation, its private half sealed. The time of its publication
-/// is left to the caller, who reads it right before the insert.
+/// A new key as a record of this generation, with a sealed private half. The caller sets the time of its
+/// publication, right before the insert.
 ///
-/// Generating an RSA key takes some 50 ms of computing, any other far less than one.
+/// Generating an RSA key takes some 50 ms, and any other key far less than 1 ms.
 pub(crate) async fn generate(
     generation: u64,
     algorithm: Algorithm,
@@ -156,8 +156,8 @@ pub(crate) async fn generate(
     Ok(record)
 }
 
-/// Opens a record's private key and checks that it is the one the record names. What is published
-/// is derived from it, never read from the record.
+/// Unseals the private key of a record, and checks that it is the key that the record names. The published key
+/// is derived from it, and never read from the record.
 async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, KeyManagerError> {
     let damaged = |why| KeyManagerError::Damaged { kid: record.kid.clone(), why };
     let algorithm: Algorithm = record

@@ -1,5 +1,4 @@
-//! Whose private keys are sealed with what: the contexts that they are bound to, and the check values
-//! of the key-encryption keys.
+//! The contexts to which sealed private keys are bound, and the check values of the key-encryption keys.
 
 use std::sync::Arc;
 
@@ -12,16 +11,16 @@ use crate::key::algorithm::Algorithm;
 use crate::manager::error::KeyManagerError;
 use crate::seal::{KeySealer, SealError};
 
-/// What a check value of a key-encryption key is called: this, then what its sealer calls it.
+/// The prefix of the name of a check value. The name that the sealer gives its key follows.
 const PREFIX: &str = "sealing-key/";
 
 /// The sealer, and the issuer whose keys it seals.
 #[derive(Debug)]
 pub(crate) struct Sealing {
     pub(crate) sealer: Arc<dyn KeySealer>,
-    /// The issuer; empty for a ring of nobody's.
+    /// The issuer; empty for a ring without one.
     pub(crate) issuer: String,
-    /// What it was called before.
+    /// Its former URLs.
     pub(crate) former: Vec<String>,
 }
 
@@ -38,7 +37,7 @@ impl Sealing {
         self.sealer.seal(&context, private).await.map_err(|source| failed(kid, source))
     }
 
-    /// Opens the private half of a key that was sealed for this issuer, whatever it was called then.
+    /// Unseals the private half of a key that was sealed for this issuer, under any of its URLs.
     pub(crate) async fn unseal(
         &self,
         generation: u64,
@@ -61,12 +60,11 @@ impl Sealing {
         Err(failed(kid, refused))
     }
 
-    /// Compares the key-encryption keys with those that the store remembers, before anything is
-    /// opened or made with them.
+    /// Compares the key-encryption keys with those that the store remembers, before they are used.
     ///
     /// # Errors
     ///
-    /// If one is another than the one of its name; if the store fails.
+    /// If a key differs from the one with its name, or if the store fails.
     pub(crate) async fn compare(&self, store: &dyn KeyStore) -> Result<(), KeyManagerError> {
         let own = self.sealer.checks();
         if own.is_empty() {
@@ -82,11 +80,11 @@ impl Sealing {
         Ok(())
     }
 
-    /// Makes the store remember the key-encryption keys, once the ring has opened under them.
+    /// Stores the check values of the key-encryption keys, after the ring was unsealed with them.
     ///
     /// # Errors
     ///
-    /// As [`Sealing::compare`]: another node may have been faster.
+    /// Those of [`Sealing::compare`], since another node may have been faster.
     pub(crate) async fn claim(&self, store: &dyn KeyStore) -> Result<(), KeyManagerError> {
         for CheckValue { name, value } in self.sealer.checks() {
             if store.claim(&format!("{PREFIX}{name}"), &value).await?.is_some() {
@@ -101,8 +99,8 @@ fn failed(kid: &Kid, source: SealError) -> KeyManagerError {
     KeyManagerError::Seal { kid: kid.clone(), source }
 }
 
-/// What a sealed private key is bound to. Neither a URL nor a name of an algorithm holds a `|`, so
-/// that no two records share a context.
+/// The context of a sealed private key. Neither a URL nor the name of an algorithm contains a `|`, so that no
+/// two records share a context.
 fn context(issuer: &str, generation: u64, algorithm: Algorithm, kid: &Kid) -> Vec<u8> {
     format!("cloakroom signing key|{issuer}|{generation}|{algorithm}|{kid}").into_bytes()
 }

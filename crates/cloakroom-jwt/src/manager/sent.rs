@@ -1,4 +1,4 @@
-//! Writes to the ring whose answer has not come: a load shows whether they were done.
+//! Writes to the ring whose answer has not arrived. A load shows whether they were done.
 
 use cloakroom_core::keys::KeyRecord;
 
@@ -12,13 +12,13 @@ pub(crate) enum Write {
     Delete { generation: u64, expected: u64 },
 }
 
-/// What the ring says of a write.
+/// What the ring shows about a write.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Done,
-    /// Somebody else's write came first: this one will never be done.
+    /// Another write came first, so this one will never be done.
     Never,
-    /// It may still arrive.
+    /// It may still be done.
     NotYet,
 }
 
@@ -48,13 +48,13 @@ impl Write {
     }
 }
 
-/// Writes whose answer has not come, each with the event that reports it.
+/// Writes whose answer has not arrived, each with the event that reports it.
 #[derive(Debug, Default)]
 pub(crate) struct Sent(Vec<(Write, KeyEvent)>);
 
 impl Sent {
-    /// More than a node sends before it learns of one: only a store that can be read, and not
-    /// written, makes them many.
+    /// More than a node sends before it learns the result of one. Only a store that can be read and not
+    /// written leads to many.
     const MAX: usize = 64;
 
     pub(crate) fn push(&mut self, write: Write, event: KeyEvent) {
@@ -64,17 +64,17 @@ impl Sent {
         self.0.push((write, event));
     }
 
-    /// The last one was answered, and refused.
+    /// Removes the last write, which was refused.
     pub(crate) fn pop(&mut self) {
         self.0.pop();
     }
 
-    /// A write of this generation is done and reported: none that was sent before can be.
+    /// Removes the writes of this generation, after one was done and reported: no earlier one can be done.
     pub(crate) fn forget(&mut self, generation: u64) {
         self.0.retain(|(write, _)| write.generation() != generation);
     }
 
-    /// The events of those that these records show to be done. Those that may still arrive stay.
+    /// The events of the writes that these records show to be done. Writes that may still be done stay.
     pub(crate) fn settle(&mut self, records: &[KeyRecord]) -> Vec<KeyEvent> {
         let mut done = Vec::new();
         self.0.retain(|(write, event)| match write.seen(records) {

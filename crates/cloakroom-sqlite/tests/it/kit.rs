@@ -178,11 +178,11 @@ impl Factory for Tenants {
         Arc::new(self.tenant().await)
     }
 
-    fn longest_id(&self) -> usize {
+    fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES - "acme/".len()
     }
 
-    fn longest_name(&self) -> usize {
+    fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES - "tenant/acme/".len()
     }
 }

@@ -1,7 +1,4 @@
-//! Every operation, dropped at every await: undone or certain to finish, never half done.
-//!
-//! What is certain to finish may take a moment: a task of the store's own, or housekeeping. The
-//! checks give it both before they judge.
+//! `create` and `advance`, dropped at each await.
 
 use cloakroom_core::TokenDigest;
 use cloakroom_core::record::TokenRecord;

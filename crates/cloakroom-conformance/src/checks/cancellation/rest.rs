@@ -1,4 +1,4 @@
-//! Reading, housekeeping, heartbeats and the key store, dropped at every await.
+//! Reads, housekeeping, heartbeats and the key store, dropped at each await.
 
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::KeyTimes;

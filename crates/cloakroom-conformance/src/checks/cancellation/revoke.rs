@@ -1,4 +1,4 @@
-//! A revocation of every kind, dropped at every await.
+//! Revocations of every kind, dropped at each await.
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{LogEvent, Rule, Target};

@@ -1,4 +1,4 @@
-//! `advance`: what a step writes, and what it must not ask for.
+//! `advance`: what a step writes, and which steps are misuse.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Check values, of token stores and key stores alike.
+//! Check values of token stores and key stores.
 
 use std::sync::Arc;
 
@@ -120,8 +120,8 @@ async fn the_longest_names_and_values_survive(context: Context) -> Result<(), Br
         is_refused(store, &names[0], Some(&value(7)), Some(b"other")).await?;
         set(store, &names[0], Some(&value(0)), Some(b"other")).await
     }
-    check(&*context.tokens().await, context.longest_name()).await?;
-    check(&*context.keys().await, context.longest_name()).await
+    check(&*context.tokens().await, context.max_name_bytes()).await?;
+    check(&*context.keys().await, context.max_name_bytes()).await
 }
 
 async fn some_hundred_values_survive(context: Context) -> Result<(), Broken> {

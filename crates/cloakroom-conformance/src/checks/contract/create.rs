@@ -1,4 +1,4 @@
-//! `create`: all or nothing, and never over what is there.
+//! `create`: all or nothing, and it never overwrites.
 
 use cloakroom_core::Subject;
 use cloakroom_core::record::{Claims, GrantRecord, TokenRecord};

@@ -1,4 +1,4 @@
-//! `create` against the rules and tombstones that stand when it comes.
+//! `create` when a rule or a tombstone is already there.
 
 use cloakroom_core::revocation::{Epoch, Revocation, Target};
 use cloakroom_core::store::{ChainUpdate, CreateOutcome, Lookup, TokenStoreExt};

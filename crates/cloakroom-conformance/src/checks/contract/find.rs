@@ -1,4 +1,4 @@
-//! `find`: whatever is there, dead or alive, and no token but the grant's own.
+//! `find`: it returns live and dead rows, and only tokens of the grant.
 
 use cloakroom_core::TokenDigest;
 use cloakroom_core::revocation::Target;

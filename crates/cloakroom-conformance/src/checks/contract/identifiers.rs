@@ -174,7 +174,7 @@ async fn selects(store: &dyn TokenStore, of: Selector, alone: GrantId) -> Result
 
 async fn subjects_are_indexed_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    for grant in grants_of(&*store, &all_subjects(context.longest_id())?).await? {
+    for grant in grants_of(&*store, &all_subjects(context.max_id_bytes())?).await? {
         same("the grant", &store.grant(grant.id).await?, &grant)?;
         selects(&*store, Selector::Subject(grant.subject.clone()), grant.id).await?;
         let of = Selector::SubjectAtClient(grant.subject, grant.client);
@@ -185,7 +185,7 @@ async fn subjects_are_indexed_byte_for_byte(context: Context) -> Result<(), Brok
 
 async fn clients_are_indexed_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    for grant in grants_at(&*store, &all_clients(context.longest_id())?).await? {
+    for grant in grants_at(&*store, &all_clients(context.max_id_bytes())?).await? {
         same("the grant", &store.grant(grant.id).await?, &grant)?;
         selects(&*store, Selector::Client(grant.client.clone()), grant.id).await?;
         let of = Selector::SubjectAtClient(grant.subject, grant.client);
@@ -250,7 +250,7 @@ async fn logged_in_order(store: &dyn TokenStore, targets: Vec<Target>) -> Result
 
 async fn subjects_are_revoked_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let grants = grants_of(&*store, &all_subjects(context.longest_id())?).await?;
+    let grants = grants_of(&*store, &all_subjects(context.max_id_bytes())?).await?;
     let with_targets = grants.into_iter().map(|grant| {
         let subject = grant.subject.clone();
         (grant, Target::Subject(subject.clone()), RuleKey::Subject(subject))
@@ -260,7 +260,7 @@ async fn subjects_are_revoked_byte_for_byte(context: Context) -> Result<(), Brok
 
 async fn clients_are_revoked_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
-    let grants = grants_at(&*store, &all_clients(context.longest_id())?).await?;
+    let grants = grants_at(&*store, &all_clients(context.max_id_bytes())?).await?;
     let with_targets = grants.into_iter().map(|grant| {
         let client = grant.client.clone();
         (grant, Target::Client(client.clone()), RuleKey::Client(client))
@@ -332,7 +332,7 @@ async fn ruled_alone(store: &dyn TokenStore, all: Vec<(Target, RuleKey)>) -> Res
 async fn jtis_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let mut all = Vec::new();
-    for text in alike_in_any_way(context.longest_id()) {
+    for text in alike_in_any_way(context.max_id_bytes()) {
         let jti = Jti::new(text)?;
         all.push((Target::Jti(jti.clone()), RuleKey::Jti(jti)));
     }
@@ -342,7 +342,7 @@ async fn jtis_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
 async fn kids_are_ruled_byte_for_byte(context: Context) -> Result<(), Broken> {
     let store = context.tokens().await;
     let mut all = Vec::new();
-    for text in alike_in_print(context.longest_id()) {
+    for text in alike_in_print(context.max_id_bytes()) {
         let kid = Kid::new(text)?;
         all.push((Target::Key(kid.clone()), RuleKey::Key(kid)));
     }

@@ -1,4 +1,4 @@
-//! `list`: who is live, of whom, page by page.
+//! `list`: which grants it returns, page by page.
 
 use std::time::Duration;
 

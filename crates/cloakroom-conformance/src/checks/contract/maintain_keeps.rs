@@ -1,4 +1,4 @@
-//! `maintain`: what it spares.
+//! `maintain`: what it must keep.
 
 use cloakroom_core::revocation::{Cursor, LogEvent, Revocation, RevocationBatch, Target};
 use cloakroom_core::store::{

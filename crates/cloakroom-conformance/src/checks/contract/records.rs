@@ -1,4 +1,4 @@
-//! Records come back as they were written, by every way they can come back.
+//! Records are read as they were written, by every method that returns them.
 
 use cloakroom_core::record::{
     Claims, CodeBinding, Device, GrantRecord, SealedSuccessor, TokenRecord,

@@ -1,4 +1,4 @@
-//! `revoke`: seen at once, logged, repeatable, and ahead of its time.
+//! `revoke`: it is visible at once, logged and idempotent, and works before its grant exists.
 
 use std::time::Duration;
 

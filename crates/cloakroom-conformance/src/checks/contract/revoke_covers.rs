@@ -1,4 +1,4 @@
-//! The revocation of a subject, a client or a pair: whom it covers, and the bounds it goes by.
+//! The revocation of a subject, a client or a pair: which grants it covers, and its bounds.
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Cursor, Epoch, Revocation, RevocationBatch, Target};

@@ -1,4 +1,4 @@
-//! `rules`: what every revocation leaves behind, and for how long.
+//! `rules`: the rule of each revocation, and its end.
 
 use std::time::Duration;
 

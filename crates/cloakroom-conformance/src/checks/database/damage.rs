@@ -1,4 +1,4 @@
-//! A row that cannot be read: an error where it is asked for, and no obstacle to the others.
+//! A row that cannot be read: it is an error when it is read, and does not affect other rows.
 
 use cloakroom_core::GrantId;
 use cloakroom_core::record::GrantRecord;

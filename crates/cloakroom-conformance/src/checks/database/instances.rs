@@ -1,4 +1,4 @@
-//! Two instances over the same data: what the one acknowledged, the other knows.
+//! Two instances over the same data: each knows what the other acknowledged.
 
 use std::sync::Arc;
 

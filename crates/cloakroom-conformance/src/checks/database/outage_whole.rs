@@ -1,4 +1,4 @@
-//! What calls that failed leave behind: all of it or nothing, and once they are sent again, all.
+//! The effects of calls that failed: all or nothing, and all after the call is sent again.
 
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::GrantRecord;

@@ -1,4 +1,4 @@
-//! What is there after a crash: everything that was acknowledged, and every count where it was.
+//! The data after a crash: everything that was acknowledged, and every count.
 
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::GrantRecord;

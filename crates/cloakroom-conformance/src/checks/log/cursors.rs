@@ -1,4 +1,4 @@
-//! Cursors into the log: where they go on, and when they must not.
+//! Cursors into the log: where reading continues, and when it must not.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who waits for the log to grow is woken.
+//! A reader that waits for the log to grow is woken.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Random sequences of operations, against a store and against a model of the contract. One that
-//! ends differently is shrunk to a short story.
+//! Random sequences of operations on a store and on a model of the contract. A sequence that ends
+//! differently is shrunk to a short one.
 //!
 //! The sequences are the same at every run. `CLOAKROOM_CONFORMANCE_SEED` (a number) makes others,
-//! `CLOAKROOM_CONFORMANCE_CASES` says how many; a failure says with which seed it is met again.
+//! `CLOAKROOM_CONFORMANCE_CASES` sets their number. A failure names the seed that reproduces it.
 
 mod play;
 mod reference;

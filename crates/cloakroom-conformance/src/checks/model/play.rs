@@ -1,4 +1,4 @@
-//! One sequence, operation by operation, against the store and the model.
+//! One sequence, operation by operation, on the store and the model.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Races on one chain: one winner, and a revocation that wins over them all.
+//! Races on one chain: one step wins, and a revocation wins over every step.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `create` against the revocations that could miss it, and against itself.
+//! `create` beside revocations that could miss the grant, and beside other creates.
 
 use std::sync::Arc;
 

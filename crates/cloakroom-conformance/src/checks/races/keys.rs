@@ -1,4 +1,4 @@
-//! Many nodes rotate one key ring at once.
+//! Many nodes that rotate one key ring at once.
 
 use cloakroom_core::Kid;
 use cloakroom_core::keys::schedule::KeyTimes;

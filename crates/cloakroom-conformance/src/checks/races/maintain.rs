@@ -1,4 +1,4 @@
-//! `maintain` beside everything else, and beside itself.
+//! `maintain` beside every other call, and beside itself.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Revocations of subjects, clients and pairs at once: their bounds, and what they leave alive.
+//! Concurrent revocations of subjects, clients and pairs: their bounds, and which grants stay live.
 
 use std::collections::HashSet;
 use std::sync::Arc;

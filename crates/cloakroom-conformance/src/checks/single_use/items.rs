@@ -1,4 +1,4 @@
-//! Single-use items: what is spent once, and by which name.
+//! Single-use items: what is spent once, and how items are told apart.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Single-use items: when they end, for clocks that differ, and how a store forgets them.
+//! Single-use items: their ends, clocks that differ, and how a store forgets items.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ use crate::time::UnixTime;
 /// bounds, its heartbeats and its housekeeping: maintenance by one tenant serves all.
 ///
 /// In the database, each identifier begins with the name of the tenant and a `/`. These bytes count
-/// towards the 255 bytes of an identifier ([`TenantStore::longest_id`]). A longer identifier is
+/// towards the 255 bytes of an identifier ([`TenantStore::max_id_bytes`]). A longer identifier is
 /// [`StoreError::Misuse`]. The random id of a grant is not changed. If a grant id is revoked before a
 /// grant is created under it, that revocation holds for every tenant.
 ///
@@ -63,10 +63,10 @@ impl<S: ?Sized> TenantStore<S> {
     /// If the name does not have 1 to 32 characters of `A-Z a-z 0-9 - _ .`.
     pub fn new(store: Arc<S>, name: &str) -> Result<Self, InvalidValue> {
         if name.is_empty() || name.len() > 32 {
-            return Err(InvalidValue::new("tenant", "it must have 1 to 32 characters"));
+            return Err(InvalidValue::new("tenant name", "it must have 1 to 32 characters"));
         }
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            return Err(InvalidValue::new("tenant", "it may contain only A-Z a-z 0-9 - _ ."));
+            return Err(InvalidValue::new("tenant name", "it may contain only A-Z a-z 0-9 - _ ."));
         }
         Ok(Self { store, name: name.to_owned() })
     }
@@ -79,13 +79,13 @@ impl<S: ?Sized> TenantStore<S> {
 
     /// The most bytes in an identifier of this tenant: of a client, a user, a JWT or a key.
     #[must_use]
-    pub fn longest_id(&self) -> usize {
+    pub fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES - self.name.len() - END.len_utf8()
     }
 
     /// The most bytes in the name of a check value of this tenant.
     #[must_use]
-    pub fn longest_name(&self) -> usize {
+    pub fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES - CheckValue::TENANTS.len() - self.name.len() - END.len_utf8()
     }
 
@@ -249,7 +249,7 @@ impl<S: CheckValues + ?Sized> CheckValues for TenantStore<S> {
         expected: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
-        if name.len() > self.longest_name() {
+        if name.len() > self.max_name_bytes() {
             return Err(StoreError::Misuse("the name of a check value is too long for a tenant"));
         }
         let name = format!("{}{}{END}{name}", CheckValue::TENANTS, self.name);

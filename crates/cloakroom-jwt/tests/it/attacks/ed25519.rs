@@ -72,7 +72,7 @@ fn signatures_that_are_not_right() {
 /// element and `S` zero, one guess in eight or better is a good signature of any words.
 #[test]
 fn keys_that_are_none() {
-    let weak = "Error(no usable public key: the point is of small order or not canonical";
+    let weak = "Error(the public key cannot be used: the point is of small order or not canonical";
     let mut rows: Vec<(String, Vec<u8>, &str)> = Vec::new();
     for (what, point) in SMALL_ORDER {
         for sign in [0, 0x80] {
@@ -86,7 +86,7 @@ fn keys_that_are_none() {
         let point = [&[low], &[0xff; 30][..], &[0x7f]].concat();
         rows.push((format!("y = p + {}", low - 0xed), point, weak));
     }
-    let size = "Error(no usable public key: a coordinate has the wrong size";
+    let size = "Error(the public key cannot be used: a coordinate has the wrong size";
     for len in [0, 1, 31, 33, 44, 57, 64] {
         rows.push((format!("{len} bytes"), vec![0x55; len], size));
     }

@@ -270,7 +270,10 @@ fn audiences_of_every_shape() {
         (json!(["https://billing.example", AUDIENCE]), None),
         (crowd(&[AUDIENCE]), None),
         (crowd(&[]), Some("Audience")),
-        (crowd(&["x".repeat(1500).as_str(), AUDIENCE]), Some("Json(Error(invalid audience")),
+        (
+            crowd(&["x".repeat(1500).as_str(), AUDIENCE]),
+            Some("Json(Error(the value is not a valid audience"),
+        ),
         (json!(null), Some("Audience")),
         (json!("https://orders.example.thief.example"), Some("Audience")),
         (json!("https://orders.exampl"), Some("Audience")),

@@ -45,7 +45,7 @@ fn without(key: &Value, member: &str) -> Value {
 fn unusable(what: &str, key: &Value, expected: &str) {
     let text = key.to_string();
     let error = serde_json::from_str::<Jwk>(&text).expect_err(&format!("{what}: {text}"));
-    let expected = format!("Error(no usable public key: {expected}");
+    let expected = format!("Error(the public key cannot be used: {expected}");
     let reason = reason(&error);
     assert!(reason.starts_with(&expected), "{what}: {reason}, where {expected} was expected");
     // In a set it is left out, and takes nothing with it.

@@ -105,7 +105,7 @@ fn too_much_of_it() {
         let expected = |e: &JwkError| matches!(e, JwkError::TooManyKeys { count: n, limit: 100 } if *n == count);
         assert!(expected(&error), "{count}: {error:?}");
         let error = serde_json::from_value::<JwkSet>(json!({"keys": junk(count)})).unwrap_err();
-        assert!(error.to_string().contains("a JWK Set of"), "{error}");
+        assert!(error.to_string().contains("the JWK Set has"), "{error}");
     }
     for size in [JwkSet::MAX_BYTES + 1, 10 << 20] {
         let padded = format!("{{\"keys\":[{key}]}}{}", " ".repeat(size));

@@ -14,7 +14,7 @@ mod kinds;
 mod rsa;
 
 /// The reasons that recur.
-const SEGMENTS: &str = "Malformed(it has not three segments)";
+const SEGMENTS: &str = "Malformed(it does not have three segments)";
 const NO_HEADER: &str = "Malformed(the header is no unambiguous JSON object)";
 const OWN_KEY: &str = "Header(it brings a key of its own)";
 const WRONG_TYP: &str = "Header(`typ` is not `at+jwt`)";

@@ -34,7 +34,7 @@ const A3_SIGNATURE: &str =
 const A5_HEADER: &str = "eyJhbGciOiJub25lIn0";
 
 const TYP: &str = "Header(`typ` is not `at+jwt`)";
-const SEGMENTS: &str = "Malformed(it has not three segments)";
+const SEGMENTS: &str = "Malformed(it does not have three segments)";
 
 /// The private key of appendix A.2 or A.3, read by this crate.
 fn known(algorithm: Algorithm) -> SigningKey {

@@ -18,7 +18,7 @@ fn a1_a_private_key_is_refused() {
     assert_eq!(b64(pair.public_key()), X, "it is the private half");
     let private = json!({"kty": "OKP", "crv": "Ed25519", "d": D, "x": X});
     let error = serde_json::from_value::<Jwk>(private).unwrap_err();
-    let expected = "Error(no usable public key: it holds a private or a shared secret";
+    let expected = "Error(the public key cannot be used: it holds a private or a shared secret";
     assert!(reason(&error).starts_with(expected), "{error:?}");
 }
 
@@ -46,6 +46,6 @@ fn a6_a_key_for_agreement_signs_nothing() {
     let x25519 = json!({"kty": "OKP", "crv": "X25519", "kid": "Bob",
         "x": "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08"});
     let error = serde_json::from_value::<Jwk>(x25519).unwrap_err();
-    let expected = "Error(no usable public key: a `kty` or `crv` that is not supported";
+    let expected = "Error(the public key cannot be used: a `kty` or `crv` that is not supported";
     assert!(reason(&error).starts_with(expected), "{error:?}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use cloakroom_core::keys::schedule::KeyState;
 use cloakroom_core::time::Clock as _;
 
-use super::*;
+use super::super::*;
 use crate::test_support::*;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -1,3 +1,7 @@
+mod ends;
+mod outage;
+mod races;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 

@@ -6,7 +6,7 @@ use cloakroom_core::keys::KeyRecord;
 use cloakroom_core::store::StoreError;
 use cloakroom_core::time::Clock as _;
 
-use super::*;
+use super::super::*;
 use crate::test_support::*;
 use crate::{AesGcmSealer, Algorithm, SealError};
 

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloakroom_core::time::{Clock as _, ManualClock};
 
-use super::*;
+use super::super::*;
 use crate::key::jwk_set::JwkSet;
 use crate::test_support::*;
 use crate::{ACCESS_TOKEN_TYP, Verifier, sign_jwt};
