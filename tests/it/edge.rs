@@ -14,9 +14,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use cloakroom::core::time::Clock;
 use cloakroom::resource::{
-    BearerLayer, BearerService, ClientCredentials, Freshness, GatewayKeys, HttpLog,
-    IntrospectionClient, PhantomLayer, PhantomService, ReplicaBuilder, ReqwestClient,
-    RevocationLog, RevocationReplica, Verifier,
+    BearerLayer, ClientCredentials, Freshness, GatewayKeys, HttpLog, IntrospectionClient,
+    PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog, RevocationReplica, Verifier,
 };
 use hyper::StatusCode;
 use hyper::header::AUTHORIZATION;
@@ -204,13 +203,13 @@ pub(crate) async fn gateway(
 ) -> Served {
     let service = service.map(|url| (Web::new(), Arc::from(url)));
     let inside = Inside { place, tape: Arc::clone(tape), service };
-    let layered: PhantomService<Inside> = layer.layer(inside);
+    let layered: TokenService<Inside> = layer.layer(inside);
     serve(place, Arc::clone(tape), layered).await
 }
 
 /// An API.
 pub(crate) async fn api(place: Place, tape: &Arc<Tape>, layer: &BearerLayer) -> Served {
     let inside = Inside { place, tape: Arc::clone(tape), service: None };
-    let layered: BearerService<Inside> = layer.layer(inside);
+    let layered: TokenService<Inside> = layer.layer(inside);
     serve(place, Arc::clone(tape), layered).await
 }

@@ -130,11 +130,12 @@ pub use introspect::handle_keys::GatewayKeys;
 pub use introspect::limits::IntrospectionLimits;
 pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
-pub use layer::bearer::{BearerLayer, BearerService};
+pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
 pub use layer::extract::MissingLayer;
-pub use layer::phantom::{PhantomLayer, PhantomService};
+pub use layer::phantom::PhantomLayer;
 pub use layer::response_future::ResponseFuture;
+pub use layer::service::TokenService;
 pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 pub use verify::Verifier;
 pub use verify::token::VerifiedToken;

@@ -9,7 +9,7 @@ use quick_cache::Weighter;
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use answers::{Answer, Answers, Entry, Refused, Value};
-pub(crate) use verified::{Accepted, VerifiedJwts};
+pub(crate) use verified::{CheckedJwt, JwtCache};
 
 /// What stands for a presented token in memory: SHA-256 of its text. Tokens themselves are wiped as
 /// soon as they are answered for.

@@ -10,26 +10,18 @@ use crate::MAX_TOKEN_BYTES;
 use crate::layer::challenge::Refusal;
 use crate::verify::proof::{Proof, Scheme};
 
-/// The token of a request and what else the request proves; or why it goes no further.
+/// The token of a request, and what else the request proves.
 #[derive(Debug)]
 pub(crate) struct Presented {
-    pub(crate) token: Result<Token, Refusal>,
+    pub(crate) token: Token,
     /// What a refusal is written in.
     pub(crate) scheme: Scheme,
     pub(crate) proof: Proof,
 }
 
 impl Presented {
-    pub(crate) fn new(
-        token: Result<Option<(Scheme, Token)>, Refusal>,
-        extensions: &Extensions,
-    ) -> Self {
+    pub(crate) fn new(scheme: Scheme, token: Token, extensions: &Extensions) -> Self {
         let key = extensions.get::<Confirmation>().cloned();
-        let (scheme, token) = match token {
-            Ok(Some((scheme, token))) => (scheme, Ok(token)),
-            Ok(None) => (Scheme::Bearer, Err(Refusal::NoToken)),
-            Err(refusal) => (Scheme::Bearer, Err(refusal)),
-        };
         Self { token, scheme, proof: Proof { scheme: Some(scheme), key } }
     }
 }

@@ -1,25 +1,20 @@
 //! Protects a service with bearer tokens (RFC 6750).
 
-use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use cloakroom_core::time::Clock;
+use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, TokenSecret};
-use http::{Request, Response};
 use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::error::{SetupError, TokenError};
 use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
-use crate::layer::authorization::{Presented, authorization};
-use crate::layer::response_future::ResponseFuture;
+use crate::layer::bearer_policy::BearerPolicy;
+use crate::layer::service::{LookUp, Policy as _, TokenService};
 use crate::replica::RevocationReplica;
 use crate::verify::Verifier;
-use crate::verify::checks::Checks;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 
@@ -116,13 +111,13 @@ use crate::verify::token::VerifiedToken;
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct BearerLayer(Arc<Checks>);
+pub struct BearerLayer(Arc<BearerPolicy>);
 
 impl BearerLayer {
     /// Accepts the JWTs that this verifier accepts.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
-        Self(Arc::new(Checks::verifying(verifier)))
+        Self(Arc::new(BearerPolicy::verifying(verifier)))
     }
 
     /// Accepts the tokens, of whatever form, that introspection calls active, and that are meant
@@ -130,7 +125,7 @@ impl BearerLayer {
     /// `issuer`, and its `exp` must be ahead.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
-        Self(Arc::new(Checks::introspecting(Arc::new(introspector), issuer, audience)))
+        Self(Arc::new(BearerPolicy::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
     /// Besides the verifier's JWTs, accepts opaque tokens by introspection. A token of three
@@ -138,7 +133,7 @@ impl BearerLayer {
     /// it accepts is asked about when nothing else meets the route's [`Freshness`].
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
-        self.checks().introspect_by(Arc::new(introspector));
+        self.policy().introspect_by(Arc::new(introspector));
         self
     }
 
@@ -149,7 +144,7 @@ impl BearerLayer {
     ///
     /// If it is no scope (RFC 6749 §3.3).
     pub fn require_scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
-        self.checks().require(scope)?;
+        self.policy().require(scope)?;
         Ok(self)
     }
 
@@ -164,7 +159,7 @@ impl BearerLayer {
     /// [one of their own](Verifier::cache).
     #[must_use]
     pub fn cache(mut self, tokens: usize) -> Self {
-        self.checks().change(|settings| settings.capacity = tokens);
+        self.policy().change(|settings| settings.capacity = tokens);
         self
     }
 
@@ -176,7 +171,7 @@ impl BearerLayer {
     /// nothing is wrong, if that is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
-        self.checks().follow(replica);
+        self.policy().follow(replica);
         self
     }
 
@@ -202,7 +197,7 @@ impl BearerLayer {
     /// [`SetupError::Freshness`] if it could never be met: where nobody introspects, for every
     /// request, and for a time that the replica is behind although nothing is wrong.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
-        self.checks().freshen(freshness)?;
+        self.policy().freshen(freshness)?;
         Ok(self)
     }
 
@@ -210,21 +205,21 @@ impl BearerLayer {
     /// default.
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
-        self.checks().when_stale = when_stale;
+        self.policy().when_stale = when_stale;
         self
     }
 
     /// Refuses opaque tokens that are no handles of the authorization server without asking it.
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
-        self.checks().handle_keys = Some(keys);
+        self.policy().handle_keys = Some(keys);
         self
     }
 
     /// How much the authorization server may be asked.
     #[must_use]
     pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
-        self.checks().change(|settings| settings.limits = limits);
+        self.policy().change(|settings| settings.limits = limits);
         self
     }
 
@@ -232,7 +227,7 @@ impl BearerLayer {
     /// remembered.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.checks().keep_time(clock);
+        self.policy().keep_time(clock);
         self
     }
 
@@ -251,83 +246,25 @@ impl BearerLayer {
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
         let proof = Proof { scheme: None, key: proved.cloned() };
-        self.0.verify(token.expose(), &proof, self.0.now()).await
+        let (token, now) = (token.expose(), ClockReading::now(self.0.clock()));
+        match self.0.look_up(token, &proof, now) {
+            LookUp::Done(decision) => decision,
+            // On the heap: the future of a call that is answered from memory stays small.
+            LookUp::Continue(pending) => {
+                Box::pin(self.0.resolve(token, &proof, now, pending)).await
+            }
+        }
     }
 
-    fn checks(&mut self) -> &mut Checks {
+    fn policy(&mut self) -> &mut BearerPolicy {
         Arc::make_mut(&mut self.0)
     }
 }
 
 impl<S> Layer<S> for BearerLayer {
-    type Service = BearerService<S>;
+    type Service = TokenService<S>;
 
-    fn layer(&self, inner: S) -> BearerService<S> {
-        BearerService { inner, checks: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> TokenService<S> {
+        TokenService::bearer(inner, &self.0)
     }
-}
-
-/// The service that [`BearerLayer`] makes.
-#[derive(Debug, Clone)]
-pub struct BearerService<S> {
-    inner: S,
-    checks: Arc<Checks>,
-}
-
-impl<S, B, R> Service<Request<B>> for BearerService<S>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-    R: Default,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Result<Response<R>, S::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let now = self.checks.now();
-        let presented = present(&mut request);
-        let scheme = presented.scheme;
-        // Nothing is copied for a request that needs not wait.
-        let recalled = self.checks.recall(&presented, now);
-        if let Some(Ok(token)) = recalled {
-            request.extensions_mut().insert(token);
-            return ResponseFuture::inner(self.inner.call(request));
-        }
-        // The inner service that was polled ready is the one to call, or to give up what it has
-        // reserved; its clone may not be ready.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let checks = Arc::clone(&self.checks);
-        if let Some(Err(refusal)) = recalled {
-            let refused = async move { Ok(checks.challenges.response(refusal, scheme)) };
-            return ResponseFuture::waiting(refused);
-        }
-        ResponseFuture::waiting(async move {
-            match checks.check(presented, now).await {
-                Ok(token) => {
-                    request.extensions_mut().insert(token);
-                    inner.call(request).await
-                }
-                Err(refusal) => Ok(checks.challenges.response(refusal, scheme)),
-            }
-        })
-    }
-}
-
-/// The token, which from here on no trace of the request's headers shows.
-fn present<B>(request: &mut Request<B>) -> Presented {
-    for value in request
-        .headers_mut()
-        .iter_mut()
-        .filter_map(|(name, value)| (*name == http::header::AUTHORIZATION).then_some(value))
-    {
-        value.set_sensitive(true);
-    }
-    Presented::new(authorization(request.headers()), request.extensions())
 }

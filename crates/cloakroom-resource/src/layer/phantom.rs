@@ -1,30 +1,17 @@
 //! The gateway: a handle comes in, a JWT goes on.
 
-use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use cloakroom_core::Scope;
 use cloakroom_core::time::Clock;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use crate::cache::Entry;
-use crate::error::TokenError;
-use crate::freshness::{self, Freshness, WhenStale};
+use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
-use crate::introspect::swap::{Replacement, Swap};
-use crate::layer::authorization::{Presented, Token, authorization, cookie_token, remove_cookie};
-use crate::layer::challenge::{Challenges, Refusal};
-use crate::layer::response_future::ResponseFuture;
-use crate::layer::token_source::{Settings, Source, Terms};
+use crate::layer::phantom_policy::PhantomPolicy;
+use crate::layer::service::TokenService;
 use crate::replica::RevocationReplica;
-use crate::verify::proof::{Proof, Scheme};
-use cloakroom_core::time::ClockReading;
 
 /// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
 /// that stands for it at one audience (the phantom token pattern), and passes the request on with
@@ -118,39 +105,13 @@ use cloakroom_core::time::ClockReading;
 /// whose proof only this gateway could check**, and refuses it, unless it says that it stands
 /// behind a gateway: [`Verifier::trust_gateway_proofs`](crate::Verifier::trust_gateway_proofs).
 #[derive(Debug, Clone)]
-pub struct PhantomLayer(Arc<Gateway>);
-
-#[derive(Debug, Clone)]
-struct Gateway {
-    source: Arc<Source<Swap>>,
-    settings: Settings,
-    replica: Option<RevocationReplica>,
-    handle_keys: Option<GatewayKeys>,
-    /// What the app named, or what goes with the replica.
-    freshness: Freshness,
-    is_named: bool,
-    when_stale: WhenStale,
-    cookie: Option<Arc<str>>,
-    challenges: Challenges,
-}
+pub struct PhantomLayer(Arc<PhantomPolicy>);
 
 impl PhantomLayer {
     /// Swaps handles for JWTs meant for `audience`, the service behind this gateway.
     #[must_use]
     pub fn new(introspector: impl Introspector, audience: &str) -> Self {
-        let question = Swap { introspector: Arc::new(introspector), audience: audience.into() };
-        let settings = Settings::default();
-        Self(Arc::new(Gateway {
-            source: Source::new(question, settings.clone()),
-            settings,
-            replica: None,
-            handle_keys: None,
-            freshness: Freshness::every_request(),
-            is_named: false,
-            when_stale: WhenStale::default(),
-            cookie: None,
-            challenges: Challenges::new(audience, &Scope::empty()),
-        }))
+        Self(Arc::new(PhantomPolicy::new(Arc::new(introspector), audience)))
     }
 
     /// Remembers the JWTs of up to so many handles, each until it expires. Whether a request may be
@@ -163,7 +124,7 @@ impl PhantomLayer {
     /// layer share the memory.
     #[must_use]
     pub fn cache(mut self, handles: usize) -> Self {
-        self.gateway().change(|settings| settings.capacity = handles);
+        self.policy().change(|settings| settings.capacity = handles);
         self
     }
 
@@ -174,12 +135,7 @@ impl PhantomLayer {
     /// nothing is wrong, if that is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
-        let gateway = self.gateway();
-        if let (false, Some(freshness)) = (gateway.is_named, freshness::default_of(Some(&replica)))
-        {
-            gateway.freshness = freshness;
-        }
-        gateway.replica = Some(replica);
+        self.policy().follow(replica);
         self
     }
 
@@ -188,8 +144,7 @@ impl PhantomLayer {
     /// clone with another freshness shares the memory.
     #[must_use]
     pub fn freshness(mut self, freshness: Freshness) -> Self {
-        let gateway = self.gateway();
-        (gateway.freshness, gateway.is_named) = (freshness, true);
+        self.policy().freshen(freshness);
         self
     }
 
@@ -197,28 +152,28 @@ impl PhantomLayer {
     /// [`WhenStale::Introspect`] by default.
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
-        self.gateway().when_stale = when_stale;
+        self.policy().when_stale = when_stale;
         self
     }
 
     /// Refuses whatever is no handle of the authorization server without asking it.
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
-        self.gateway().handle_keys = Some(keys);
+        self.policy().handle_keys = Some(keys);
         self
     }
 
     /// How much the authorization server may be asked.
     #[must_use]
     pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
-        self.gateway().change(|settings| settings.limits = limits);
+        self.policy().change(|settings| settings.limits = limits);
         self
     }
 
     /// Takes the time from this clock. Forgets what is remembered.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.gateway().change(|settings| settings.clock = clock);
+        self.policy().change(|settings| settings.clock = clock);
         self
     }
 
@@ -232,164 +187,19 @@ impl PhantomLayer {
     /// not.
     #[must_use]
     pub fn cookie(mut self, name: &str) -> Self {
-        self.gateway().cookie = Some(name.into());
+        self.policy().cookie = Some(name.into());
         self
     }
 
-    fn gateway(&mut self) -> &mut Gateway {
+    fn policy(&mut self) -> &mut PhantomPolicy {
         Arc::make_mut(&mut self.0)
     }
 }
 
-impl Gateway {
-    /// Begins with an empty memory: what was remembered, was under other settings.
-    fn change(&mut self, change: impl FnOnce(&mut Settings)) {
-        change(&mut self.settings);
-        self.source = self.source.with(self.settings.clone());
-    }
-
-    /// Takes the handle out of a request, with everything that must not go on.
-    fn take(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, Token)>, Refusal> {
-        // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
-        // remove the JWT: a request that was let in would go on as nobody's.
-        if names_authorization(headers) {
-            return Err(Refusal::InvalidRequest);
-        }
-        let header = authorization(headers)?;
-        let cookie = match &self.cookie {
-            Some(name) => cookie_token(headers, name)?,
-            None => None,
-        };
-        headers.remove(header::AUTHORIZATION);
-        if let Some(name) = &self.cookie {
-            remove_cookie(headers, name);
-        }
-        match (header, cookie) {
-            // RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in
-            // each request."
-            (Some(_), Some(_)) => Err(Refusal::InvalidRequest),
-            (header, cookie) => Ok(header.or(cookie.map(|handle| (Scheme::Bearer, handle)))),
-        }
-    }
-
-    /// What goes on in place of the handle, where that can be told at once.
-    fn recall(
-        &self,
-        presented: &Presented,
-        now: ClockReading,
-    ) -> Option<Result<HeaderValue, Refusal>> {
-        let handle = presented.token.as_ref().ok()?;
-        presented.proof.check().ok()?;
-        let entry = self.source.remembered(handle.expose(), &self.terms(now))?;
-        Some(refused(entry.and_then(|entry| authorized(&entry, &presented.proof))))
-    }
-
-    async fn swap(&self, presented: Presented, now: ClockReading) -> Result<HeaderValue, Refusal> {
-        let (handle, proof) = (presented.token?, presented.proof);
-        refused(self.authorization(&handle, &proof, now).await)
-    }
-
-    async fn authorization(
-        &self,
-        handle: &Token,
-        proof: &Proof,
-        now: ClockReading,
-    ) -> Result<HeaderValue, TokenError> {
-        proof.check()?;
-        let entry = self.source.get(handle.expose(), self.terms(now)).await?;
-        authorized(&entry, proof)
-    }
-
-    fn terms(&self, now: ClockReading) -> Terms<'_> {
-        Terms {
-            now,
-            freshness: self.freshness,
-            when_stale: self.when_stale,
-            replica: self.replica.as_ref(),
-            handle_keys: self.handle_keys.as_ref(),
-        }
-    }
-}
-
-fn authorized(entry: &Entry<Arc<Replacement>>, proof: &Proof) -> Result<HeaderValue, TokenError> {
-    // Nobody behind the gateway can check this any more: the proof is about the handle.
-    proof.covers(entry.answer.confirmation.as_ref())?;
-    Ok(entry.answer.value.authorization.clone())
-}
-
-fn refused(result: Result<HeaderValue, TokenError>) -> Result<HeaderValue, Refusal> {
-    result.map_err(|error| {
-        crate::trace_refusal(&error);
-        Refusal::from(&error)
-    })
-}
-
-fn names_authorization(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|value| {
-        // Bytes: a proxy behind may not mind that some of them are no text.
-        let mut names = value.as_bytes().split(|byte| *byte == b',');
-        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"authorization"))
-    })
-}
-
 impl<S> Layer<S> for PhantomLayer {
-    type Service = PhantomService<S>;
+    type Service = TokenService<S>;
 
-    fn layer(&self, inner: S) -> PhantomService<S> {
-        PhantomService { inner, gateway: Arc::clone(&self.0) }
-    }
-}
-
-/// The service that [`PhantomLayer`] makes.
-#[derive(Debug, Clone)]
-pub struct PhantomService<S> {
-    inner: S,
-    gateway: Arc<Gateway>,
-}
-
-impl<S, B, R> Service<Request<B>> for PhantomService<S>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-    R: Default,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Result<Response<R>, S::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let now = ClockReading::now(&*self.gateway.settings.clock);
-        let handle = self.gateway.take(request.headers_mut());
-        let presented = Presented::new(handle, request.extensions());
-        let scheme = presented.scheme;
-        // Nothing is copied for a request that needs not wait.
-        let recalled = self.gateway.recall(&presented, now);
-        if let Some(Ok(authorization)) = recalled {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization);
-            return ResponseFuture::inner(self.inner.call(request));
-        }
-        // The inner service that was polled ready is the one to call, or to give up what it has
-        // reserved; its clone may not be ready.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let gateway = Arc::clone(&self.gateway);
-        if let Some(Err(refusal)) = recalled {
-            let refused = async move { Ok(gateway.challenges.response(refusal, scheme)) };
-            return ResponseFuture::waiting(refused);
-        }
-        ResponseFuture::waiting(async move {
-            match gateway.swap(presented, now).await {
-                Ok(authorization) => {
-                    request.headers_mut().insert(header::AUTHORIZATION, authorization);
-                    inner.call(request).await
-                }
-                Err(refusal) => Ok(gateway.challenges.response(refusal, scheme)),
-            }
-        })
+    fn layer(&self, inner: S) -> TokenService<S> {
+        TokenService::phantom(inner, &self.0)
     }
 }

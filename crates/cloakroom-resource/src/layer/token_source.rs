@@ -86,14 +86,6 @@ impl Default for Settings {
     }
 }
 
-/// What memory knows of a token.
-enum Recalled<V> {
-    Good(Entry<V>),
-    Bad(Refused),
-    Revoked,
-    Stale,
-}
-
 /// What the rules make of an answer.
 enum Denied {
     No,
@@ -122,34 +114,12 @@ impl<Q: Question> Source<Q> {
         Self::of(Arc::clone(&self.question), settings)
     }
 
-    /// What a token stands for, from memory where that meets the terms.
+    /// Asks what a token stands for that memory says nothing of.
     ///
     /// # Errors
     ///
     /// If the token is refused, or if nobody can tell.
-    pub(crate) async fn get(
-        self: &Arc<Self>,
-        token: &str,
-        terms: Terms<'_>,
-    ) -> Result<Entry<Q::Value>, TokenError> {
-        let key = TokenKey::of(token);
-        match self.recall(&key, &terms) {
-            Some(recalled) => self.conclude(recalled),
-            // Boxed: what a request weighs that is answered from memory is little.
-            None => Box::pin(self.miss(key, token, terms)).await,
-        }
-    }
-
-    /// The same, where it can be told from memory.
-    pub(crate) fn remembered(
-        &self,
-        token: &str,
-        terms: &Terms<'_>,
-    ) -> Option<Result<Entry<Q::Value>, TokenError>> {
-        self.recall(&TokenKey::of(token), terms).map(|recalled| self.conclude(recalled))
-    }
-
-    async fn miss(
+    pub(crate) async fn resolve(
         self: &Arc<Self>,
         key: TokenKey,
         token: &str,
@@ -182,42 +152,35 @@ impl<Q: Question> Source<Q> {
         }
     }
 
-    /// What memory says, if it may. The replica is asked each time.
-    fn recall(&self, key: &TokenKey, terms: &Terms<'_>) -> Option<Recalled<Q::Value>> {
+    /// What memory says of a token, where that meets the terms. The replica is read each time.
+    pub(crate) fn look_up(
+        &self,
+        key: &TokenKey,
+        terms: &Terms<'_>,
+    ) -> Option<Result<Entry<Q::Value>, TokenError>> {
         terms.freshness.bound()?;
         let Some(entry) = self.answers.get(key, terms.now.wall()) else {
-            let refused = self.answers.refusal(key, terms.freshness, terms.now);
-            return refused.map(Recalled::Bad);
+            let Refused(why) = self.answers.refusal(key, terms.freshness, terms.now)?;
+            count(Q::OF, Event::NegativeHit);
+            return Some(Err(why.into()));
         };
         match terms.standing(&entry.answer) {
             RevocationStatus::Denied => match self.denied(key, &entry, terms) {
-                Denied::Token => Some(Recalled::Revoked),
+                Denied::Token => Some(Err(InvalidToken::Revoked.into())),
                 Denied::Answer | Denied::No => None,
             },
-            RevocationStatus::Fresh => Some(Recalled::Good(entry)),
-            _ if terms.freshness.allows(terms.now.since(entry.sent)) => Some(Recalled::Good(entry)),
-            RevocationStatus::Stale if terms.when_stale == WhenStale::Refuse => {
-                Some(Recalled::Stale)
-            }
-            RevocationStatus::Stale | RevocationStatus::Unknown => None,
-        }
-    }
-
-    fn conclude(&self, recalled: Recalled<Q::Value>) -> Result<Entry<Q::Value>, TokenError> {
-        match recalled {
-            Recalled::Good(entry) => {
+            status
+                if status == RevocationStatus::Fresh
+                    || terms.freshness.allows(terms.now.since(entry.sent)) =>
+            {
                 count(Q::OF, Event::Hit);
-                Ok(entry)
+                Some(Ok(entry))
             }
-            Recalled::Bad(Refused(why)) => {
-                count(Q::OF, Event::NegativeHit);
-                Err(why.into())
-            }
-            Recalled::Revoked => Err(InvalidToken::Revoked.into()),
-            Recalled::Stale => {
+            RevocationStatus::Stale if terms.when_stale == WhenStale::Refuse => {
                 count(Q::OF, Event::StaleRefusal);
-                Err(UnavailableError::Stale.into())
+                Some(Err(UnavailableError::Stale.into()))
             }
+            _ => None,
         }
     }
 
@@ -252,9 +215,9 @@ impl<Q: Question> Source<Q> {
         freshness: Freshness,
     ) -> Result<Entry<Q::Value>, TokenError> {
         let terms = Terms { freshness, ..*terms };
-        let answered = || self.recall(&key, &terms);
+        let answered = || self.look_up(&key, &terms);
         let waiter = match self.flights.join_or_start(key, freshness, terms.now, answered) {
-            Joining::Answered(recalled) => return self.conclude(recalled),
+            Joining::Answered(decision) => return decision,
             Joining::Joined(waiter) => {
                 count(Q::OF, Event::Coalesced);
                 waiter

@@ -1,7 +1,6 @@
 //! JWT access tokens (RFC 9068), checked here and now.
 
-pub(crate) mod checks;
-pub(crate) mod judge;
+pub(crate) mod cached;
 pub(crate) mod jwks;
 pub(crate) mod proof;
 pub(crate) mod token;
@@ -14,7 +13,7 @@ use cloakroom_core::Confirmation;
 use cloakroom_core::time::{Clock, SystemClock};
 use cloakroom_jwt::{JwkSet, KeySet};
 
-use crate::cache::VerifiedJwts;
+use crate::cache::JwtCache;
 use crate::client::discovery::Metadata;
 use crate::client::endpoint::Endpoint;
 use crate::client::http::HttpClient;
@@ -22,12 +21,11 @@ use crate::error::{SetupError, TokenError, UnavailableError};
 use crate::freshness;
 use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
+use crate::verify::cached::{GoodJwt, JwtTerms};
 use crate::verify::jwks::{CurrentKeys, FetchedKeys};
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use cloakroom_core::time::ClockReading;
-
-pub(crate) use judge::Local;
 
 /// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
 /// share the JWK Set, and what they remember.
@@ -90,7 +88,7 @@ pub struct Verifier {
     leeway: Duration,
     trusts_gateway: bool,
     keys: Keys,
-    verified: Option<VerifiedJwts>,
+    cache: Option<JwtCache>,
     replica: Option<RevocationReplica>,
 }
 
@@ -189,7 +187,7 @@ impl Verifier {
             leeway: Duration::ZERO,
             trusts_gateway: false,
             keys,
-            verified: None,
+            cache: None,
             replica: None,
         }
         .leeway(Duration::from_secs(30))
@@ -219,7 +217,7 @@ impl Verifier {
     /// takes about 2 KB. JWTs that were refused are not remembered.
     #[must_use]
     pub fn cache(mut self, jwts: usize) -> Self {
-        self.verified = (jwts > 0).then(|| VerifiedJwts::new(jwts));
+        self.cache = (jwts > 0).then(|| JwtCache::new(jwts));
         self
     }
 
@@ -280,9 +278,17 @@ impl Verifier {
     ) -> Result<VerifiedToken, TokenError> {
         let (now, replica) = (ClockReading::now(&*self.clock), self.replica.as_ref());
         let proof = Proof { scheme: None, key: proved.cloned() };
-        match self.judge(token, &proof, freshness::default_of(replica), replica, now).await? {
-            Local::Fresh(token) => Ok(token),
-            Local::Unfresh(..) => {
+        let freshness = freshness::default_of(replica);
+        let terms = JwtTerms { proof: &proof, freshness, replica, now };
+        let key = self.cache_key(token);
+        let jwt = match key.and_then(|key| self.look_up(&key, terms)) {
+            Some(found) => found?,
+            // On the heap: the future of a call that is answered from memory stays small.
+            None => Box::pin(self.verify_and_decide(token, key.as_ref(), terms)).await?,
+        };
+        match jwt {
+            GoodJwt::Fresh(token) => Ok(token),
+            GoodJwt::NotFresh(..) => {
                 count(Of::Jwt, Event::StaleRefusal);
                 Err(UnavailableError::Stale.into())
             }
