@@ -15,7 +15,8 @@ use axum::response::Response;
 use cloakroom::core::time::Clock;
 use cloakroom::resource::{
     BearerLayer, ClientCredentials, Freshness, GatewayKeys, HttpLog, IntrospectionClient,
-    PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog, RevocationReplica, Verifier,
+    PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog, RevocationReplica, TokenService,
+    Verifier,
 };
 use hyper::StatusCode;
 use hyper::header::AUTHORIZATION;
@@ -57,7 +58,10 @@ impl Wires {
     }
 
     fn client(&self) -> ReqwestClient {
-        ReqwestClient::with_timeouts(self.patience, self.patience).unwrap()
+        ReqwestClient::with_timeouts(
+            HttpTimeouts::default().connect(self.patience).total(self.patience),
+        )
+        .unwrap()
     }
 
     fn credentials(&self) -> ClientCredentials {
@@ -83,7 +87,8 @@ impl Wires {
         RevocationReplica::builder(log)
             .clock(Arc::clone(&self.clock))
             .wait(Duration::from_secs(1))
-            .back_off(Duration::from_millis(20), Duration::from_millis(200))
+            .first_back_off(Duration::from_millis(20))
+            .max_back_off(Duration::from_millis(200))
     }
 
     /// A layer that asks the authorization server.

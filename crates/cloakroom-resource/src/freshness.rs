@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom_core::time::UnixTime;
 
 use crate::error::SetupError;
-use crate::replica::{RevocationReplica, TokenFacts, Verdict};
+use crate::replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
 /// How long a revocation may take, at most, to reach a route: from its acknowledgement by the
@@ -77,6 +77,7 @@ impl Freshness {
 /// needs a replica, and a freshness that the replica can meet; what nothing meets is refused with
 /// 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum WhenStale {
     /// The authorization server is asked about that very token. Where there is nobody to ask, the
     /// request is refused.
@@ -124,69 +125,24 @@ pub(crate) fn without_introspection(
     }
 }
 
+/// Whether a replica can meet it where a stale one lets nobody ask. Without a replica every request
+/// that memory does not answer asks.
+pub(crate) fn from_replica_alone(
+    freshness: Freshness,
+    replica: Option<&RevocationReplica>,
+) -> Result<(), SetupError> {
+    match (freshness.bound(), replica) {
+        (Some(bound), Some(replica)) if bound < reliable(replica) => Err(SetupError::Freshness(
+            "a stale replica refuses requests, and it is further behind while nothing is wrong",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// How far clocks may be apart: a part of what a replica is behind while nothing is wrong, so that
 /// all of that is certainly enough.
 fn clock_skew(replica: Option<&RevocationReplica>) -> Duration {
     replica.map_or(CLOCK_SKEW, RevocationReplica::steady_staleness)
-}
-
-/// Whether all is known of a token that a rule may go by: only then it says something that no rule
-/// denies it. Rules end when the longest-lived token that they deny has ended, so that it says
-/// nothing of a token without an end.
-pub(crate) fn is_complete(facts: &TokenFacts, expires_at: Option<UnixTime>, is_jwt: bool) -> bool {
-    expires_at.is_some()
-        && facts.grant.is_some()
-        && facts.epoch.is_some()
-        && facts.subject.is_some()
-        && facts.client.is_some()
-        && facts.jti.is_some()
-        && (facts.kid.is_some() || !is_jwt)
-}
-
-/// What a replica makes of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RevocationStatus {
-    /// A rule denies it.
-    Denied,
-    /// No rule denies it, and the rules are as new as the route wants them.
-    Fresh,
-    /// No rule denies it, but the rules are older than that.
-    Stale,
-    /// There is no replica, or it cannot tell.
-    Unknown,
-}
-
-impl RevocationStatus {
-    /// Reads the staleness first, and the rules after it: rules are published before the staleness
-    /// that counts them in, so that this order can only see more of them.
-    pub(crate) fn of(
-        replica: Option<&RevocationReplica>,
-        facts: &TokenFacts,
-        complete: bool,
-        freshness: Freshness,
-        now: ClockReading,
-    ) -> Self {
-        let Some(replica) = replica else {
-            return Self::Unknown;
-        };
-        let staleness = replica.staleness_at(now);
-        Self::judge(staleness, replica.verdict(facts), complete, freshness)
-    }
-
-    fn judge(
-        staleness: Option<Duration>,
-        verdict: Verdict,
-        complete: bool,
-        freshness: Freshness,
-    ) -> Self {
-        match verdict {
-            Verdict::Denied => Self::Denied,
-            Verdict::Clear if !complete => Self::Unknown,
-            Verdict::Clear if staleness.is_some_and(|age| freshness.allows(age)) => Self::Fresh,
-            Verdict::Clear => Self::Stale,
-            Verdict::Unknown => Self::Unknown,
-        }
-    }
 }
 
 /// Whether a JWT is so young that whatever was revoked before `freshness` was revoked before it was

@@ -109,6 +109,8 @@
 //! | `cloakroom_replica_staleness_seconds` | how old what a replica knows may be; infinite while nothing can be said |
 //! | `cloakroom_replica_rules` | the rules that it holds |
 
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 mod cache;
 mod client;
 mod double_buffer;
@@ -123,7 +125,7 @@ mod verify;
 pub use client::credentials::ClientCredentials;
 pub use client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 #[cfg(feature = "client")]
-pub use client::reqwest::ReqwestClient;
+pub use client::reqwest::{HttpTimeouts, ReqwestClient};
 pub use error::{InvalidToken, SetupError, TokenError, UnavailableError};
 pub use freshness::{Freshness, WhenStale};
 pub use introspect::handle_keys::GatewayKeys;

@@ -1,15 +1,16 @@
 //! What is remembered of tokens: bounded, by digest, and nothing beyond their end.
 
-mod answers;
-mod verified;
+mod answer_cache;
+mod jwt_cache;
+pub(crate) mod revocation_check;
 
 use std::fmt;
 
 use quick_cache::Weighter;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use answers::{Answer, Answers, Entry, Refused, Value};
-pub(crate) use verified::{CheckedJwt, JwtCache};
+pub(crate) use answer_cache::{Answer, AnswerCache, CachedAnswer, CachedValue, Refused};
+pub(crate) use jwt_cache::{CheckedJwt, JwtCache};
 
 /// What stands for a presented token in memory: SHA-256 of its text. Tokens themselves are wiped as
 /// soon as they are answered for.

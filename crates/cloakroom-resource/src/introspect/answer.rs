@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ActiveToken, Introspection, TokenSecret};
 
-use crate::cache::{Answer, Refused, Value};
+use crate::cache::revocation_check::is_complete;
+use crate::cache::{Answer, CachedValue, Refused};
 use crate::error::InvalidToken;
-use crate::freshness::is_complete;
 use crate::introspect::Introspector;
-use crate::layer::token_source::{Question, Told};
+use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
 use crate::replica::TokenFacts;
 use crate::verify::is_jwt_shaped;
@@ -33,20 +33,19 @@ pub(crate) struct Introspect {
 }
 
 #[async_trait]
-impl Question for Introspect {
+impl ServerQuery for Introspect {
     type Value = VerifiedToken;
 
     const OF: Of = Of::Introspection;
-    const BRINGS_ANOTHER: bool = false;
 
-    async fn ask(&self, token: &TokenSecret) -> Told<VerifiedToken> {
+    async fn send(&self, token: &TokenSecret) -> ServerReply<VerifiedToken> {
         let active = match self.introspector.introspect(token).await? {
             Introspection::Active(active) => *active,
             Introspection::Inactive => return Ok(Err(Refused(InvalidToken::Inactive))),
         };
         let is_jwt = is_jwt_shaped(token.expose());
         if !(is_jwt && self.verifies_jwts)
-            && let Err(why) = self.admit(&active)
+            && let Err(why) = self.check_recipient(&active)
         {
             return Ok(Err(Refused(why)));
         }
@@ -66,7 +65,9 @@ impl Question for Introspect {
     }
 }
 
-impl Value for VerifiedToken {
+impl CachedValue for VerifiedToken {
+    const IS_REPLACEMENT: bool = false;
+
     fn facts(&self) -> &TokenFacts {
         self.facts()
     }
@@ -75,7 +76,7 @@ impl Value for VerifiedToken {
 impl Introspect {
     /// The authorization server vouches for the token; that it is meant for this resource is for
     /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
-    fn admit(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
+    fn check_recipient(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
         if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
             return Err(InvalidToken::Audience);
         }

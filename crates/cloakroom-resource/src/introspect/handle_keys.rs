@@ -1,21 +1,18 @@
 //! The keys by which a gateway refuses junk without asking.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::handle::{AccessHandleKeys, HandleCheck};
 use cloakroom_core::time::Clock;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
-use crate::client::http::HttpClient;
-use crate::client::protected::Protected;
-use crate::error::{InvalidToken, SetupError, TokenError, UnavailableError};
+use crate::client::protected::{Protected, endpoint_constructors};
+use crate::client::single_fetch::{FetchPermit, SingleFetch, detached};
+use crate::error::{InvalidToken, TokenError, UnavailableError};
 use cloakroom_core::time::ClockReading;
 
-const WHAT: &str = "handle_keys_endpoint";
 /// How old keys may get before they are fetched again, in the background.
 const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// The least time between two fetches, whatever they are for: a handle can name any key.
@@ -64,8 +61,7 @@ pub struct GatewayKeys {
 struct Keys {
     /// `None` if the keys are at hand.
     remote: Option<Protected>,
-    state: RwLock<State>,
-    flight: Arc<Mutex<()>>,
+    shared: SingleFetch<State>,
 }
 
 #[derive(Default)]
@@ -92,52 +88,15 @@ enum Fetched {
     Failed,
 }
 
+endpoint_constructors!(GatewayKeys, "handle_keys_endpoint", Metadata::handle_keys_endpoint);
+
+impl From<Protected> for GatewayKeys {
+    fn from(remote: Protected) -> Self {
+        Self::of(Some(remote), State::default())
+    }
+}
+
 impl GatewayKeys {
-    /// The keys that the endpoint at this URL hands out.
-    ///
-    /// # Errors
-    ///
-    /// If `endpoint` is no URL, or neither `https` nor on this machine.
-    pub fn new(
-        endpoint: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Ok(Self::fetched(Protected::new(WHAT, endpoint, credentials, client)?))
-    }
-
-    /// The keys at the `handle_keys_endpoint` that the issuer's metadata names (RFC 8414), with the
-    /// built-in HTTP client. The metadata is fetched once, now; the keys with the first token.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `handle_keys_endpoint`.
-    #[cfg(feature = "client")]
-    pub async fn discover(
-        issuer: &str,
-        credentials: ClientCredentials,
-    ) -> Result<Self, SetupError> {
-        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
-    }
-
-    /// Like `discover`, with an HTTP client of the app's own.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `handle_keys_endpoint`.
-    pub async fn discover_with(
-        issuer: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Ok(Self::fetched(
-            Protected::discover(WHAT, Metadata::handle_keys_endpoint, issuer, credentials, client)
-                .await?,
-        ))
-    }
-
     /// Keys at hand, of an authorization server in the same process (its issuer hands them out, as
     /// `access_handle_keys`). They are never fetched.
     #[must_use]
@@ -155,12 +114,8 @@ impl GatewayKeys {
         self
     }
 
-    fn fetched(remote: Protected) -> Self {
-        Self::of(Some(remote), State::default())
-    }
-
     fn of(remote: Option<Protected>, state: State) -> Self {
-        let keys = Keys { remote, state: RwLock::new(state), flight: Arc::default() };
+        let keys = Keys { remote, shared: SingleFetch::new(state) };
         Self { keys: Arc::new(keys), asks_about_others: false }
     }
 
@@ -176,7 +131,7 @@ impl GatewayKeys {
         clock: &Arc<dyn Clock>,
     ) -> Result<(), TokenError> {
         let mut is_foreign = false;
-        if let Some(loaded) = self.keys.read(|state| state.loaded.clone()) {
+        if let Some(loaded) = self.keys.shared.read(|state| state.loaded.clone()) {
             match loaded.keys.check(token) {
                 HandleCheck::UnknownKey => {}
                 // Or handles have got another spelling since.
@@ -213,7 +168,7 @@ impl GatewayKeys {
 
 impl fmt::Debug for GatewayKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.keys.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
+        let keys = self.keys.shared.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
         f.debug_struct("GatewayKeys")
             .field("uri", &self.keys.remote.as_ref().map(Protected::uri))
             .field("keys", &keys)
@@ -228,11 +183,11 @@ impl Keys {
     async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) -> Fetched {
         if self.remote.is_none() {
             // There are none but these.
-            let loaded = self.read(|state| state.loaded.clone());
+            let loaded = self.shared.read(|state| state.loaded.clone());
             return loaded.map_or(Fetched::Failed, |loaded| Fetched::Now(loaded.keys));
         }
-        let flight = Arc::clone(&self.flight).lock_owned().await;
-        let (last, loaded) = self.read(|state| (state.last, state.loaded.clone()));
+        let permit = self.shared.permit().await;
+        let (last, loaded) = self.shared.read(|state| (state.last, state.loaded.clone()));
         match (last, loaded) {
             (Some((sent, true)), Some(loaded))
                 if ClockReading::now(&**clock).since(sent) < INTERVAL =>
@@ -247,47 +202,41 @@ impl Keys {
             (Some((sent, false)), _) if ClockReading::now(&**clock).since(sent) < INTERVAL => {
                 Fetched::Failed
             }
-            _ => self.fly(flight, clock).await,
+            _ => self.fetch_detached(permit, clock).await,
         }
     }
 
     fn refresh(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {
-        // Whoever holds it is fetching already.
-        let (Ok(runtime), Ok(flight)) =
-            (tokio::runtime::Handle::try_current(), Arc::clone(&self.flight).try_lock_owned())
-        else {
-            return;
-        };
-        let last = self.read(|state| state.last);
+        let Some((permit, runtime)) = self.shared.try_permit() else { return };
+        let last = self.shared.read(|state| state.last);
         if last.is_none_or(|(sent, _)| now.since(sent) >= INTERVAL) {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-            runtime.spawn(async move { keys.fetch(flight, &*clock).await });
+            runtime.spawn(async move { keys.fetch(permit, &*clock).await });
         }
     }
 
-    /// In a task of its own where there is a runtime, so that a caller who goes away takes nothing
-    /// from those who wait.
-    async fn fly(self: &Arc<Self>, flight: OwnedMutexGuard<()>, clock: &Arc<dyn Clock>) -> Fetched {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return self.fetch(flight, &**clock).await;
-        };
+    async fn fetch_detached(
+        self: &Arc<Self>,
+        permit: FetchPermit,
+        clock: &Arc<dyn Clock>,
+    ) -> Fetched {
         let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-        let task = runtime.spawn(async move { keys.fetch(flight, &*clock).await });
-        task.await.unwrap_or(Fetched::Failed)
+        let fetch = detached(async move { keys.fetch(permit, &*clock).await });
+        fetch.await.unwrap_or(Fetched::Failed)
     }
 
-    /// One request; its outcome is written down before the flight is over.
-    async fn fetch(&self, _flight: OwnedMutexGuard<()>, clock: &dyn Clock) -> Fetched {
+    /// One request; its outcome is written down before the permit is given back.
+    async fn fetch(&self, _permit: FetchPermit, clock: &dyn Clock) -> Fetched {
         let Some(remote) = &self.remote else {
             return Fetched::Failed;
         };
         let sent = ClockReading::now(clock);
         // Should this be given up on the way, it counts as a failure.
-        self.write(|state| state.last = Some((sent, false)));
+        self.shared.write(|state| state.last = Some((sent, false)));
         match fetch(remote).await {
             Ok(keys) => {
                 let keys = Arc::new(keys);
-                self.write(|state| {
+                self.shared.write(|state| {
                     state.loaded = Some(Loaded { keys: Arc::clone(&keys), sent: Some(sent) });
                     state.last = Some((sent, true));
                 });
@@ -299,14 +248,6 @@ impl Keys {
                 Fetched::Failed
             }
         }
-    }
-
-    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
-        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

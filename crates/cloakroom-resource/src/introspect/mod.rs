@@ -17,14 +17,11 @@ use http::{Response, StatusCode};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
-use crate::client::http::{HttpClient, is_media_type};
-use crate::client::protected::{Protected, json};
-use crate::error::{SetupError, UnavailableError};
+use crate::client::http::is_media_type;
+use crate::client::protected::{Protected, endpoint_constructors, json};
+use crate::error::UnavailableError;
 use crate::introspect::phantom_jwt::PhantomJwt;
-
-const WHAT: &str = "introspection_endpoint";
 
 /// Somebody who knows what a token stands for. [`IntrospectionClient`] asks over HTTP; an
 /// authorization server that lives in the same process may answer itself.
@@ -87,51 +84,19 @@ impl<T: Introspector + ?Sized> Introspector for Arc<T> {
 #[derive(Debug, Clone)]
 pub struct IntrospectionClient(Protected);
 
+endpoint_constructors!(
+    IntrospectionClient,
+    "introspection_endpoint",
+    Metadata::introspection_endpoint
+);
+
+impl From<Protected> for IntrospectionClient {
+    fn from(endpoint: Protected) -> Self {
+        Self(endpoint)
+    }
+}
+
 impl IntrospectionClient {
-    /// A client of the introspection endpoint at this URL.
-    ///
-    /// # Errors
-    ///
-    /// If `endpoint` is no URL, or neither `https` nor on this machine.
-    pub fn new(
-        endpoint: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::new(WHAT, endpoint, credentials, client).map(Self)
-    }
-
-    /// A client of the introspection endpoint that the issuer's metadata names (RFC 8414), with
-    /// the built-in HTTP client. The metadata is fetched once, now.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `introspection_endpoint`.
-    #[cfg(feature = "client")]
-    pub async fn discover(
-        issuer: &str,
-        credentials: ClientCredentials,
-    ) -> Result<Self, SetupError> {
-        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
-    }
-
-    /// Like `discover`, with an HTTP client of the app's own.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `introspection_endpoint`.
-    pub async fn discover_with(
-        issuer: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::discover(WHAT, Metadata::introspection_endpoint, issuer, credentials, client)
-            .await
-            .map(Self)
-    }
-
     async fn ask(
         &self,
         token: &TokenSecret,

@@ -31,15 +31,15 @@ use cloakroom_core::time::ClockReading;
 /// That a replica is fresh lets nobody join an older flight: such a request asks anew, at most once
 /// in `d` for each token.
 ///
-/// So for one token, of two questions the one that began first is sent first, and the table needs
+/// So for one token, of two questions the one that began first is sent first, and the state needs
 /// to know the newest alone; an older one carries on for those who wait for it.
 pub(crate) struct SingleFlight<R> {
-    table: Mutex<Table<R>>,
+    state: Mutex<State<R>>,
     turns: Arc<Semaphore>,
     limits: IntrospectionLimits,
 }
 
-struct Table<R> {
+struct State<R> {
     newest: HashMap<TokenKey, Entry<R>>,
     /// How many questions wait to be sent.
     waiting: usize,
@@ -83,7 +83,7 @@ impl<R: Clone> Waiter<R> {
 impl<R> SingleFlight<R> {
     pub(crate) fn new(limits: IntrospectionLimits) -> Arc<Self> {
         Arc::new(Self {
-            table: Mutex::new(Table {
+            state: Mutex::new(State {
                 newest: HashMap::new(),
                 waiting: 0,
                 started: 0,
@@ -96,7 +96,7 @@ impl<R> SingleFlight<R> {
     }
 
     /// Joins a question about the token, or starts one. `answered` looks once more for an answer in
-    /// memory, where those that have arrived are put before their question leaves the table.
+    /// memory, where those that have arrived are put before their question leaves the state.
     pub(crate) fn join_or_start<L>(
         self: &Arc<Self>,
         key: TokenKey,
@@ -104,40 +104,40 @@ impl<R> SingleFlight<R> {
         now: ClockReading,
         answered: impl FnOnce() -> Option<L>,
     ) -> Joining<R, L> {
-        let mut table = self.table();
-        if let Some(slot) = table.newest.get(&key)
-            && slot.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
+        let mut state = self.state();
+        if let Some(entry) = state.newest.get(&key)
+            && entry.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
         {
-            return Joining::Joined(Waiter(slot.result.clone()));
+            return Joining::Joined(Waiter(entry.result.clone()));
         }
         if let Some(answered) = answered() {
             return Joining::Answered(answered);
         }
-        if table.waiting >= self.limits.waiting || !table.allowance.take(&self.limits, now) {
-            table.complain(now);
+        if state.waiting >= self.limits.waiting || !state.allowance.take(&self.limits, now) {
+            state.complain(now);
             return Joining::Full;
         }
-        table.waiting += 1;
-        table.started += 1;
-        let number = table.started;
+        state.waiting += 1;
+        state.started += 1;
+        let number = state.started;
         let (sender, result) = watch::channel(None);
         let waiter = Waiter(result.clone());
-        table.newest.insert(key, Entry { number, sent: None, result });
-        drop(table);
+        state.newest.insert(key, Entry { number, sent: None, result });
+        drop(state);
         let flight =
             Flight { flights: Arc::clone(self), key, number, sender, waits: true, listed: true };
         Joining::Started(waiter, flight)
     }
 
-    fn table(&self) -> MutexGuard<'_, Table<R>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R> Table<R> {
+impl<R> State<R> {
     /// Removes this very question, if no newer one has taken its place.
     fn remove(&mut self, key: &TokenKey, number: u64) {
-        if self.newest.get(key).is_some_and(|slot| slot.number == number) {
+        if self.newest.get(key).is_some_and(|entry| entry.number == number) {
             self.newest.remove(key);
         }
     }
@@ -157,10 +157,10 @@ impl<R> Table<R> {
 
 impl<R> fmt::Debug for SingleFlight<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = self.table();
+        let state = self.state();
         f.debug_struct("SingleFlight")
-            .field("under_way", &table.newest.len())
-            .field("waiting", &table.waiting)
+            .field("under_way", &state.newest.len())
+            .field("waiting", &state.waiting)
             .field("limits", &self.limits)
             .finish()
     }
@@ -194,31 +194,31 @@ impl<R> Flight<R> {
         clock: &dyn Clock,
     ) -> Option<(ClockReading, OwnedSemaphorePermit)> {
         let turn = Arc::clone(&self.flights.turns).acquire_owned().await.ok()?;
-        let mut table = self.flights.table();
-        table.waiting -= 1;
+        let mut state = self.flights.state();
+        state.waiting -= 1;
         self.waits = false;
-        // The table has one itself.
+        // The state has one itself.
         if self.sender.receiver_count() <= 1 {
-            table.remove(&self.key, self.number);
+            state.remove(&self.key, self.number);
             self.listed = false;
             return None;
         }
         let sent = ClockReading::now(clock);
-        if let Some(slot) = table.newest.get_mut(&self.key)
-            && slot.number == self.number
+        if let Some(entry) = state.newest.get_mut(&self.key)
+            && entry.number == self.number
         {
-            slot.sent = Some(sent);
+            entry.sent = Some(sent);
         }
         Some((sent, turn))
     }
 
     /// Hands the result to those who wait. `result` puts it into memory; that happens to one
-    /// question at a time, and before the question leaves the table.
+    /// question at a time, and before the question leaves the state.
     pub(crate) fn complete(mut self, result: impl FnOnce() -> R) {
         let result = {
-            let mut table = self.flights.table();
+            let mut state = self.flights.state();
             let result = result();
-            table.remove(&self.key, self.number);
+            state.remove(&self.key, self.number);
             self.listed = false;
             result
         };
@@ -229,9 +229,9 @@ impl<R> Flight<R> {
 impl<R> Drop for Flight<R> {
     fn drop(&mut self) {
         if self.waits || self.listed {
-            let mut table = self.flights.table();
-            table.waiting -= usize::from(self.waits);
-            table.remove(&self.key, self.number);
+            let mut state = self.flights.state();
+            state.waiting -= usize::from(self.waits);
+            state.remove(&self.key, self.number);
         }
     }
 }

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use cloakroom_core::TokenSecret;
 use http::header::HeaderValue;
 
-use crate::cache::{Answer, Refused, Value};
+use crate::cache::revocation_check::is_complete;
+use crate::cache::{Answer, CachedValue, Refused};
 use crate::error::{InvalidToken, UnavailableError};
-use crate::freshness::is_complete;
 use crate::introspect::Introspector;
-use crate::layer::token_source::{Question, Told};
+use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
 use crate::replica::TokenFacts;
 
@@ -33,20 +33,21 @@ pub(crate) struct Replacement {
     pub(crate) authorization: HeaderValue,
 }
 
-impl Value for Arc<Replacement> {
+impl CachedValue for Arc<Replacement> {
+    const IS_REPLACEMENT: bool = true;
+
     fn facts(&self) -> &TokenFacts {
         &self.facts
     }
 }
 
 #[async_trait]
-impl Question for Swap {
+impl ServerQuery for Swap {
     type Value = Arc<Replacement>;
 
     const OF: Of = Of::Phantom;
-    const BRINGS_ANOTHER: bool = true;
 
-    async fn ask(&self, handle: &TokenSecret) -> Told<Arc<Replacement>> {
+    async fn send(&self, handle: &TokenSecret) -> ServerReply<Arc<Replacement>> {
         let Some(swapped) = self.introspector.swap(handle, &self.audience).await? else {
             return Ok(Err(Refused(InvalidToken::Inactive)));
         };

@@ -197,7 +197,7 @@ impl BearerLayer {
     /// [`SetupError::Freshness`] if it could never be met: where nobody introspects, for every
     /// request, and for a time that the replica is behind although nothing is wrong.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
-        self.policy().freshen(freshness)?;
+        self.policy().set_freshness(freshness)?;
         Ok(self)
     }
 

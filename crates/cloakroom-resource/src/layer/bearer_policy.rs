@@ -5,18 +5,19 @@ use std::sync::Arc;
 use cloakroom_core::time::{Clock, ClockReading, SystemClock};
 use cloakroom_core::{InvalidValue, Scope};
 use http::Request;
-use http::header::{self, Entry as Header};
+use http::header::{self, Entry};
 
-use crate::cache::{Entry, TokenKey};
+use crate::cache::revocation_check::RevocationCheck;
+use crate::cache::{CachedAnswer, TokenKey};
 use crate::error::{InvalidToken, SetupError, TokenError, UnavailableError};
-use crate::freshness::{self, Freshness, RevocationStatus, WhenStale};
+use crate::freshness::{self, Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::answer::{Introspect, is_in_time};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::layer::authorization::{Presented, authorization};
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
-use crate::layer::token_source::{Settings, Source, Terms};
+use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
@@ -38,7 +39,7 @@ pub(crate) enum Pending {
 #[derive(Debug, Clone)]
 pub(crate) struct BearerPolicy {
     verifier: Option<Verifier>,
-    source: Option<Arc<Source<Introspect>>>,
+    source: Option<Arc<TokenSource<Introspect>>>,
     settings: Settings,
     issuer: Arc<str>,
     audience: Arc<str>,
@@ -98,7 +99,7 @@ impl BearerPolicy {
             audience: Arc::clone(&self.audience),
             verifies_jwts: self.verifier.is_some(),
         };
-        self.source = Some(Source::new(question, self.settings.clone()));
+        self.source = Some(TokenSource::new(question, self.settings.clone()));
     }
 
     /// Begins with an empty memory: what was remembered, was under other settings.
@@ -121,7 +122,7 @@ impl BearerPolicy {
         self.replica = Some(replica);
     }
 
-    pub(crate) fn freshen(&mut self, freshness: Freshness) -> Result<(), SetupError> {
+    pub(crate) fn set_freshness(&mut self, freshness: Freshness) -> Result<(), SetupError> {
         if self.source.is_none() {
             freshness::without_introspection(freshness, self.replica.as_ref())?;
         }
@@ -144,11 +145,11 @@ impl BearerPolicy {
         key: impl FnOnce() -> TokenKey,
         now: ClockReading,
     ) -> LookUp<Result<VerifiedToken, TokenError>, Pending> {
-        let (jwt, status) = match jwt {
+        let (jwt, check) = match jwt {
             GoodJwt::Fresh(jwt) => return LookUp::Done(Ok(jwt)),
-            GoodJwt::NotFresh(jwt, status) => (jwt, status),
+            GoodJwt::NotFresh(jwt, check) => (jwt, check),
         };
-        let source = match self.introspection_of(&jwt, status) {
+        let source = match self.introspection_of(&jwt, check) {
             Ok(source) => source,
             Err(error) => return LookUp::Done(Err(error)),
         };
@@ -167,15 +168,15 @@ impl BearerPolicy {
     fn introspection_of(
         &self,
         jwt: &VerifiedToken,
-        status: RevocationStatus,
-    ) -> Result<&Arc<Source<Introspect>>, TokenError> {
+        check: RevocationCheck,
+    ) -> Result<&Arc<TokenSource<Introspect>>, TokenError> {
         let asks_for_every_request = self.freshness.and_then(Freshness::bound).is_none();
         let refuses = self.when_stale == WhenStale::Refuse && !asks_for_every_request;
         // A phantom JWT is no token that a client may hold, and the authorization server calls none
         // active. That says nothing of the handle.
         let is_phantom = jwt.handle_hash().is_some();
         match &self.source {
-            Some(source) if !(is_phantom || refuses && status == RevocationStatus::Stale) => {
+            Some(source) if !(is_phantom || refuses && check == RevocationCheck::Stale) => {
                 Ok(source)
             }
             // It will not get any younger, while a replica may catch up, or a gateway bring another.
@@ -227,7 +228,7 @@ impl Policy for BearerPolicy {
 
     fn take_token<B>(&self, request: &mut Request<B>) -> Result<Presented, Refusal> {
         // Traces of the request's headers show no token.
-        if let Header::Occupied(mut values) = request.headers_mut().entry(header::AUTHORIZATION) {
+        if let Entry::Occupied(mut values) = request.headers_mut().entry(header::AUTHORIZATION) {
             values.iter_mut().for_each(|value| value.set_sensitive(true));
         }
         let (scheme, token) = authorization(request.headers())?.ok_or(Refusal::NoToken)?;
@@ -312,7 +313,7 @@ impl Policy for BearerPolicy {
 
 /// The token, if its time has come and not passed, and its key is proved.
 fn in_time_and_proved(
-    entry: Entry<VerifiedToken>,
+    entry: CachedAnswer<VerifiedToken>,
     proof: &Proof,
     now: ClockReading,
 ) -> Result<VerifiedToken, TokenError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloakroom_core::time::Clock;
 use tower_layer::Layer;
 
+use crate::error::SetupError;
 use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
@@ -82,17 +83,21 @@ use crate::replica::RevocationReplica;
 /// ```no_run
 /// # use cloakroom_resource::{Freshness, IntrospectionClient, PhantomLayer, RevocationReplica};
 /// # use std::time::Duration;
-/// # fn layers(client: IntrospectionClient, replica: RevocationReplica) -> [PhantomLayer; 2] {
+/// # use cloakroom_resource::SetupError;
+/// # fn layers(
+/// #     client: IntrospectionClient,
+/// #     replica: RevocationReplica,
+/// # ) -> Result<[PhantomLayer; 2], SetupError> {
 /// // The classic short cache, at any server: revoked handles live on for 2 s at most.
 /// let short = PhantomLayer::new(client.clone(), "https://orders.example")
 ///     .cache(100_000)
-///     .freshness(Freshness::within(Duration::from_secs(2)));
+///     .freshness(Freshness::within(Duration::from_secs(2)))?;
 ///
 /// // With the revocation log: revoked handles die as soon as the log tells it.
 /// let followed = PhantomLayer::new(client, "https://orders.example")
 ///     .cache(100_000)
 ///     .replica(replica);
-/// # [short, followed] }
+/// # Ok([short, followed]) }
 /// ```
 ///
 /// # Handles bound to a key
@@ -142,10 +147,18 @@ impl PhantomLayer {
     /// How long a revocation may take to reach the requests that go through this layer. Without it
     /// and without a [`replica`](Self::replica), every request asks the authorization server. A
     /// clone with another freshness shares the memory.
-    #[must_use]
-    pub fn freshness(mut self, freshness: Freshness) -> Self {
-        self.policy().freshen(freshness);
-        self
+    ///
+    /// Set it after [`replica`](Self::replica) and [`when_stale`](Self::when_stale): what can be met
+    /// depends on them.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Freshness`] if requests are refused when the replica is stale
+    /// ([`WhenStale::Refuse`]), and the replica is further behind than this even while nothing is
+    /// wrong.
+    pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
+        self.policy().set_freshness(freshness)?;
+        Ok(self)
     }
 
     /// What becomes of a handle that is remembered when the replica is too far behind:

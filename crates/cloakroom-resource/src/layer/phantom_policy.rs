@@ -7,8 +7,8 @@ use cloakroom_core::time::{Clock, ClockReading};
 use http::Request;
 use http::header::{self, HeaderMap, HeaderValue};
 
-use crate::cache::{Entry, TokenKey};
-use crate::error::TokenError;
+use crate::cache::{CachedAnswer, TokenKey};
+use crate::error::{SetupError, TokenError};
 use crate::freshness::{self, Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
@@ -16,13 +16,13 @@ use crate::introspect::swap::{Replacement, Swap};
 use crate::layer::authorization::{Presented, Token, authorization, cookie_token, remove_cookie};
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
-use crate::layer::token_source::{Settings, Source, Terms};
+use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
 
 #[derive(Debug, Clone)]
 pub(crate) struct PhantomPolicy {
-    source: Arc<Source<Swap>>,
+    source: Arc<TokenSource<Swap>>,
     settings: Settings,
     replica: Option<RevocationReplica>,
     pub(crate) handle_keys: Option<GatewayKeys>,
@@ -39,7 +39,7 @@ impl PhantomPolicy {
         let question = Swap { introspector, audience: audience.into() };
         let settings = Settings::default();
         Self {
-            source: Source::new(question, settings.clone()),
+            source: TokenSource::new(question, settings.clone()),
             settings,
             replica: None,
             handle_keys: None,
@@ -58,8 +58,12 @@ impl PhantomPolicy {
         self.replica = Some(replica);
     }
 
-    pub(crate) fn freshen(&mut self, freshness: Freshness) {
+    pub(crate) fn set_freshness(&mut self, freshness: Freshness) -> Result<(), SetupError> {
+        if self.when_stale == WhenStale::Refuse {
+            freshness::from_replica_alone(freshness, self.replica.as_ref())?;
+        }
         (self.freshness, self.is_named) = (freshness, true);
+        Ok(())
     }
 
     /// Begins with an empty memory: what was remembered, was under other settings.
@@ -153,7 +157,10 @@ impl Policy for PhantomPolicy {
     }
 }
 
-fn authorized(entry: &Entry<Arc<Replacement>>, proof: &Proof) -> Result<HeaderValue, TokenError> {
+fn authorized(
+    entry: &CachedAnswer<Arc<Replacement>>,
+    proof: &Proof,
+) -> Result<HeaderValue, TokenError> {
     // Nobody behind the gateway can check this any more: the proof is about the handle.
     proof.covers(entry.answer.confirmation.as_ref())?;
     Ok(entry.answer.value.authorization.clone())

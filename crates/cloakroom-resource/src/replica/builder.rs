@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::follow::{Follower, Settings};
 use super::log::RevocationLog;
 use super::rules::Limits;
-use super::shared::Shared;
+use super::state::ReplicaState;
 use super::{Following, RevocationReplica};
 use crate::error::UnavailableError;
 
@@ -45,7 +45,8 @@ impl ReplicaBuilder {
             settings: Settings {
                 clock_skew: None,
                 wait: Duration::from_secs(3),
-                back_off: (Duration::from_millis(100), Duration::from_secs(5)),
+                first_back_off: Duration::from_millis(100),
+                max_back_off: Duration::from_secs(5),
             },
         }
     }
@@ -83,12 +84,17 @@ impl ReplicaBuilder {
         self
     }
 
-    /// How long to wait after a failure: after the first (100 ms), twice as long after each
-    /// further one in a row, and at most (5 s). A random part of it, up to half, is left out. Less
-    /// than 1 ms counts as that, more than an hour as an hour.
-    pub fn back_off(mut self, first: Duration, most: Duration) -> Self {
-        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3600));
-        self.settings.back_off = (first.clamp(shortest, longest), most.clamp(shortest, longest));
+    /// How long to wait after the first failure (100 ms). The time doubles with each further failure
+    /// in a row, up to [`max_back_off`](Self::max_back_off), and a random part of it, up to half, is
+    /// left out. At least 1 ms, at most an hour.
+    pub fn first_back_off(mut self, wait: Duration) -> Self {
+        self.settings.first_back_off = back_off(wait);
+        self
+    }
+
+    /// The longest wait after a failure (5 s). At least 1 ms, at most an hour.
+    pub fn max_back_off(mut self, wait: Duration) -> Self {
+        self.settings.max_back_off = back_off(wait);
         self
     }
 
@@ -103,10 +109,14 @@ impl ReplicaBuilder {
     /// If the runtime's time is not enabled.
     pub async fn follow(self) -> Result<RevocationReplica, UnavailableError> {
         let runtime = Handle::try_current().map_err(UnavailableError::other)?;
-        let shared = Arc::new(Shared::new(self.clock, self.limits));
+        let shared = Arc::new(ReplicaState::new(self.clock, self.limits));
         let mut follower = Follower::new(self.log, Arc::clone(&shared), self.settings);
         follower.catch_up().await?;
         let task = runtime.spawn(follower.run()).abort_handle();
         Ok(RevocationReplica(Arc::new(Following { shared, task })))
     }
+}
+
+fn back_off(wait: Duration) -> Duration {
+    wait.clamp(Duration::from_millis(1), Duration::from_secs(3600))
 }

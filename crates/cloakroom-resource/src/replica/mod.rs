@@ -1,20 +1,20 @@
 //! What a process knows of revocations: a replica of the revocation log.
 
 mod builder;
+mod client_rules;
 mod follow;
 #[cfg(test)]
 mod follow_loop_tests;
 mod http_log;
 mod log;
-mod names;
-mod published;
-mod queues;
+mod rule_index;
+mod rule_target;
 mod rules;
 #[cfg(test)]
 mod rules_model_tests;
-mod shared;
+mod staleness;
+mod state;
 mod store_log;
-mod table;
 #[cfg(test)]
 mod test_kit;
 mod token_facts;
@@ -27,14 +27,14 @@ use tokio::task::AbortHandle;
 
 use crate::error::UnavailableError;
 use cloakroom_core::time::ClockReading;
-use shared::Shared;
+use state::ReplicaState;
 
 pub use builder::ReplicaBuilder;
 pub use http_log::HttpLog;
 pub use log::RevocationLog;
 pub use store_log::StoreLog;
 
-pub(crate) use rules::Verdict;
+pub(crate) use rules::RevocationStatus;
 pub(crate) use token_facts::TokenFacts;
 
 /// What is revoked, kept up to date by following the revocation log. Cheap to clone; clones are
@@ -106,7 +106,7 @@ pub(crate) use token_facts::TokenFacts;
 pub struct RevocationReplica(Arc<Following>);
 
 struct Following {
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaState>,
     task: AbortHandle,
 }
 
@@ -157,8 +157,8 @@ impl RevocationReplica {
     }
 
     /// What the rules say of a token. Read the staleness first, then this.
-    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
-        self.0.shared.verdict(facts)
+    pub(crate) fn revocation_status(&self, facts: &TokenFacts) -> RevocationStatus {
+        self.0.shared.revocation_status(facts)
     }
 }
 

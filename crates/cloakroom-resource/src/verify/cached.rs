@@ -2,9 +2,10 @@
 
 use super::{Keys, Verifier, is_jwt_shaped};
 use crate::MAX_TOKEN_BYTES;
+use crate::cache::revocation_check::{RevocationCheck, forget_revoked};
 use crate::cache::{CheckedJwt, TokenKey};
 use crate::error::{InvalidToken, TokenError};
-use crate::freshness::{self, Freshness, RevocationStatus};
+use crate::freshness::{self, Freshness};
 use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
 use crate::verify::proof::Proof;
@@ -28,7 +29,7 @@ pub(crate) enum GoodJwt {
     /// What is known of revocations is as new as the route wants it.
     Fresh(VerifiedToken),
     /// It is older, or says nothing of this token.
-    NotFresh(VerifiedToken, RevocationStatus),
+    NotFresh(VerifiedToken, RevocationCheck),
 }
 
 impl Verifier {
@@ -77,20 +78,18 @@ impl Verifier {
         let Some(freshness) = freshness else {
             return Ok(GoodJwt::Fresh(token));
         };
-        match RevocationStatus::of(replica, token.facts(), complete, freshness, now) {
-            RevocationStatus::Denied => {
-                if let (Some(cache), Some(key)) = (&self.cache, key)
-                    && cache.forget(key)
-                {
+        match RevocationCheck::new(replica, token.facts(), complete, freshness, now) {
+            RevocationCheck::Revoked => {
+                if forget_revoked(self.cache.as_ref(), key) {
                     count(Of::Jwt, Event::RevokedEviction);
                 }
                 Err(InvalidToken::Revoked.into())
             }
-            RevocationStatus::Fresh => Ok(GoodJwt::Fresh(token)),
+            RevocationCheck::Passed => Ok(GoodJwt::Fresh(token)),
             _ if freshness::is_young(token.token().issued_at, replica, freshness, now) => {
                 Ok(GoodJwt::Fresh(token))
             }
-            status => Ok(GoodJwt::NotFresh(token, status)),
+            check => Ok(GoodJwt::NotFresh(token, check)),
         }
     }
 

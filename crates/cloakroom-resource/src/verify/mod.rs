@@ -9,8 +9,8 @@ pub(crate) mod unverified;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::Confirmation;
 use cloakroom_core::time::{Clock, SystemClock};
+use cloakroom_core::{Confirmation, TokenSecret};
 use cloakroom_jwt::{JwkSet, KeySet};
 
 use crate::cache::JwtCache;
@@ -35,10 +35,10 @@ use cloakroom_core::time::ClockReading;
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use cloakroom_resource::Verifier;
+/// use cloakroom_resource::{TokenSecret, Verifier};
 ///
 /// let verifier = Verifier::discover("https://as.example", "https://orders.example").await?;
-/// let token = verifier.verify("eyJ...").await?;
+/// let token = verifier.verify(&TokenSecret::new("eyJ...")).await?;
 /// assert!(token.has_scope("orders:read"));
 /// # Ok(()) }
 /// ```
@@ -56,7 +56,7 @@ use cloakroom_core::time::ClockReading;
 ///
 /// ```
 /// use cloakroom_resource::jwt::{ACCESS_TOKEN_TYP, Algorithm, SigningKey, sign_jwt};
-/// use cloakroom_resource::{Clock, JwkSet, SystemClock, TokenError, Verifier};
+/// use cloakroom_resource::{Clock, JwkSet, SystemClock, TokenError, TokenSecret, Verifier};
 /// use serde_json::json;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -72,10 +72,10 @@ use cloakroom_core::time::ClockReading;
 /// });
 /// let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &claims).await?;
 ///
-/// let token = verifier.verify(jwt.expose()).await?;
+/// let token = verifier.verify(&jwt).await?;
 /// assert_eq!(token.subject().unwrap().id(), "alice");
 ///
-/// let damaged = format!("{}A", jwt.expose());
+/// let damaged = TokenSecret::new(format!("{}A", jwt.expose()));
 /// assert!(matches!(verifier.verify(&damaged).await, Err(TokenError::Invalid(_))));
 /// # Ok(()) }
 /// ```
@@ -258,7 +258,7 @@ impl Verifier {
     /// [`TokenError::Invalid`] if the token fails a check, or is revoked;
     /// [`TokenError::Unavailable`] if there are no keys to tell, or if the replica is too far
     /// behind.
-    pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+    pub async fn verify(&self, token: &TokenSecret) -> Result<VerifiedToken, TokenError> {
         self.verify_with(token, None).await
     }
 
@@ -273,9 +273,10 @@ impl Verifier {
     /// behind.
     pub async fn verify_with(
         &self,
-        token: &str,
+        token: &TokenSecret,
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
+        let token = token.expose();
         let (now, replica) = (ClockReading::now(&*self.clock), self.replica.as_ref());
         let proof = Proof { scheme: None, key: proved.cloned() };
         let freshness = freshness::default_of(replica);

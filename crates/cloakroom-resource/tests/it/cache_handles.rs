@@ -44,6 +44,7 @@ fn gateway(authority: &Authority, keys: GatewayKeys, time: &Arc<ManualClock>) ->
         .clock(clock(time))
         .cache(100)
         .freshness(Freshness::within(secs(1)))
+        .unwrap()
         .handle_keys(keys);
     Guard::Phantom(layer)
 }

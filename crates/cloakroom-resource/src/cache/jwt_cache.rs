@@ -7,7 +7,7 @@ use cloakroom_core::Confirmation;
 use cloakroom_core::time::UnixTime;
 
 use super::{Bounded, Footprint, TokenKey, bounded};
-use crate::freshness::is_complete;
+use crate::cache::revocation_check::is_complete;
 use crate::verify::token::VerifiedToken;
 
 /// A bounded memory of JWTs that a verifier has accepted. One that it refused is not remembered:

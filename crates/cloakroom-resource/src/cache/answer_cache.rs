@@ -1,4 +1,4 @@
-//! Answers of the authorization server.
+//! AnswerCache of the authorization server.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +20,11 @@ const REFUSALS: usize = 10_000;
 const REFUSAL_LIFE: Duration = Duration::from_secs(10);
 
 /// What is remembered of a good token. Copies are cheap: every request takes one.
-pub(crate) trait Value: Clone + fmt::Debug + Send + Sync + 'static {
+pub(crate) trait CachedValue: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Whether it is a token of its own, made in exchange for the one presented: then it or its key
+    /// may be revoked while the presented token is good.
+    const IS_REPLACEMENT: bool;
+
     /// What a revocation may name of it.
     fn facts(&self) -> &TokenFacts;
 }
@@ -46,7 +50,7 @@ pub(crate) struct Refused(pub(crate) InvalidToken);
 
 /// An answer, and how old it is. All that is looked at on every request lies together in memory.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry<V> {
+pub(crate) struct CachedAnswer<V> {
     pub(crate) answer: Answer<V>,
     /// When it was asked for: a revocation acknowledged before that is in it.
     pub(crate) sent: ClockReading,
@@ -54,7 +58,7 @@ pub(crate) struct Entry<V> {
     number: u64,
 }
 
-impl<V> Footprint for Entry<V> {
+impl<V> Footprint for CachedAnswer<V> {
     fn bytes(&self) -> usize {
         self.answer.bytes
     }
@@ -74,17 +78,17 @@ impl Footprint for Refusal {
 }
 
 /// A bounded memory of answers. Whether one will do for a request is not decided here.
-pub(crate) struct Answers<V> {
+pub(crate) struct AnswerCache<V> {
     /// `None` remembers nothing.
     kept: Option<Kept<V>>,
 }
 
 struct Kept<V> {
-    entries: Bounded<Entry<V>>,
+    entries: Bounded<CachedAnswer<V>>,
     refusals: Bounded<Refusal>,
 }
 
-impl<V: Value> Answers<V> {
+impl<V: CachedValue> AnswerCache<V> {
     /// A memory of so many answers of at most a KiB; none at all if it is zero.
     pub(crate) fn new(capacity: usize) -> Self {
         let kept = (capacity > 0)
@@ -94,7 +98,7 @@ impl<V: Value> Answers<V> {
 
     /// The answer for a token, unless it has ended. An answer without an end is kept: what it is
     /// good for shows in its age.
-    pub(crate) fn get(&self, key: &TokenKey, now: UnixTime) -> Option<Entry<V>> {
+    pub(crate) fn get(&self, key: &TokenKey, now: UnixTime) -> Option<CachedAnswer<V>> {
         let kept = self.kept.as_ref()?;
         let entry = kept.entries.get(key)?;
         if entry.answer.expires_at.is_some_and(|end| end <= now) {
@@ -124,8 +128,8 @@ impl<V: Value> Answers<V> {
         sent: ClockReading,
         number: u64,
         result: Result<Answer<V>, Refused>,
-    ) -> Result<Entry<V>, Refused> {
-        let result = result.map(|answer| Entry { answer, sent, number });
+    ) -> Result<CachedAnswer<V>, Refused> {
+        let result = result.map(|answer| CachedAnswer { answer, sent, number });
         let Some(kept) = &self.kept else {
             return result;
         };
@@ -148,17 +152,17 @@ impl<V: Value> Answers<V> {
     }
 
     /// Removes this very answer; says whether it was there.
-    pub(crate) fn forget(&self, key: &TokenKey, entry: &Entry<V>) -> bool {
+    pub(crate) fn forget(&self, key: &TokenKey, entry: &CachedAnswer<V>) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
             kept.entries.remove_if(key, |found| found.number == entry.number).is_some()
         })
     }
 }
 
-impl<V: Value> fmt::Debug for Answers<V> {
+impl<V: CachedValue> fmt::Debug for AnswerCache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |of: fn(&Kept<V>) -> usize| self.kept.as_ref().map_or(0, of);
-        f.debug_struct("Answers")
+        f.debug_struct("AnswerCache")
             .field("entries", &count(|kept| kept.entries.len()))
             .field("refusals", &count(|kept| kept.refusals.len()))
             .finish()
