@@ -12,49 +12,48 @@ use crate::freshness::Freshness;
 use crate::replica::TokenFacts;
 use cloakroom_core::time::ClockReading;
 
-/// How many refusals are remembered. They are kept apart from what lets requests in, so that no
-/// flood of junk pushes a good token out.
+/// How many refusals are remembered. They are kept apart from good tokens, so that a flood of junk
+/// cannot push those out.
 const REFUSALS: usize = 10_000;
-/// How long a refusal is remembered at most, whatever the route's freshness: a token may become
-/// active, one that its server has taken over, or one of a store that was slow.
+/// The longest time that a refusal is remembered, whatever the route's freshness: a token may become
+/// active, for instance when its server adopts it.
 const REFUSAL_LIFE: Duration = Duration::from_secs(10);
 
-/// What is remembered of a good token. Copies are cheap: every request takes one.
+/// What is remembered of a good token. It must be cheap to clone: every request takes a clone.
 pub(crate) trait CachedValue: Clone + fmt::Debug + Send + Sync + 'static {
     /// Whether it is a token of its own, made in exchange for the one presented: then it or its key
     /// may be revoked while the presented token is good.
     const IS_REPLACEMENT: bool;
 
-    /// What a revocation may name of it.
+    /// What a revocation may name.
     fn facts(&self) -> &TokenFacts;
 }
 
-/// What the authorization server said of a token that it calls active, and of which nothing else
-/// speaks against letting it in.
+/// What the authorization server said about an active token that is meant for this audience.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer<V> {
     pub(crate) value: V,
-    /// Whether its facts are all that rules go by.
+    /// Whether rules can check it: see `is_complete`.
     pub(crate) complete: bool,
     pub(crate) not_before: Option<UnixTime>,
     pub(crate) expires_at: Option<UnixTime>,
     /// The key that the token is bound to.
     pub(crate) confirmation: Option<Confirmation>,
-    /// About what it takes in memory.
+    /// About how many bytes it takes in memory.
     pub(crate) bytes: usize,
 }
 
-/// Why a token is refused, by what the authorization server said of it.
+/// Why a token is refused because of what the authorization server said.
 #[derive(Debug, Clone)]
 pub(crate) struct Refused(pub(crate) InvalidToken);
 
-/// An answer, and how old it is. All that is looked at on every request lies together in memory.
+/// An answer, and how old it is. What every request reads lies together in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedAnswer<V> {
     pub(crate) answer: Answer<V>,
-    /// When it was asked for: a revocation acknowledged before that is in it.
+    /// When it was requested: it takes account of every revocation acknowledged before that.
     pub(crate) sent: ClockReading,
-    /// The number of its question: of two answers the one that was asked for later counts.
+    /// The number of its request: of two answers, the one that was requested later counts.
     number: u64,
 }
 
@@ -77,7 +76,7 @@ impl Footprint for Refusal {
     }
 }
 
-/// A bounded memory of answers. Whether one will do for a request is not decided here.
+/// A bounded memory of answers. Whether an answer may be used for a request is decided elsewhere.
 pub(crate) struct AnswerCache<V> {
     /// `None` remembers nothing.
     kept: Option<Kept<V>>,
@@ -89,15 +88,15 @@ struct Kept<V> {
 }
 
 impl<V: CachedValue> AnswerCache<V> {
-    /// A memory of so many answers of at most a KiB; none at all if it is zero.
+    /// Remembers this many answers of at most 1 KiB; zero remembers none.
     pub(crate) fn new(capacity: usize) -> Self {
         let kept = (capacity > 0)
             .then(|| Kept { entries: bounded(capacity), refusals: bounded(REFUSALS) });
         Self { kept }
     }
 
-    /// The answer for a token, unless it has ended. An answer without an end is kept: what it is
-    /// good for shows in its age.
+    /// The answer for a token, unless it has expired. An answer without `exp` is kept: its age decides
+    /// whether it may be used.
     pub(crate) fn get(&self, key: &TokenKey, now: UnixTime) -> Option<CachedAnswer<V>> {
         let kept = self.kept.as_ref()?;
         let entry = kept.entries.get(key)?;
@@ -120,8 +119,8 @@ impl<V: CachedValue> AnswerCache<V> {
         (age <= REFUSAL_LIFE && freshness.allows(age)).then_some(refusal.why)
     }
 
-    /// Remembers what came of a question, unless what is remembered was asked for later. The caller
-    /// sees to it that this happens to one question at a time.
+    /// Remembers an answer, unless what is remembered was requested later. The caller must ensure that
+    /// calls for one token do not overlap.
     pub(crate) fn keep(
         &self,
         key: TokenKey,
@@ -151,7 +150,7 @@ impl<V: CachedValue> AnswerCache<V> {
         result
     }
 
-    /// Removes this very answer; says whether it was there.
+    /// Removes this answer; returns whether it was there.
     pub(crate) fn forget(&self, key: &TokenKey, entry: &CachedAnswer<V>) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
             kept.entries.remove_if(key, |found| found.number == entry.number).is_some()

@@ -10,16 +10,16 @@ use super::{Bounded, Footprint, TokenKey, bounded};
 use crate::cache::revocation_check::is_complete;
 use crate::verify::token::VerifiedToken;
 
-/// A bounded memory of JWTs that a verifier has accepted. One that it refused is not remembered:
-/// to verify junk anew costs what verifying any junk costs, and nobody is asked.
+/// A bounded memory of JWTs that a verifier has accepted. Refused JWTs are not remembered: verifying
+/// junk again costs no more than verifying other junk, and sends no request.
 #[derive(Clone)]
 pub(crate) struct JwtCache(std::sync::Arc<Bounded<Entry>>);
 
-/// A JWT that was verified. All that is looked at on every request lies together in memory.
+/// A JWT that was verified. What every request reads lies together in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckedJwt {
     pub(crate) token: VerifiedToken,
-    /// Whether its facts are all that rules go by.
+    /// Whether rules can check it: see `is_complete`.
     pub(crate) complete: bool,
     /// The key that the token is bound to.
     pub(crate) confirmation: Option<Confirmation>,
@@ -38,7 +38,7 @@ struct Entry {
     jwt: CheckedJwt,
     starts: UnixTime,
     ends: UnixTime,
-    /// Of the keys that it was verified under: a key that has left the set accepts nothing more.
+    /// The version of the JWK Set that verified it: a key that left the set accepts nothing more.
     key_set: u64,
     bytes: usize,
 }
@@ -54,7 +54,7 @@ impl JwtCache {
         Self(std::sync::Arc::new(bounded(capacity)))
     }
 
-    /// The token, if it was accepted under these very keys and its time has come and not passed.
+    /// The token, if it was accepted under this version of the keys and is valid now.
     pub(crate) fn get(
         &self,
         key: &TokenKey,
@@ -66,7 +66,7 @@ impl JwtCache {
         // As the verifier itself has it.
         let in_time = now < entry.ends + leeway && now + leeway >= entry.starts;
         if entry.key_set != key_set || !in_time {
-            // It is about to be verified anew, or over.
+            // It has to be verified again, or has expired.
             self.0.remove(key);
             return None;
         }

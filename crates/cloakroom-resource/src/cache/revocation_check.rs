@@ -1,5 +1,5 @@
-//! Refuses a token because of a revocation, however it became known: remembered, just introspected,
-//! or just verified.
+//! Refuses tokens because of a revocation, whether they are remembered, just introspected or just
+//! verified.
 
 use std::time::Duration;
 

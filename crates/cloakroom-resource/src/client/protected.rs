@@ -1,4 +1,4 @@
-//! An endpoint of the authorization server that wants to know who is asking.
+//! An endpoint of the authorization server that needs client authentication.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::client::endpoint::Endpoint;
 use crate::client::http::{HttpClient, exchange, is_media_type};
 use crate::error::{SetupError, UnavailableError};
 
-/// Where it is, who asks there, and by which HTTP client.
+/// Its URL, the credentials, and the HTTP client.
 #[derive(Debug, Clone)]
 pub(crate) struct Protected {
     endpoint: Endpoint,

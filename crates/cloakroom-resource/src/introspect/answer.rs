@@ -1,4 +1,4 @@
-//! Tokens that the authorization server is asked about.
+//! Introspected tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +18,16 @@ use crate::verify::is_jwt_shaped;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;
 
-/// How far ahead `nbf` may be: what a verifier grants by default.
+/// How far ahead `nbf` may be: the default of a verifier.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// What a token stands for at one resource.
+/// Introspects tokens for one resource.
 #[derive(Debug, Clone)]
 pub(crate) struct Introspect {
     pub(crate) introspector: Arc<dyn Introspector>,
     pub(crate) issuer: Arc<str>,
     pub(crate) audience: Arc<str>,
-    /// A verifier has seen for whom JWTs are, and from whom: of them, all that is asked is whether
-    /// they are active.
+    /// A verifier has checked the issuer and audience of JWTs: only whether they are active counts.
     pub(crate) verifies_jwts: bool,
 }
 
@@ -49,8 +48,8 @@ impl ServerQuery for Introspect {
         {
             return Ok(Err(Refused(why)));
         }
-        // An answer does not tell the key that signed the token, or the handle it stands for: a
-        // JWT does, and one that is active is what it says.
+        // The answer names neither the key that signed a JWT nor its handle. The JWT does, and an active
+        // JWT can be believed.
         let jwt = is_jwt.then(|| Unverified::read(token.expose()).ok()).flatten();
         let (kid, handle_hash) = jwt.map_or((None, None), |jwt| (jwt.kid(), jwt.handle_hash()));
         let bytes = serde_json::to_vec(&active).map_or(0, |json| json.len());
@@ -74,8 +73,8 @@ impl CachedValue for VerifiedToken {
 }
 
 impl Introspect {
-    /// The authorization server vouches for the token; that it is meant for this resource is for
-    /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
+    /// The authorization server says that the token is active; the resource has to check that the token
+    /// is meant for it (RFC 7662 §2.2, RFC 9700 §2.3).
     fn check_recipient(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
         if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
             return Err(InvalidToken::Audience);
@@ -87,8 +86,7 @@ impl Introspect {
     }
 }
 
-/// Whether the time of an introspected token has come and not passed: looked at anew for each
-/// request.
+/// Whether an introspected token is valid at this time. Every request checks it.
 pub(crate) fn is_in_time<V>(answer: &Answer<V>, now: UnixTime) -> Result<(), InvalidToken> {
     if answer.expires_at.is_some_and(|end| end <= now) {
         return Err(InvalidToken::Expired);

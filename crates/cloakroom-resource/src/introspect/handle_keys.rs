@@ -1,4 +1,4 @@
-//! The keys by which a gateway refuses junk without asking.
+//! The keys with which a gateway refuses junk without introspection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// The least time between two fetches, whatever they are for: a handle can name any key.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What tells the handles of an authorization server from junk (`GET /handle-keys`): with it,
-/// forged and damaged handles are refused without asking anyone. Cheap to clone; clones share the
+/// The keys that tell the handles of an authorization server from junk (`GET /handle-keys`). With them,
+/// forged and damaged handles are refused without introspection. Cheap to clone; clones share the
 /// keys.
 ///
-/// The authorization server hands them out to clients that it trusts with them. Whoever has them
-/// can make handles that are asked about, and nothing more: no store knows them.
+/// The authorization server gives the keys to clients that it trusts. Someone who has them can make
+/// handles that pass this check, but not handles that are active.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,22 +40,23 @@ const INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # What is refused
 ///
-/// | an opaque token that is | and not in memory |
-/// |---|---|
-/// | a handle whose tag is genuine | is asked about |
-/// | spelled like a handle, but forged or damaged | 401 |
-/// | a handle under a key that nobody here knows | 401 if the keys that were fetched for it lack that key; 503 if others were fetched within 10 s |
-/// | anything else | 401 if the keys of the last 10 s say so, 503 if there are none; with [`ask_about_others`](Self::ask_about_others) it is asked about |
+/// This applies to opaque tokens that are not in memory:
 ///
-/// The keys are fetched with the first token, again every ten minutes while they are used, and for
-/// an unknown key or spelling; one fetch at a time, and one in 10 s. As long as there are none, or none newer
-/// for an unknown key, tokens are asked about, within the
-/// [`IntrospectionLimits`](crate::IntrospectionLimits): that keys cannot be fetched is no reason to
-/// refuse a token, and `tracing` tells it.
+/// | the token is | result |
+/// |---|---|
+/// | a handle with a genuine tag | introspected |
+/// | a handle that is forged or damaged | 401 |
+/// | a handle with an unknown key | 401 if keys fetched for it lack that key; 503 if other keys were fetched within 10 s |
+/// | anything else | 401 if keys of the last 10 s confirm it, 503 without such keys; introspected with [`introspect_other_tokens`](Self::introspect_other_tokens) |
+///
+/// The keys are fetched with the first token, every ten minutes while they are in use, and for an
+/// unknown key or prefix: one fetch at a time, and at most one in 10 s. If no keys can be fetched, a
+/// warning is traced, and tokens are introspected within the
+/// [`IntrospectionLimits`](crate::IntrospectionLimits).
 #[derive(Clone)]
 pub struct GatewayKeys {
     keys: Arc<Keys>,
-    asks_about_others: bool,
+    introspects_others: bool,
 }
 
 struct Keys {
@@ -97,26 +98,25 @@ impl From<Protected> for GatewayKeys {
 }
 
 impl GatewayKeys {
-    /// Keys at hand, of an authorization server in the same process (its issuer hands them out, as
-    /// `access_handle_keys`). They are never fetched.
+    /// Uses these keys of an authorization server in the same process (its issuer's
+    /// `access_handle_keys`), and fetches nothing.
     #[must_use]
     pub fn with_keys(keys: AccessHandleKeys) -> Self {
         let loaded = Loaded { keys: Arc::new(keys), sent: None };
         Self::of(None, State { loaded: Some(loaded), last: None })
     }
 
-    /// Has tokens asked about that are not spelled like handles: for an authorization server that
-    /// has taken over the tokens of another, or has formats of its own. Junk that is not spelled
-    /// like handles is asked about as well, then.
+    /// Introspects tokens that do not look like handles. Use this if the authorization server adopted
+    /// tokens of another server, or has custom formats. Junk of that kind is then introspected as well.
     #[must_use]
-    pub const fn ask_about_others(mut self) -> Self {
-        self.asks_about_others = true;
+    pub const fn introspect_other_tokens(mut self) -> Self {
+        self.introspects_others = true;
         self
     }
 
     fn of(remote: Option<Protected>, state: State) -> Self {
         let keys = Keys { remote, shared: SingleFetch::new(state) };
-        Self { keys: Arc::new(keys), asks_about_others: false }
+        Self { keys: Arc::new(keys), introspects_others: false }
     }
 
     /// Whether a token of a request that began at `now` is worth asking about.
@@ -135,7 +135,7 @@ impl GatewayKeys {
             match loaded.keys.check(token) {
                 HandleCheck::UnknownKey => {}
                 // Or handles have got another spelling since.
-                HandleCheck::Foreign if !self.asks_about_others => is_foreign = true,
+                HandleCheck::Foreign if !self.introspects_others => is_foreign = true,
                 known => {
                     if loaded.sent.is_some_and(|sent| now.since(sent) >= PERIOD) {
                         self.keys.refresh(clock, now);
@@ -158,7 +158,7 @@ impl GatewayKeys {
     fn conclude(&self, check: HandleCheck) -> Result<(), TokenError> {
         match check {
             HandleCheck::Genuine(_) => Ok(()),
-            HandleCheck::Foreign if self.asks_about_others => Ok(()),
+            HandleCheck::Foreign if self.introspects_others => Ok(()),
             HandleCheck::Foreign | HandleCheck::Forged | HandleCheck::UnknownKey => {
                 Err(InvalidToken::Forged.into())
             }
@@ -172,14 +172,13 @@ impl fmt::Debug for GatewayKeys {
         f.debug_struct("GatewayKeys")
             .field("uri", &self.keys.remote.as_ref().map(Protected::uri))
             .field("keys", &keys)
-            .field("asks_about_others", &self.asks_about_others)
+            .field("introspects_others", &self.introspects_others)
             .finish()
     }
 }
 
 impl Keys {
-    /// Keys that were asked for after `now`, unless somebody has asked for some within the
-    /// interval.
+    /// Keys that were requested after `now`, unless others were requested within the interval.
     async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) -> Fetched {
         if self.remote.is_none() {
             // There are none but these.
@@ -192,7 +191,7 @@ impl Keys {
             (Some((sent, true)), Some(loaded))
                 if ClockReading::now(&**clock).since(sent) < INTERVAL =>
             {
-                // By the clock that nobody sets.
+                // The monotonic clock: it is never set.
                 if sent.monotonic() > now.monotonic() {
                     Fetched::Now(loaded.keys)
                 } else {
@@ -244,7 +243,7 @@ impl Keys {
             }
             Err(error) => {
                 tracing::warn!(uri = %remote.uri(), error = &error as &dyn std::error::Error,
-                    "the handle keys could not be fetched: junk is asked about");
+                    "the handle keys could not be fetched; junk is introspected");
                 Fetched::Failed
             }
         }
@@ -253,5 +252,5 @@ impl Keys {
 
 async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, UnavailableError> {
     AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
-        .map_err(|_| UnavailableError::Malformed("these are no handle keys"))
+        .map_err(|_| UnavailableError::Malformed("these are not handle keys"))
 }

@@ -1,4 +1,4 @@
-//! One question about a token at a time, whoever waits for its answer.
+//! One introspection of a token at a time, however many requests wait for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,25 +14,25 @@ use crate::freshness::Freshness;
 use crate::introspect::limits::{Allowance, IntrospectionLimits};
 use cloakroom_core::time::ClockReading;
 
-/// The questions that are on their way, or wait for their turn. `R` is what comes of one.
+/// The requests to the authorization server that are in progress or wait. `R` is the result of one.
 ///
 /// # Who may join
 ///
-/// A request may share the answer to a question that
+/// A caller may share the answer to a flight that
 ///
-/// - is *not yet sent*: it will be sent after the request began, so that its answer holds whatever
-///   was revoked before that. This is all that [`Freshness::every_request`] allows;
-/// - or was *sent at most `d` ago*, for `within(d)`: its answer will hold whatever was revoked
-///   before it was sent, as an answer in memory of that age does.
+/// - is *not yet sent*: it will be sent after the caller's request began, so its answer takes account
+///   of everything revoked before that. [`Freshness::every_request`] allows nothing else;
+/// - or was *sent at most `d` ago*, for `within(d)`: its answer takes account of everything revoked
+///   before it was sent, like an answer in memory of that age.
 ///
-/// Whether a question is sent, and when, is written down and looked at under one lock, and before
-/// the question goes out: nobody takes a question for unsent that is on its way.
+/// Whether and when a flight was sent is recorded and read under one lock, before it is sent. So a
+/// flight in progress is never taken for unsent.
 ///
-/// That a replica is fresh lets nobody join an older flight: such a request asks anew, at most once
-/// in `d` for each token.
+/// A fresh replica does not allow joining an older flight: such a request starts its own, at most
+/// once in `d` for each token.
 ///
-/// So for one token, of two questions the one that began first is sent first, and the state needs
-/// to know the newest alone; an older one carries on for those who wait for it.
+/// For one token, the flight that was started first is sent first. The state holds only the newest;
+/// an older one continues for the callers that wait for it.
 pub(crate) struct SingleFlight<R> {
     state: Mutex<State<R>>,
     turns: Arc<Semaphore>,
@@ -41,7 +41,7 @@ pub(crate) struct SingleFlight<R> {
 
 struct State<R> {
     newest: HashMap<TokenKey, Entry<R>>,
-    /// How many questions wait to be sent.
+    /// How many flights wait to be sent.
     waiting: usize,
     started: u64,
     allowance: Allowance,
@@ -54,29 +54,29 @@ struct Entry<R> {
     result: watch::Receiver<Option<R>>,
 }
 
-/// What becomes of a request that needs an answer.
+/// How a caller gets its answer.
 pub(crate) enum Joining<R, L> {
-    /// The answer has come while the request was on its way here.
+    /// The answer arrived in the meantime.
     Answered(L),
-    /// It waits for a question that somebody else has started.
+    /// The caller waits for a flight that another started.
     Joined(Waiter<R>),
-    /// It waits for a question that the caller now has to see through.
+    /// The caller waits for a flight that it has to run.
     Started(Waiter<R>, Flight<R>),
-    /// More questions wait than may, or more were sent than may be.
+    /// The limits are reached.
     Full,
 }
 
-/// Waits for an answer. Dropping it takes nothing from the others.
+/// Waits for an answer. Dropping it does not affect others.
 pub(crate) struct Waiter<R>(watch::Receiver<Option<R>>);
 
 impl<R: Clone> Waiter<R> {
-    /// What came of the question; an outage if that will never be known.
+    /// The result of the flight, or an error if the flight was dropped.
     pub(crate) async fn result(mut self) -> Result<R, UnavailableError> {
         let result = match self.0.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
-        result.ok_or_else(|| UnavailableError::other("the question was given up"))
+        result.ok_or_else(|| UnavailableError::other("the introspection was cancelled"))
     }
 }
 
@@ -142,14 +142,14 @@ impl<R> State<R> {
         }
     }
 
-    /// At most once a second: whoever floods this service must not flood its log as well.
+    /// At most once a second: a flood of requests must not flood the log as well.
     fn complain(&mut self, now: ClockReading) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.complained.is_none_or(|last| now.since(last) >= PAUSE) {
             self.complained = Some(now);
             tracing::warn!(
                 waiting = self.waiting,
-                "too many tokens would have to be asked about: requests are refused"
+                "too many introspection requests; requests are refused"
             );
         }
     }
@@ -182,7 +182,7 @@ impl<R> Flight<R> {
         self.key
     }
 
-    /// Counts up, and so orders the questions about one token as they are sent.
+    /// Increases, and so orders the flights of one token as they are sent.
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }

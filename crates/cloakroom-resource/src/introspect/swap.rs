@@ -1,4 +1,4 @@
-//! Handles that are swapped for JWTs.
+//! Swaps handles for JWTs.
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
 use crate::replica::TokenFacts;
 
-/// Which JWT stands for a handle at one resource.
+/// Swaps handles for JWTs for one resource.
 #[derive(Debug)]
 pub(crate) struct Swap {
     pub(crate) introspector: Arc<dyn Introspector>,
     pub(crate) audience: Arc<str>,
 }
 
-/// What goes on in place of a handle.
+/// What replaces a handle.
 ///
 /// In this order in memory: see [`TokenFacts`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Replacement {
     facts: TokenFacts,
-    /// `Bearer` and the JWT. Shown by no `Debug`, wiped when the last copy is dropped.
+    /// `Bearer` and the JWT. Redacted in `Debug`, wiped when the last copy is dropped.
     pub(crate) authorization: HeaderValue,
 }
 
@@ -53,7 +53,7 @@ impl ServerQuery for Swap {
         };
         let authorization = bearer(swapped.jwt().expose())?;
         let (facts, expires_at) = (swapped.facts().clone(), swapped.expires_at());
-        // A rule about the one handle is found by this alone.
+        // Only this finds a rule about the handle.
         let complete = is_complete(&facts, expires_at, true) && facts.handle_hash.is_some();
         let bytes = authorization.len();
         let confirmation = swapped.confirmation().cloned();
@@ -62,7 +62,7 @@ impl ServerQuery for Swap {
     }
 }
 
-/// The header, over bytes that are wiped.
+/// The header value, over bytes that are wiped.
 fn bearer(jwt: &str) -> Result<HeaderValue, UnavailableError> {
     struct Wiped(TokenSecret);
 

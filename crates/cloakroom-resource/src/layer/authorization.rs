@@ -1,4 +1,4 @@
-//! The token in a request (RFC 6750 §2.1, RFC 9449 §7.1), and in a cookie where the app says so.
+//! The token of a request: in `Authorization` (RFC 6750 §2.1, RFC 9449 §7.1) or in a cookie.
 
 use std::fmt;
 
@@ -85,7 +85,7 @@ pub(crate) fn cookie_token(headers: &HeaderMap, name: &str) -> Result<Option<Tok
     for pair in headers.get_all(header::COOKIE).iter().flat_map(pairs) {
         if let Some(value) = value_of(pair, name) {
             if found.is_some() {
-                // A cookie set for a parent domain beside the app's own: which is whose?
+                // One may have been set for a parent domain: nobody can tell which.
                 return Err(Refusal::InvalidRequest);
             }
             check_token68(value)?;

@@ -1,4 +1,4 @@
-//! Protects a service with bearer tokens (RFC 6750).
+//! Protects a service with access tokens (RFC 6750).
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ use crate::verify::Verifier;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 
-/// A tower layer that lets a request through only with a good access token, and puts a
-/// [`VerifiedToken`] into its extensions. For any HTTP service: axum, hyper, tonic.
+/// A tower layer that passes a request on only with a valid access token, and puts a
+/// [`VerifiedToken`] into its extensions. It works with any HTTP service: axum, hyper, tonic.
 ///
-/// The token is taken from the `Authorization` header alone. Requests without a good one are
-/// answered here, with an empty body:
+/// The layer reads the token from the `Authorization` header only. It answers requests without a
+/// valid token itself, with an empty body:
 ///
 /// | request | answer |
 /// |---|---|
 /// | no bearer token | 401 |
-/// | two `Authorization` headers, or one that cannot be read | 400 `invalid_request` |
-/// | a token that is not good, or bound to a key that is not proved | 401 `invalid_token` |
-/// | a good token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
-/// | nobody can tell just now | 503 with `Retry-After` |
+/// | two `Authorization` headers, or a malformed one | 400 `invalid_request` |
+/// | an invalid token, or a token bound to a key that is not proved | 401 `invalid_token` |
+/// | a valid token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
+/// | a token that cannot be checked now | 503 with `Retry-After` |
 ///
 /// ```
 /// use cloakroom_resource::http::{Request, Response, StatusCode, header};
@@ -59,7 +59,7 @@ use crate::verify::token::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
-/// With axum, one layer a group of routes; a clone with another scope costs nothing:
+/// With axum, use one layer for each group of routes. Clones with other scopes are cheap:
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -78,18 +78,18 @@ use crate::verify::token::VerifiedToken;
 /// ```
 /// # Tokens bound to a key
 ///
-/// A token with `cnf` passes only with a proof of that key. **The app verifies proofs**: a
-/// middleware outside of this layer checks the `DPoP` header with its `ath` (RFC 9449 §4.3), or the
-/// client certificate (RFC 8705), and puts the key it found into the request's extensions, as a
-/// [`Confirmation`](crate::Confirmation). Here it is compared.
+/// A token with `cnf` passes only with a proof of that key. **Your application verifies the proof**:
+/// a middleware outside of this layer checks the `DPoP` header and its `ath` (RFC 9449 §4.3), or the
+/// client certificate (RFC 8705), and puts the proved key into the request's extensions, as a
+/// [`Confirmation`](crate::Confirmation). This layer compares the keys.
 ///
-/// | the token is | and passes |
+/// | the token is | it passes |
 /// |---|---|
-/// | not bound | as `Bearer`, whatever is proved |
+/// | not bound | as `Bearer`, with or without a proof |
 /// | bound to a certificate (`x5t#S256`) | as `Bearer`, if that certificate is proved |
 /// | bound by `DPoP` (`jkt`) | as `DPoP`, if that key is proved; never as `Bearer` (RFC 9449 §7.2) |
 ///
-/// A service behind a gateway sees bound JWTs whose proofs the gateway has checked:
+/// A service behind a gateway gets bound JWTs whose proofs only the gateway could check: see
 /// [`Verifier::trust_gateway_proofs`].
 ///
 /// ```
@@ -98,7 +98,7 @@ use crate::verify::token::VerifiedToken;
 ///
 /// # struct Tls([u8; 32]);
 /// async fn prove(mut request: Request, next: Next) -> Response {
-///     // Here, from the connection: whoever ends TLS knows the client's certificate.
+///     // Whatever terminates TLS knows the client's certificate.
 ///     if let Some(Tls(thumbprint)) = request.extensions().get() {
 ///         let proved = Confirmation::CertificateThumbprint(*thumbprint);
 ///         request.extensions_mut().insert(proved);
@@ -107,7 +107,7 @@ use crate::verify::token::VerifiedToken;
 /// }
 ///
 /// fn protect(api: Router, bearer: BearerLayer) -> Router {
-///     api.route_layer(bearer).layer(from_fn(prove)) // what is added last sees a request first
+///     api.route_layer(bearer).layer(from_fn(prove)) // the layer added last runs first
 /// }
 /// ```
 #[derive(Debug, Clone)]
@@ -120,67 +120,65 @@ impl BearerLayer {
         Self(Arc::new(BearerPolicy::verifying(verifier)))
     }
 
-    /// Accepts the tokens, of whatever form, that introspection calls active, and that are meant
-    /// for `audience`: the answer's `aud` must contain it, its `iss`, if it has one, must be
-    /// `issuer`, and its `exp` must be ahead.
+    /// Accepts tokens of any form that introspection calls active. The answer's `aud` must contain
+    /// `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the future.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
         Self(Arc::new(BearerPolicy::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
-    /// Besides the verifier's JWTs, accepts opaque tokens by introspection. A token of three
-    /// segments is a JWT and stays the verifier's: one that it refuses is not asked about. One that
-    /// it accepts is asked about when nothing else meets the route's [`Freshness`].
+    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT that
+    /// it refuses is not introspected. A JWT that it accepts is introspected only if nothing else
+    /// meets the route's [`Freshness`].
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
         self.policy().introspect_by(Arc::new(introspector));
         self
     }
 
-    /// Lets only tokens through that grant this scope: one value, or several separated by spaces,
-    /// which must all be granted. Adds to what was required before.
+    /// Requires this scope: one value, or several separated by spaces, all of which the token must
+    /// grant. Further calls add to it.
     ///
     /// # Errors
     ///
-    /// If it is no scope (RFC 6749 §3.3).
+    /// [`InvalidValue`] if the value is not a valid scope (RFC 6749 §3.3).
     pub fn require_scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
         self.policy().require(scope)?;
         Ok(self)
     }
 
-    /// Remembers up to so many introspected tokens, each at most until it expires. Whether a
-    /// request may be answered from memory is for [`freshness`](Self::freshness) to say: where
-    /// neither that nor a [`replica`](Self::replica) is there, every request asks all the same.
+    /// Remembers up to this many introspected tokens, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request is introspected anyway.
     ///
-    /// An ordinary entry takes about 2 KB; one whose claims have more than a KiB counts as one for
-    /// each KiB begun. Tokens that were refused are remembered apart from these, 10,000 of
-    /// them, for the route's freshness and 10 s at most: junk pushes no good token out. Clones of
-    /// this layer share the memory. JWTs that are verified here have
-    /// [one of their own](Verifier::cache).
+    /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
+    /// entry for each KiB begun. Up to 10,000 refused tokens are remembered separately, for the
+    /// route's freshness and at most 10 s, so junk cannot push good tokens out. Clones of this layer
+    /// share the memory. Verified JWTs have [their own](Verifier::cache).
     #[must_use]
     pub fn cache(mut self, tokens: usize) -> Self {
         self.policy().change(|settings| settings.capacity = tokens);
         self
     }
 
-    /// Refuses the tokens, introspected or verified, that this replica of the revocation log says
-    /// are revoked. By default it is the verifier's.
+    /// Refuses tokens that are revoked according to this replica of the revocation log. The default
+    /// is the verifier's replica.
     ///
-    /// While it is fresh enough for the route, tokens that are remembered need not be asked about
-    /// again. Where no freshness is named, it may be 10 s behind, or a second more than it is while
-    /// nothing is wrong, if that is longer.
+    /// While the replica is fresh enough for the route, remembered tokens are not introspected again.
+    /// If you set no freshness, the replica may be 10 s behind, or its
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.policy().follow(replica);
         self
     }
 
-    /// How long a revocation may take to reach the routes behind this layer. Without it and without
-    /// a [`replica`](Self::replica), opaque tokens are introspected for every request, and JWTs
-    /// accepted until they expire.
+    /// How long a revocation may take to reach the routes behind this layer. Without a freshness and
+    /// without a [`replica`](Self::replica), opaque tokens are introspected for every request, and
+    /// JWTs are accepted until they expire.
     ///
-    /// Name it after everything else: what can be met depends on it. A clone with another freshness
-    /// shares the memory.
+    /// Set it last: whether it can be met depends on the other settings. A clone with another
+    /// freshness shares the memory.
     ///
     /// ```
     /// # use cloakroom_resource::{BearerLayer, Freshness, SetupError};
@@ -194,52 +192,52 @@ impl BearerLayer {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Freshness`] if it could never be met: where nobody introspects, for every
-    /// request, and for a time that the replica is behind although nothing is wrong.
+    /// [`SetupError::Freshness`] if it can never be met: without introspection that is
+    /// [`Freshness::every_request`], and a time that the replica exceeds even while nothing is wrong.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
         self.policy().set_freshness(freshness)?;
         Ok(self)
     }
 
-    /// What becomes of a request when the replica is too far behind: [`WhenStale::Introspect`] by
-    /// default.
+    /// What happens to a request when the replica is too far behind. The default is
+    /// [`WhenStale::Introspect`].
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
         self.policy().when_stale = when_stale;
         self
     }
 
-    /// Refuses opaque tokens that are no handles of the authorization server without asking it.
+    /// Refuses opaque tokens that are not handles of the authorization server, without introspection.
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
         self.policy().handle_keys = Some(keys);
         self
     }
 
-    /// How much the authorization server may be asked.
+    /// How many introspections this layer may send.
     #[must_use]
     pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
         self.policy().change(|settings| settings.limits = limits);
         self
     }
 
-    /// Takes the time from this clock; by default the verifier's, or the system's. Forgets what is
-    /// remembered.
+    /// Takes the time from this clock, and forgets what is remembered. The default is the verifier's
+    /// clock, or the system's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.policy().keep_time(clock);
         self
     }
 
-    /// What the layer does with a token, for whatever tower does not carry, such as the messages of
-    /// a WebSocket. Scopes are for the caller to look at.
+    /// Checks a token as the layer does, for messages that tower does not carry, such as those of a
+    /// WebSocket. It does not check scopes.
     ///
     /// `proved` is the key that the request proves: see [`Verifier::verify_with`].
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token is refused, [`TokenError::Unavailable`] if nobody can
-    /// tell.
+    /// [`TokenError::Invalid`] if the token is refused, [`TokenError::Unavailable`] if it cannot be
+    /// checked now.
     pub async fn verify(
         &self,
         token: &TokenSecret,

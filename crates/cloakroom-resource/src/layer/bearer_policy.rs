@@ -45,7 +45,7 @@ pub(crate) struct BearerPolicy {
     audience: Arc<str>,
     replica: Option<RevocationReplica>,
     pub(crate) handle_keys: Option<GatewayKeys>,
-    /// What the app named, or what goes with the replica.
+    /// As configured, or the default of the replica.
     freshness: Option<Freshness>,
     is_named: bool,
     pub(crate) when_stale: WhenStale,
@@ -102,7 +102,7 @@ impl BearerPolicy {
         self.source = Some(TokenSource::new(question, self.settings.clone()));
     }
 
-    /// Begins with an empty memory: what was remembered, was under other settings.
+    /// Starts with an empty memory: what was remembered belongs to other settings.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
         if let Some(source) = &self.source {
@@ -172,14 +172,14 @@ impl BearerPolicy {
     ) -> Result<&Arc<TokenSource<Introspect>>, TokenError> {
         let asks_for_every_request = self.freshness.and_then(Freshness::bound).is_none();
         let refuses = self.when_stale == WhenStale::Refuse && !asks_for_every_request;
-        // A phantom JWT is no token that a client may hold, and the authorization server calls none
-        // active. That says nothing of the handle.
+        // Clients never hold phantom JWTs, and the authorization server reports them as inactive. That
+        // says nothing about the handle.
         let is_phantom = jwt.handle_hash().is_some();
         match &self.source {
             Some(source) if !(is_phantom || refuses && check == RevocationCheck::Stale) => {
                 Ok(source)
             }
-            // It will not get any younger, while a replica may catch up, or a gateway bring another.
+            // It only gets older, whereas a replica may catch up, or a gateway may bring another JWT.
             None if self.replica.is_none() && !is_phantom => Err(InvalidToken::TooOld.into()),
             _ => {
                 count(Of::Jwt, Event::StaleRefusal);
@@ -188,7 +188,7 @@ impl BearerPolicy {
         }
     }
 
-    /// The verifier that this token is for; opaque tokens have none where somebody introspects.
+    /// The verifier for this token. With introspection, opaque tokens have none.
     fn verifier_of(&self, token: &str) -> Option<&Verifier> {
         self.verifier.as_ref().filter(|_| self.source.is_none() || is_jwt_shaped(token))
     }
@@ -202,7 +202,7 @@ impl BearerPolicy {
         Terms { when_stale: WhenStale::Introspect, ..self.terms(now) }
     }
 
-    /// Who names no freshness and has no replica has every opaque token asked about.
+    /// Without a freshness and a replica, every opaque token is introspected for every request.
     fn terms(&self, now: ClockReading) -> Terms<'_> {
         Terms {
             now,
@@ -254,7 +254,7 @@ impl Policy for BearerPolicy {
             };
         }
         let Some(source) = &self.source else {
-            // Unreachable by construction; nobody who could tell is an invalid token.
+            // Unreachable: there is a verifier or a source.
             return LookUp::Done(Err(InvalidToken::NotJwt.into()));
         };
         let key = TokenKey::of(token);
@@ -286,7 +286,7 @@ impl Policy for BearerPolicy {
         };
         match (pending, &self.source) {
             (Pending::Introspect(key), Some(source)) => {
-                // A JWT is no handle, and no handle key says anything of it.
+                // A JWT is not a handle, so the handle keys do not apply.
                 let handle_keys = self.handle_keys.as_ref().filter(|_| !is_jwt_shaped(token));
                 let terms = Terms { handle_keys, ..self.terms(now) };
                 in_time_and_proved(source.resolve(key, token, terms).await?, proof, now)
@@ -295,7 +295,7 @@ impl Policy for BearerPolicy {
                 source.resolve(key, token, self.vouching_terms(now)).await?;
                 Ok(jwt)
             }
-            // Unreachable by construction; what nobody can tell of is an invalid token.
+            // Unreachable: there is a verifier or a source.
             _ => Err(InvalidToken::NotJwt.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! The gateway: a handle comes in, a JWT goes on.
+//! A gateway that swaps handles for JWTs.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::layer::phantom_policy::PhantomPolicy;
 use crate::layer::service::TokenService;
 use crate::replica::RevocationReplica;
 
-/// A tower layer for API gateways: swaps the opaque handle of a request for the short-lived JWT
-/// that stands for it at one audience (the phantom token pattern), and passes the request on with
+/// A tower layer for API gateways: it swaps the opaque handle of a request for a short-lived JWT for
+/// one audience (the phantom token pattern), and forwards the request with
 /// `Authorization: Bearer <jwt>`. Clients never see the JWT; services never see the handle.
 ///
-/// Whatever a client put into `Authorization` is replaced: no JWT of its own gets through. Requests
-/// without a good handle are answered here as [`BearerLayer`](crate::BearerLayer) does: 401, 400,
-/// or 503 when the authorization server gives no answer.
+/// The layer always replaces `Authorization`, so a client cannot pass a JWT of its own. It answers
+/// requests without a valid handle itself, as [`BearerLayer`](crate::BearerLayer) does: 401, 400, or
+/// 503 if the authorization server gives no answer.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,8 +37,7 @@ use crate::replica::RevocationReplica;
 /// # Ok(()) }
 /// ```
 ///
-/// Anything that implements [`Introspector`] will do, such as the authorization server itself in
-/// the same process:
+/// You can use any [`Introspector`], such as an authorization server in the same process:
 ///
 /// ```
 /// use cloakroom_resource::http::{Request, Response, StatusCode};
@@ -48,14 +47,14 @@ use crate::replica::RevocationReplica;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
 /// #[derive(Debug)]
-/// struct NobodyIsIn;
+/// struct NothingIsActive;
 ///
 /// #[async_trait]
-/// impl Introspector for NobodyIsIn {
-///     async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, Outage> {
+/// impl Introspector for NothingIsActive {
+///     async fn introspect(&self, _: &TokenSecret) -> Result<Introspection, UnavailableError> {
 ///         Ok(Introspection::Inactive)
 ///     }
-///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<PhantomJwt>, Outage> {
+///     async fn swap(&self, _: &TokenSecret, _: &str) -> Result<Option<PhantomJwt>, UnavailableError> {
 ///         Ok(None)
 ///     }
 /// }
@@ -63,7 +62,7 @@ use crate::replica::RevocationReplica;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let gateway = ServiceBuilder::new()
-///     .layer(PhantomLayer::new(NobodyIsIn, "https://orders.example"))
+///     .layer(PhantomLayer::new(NothingIsActive, "https://orders.example"))
 ///     .service(service_fn(|_: Request<String>| async {
 ///         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
 ///     }));
@@ -72,13 +71,13 @@ use crate::replica::RevocationReplica;
 /// assert_eq!(gateway.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(()) }
 /// ```
-/// # How often the authorization server is asked
+/// # How often a handle is swapped
 ///
-/// By default, for every request, so that a revoked handle is refused at once; requests that wait
-/// for the same handle share an answer. With a [cache](Self::cache) and a
-/// [freshness](Self::freshness), or with a [replica](Self::replica) of the revocation log, once for
-/// each handle, again when its JWT has expired, and whenever nothing else says that it is not
-/// revoked:
+/// By default, the layer asks the authorization server for every request, so a revoked handle is
+/// refused at once. Requests that wait for the same handle share an answer. With a
+/// [cache](Self::cache), and a [freshness](Self::freshness) or a [replica](Self::replica) of the
+/// revocation log, it asks once for each handle, again when the JWT has expired, and whenever it
+/// cannot tell otherwise that the handle is not revoked:
 ///
 /// ```no_run
 /// # use cloakroom_resource::{Freshness, IntrospectionClient, PhantomLayer, RevocationReplica};
@@ -88,12 +87,12 @@ use crate::replica::RevocationReplica;
 /// #     client: IntrospectionClient,
 /// #     replica: RevocationReplica,
 /// # ) -> Result<[PhantomLayer; 2], SetupError> {
-/// // The classic short cache, at any server: revoked handles live on for 2 s at most.
+/// // A short cache, for any server: a revoked handle works for at most 2 s more.
 /// let short = PhantomLayer::new(client.clone(), "https://orders.example")
 ///     .cache(100_000)
 ///     .freshness(Freshness::within(Duration::from_secs(2)))?;
 ///
-/// // With the revocation log: revoked handles die as soon as the log tells it.
+/// // With the revocation log: a revoked handle stops working as soon as the log brings it.
 /// let followed = PhantomLayer::new(client, "https://orders.example")
 ///     .cache(100_000)
 ///     .replica(replica);
@@ -102,13 +101,13 @@ use crate::replica::RevocationReplica;
 ///
 /// # Handles bound to a key
 ///
-/// A handle with `cnf` is swapped only with a proof of that key, which a middleware of the app's
-/// own verifies and puts into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
+/// A handle with `cnf` is swapped only with a proof of that key. A middleware of yours verifies the
+/// proof and puts the key into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
 /// describes. A handle bound by `DPoP` must come in that scheme; in a cookie it is refused.
 ///
-/// The JWT goes on as `Bearer`, and keeps its `cnf`. **A service inside therefore sees a bound JWT
-/// whose proof only this gateway could check**, and refuses it, unless it says that it stands
-/// behind a gateway: [`Verifier::trust_gateway_proofs`](crate::Verifier::trust_gateway_proofs).
+/// The JWT is forwarded as `Bearer` and keeps its `cnf`. **The service behind the gateway gets a bound
+/// JWT whose proof only the gateway could check.** It refuses that JWT unless you use
+/// [`Verifier::trust_gateway_proofs`](crate::Verifier::trust_gateway_proofs).
 #[derive(Debug, Clone)]
 pub struct PhantomLayer(Arc<PhantomPolicy>);
 
@@ -119,25 +118,24 @@ impl PhantomLayer {
         Self(Arc::new(PhantomPolicy::new(Arc::new(introspector), audience)))
     }
 
-    /// Remembers the JWTs of up to so many handles, each until it expires. Whether a request may be
-    /// answered from memory is for [`freshness`](Self::freshness) to say: where neither that nor a
-    /// [`replica`](Self::replica) is there, every request asks all the same.
+    /// Remembers the JWTs of up to this many handles, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request asks the authorization server anyway.
     ///
-    /// One entry takes about 0.7 KB and its JWT; a JWT of more than a KiB counts as one entry for
-    /// each KiB begun. Handles that were refused are remembered apart from these, 10,000 of them,
-    /// for the layer's freshness and 10 s at most: junk pushes no good handle out. Clones of this
-    /// layer share the memory.
+    /// An entry takes about 0.7 KB and its JWT. A JWT larger than 1 KiB counts as one entry for each
+    /// KiB begun. Up to 10,000 refused handles are remembered separately, for the layer's freshness
+    /// and at most 10 s, so junk cannot push good handles out. Clones of this layer share the memory.
     #[must_use]
     pub fn cache(mut self, handles: usize) -> Self {
         self.policy().change(|settings| settings.capacity = handles);
         self
     }
 
-    /// Refuses the handles that this replica of the revocation log says are revoked. While it is
-    /// fresh enough, handles that are remembered need not be asked about again.
+    /// Refuses handles that are revoked according to this replica of the revocation log. While the
+    /// replica is fresh enough, remembered handles are not swapped again.
     ///
-    /// Where no freshness is named, it may be 10 s behind, or a second more than it is while
-    /// nothing is wrong, if that is longer.
+    /// If you set no freshness, the replica may be 10 s behind, or its
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.policy().follow(replica);
@@ -161,43 +159,42 @@ impl PhantomLayer {
         Ok(self)
     }
 
-    /// What becomes of a handle that is remembered when the replica is too far behind:
-    /// [`WhenStale::Introspect`] by default.
+    /// What happens to a request with a remembered handle when the replica is too far behind. The
+    /// default is [`WhenStale::Introspect`].
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
         self.policy().when_stale = when_stale;
         self
     }
 
-    /// Refuses whatever is no handle of the authorization server without asking it.
+    /// Refuses tokens that are not handles of the authorization server, without asking it.
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
         self.policy().handle_keys = Some(keys);
         self
     }
 
-    /// How much the authorization server may be asked.
+    /// How many swaps this layer may send.
     #[must_use]
     pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
         self.policy().change(|settings| settings.limits = limits);
         self
     }
 
-    /// Takes the time from this clock. Forgets what is remembered.
+    /// Takes the time from this clock, and forgets what is remembered.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.policy().change(|settings| settings.clock = clock);
         self
     }
 
-    /// Takes the handle from the cookie of this name, too, and removes that cookie from what goes
-    /// on. A request that carries a handle both ways, or the cookie twice, is refused with 400.
+    /// Also takes the handle from the cookie with this name, and removes the cookie from the forwarded
+    /// request. A request with a handle in both places, or with the cookie twice, is refused with 400.
     ///
     /// Set the cookie with `HttpOnly; Secure; SameSite=Lax` (or `Strict`) and a name that starts
-    /// with `__Host-`. **A browser sends cookies along with requests that other sites cause**
-    /// (CSRF), which it never does with an `Authorization` header: besides `SameSite`, check the
-    /// `Origin` header or a CSRF token on every request that changes something. This layer does
-    /// not.
+    /// with `__Host-`. **Browsers send cookies with requests that other sites cause** (CSRF), which
+    /// they never do with an `Authorization` header. In addition to `SameSite`, check the `Origin`
+    /// header or a CSRF token on every request that changes something. This layer does not.
     #[must_use]
     pub fn cookie(mut self, name: &str) -> Self {
         self.policy().cookie = Some(name.into());

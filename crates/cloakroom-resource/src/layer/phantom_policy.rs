@@ -26,7 +26,7 @@ pub(crate) struct PhantomPolicy {
     settings: Settings,
     replica: Option<RevocationReplica>,
     pub(crate) handle_keys: Option<GatewayKeys>,
-    /// What the app named, or what goes with the replica.
+    /// As configured, or the default of the replica.
     freshness: Freshness,
     is_named: bool,
     pub(crate) when_stale: WhenStale,
@@ -66,7 +66,7 @@ impl PhantomPolicy {
         Ok(())
     }
 
-    /// Begins with an empty memory: what was remembered, was under other settings.
+    /// Starts with an empty memory: what was remembered belongs to other settings.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
         self.source = self.source.with(self.settings.clone());
@@ -75,7 +75,7 @@ impl PhantomPolicy {
     /// Takes the handle out of a request, with everything that must not go on.
     fn take_handle(&self, headers: &mut HeaderMap) -> Result<Option<(Scheme, Token)>, Refusal> {
         // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
-        // remove the JWT: a request that was let in would go on as nobody's.
+        // remove the JWT: an authenticated request would be forwarded without a token.
         if names_authorization(headers) {
             return Err(Refusal::InvalidRequest);
         }
@@ -161,14 +161,14 @@ fn authorized(
     entry: &CachedAnswer<Arc<Replacement>>,
     proof: &Proof,
 ) -> Result<HeaderValue, TokenError> {
-    // Nobody behind the gateway can check this any more: the proof is about the handle.
+    // Services behind the gateway cannot check this: the proof is about the handle.
     proof.covers(entry.answer.confirmation.as_ref())?;
     Ok(entry.answer.value.authorization.clone())
 }
 
 fn names_authorization(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|value| {
-        // Bytes: a proxy behind may not mind that some of them are no text.
+        // Compared as bytes: a proxy may accept values that are not text.
         let mut names = value.as_bytes().split(|byte| *byte == b',');
         names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"authorization"))
     })

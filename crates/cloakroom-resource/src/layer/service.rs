@@ -16,12 +16,12 @@ use crate::layer::phantom_policy::PhantomPolicy;
 use crate::layer::response_future::ResponseFuture;
 use crate::verify::proof::{Proof, Scheme};
 
-/// What one look into memory, and at the replica, says of a token.
+/// What memory and the replica say about a token.
 #[derive(Debug)]
 pub(crate) enum LookUp<D, P> {
     /// The decision.
     Done(D),
-    /// What the slow way still needs: it hashes nothing and looks nothing up a second time.
+    /// What the slow path needs, so that it neither hashes nor looks up a second time.
     Continue(P),
 }
 
@@ -29,14 +29,14 @@ pub(crate) enum LookUp<D, P> {
 pub(crate) trait Policy: Send + Sync + 'static {
     /// What a good token puts into the request.
     type Pass: Send;
-    /// What is left to do where memory does not decide.
+    /// What is left to do if memory does not decide.
     type Pending: Send;
 
     fn clock(&self) -> &dyn Clock;
 
     fn challenges(&self) -> &Challenges;
 
-    /// The token of a request, which shows no trace of it from here on.
+    /// Takes the token of a request. From here on, traces of the request do not show it.
     fn take_token<B>(&self, request: &mut Request<B>) -> Result<Presented, Refusal>;
 
     /// Decides about the token of a request that began at `now`, where that needs no waiting.
@@ -175,8 +175,8 @@ where
     ResponseFuture::waiting(async move { Ok(policy.challenges().response(refusal, scheme)) })
 }
 
-/// The service that was polled ready: it is the one to call, or to drop, so that it gives up what it
-/// has reserved. Its clone may not be ready.
+/// The service that was polled ready. It has to be called, or dropped to release what it reserved; its
+/// clone may not be ready.
 fn take_ready<S: Clone>(inner: &mut S) -> S {
     let clone = inner.clone();
     mem::replace(inner, clone)

@@ -1,4 +1,4 @@
-//! Who knows what a token stands for: memory, or the authorization server.
+//! What a token stands for: from memory, or from the authorization server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
-/// What the authorization server is asked about tokens, for one audience.
+/// A request about a token to the authorization server, for one audience.
 #[async_trait]
 pub(crate) trait ServerQuery: fmt::Debug + Send + Sync + 'static {
     /// What is remembered of a good token.
@@ -34,7 +34,7 @@ pub(crate) type ServerReply<V> = Result<Result<Answer<V>, Refused>, UnavailableE
 /// The same, remembered.
 type Outcome<V> = Result<Result<CachedAnswer<V>, Refused>, UnavailableError>;
 
-/// On what terms a request is answered.
+/// What a request demands of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
     /// When it began.
@@ -42,7 +42,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) freshness: Freshness,
     pub(crate) when_stale: WhenStale,
     pub(crate) replica: Option<&'a RevocationReplica>,
-    /// What refuses junk before anyone is asked.
+    /// The keys that refuse junk without introspection.
     pub(crate) handle_keys: Option<&'a GatewayKeys>,
 }
 
@@ -53,8 +53,8 @@ impl Terms<'_> {
     }
 }
 
-/// One question, and the memory of its answers. What is remembered for one audience is never told
-/// to another: each has a source of its own.
+/// One query, and the memory of its answers. Each audience has a source of its own, so that an answer
+/// for one is never used for another.
 #[derive(Debug)]
 pub(crate) struct TokenSource<Q: ServerQuery> {
     query: Arc<Q>,
@@ -99,18 +99,18 @@ impl<Q: ServerQuery> TokenSource<Q> {
         Self::of(Arc::clone(&self.query), settings)
     }
 
-    /// Asks what a token stands for that memory says nothing of.
+    /// Asks the authorization server about a token that memory does not decide about.
     ///
     /// # Errors
     ///
-    /// If the token is refused, or if nobody can tell.
+    /// If the token is refused, or if there is no answer.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         key: TokenKey,
         token: &str,
         terms: Terms<'_>,
     ) -> Result<CachedAnswer<Q::Value>, TokenError> {
-        // What is in memory is no junk: it was asked about.
+        // Only for tokens that are not in memory: those are known not to be junk.
         if let Some(keys) = terms.handle_keys
             && let Err(error) = keys.check(token, terms.now, &self.settings.clock).await
         {
@@ -123,8 +123,8 @@ impl<Q: ServerQuery> TokenSource<Q> {
             Revoked::Token => return Err(InvalidToken::Revoked.into()),
             Revoked::Replacement => {}
         }
-        // Asked after the revocation is known, the server brings another one; who began before
-        // that question is sent may have its answer, and nobody shares one that is on its way.
+        // The revocation is known, so a new request brings another JWT. A request that is not yet sent
+        // may be shared, one that is in progress may not.
         let entry = self.ask(key, token, &terms, Freshness::every_request()).await?;
         match self.revoked(&key, &entry, &terms) {
             Revoked::Nothing => Ok(entry),
@@ -180,8 +180,7 @@ impl<Q: ServerQuery> TokenSource<Q> {
         revoked(terms.replica, &self.answers, key, entry, on_eviction)
     }
 
-    /// Asks, or waits for the answer to a question of somebody else's that `freshness` lets it
-    /// join.
+    /// Asks the authorization server, or joins a flight that `freshness` allows.
     async fn ask(
         self: &Arc<Self>,
         key: TokenKey,
@@ -201,7 +200,7 @@ impl<Q: ServerQuery> TokenSource<Q> {
                 count(Q::OF, Event::Miss);
                 let (source, token) = (Arc::clone(self), TokenSecret::new(token));
                 match tokio::runtime::Handle::try_current() {
-                    // A task of its own: a caller who goes away takes nothing from those who wait.
+                    // In a task, so that a caller that is dropped does not affect the others.
                     Ok(runtime) => drop(runtime.spawn(source.run_flight(flight, token))),
                     Err(_) => source.run_flight(flight, token).await,
                 }
@@ -229,7 +228,7 @@ impl<Q: ServerQuery> TokenSource<Q> {
         let told = self.query.send(&token).await;
         drop(token);
         let (key, number) = (flight.key(), flight.number());
-        // A failure reaches those who wait, and is never remembered.
+        // A failure reaches the callers that wait, and is never remembered.
         flight.complete(|| told.map(|result| self.answers.keep(key, sent, number, result)));
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) max_back_off: Duration,
 }
 
-/// The one who reads the log.
+/// Reads the log.
 pub(crate) struct Follower {
     log: Box<dyn RevocationLog>,
     shared: Arc<ReplicaState>,
@@ -106,7 +106,9 @@ impl Follower {
                 }
                 Step::Nothing if self.is_complete => {}
                 Step::Nothing => {
-                    return Err(UnavailableError::Malformed("the log has more, but of the same"));
+                    return Err(UnavailableError::Malformed(
+                        "the log says that it has more, but returns nothing new",
+                    ));
                 }
             }
         }
@@ -171,7 +173,7 @@ impl Follower {
                 ));
             }
             RevocationBatch::Gap => {
-                tracing::warn!("the revocation log has a gap; it is read from its beginning");
+                tracing::warn!("the revocation log has a gap; reading it from its beginning");
                 metrics::replica_gap();
                 self.restart();
                 return Ok(Step::Restart);
@@ -207,7 +209,10 @@ impl Follower {
         let new: Vec<_> = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at).collect();
         if let Some(at) = new.iter().max().filter(|at| **at > latest) {
             let ahead = at.since(now.wall());
-            tracing::warn!(?ahead, "a heartbeat is ahead by more than clocks may differ: ignored");
+            tracing::warn!(
+                ?ahead,
+                "ignored a heartbeat that is further ahead than clocks may differ"
+            );
         }
         let Some(at) = new.into_iter().filter(|at| *at <= latest).max() else { return };
         self.log_time = self.log_time.max(at);

@@ -11,9 +11,8 @@ use crate::client::discovery::Metadata;
 use crate::client::protected::{Protected, endpoint_constructors};
 use crate::error::UnavailableError;
 
-/// The revocation log of an authorization server that hands it out over HTTP
-/// (`GET /revocations?after=…&wait=…`), to clients that it lets follow it: who follows the log
-/// learns who is revoked.
+/// The revocation log of an authorization server over HTTP (`GET /revocations?after=…&wait=…`). The
+/// client needs the right to read it: the log tells who is revoked.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,6 +53,6 @@ impl RevocationLog for HttpLog {
             query.append_pair("wait", &wait.as_secs().to_string());
         };
         RevocationPage::from_json(&self.0.get(query).await?)
-            .map_err(|_| UnavailableError::Malformed("it is no page of the revocation log"))
+            .map_err(|_| UnavailableError::Malformed("it is not a page of the revocation log"))
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum RevocationStatus {
     Unknown,
 }
 
-const TOO_MUCH: &str = "so much is revoked one by one that all tokens are to be introspected";
+const TOO_MUCH: &str = "too many single revocations: all tokens have to be introspected";
 
 /// How many rules are held.
 #[derive(Debug, Clone, Copy)]
@@ -31,16 +31,16 @@ pub(crate) struct Limits {
     /// Rules about single tokens of one grant: of one login, which anyone may have at a public
     /// client.
     pub(crate) per_grant: usize,
-    /// Rules of all kinds. Whoever has the most makes room for others.
+    /// Rules of all kinds. Rules of the client that has the most are dropped first.
     pub(crate) total: usize,
 }
 
 /// The rules in force.
 ///
-/// A rule that has to make room leaves a *mark* behind: until that rule's own end, nobody is told
-/// that a token is clear which it may have denied. Those are the tokens of its grant if that has too
-/// many rules, else those of its client, else all. What ends first makes room first, so that marks
-/// end as early as they can; and what is revoked while there is a mark is held like any other.
+/// A rule that is dropped leaves a *mark* until its end: while there is a mark, the replica cannot tell
+/// that a token is not revoked which the rule may have denied. Those are the tokens of its grant if that
+/// has too many rules, else those of its client, else all. The rules that end first are dropped first, so
+/// that marks end as early as possible. New revocations are held despite a mark.
 #[derive(Debug)]
 pub(crate) struct Rules {
     limits: Limits,
@@ -191,8 +191,9 @@ impl Rules {
         }
     }
 
-    /// Holds the whole to its bound. Whoever has the most rules makes room, so that nobody can push
-    /// out those of others; rules that are no client's stay as long as any client has several.
+    /// Keeps the total within its bound. Rules of the client that has the most are dropped, so that a
+    /// client cannot push out the rules of others. Rules without a client stay as long as any client has
+    /// several.
     fn make_room(&mut self) {
         while self.table.len() > self.limits.total {
             if let Some((client, place)) = self.of_clients.longest() {
@@ -208,8 +209,8 @@ impl Rules {
         }
     }
 
-    /// Of all rules but those about keys, which are few: whoever has a stolen key can make a token
-    /// look younger than any mark.
+    /// The rule that ends first, except rules for keys, which are few: with a stolen key one can make a
+    /// token that looks younger than any mark.
     fn first_to_end(&self) -> Option<RuleSlot> {
         let is_key =
             |place| self.table.at(place).is_some_and(|it| matches!(it.name, RuleTarget::Key(_)));

@@ -1,4 +1,4 @@
-//! How old what is known is: written by one, read on every request.
+//! How far a replica may be behind: written by its follower, read on every request.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl SharedStaleness {
         }));
     }
 
-    /// The newest reading. Who sees it sees the rules that count into it.
+    /// The newest reading. A reader that sees it also sees the rules that it takes account of.
     pub(crate) fn get(&self) -> Option<StalenessReading> {
         let [wall, monotonic, behind] = self.0.get();
         (behind != NOTHING).then(|| StalenessReading {

@@ -1,4 +1,4 @@
-//! What a replica knows: written by its follower, read by every request.
+//! What a replica knows: written by its follower, read on every request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,4 +1,4 @@
-//! What becomes of a JWT, remembered or verified now, by what is known of revocations.
+//! Decides about a JWT, whether it is remembered or has to be verified.
 
 use super::{Keys, Verifier, is_jwt_shaped};
 use crate::MAX_TOKEN_BYTES;
@@ -12,23 +12,23 @@ use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use cloakroom_core::time::ClockReading;
 
-/// What a JWT has to meet beside what its verifier checks.
+/// What a request demands of a JWT besides a valid signature and claims.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JwtTerms<'a> {
     pub(crate) proof: &'a Proof,
-    /// `None` if revocation does not matter.
+    /// `None` if revocation is not checked.
     pub(crate) freshness: Option<Freshness>,
     pub(crate) replica: Option<&'a RevocationReplica>,
     /// When the request began.
     pub(crate) now: ClockReading,
 }
 
-/// A JWT in which nothing is wrong.
+/// A JWT that passed all checks.
 #[derive(Debug)]
 pub(crate) enum GoodJwt {
-    /// What is known of revocations is as new as the route wants it.
+    /// What is known about revocations is as fresh as the route demands.
     Fresh(VerifiedToken),
-    /// It is older, or says nothing of this token.
+    /// What is known is older, or says nothing about this token.
     NotFresh(VerifiedToken, RevocationCheck),
 }
 

@@ -18,11 +18,11 @@ use crate::double_buffer::{from_numbers, nanos, to_numbers};
 use crate::error::UnavailableError;
 use cloakroom_core::time::ClockReading;
 
-/// How long a set counts that does not say how long it does.
+/// The life of a set that does not name one.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60 * 60);
-/// Bounds of what a set may say: it is neither fetched for every request nor kept for ever.
+/// Bounds of the life of a set.
 const LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(24 * 60 * 60));
-/// After a failure nobody asks again for so long: those who waited share its outcome.
+/// After a failure there is no new fetch for this long: all who waited share its outcome.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two fetches for unknown keys, and between two tries to refresh ahead.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -162,7 +162,7 @@ impl FetchedKeys {
     }
 
     /// The keys, if a fetch brings one of this name; `None` if the key stays unknown. At most one
-    /// fetch per interval, whoever asks, and whatever names they ask for: names are free to invent.
+    /// fetch per interval for all callers and all names: anyone can invent names.
     ///
     /// # Errors
     ///
