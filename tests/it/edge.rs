@@ -14,9 +14,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use cloakroom::core::time::Clock;
 use cloakroom::resource::{
-    BearerLayer, ClientCredentials, Freshness, GatewayKeys, HttpLog, IntrospectionClient,
-    PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog, RevocationReplica, TokenService,
-    Verifier,
+    BearerLayer, ClientCredentials, Freshness, GatewayKeys, HttpLog, HttpTimeouts,
+    IntrospectionClient, PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog,
+    RevocationReplica, TokenService, Verifier,
 };
 use hyper::StatusCode;
 use hyper::header::AUTHORIZATION;

@@ -1,4 +1,4 @@
-//! AnswerCache of the authorization server.
+//! The answers of the authorization server.
 
 use std::fmt;
 use std::time::Duration;
@@ -79,10 +79,10 @@ impl Footprint for Refusal {
 /// A bounded memory of answers. Whether an answer may be used for a request is decided elsewhere.
 pub(crate) struct AnswerCache<V> {
     /// `None` remembers nothing.
-    kept: Option<Kept<V>>,
+    memory: Option<Memory<V>>,
 }
 
-struct Kept<V> {
+struct Memory<V> {
     entries: Bounded<CachedAnswer<V>>,
     refusals: Bounded<Refusal>,
 }
@@ -90,16 +90,16 @@ struct Kept<V> {
 impl<V: CachedValue> AnswerCache<V> {
     /// Remembers this many answers of at most 1 KiB; zero remembers none.
     pub(crate) fn new(capacity: usize) -> Self {
-        let kept = (capacity > 0)
-            .then(|| Kept { entries: bounded(capacity), refusals: bounded(REFUSALS) });
-        Self { kept }
+        let memory = (capacity > 0)
+            .then(|| Memory { entries: bounded(capacity), refusals: bounded(REFUSALS) });
+        Self { memory }
     }
 
     /// The answer for a token, unless it has expired. An answer without `exp` is kept: its age decides
     /// whether it may be used.
     pub(crate) fn get(&self, key: &TokenKey, now: UnixTime) -> Option<CachedAnswer<V>> {
-        let kept = self.kept.as_ref()?;
-        let entry = kept.entries.get(key)?;
+        let memory = self.memory.as_ref()?;
+        let entry = memory.entries.get(key)?;
         if entry.answer.expires_at.is_some_and(|end| end <= now) {
             self.forget(key, &entry);
             return None;
@@ -114,7 +114,7 @@ impl<V: CachedValue> AnswerCache<V> {
         freshness: Freshness,
         now: ClockReading,
     ) -> Option<Refused> {
-        let refusal = self.kept.as_ref()?.refusals.get(key)?;
+        let refusal = self.memory.as_ref()?.refusals.get(key)?;
         let age = now.since(refusal.sent);
         (age <= REFUSAL_LIFE && freshness.allows(age)).then_some(refusal.why)
     }
@@ -129,22 +129,22 @@ impl<V: CachedValue> AnswerCache<V> {
         result: Result<Answer<V>, Refused>,
     ) -> Result<CachedAnswer<V>, Refused> {
         let result = result.map(|answer| CachedAnswer { answer, sent, number });
-        let Some(kept) = &self.kept else {
+        let Some(memory) = &self.memory else {
             return result;
         };
-        let newest = kept.entries.peek(&key).map(|entry| entry.number);
-        let newest = newest.max(kept.refusals.peek(&key).map(|refusal| refusal.number));
+        let newest = memory.entries.peek(&key).map(|entry| entry.number);
+        let newest = newest.max(memory.refusals.peek(&key).map(|refusal| refusal.number));
         if newest.is_some_and(|newest| newest > number) {
             return result;
         }
         match &result {
             Ok(entry) => {
-                kept.refusals.remove(&key);
-                kept.entries.insert(key, entry.clone());
+                memory.refusals.remove(&key);
+                memory.entries.insert(key, entry.clone());
             }
             Err(why) => {
-                kept.entries.remove(&key);
-                kept.refusals.insert(key, Refusal { why: why.clone(), sent, number });
+                memory.entries.remove(&key);
+                memory.refusals.insert(key, Refusal { why: why.clone(), sent, number });
             }
         }
         result
@@ -152,18 +152,18 @@ impl<V: CachedValue> AnswerCache<V> {
 
     /// Removes this answer; returns whether it was there.
     pub(crate) fn forget(&self, key: &TokenKey, entry: &CachedAnswer<V>) -> bool {
-        self.kept.as_ref().is_some_and(|kept| {
-            kept.entries.remove_if(key, |found| found.number == entry.number).is_some()
+        self.memory.as_ref().is_some_and(|memory| {
+            memory.entries.remove_if(key, |found| found.number == entry.number).is_some()
         })
     }
 }
 
 impl<V: CachedValue> fmt::Debug for AnswerCache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |of: fn(&Kept<V>) -> usize| self.kept.as_ref().map_or(0, of);
+        let count = |of: fn(&Memory<V>) -> usize| self.memory.as_ref().map_or(0, of);
         f.debug_struct("AnswerCache")
-            .field("entries", &count(|kept| kept.entries.len()))
-            .field("refusals", &count(|kept| kept.refusals.len()))
+            .field("entries", &count(|memory| memory.entries.len()))
+            .field("refusals", &count(|memory| memory.refusals.len()))
             .finish()
     }
 }

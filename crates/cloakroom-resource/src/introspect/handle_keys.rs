@@ -140,22 +140,22 @@ impl GatewayKeys {
                     if loaded.sent.is_some_and(|sent| now.since(sent) >= PERIOD) {
                         self.keys.refresh(clock, now);
                     }
-                    return self.conclude(known);
+                    return self.decide(known);
                 }
             }
         }
         match self.keys.newer(clock, now).await {
-            Fetched::Now(keys) => self.conclude(keys.check(token)),
+            Fetched::Now(keys) => self.decide(keys.check(token)),
             Fetched::Lately(keys) => match keys.check(token) {
                 HandleCheck::UnknownKey => Err(UnavailableError::HandleKey.into()),
-                known => self.conclude(known),
+                known => self.decide(known),
             },
             Fetched::Failed if is_foreign => Err(UnavailableError::HandleKey.into()),
             Fetched::Failed => Ok(()),
         }
     }
 
-    fn conclude(&self, check: HandleCheck) -> Result<(), TokenError> {
+    fn decide(&self, check: HandleCheck) -> Result<(), TokenError> {
         match check {
             HandleCheck::Genuine(_) => Ok(()),
             HandleCheck::Foreign if self.introspects_others => Ok(()),

@@ -56,12 +56,12 @@ pub(crate) struct BearerPolicy {
 impl BearerPolicy {
     pub(crate) fn verifying(verifier: Verifier) -> Self {
         let settings = Settings { clock: Arc::clone(verifier.own_clock()), ..Settings::default() };
-        let mut checks = Self::new(verifier.issuer(), verifier.audience(), settings);
+        let mut policy = Self::new(verifier.issuer(), verifier.audience(), settings);
         if let Some(replica) = verifier.own_replica() {
-            checks.follow(replica.clone());
+            policy.follow(replica.clone());
         }
-        checks.verifier = Some(verifier);
-        checks
+        policy.verifier = Some(verifier);
+        policy
     }
 
     pub(crate) fn introspecting(
@@ -70,9 +70,9 @@ impl BearerPolicy {
         audience: &str,
     ) -> Self {
         let settings = Settings { clock: Arc::new(SystemClock::new()), ..Settings::default() };
-        let mut checks = Self::new(issuer, audience, settings);
-        checks.introspect_by(introspector);
-        checks
+        let mut policy = Self::new(issuer, audience, settings);
+        policy.introspect_by(introspector);
+        policy
     }
 
     fn new(issuer: &str, audience: &str, settings: Settings) -> Self {

@@ -120,7 +120,9 @@ fn both_memories_are_bounded_and_apart() {
         let _ = answers.keep(key(n), now, n, refused());
     }
     assert_eq!(kept(&answers), before, "junk pushes out junk");
-    let AnswerCache { kept: Some(Kept { entries, refusals }) } = &answers else { unreachable!() };
+    let AnswerCache { memory: Some(Memory { entries, refusals }) } = &answers else {
+        unreachable!()
+    };
     assert!(refusals.len() <= REFUSALS + 100, "{}", refusals.len());
     assert!(entries.len() <= 1000, "{}", entries.len());
 
