@@ -49,7 +49,7 @@ where
         (Place { name: EDGES[0], bound }, Wires::new(EDGES[0], &people.authority).await);
     let parts = Arc::new(Parts { wires, clock: clock.clone() });
     let (layer, replica) = build(Arc::clone(&parts)).await;
-    let layer = layer.cache(100).freshness(Freshness::within(bound));
+    let layer = layer.cache(100).freshness(Freshness::within(bound)).unwrap();
     let edge = gateway(place, &people.tape, &layer, None).await;
     let (token, web) = (people.sign_in(1, 0).await.unwrap(), Web::new());
     let visit =

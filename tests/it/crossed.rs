@@ -35,7 +35,7 @@ impl Crossing {
         let clock = Arc::new(ManualClock::at(SystemClock::new().now()));
         let people = people_at(clock.clone()).await;
         let wires = Wires::new(EDGE, &people.authority).await;
-        let layer = wires.gateway().cache(100).freshness(Freshness::within(bound));
+        let layer = wires.gateway().cache(100).freshness(Freshness::within(bound)).unwrap();
         let edge = gateway(Place { name: EDGE, bound }, &people.tape, &layer, None).await;
         let token = people.sign_in(1, 0).await.unwrap();
         people.authority.asked.hold(Hold::Answers);

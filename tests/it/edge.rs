@@ -14,9 +14,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use cloakroom::core::time::Clock;
 use cloakroom::resource::{
-    BearerLayer, BearerService, ClientCredentials, Freshness, GatewayKeys, HttpLog,
-    IntrospectionClient, PhantomLayer, PhantomService, ReplicaBuilder, ReqwestClient,
-    RevocationLog, RevocationReplica, Verifier,
+    BearerLayer, ClientCredentials, Freshness, GatewayKeys, HttpLog, HttpTimeouts,
+    IntrospectionClient, PhantomLayer, ReplicaBuilder, ReqwestClient, RevocationLog,
+    RevocationReplica, TokenService, Verifier,
 };
 use hyper::StatusCode;
 use hyper::header::AUTHORIZATION;
@@ -58,7 +58,10 @@ impl Wires {
     }
 
     fn client(&self) -> ReqwestClient {
-        ReqwestClient::with_timeouts(self.patience, self.patience).unwrap()
+        ReqwestClient::with_timeouts(
+            HttpTimeouts::default().connect(self.patience).total(self.patience),
+        )
+        .unwrap()
     }
 
     fn credentials(&self) -> ClientCredentials {
@@ -84,7 +87,8 @@ impl Wires {
         RevocationReplica::builder(log)
             .clock(Arc::clone(&self.clock))
             .wait(Duration::from_secs(1))
-            .back_off(Duration::from_millis(20), Duration::from_millis(200))
+            .first_back_off(Duration::from_millis(20))
+            .max_back_off(Duration::from_millis(200))
     }
 
     /// A layer that asks the authorization server.
@@ -204,13 +208,13 @@ pub(crate) async fn gateway(
 ) -> Served {
     let service = service.map(|url| (Web::new(), Arc::from(url)));
     let inside = Inside { place, tape: Arc::clone(tape), service };
-    let layered: PhantomService<Inside> = layer.layer(inside);
+    let layered: TokenService<Inside> = layer.layer(inside);
     serve(place, Arc::clone(tape), layered).await
 }
 
 /// An API.
 pub(crate) async fn api(place: Place, tape: &Arc<Tape>, layer: &BearerLayer) -> Served {
     let inside = Inside { place, tape: Arc::clone(tape), service: None };
-    let layered: BearerService<Inside> = layer.layer(inside);
+    let layered: TokenService<Inside> = layer.layer(inside);
     serve(place, Arc::clone(tape), layered).await
 }

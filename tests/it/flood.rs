@@ -60,7 +60,8 @@ impl Flooded {
     async fn new(with: impl FnOnce(PhantomLayer, &Wires) -> PhantomLayer) -> Self {
         let people = people().await;
         let wires = Wires::new(EDGE, &people.authority).await;
-        let layer = wires.gateway().cache(2 * LIVE as usize).freshness(Freshness::within(HOUR));
+        let layer =
+            wires.gateway().cache(2 * LIVE as usize).freshness(Freshness::within(HOUR)).unwrap();
         let layer = with(layer, &wires);
         let place = Place { name: EDGE, bound: HOUR };
         let edge = gateway(place, &people.tape, &layer, None).await;
@@ -191,7 +192,8 @@ async fn of_a_million_that_have_to_be_asked_about() {
     let asked = Arc::new(AtomicUsize::default());
     let layer = PhantomLayer::new(Counted(local, Arc::clone(&asked)), ORDERS)
         .cache(2 * LIVE as usize)
-        .freshness(Freshness::within(HOUR));
+        .freshness(Freshness::within(HOUR))
+        .unwrap();
     for user in 0..LIVE {
         people.sign_in(user, 2 * (user % 20)).await.unwrap();
     }
@@ -228,7 +230,7 @@ async fn of_revocations_by_one_client() {
     let log = wires.replica(wires.http_log()).rules(RULES);
     let replica = log.follow().await.unwrap();
     let layer = wires.gateway().cache(1_000).replica(replica.clone());
-    let layer = layer.freshness(Freshness::within(BOUND));
+    let layer = layer.freshness(Freshness::within(BOUND)).unwrap();
     let place = Place { name: EDGE, bound: BOUND };
     let edge = gateway(place, &people.tape, &layer, None).await;
     let web = Web::new();

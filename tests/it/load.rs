@@ -20,7 +20,7 @@ const INTROSPECT: &str = "/introspect";
 
 /// A gateway with a memory.
 async fn served(people: &People, wires: &Wires, freshness: Freshness) -> Served {
-    let layer = wires.gateway().cache(20_000).freshness(freshness);
+    let layer = wires.gateway().cache(20_000).freshness(freshness).unwrap();
     gateway(Place { name: EDGE, bound: HOUR }, &people.tape, &layer, None).await
 }
 

@@ -169,7 +169,7 @@ impl Storm {
                 Following::http(&wires).await
             };
             let layer = wires.gateway().cache(100_000).replica(following.replica.clone());
-            let layer = layer.freshness(Freshness::within(bound));
+            let layer = layer.freshness(Freshness::within(bound)).unwrap();
             let layer = if name == EDGES[2] {
                 layer.when_stale(WhenStale::Refuse).handle_keys(wires.handle_keys())
             } else {

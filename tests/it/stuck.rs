@@ -26,7 +26,7 @@ async fn followers_hold_up_nobody() {
     for name in &EDGES[..3] {
         let wires = Wires::new(name, &people.authority).await;
         let replica = wires.replica(wires.http_log()).follow().await.unwrap();
-        let layer = wires.gateway().cache(1_000).freshness(Freshness::every_request());
+        let layer = wires.gateway().cache(1_000).freshness(Freshness::every_request()).unwrap();
         let place = Place { name, bound: Duration::ZERO };
         let edge = gateway(place, &people.tape, &layer, None).await;
         edges.push((wires, replica, edge));

@@ -1,15 +1,15 @@
-//! How old the knowledge may be that a request is let in on.
+//! How old the knowledge of revocations may be when a request is let in.
 
 use std::time::Duration;
 
 use cloakroom_core::time::UnixTime;
 
 use crate::error::SetupError;
-use crate::replica::{RevocationReplica, TokenFacts, Verdict};
+use crate::replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
-/// How long a revocation may take, at most, to reach a route: from its acknowledgement by the
-/// authorization server to the refusal of every request that begins later than that.
+/// The longest time that a revocation may take to reach a route: from when the authorization server
+/// acknowledges it until every new request with the token is refused.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,31 +24,28 @@ use cloakroom_core::time::ClockReading;
 ///
 /// | for | by |
 /// |---|---|
-/// | a token that was introspected, a handle that was swapped | an answer that was asked for at most `d` ago, |
+/// | an introspected token, a swapped handle | an answer that was requested at most `d` ago, |
 /// | | or a [`RevocationReplica`] that is at most `d` behind |
 /// | a JWT that was verified here | a replica that is at most `d` behind, |
-/// | | or, where there is no replica, or a fresh one cannot tell: a JWT issued at most `d` ago, |
-/// | | less the difference that clocks may have |
+/// | | or, without a replica or if a fresh one cannot tell: a JWT issued at most `d` ago, |
+/// | | less the largest difference between clocks |
 ///
-/// A signature says nothing of revocation, so that verifying a JWT anew makes nothing fresh; and
-/// whoever has stolen a signing key says of his JWTs that they are new. What
-/// counts is the time at which the request began, and what was known had been asked for.
+/// A signature says nothing about revocation, so verifying a JWT again makes nothing fresh. Ages are
+/// measured from when the answer was requested to when the request began.
 ///
-/// When nothing meets it, [`WhenStale`] decides. A token that is known to be revoked is refused
-/// however old that knowledge is.
+/// If nothing meets it, [`WhenStale`] decides. A token that is known to be revoked is always refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness(Option<Duration>);
 
 impl Freshness {
-    /// Every request asks the authorization server; none is answered from memory, and none waits
-    /// for an answer that was asked for before it began.
+    /// Every request asks the authorization server. No request is answered from memory, and none
+    /// shares an answer that was requested before it began.
     #[must_use]
     pub const fn every_request() -> Self {
         Self(None)
     }
 
-    /// What is known may be this old. Nothing is as old as zero:
-    /// [`every_request`](Self::every_request).
+    /// What is known may be this old. Zero is the same as [`every_request`](Self::every_request).
     #[must_use]
     pub const fn within(age: Duration) -> Self {
         if age.is_zero() { Self(None) } else { Self(Some(age)) }
@@ -65,29 +62,28 @@ impl Freshness {
     }
 }
 
-/// What becomes of a request whose token is remembered, or was verified here, and needs nothing
-/// more but a [`RevocationReplica`] that is not too far behind for the route's [`Freshness`].
+/// What happens to a request whose token is remembered or verified, when the [`RevocationReplica`] is
+/// too far behind for the route's [`Freshness`].
 ///
-/// It is never let in on that. What no replica can vouch for, such as a token of another server or
-/// of a client that revokes in masses, and an opaque token that is not remembered, are introspected
-/// whatever is chosen here, where somebody can be asked.
+/// The request is never simply let in. This setting does not affect opaque tokens that are not
+/// remembered, or tokens that no replica can check, such as those of another server or of a client
+/// with too many revocations: they are introspected if introspection is configured.
 ///
-/// **The JWT of a handle cannot be introspected** where a gateway has swapped one for the other: no
-/// client may hold it, and the authorization server calls none active. Behind a gateway an API
-/// needs a replica, and a freshness that the replica can meet; what nothing meets is refused with
-/// 503.
+/// **A JWT that a gateway swapped for a handle cannot be introspected**: clients never hold it, and
+/// the authorization server reports it as inactive. An API behind a gateway needs a replica, and a
+/// freshness that the replica can meet; otherwise the request is refused with 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum WhenStale {
-    /// The authorization server is asked about that very token. Where there is nobody to ask, the
-    /// request is refused.
+    /// The token is introspected. If no introspection is configured, the request is refused with 503.
     #[default]
     Introspect,
-    /// The request is refused with 503 and `Retry-After`: an authorization server whose log has
-    /// come to a halt is not asked about every token at once.
+    /// The request is refused with 503 and `Retry-After`. This protects an authorization server whose
+    /// log has stopped from an introspection of every token.
     Refuse,
 }
 
-/// The least default: what an API bears that has not thought about it.
+/// The smallest default.
 const MIN_DEFAULT: Duration = Duration::from_secs(10);
 /// What a replica's staleness may exceed its steady state by, with nothing wrong: a slow answer, a
 /// late heartbeat.
@@ -100,25 +96,38 @@ fn reliable(replica: &RevocationReplica) -> Duration {
     replica.steady_staleness().saturating_add(JITTER)
 }
 
-/// What counts where no freshness is named: with a replica, 10 s or what it can be relied on for.
+/// The default with a replica: 10 s, or what the replica can be relied on for.
 pub(crate) fn default_of(replica: Option<&RevocationReplica>) -> Option<Freshness> {
     replica.map(|replica| Freshness::within(reliable(replica).max(MIN_DEFAULT)))
 }
 
-/// Whether verified JWTs can meet it where nobody introspects.
+/// Whether verified JWTs can meet it without introspection.
 pub(crate) fn without_introspection(
     freshness: Freshness,
     replica: Option<&RevocationReplica>,
 ) -> Result<(), SetupError> {
     let Some(bound) = freshness.bound() else {
-        return Err(SetupError::Freshness("nobody introspects, and a JWT tells nothing by itself"));
+        return Err(SetupError::Freshness("it needs introspection, and none is configured"));
     };
     match replica {
         Some(replica) if bound < reliable(replica) => Err(SetupError::Freshness(
-            "nobody introspects, and the replica is further behind while nothing is wrong",
+            "no introspection is configured, and the replica is further behind even while nothing is wrong",
         )),
         None if bound < clock_skew(None) => Err(SetupError::Freshness(
-            "nobody introspects, no replica is followed, and clocks may differ by more",
+            "neither introspection nor a replica is configured, and clocks may differ by more",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the replica alone can meet it, where a stale replica means that requests are refused.
+pub(crate) fn from_replica_alone(
+    freshness: Freshness,
+    replica: Option<&RevocationReplica>,
+) -> Result<(), SetupError> {
+    match (freshness.bound(), replica) {
+        (Some(bound), Some(replica)) if bound < reliable(replica) => Err(SetupError::Freshness(
+            "`WhenStale::Refuse` is set, and the replica is further behind even while nothing is wrong",
         )),
         _ => Ok(()),
     }
@@ -130,70 +139,11 @@ fn clock_skew(replica: Option<&RevocationReplica>) -> Duration {
     replica.map_or(CLOCK_SKEW, RevocationReplica::steady_staleness)
 }
 
-/// Whether all is known of a token that a rule may go by: only then it says something that no rule
-/// denies it. Rules end when the longest-lived token that they deny has ended, so that it says
-/// nothing of a token without an end.
-pub(crate) fn is_complete(facts: &TokenFacts, expires_at: Option<UnixTime>, is_jwt: bool) -> bool {
-    expires_at.is_some()
-        && facts.grant.is_some()
-        && facts.epoch.is_some()
-        && facts.subject.is_some()
-        && facts.client.is_some()
-        && facts.jti.is_some()
-        && (facts.kid.is_some() || !is_jwt)
-}
-
-/// What a replica makes of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RevocationStatus {
-    /// A rule denies it.
-    Denied,
-    /// No rule denies it, and the rules are as new as the route wants them.
-    Fresh,
-    /// No rule denies it, but the rules are older than that.
-    Stale,
-    /// There is no replica, or it cannot tell.
-    Unknown,
-}
-
-impl RevocationStatus {
-    /// Reads the staleness first, and the rules after it: rules are published before the staleness
-    /// that counts them in, so that this order can only see more of them.
-    pub(crate) fn of(
-        replica: Option<&RevocationReplica>,
-        facts: &TokenFacts,
-        complete: bool,
-        freshness: Freshness,
-        now: ClockReading,
-    ) -> Self {
-        let Some(replica) = replica else {
-            return Self::Unknown;
-        };
-        let staleness = replica.staleness_at(now);
-        Self::judge(staleness, replica.verdict(facts), complete, freshness)
-    }
-
-    fn judge(
-        staleness: Option<Duration>,
-        verdict: Verdict,
-        complete: bool,
-        freshness: Freshness,
-    ) -> Self {
-        match verdict {
-            Verdict::Denied => Self::Denied,
-            Verdict::Clear if !complete => Self::Unknown,
-            Verdict::Clear if staleness.is_some_and(|age| freshness.allows(age)) => Self::Fresh,
-            Verdict::Clear => Self::Stale,
-            Verdict::Unknown => Self::Unknown,
-        }
-    }
-}
-
 /// Whether a JWT is so young that whatever was revoked before `freshness` was revoked before it was
 /// issued. One from further in the future than clocks may differ proves nothing.
 ///
-/// Whoever has a signing key writes into `iat` what he likes. Where keys are revoked through a
-/// replica, youth therefore counts only as long as it would say so in time.
+/// Anyone with a stolen signing key can write any `iat`. Where keys are revoked through a replica, youth
+/// therefore counts only while the replica is fresh enough to report a revoked key.
 pub(crate) fn is_young(
     issued_at: Option<UnixTime>,
     replica: Option<&RevocationReplica>,

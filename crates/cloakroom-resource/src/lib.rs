@@ -1,24 +1,16 @@
-//! The resource side of **cloakroom**: for authors of APIs and of gateways.
+//! Protect an API or an API gateway with OAuth 2.0 access tokens.
 //!
 //! | you write | start at |
 //! |---|---|
-//! | an API | [`Verifier::discover_with`] or `Verifier::discover`, and [`BearerLayer`] |
-//! | an API whose tokens are opaque | [`IntrospectionClient`], and [`BearerLayer::introspecting`] |
-//! | an API gateway | [`IntrospectionClient`], and [`PhantomLayer`] |
-//! | something without tower | [`Verifier::verify`], [`BearerLayer::verify`] |
+//! | an API that accepts JWTs | [`Verifier::discover_with`] or `Verifier::discover`, and [`BearerLayer::new`] |
+//! | an API that accepts opaque tokens | [`IntrospectionClient`] and [`BearerLayer::introspecting`] |
+//! | an API gateway | [`IntrospectionClient`] and [`PhantomLayer`] |
+//! | a service without tower | [`Verifier::verify`] or [`BearerLayer::verify`] |
 //! | an API or a gateway that learns of revocations at once | [`RevocationReplica`] |
 //!
-//! Works with every authorization server that keeps to RFC 9068 (JWT access tokens), RFC 7662
-//! (introspection) and RFC 8414 (metadata); [`PhantomLayer`] needs one that answers an
+//! The crate works with every authorization server that follows RFC 9068 (JWT access tokens),
+//! RFC 7662 (introspection) and RFC 8414 (metadata). [`PhantomLayer`] needs a server that answers an
 //! introspection with `Accept: application/jwt`.
-//!
-//! An outage of the authorization server is never taken for a verdict: it is
-//! [`TokenError::Unavailable`] and 503, lets nobody in and makes no client throw its token away.
-//!
-//! A token bound to a key (`cnf`) passes only with a proof of that key, which the app verifies and
-//! the layers compare: see [`BearerLayer`].
-//!
-//! Whatever its signatures name is re-exported here: an API needs no other crate of the workspace.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -35,13 +27,21 @@
 //! }
 //! ```
 //!
+//! When the authorization server cannot be reached, requests get [`TokenError::Unavailable`] and
+//! status 503. They are not let in, and clients are not told that their token is invalid.
+//!
+//! A token that is bound to a key (`cnf`) needs a proof of that key. Your application verifies the
+//! proof, and the layers compare the keys: see [`BearerLayer`].
+//!
+//! The types in this crate's signatures are re-exported here: an API needs no other crate of the
+//! workspace.
+//!
 //! # What is remembered, and for how long
 //!
-//! Nothing, unless the app says so: every opaque token is introspected, every handle swapped and
-//! every JWT verified anew, for each request. An app that wants it quicker says how much is to be
-//! remembered and [how old](Freshness) the knowledge may be that a request is let in on. Then a
-//! revocation takes that long at most; with a [`RevocationReplica`], as long as the log takes to
-//! bring it.
+//! By default, nothing: for each request, opaque tokens are introspected, handles swapped and JWTs
+//! verified. To answer requests from memory, set how many tokens to remember and how
+//! [fresh](Freshness) the knowledge of revocations has to be. A revocation then takes effect within
+//! that time. With a [`RevocationReplica`] it takes effect as soon as the revocation log brings it.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -66,48 +66,51 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | memory | set by | asked about each time |
+//! | memory | set by | checked on each request |
 //! |---|---|---|
 //! | introspected tokens | [`BearerLayer::cache`] | replica, age, expiry, proof of the key |
 //! | JWTs of handles | [`PhantomLayer::cache`] | replica, age, expiry, proof of the key |
 //! | verified JWTs | [`Verifier::cache`] | replica, JWK Set, times, proof of the key |
 //! | refused tokens, 10,000 beside each of the first two | the same | age, 10 s at most |
 //!
-//! Each belongs to one audience, knows tokens by their SHA-256 alone, and is bounded: what is
-//! needed least is dropped. Requests that wait for the same token share one question, which goes on
-//! when some of them are given up; none shares an answer that was asked for earlier than its
-//! freshness allows. A failure reaches those who wait for it and is never remembered.
-//! [`IntrospectionLimits`] and [`GatewayKeys`] keep junk from the authorization server.
+//! Each memory belongs to one audience, stores tokens as SHA-256 digests, and is bounded. Requests
+//! that wait for the same token share one introspection, which continues when some of them are
+//! cancelled. No request gets an answer older than its freshness allows. A failure reaches the
+//! requests that wait for it and is never remembered. [`IntrospectionLimits`] and [`GatewayKeys`]
+//! keep junk from the authorization server.
 //!
 //! # Features
 //!
-//! - `client` (default): `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the
-//!   constructors that need no other;
-//! - `axum` (default): [`VerifiedToken`] as an extractor;
-//! - `metrics`: counters and gauges through the crate `metrics`.
+//! | feature | adds |
+//! |---|---|
+//! | `axum` (default) | [`VerifiedToken`] as an extractor |
+//! | `client` (default) | `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the constructors that use it |
+//! | `metrics` | counters and gauges through the `metrics` crate |
 //!
 //! # Metrics
 //!
-//! With the feature `metrics`. Those of the first part carry the label `cache`: `introspection`,
-//! `phantom` or `jwt`.
+//! These need the feature `metrics`. The counters from `cloakroom_cache_hits_total` to
+//! `cloakroom_forged_handles_total` have the label `cache`: `introspection`, `phantom` or `jwt`.
 //!
 //! | counter | counts |
 //! |---|---|
 //! | `cloakroom_cache_hits_total` | requests answered from memory |
 //! | `cloakroom_cache_negative_hits_total` | requests refused from memory |
-//! | `cloakroom_cache_misses_total` | questions started; JWTs verified |
-//! | `cloakroom_cache_coalesced_total` | requests that waited for the question of another |
+//! | `cloakroom_cache_misses_total` | introspections and swaps started; JWTs verified |
+//! | `cloakroom_cache_coalesced_total` | requests that waited for the introspection or swap of another |
 //! | `cloakroom_cache_revoked_evictions_total` | entries dropped because a replica denied them |
 //! | `cloakroom_stale_refusals_total` | 503: the replica is too far behind |
 //! | `cloakroom_introspection_overloads_total` | 503: [`IntrospectionLimits`] are reached |
 //! | `cloakroom_forged_handles_total` | refused by [`GatewayKeys`] |
-//! | `cloakroom_replica_gaps_total` | times that a place in the log was gone |
+//! | `cloakroom_replica_gaps_total` | times that the replica's position in the log was gone |
 //! | `cloakroom_replica_reconnects_total` | times that the log could be read again after a failure |
 //!
 //! | gauge | shows |
 //! |---|---|
-//! | `cloakroom_replica_staleness_seconds` | how old what a replica knows may be; infinite while nothing can be said |
-//! | `cloakroom_replica_rules` | the rules that it holds |
+//! | `cloakroom_replica_staleness_seconds` | how far the replica may be behind; infinite while that is unknown |
+//! | `cloakroom_replica_rules` | how many rules the replica holds |
+
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
 mod cache;
 mod client;
@@ -123,23 +126,24 @@ mod verify;
 pub use client::credentials::ClientCredentials;
 pub use client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 #[cfg(feature = "client")]
-pub use client::reqwest::ReqwestClient;
+pub use client::reqwest::{HttpTimeouts, ReqwestClient};
 pub use error::{InvalidToken, SetupError, TokenError, UnavailableError};
 pub use freshness::{Freshness, WhenStale};
 pub use introspect::handle_keys::GatewayKeys;
 pub use introspect::limits::IntrospectionLimits;
 pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
-pub use layer::bearer::{BearerLayer, BearerService};
+pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
 pub use layer::extract::MissingLayer;
-pub use layer::phantom::{PhantomLayer, PhantomService};
+pub use layer::phantom::PhantomLayer;
 pub use layer::response_future::ResponseFuture;
+pub use layer::service::TokenService;
 pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 pub use verify::Verifier;
 pub use verify::token::VerifiedToken;
 
-/// For an [`Introspector`], an [`HttpClient`] or a [`RevocationLog`] of the app's own.
+/// Implementations of [`Introspector`], [`HttpClient`] and [`RevocationLog`] need this attribute.
 pub use async_trait::async_trait;
 pub use bytes;
 pub use cloakroom_core::handle::AccessHandleKeys;
@@ -154,24 +158,31 @@ pub use cloakroom_core::{
     ActiveToken, Audience, ClientId, Confirmation, GrantId, Introspection, InvalidValue, Jti, Kid,
     Scope, Subject, TokenDigest, TokenSecret, UserId,
 };
-/// JWTs, JWK Sets and signing keys: what tests of an API sign their tokens with.
+/// JWTs, JWK Sets and signing keys. Tests of an API sign their tokens with these.
 pub use cloakroom_jwt as jwt;
 pub use cloakroom_jwt::JwkSet;
 pub use http;
-/// [`VerifiedToken::claim`] and [`VerifiedToken::claims`] speak in it.
+/// The bound of [`VerifiedToken::claims`].
+pub use serde::de::DeserializeOwned;
+/// The types of [`VerifiedToken::claim`] and [`VerifiedToken::claims`].
 pub use serde_json;
 
-/// The longest token that is looked at: 8,192 bytes, what HTTP headers carry.
+/// The longest token that is accepted: 8,192 bytes, about what HTTP servers accept in a header.
 pub const MAX_TOKEN_BYTES: usize = cloakroom_jwt::MAX_JWT_BYTES;
 
 fn trace_refusal(error: &TokenError) {
     let source: &dyn std::error::Error = error;
     match error {
-        TokenError::Invalid(_) => tracing::debug!(error = source, "a token is refused"),
-        // Whoever floods this service must not flood its log as well: others have warned.
+        TokenError::Invalid(_) => tracing::debug!(error = source, "token refused"),
+        // A flood of requests must not flood the log as well. A warning was logged elsewhere.
         TokenError::Unavailable(UnavailableError::Overloaded | UnavailableError::HandleKey) => {
-            tracing::debug!(error = source, "a token cannot be checked");
+            tracing::debug!(error = source, "token could not be checked");
         }
-        TokenError::Unavailable(_) => tracing::warn!(error = source, "a token cannot be checked"),
+        TokenError::Unavailable(_) => tracing::warn!(error = source, "token could not be checked"),
     }
 }
+
+/// The program of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

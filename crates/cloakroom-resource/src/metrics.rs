@@ -1,7 +1,6 @@
-//! What the caches count, where the feature `metrics` is on. The crate's documentation has the
-//! table.
+//! The counters and gauges of the feature `metrics`. The crate's documentation lists them.
 
-/// Whose counters they are: the label `cache`.
+/// The label `cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
     Introspection,
@@ -45,8 +44,7 @@ pub(crate) fn count(of: Of, event: Event) {
 #[cfg(not(feature = "metrics"))]
 pub(crate) const fn count(_: Of, _: Event) {}
 
-/// What a replica of the revocation log holds, and how old it is. Where nothing can be said of
-/// that, it is infinitely old.
+/// How many rules a replica holds, and how far it may be behind: infinitely while that is unknown.
 #[cfg(feature = "metrics")]
 pub(crate) fn replica(staleness: Option<std::time::Duration>, rules: usize) {
     let seconds = staleness.map_or(f64::INFINITY, |age| age.as_secs_f64());

@@ -1,18 +1,18 @@
-//! What is remembered of tokens: bounded, by digest, and nothing beyond their end.
+//! The caches: bounded, keyed by digest, and without entries that have expired.
 
-mod answers;
-mod verified;
+mod answer_cache;
+mod jwt_cache;
+pub(crate) mod revocation_check;
 
 use std::fmt;
 
 use quick_cache::Weighter;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use answers::{Answer, Answers, Entry, Refused, Value};
-pub(crate) use verified::{Accepted, VerifiedJwts};
+pub(crate) use answer_cache::{Answer, AnswerCache, CachedAnswer, CachedValue, Refused};
+pub(crate) use jwt_cache::{CheckedJwt, JwtCache};
 
-/// What stands for a presented token in memory: SHA-256 of its text. Tokens themselves are wiped as
-/// soon as they are answered for.
+/// The key of a token in memory: SHA-256 of its text. The tokens themselves are not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey([u8; 32]);
 
@@ -33,8 +33,7 @@ pub(crate) trait Footprint {
     fn bytes(&self) -> usize;
 }
 
-/// Each KiB begun counts as one entry: a bound in entries is a bound in bytes, too, however large
-/// the claims are.
+/// Each KiB begun counts as one entry, so that a bound in entries also bounds the bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ByKibibytes;
 

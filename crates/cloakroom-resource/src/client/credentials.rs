@@ -1,4 +1,4 @@
-//! Who asks the authorization server.
+//! The credentials of a resource server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::UnavailableError;
 
-/// How a resource server shows the authorization server who it is: `client_secret_basic`
+/// How a resource server authenticates at the authorization server: `client_secret_basic`
 /// (RFC 6749 §2.3.1). The secret is wiped from memory on drop and redacted in `Debug`.
 ///
 /// ```
@@ -35,7 +35,7 @@ impl ClientCredentials {
     /// RFC 6749 §2.3.1: both are "encoded using the "application/x-www-form-urlencoded" encoding
     /// algorithm", and only then used as user name and password of HTTP Basic.
     ///
-    /// The value's bytes are wiped with its last copy.
+    /// The value's bytes are wiped when its last copy is dropped.
     pub(crate) fn basic(&self) -> Result<HeaderValue, UnavailableError> {
         let (id, secret) = (self.client_id.as_bytes(), self.secret.expose().as_bytes());
         // Room for all of it: a buffer that moves leaves the secret where it was.

@@ -30,12 +30,13 @@ impl Document {
         if !is_media_type(response, "application/json") {
             return Err(UnavailableError::Malformed("the metadata is not application/json"));
         }
-        serde_json::from_slice(response.body())
-            .map_err(|_| UnavailableError::Malformed("the metadata is no such JSON object"))
+        serde_json::from_slice(response.body()).map_err(|_| {
+            UnavailableError::Malformed("the metadata is not the expected JSON object")
+        })
     }
 }
 
-/// Metadata that was checked to be of the issuer asked for.
+/// Metadata whose issuer was checked.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     issuer: Endpoint,

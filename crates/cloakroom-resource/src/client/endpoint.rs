@@ -5,7 +5,7 @@ use url::{Host, Url};
 
 use crate::error::SetupError;
 
-/// A URL that tokens, credentials and keys may travel over: `https`, or `http` to this machine.
+/// A URL that tokens, credentials and keys may be sent to: `https`, or `http` on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint(Url);
 
@@ -16,7 +16,7 @@ impl Endpoint {
             return refuse("it cannot be parsed");
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse("credentials do not belong into it");
+            return refuse("it contains credentials");
         }
         if url.fragment().is_some() {
             return refuse("it has a fragment");
@@ -24,13 +24,13 @@ impl Endpoint {
         match url.scheme() {
             "https" if url.has_host() => Ok(Self(url)),
             "http" if is_loopback(&url) => Ok(Self(url)),
-            "http" => refuse("plain http is for this machine itself; elsewhere it must be https"),
+            "http" => refuse("plain http is accepted for this machine only; use https"),
             _ => refuse("it is not https"),
         }
     }
 
-    /// An endpoint that metadata names. An issuer on `https` must not send anyone to plain HTTP:
-    /// what listens on this machine is none of the issuer's.
+    /// An endpoint that metadata names. An issuer on `https` must not name a plain HTTP endpoint:
+    /// what listens on this machine does not belong to the issuer.
     pub(crate) fn of_metadata(
         what: &'static str,
         text: &str,
@@ -40,7 +40,7 @@ impl Endpoint {
         if issuer.0.scheme() == "https" && endpoint.0.scheme() != "https" {
             return Err(SetupError::Url {
                 what,
-                why: "it is plain http, although the issuer is https",
+                why: "it uses plain http, but the issuer uses https",
             });
         }
         Ok(endpoint)

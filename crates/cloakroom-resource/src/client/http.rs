@@ -1,4 +1,4 @@
-//! The one thing this crate needs from an HTTP client.
+//! What this crate needs from an HTTP client.
 
 use std::error::Error;
 use std::fmt;
@@ -10,20 +10,21 @@ use http::{Request, Response};
 
 use crate::error::UnavailableError;
 
-/// The most bytes of a response body that are read: 256 KiB.
+/// The largest response body that is accepted: 256 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// Sends a request to the authorization server. [`ReqwestClient`](crate::ReqwestClient) is built
-/// in; an app with an HTTP stack of its own implements this trait instead.
+/// Sends a request to the authorization server. [`ReqwestClient`](crate::ReqwestClient) is built in;
+/// implement this trait to use another HTTP stack. Implementations need `#[async_trait]`, which is
+/// re-exported as [`async_trait`](crate::async_trait).
 ///
 /// An implementation
 ///
-/// - must bound the time of the whole exchange: a request of the app waits for it. 5 s are a good
-///   bound; where it is below 4, [`ReplicaBuilder::wait`](crate::ReplicaBuilder::wait), for which a
-///   server may hold back its answer, has to be shorter than it, too;
+/// - must bound the time of the whole exchange, since requests wait for it. 5 s is a good bound. If
+///   it is below 4 s, shorten [`ReplicaBuilder::wait`](crate::ReplicaBuilder::wait) too: a server may
+///   hold back its answer for that long;
 /// - must fail on a body of more than [`MAX_BODY_BYTES`], without reading it to its end;
-/// - must not follow redirects: hand the 3xx response back, which is then refused. A redirect
-///   would carry credentials and tokens to another place;
+/// - must not follow redirects, but must return the 3xx response, which is then refused. A redirect
+///   would carry credentials and tokens elsewhere;
 /// - must not cache;
 /// - must survive being dropped at any time.
 #[async_trait]
@@ -32,7 +33,7 @@ pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If there is no complete response. A response of whatever status is no error.
+    /// [`HttpError`] if there is no complete response. A response with any status is not an error.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError>;
 }
 
@@ -63,7 +64,7 @@ impl HttpError {
     }
 }
 
-/// Sends, and does not trust a client of the app's own with the bound on the body.
+/// Sends a request, and does not rely on the client to bound the body.
 pub(crate) async fn exchange(
     client: &dyn HttpClient,
     request: Request<Bytes>,

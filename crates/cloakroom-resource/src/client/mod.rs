@@ -7,3 +7,4 @@ pub(crate) mod http;
 pub(crate) mod protected;
 #[cfg(feature = "client")]
 pub(crate) mod reqwest;
+pub(crate) mod single_fetch;

@@ -1,4 +1,4 @@
-//! An endpoint of the authorization server that wants to know who is asking.
+//! An endpoint of the authorization server that needs client authentication.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::client::endpoint::Endpoint;
 use crate::client::http::{HttpClient, exchange, is_media_type};
 use crate::error::{SetupError, UnavailableError};
 
-/// Where it is, who asks there, and by which HTTP client.
+/// Its URL, the credentials, and the HTTP client.
 #[derive(Debug, Clone)]
 pub(crate) struct Protected {
     endpoint: Endpoint,
@@ -109,6 +109,68 @@ impl Protected {
         }
     }
 }
+
+/// The public constructors of a type that is made from one such endpoint, by `From<Protected>`.
+macro_rules! endpoint_constructors {
+    ($type:ident, $what:literal, $named:path) => {
+        impl $type {
+            #[doc = concat!("Uses the `", $what, "` at this URL.")]
+            ///
+            /// # Errors
+            ///
+            /// [`SetupError::Url`](crate::SetupError::Url) if `endpoint` is not a URL, or uses plain
+            /// `http` to another machine.
+            pub fn new(
+                endpoint: &str,
+                credentials: $crate::ClientCredentials,
+                client: impl $crate::HttpClient,
+            ) -> Result<Self, $crate::SetupError> {
+                $crate::client::protected::Protected::new($what, endpoint, credentials, client)
+                    .map(Self::from)
+            }
+
+            #[doc = concat!("Uses the `", $what, "` that the issuer's metadata names (RFC 8414),")]
+            /// with the built-in HTTP client. The metadata is fetched once, now.
+            ///
+            /// # Errors
+            ///
+            /// [`SetupError`](crate::SetupError) if the metadata cannot be fetched, belongs to
+            #[doc = concat!("another issuer, or names no usable `", $what, "`.")]
+            #[cfg(feature = "client")]
+            pub async fn discover(
+                issuer: &str,
+                credentials: $crate::ClientCredentials,
+            ) -> Result<Self, $crate::SetupError> {
+                Self::discover_with(issuer, credentials, $crate::ReqwestClient::new()?).await
+            }
+
+            /// Like `discover`, with an HTTP client of yours.
+            ///
+            /// # Errors
+            ///
+            /// [`SetupError`](crate::SetupError) if the metadata cannot be fetched, belongs to
+            #[doc = concat!("another issuer, or names no usable `", $what, "`.")]
+            pub async fn discover_with(
+                issuer: &str,
+                credentials: $crate::ClientCredentials,
+                client: impl $crate::HttpClient,
+            ) -> Result<Self, $crate::SetupError> {
+                let (what, named) = ($what, $named);
+                $crate::client::protected::Protected::discover(
+                    what,
+                    named,
+                    issuer,
+                    credentials,
+                    client,
+                )
+                .await
+                .map(Self::from)
+            }
+        }
+    };
+}
+
+pub(crate) use endpoint_constructors;
 
 /// The body of a 200 that is JSON.
 pub(crate) fn json(response: &Response<Bytes>) -> Result<Bytes, UnavailableError> {

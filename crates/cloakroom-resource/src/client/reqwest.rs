@@ -11,18 +11,47 @@ use zeroize::Zeroizing;
 use crate::client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 use crate::error::SetupError;
 
-/// An [`HttpClient`] on reqwest and rustls. Needs a tokio runtime. Cheap to clone; clones share
+/// How long a [`ReqwestClient`] waits: by default 2 s for a connection, and 5 s in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct HttpTimeouts {
+    connect: Duration,
+    total: Duration,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(2), total: Duration::from_secs(5) }
+    }
+}
+
+impl HttpTimeouts {
+    /// How long it may take to connect.
+    pub const fn connect(mut self, limit: Duration) -> Self {
+        self.connect = limit;
+        self
+    }
+
+    /// How long the whole exchange may take, from connecting to the last byte of the body.
+    pub const fn total(mut self, limit: Duration) -> Self {
+        self.total = limit;
+        self
+    }
+}
+
+/// An [`HttpClient`] on reqwest and rustls. It needs a tokio runtime. Cheap to clone; clones share
 /// their connections.
 ///
-/// A proxy named by the environment (`HTTPS_PROXY`, `NO_PROXY`) is used for `https` only: plain
-/// HTTP is for this machine itself, and credentials in it must not travel to a proxy.
+/// A proxy named by the environment (`HTTPS_PROXY`, `NO_PROXY`) is used for `https` only. Plain HTTP
+/// stays on this machine, so its credentials must not travel to a proxy.
 ///
 /// ```
 /// use std::time::Duration;
-/// use cloakroom_resource::ReqwestClient;
+/// use cloakroom_resource::{HttpTimeouts, ReqwestClient};
 ///
-/// let client = ReqwestClient::new()?; // 2 s to connect, 5 s in all
-/// let patient = ReqwestClient::with_timeouts(Duration::from_secs(5), Duration::from_secs(20))?;
+/// let client = ReqwestClient::new()?;
+/// let timeouts = HttpTimeouts::default().total(Duration::from_secs(20));
+/// let patient = ReqwestClient::with_timeouts(timeouts)?;
 /// # Ok::<(), cloakroom_resource::SetupError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -32,29 +61,28 @@ pub struct ReqwestClient {
 }
 
 impl ReqwestClient {
-    /// A client that gives up connecting after 2 s and waiting after 5 s in all.
+    /// A client with the default [`HttpTimeouts`].
     ///
     /// # Errors
     ///
-    /// If the system's certificates cannot be loaded.
+    /// [`SetupError::Client`] if the system's certificates cannot be loaded.
     pub fn new() -> Result<Self, SetupError> {
-        Self::with_timeouts(Duration::from_secs(2), Duration::from_secs(5))
+        Self::with_timeouts(HttpTimeouts::default())
     }
 
-    /// A client with time-outs of the app's own: for the connection, and for the whole exchange
-    /// to the last byte of the body.
+    /// A client that gives up after these times.
     ///
     /// # Errors
     ///
-    /// If the system's certificates cannot be loaded.
-    pub fn with_timeouts(connect: Duration, whole: Duration) -> Result<Self, SetupError> {
+    /// [`SetupError::Client`] if the system's certificates cannot be loaded.
+    pub fn with_timeouts(timeouts: HttpTimeouts) -> Result<Self, SetupError> {
         let builder = || {
             reqwest::Client::builder()
                 .user_agent(concat!("cloakroom-resource/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)
-                .connect_timeout(connect)
-                .timeout(whole)
+                .connect_timeout(timeouts.connect)
+                .timeout(timeouts.total)
         };
         let built = |result: Result<reqwest::Client, reqwest::Error>| {
             result.map_err(|error| SetupError::Client(Arc::new(error)))

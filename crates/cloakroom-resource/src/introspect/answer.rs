@@ -1,4 +1,4 @@
-//! Tokens that the authorization server is asked about.
+//! Introspected tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,51 +7,49 @@ use async_trait::async_trait;
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ActiveToken, Introspection, TokenSecret};
 
-use crate::cache::{Answer, Refused, Value};
+use crate::cache::revocation_check::is_complete;
+use crate::cache::{Answer, CachedValue, Refused};
 use crate::error::InvalidToken;
-use crate::freshness::is_complete;
 use crate::introspect::Introspector;
-use crate::layer::token_source::{Question, Told};
+use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
 use crate::replica::TokenFacts;
 use crate::verify::is_jwt_shaped;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;
 
-/// How far ahead `nbf` may be: what a verifier grants by default.
+/// How far ahead `nbf` may be: the default of a verifier.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// What a token stands for at one resource.
+/// Introspects tokens for one resource.
 #[derive(Debug, Clone)]
 pub(crate) struct Introspect {
     pub(crate) introspector: Arc<dyn Introspector>,
     pub(crate) issuer: Arc<str>,
     pub(crate) audience: Arc<str>,
-    /// A verifier has seen for whom JWTs are, and from whom: of them, all that is asked is whether
-    /// they are active.
+    /// A verifier has checked the issuer and audience of JWTs: only whether they are active counts.
     pub(crate) verifies_jwts: bool,
 }
 
 #[async_trait]
-impl Question for Introspect {
+impl ServerQuery for Introspect {
     type Value = VerifiedToken;
 
     const OF: Of = Of::Introspection;
-    const BRINGS_ANOTHER: bool = false;
 
-    async fn ask(&self, token: &TokenSecret) -> Told<VerifiedToken> {
+    async fn send(&self, token: &TokenSecret) -> ServerReply<VerifiedToken> {
         let active = match self.introspector.introspect(token).await? {
             Introspection::Active(active) => *active,
             Introspection::Inactive => return Ok(Err(Refused(InvalidToken::Inactive))),
         };
         let is_jwt = is_jwt_shaped(token.expose());
         if !(is_jwt && self.verifies_jwts)
-            && let Err(why) = self.admit(&active)
+            && let Err(why) = self.check_recipient(&active)
         {
             return Ok(Err(Refused(why)));
         }
-        // An answer does not tell the key that signed the token, or the handle it stands for: a
-        // JWT does, and one that is active is what it says.
+        // The answer names neither the key that signed a JWT nor its handle. The JWT does, and an active
+        // JWT can be believed.
         let jwt = is_jwt.then(|| Unverified::read(token.expose()).ok()).flatten();
         let (kid, handle_hash) = jwt.map_or((None, None), |jwt| (jwt.kid(), jwt.handle_hash()));
         let bytes = serde_json::to_vec(&active).map_or(0, |json| json.len());
@@ -66,16 +64,18 @@ impl Question for Introspect {
     }
 }
 
-impl Value for VerifiedToken {
+impl CachedValue for VerifiedToken {
+    const IS_REPLACEMENT: bool = false;
+
     fn facts(&self) -> &TokenFacts {
         self.facts()
     }
 }
 
 impl Introspect {
-    /// The authorization server vouches for the token; that it is meant for this resource is for
-    /// the resource to see (RFC 7662 §2.2, RFC 9700 §2.3).
-    fn admit(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
+    /// The authorization server says that the token is active; the resource has to check that the token
+    /// is meant for it (RFC 7662 §2.2, RFC 9700 §2.3).
+    fn check_recipient(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
         if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
             return Err(InvalidToken::Audience);
         }
@@ -86,8 +86,7 @@ impl Introspect {
     }
 }
 
-/// Whether the time of an introspected token has come and not passed: looked at anew for each
-/// request.
+/// Whether an introspected token is valid at this time. Every request checks it.
 pub(crate) fn is_in_time<V>(answer: &Answer<V>, now: UnixTime) -> Result<(), InvalidToken> {
     if answer.expires_at.is_some_and(|end| end <= now) {
         return Err(InvalidToken::Expired);

@@ -1,32 +1,29 @@
-//! The keys by which a gateway refuses junk without asking.
+//! The keys with which a gateway refuses junk without introspection.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::handle::{AccessHandleKeys, HandleCheck};
 use cloakroom_core::time::Clock;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
-use crate::client::http::HttpClient;
-use crate::client::protected::Protected;
-use crate::error::{InvalidToken, SetupError, TokenError, UnavailableError};
+use crate::client::protected::{Protected, endpoint_constructors};
+use crate::client::single_fetch::{FetchPermit, SingleFetch, detached};
+use crate::error::{InvalidToken, TokenError, UnavailableError};
 use cloakroom_core::time::ClockReading;
 
-const WHAT: &str = "handle_keys_endpoint";
 /// How old keys may get before they are fetched again, in the background.
 const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// The least time between two fetches, whatever they are for: a handle can name any key.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What tells the handles of an authorization server from junk (`GET /handle-keys`): with it,
-/// forged and damaged handles are refused without asking anyone. Cheap to clone; clones share the
+/// The keys that tell the handles of an authorization server from junk (`GET /handle-keys`). With them,
+/// forged and damaged handles are refused without introspection. Cheap to clone; clones share the
 /// keys.
 ///
-/// The authorization server hands them out to clients that it trusts with them. Whoever has them
-/// can make handles that are asked about, and nothing more: no store knows them.
+/// The authorization server gives the keys to clients that it trusts. Someone who has them can make
+/// handles that pass this check, but not handles that are active.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,29 +40,29 @@ const INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # What is refused
 ///
-/// | an opaque token that is | and not in memory |
-/// |---|---|
-/// | a handle whose tag is genuine | is asked about |
-/// | spelled like a handle, but forged or damaged | 401 |
-/// | a handle under a key that nobody here knows | 401 if the keys that were fetched for it lack that key; 503 if others were fetched within 10 s |
-/// | anything else | 401 if the keys of the last 10 s say so, 503 if there are none; with [`ask_about_others`](Self::ask_about_others) it is asked about |
+/// This applies to opaque tokens that are not in memory:
 ///
-/// The keys are fetched with the first token, again every ten minutes while they are used, and for
-/// an unknown key or spelling; one fetch at a time, and one in 10 s. As long as there are none, or none newer
-/// for an unknown key, tokens are asked about, within the
-/// [`IntrospectionLimits`](crate::IntrospectionLimits): that keys cannot be fetched is no reason to
-/// refuse a token, and `tracing` tells it.
+/// | the token is | result |
+/// |---|---|
+/// | a handle with a genuine tag | introspected |
+/// | a handle that is forged or damaged | 401 |
+/// | a handle with an unknown key | 401 if keys fetched for it lack that key; 503 if other keys were fetched within 10 s |
+/// | anything else | 401 if keys of the last 10 s confirm it, 503 without such keys; introspected with [`introspect_other_tokens`](Self::introspect_other_tokens) |
+///
+/// The keys are fetched with the first token, every ten minutes while they are in use, and for an
+/// unknown key or prefix: one fetch at a time, and at most one in 10 s. If no keys can be fetched, a
+/// warning is traced, and tokens are introspected within the
+/// [`IntrospectionLimits`](crate::IntrospectionLimits).
 #[derive(Clone)]
 pub struct GatewayKeys {
     keys: Arc<Keys>,
-    asks_about_others: bool,
+    introspects_others: bool,
 }
 
 struct Keys {
     /// `None` if the keys are at hand.
     remote: Option<Protected>,
-    state: RwLock<State>,
-    flight: Arc<Mutex<()>>,
+    shared: SingleFetch<State>,
 }
 
 #[derive(Default)]
@@ -92,76 +89,34 @@ enum Fetched {
     Failed,
 }
 
+endpoint_constructors!(GatewayKeys, "handle_keys_endpoint", Metadata::handle_keys_endpoint);
+
+impl From<Protected> for GatewayKeys {
+    fn from(remote: Protected) -> Self {
+        Self::of(Some(remote), State::default())
+    }
+}
+
 impl GatewayKeys {
-    /// The keys that the endpoint at this URL hands out.
-    ///
-    /// # Errors
-    ///
-    /// If `endpoint` is no URL, or neither `https` nor on this machine.
-    pub fn new(
-        endpoint: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Ok(Self::fetched(Protected::new(WHAT, endpoint, credentials, client)?))
-    }
-
-    /// The keys at the `handle_keys_endpoint` that the issuer's metadata names (RFC 8414), with the
-    /// built-in HTTP client. The metadata is fetched once, now; the keys with the first token.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `handle_keys_endpoint`.
-    #[cfg(feature = "client")]
-    pub async fn discover(
-        issuer: &str,
-        credentials: ClientCredentials,
-    ) -> Result<Self, SetupError> {
-        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
-    }
-
-    /// Like `discover`, with an HTTP client of the app's own.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `handle_keys_endpoint`.
-    pub async fn discover_with(
-        issuer: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Ok(Self::fetched(
-            Protected::discover(WHAT, Metadata::handle_keys_endpoint, issuer, credentials, client)
-                .await?,
-        ))
-    }
-
-    /// Keys at hand, of an authorization server in the same process (its issuer hands them out, as
-    /// `access_handle_keys`). They are never fetched.
+    /// Uses these keys of an authorization server in the same process (its issuer's
+    /// `access_handle_keys`), and fetches nothing.
     #[must_use]
     pub fn with_keys(keys: AccessHandleKeys) -> Self {
         let loaded = Loaded { keys: Arc::new(keys), sent: None };
         Self::of(None, State { loaded: Some(loaded), last: None })
     }
 
-    /// Has tokens asked about that are not spelled like handles: for an authorization server that
-    /// has taken over the tokens of another, or has formats of its own. Junk that is not spelled
-    /// like handles is asked about as well, then.
+    /// Introspects tokens that do not look like handles. Use this if the authorization server adopted
+    /// tokens of another server, or has custom formats. Junk of that kind is then introspected as well.
     #[must_use]
-    pub const fn ask_about_others(mut self) -> Self {
-        self.asks_about_others = true;
+    pub const fn introspect_other_tokens(mut self) -> Self {
+        self.introspects_others = true;
         self
     }
 
-    fn fetched(remote: Protected) -> Self {
-        Self::of(Some(remote), State::default())
-    }
-
     fn of(remote: Option<Protected>, state: State) -> Self {
-        let keys = Keys { remote, state: RwLock::new(state), flight: Arc::default() };
-        Self { keys: Arc::new(keys), asks_about_others: false }
+        let keys = Keys { remote, shared: SingleFetch::new(state) };
+        Self { keys: Arc::new(keys), introspects_others: false }
     }
 
     /// Whether a token of a request that began at `now` is worth asking about.
@@ -176,34 +131,34 @@ impl GatewayKeys {
         clock: &Arc<dyn Clock>,
     ) -> Result<(), TokenError> {
         let mut is_foreign = false;
-        if let Some(loaded) = self.keys.read(|state| state.loaded.clone()) {
+        if let Some(loaded) = self.keys.shared.read(|state| state.loaded.clone()) {
             match loaded.keys.check(token) {
                 HandleCheck::UnknownKey => {}
                 // Or handles have got another spelling since.
-                HandleCheck::Foreign if !self.asks_about_others => is_foreign = true,
+                HandleCheck::Foreign if !self.introspects_others => is_foreign = true,
                 known => {
                     if loaded.sent.is_some_and(|sent| now.since(sent) >= PERIOD) {
                         self.keys.refresh(clock, now);
                     }
-                    return self.conclude(known);
+                    return self.decide(known);
                 }
             }
         }
         match self.keys.newer(clock, now).await {
-            Fetched::Now(keys) => self.conclude(keys.check(token)),
+            Fetched::Now(keys) => self.decide(keys.check(token)),
             Fetched::Lately(keys) => match keys.check(token) {
                 HandleCheck::UnknownKey => Err(UnavailableError::HandleKey.into()),
-                known => self.conclude(known),
+                known => self.decide(known),
             },
             Fetched::Failed if is_foreign => Err(UnavailableError::HandleKey.into()),
             Fetched::Failed => Ok(()),
         }
     }
 
-    fn conclude(&self, check: HandleCheck) -> Result<(), TokenError> {
+    fn decide(&self, check: HandleCheck) -> Result<(), TokenError> {
         match check {
             HandleCheck::Genuine(_) => Ok(()),
-            HandleCheck::Foreign if self.asks_about_others => Ok(()),
+            HandleCheck::Foreign if self.introspects_others => Ok(()),
             HandleCheck::Foreign | HandleCheck::Forged | HandleCheck::UnknownKey => {
                 Err(InvalidToken::Forged.into())
             }
@@ -213,31 +168,30 @@ impl GatewayKeys {
 
 impl fmt::Debug for GatewayKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.keys.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
+        let keys = self.keys.shared.read(|state| state.loaded.clone()).map(|loaded| loaded.keys);
         f.debug_struct("GatewayKeys")
             .field("uri", &self.keys.remote.as_ref().map(Protected::uri))
             .field("keys", &keys)
-            .field("asks_about_others", &self.asks_about_others)
+            .field("introspects_others", &self.introspects_others)
             .finish()
     }
 }
 
 impl Keys {
-    /// Keys that were asked for after `now`, unless somebody has asked for some within the
-    /// interval.
+    /// Keys that were requested after `now`, unless others were requested within the interval.
     async fn newer(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) -> Fetched {
         if self.remote.is_none() {
             // There are none but these.
-            let loaded = self.read(|state| state.loaded.clone());
+            let loaded = self.shared.read(|state| state.loaded.clone());
             return loaded.map_or(Fetched::Failed, |loaded| Fetched::Now(loaded.keys));
         }
-        let flight = Arc::clone(&self.flight).lock_owned().await;
-        let (last, loaded) = self.read(|state| (state.last, state.loaded.clone()));
+        let permit = self.shared.permit().await;
+        let (last, loaded) = self.shared.read(|state| (state.last, state.loaded.clone()));
         match (last, loaded) {
             (Some((sent, true)), Some(loaded))
                 if ClockReading::now(&**clock).since(sent) < INTERVAL =>
             {
-                // By the clock that nobody sets.
+                // The monotonic clock: it is never set.
                 if sent.monotonic() > now.monotonic() {
                     Fetched::Now(loaded.keys)
                 } else {
@@ -247,47 +201,41 @@ impl Keys {
             (Some((sent, false)), _) if ClockReading::now(&**clock).since(sent) < INTERVAL => {
                 Fetched::Failed
             }
-            _ => self.fly(flight, clock).await,
+            _ => self.fetch_detached(permit, clock).await,
         }
     }
 
     fn refresh(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {
-        // Whoever holds it is fetching already.
-        let (Ok(runtime), Ok(flight)) =
-            (tokio::runtime::Handle::try_current(), Arc::clone(&self.flight).try_lock_owned())
-        else {
-            return;
-        };
-        let last = self.read(|state| state.last);
+        let Some((permit, runtime)) = self.shared.try_permit() else { return };
+        let last = self.shared.read(|state| state.last);
         if last.is_none_or(|(sent, _)| now.since(sent) >= INTERVAL) {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-            runtime.spawn(async move { keys.fetch(flight, &*clock).await });
+            runtime.spawn(async move { keys.fetch(permit, &*clock).await });
         }
     }
 
-    /// In a task of its own where there is a runtime, so that a caller who goes away takes nothing
-    /// from those who wait.
-    async fn fly(self: &Arc<Self>, flight: OwnedMutexGuard<()>, clock: &Arc<dyn Clock>) -> Fetched {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return self.fetch(flight, &**clock).await;
-        };
+    async fn fetch_detached(
+        self: &Arc<Self>,
+        permit: FetchPermit,
+        clock: &Arc<dyn Clock>,
+    ) -> Fetched {
         let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-        let task = runtime.spawn(async move { keys.fetch(flight, &*clock).await });
-        task.await.unwrap_or(Fetched::Failed)
+        let fetch = detached(async move { keys.fetch(permit, &*clock).await });
+        fetch.await.unwrap_or(Fetched::Failed)
     }
 
-    /// One request; its outcome is written down before the flight is over.
-    async fn fetch(&self, _flight: OwnedMutexGuard<()>, clock: &dyn Clock) -> Fetched {
+    /// One request; its outcome is written down before the permit is given back.
+    async fn fetch(&self, _permit: FetchPermit, clock: &dyn Clock) -> Fetched {
         let Some(remote) = &self.remote else {
             return Fetched::Failed;
         };
         let sent = ClockReading::now(clock);
         // Should this be given up on the way, it counts as a failure.
-        self.write(|state| state.last = Some((sent, false)));
+        self.shared.write(|state| state.last = Some((sent, false)));
         match fetch(remote).await {
             Ok(keys) => {
                 let keys = Arc::new(keys);
-                self.write(|state| {
+                self.shared.write(|state| {
                     state.loaded = Some(Loaded { keys: Arc::clone(&keys), sent: Some(sent) });
                     state.last = Some((sent, true));
                 });
@@ -295,22 +243,14 @@ impl Keys {
             }
             Err(error) => {
                 tracing::warn!(uri = %remote.uri(), error = &error as &dyn std::error::Error,
-                    "the handle keys could not be fetched: junk is asked about");
+                    "the handle keys could not be fetched; junk is introspected");
                 Fetched::Failed
             }
         }
-    }
-
-    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
-        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, UnavailableError> {
     AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
-        .map_err(|_| UnavailableError::Malformed("these are no handle keys"))
+        .map_err(|_| UnavailableError::Malformed("these are not handle keys"))
 }

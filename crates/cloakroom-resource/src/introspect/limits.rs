@@ -1,13 +1,12 @@
-//! How much the authorization server is asked.
+//! How many requests the authorization server gets.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cloakroom_core::time::ClockReading;
 
-/// How much one layer may ask of the authorization server. Beyond a limit, requests whose tokens
-/// would have to be asked about are refused with 503 and `Retry-After`; those that can be answered
-/// from memory are not touched.
+/// How many introspections and swaps one layer may send. Beyond a limit, requests that need one are
+/// refused with 503 and `Retry-After`; requests that are answered from memory are not affected.
 ///
 /// ```
 /// use cloakroom_resource::IntrospectionLimits;
@@ -15,10 +14,10 @@ use cloakroom_core::time::ClockReading;
 /// let limits = IntrospectionLimits::default().at_once(64).max_requests_per_second(500);
 /// ```
 ///
-/// **Junk is what these are for.** A token that nobody knows has to be asked about, once for each
-/// invented spelling. With [`GatewayKeys`](crate::GatewayKeys) most junk is refused without asking;
-/// without them, give [`max_requests_per_second`](Self::max_requests_per_second) a value well above
-/// the good tokens that come up new in a second.
+/// **These limits protect the authorization server from junk.** Each invented token needs an
+/// introspection. [`GatewayKeys`](crate::GatewayKeys) refuse most junk without one. If you do not use
+/// them, set [`max_requests_per_second`](Self::max_requests_per_second) well above the number of new
+/// good tokens you expect per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntrospectionLimits {
     pub(crate) at_once: usize,
@@ -27,17 +26,17 @@ pub struct IntrospectionLimits {
 }
 
 impl Default for IntrospectionLimits {
-    /// 256 questions at once, 4,096 that wait for their turn, any number a second.
+    /// 256 requests at once, 4,096 that wait, and no limit per second.
     fn default() -> Self {
         Self { at_once: 256, waiting: 4096, per_second: None }
     }
 }
 
 impl IntrospectionLimits {
-    /// How many questions may be with the authorization server at a time; at least 1.
+    /// How many requests may be in progress at a time; at least 1.
     #[must_use]
-    pub const fn at_once(mut self, questions: usize) -> Self {
-        self.at_once = match questions {
+    pub const fn at_once(mut self, requests: usize) -> Self {
+        self.at_once = match requests {
             0 => 1,
             n if n > MAX_AT_ONCE => MAX_AT_ONCE,
             n => n,
@@ -45,16 +44,16 @@ impl IntrospectionLimits {
         self
     }
 
-    /// How many questions may wait to be sent, each about another token; at least 1. A question
-    /// that waits takes some KiB of memory, and all requests with the same token share one.
+    /// How many requests may wait to be sent, each for another token; at least 1. A waiting request
+    /// takes a few KiB of memory.
     #[must_use]
-    pub const fn waiting(mut self, questions: usize) -> Self {
-        self.waiting = if questions == 0 { 1 } else { questions };
+    pub const fn waiting(mut self, requests: usize) -> Self {
+        self.waiting = if requests == 0 { 1 } else { requests };
         self
     }
 
-    /// How many questions may be sent a second, on average; as many may come in one burst. Zero is
-    /// no limit.
+    /// How many requests may be sent per second on average; one burst may be as large. Zero means no
+    /// limit.
     #[must_use]
     pub const fn max_requests_per_second(mut self, requests: u32) -> Self {
         self.per_second = NonZeroU32::new(requests);
@@ -62,13 +61,13 @@ impl IntrospectionLimits {
     }
 }
 
-/// What a semaphore of tokio's can count.
+/// The largest number that tokio's semaphore can count.
 const MAX_AT_ONCE: usize = tokio::sync::Semaphore::MAX_PERMITS;
 
-/// What is left of the questions of a second: a bucket that holds one second's worth.
+/// A token bucket that holds the requests of one second.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    /// A question costs a second; a second brings `per_second` of them.
+    /// A request costs one second of credit, and each second adds `per_second` of them.
     credit: Duration,
     counted: Option<ClockReading>,
 }
@@ -87,13 +86,13 @@ impl Allowance {
         }
     }
 
-    /// Whether one more question may be sent.
+    /// Takes one request from the bucket; `false` if it is empty.
     pub(crate) fn take(&mut self, limits: &IntrospectionLimits, now: ClockReading) -> bool {
         let Some(rate) = limits.per_second else {
             return true;
         };
         let passed = self.counted.map_or(Duration::ZERO, |counted| now.since(counted));
-        // A request that began before the last one that was counted takes nothing back.
+        // A request that began before the last counted one does not set the time back.
         if self.counted.is_none() || !passed.is_zero() {
             self.counted = Some(now);
         }

@@ -1,4 +1,4 @@
-//! Asking the authorization server: introspection (RFC 7662), and the swap of a handle for a JWT.
+//! Introspection (RFC 7662), and the swap of a handle for a JWT.
 
 pub(crate) mod answer;
 pub(crate) mod handle_keys;
@@ -17,36 +17,36 @@ use http::{Response, StatusCode};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
-use crate::client::http::{HttpClient, is_media_type};
-use crate::client::protected::{Protected, json};
-use crate::error::{SetupError, UnavailableError};
+use crate::client::http::is_media_type;
+use crate::client::protected::{Protected, endpoint_constructors, json};
+use crate::error::UnavailableError;
 use crate::introspect::phantom_jwt::PhantomJwt;
 
-const WHAT: &str = "introspection_endpoint";
-
-/// Somebody who knows what a token stands for. [`IntrospectionClient`] asks over HTTP; an
-/// authorization server that lives in the same process may answer itself.
+/// Introspects tokens and swaps handles. [`IntrospectionClient`] does so over HTTP; an authorization
+/// server in the same process can implement this trait itself. Implementations need
+/// `#[async_trait]`, which is re-exported as [`async_trait`](crate::async_trait).
 ///
-/// An implementation must report every outage as an error, never as an inactive token; it must
-/// bound its own time, since requests wait for it; and it must not remember what it was told: the
-/// layers do, and know how old that may be.
+/// An implementation
+///
+/// - must report every outage as an error, never as an inactive token;
+/// - must bound its own time, since requests wait for it;
+/// - must not cache: the layers do, and know how old an answer may be.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
-    /// What a token stands for.
+    /// Whether the token is active, and its claims if so.
     ///
     /// # Errors
     ///
-    /// If it cannot be told.
+    /// [`UnavailableError`] if there is no answer.
     async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError>;
 
-    /// The JWT that stands for a token at `resource`; `None` if the token is not active, or not
-    /// meant for it.
+    /// The JWT for this handle at `resource`; `None` if the handle is not active, or not meant for that
+    /// resource.
     ///
     /// # Errors
     ///
-    /// If it cannot be told.
+    /// [`UnavailableError`] if there is no answer.
     async fn swap(
         &self,
         token: &TokenSecret,
@@ -69,9 +69,8 @@ impl<T: Introspector + ?Sized> Introspector for Arc<T> {
     }
 }
 
-/// Introspects tokens over HTTP, at any RFC 7662 server; swaps them at one that answers
-/// `Accept: application/jwt`. Cheap to clone. Every call is one request: nothing is cached, so a
-/// revoked token is refused at once.
+/// Introspects tokens at any RFC 7662 server, and swaps handles at a server that answers
+/// `Accept: application/jwt`. Cheap to clone. Every call sends one request; nothing is cached.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -87,51 +86,19 @@ impl<T: Introspector + ?Sized> Introspector for Arc<T> {
 #[derive(Debug, Clone)]
 pub struct IntrospectionClient(Protected);
 
+endpoint_constructors!(
+    IntrospectionClient,
+    "introspection_endpoint",
+    Metadata::introspection_endpoint
+);
+
+impl From<Protected> for IntrospectionClient {
+    fn from(endpoint: Protected) -> Self {
+        Self(endpoint)
+    }
+}
+
 impl IntrospectionClient {
-    /// A client of the introspection endpoint at this URL.
-    ///
-    /// # Errors
-    ///
-    /// If `endpoint` is no URL, or neither `https` nor on this machine.
-    pub fn new(
-        endpoint: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::new(WHAT, endpoint, credentials, client).map(Self)
-    }
-
-    /// A client of the introspection endpoint that the issuer's metadata names (RFC 8414), with
-    /// the built-in HTTP client. The metadata is fetched once, now.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `introspection_endpoint`.
-    #[cfg(feature = "client")]
-    pub async fn discover(
-        issuer: &str,
-        credentials: ClientCredentials,
-    ) -> Result<Self, SetupError> {
-        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
-    }
-
-    /// Like `discover`, with an HTTP client of the app's own.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `introspection_endpoint`.
-    pub async fn discover_with(
-        issuer: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::discover(WHAT, Metadata::introspection_endpoint, issuer, credentials, client)
-            .await
-            .map(Self)
-    }
-
     async fn ask(
         &self,
         token: &TokenSecret,
@@ -158,7 +125,7 @@ impl Introspector for IntrospectionClient {
     async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let response = self.ask(token, None, "application/json").await?;
         serde_json::from_slice(&json(&response)?)
-            .map_err(|_| UnavailableError::Malformed("it is no introspection response"))
+            .map_err(|_| UnavailableError::Malformed("it is not an introspection response"))
     }
 
     async fn swap(
@@ -175,7 +142,7 @@ impl Introspector for IntrospectionClient {
             return Err(UnavailableError::Malformed("it is not application/jwt"));
         }
         let jwt = std::str::from_utf8(response.body())
-            .map_err(|_| UnavailableError::Malformed("it is no JWT"))?;
+            .map_err(|_| UnavailableError::Malformed("it is not a JWT"))?;
         PhantomJwt::parse(TokenSecret::new(jwt)).map(Some)
     }
 }

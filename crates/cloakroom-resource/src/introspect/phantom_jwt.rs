@@ -9,8 +9,8 @@ use crate::error::UnavailableError;
 use crate::replica::TokenFacts;
 use crate::verify::unverified::Unverified;
 
-/// The JWT that a handle was swapped for. Its signature is for the service behind the gateway to
-/// check; the gateway trusts the connection it came over.
+/// The JWT that a handle was swapped for. The gateway trusts the connection it came over; the service
+/// behind the gateway checks its signature.
 #[derive(Debug, Clone)]
 pub struct PhantomJwt {
     jwt: TokenSecret,
@@ -20,19 +20,20 @@ pub struct PhantomJwt {
 }
 
 impl PhantomJwt {
-    /// Takes a JWT for what it is: three segments of base64url, the first two JSON objects, at most
-    /// 8,192 bytes. An introspection response as a JWT (RFC 9701 §5) is no access token.
+    /// Reads a JWT without checking its signature: three segments of base64url, the first two JSON
+    /// objects, at most 8,192 bytes.
     ///
     /// # Errors
     ///
-    /// [`UnavailableError::Malformed`] if it is anything else.
+    /// [`UnavailableError::Malformed`] if it is anything else, or an introspection response as a JWT
+    /// (RFC 9701 §5).
     pub fn parse(jwt: TokenSecret) -> Result<Self, UnavailableError> {
         let refuse = UnavailableError::Malformed;
         let unverified = Unverified::read(jwt.expose()).map_err(refuse)?;
         let typ = unverified.header.get("typ").and_then(Value::as_str).unwrap_or("JWT");
         let typ = typ.to_ascii_lowercase();
         if typ.trim_start_matches("application/") == "token-introspection+jwt" {
-            return Err(refuse("it is an introspection response, not a token"));
+            return Err(refuse("it is an introspection response, not an access token"));
         }
         // A binding of a kind unknown here must not turn a bound token into a bearer token.
         let confirmation = unverified.claims.get("cnf").map(Confirmation::deserialize).transpose();
@@ -57,7 +58,7 @@ impl PhantomJwt {
         self.expires_at
     }
 
-    /// The key it is bound to (`cnf`): then only who proves that key may use it.
+    /// The key it is bound to (`cnf`). Such a JWT needs a proof of that key.
     #[must_use]
     pub const fn confirmation(&self) -> Option<&Confirmation> {
         self.confirmation.as_ref()

@@ -1,4 +1,4 @@
-//! One question about a token at a time, whoever waits for its answer.
+//! One introspection of a token at a time, however many requests wait for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,34 +14,34 @@ use crate::freshness::Freshness;
 use crate::introspect::limits::{Allowance, IntrospectionLimits};
 use cloakroom_core::time::ClockReading;
 
-/// The questions that are on their way, or wait for their turn. `R` is what comes of one.
+/// The requests to the authorization server that are in progress or wait. `R` is the result of one.
 ///
 /// # Who may join
 ///
-/// A request may share the answer to a question that
+/// A caller may share the answer to a flight that
 ///
-/// - is *not yet sent*: it will be sent after the request began, so that its answer holds whatever
-///   was revoked before that. This is all that [`Freshness::every_request`] allows;
-/// - or was *sent at most `d` ago*, for `within(d)`: its answer will hold whatever was revoked
-///   before it was sent, as an answer in memory of that age does.
+/// - is *not yet sent*: it will be sent after the caller's request began, so its answer takes account
+///   of everything revoked before that. [`Freshness::every_request`] allows nothing else;
+/// - or was *sent at most `d` ago*, for `within(d)`: its answer takes account of everything revoked
+///   before it was sent, like an answer in memory of that age.
 ///
-/// Whether a question is sent, and when, is written down and looked at under one lock, and before
-/// the question goes out: nobody takes a question for unsent that is on its way.
+/// Whether and when a flight was sent is recorded and read under one lock, before it is sent. So a
+/// flight in progress is never taken for unsent.
 ///
-/// That a replica is fresh lets nobody join an older flight: such a request asks anew, at most once
-/// in `d` for each token.
+/// A fresh replica does not allow joining an older flight: such a request starts its own, at most
+/// once in `d` for each token.
 ///
-/// So for one token, of two questions the one that began first is sent first, and the table needs
-/// to know the newest alone; an older one carries on for those who wait for it.
+/// For one token, the flight that was started first is sent first. The state holds only the newest;
+/// an older one continues for the callers that wait for it.
 pub(crate) struct SingleFlight<R> {
-    table: Mutex<Table<R>>,
+    state: Mutex<State<R>>,
     turns: Arc<Semaphore>,
     limits: IntrospectionLimits,
 }
 
-struct Table<R> {
+struct State<R> {
     newest: HashMap<TokenKey, Entry<R>>,
-    /// How many questions wait to be sent.
+    /// How many flights wait to be sent.
     waiting: usize,
     started: u64,
     allowance: Allowance,
@@ -54,36 +54,36 @@ struct Entry<R> {
     result: watch::Receiver<Option<R>>,
 }
 
-/// What becomes of a request that needs an answer.
+/// How a caller gets its answer.
 pub(crate) enum Joining<R, L> {
-    /// The answer has come while the request was on its way here.
+    /// The answer arrived in the meantime.
     Answered(L),
-    /// It waits for a question that somebody else has started.
+    /// The caller waits for a flight that another started.
     Joined(Waiter<R>),
-    /// It waits for a question that the caller now has to see through.
+    /// The caller waits for a flight that it has to run.
     Started(Waiter<R>, Flight<R>),
-    /// More questions wait than may, or more were sent than may be.
+    /// The limits are reached.
     Full,
 }
 
-/// Waits for an answer. Dropping it takes nothing from the others.
+/// Waits for an answer. Dropping it does not affect others.
 pub(crate) struct Waiter<R>(watch::Receiver<Option<R>>);
 
 impl<R: Clone> Waiter<R> {
-    /// What came of the question; an outage if that will never be known.
+    /// The result of the flight, or an error if the flight was dropped.
     pub(crate) async fn result(mut self) -> Result<R, UnavailableError> {
         let result = match self.0.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
-        result.ok_or_else(|| UnavailableError::other("the question was given up"))
+        result.ok_or_else(|| UnavailableError::other("the introspection was cancelled"))
     }
 }
 
 impl<R> SingleFlight<R> {
     pub(crate) fn new(limits: IntrospectionLimits) -> Arc<Self> {
         Arc::new(Self {
-            table: Mutex::new(Table {
+            state: Mutex::new(State {
                 newest: HashMap::new(),
                 waiting: 0,
                 started: 0,
@@ -96,7 +96,7 @@ impl<R> SingleFlight<R> {
     }
 
     /// Joins a question about the token, or starts one. `answered` looks once more for an answer in
-    /// memory, where those that have arrived are put before their question leaves the table.
+    /// memory, where those that have arrived are put before their question leaves the state.
     pub(crate) fn join_or_start<L>(
         self: &Arc<Self>,
         key: TokenKey,
@@ -104,52 +104,52 @@ impl<R> SingleFlight<R> {
         now: ClockReading,
         answered: impl FnOnce() -> Option<L>,
     ) -> Joining<R, L> {
-        let mut table = self.table();
-        if let Some(slot) = table.newest.get(&key)
-            && slot.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
+        let mut state = self.state();
+        if let Some(entry) = state.newest.get(&key)
+            && entry.sent.is_none_or(|sent| freshness.allows(now.since(sent)))
         {
-            return Joining::Joined(Waiter(slot.result.clone()));
+            return Joining::Joined(Waiter(entry.result.clone()));
         }
         if let Some(answered) = answered() {
             return Joining::Answered(answered);
         }
-        if table.waiting >= self.limits.waiting || !table.allowance.take(&self.limits, now) {
-            table.complain(now);
+        if state.waiting >= self.limits.waiting || !state.allowance.take(&self.limits, now) {
+            state.complain(now);
             return Joining::Full;
         }
-        table.waiting += 1;
-        table.started += 1;
-        let number = table.started;
+        state.waiting += 1;
+        state.started += 1;
+        let number = state.started;
         let (sender, result) = watch::channel(None);
         let waiter = Waiter(result.clone());
-        table.newest.insert(key, Entry { number, sent: None, result });
-        drop(table);
+        state.newest.insert(key, Entry { number, sent: None, result });
+        drop(state);
         let flight =
             Flight { flights: Arc::clone(self), key, number, sender, waits: true, listed: true };
         Joining::Started(waiter, flight)
     }
 
-    fn table(&self) -> MutexGuard<'_, Table<R>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R> Table<R> {
+impl<R> State<R> {
     /// Removes this very question, if no newer one has taken its place.
     fn remove(&mut self, key: &TokenKey, number: u64) {
-        if self.newest.get(key).is_some_and(|slot| slot.number == number) {
+        if self.newest.get(key).is_some_and(|entry| entry.number == number) {
             self.newest.remove(key);
         }
     }
 
-    /// At most once a second: whoever floods this service must not flood its log as well.
+    /// At most once a second: a flood of requests must not flood the log as well.
     fn complain(&mut self, now: ClockReading) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.complained.is_none_or(|last| now.since(last) >= PAUSE) {
             self.complained = Some(now);
             tracing::warn!(
                 waiting = self.waiting,
-                "too many tokens would have to be asked about: requests are refused"
+                "too many introspection requests; requests are refused"
             );
         }
     }
@@ -157,10 +157,10 @@ impl<R> Table<R> {
 
 impl<R> fmt::Debug for SingleFlight<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = self.table();
+        let state = self.state();
         f.debug_struct("SingleFlight")
-            .field("under_way", &table.newest.len())
-            .field("waiting", &table.waiting)
+            .field("under_way", &state.newest.len())
+            .field("waiting", &state.waiting)
             .field("limits", &self.limits)
             .finish()
     }
@@ -182,7 +182,7 @@ impl<R> Flight<R> {
         self.key
     }
 
-    /// Counts up, and so orders the questions about one token as they are sent.
+    /// Increases, and so orders the flights of one token as they are sent.
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }
@@ -194,31 +194,31 @@ impl<R> Flight<R> {
         clock: &dyn Clock,
     ) -> Option<(ClockReading, OwnedSemaphorePermit)> {
         let turn = Arc::clone(&self.flights.turns).acquire_owned().await.ok()?;
-        let mut table = self.flights.table();
-        table.waiting -= 1;
+        let mut state = self.flights.state();
+        state.waiting -= 1;
         self.waits = false;
-        // The table has one itself.
+        // The state has one itself.
         if self.sender.receiver_count() <= 1 {
-            table.remove(&self.key, self.number);
+            state.remove(&self.key, self.number);
             self.listed = false;
             return None;
         }
         let sent = ClockReading::now(clock);
-        if let Some(slot) = table.newest.get_mut(&self.key)
-            && slot.number == self.number
+        if let Some(entry) = state.newest.get_mut(&self.key)
+            && entry.number == self.number
         {
-            slot.sent = Some(sent);
+            entry.sent = Some(sent);
         }
         Some((sent, turn))
     }
 
     /// Hands the result to those who wait. `result` puts it into memory; that happens to one
-    /// question at a time, and before the question leaves the table.
+    /// question at a time, and before the question leaves the state.
     pub(crate) fn complete(mut self, result: impl FnOnce() -> R) {
         let result = {
-            let mut table = self.flights.table();
+            let mut state = self.flights.state();
             let result = result();
-            table.remove(&self.key, self.number);
+            state.remove(&self.key, self.number);
             self.listed = false;
             result
         };
@@ -229,9 +229,9 @@ impl<R> Flight<R> {
 impl<R> Drop for Flight<R> {
     fn drop(&mut self) {
         if self.waits || self.listed {
-            let mut table = self.flights.table();
-            table.waiting -= usize::from(self.waits);
-            table.remove(&self.key, self.number);
+            let mut state = self.flights.state();
+            state.waiting -= usize::from(self.waits);
+            state.remove(&self.key, self.number);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Handles that are swapped for JWTs.
+//! Swaps handles for JWTs.
 
 use std::sync::Arc;
 
@@ -7,52 +7,53 @@ use bytes::Bytes;
 use cloakroom_core::TokenSecret;
 use http::header::HeaderValue;
 
-use crate::cache::{Answer, Refused, Value};
+use crate::cache::revocation_check::is_complete;
+use crate::cache::{Answer, CachedValue, Refused};
 use crate::error::{InvalidToken, UnavailableError};
-use crate::freshness::is_complete;
 use crate::introspect::Introspector;
-use crate::layer::token_source::{Question, Told};
+use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
 use crate::replica::TokenFacts;
 
-/// Which JWT stands for a handle at one resource.
+/// Swaps handles for JWTs for one resource.
 #[derive(Debug)]
 pub(crate) struct Swap {
     pub(crate) introspector: Arc<dyn Introspector>,
     pub(crate) audience: Arc<str>,
 }
 
-/// What goes on in place of a handle.
+/// What replaces a handle.
 ///
 /// In this order in memory: see [`TokenFacts`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Replacement {
     facts: TokenFacts,
-    /// `Bearer` and the JWT. Shown by no `Debug`, wiped when the last copy is dropped.
+    /// `Bearer` and the JWT. Redacted in `Debug`, wiped when the last copy is dropped.
     pub(crate) authorization: HeaderValue,
 }
 
-impl Value for Arc<Replacement> {
+impl CachedValue for Arc<Replacement> {
+    const IS_REPLACEMENT: bool = true;
+
     fn facts(&self) -> &TokenFacts {
         &self.facts
     }
 }
 
 #[async_trait]
-impl Question for Swap {
+impl ServerQuery for Swap {
     type Value = Arc<Replacement>;
 
     const OF: Of = Of::Phantom;
-    const BRINGS_ANOTHER: bool = true;
 
-    async fn ask(&self, handle: &TokenSecret) -> Told<Arc<Replacement>> {
+    async fn send(&self, handle: &TokenSecret) -> ServerReply<Arc<Replacement>> {
         let Some(swapped) = self.introspector.swap(handle, &self.audience).await? else {
             return Ok(Err(Refused(InvalidToken::Inactive)));
         };
         let authorization = bearer(swapped.jwt().expose())?;
         let (facts, expires_at) = (swapped.facts().clone(), swapped.expires_at());
-        // A rule about the one handle is found by this alone.
+        // Only this finds a rule about the handle.
         let complete = is_complete(&facts, expires_at, true) && facts.handle_hash.is_some();
         let bytes = authorization.len();
         let confirmation = swapped.confirmation().cloned();
@@ -61,7 +62,7 @@ impl Question for Swap {
     }
 }
 
-/// The header, over bytes that are wiped.
+/// The header value, over bytes that are wiped.
 fn bearer(jwt: &str) -> Result<HeaderValue, UnavailableError> {
     struct Wiped(TokenSecret);
 

@@ -1,4 +1,4 @@
-//! The token in a request (RFC 6750 §2.1, RFC 9449 §7.1), and in a cookie where the app says so.
+//! The token of a request: in `Authorization` (RFC 6750 §2.1, RFC 9449 §7.1) or in a cookie.
 
 use std::fmt;
 
@@ -10,26 +10,18 @@ use crate::MAX_TOKEN_BYTES;
 use crate::layer::challenge::Refusal;
 use crate::verify::proof::{Proof, Scheme};
 
-/// The token of a request and what else the request proves; or why it goes no further.
+/// The token of a request, and what else the request proves.
 #[derive(Debug)]
 pub(crate) struct Presented {
-    pub(crate) token: Result<Token, Refusal>,
+    pub(crate) token: Token,
     /// What a refusal is written in.
     pub(crate) scheme: Scheme,
     pub(crate) proof: Proof,
 }
 
 impl Presented {
-    pub(crate) fn new(
-        token: Result<Option<(Scheme, Token)>, Refusal>,
-        extensions: &Extensions,
-    ) -> Self {
+    pub(crate) fn new(scheme: Scheme, token: Token, extensions: &Extensions) -> Self {
         let key = extensions.get::<Confirmation>().cloned();
-        let (scheme, token) = match token {
-            Ok(Some((scheme, token))) => (scheme, Ok(token)),
-            Ok(None) => (Scheme::Bearer, Err(Refusal::NoToken)),
-            Err(refusal) => (Scheme::Bearer, Err(refusal)),
-        };
         Self { token, scheme, proof: Proof { scheme: Some(scheme), key } }
     }
 }
@@ -93,7 +85,7 @@ pub(crate) fn cookie_token(headers: &HeaderMap, name: &str) -> Result<Option<Tok
     for pair in headers.get_all(header::COOKIE).iter().flat_map(pairs) {
         if let Some(value) = value_of(pair, name) {
             if found.is_some() {
-                // A cookie set for a parent domain beside the app's own: which is whose?
+                // One may have been set for a parent domain: nobody can tell which.
                 return Err(Refusal::InvalidRequest);
             }
             check_token68(value)?;

@@ -1,41 +1,36 @@
-//! Protects a service with bearer tokens (RFC 6750).
+//! Protects a service with access tokens (RFC 6750).
 
-use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use cloakroom_core::time::Clock;
+use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, TokenSecret};
-use http::{Request, Response};
 use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::error::{SetupError, TokenError};
 use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
-use crate::layer::authorization::{Presented, authorization};
-use crate::layer::response_future::ResponseFuture;
+use crate::layer::bearer_policy::BearerPolicy;
+use crate::layer::service::{LookUp, Policy as _, TokenService};
 use crate::replica::RevocationReplica;
 use crate::verify::Verifier;
-use crate::verify::checks::Checks;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 
-/// A tower layer that lets a request through only with a good access token, and puts a
-/// [`VerifiedToken`] into its extensions. For any HTTP service: axum, hyper, tonic.
+/// A tower layer that passes a request on only with a valid access token, and puts a
+/// [`VerifiedToken`] into its extensions. It works with any HTTP service: axum, hyper, tonic.
 ///
-/// The token is taken from the `Authorization` header alone. Requests without a good one are
-/// answered here, with an empty body:
+/// The layer reads the token from the `Authorization` header only. It answers requests without a
+/// valid token itself, with an empty body:
 ///
 /// | request | answer |
 /// |---|---|
 /// | no bearer token | 401 |
-/// | two `Authorization` headers, or one that cannot be read | 400 `invalid_request` |
-/// | a token that is not good, or bound to a key that is not proved | 401 `invalid_token` |
-/// | a good token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
-/// | nobody can tell just now | 503 with `Retry-After` |
+/// | two `Authorization` headers, or a malformed one | 400 `invalid_request` |
+/// | an invalid token, or a token bound to a key that is not proved | 401 `invalid_token` |
+/// | a valid token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
+/// | a token that cannot be checked now | 503 with `Retry-After` |
 ///
 /// ```
 /// use cloakroom_resource::http::{Request, Response, StatusCode, header};
@@ -64,7 +59,7 @@ use crate::verify::token::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
-/// With axum, one layer a group of routes; a clone with another scope costs nothing:
+/// With axum, use one layer for each group of routes. Clones with other scopes are cheap:
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -83,18 +78,18 @@ use crate::verify::token::VerifiedToken;
 /// ```
 /// # Tokens bound to a key
 ///
-/// A token with `cnf` passes only with a proof of that key. **The app verifies proofs**: a
-/// middleware outside of this layer checks the `DPoP` header with its `ath` (RFC 9449 §4.3), or the
-/// client certificate (RFC 8705), and puts the key it found into the request's extensions, as a
-/// [`Confirmation`](crate::Confirmation). Here it is compared.
+/// A token with `cnf` passes only with a proof of that key. **Your application verifies the proof**:
+/// a middleware outside of this layer checks the `DPoP` header and its `ath` (RFC 9449 §4.3), or the
+/// client certificate (RFC 8705), and puts the proved key into the request's extensions, as a
+/// [`Confirmation`](crate::Confirmation). This layer compares the keys.
 ///
-/// | the token is | and passes |
+/// | the token is | it passes |
 /// |---|---|
-/// | not bound | as `Bearer`, whatever is proved |
+/// | not bound | as `Bearer`, with or without a proof |
 /// | bound to a certificate (`x5t#S256`) | as `Bearer`, if that certificate is proved |
 /// | bound by `DPoP` (`jkt`) | as `DPoP`, if that key is proved; never as `Bearer` (RFC 9449 §7.2) |
 ///
-/// A service behind a gateway sees bound JWTs whose proofs the gateway has checked:
+/// A service behind a gateway gets bound JWTs whose proofs only the gateway could check: see
 /// [`Verifier::trust_gateway_proofs`].
 ///
 /// ```
@@ -103,7 +98,7 @@ use crate::verify::token::VerifiedToken;
 ///
 /// # struct Tls([u8; 32]);
 /// async fn prove(mut request: Request, next: Next) -> Response {
-///     // Here, from the connection: whoever ends TLS knows the client's certificate.
+///     // Whatever terminates TLS knows the client's certificate.
 ///     if let Some(Tls(thumbprint)) = request.extensions().get() {
 ///         let proved = Confirmation::CertificateThumbprint(*thumbprint);
 ///         request.extensions_mut().insert(proved);
@@ -112,80 +107,78 @@ use crate::verify::token::VerifiedToken;
 /// }
 ///
 /// fn protect(api: Router, bearer: BearerLayer) -> Router {
-///     api.route_layer(bearer).layer(from_fn(prove)) // what is added last sees a request first
+///     api.route_layer(bearer).layer(from_fn(prove)) // the layer added last runs first
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct BearerLayer(Arc<Checks>);
+pub struct BearerLayer(Arc<BearerPolicy>);
 
 impl BearerLayer {
     /// Accepts the JWTs that this verifier accepts.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
-        Self(Arc::new(Checks::verifying(verifier)))
+        Self(Arc::new(BearerPolicy::verifying(verifier)))
     }
 
-    /// Accepts the tokens, of whatever form, that introspection calls active, and that are meant
-    /// for `audience`: the answer's `aud` must contain it, its `iss`, if it has one, must be
-    /// `issuer`, and its `exp` must be ahead.
+    /// Accepts tokens of any form that introspection calls active. The answer's `aud` must contain
+    /// `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the future.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
-        Self(Arc::new(Checks::introspecting(Arc::new(introspector), issuer, audience)))
+        Self(Arc::new(BearerPolicy::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
-    /// Besides the verifier's JWTs, accepts opaque tokens by introspection. A token of three
-    /// segments is a JWT and stays the verifier's: one that it refuses is not asked about. One that
-    /// it accepts is asked about when nothing else meets the route's [`Freshness`].
+    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT that
+    /// it refuses is not introspected. A JWT that it accepts is introspected only if nothing else
+    /// meets the route's [`Freshness`].
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
-        self.checks().introspect_by(Arc::new(introspector));
+        self.policy().introspect_by(Arc::new(introspector));
         self
     }
 
-    /// Lets only tokens through that grant this scope: one value, or several separated by spaces,
-    /// which must all be granted. Adds to what was required before.
+    /// Requires this scope: one value, or several separated by spaces, all of which the token must
+    /// grant. Further calls add to it.
     ///
     /// # Errors
     ///
-    /// If it is no scope (RFC 6749 §3.3).
+    /// [`InvalidValue`] if the value is not a valid scope (RFC 6749 §3.3).
     pub fn require_scope(mut self, scope: &str) -> Result<Self, InvalidValue> {
-        self.checks().require(scope)?;
+        self.policy().require(scope)?;
         Ok(self)
     }
 
-    /// Remembers up to so many introspected tokens, each at most until it expires. Whether a
-    /// request may be answered from memory is for [`freshness`](Self::freshness) to say: where
-    /// neither that nor a [`replica`](Self::replica) is there, every request asks all the same.
+    /// Remembers up to this many introspected tokens, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request is introspected anyway.
     ///
-    /// An ordinary entry takes about 2 KB; one whose claims have more than a KiB counts as one for
-    /// each KiB begun. Tokens that were refused are remembered apart from these, 10,000 of
-    /// them, for the route's freshness and 10 s at most: junk pushes no good token out. Clones of
-    /// this layer share the memory. JWTs that are verified here have
-    /// [one of their own](Verifier::cache).
+    /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
+    /// entry for each KiB begun. Up to 10,000 refused tokens are remembered separately, for the
+    /// route's freshness and at most 10 s, so junk cannot push good tokens out. Clones of this layer
+    /// share the memory. Verified JWTs have [their own](Verifier::cache).
     #[must_use]
     pub fn cache(mut self, tokens: usize) -> Self {
-        self.checks().change(|settings| settings.capacity = tokens);
+        self.policy().change(|settings| settings.capacity = tokens);
         self
     }
 
-    /// Refuses the tokens, introspected or verified, that this replica of the revocation log says
-    /// are revoked. By default it is the verifier's.
+    /// Refuses tokens that are revoked according to this replica of the revocation log. The default
+    /// is the verifier's replica.
     ///
-    /// While it is fresh enough for the route, tokens that are remembered need not be asked about
-    /// again. Where no freshness is named, it may be 10 s behind, or a second more than it is while
-    /// nothing is wrong, if that is longer.
+    /// While the replica is fresh enough for the route, remembered tokens are not introspected again.
+    /// If you set no freshness, the replica may be 10 s behind, or its
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
-        self.checks().follow(replica);
+        self.policy().follow(replica);
         self
     }
 
-    /// How long a revocation may take to reach the routes behind this layer. Without it and without
-    /// a [`replica`](Self::replica), opaque tokens are introspected for every request, and JWTs
-    /// accepted until they expire.
+    /// How long a revocation may take to reach the routes behind this layer. Without a freshness and
+    /// without a [`replica`](Self::replica), opaque tokens are introspected for every request, and
+    /// JWTs are accepted until they expire.
     ///
-    /// Name it after everything else: what can be met depends on it. A clone with another freshness
-    /// shares the memory.
+    /// Set it last: whether it can be met depends on the other settings. A clone with another
+    /// freshness shares the memory.
     ///
     /// ```
     /// # use cloakroom_resource::{BearerLayer, Freshness, SetupError};
@@ -199,135 +192,77 @@ impl BearerLayer {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Freshness`] if it could never be met: where nobody introspects, for every
-    /// request, and for a time that the replica is behind although nothing is wrong.
+    /// [`SetupError::Freshness`] if it can never be met: without introspection that is
+    /// [`Freshness::every_request`], and a time that the replica exceeds even while nothing is wrong.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
-        self.checks().freshen(freshness)?;
+        self.policy().set_freshness(freshness)?;
         Ok(self)
     }
 
-    /// What becomes of a request when the replica is too far behind: [`WhenStale::Introspect`] by
-    /// default.
+    /// What happens to a request when the replica is too far behind. The default is
+    /// [`WhenStale::Introspect`].
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
-        self.checks().when_stale = when_stale;
+        self.policy().when_stale = when_stale;
         self
     }
 
-    /// Refuses opaque tokens that are no handles of the authorization server without asking it.
+    /// Refuses opaque tokens that are not handles of the authorization server, without introspection.
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
-        self.checks().handle_keys = Some(keys);
+        self.policy().handle_keys = Some(keys);
         self
     }
 
-    /// How much the authorization server may be asked.
+    /// How many introspections this layer may send.
     #[must_use]
     pub fn limits(mut self, limits: IntrospectionLimits) -> Self {
-        self.checks().change(|settings| settings.limits = limits);
+        self.policy().change(|settings| settings.limits = limits);
         self
     }
 
-    /// Takes the time from this clock; by default the verifier's, or the system's. Forgets what is
-    /// remembered.
+    /// Takes the time from this clock, and forgets what is remembered. The default is the verifier's
+    /// clock, or the system's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.checks().keep_time(clock);
+        self.policy().keep_time(clock);
         self
     }
 
-    /// What the layer does with a token, for whatever tower does not carry, such as the messages of
-    /// a WebSocket. Scopes are for the caller to look at.
+    /// Checks a token as the layer does, for messages that tower does not carry, such as those of a
+    /// WebSocket. It does not check scopes.
     ///
     /// `proved` is the key that the request proves: see [`Verifier::verify_with`].
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token is refused, [`TokenError::Unavailable`] if nobody can
-    /// tell.
+    /// [`TokenError::Invalid`] if the token is refused, [`TokenError::Unavailable`] if it cannot be
+    /// checked now.
     pub async fn verify(
         &self,
         token: &TokenSecret,
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
         let proof = Proof { scheme: None, key: proved.cloned() };
-        self.0.verify(token.expose(), &proof, self.0.now()).await
+        let (token, now) = (token.expose(), ClockReading::now(self.0.clock()));
+        match self.0.look_up(token, &proof, now) {
+            LookUp::Done(decision) => decision,
+            // On the heap: the future of a call that is answered from memory stays small.
+            LookUp::Continue(pending) => {
+                Box::pin(self.0.resolve(token, &proof, now, pending)).await
+            }
+        }
     }
 
-    fn checks(&mut self) -> &mut Checks {
+    fn policy(&mut self) -> &mut BearerPolicy {
         Arc::make_mut(&mut self.0)
     }
 }
 
 impl<S> Layer<S> for BearerLayer {
-    type Service = BearerService<S>;
+    type Service = TokenService<S>;
 
-    fn layer(&self, inner: S) -> BearerService<S> {
-        BearerService { inner, checks: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> TokenService<S> {
+        TokenService::bearer(inner, &self.0)
     }
-}
-
-/// The service that [`BearerLayer`] makes.
-#[derive(Debug, Clone)]
-pub struct BearerService<S> {
-    inner: S,
-    checks: Arc<Checks>,
-}
-
-impl<S, B, R> Service<Request<B>> for BearerService<S>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-    R: Default,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Result<Response<R>, S::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let now = self.checks.now();
-        let presented = present(&mut request);
-        let scheme = presented.scheme;
-        // Nothing is copied for a request that needs not wait.
-        let recalled = self.checks.recall(&presented, now);
-        if let Some(Ok(token)) = recalled {
-            request.extensions_mut().insert(token);
-            return ResponseFuture::inner(self.inner.call(request));
-        }
-        // The inner service that was polled ready is the one to call, or to give up what it has
-        // reserved; its clone may not be ready.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-        let checks = Arc::clone(&self.checks);
-        if let Some(Err(refusal)) = recalled {
-            let refused = async move { Ok(checks.challenges.response(refusal, scheme)) };
-            return ResponseFuture::waiting(refused);
-        }
-        ResponseFuture::waiting(async move {
-            match checks.check(presented, now).await {
-                Ok(token) => {
-                    request.extensions_mut().insert(token);
-                    inner.call(request).await
-                }
-                Err(refusal) => Ok(checks.challenges.response(refusal, scheme)),
-            }
-        })
-    }
-}
-
-/// The token, which from here on no trace of the request's headers shows.
-fn present<B>(request: &mut Request<B>) -> Presented {
-    for value in request
-        .headers_mut()
-        .iter_mut()
-        .filter_map(|(name, value)| (*name == http::header::AUTHORIZATION).then_some(value))
-    {
-        value.set_sensitive(true);
-    }
-    Presented::new(authorization(request.headers()), request.extensions())
 }

@@ -1,4 +1,4 @@
-//! The answers to requests that go no further (RFC 6750 §3, RFC 9449 §7.1).
+//! The answers to refused requests (RFC 6750 §3, RFC 9449 §7.1).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use crate::error::TokenError;
 use crate::verify::proof::Scheme;
 
-/// Why a request goes no further.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     NoToken,

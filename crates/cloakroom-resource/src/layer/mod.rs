@@ -1,10 +1,13 @@
-//! The tower layers, and how a token is looked for, judged and answered in them.
+//! The tower layers, and how a token is looked for, decided about and answered in them.
 
 pub(crate) mod authorization;
 pub(crate) mod bearer;
+pub(crate) mod bearer_policy;
 pub(crate) mod challenge;
 #[cfg(feature = "axum")]
 pub(crate) mod extract;
 pub(crate) mod phantom;
+pub(crate) mod phantom_policy;
 pub(crate) mod response_future;
+pub(crate) mod service;
 pub(crate) mod token_source;

@@ -1,4 +1,4 @@
-//! What the services of this crate answer with.
+//! The future of `TokenService`.
 
 use std::fmt;
 use std::future::Future;
@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The answer to a request: the inner service's own future where the request could go on at
-    /// once, or one on the heap that waits before.
+    /// The future of [`TokenService`](crate::TokenService): the inner service's future if the request
+    /// was decided about at once, or else a future on the heap.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, T> {
         #[pin]

@@ -1,4 +1,4 @@
-//! Who knows what a token stands for: memory, or the authorization server.
+//! What a token stands for: from memory, or from the authorization server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,37 +7,34 @@ use async_trait::async_trait;
 use cloakroom_core::TokenSecret;
 use cloakroom_core::time::{Clock, SystemClock};
 
-use crate::cache::{Answer, Answers, Entry, Refused, TokenKey, Value};
+use crate::cache::revocation_check::{RevocationCheck, Revoked, revoked};
+use crate::cache::{Answer, AnswerCache, CachedAnswer, CachedValue, Refused, TokenKey};
 use crate::error::{InvalidToken, TokenError, UnavailableError};
-use crate::freshness::{Freshness, RevocationStatus, WhenStale};
+use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::introspect::single_flight::{Flight, Joining, SingleFlight};
 use crate::metrics::{Event, Of, count};
-use crate::replica::{RevocationReplica, TokenFacts, Verdict};
+use crate::replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
-/// A question about tokens, for one audience.
+/// A request about a token to the authorization server, for one audience.
 #[async_trait]
-pub(crate) trait Question: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait ServerQuery: fmt::Debug + Send + Sync + 'static {
     /// What is remembered of a good token.
-    type Value: Value;
+    type Value: CachedValue;
 
     const OF: Of;
 
-    /// Whether the answer is a token of its own, made for the question: then it may be revoked, or
-    /// its key may be, while the token that was presented is good.
-    const BRINGS_ANOTHER: bool;
-
-    async fn ask(&self, token: &TokenSecret) -> Told<Self::Value>;
+    async fn send(&self, token: &TokenSecret) -> ServerReply<Self::Value>;
 }
 
 /// What the authorization server said.
-pub(crate) type Told<V> = Result<Result<Answer<V>, Refused>, UnavailableError>;
+pub(crate) type ServerReply<V> = Result<Result<Answer<V>, Refused>, UnavailableError>;
 /// The same, remembered.
-type Outcome<V> = Result<Result<Entry<V>, Refused>, UnavailableError>;
+type Outcome<V> = Result<Result<CachedAnswer<V>, Refused>, UnavailableError>;
 
-/// On what terms a request is answered.
+/// What a request demands of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
     /// When it began.
@@ -45,26 +42,23 @@ pub(crate) struct Terms<'a> {
     pub(crate) freshness: Freshness,
     pub(crate) when_stale: WhenStale,
     pub(crate) replica: Option<&'a RevocationReplica>,
-    /// What refuses junk before anyone is asked.
+    /// The keys that refuse junk without introspection.
     pub(crate) handle_keys: Option<&'a GatewayKeys>,
 }
 
 impl Terms<'_> {
-    fn standing<V: Value>(&self, Answer { value, complete, .. }: &Answer<V>) -> RevocationStatus {
-        RevocationStatus::of(self.replica, value.facts(), *complete, self.freshness, self.now)
-    }
-
-    fn denies(&self, facts: &TokenFacts) -> bool {
-        self.replica.is_some_and(|replica| replica.verdict(facts) == Verdict::Denied)
+    fn check_revocation<V: CachedValue>(&self, answer: &Answer<V>) -> RevocationCheck {
+        let facts = answer.value.facts();
+        RevocationCheck::new(self.replica, facts, answer.complete, self.freshness, self.now)
     }
 }
 
-/// One question, and the memory of its answers. What is remembered for one audience is never told
-/// to another: each has a source of its own.
+/// One query, and the memory of its answers. Each audience has a source of its own, so that an answer
+/// for one is never used for another.
 #[derive(Debug)]
-pub(crate) struct Source<Q: Question> {
-    question: Arc<Q>,
-    answers: Answers<Q::Value>,
+pub(crate) struct TokenSource<Q: ServerQuery> {
+    query: Arc<Q>,
+    answers: AnswerCache<Q::Value>,
     flights: Arc<SingleFlight<Outcome<Q::Value>>>,
     settings: Settings,
 }
@@ -86,32 +80,15 @@ impl Default for Settings {
     }
 }
 
-/// What memory knows of a token.
-enum Recalled<V> {
-    Good(Entry<V>),
-    Bad(Refused),
-    Revoked,
-    Stale,
-}
-
-/// What the rules make of an answer.
-enum Denied {
-    No,
-    /// The token that was presented is revoked.
-    Token,
-    /// Only the one that came for it is.
-    Answer,
-}
-
-impl<Q: Question> Source<Q> {
-    pub(crate) fn new(question: Q, settings: Settings) -> Arc<Self> {
-        Self::of(Arc::new(question), settings)
+impl<Q: ServerQuery> TokenSource<Q> {
+    pub(crate) fn new(query: Q, settings: Settings) -> Arc<Self> {
+        Self::of(Arc::new(query), settings)
     }
 
-    fn of(question: Arc<Q>, settings: Settings) -> Arc<Self> {
+    fn of(query: Arc<Q>, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            question,
-            answers: Answers::new(settings.capacity),
+            query,
+            answers: AnswerCache::new(settings.capacity),
             flights: SingleFlight::new(settings.limits),
             settings,
         })
@@ -119,43 +96,21 @@ impl<Q: Question> Source<Q> {
 
     /// The same question with other settings, and with nothing remembered.
     pub(crate) fn with(&self, settings: Settings) -> Arc<Self> {
-        Self::of(Arc::clone(&self.question), settings)
+        Self::of(Arc::clone(&self.query), settings)
     }
 
-    /// What a token stands for, from memory where that meets the terms.
+    /// Asks the authorization server about a token that memory does not decide about.
     ///
     /// # Errors
     ///
-    /// If the token is refused, or if nobody can tell.
-    pub(crate) async fn get(
-        self: &Arc<Self>,
-        token: &str,
-        terms: Terms<'_>,
-    ) -> Result<Entry<Q::Value>, TokenError> {
-        let key = TokenKey::of(token);
-        match self.recall(&key, &terms) {
-            Some(recalled) => self.conclude(recalled),
-            // Boxed: what a request weighs that is answered from memory is little.
-            None => Box::pin(self.miss(key, token, terms)).await,
-        }
-    }
-
-    /// The same, where it can be told from memory.
-    pub(crate) fn remembered(
-        &self,
-        token: &str,
-        terms: &Terms<'_>,
-    ) -> Option<Result<Entry<Q::Value>, TokenError>> {
-        self.recall(&TokenKey::of(token), terms).map(|recalled| self.conclude(recalled))
-    }
-
-    async fn miss(
+    /// If the token is refused, or if there is no answer.
+    pub(crate) async fn resolve(
         self: &Arc<Self>,
         key: TokenKey,
         token: &str,
         terms: Terms<'_>,
-    ) -> Result<Entry<Q::Value>, TokenError> {
-        // What is in memory is no junk: it was asked about.
+    ) -> Result<CachedAnswer<Q::Value>, TokenError> {
+        // Only for tokens that are not in memory: those are known not to be junk.
         if let Some(keys) = terms.handle_keys
             && let Err(error) = keys.check(token, terms.now, &self.settings.clock).await
         {
@@ -163,98 +118,80 @@ impl<Q: Question> Source<Q> {
             return Err(error);
         }
         let entry = self.ask(key, token, &terms, terms.freshness).await?;
-        match self.denied(&key, &entry, &terms) {
-            Denied::No => return Ok(entry),
-            Denied::Token => return Err(InvalidToken::Revoked.into()),
-            Denied::Answer => {}
+        match self.revoked(&key, &entry, &terms) {
+            Revoked::Nothing => return Ok(entry),
+            Revoked::Token => return Err(InvalidToken::Revoked.into()),
+            Revoked::Replacement => {}
         }
-        // Asked after the revocation is known, the server brings another one; who began before
-        // that question is sent may have its answer, and nobody shares one that is on its way.
+        // The revocation is known, so a new request brings another JWT. A request that is not yet sent
+        // may be shared, one that is in progress may not.
         let entry = self.ask(key, token, &terms, Freshness::every_request()).await?;
-        match self.denied(&key, &entry, &terms) {
-            Denied::No => Ok(entry),
-            Denied::Token => Err(InvalidToken::Revoked.into()),
+        match self.revoked(&key, &entry, &terms) {
+            Revoked::Nothing => Ok(entry),
+            Revoked::Token => Err(InvalidToken::Revoked.into()),
             // The token is good: no reason to make its client throw it away.
-            Denied::Answer => {
+            Revoked::Replacement => {
                 Err(UnavailableError::Malformed("the JWT is revoked, or signed with a revoked key")
                     .into())
             }
         }
     }
 
-    /// What memory says, if it may. The replica is asked each time.
-    fn recall(&self, key: &TokenKey, terms: &Terms<'_>) -> Option<Recalled<Q::Value>> {
+    /// What memory says of a token, where that meets the terms. The replica is consulted
+    /// each time.
+    pub(crate) fn look_up(
+        &self,
+        key: &TokenKey,
+        terms: &Terms<'_>,
+    ) -> Option<Result<CachedAnswer<Q::Value>, TokenError>> {
         terms.freshness.bound()?;
         let Some(entry) = self.answers.get(key, terms.now.wall()) else {
-            let refused = self.answers.refusal(key, terms.freshness, terms.now);
-            return refused.map(Recalled::Bad);
+            let Refused(why) = self.answers.refusal(key, terms.freshness, terms.now)?;
+            count(Q::OF, Event::NegativeHit);
+            return Some(Err(why.into()));
         };
-        match terms.standing(&entry.answer) {
-            RevocationStatus::Denied => match self.denied(key, &entry, terms) {
-                Denied::Token => Some(Recalled::Revoked),
-                Denied::Answer | Denied::No => None,
+        match terms.check_revocation(&entry.answer) {
+            RevocationCheck::Revoked => match self.revoked(key, &entry, terms) {
+                Revoked::Token => Some(Err(InvalidToken::Revoked.into())),
+                Revoked::Replacement | Revoked::Nothing => None,
             },
-            RevocationStatus::Fresh => Some(Recalled::Good(entry)),
-            _ if terms.freshness.allows(terms.now.since(entry.sent)) => Some(Recalled::Good(entry)),
-            RevocationStatus::Stale if terms.when_stale == WhenStale::Refuse => {
-                Some(Recalled::Stale)
-            }
-            RevocationStatus::Stale | RevocationStatus::Unknown => None,
-        }
-    }
-
-    fn conclude(&self, recalled: Recalled<Q::Value>) -> Result<Entry<Q::Value>, TokenError> {
-        match recalled {
-            Recalled::Good(entry) => {
+            status
+                if status == RevocationCheck::Passed
+                    || terms.freshness.allows(terms.now.since(entry.sent)) =>
+            {
                 count(Q::OF, Event::Hit);
-                Ok(entry)
+                Some(Ok(entry))
             }
-            Recalled::Bad(Refused(why)) => {
-                count(Q::OF, Event::NegativeHit);
-                Err(why.into())
-            }
-            Recalled::Revoked => Err(InvalidToken::Revoked.into()),
-            Recalled::Stale => {
+            RevocationCheck::Stale if terms.when_stale == WhenStale::Refuse => {
                 count(Q::OF, Event::StaleRefusal);
-                Err(UnavailableError::Stale.into())
+                Some(Err(UnavailableError::Stale.into()))
             }
+            _ => None,
         }
     }
 
-    /// What the rules say of an answer by now. One that they deny is forgotten.
-    ///
-    /// An answer that a revocation crossed on its way is refused by this, like one in memory. What
-    /// denies the presented token itself is final: whatever a second question brought, the token
-    /// would be refused. Only where the rules deny no more than what came for the token, which
-    /// another question may bring anew, it is worth asking.
-    fn denied(&self, key: &TokenKey, entry: &Entry<Q::Value>, terms: &Terms<'_>) -> Denied {
-        let facts = entry.answer.value.facts();
-        if !terms.denies(facts) {
-            return Denied::No;
-        }
-        if self.answers.forget(key, entry) {
-            count(Q::OF, Event::RevokedEviction);
-        }
-        if Q::BRINGS_ANOTHER && !terms.denies(&TokenFacts { kid: None, jti: None, ..facts.clone() })
-        {
-            return Denied::Answer;
-        }
-        Denied::Token
+    fn revoked(
+        &self,
+        key: &TokenKey,
+        entry: &CachedAnswer<Q::Value>,
+        terms: &Terms<'_>,
+    ) -> Revoked {
+        let on_eviction = || count(Q::OF, Event::RevokedEviction);
+        revoked(terms.replica, &self.answers, key, entry, on_eviction)
     }
 
-    /// Asks, or waits for the answer to a question of somebody else's that `freshness` lets it
-    /// join.
+    /// Asks the authorization server, or joins a flight that `freshness` allows.
     async fn ask(
         self: &Arc<Self>,
         key: TokenKey,
         token: &str,
         terms: &Terms<'_>,
         freshness: Freshness,
-    ) -> Result<Entry<Q::Value>, TokenError> {
+    ) -> Result<CachedAnswer<Q::Value>, TokenError> {
         let terms = Terms { freshness, ..*terms };
-        let answered = || self.recall(&key, &terms);
+        let answered = || self.look_up(&key, &terms);
         let waiter = match self.flights.join_or_start(key, freshness, terms.now, answered) {
-            Joining::Answered(recalled) => return self.conclude(recalled),
+            Joining::Answered(decision) => return decision,
             Joining::Joined(waiter) => {
                 count(Q::OF, Event::Coalesced);
                 waiter
@@ -263,9 +200,9 @@ impl<Q: Question> Source<Q> {
                 count(Q::OF, Event::Miss);
                 let (source, token) = (Arc::clone(self), TokenSecret::new(token));
                 match tokio::runtime::Handle::try_current() {
-                    // A task of its own: a caller who goes away takes nothing from those who wait.
-                    Ok(runtime) => drop(runtime.spawn(source.fly(flight, token))),
-                    Err(_) => source.fly(flight, token).await,
+                    // In a task, so that a caller that is dropped does not affect the others.
+                    Ok(runtime) => drop(runtime.spawn(source.run_flight(flight, token))),
+                    Err(_) => source.run_flight(flight, token).await,
                 }
                 waiter
             }
@@ -280,14 +217,18 @@ impl<Q: Question> Source<Q> {
         }
     }
 
-    async fn fly(self: Arc<Self>, mut flight: Flight<Outcome<Q::Value>>, token: TokenSecret) {
+    async fn run_flight(
+        self: Arc<Self>,
+        mut flight: Flight<Outcome<Q::Value>>,
+        token: TokenSecret,
+    ) {
         let Some((sent, _turn)) = flight.start(&*self.settings.clock).await else {
             return;
         };
-        let told = self.question.ask(&token).await;
+        let told = self.query.send(&token).await;
         drop(token);
         let (key, number) = (flight.key(), flight.number());
-        // A failure reaches those who wait, and is never remembered.
+        // A failure reaches the callers that wait, and is never remembered.
         flight.complete(|| told.map(|result| self.answers.keep(key, sent, number, result)));
     }
 }

@@ -9,11 +9,11 @@ use tokio::runtime::Handle;
 use super::follow::{Follower, Settings};
 use super::log::RevocationLog;
 use super::rules::Limits;
-use super::shared::Shared;
+use super::state::ReplicaState;
 use super::{Following, RevocationReplica};
 use crate::error::UnavailableError;
 
-/// A [`RevocationReplica`] to be; see [`RevocationReplica::builder`].
+/// Settings of a [`RevocationReplica`]; see [`RevocationReplica::builder`].
 ///
 /// ```no_run
 /// # async fn run(log: cloakroom_resource::HttpLog) -> Result<(), cloakroom_resource::UnavailableError> {
@@ -21,7 +21,7 @@ use crate::error::UnavailableError;
 /// use cloakroom_resource::RevocationReplica;
 ///
 /// let replica = RevocationReplica::builder(log)
-///     .clock_skew(Duration::from_millis(100)) // every machine keeps its clock by PTP
+///     .clock_skew(Duration::from_millis(100)) // every machine uses PTP
 ///     .rules(200_000)
 ///     .follow()
 ///     .await?;
@@ -45,68 +45,77 @@ impl ReplicaBuilder {
             settings: Settings {
                 clock_skew: None,
                 wait: Duration::from_secs(3),
-                back_off: (Duration::from_millis(100), Duration::from_secs(5)),
+                first_back_off: Duration::from_millis(100),
+                max_back_off: Duration::from_secs(5),
             },
         }
     }
 
-    /// Where the time comes from (the system's clocks).
+    /// The clock (default: the system's).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
     /// The largest difference between this machine's clock and those of the authorization servers
-    /// (what they say themselves: 5 s by default). It is a part of the staleness. A clock that is
-    /// off by more makes the replica believe that it knows more than it does.
+    /// (default: what the servers report, 5 s unless configured). It is a part of the staleness. If a
+    /// clock is off by more, the replica underestimates its staleness.
     pub fn clock_skew(mut self, most: Duration) -> Self {
         self.settings.clock_skew = Some(most);
         self
     }
 
-    /// How many rules are held at most (500,000, which take 100 to 150 MB). Each revocation is one
-    /// rule, and that of a handle two, until the last token that it may deny has ended: there should
-    /// be as many as are revoked in the longest life of a token.
+    /// The largest number of rules (default: 500,000, which take 100 to 150 MB). A revocation takes one
+    /// rule, that of a handle two, until the last token that it may deny has ended. Allow for as many
+    /// revocations as happen in the longest life of a token.
     ///
-    /// All clients share them. When they are all taken, the client that has the most makes room, rule
-    /// by rule, for whatever is revoked next: see [`RevocationReplica`].
+    /// All clients share the rules. When there are too many, rules of the client that has the most are
+    /// dropped: see [`RevocationReplica`].
     pub fn rules(mut self, most: usize) -> Self {
         self.limits.total = most;
         self
     }
 
-    /// How long the log may wait for something new before it answers (3 s). Over HTTP the client
-    /// has to allow that, and the time of an exchange: see [`HttpClient`](crate::HttpClient); and
-    /// only whole seconds count.
+    /// How long the log may wait for new entries before it answers (default: 3 s). The time-out of an
+    /// [`HttpClient`](crate::HttpClient) must be longer. Over HTTP, fractions of a second are dropped.
     pub fn wait(mut self, most: Duration) -> Self {
         self.settings.wait = most;
         self
     }
 
-    /// How long to wait after a failure: after the first (100 ms), twice as long after each
-    /// further one in a row, and at most (5 s). A random part of it, up to half, is left out. Less
-    /// than 1 ms counts as that, more than an hour as an hour.
-    pub fn back_off(mut self, first: Duration, most: Duration) -> Self {
-        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3600));
-        self.settings.back_off = (first.clamp(shortest, longest), most.clamp(shortest, longest));
+    /// How long to wait after the first failure (100 ms). The time doubles with each further failure
+    /// in a row, up to [`max_back_off`](Self::max_back_off), and a random part of it, up to half, is
+    /// left out. At least 1 ms, at most an hour.
+    pub fn first_back_off(mut self, wait: Duration) -> Self {
+        self.settings.first_back_off = back_off(wait);
         self
     }
 
-    /// Reads the log to its end, and follows it from then on, in a task of its own.
+    /// The longest wait after a failure (5 s). At least 1 ms, at most an hour.
+    pub fn max_back_off(mut self, wait: Duration) -> Self {
+        self.settings.max_back_off = back_off(wait);
+        self
+    }
+
+    /// Reads the log to its end, and then follows it in a task.
     ///
     /// # Errors
     ///
-    /// If the log cannot be read, or outside of a tokio runtime.
+    /// [`UnavailableError`] if the log cannot be read, or outside of a tokio runtime.
     ///
     /// # Panics
     ///
-    /// If the runtime's time is not enabled.
+    /// If the runtime's timers are not enabled.
     pub async fn follow(self) -> Result<RevocationReplica, UnavailableError> {
         let runtime = Handle::try_current().map_err(UnavailableError::other)?;
-        let shared = Arc::new(Shared::new(self.clock, self.limits));
+        let shared = Arc::new(ReplicaState::new(self.clock, self.limits));
         let mut follower = Follower::new(self.log, Arc::clone(&shared), self.settings);
         follower.catch_up().await?;
         let task = runtime.spawn(follower.run()).abort_handle();
         Ok(RevocationReplica(Arc::new(Following { shared, task })))
     }
+}
+
+fn back_off(wait: Duration) -> Duration {
+    wait.clamp(Duration::from_millis(1), Duration::from_secs(3600))
 }

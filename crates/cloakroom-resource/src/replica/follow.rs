@@ -12,18 +12,18 @@ use cloakroom_core::time::UnixTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::log::RevocationLog;
-use super::published::Reading;
-use super::shared::Shared;
+use super::staleness::StalenessReading;
+use super::state::ReplicaState;
 use crate::error::UnavailableError;
 use crate::metrics;
 use cloakroom_core::time::ClockReading;
 
 /// How much longer than it may wait a log may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
 /// The least time between two questions that bring nothing: a server that does not wait is not
 /// asked in a loop.
-const QUIET: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the first reading may begin anew.
 const MAX_RESTARTS: u32 = 3;
@@ -38,21 +38,22 @@ const MAX_SEEN: usize = 65_536;
 pub(crate) struct Settings {
     pub(crate) clock_skew: Option<Duration>,
     pub(crate) wait: Duration,
-    /// After the first failure in a row, and at most.
-    pub(crate) back_off: (Duration, Duration),
+    /// After the first failure in a row.
+    pub(crate) first_back_off: Duration,
+    pub(crate) max_back_off: Duration,
 }
 
-/// The one who reads the log.
+/// Reads the log.
 pub(crate) struct Follower {
     log: Box<dyn RevocationLog>,
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaState>,
     settings: Settings,
     cursor: Cursor,
     /// Whether the log was read to its end since it was last begun.
     is_complete: bool,
     /// The least stale reading.
-    best: Option<Reading>,
-    seen: Seen,
+    best: Option<StalenessReading>,
+    seen: SeenHeartbeats,
     /// The time by the newest heartbeat.
     log_time: UnixTime,
 }
@@ -60,8 +61,8 @@ pub(crate) struct Follower {
 /// What a page brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Entries.
-    News,
+    /// New entries.
+    Entries,
     /// Nothing that leads on.
     Nothing,
     /// That the log has to be read from its beginning.
@@ -71,7 +72,7 @@ enum Step {
 impl Follower {
     pub(crate) fn new(
         log: Box<dyn RevocationLog>,
-        shared: Arc<Shared>,
+        shared: Arc<ReplicaState>,
         settings: Settings,
     ) -> Self {
         Self {
@@ -81,7 +82,7 @@ impl Follower {
             cursor: Cursor::start(),
             is_complete: false,
             best: None,
-            seen: Seen::default(),
+            seen: SeenHeartbeats::default(),
             log_time: UnixTime::default(),
         }
     }
@@ -95,7 +96,7 @@ impl Follower {
                 return Ok(());
             }
             match self.step(Duration::ZERO).await? {
-                Step::News => tokio::task::yield_now().await,
+                Step::Entries => tokio::task::yield_now().await,
                 Step::Restart if restarts < MAX_RESTARTS => {
                     restarts += 1;
                     sleep(self.back_off(restarts)).await;
@@ -105,7 +106,9 @@ impl Follower {
                 }
                 Step::Nothing if self.is_complete => {}
                 Step::Nothing => {
-                    return Err(UnavailableError::Malformed("the log has more, but of the same"));
+                    return Err(UnavailableError::Malformed(
+                        "the log says that it has more, but returns nothing new",
+                    ));
                 }
             }
         }
@@ -125,8 +128,8 @@ impl Follower {
                     }
                     failures = 0;
                     match step {
-                        Step::News => Duration::ZERO,
-                        Step::Nothing => QUIET.saturating_sub(asked.elapsed()),
+                        Step::Entries => Duration::ZERO,
+                        Step::Nothing => MIN_PAUSE.saturating_sub(asked.elapsed()),
                         Step::Restart => self.back_off(1),
                     }
                 }
@@ -153,7 +156,7 @@ impl Follower {
         // What the answer proves, it proves of the time before it was asked for.
         let sent = ClockReading::now(&*self.shared.clock);
         let reading = self.log.read(self.cursor.clone(), wait);
-        match timeout(wait.saturating_add(PATIENCE), reading).await {
+        match timeout(wait.saturating_add(ANSWER_MARGIN), reading).await {
             Ok(page) => self.take(page?, sent),
             Err(elapsed) => Err(UnavailableError::NoAnswer(Arc::new(elapsed))),
         }
@@ -170,7 +173,7 @@ impl Follower {
                 ));
             }
             RevocationBatch::Gap => {
-                tracing::warn!("the revocation log has a gap; it is read from its beginning");
+                tracing::warn!("the revocation log has a gap; reading it from its beginning");
                 metrics::replica_gap();
                 self.restart();
                 return Ok(Step::Restart);
@@ -193,7 +196,7 @@ impl Follower {
         // By both clocks: one that runs ahead must not forget what the other still needs.
         self.shared.sweep(self.log_time.min(ClockReading::now(&*self.shared.clock).wall()));
         self.publish();
-        Ok(if led_on { Step::News } else { Step::Nothing })
+        Ok(if led_on { Step::Entries } else { Step::Nothing })
     }
 
     /// Notes what the page's heartbeats prove. One that was seen before proves nothing: a server
@@ -206,12 +209,15 @@ impl Follower {
         let new: Vec<_> = heartbeats.filter(|it| self.seen.insert(it.id)).map(|it| it.at).collect();
         if let Some(at) = new.iter().max().filter(|at| **at > latest) {
             let ahead = at.since(now.wall());
-            tracing::warn!(?ahead, "a heartbeat is ahead by more than clocks may differ: ignored");
+            tracing::warn!(
+                ?ahead,
+                "ignored a heartbeat that is further ahead than clocks may differ"
+            );
         }
         let Some(at) = new.into_iter().filter(|at| *at <= latest).max() else { return };
         self.log_time = self.log_time.max(at);
         let age = sent.wall().since(at);
-        let reading = Reading { sent, behind: age.saturating_add(clock_skew) };
+        let reading = StalenessReading { sent, behind: age.saturating_add(clock_skew) };
         // Servers whose clocks differ take turns; the one that is slow takes nothing back.
         if self.best.is_none_or(|best| reading.staleness(now) <= best.staleness(now)) {
             self.best = Some(reading);
@@ -234,9 +240,9 @@ impl Follower {
     /// How long to wait after so many failures in a row: twice as long with each, and a random part
     /// of that, so that the followers of a server that comes back do not all come at once.
     fn back_off(&self, failures: u32) -> Duration {
-        let (least, most) = self.settings.back_off;
+        let Settings { first_back_off: first, max_back_off: most, .. } = self.settings;
         let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-        let whole = least.saturating_mul(doubled).min(most);
+        let whole = first.saturating_mul(doubled).min(most);
         let random = Random::system().array().map_or(u16::MAX, u16::from_ne_bytes);
         whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u16::MAX))
     }
@@ -249,12 +255,12 @@ impl Follower {
 
 /// The heartbeats that were seen, the newest of them.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenHeartbeats {
     ids: HashSet<EntryId>,
     order: VecDeque<EntryId>,
 }
 
-impl Seen {
+impl SeenHeartbeats {
     /// Whether it is new.
     fn insert(&mut self, id: EntryId) -> bool {
         if !self.ids.insert(id) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom_core::revocation::{Cursor, CursorPlace, RevocationBatch, RevocationPage, Target};
 use tokio::time::Instant;
 
-use super::rules::Verdict;
+use super::rules::RevocationStatus;
 use super::test_kit::{
     HOUR, Lab, Question, START, Scripted, cursor, entry, grant, heartbeat, manual_clock, more,
     of_client, page, page_of, revoked, secs, token,
@@ -32,9 +32,9 @@ async fn the_whole_log_is_read_before_anything_is_asked() {
     }
     let replica = following.await.unwrap().unwrap();
     for number in 1..=3 {
-        assert_eq!(replica.verdict(&token(number)), Verdict::Denied);
+        assert_eq!(replica.revocation_status(&token(number)), RevocationStatus::Revoked);
     }
-    assert_eq!(replica.verdict(&token(4)), Verdict::Clear);
+    assert_eq!(replica.revocation_status(&token(4)), RevocationStatus::NotRevoked);
     assert_eq!((replica.rules(), replica.staleness()), (3, Some(Duration::ZERO)));
     let question = questions.recv().await.unwrap();
     assert_eq!((question.after, question.wait), (place, secs(3)));
@@ -51,12 +51,12 @@ async fn nothing_is_followed_that_cannot_be_read() {
         }
         following.await.unwrap().map(|_| ()).unwrap_err().to_string()
     };
-    assert!(follow(Question::fail).await.contains("could not be answered"));
+    assert!(follow(Question::fail).await.contains("could not be looked up"));
     let gap = |question: Question| question.answer(page_of(RevocationBatch::Gap));
     assert!(follow(gap).await.contains("gap before its first entry"));
     // It has more, and more, and never moves on.
     let same = |question: Question| question.answer(more(vec![revoked(1)], 1));
-    assert!(follow(same).await.contains("more, but of the same"));
+    assert!(follow(same).await.contains("returns nothing new"));
     // It changes whenever one is half through.
     let changing = |question: Question| match question.after.is_start() {
         true => question.answer(more(vec![revoked(1)], 1)),
@@ -90,12 +90,15 @@ async fn a_client_that_revokes_in_masses_fills_no_replica() {
         lab.answer(page((0..10).map(revoked).collect(), 2 + round)).await;
         assert!(lab.replica.rules() <= 10);
     }
-    assert_eq!((lab.verdict(0), lab.verdict(5_000)), (Verdict::Unknown, Verdict::Unknown));
-    assert_eq!((lab.verdict(999), lab.staleness()), (Verdict::Denied, Some(0)));
+    assert_eq!(
+        (lab.revocation_status(0), lab.revocation_status(5_000)),
+        (RevocationStatus::Unknown, RevocationStatus::Unknown)
+    );
+    assert_eq!((lab.revocation_status(999), lab.staleness()), (RevocationStatus::Revoked, Some(0)));
     // A gap does not lift the mark.
     lab.answer(page_of(RevocationBatch::Gap)).await;
     lab.answer(page(vec![heartbeat(START)], 1)).await;
-    assert_eq!((lab.verdict(0), lab.staleness()), (Verdict::Unknown, Some(0)));
+    assert_eq!((lab.revocation_status(0), lab.staleness()), (RevocationStatus::Unknown, Some(0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,18 +107,34 @@ async fn what_is_no_clients_makes_room_at_last_and_is_known_no_longer() {
     let mut lab = Lab::with(page(vec![heartbeat(START)], 1), limit).await;
     let short = |number| entry(Target::Grant(grant(number)), START + secs(10 + number));
     lab.answer(page((0..8).map(short).collect(), 2)).await;
-    assert_eq!((lab.replica.rules(), lab.verdict(100)), (8, Verdict::Clear));
+    assert_eq!(
+        (lab.replica.rules(), lab.revocation_status(100)),
+        (8, RevocationStatus::NotRevoked)
+    );
     lab.answer(page(vec![revoked(9), heartbeat(START)], 3)).await;
     assert_eq!((lab.replica.rules(), lab.staleness()), (8, Some(0)));
     for number in [0, 100] {
-        assert_eq!(lab.verdict(number), Verdict::Unknown, "it may be what made room");
+        assert_eq!(
+            lab.revocation_status(number),
+            RevocationStatus::Unknown,
+            "it may be what made room"
+        );
     }
-    assert_eq!((lab.verdict(1), lab.verdict(9)), (Verdict::Denied, Verdict::Denied));
+    assert_eq!(
+        (lab.revocation_status(1), lab.revocation_status(9)),
+        (RevocationStatus::Revoked, RevocationStatus::Revoked)
+    );
     // It ends, and nothing is as if it had ever been; nor is the log read again.
     lab.clock.advance(secs(10));
     lab.answer(page(vec![heartbeat(lab.now())], 4)).await;
-    assert_eq!((lab.verdict(0), lab.verdict(100)), (Verdict::Clear, Verdict::Clear));
-    assert_eq!((lab.verdict(1), lab.verdict(9)), (Verdict::Denied, Verdict::Denied));
+    assert_eq!(
+        (lab.revocation_status(0), lab.revocation_status(100)),
+        (RevocationStatus::NotRevoked, RevocationStatus::NotRevoked)
+    );
+    assert_eq!(
+        (lab.revocation_status(1), lab.revocation_status(9)),
+        (RevocationStatus::Revoked, RevocationStatus::Revoked)
+    );
     assert_eq!(lab.question().await.after, cursor(4));
 }
 
@@ -145,7 +164,7 @@ async fn failures_are_waited_out_longer_and_longer() {
     }
     longest.dedup();
     assert!(longest.len() > 1, "followers must not come all at once");
-    assert_eq!(lab.verdict(1), Verdict::Denied);
+    assert_eq!(lab.revocation_status(1), RevocationStatus::Revoked);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +179,7 @@ async fn the_first_success_ends_the_waiting() {
     let asked = Instant::now();
     lab.question().await.fail();
     assert_eq!(asked.elapsed(), Duration::ZERO);
-    assert_eq!((lab.verdict(1), lab.staleness()), (Verdict::Denied, Some(0)));
+    assert_eq!((lab.revocation_status(1), lab.staleness()), (RevocationStatus::Revoked, Some(0)));
     lab.question().await.answer(page(vec![], 2));
     assert!(asked.elapsed() <= Duration::from_millis(101), "{:?}", asked.elapsed());
 }
@@ -208,7 +227,7 @@ async fn with_the_last_clone_the_following_ends() {
     let clone = lab.replica.clone();
     let _unanswered = lab.question().await;
     drop(lab.replica);
-    assert_eq!(clone.verdict(&token(1)), Verdict::Denied);
+    assert_eq!(clone.revocation_status(&token(1)), RevocationStatus::Revoked);
     assert!(!lab.questions.is_closed());
     drop(clone);
     assert!(lab.questions.recv().await.is_none(), "the log is dropped, while it is being asked");

@@ -7,17 +7,12 @@ use cloakroom_core::revocation::{Cursor, RevocationPage};
 use url::Url;
 
 use super::log::RevocationLog;
-use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
-use crate::client::http::HttpClient;
-use crate::client::protected::Protected;
-use crate::error::{SetupError, UnavailableError};
+use crate::client::protected::{Protected, endpoint_constructors};
+use crate::error::UnavailableError;
 
-const WHAT: &str = "revocations_endpoint";
-
-/// The revocation log of an authorization server that hands it out over HTTP
-/// (`GET /revocations?after=…&wait=…`), to clients that it lets follow it: who follows the log
-/// learns who is revoked.
+/// The revocation log of an authorization server over HTTP (`GET /revocations?after=…&wait=…`). The
+/// client needs the right to read it: the log tells who is revoked.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,49 +30,11 @@ const WHAT: &str = "revocations_endpoint";
 #[derive(Debug)]
 pub struct HttpLog(Protected);
 
-impl HttpLog {
-    /// The log that the endpoint at this URL hands out.
-    ///
-    /// # Errors
-    ///
-    /// If `endpoint` is no URL, or neither `https` nor on this machine.
-    pub fn new(
-        endpoint: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::new(WHAT, endpoint, credentials, client).map(Self)
-    }
+endpoint_constructors!(HttpLog, "revocations_endpoint", Metadata::revocations_endpoint);
 
-    /// The log at the `revocations_endpoint` that the issuer's metadata names (RFC 8414), with the
-    /// built-in HTTP client. The metadata is fetched once, now.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `revocations_endpoint`.
-    #[cfg(feature = "client")]
-    pub async fn discover(
-        issuer: &str,
-        credentials: ClientCredentials,
-    ) -> Result<Self, SetupError> {
-        Self::discover_with(issuer, credentials, crate::ReqwestClient::new()?).await
-    }
-
-    /// Like `discover`, with an HTTP client of the app's own.
-    ///
-    /// # Errors
-    ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable
-    /// `revocations_endpoint`.
-    pub async fn discover_with(
-        issuer: &str,
-        credentials: ClientCredentials,
-        client: impl HttpClient,
-    ) -> Result<Self, SetupError> {
-        Protected::discover(WHAT, Metadata::revocations_endpoint, issuer, credentials, client)
-            .await
-            .map(Self)
+impl From<Protected> for HttpLog {
+    fn from(endpoint: Protected) -> Self {
+        Self(endpoint)
     }
 }
 
@@ -96,6 +53,6 @@ impl RevocationLog for HttpLog {
             query.append_pair("wait", &wait.as_secs().to_string());
         };
         RevocationPage::from_json(&self.0.get(query).await?)
-            .map_err(|_| UnavailableError::Malformed("it is no page of the revocation log"))
+            .map_err(|_| UnavailableError::Malformed("it is not a page of the revocation log"))
     }
 }

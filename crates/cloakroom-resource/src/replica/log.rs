@@ -1,4 +1,4 @@
-//! Where a replica reads from.
+//! The log that a replica reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use cloakroom_core::revocation::{Cursor, RevocationPage};
 
 use crate::error::UnavailableError;
 
-/// A revocation log, as a replica reads it. [`HttpLog`](crate::HttpLog) reads it from the
-/// authorization server, [`StoreLog`](crate::StoreLog) from the store itself; an app that carries
-/// it in another way implements this trait.
+/// A revocation log that a replica can follow. [`HttpLog`](crate::HttpLog) reads it from the
+/// authorization server, [`StoreLog`](crate::StoreLog) from the store. Implement this trait to
+/// transport it in another way. Implementations need `#[async_trait]`, which is re-exported as
+/// [`async_trait`](crate::async_trait).
 ///
 /// An implementation
 ///
-/// - must hand out entries in the log's order, and must not skip one;
-/// - must answer at once with what there is after the cursor, and must wait only if that is
-///   nothing: until the log grows, or `wait` has passed. Then it answers with no entries;
-/// - must answer a cursor whose place is gone with
+/// - must return entries in the log's order, and must not skip any;
+/// - must return at once if there are entries after the cursor. Otherwise it must wait until the log
+///   grows, or until `wait` has passed, and then return no entries;
+/// - must answer a cursor whose position is gone with
 ///   [`RevocationBatch::Gap`](cloakroom_core::revocation::RevocationBatch::Gap), but a log that merely ends
-///   before that place with no entries;
-/// - must report whatever goes wrong as an error, never as "nothing new";
-/// - must survive being dropped at any time, and be asked again with the same cursor then.
+///   before that position with no entries;
+/// - must report every failure as an error, never as "nothing new";
+/// - must survive being dropped at any time, and being called again with the same cursor.
 ///
-/// What it hands out of a page that was read before it was asked is no lie: each heartbeat says how
-/// old it is.
+/// It may return a page that was read before the call: each heartbeat says how old it is.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,13 +33,13 @@ use crate::error::UnavailableError;
 ///     Cursor, UnavailableError, RevocationBatch, RevocationLog, RevocationPage, async_trait,
 /// };
 ///
-/// /// A log that somebody copies to this machine.
+/// /// A log that is copied to this machine as files.
 /// #[derive(Debug)]
 /// struct Files;
 ///
 /// #[async_trait]
 /// impl RevocationLog for Files {
-///     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, Outage> {
+///     async fn read(&self, after: Cursor, wait: Duration) -> Result<RevocationPage, UnavailableError> {
 ///         let path = format!("/var/lib/revocations/{after}.json");
 ///         let page = std::fs::read(path).map_err(UnavailableError::other)?;
 ///         RevocationPage::from_json(&page).map_err(UnavailableError::other)
@@ -52,7 +52,7 @@ pub trait RevocationLog: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the log cannot be read.
+    /// [`UnavailableError`] if the log cannot be read.
     async fn read(&self, after: Cursor, wait: Duration)
     -> Result<RevocationPage, UnavailableError>;
 }

@@ -1,20 +1,20 @@
-//! What a process knows of revocations: a replica of the revocation log.
+//! A replica of the revocation log.
 
 mod builder;
+mod client_rules;
 mod follow;
 #[cfg(test)]
 mod follow_loop_tests;
 mod http_log;
 mod log;
-mod names;
-mod published;
-mod queues;
+mod rule_index;
+mod rule_target;
 mod rules;
 #[cfg(test)]
 mod rules_model_tests;
-mod shared;
+mod staleness;
+mod state;
 mod store_log;
-mod table;
 #[cfg(test)]
 mod test_kit;
 mod token_facts;
@@ -27,22 +27,21 @@ use tokio::task::AbortHandle;
 
 use crate::error::UnavailableError;
 use cloakroom_core::time::ClockReading;
-use shared::Shared;
+use state::ReplicaState;
 
 pub use builder::ReplicaBuilder;
 pub use http_log::HttpLog;
 pub use log::RevocationLog;
 pub use store_log::StoreLog;
 
-pub(crate) use rules::Verdict;
+pub(crate) use rules::RevocationStatus;
 pub(crate) use token_facts::TokenFacts;
 
-/// What is revoked, kept up to date by following the revocation log. Cheap to clone; clones are
-/// one replica, and with the last of them it stops following.
+/// Knows what is revoked by following the revocation log. Cheap to clone; clones share one replica,
+/// which stops following when the last clone is dropped.
 ///
-/// Verifiers, introspection caches and gateways ask it on every request, in memory. It reads the
-/// whole log before [`follow`](Self::follow) returns, and then what is added to it, within
-/// milliseconds.
+/// Verifiers, introspection caches and gateways consult it on every request, in memory. It reads the
+/// whole log before [`follow`](Self::follow) returns, and new entries within milliseconds.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,97 +54,96 @@ pub(crate) use token_facts::TokenFacts;
 /// # Ok(()) }
 /// ```
 ///
-/// # How old what it knows is
+/// # Staleness
 ///
-/// That a server answers "nothing new" proves nothing: it may be a copy that lags behind, or cut
-/// off from the others. Therefore the servers write a *heartbeat* into the log, on the way that
-/// revocations take, once a second by default. Who has seen one has seen every revocation that was
-/// acknowledged before it was written. The [`staleness`](Self::staleness) is the sum of
+/// An answer of "nothing new" proves nothing: the server may be a copy that lags behind, or cut off
+/// from the others. So the servers write a *heartbeat* into the log, once a second by default. A
+/// replica that has seen a heartbeat has seen every revocation that was acknowledged before it was
+/// written. The [`staleness`](Self::staleness) is the sum of
 ///
 /// | | because |
 /// |---|---|
-/// | the time since the request was sent that brought a heartbeat not seen before | the answer may have been on its way for long; the larger of wall and monotonic time counts, since one stands still while a machine sleeps and the other can be set back |
-/// | that heartbeat's age when the request was sent | a copy that lags behind hands out old ones |
-/// | the largest difference between any two clocks | the age compares the server's clock with the one here |
+/// | the time since the request that brought a new heartbeat was sent | the answer may have taken long; the larger of wall and monotonic time counts, since one stops while a machine sleeps and the other can be set back |
+/// | the age of that heartbeat when the request was sent | a copy that lags behind returns old ones |
+/// | the largest difference between any two clocks | the age compares the server's clock with the local one |
 ///
-/// While nothing is wrong it stays below [`steady_staleness`](Self::steady_staleness), twice the
-/// period of the heartbeat and the difference between clocks: 7 s by default, of which 5 s are
-/// that difference. Where clocks are kept together better than that, say so on both sides, or with
-/// [`ReplicaBuilder::clock_skew`].
+/// While nothing is wrong, it stays below [`steady_staleness`](Self::steady_staleness): 7 s by default,
+/// of which 5 s are the difference between clocks. If your clocks are closer together, set that on
+/// both sides, or with [`ReplicaBuilder::clock_skew`].
 ///
-/// Staleness bounds what *may* be unknown; a revocation itself is here as soon as the log's answer
-/// is.
+/// Staleness bounds what *may* be unknown. A revocation takes effect as soon as the log's answer
+/// arrives.
 ///
 /// # When something is wrong
 ///
 /// | | rules | staleness |
 /// |---|---|---|
 /// | the log cannot be read, or does not answer | stay | grows |
-/// | the server answers "nothing new" for ever, or with heartbeats that were seen | stay | grows |
-/// | a copy lags behind | stay | its lag and more |
-/// | a heartbeat is from further ahead than clocks may differ | stay | grows, as if it were not there |
-/// | the place in the log is gone: a store was restored, emptied or failed over | stay | `None`, until the log was read from its beginning |
+/// | the server keeps answering "nothing new", or repeats old heartbeats | stay | grows |
+/// | a copy lags behind | stay | at least its lag |
+/// | a heartbeat is further in the future than clocks may differ | stay | grows: the heartbeat is ignored |
+/// | the position in the log is gone: a store was restored, emptied or failed over | stay | `None` until the log was read from its beginning |
 ///
 /// # When there are too many rules
 ///
-/// A replica holds [`ReplicaBuilder::rules`] at most, and 200 about single tokens of one grant. Beyond
-/// that some have to make room, those first that end first:
+/// A replica holds at most [`ReplicaBuilder::rules`] rules, and 200 for single tokens of one grant.
+/// Beyond that it drops rules, those that end first before others:
 ///
-/// | too many | make room | until their end, the replica cannot tell of |
+/// | too many rules | dropped | until their end, the replica cannot check |
 /// |---|---|---|
-/// | of one grant | its own | its tokens |
-/// | in all | those of the client that has the most | that client's tokens |
-/// | in all, and no client has several | those of subjects, clients and others | all tokens |
+/// | for one grant | rules for its tokens | its tokens |
+/// | in total | rules of the client that has the most | that client's tokens |
+/// | in total, and no client has several | rules for subjects, clients and others | all tokens |
 ///
-/// Tokens that the replica cannot tell of are introspected, or refused with 503 where nobody can:
-/// they are neither denied nor let in. Once the rules that had to make room would have ended, all is as
-/// if they had never been. Rules about signing keys stay.
+/// Tokens that the replica cannot check are introspected, or refused with 503 if introspection is not
+/// configured. This ends when the dropped rules would have ended. Rules for signing keys are never
+/// dropped.
 ///
 /// A rule ends when the last token that it may deny has ended.
 #[derive(Clone)]
 pub struct RevocationReplica(Arc<Following>);
 
 struct Following {
-    shared: Arc<Shared>,
+    shared: Arc<ReplicaState>,
     task: AbortHandle,
 }
 
 impl RevocationReplica {
-    /// Reads the log to its end, and follows it from then on, in a task of its own. For other than
-    /// the defaults there is [`builder`](Self::builder).
+    /// Reads the log to its end, and then follows it in a task, with default settings. To change them,
+    /// use [`builder`](Self::builder).
     ///
     /// # Errors
     ///
-    /// If the log cannot be read, or outside of a tokio runtime.
+    /// [`UnavailableError`] if the log cannot be read, or outside of a tokio runtime.
     ///
     /// # Panics
     ///
-    /// If the runtime's time is not enabled.
+    /// If the runtime's timers are not enabled.
     pub async fn follow(log: impl RevocationLog) -> Result<Self, UnavailableError> {
         Self::builder(log).follow().await
     }
 
-    /// A replica with settings of its own.
+    /// A replica with other settings.
     pub fn builder(log: impl RevocationLog) -> ReplicaBuilder {
         ReplicaBuilder::new(Box::new(log))
     }
 
-    /// How old what is known may be: every revocation that was acknowledged longer ago than this
-    /// is known. `None` while nothing can be said.
+    /// Every revocation that was acknowledged longer ago than this is known. `None` while that is
+    /// unknown.
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
         self.staleness_at(ClockReading::now(&*self.0.shared.clock))
     }
 
-    /// What the [`staleness`](Self::staleness) stays below while nothing is wrong: twice the period
-    /// of the heartbeat, and the difference between clocks. A freshness below it, and some jitter,
-    /// cannot be met by the replica alone.
+    /// The upper bound of the [`staleness`](Self::staleness) while nothing is wrong: twice the period of
+    /// the heartbeat, and the difference between clocks. The replica alone cannot meet a freshness
+    /// below this bound and some jitter.
     #[must_use]
     pub fn steady_staleness(&self) -> Duration {
         self.0.shared.steady()
     }
 
-    /// How many rules are held.
+    /// How many rules the replica holds.
     #[must_use]
     pub fn rules(&self) -> usize {
         self.0.shared.read().len()
@@ -157,8 +155,8 @@ impl RevocationReplica {
     }
 
     /// What the rules say of a token. Read the staleness first, then this.
-    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
-        self.0.shared.verdict(facts)
+    pub(crate) fn revocation_status(&self, facts: &TokenFacts) -> RevocationStatus {
+        self.0.shared.revocation_status(facts)
     }
 }
 

@@ -6,24 +6,24 @@ use cloakroom_core::GrantId;
 use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
 use cloakroom_core::time::UnixTime;
 
-use super::names::{RuleName, RuleNameRef};
-use super::queues::Queues;
-use super::table::{Held, Place, Table};
+use super::client_rules::ClientRules;
+use super::rule_index::{Rule, RuleIndex, RuleSlot};
+use super::rule_target::{RuleTarget, RuleTargetRef};
 use super::token_facts::TokenFacts;
 
 /// What the rules of a replica say of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum RevocationStatus {
     /// No rule denies it.
-    Clear,
+    NotRevoked,
     /// A rule denies it.
-    Denied,
+    Revoked,
     /// The replica cannot tell: the token lacks what rules go by, or a rule of its grant or its
     /// client had to make room. Staleness does not count; introspection does.
     Unknown,
 }
 
-const TOO_MUCH: &str = "so much is revoked one by one that all tokens are to be introspected";
+const TOO_MUCH: &str = "too many single revocations: all tokens have to be introspected";
 
 /// How many rules are held.
 #[derive(Debug, Clone, Copy)]
@@ -31,24 +31,24 @@ pub(crate) struct Limits {
     /// Rules about single tokens of one grant: of one login, which anyone may have at a public
     /// client.
     pub(crate) per_grant: usize,
-    /// Rules of all kinds. Whoever has the most makes room for others.
+    /// Rules of all kinds. Rules of the client that has the most are dropped first.
     pub(crate) total: usize,
 }
 
 /// The rules in force.
 ///
-/// A rule that has to make room leaves a *mark* behind: until that rule's own end, nobody is told
-/// that a token is clear which it may have denied. Those are the tokens of its grant if that has too
-/// many rules, else those of its client, else all. What ends first makes room first, so that marks
-/// end as early as they can; and what is revoked while there is a mark is held like any other.
+/// A rule that is dropped leaves a *mark* until its end: while there is a mark, the replica cannot tell
+/// that a token is not revoked which the rule may have denied. Those are the tokens of its grant if that
+/// has too many rules, else those of its client, else all. The rules that end first are dropped first, so
+/// that marks end as early as possible. New revocations are held despite a mark.
 #[derive(Debug)]
 pub(crate) struct Rules {
     limits: Limits,
-    table: Table,
+    table: RuleIndex,
     /// When each of them ends.
-    ends: BTreeSet<(UnixTime, Place)>,
-    of_grants: BTreeSet<(GrantId, UnixTime, Place)>,
-    of_clients: Queues,
+    ends: BTreeSet<(UnixTime, RuleSlot)>,
+    of_grants: BTreeSet<(GrantId, UnixTime, RuleSlot)>,
+    of_clients: ClientRules,
     /// How many of the rules are marks: as a rule none, and then no lookup has to look for one.
     marks: usize,
     /// Until when all are marked.
@@ -59,10 +59,10 @@ impl Rules {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            table: Table::default(),
+            table: RuleIndex::default(),
             ends: BTreeSet::new(),
             of_grants: BTreeSet::new(),
-            of_clients: Queues::default(),
+            of_clients: ClientRules::default(),
             marks: 0,
             everyone: None,
         }
@@ -70,39 +70,39 @@ impl Rules {
 
     /// What the rules say of a token. Denial comes first: what is missing from the facts of a token
     /// cannot make up for it.
-    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
+    pub(crate) fn revocation_status(&self, facts: &TokenFacts) -> RevocationStatus {
         let TokenFacts { grant, subject, client, jti, kid, .. } = facts;
         let singles = [
-            grant.as_ref().map(RuleNameRef::Grant),
-            facts.handle_hash.as_ref().map(|hash| RuleNameRef::Handle(hash.as_bytes())),
-            jti.as_ref().map(RuleNameRef::Jti),
-            kid.as_ref().map(RuleNameRef::Key),
+            grant.as_ref().map(RuleTargetRef::Grant),
+            facts.handle_hash.as_ref().map(|hash| RuleTargetRef::Handle(hash.as_bytes())),
+            jti.as_ref().map(RuleTargetRef::Jti),
+            kid.as_ref().map(RuleTargetRef::Key),
         ];
         let pair = subject.as_ref().zip(client.as_ref());
         let bounds = [
-            subject.as_ref().map(RuleNameRef::Subject),
-            client.as_ref().map(RuleNameRef::Client),
-            pair.map(|(subject, client)| RuleNameRef::SubjectAtClient(subject, client)),
+            subject.as_ref().map(RuleTargetRef::Subject),
+            client.as_ref().map(RuleTargetRef::Client),
+            pair.map(|(subject, client)| RuleTargetRef::SubjectAtClient(subject, client)),
         ];
         let epoch = epoch(facts);
-        let is_held = |name: RuleNameRef<'_>| self.table.find(&name).is_some();
+        let is_held = |name: RuleTargetRef<'_>| self.table.find(&name).is_some();
         let denied = singles.into_iter().flatten().any(is_held)
             || bounds.into_iter().flatten().any(|name| {
                 self.table.get(&name).is_some_and(|rule| rule.bound.is_none_or(|it| epoch <= it))
             });
         if denied {
-            return Verdict::Denied;
+            return RevocationStatus::Revoked;
         }
         match (grant, facts.epoch, client, subject, jti) {
             (Some(grant), Some(_), Some(client), Some(_), Some(_))
                 if self.everyone.is_none()
                     && (self.marks == 0
-                        || !is_held(RuleNameRef::ClientOverflow(client))
-                            && !is_held(RuleNameRef::GrantOverflow(grant))) =>
+                        || !is_held(RuleTargetRef::ClientOverflow(client))
+                            && !is_held(RuleTargetRef::GrantOverflow(grant))) =>
             {
-                Verdict::Clear
+                RevocationStatus::NotRevoked
             }
-            _ => Verdict::Unknown,
+            _ => RevocationStatus::Unknown,
         }
     }
 
@@ -120,9 +120,9 @@ impl Rules {
             // A client cannot make up as many of these as it likes.
             _ => (None, None),
         };
-        let (name, second) = RuleName::of(target);
+        let (name, second) = RuleTarget::of(target);
         for name in [Some(name), second].into_iter().flatten() {
-            self.add(Held { name, bound, until: entry.until, grant, client: client.clone() });
+            self.add(Rule { name, bound, until: entry.until, grant, client: client.clone() });
         }
         if let Some(grant) = grant {
             self.make_room_in(grant);
@@ -148,7 +148,7 @@ impl Rules {
         self.table.len()
     }
 
-    fn add(&mut self, mut rule: Held) {
+    fn add(&mut self, mut rule: Rule) {
         let held = self.table.find(&rule.name.borrowed());
         if let Some(mut held) = held.and_then(|place| self.remove(place)) {
             held.merge(rule);
@@ -167,7 +167,7 @@ impl Rules {
         }
     }
 
-    fn remove(&mut self, place: Place) -> Option<Held> {
+    fn remove(&mut self, place: RuleSlot) -> Option<Rule> {
         let rule = self.table.remove(place)?;
         self.marks -= usize::from(rule.name.is_mark());
         self.ends.remove(&(rule.until, place));
@@ -182,21 +182,22 @@ impl Rules {
 
     /// Holds a grant to its bound. Its mark counts for its client, like any other rule.
     fn make_room_in(&mut self, grant: GrantId) {
-        let all = (grant, UnixTime::default(), 0)..=(grant, UnixTime::MAX, Place::MAX);
+        let all = (grant, UnixTime::default(), 0)..=(grant, UnixTime::MAX, RuleSlot::MAX);
         let excess =
             self.of_grants.range(all.clone()).count().saturating_sub(self.limits.per_grant);
         for _ in 0..excess {
             let Some((.., place)) = self.of_grants.range(all.clone()).next() else { return };
-            self.give_way(*place, RuleName::GrantOverflow(grant));
+            self.give_way(*place, RuleTarget::GrantOverflow(grant));
         }
     }
 
-    /// Holds the whole to its bound. Whoever has the most rules makes room, so that nobody can push
-    /// out those of others; rules that are no client's stay as long as any client has several.
+    /// Keeps the total within its bound. Rules of the client that has the most are dropped, so that a
+    /// client cannot push out the rules of others. Rules without a client stay as long as any client has
+    /// several.
     fn make_room(&mut self) {
         while self.table.len() > self.limits.total {
             if let Some((client, place)) = self.of_clients.longest() {
-                self.give_way(place, RuleName::ClientOverflow(client));
+                self.give_way(place, RuleTarget::ClientOverflow(client));
             } else if let Some(rule) = self.first_to_end().and_then(|place| self.remove(place)) {
                 if self.everyone.is_none() {
                     tracing::error!("{TOO_MUCH}: more is revoked than this replica may hold");
@@ -208,26 +209,26 @@ impl Rules {
         }
     }
 
-    /// Of all rules but those about keys, which are few: whoever has a stolen key can make a token
-    /// look younger than any mark.
-    fn first_to_end(&self) -> Option<Place> {
+    /// The rule that ends first, except rules for keys, which are few: with a stolen key one can make a
+    /// token that looks younger than any mark.
+    fn first_to_end(&self) -> Option<RuleSlot> {
         let is_key =
-            |place| self.table.at(place).is_some_and(|it| matches!(it.name, RuleName::Key(_)));
+            |place| self.table.at(place).is_some_and(|it| matches!(it.name, RuleTarget::Key(_)));
         self.ends.iter().map(|(_, place)| *place).find(|place| !is_key(*place))
     }
 
     /// Drops a rule, and lets a mark stand for it until its end.
-    fn give_way(&mut self, place: Place, mark: RuleName) {
+    fn give_way(&mut self, place: RuleSlot, mark: RuleTarget) {
         let Some(rule) = self.remove(place) else { return };
         if self.table.find(&mark.borrowed()).is_none() {
             match &mark {
-                RuleName::GrantOverflow(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
-                RuleName::ClientOverflow(client) => tracing::warn!(%client, "{TOO_MUCH}"),
+                RuleTarget::GrantOverflow(grant) => tracing::warn!(?grant, "{TOO_MUCH}"),
+                RuleTarget::ClientOverflow(client) => tracing::warn!(%client, "{TOO_MUCH}"),
                 _ => {}
             }
         }
-        let client = rule.client.filter(|_| matches!(mark, RuleName::GrantOverflow(_)));
-        self.add(Held { name: mark, bound: None, until: rule.until, grant: None, client });
+        let client = rule.client.filter(|_| matches!(mark, RuleTarget::GrantOverflow(_)));
+        self.add(Rule { name: mark, bound: None, until: rule.until, grant: None, client });
     }
 }
 

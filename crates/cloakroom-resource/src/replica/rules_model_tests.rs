@@ -4,7 +4,7 @@ use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Target};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject, TokenDigest, TokenKind};
 
-use super::rules::{Limits, Rules, Verdict};
+use super::rules::{Limits, RevocationStatus, Rules};
 use super::test_kit::{HOUR, client, grant, revoked, secs};
 use super::token_facts::TokenFacts;
 
@@ -145,11 +145,11 @@ impl Story {
 
     /// What the rules say of a token, and what the log says: whether an entry denies it, and whether
     /// one does that has not ended.
-    fn ask(&mut self) -> (Verdict, bool, bool) {
+    fn ask(&mut self) -> (RevocationStatus, bool, bool) {
         let facts = self.cases.token(self.now);
         let denying = self.log.iter().filter(|entry| denies(entry, &facts));
         let ends: Vec<_> = denying.map(|entry| entry.until).collect();
-        let verdict = self.rules.verdict(&facts);
+        let verdict = self.rules.revocation_status(&facts);
         (verdict, !ends.is_empty(), ends.iter().any(|end| *end > self.now))
     }
 
@@ -168,9 +168,10 @@ impl Story {
         let mut differences = 0;
         for _ in 0..50 {
             let facts = self.cases.token(self.now);
-            let (long, fresh) = (self.rules.verdict(&facts), fresh.verdict(&facts));
+            let (long, fresh) =
+                (self.rules.revocation_status(&facts), fresh.revocation_status(&facts));
             if long != fresh {
-                assert_eq!(long, Verdict::Unknown, "{facts:?}");
+                assert_eq!(long, RevocationStatus::Unknown, "{facts:?}");
                 differences += 1;
             }
         }
@@ -203,9 +204,12 @@ fn the_rules_agree_with_a_reading_of_the_whole_log() {
                 let (verdict, was_denied, is_denied) = story.ask();
                 counts[verdict as usize] += 1;
                 counts[3] += usize::from(is_denied);
-                assert!(was_denied || verdict != Verdict::Denied, "seed {seed}");
-                let missed =
-                    if has_room { verdict != Verdict::Denied } else { verdict == Verdict::Clear };
+                assert!(was_denied || verdict != RevocationStatus::Revoked, "seed {seed}");
+                let missed = if has_room {
+                    verdict != RevocationStatus::Revoked
+                } else {
+                    verdict == RevocationStatus::NotRevoked
+                };
                 assert!(!(is_denied && missed), "seed {seed}: {verdict:?}");
             }
         }

@@ -1,4 +1,4 @@
-//! The revocation log of a store in reach.
+//! The revocation log of a store that this process has open.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,14 +20,14 @@ use crate::error::UnavailableError;
 /// The most entries that are read at once.
 const MAX_ENTRIES: u32 = 1_000;
 
-/// The longest that anybody waits.
+/// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The least time between two looks at a store that cannot wake anybody.
+/// The shortest polling interval, for a store without notifications.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The revocation log of a store that this process has open: of an authorization server, or of an
-/// API beside it. Each is for one replica.
+/// The revocation log of a store that this process has open, in an authorization server or in an API
+/// beside it. Use one for each replica.
 ///
 /// The store does not say how its log is kept up: what differs from the defaults of the
 /// authorization servers has to be said here, too.
@@ -51,7 +51,7 @@ pub struct StoreLog {
     store: Arc<dyn TokenStore>,
     heartbeat: Duration,
     clock_skew: Duration,
-    /// Kept between reads: what comes while nobody listens is not lost.
+    /// Kept between reads, so that no notification is lost.
     wakeups: Mutex<Option<LogNotifications>>,
 }
 
@@ -67,15 +67,15 @@ impl StoreLog {
         }
     }
 
-    /// How often the authorization servers write a heartbeat (1 s).
+    /// How often the authorization servers write a heartbeat (default: 1 s).
     #[must_use]
     pub const fn heartbeat(mut self, period: Duration) -> Self {
         self.heartbeat = period;
         self
     }
 
-    /// The largest difference between the clocks of those who write heartbeats and the one here
-    /// (5 s). Zero is right only if nobody but this process writes into the log.
+    /// The largest difference between the clocks of the servers that write heartbeats and the local one
+    /// (default: 5 s). Zero is right only if no other process writes into the log.
     #[must_use]
     pub const fn clock_skew(mut self, most: Duration) -> Self {
         self.clock_skew = most;
@@ -115,7 +115,7 @@ impl RevocationLog for StoreLog {
                     if let Ok(None) = timeout_at(deadline, woken(stream)).await {
                         *wakeups = None;
                         return Err(UnavailableError::other(
-                            "the wake-ups of the store have ended",
+                            "the store's notifications have ended",
                         ));
                     }
                 }

@@ -14,7 +14,7 @@ use cloakroom_core::{ClientId, GrantId, Jti, Subject};
 use tokio::sync::{mpsc, oneshot};
 
 use super::log::RevocationLog;
-use super::rules::Verdict;
+use super::rules::RevocationStatus;
 use super::token_facts::TokenFacts;
 use super::{ReplicaBuilder, RevocationReplica};
 use crate::error::UnavailableError;
@@ -219,8 +219,8 @@ impl Lab {
         self.clock.now()
     }
 
-    pub(super) fn verdict(&self, number: u64) -> Verdict {
-        self.replica.verdict(&token(number))
+    pub(super) fn revocation_status(&self, number: u64) -> RevocationStatus {
+        self.replica.revocation_status(&token(number))
     }
 
     pub(super) fn staleness(&self) -> Option<u64> {

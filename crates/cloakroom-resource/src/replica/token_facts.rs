@@ -1,4 +1,4 @@
-//! What the rules go by.
+//! What rules can name of a token.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

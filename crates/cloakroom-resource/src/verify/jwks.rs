@@ -1,6 +1,6 @@
 //! The JWK Set of an authorization server, fetched and kept fresh.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,33 +10,32 @@ use cloakroom_jwt::{JwkSet, KeySet};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::client::http::{HttpClient, exchange};
+use crate::client::single_fetch::{FetchPermit, SingleFetch, detached};
 use crate::double_buffer::DoubleBuffer;
 use crate::double_buffer::{from_numbers, nanos, to_numbers};
 use crate::error::UnavailableError;
 use cloakroom_core::time::ClockReading;
 
-/// How long a set counts that does not say how long it does.
+/// The life of a set that does not name one.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60 * 60);
-/// Bounds of what a set may say: it is neither fetched for every request nor kept for ever.
+/// Bounds of the life of a set.
 const LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(24 * 60 * 60));
-/// After a failure nobody asks again for so long: those who waited share its outcome.
+/// After a failure there is no new fetch for this long: all who waited share its outcome.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two fetches for unknown keys, and between two tries to refresh ahead.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// A JWK Set by URL. One flight at a time, whoever asks; a flight outlives the request that
-/// started it.
+/// A JWK Set by URL. One fetch at a time, whoever asks; a fetch outlives the request that started
+/// it.
 #[derive(Debug)]
 pub(crate) struct FetchedKeys {
     client: Arc<dyn HttpClient>,
     uri: Uri,
-    state: RwLock<State>,
+    shared: SingleFetch<State>,
     /// Of the set: when it was asked for, how long it counts, and its version; 0 before the first.
     newest: DoubleBuffer<4>,
-    flight: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,8 +102,8 @@ impl State {
 
 impl FetchedKeys {
     pub(crate) fn new(client: Arc<dyn HttpClient>, uri: Uri) -> Arc<Self> {
-        let (state, newest) = (RwLock::default(), DoubleBuffer::new([0; 4]));
-        Arc::new(Self { client, uri, state, newest, flight: Arc::default() })
+        let (shared, newest) = (SingleFetch::default(), DoubleBuffer::new([0; 4]));
+        Arc::new(Self { client, uri, shared, newest })
     }
 
     /// The version of the keys, if they are fresh; refreshes ahead like [`current`](Self::current).
@@ -137,7 +136,7 @@ impl FetchedKeys {
         clock: &Arc<dyn Clock>,
     ) -> Result<CurrentKeys, UnavailableError> {
         let now = ClockReading::now(&**clock);
-        match self.read(|state| state.freshness(now)) {
+        match self.shared.read(|state| state.freshness(now)) {
             Freshness::Fresh(keys) => return Ok(keys),
             Freshness::Ageing(keys) => {
                 self.refresh_ahead(clock, now);
@@ -145,25 +144,25 @@ impl FetchedKeys {
             }
             Freshness::Stale => {}
         }
-        let flight = Arc::clone(&self.flight).lock_owned().await;
+        let permit = self.shared.permit().await;
         // Others may have been quicker while this one waited.
         let now = ClockReading::now(&**clock);
         if let Freshness::Fresh(keys) | Freshness::Ageing(keys) =
-            self.read(|state| state.freshness(now))
+            self.shared.read(|state| state.freshness(now))
         {
             return Ok(keys);
         }
-        if let Some(error) = self.read(|state| match &state.failure {
+        if let Some(error) = self.shared.read(|state| match &state.failure {
             Some((at, error)) if now.since(*at) < PAUSE => Some(error.clone()),
             _ => None,
         }) {
             return Err(error);
         }
-        self.fly(flight, clock).await
+        self.fetch_detached(permit, clock).await
     }
 
     /// The keys, if a fetch brings one of this name; `None` if the key stays unknown. At most one
-    /// fetch per interval, whoever asks, and whatever names they ask for: names are free to invent.
+    /// fetch per interval for all callers and all names: anyone can invent names.
     ///
     /// # Errors
     ///
@@ -173,15 +172,15 @@ impl FetchedKeys {
         kid: &Kid,
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<CurrentKeys>, UnavailableError> {
-        let flight = Arc::clone(&self.flight).lock_owned().await;
+        let permit = self.shared.permit().await;
         let now = ClockReading::now(&**clock);
-        if let Some(keys) = self.read(|state| {
+        if let Some(keys) = self.shared.read(|state| {
             let keys = state.loaded.as_ref().map(|loaded| &loaded.keys)?;
             keys.keys.contains(kid).then(|| keys.clone())
         }) {
             return Ok(Some(keys));
         }
-        if let Some(outcome) = self.read(|state| match &state.unknown {
+        if let Some(outcome) = self.shared.read(|state| match &state.unknown {
             Some((sent, outcome)) if now.since(*sent) < INTERVAL => Some(outcome.clone()),
             _ => None,
         }) {
@@ -193,20 +192,14 @@ impl FetchedKeys {
                 }
             };
         }
-        self.write(|state| state.unknown = Some((now, Outcome::Lost)));
-        let result = self.fly(flight, clock).await;
+        self.shared.write(|state| state.unknown = Some((now, Outcome::Lost)));
+        let result = self.fetch_detached(permit, clock).await;
         result.map(|keys| keys.keys.contains(kid).then_some(keys))
     }
 
     fn refresh_ahead(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        // Whoever holds it is fetching already.
-        let Ok(flight) = Arc::clone(&self.flight).try_lock_owned() else {
-            return;
-        };
-        let due = self.write(|state| {
+        let Some((permit, runtime)) = self.shared.try_permit() else { return };
+        let due = self.shared.write(|state| {
             let due = state.ahead.is_none_or(|last| now.since(last) >= INTERVAL);
             if due {
                 state.ahead = Some(now);
@@ -214,43 +207,37 @@ impl FetchedKeys {
             due
         });
         // One that answered between the caller's look and the lock has made this needless.
-        if due && matches!(self.read(|state| state.freshness(now)), Freshness::Ageing(_)) {
+        if due && matches!(self.shared.read(|state| state.freshness(now)), Freshness::Ageing(_)) {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-            runtime.spawn(async move { keys.fetch(flight, &*clock).await });
+            runtime.spawn(async move { keys.fetch(permit, &*clock).await });
         }
     }
 
-    /// Fetches in a task of its own where there is a runtime, so that a caller who goes away takes
-    /// nothing from those who wait.
-    async fn fly(
+    async fn fetch_detached(
         self: &Arc<Self>,
-        flight: OwnedMutexGuard<()>,
+        permit: FetchPermit,
         clock: &Arc<dyn Clock>,
     ) -> Result<CurrentKeys, UnavailableError> {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return self.fetch(flight, &**clock).await;
-        };
         let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-        runtime
-            .spawn(async move { keys.fetch(flight, &*clock).await })
+        detached(async move { keys.fetch(permit, &*clock).await })
             .await
             .unwrap_or_else(|error| Err(UnavailableError::NoAnswer(Arc::new(error))))
     }
 
-    /// One request; its outcome is written down before the flight is over.
+    /// One request; its outcome is written down before the permit is given back.
     async fn fetch(
         &self,
-        _flight: OwnedMutexGuard<()>,
+        _permit: FetchPermit,
         clock: &dyn Clock,
     ) -> Result<CurrentKeys, UnavailableError> {
-        let before = self.read(|state| state.loaded.clone());
+        let before = self.shared.read(|state| state.loaded.clone());
         let sent = ClockReading::now(clock);
         let result = match exchange(&*self.client, self.request(before.as_ref())).await {
             Ok(response) => read(&response, before, sent),
             Err(error) => Err(error),
         };
         let ended = ClockReading::now(clock);
-        self.write(|state| {
+        self.shared.write(|state| {
             match &result {
                 Ok(loaded) => {
                     let [wall, monotonic] = to_numbers(loaded.sent);
@@ -288,14 +275,6 @@ impl FetchedKeys {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
         request
-    }
-
-    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
-        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,7 +1,6 @@
-//! JWT access tokens (RFC 9068), checked here and now.
+//! Verifies JWT access tokens (RFC 9068).
 
-pub(crate) mod checks;
-pub(crate) mod judge;
+pub(crate) mod cached;
 pub(crate) mod jwks;
 pub(crate) mod proof;
 pub(crate) mod token;
@@ -10,11 +9,11 @@ pub(crate) mod unverified;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::Confirmation;
 use cloakroom_core::time::{Clock, SystemClock};
+use cloakroom_core::{Confirmation, TokenSecret};
 use cloakroom_jwt::{JwkSet, KeySet};
 
-use crate::cache::VerifiedJwts;
+use crate::cache::JwtCache;
 use crate::client::discovery::Metadata;
 use crate::client::endpoint::Endpoint;
 use crate::client::http::HttpClient;
@@ -22,43 +21,41 @@ use crate::error::{SetupError, TokenError, UnavailableError};
 use crate::freshness;
 use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
+use crate::verify::cached::{GoodJwt, JwtTerms};
 use crate::verify::jwks::{CurrentKeys, FetchedKeys};
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use cloakroom_core::time::ClockReading;
 
-pub(crate) use judge::Local;
-
-/// Verifies the JWT access tokens that one issuer made for one audience. Cheap to clone; clones
-/// share the JWK Set, and what they remember.
+/// Verifies JWT access tokens of one issuer for one audience. Cheap to clone; clones share the JWK Set
+/// and the cache.
 ///
-/// [`Verifier::discover`] is all that most services need: it finds the JWK Set through the
-/// issuer's metadata (RFC 8414).
+/// Most services need only [`Verifier::discover`]: it finds the JWK Set through the issuer's metadata
+/// (RFC 8414).
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use cloakroom_resource::Verifier;
+/// use cloakroom_resource::{TokenSecret, Verifier};
 ///
 /// let verifier = Verifier::discover("https://as.example", "https://orders.example").await?;
-/// let token = verifier.verify("eyJ...").await?;
+/// let token = verifier.verify(&TokenSecret::new("eyJ...")).await?;
 /// assert!(token.has_scope("orders:read"));
 /// # Ok(()) }
 /// ```
 ///
-/// A fetched JWK Set is kept as long as its `Cache-Control: max-age` says, within 30 s and 24 h,
-/// or 1 h if it says nothing, counted from when it was asked for. It is fetched again ahead of its
-/// end, in the background, and by one request at a time. A token under a key that is not in the
-/// set causes at most one fetch in 30 s. When the set has ended and none can be fetched, tokens
-/// are [`TokenError::Unavailable`], never invalid.
+/// A fetched JWK Set is kept as long as its `Cache-Control: max-age` says, at least 30 s and at most
+/// 24 h, or 1 h without one, counted from the request. It is fetched again before it ends, in the
+/// background, by one request at a time. Tokens with an unknown key cause at most one fetch in 30 s.
+/// If the set has ended and cannot be fetched, tokens are [`TokenError::Unavailable`], never invalid.
 ///
-/// A signature says nothing of revocation: by itself, a verifier accepts a JWT until it expires.
-/// With a [`replica`](Self::replica) of the revocation log, JWTs die when they are revoked.
+/// A signature says nothing about revocation: without more, a verifier accepts a JWT until it expires.
+/// With a [`replica`](Self::replica) of the revocation log, it refuses revoked JWTs.
 ///
-/// With keys at hand nothing is fetched:
+/// With keys that you have already, nothing is fetched:
 ///
 /// ```
 /// use cloakroom_resource::jwt::{ACCESS_TOKEN_TYP, Algorithm, SigningKey, sign_jwt};
-/// use cloakroom_resource::{Clock, JwkSet, SystemClock, TokenError, Verifier};
+/// use cloakroom_resource::{Clock, JwkSet, SystemClock, TokenError, TokenSecret, Verifier};
 /// use serde_json::json;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -74,10 +71,10 @@ pub(crate) use judge::Local;
 /// });
 /// let jwt = sign_jwt(&key, ACCESS_TOKEN_TYP, &claims).await?;
 ///
-/// let token = verifier.verify(jwt.expose()).await?;
+/// let token = verifier.verify(&jwt).await?;
 /// assert_eq!(token.subject().unwrap().id(), "alice");
 ///
-/// let damaged = format!("{}A", jwt.expose());
+/// let damaged = TokenSecret::new(format!("{}A", jwt.expose()));
 /// assert!(matches!(verifier.verify(&damaged).await, Err(TokenError::Invalid(_))));
 /// # Ok(()) }
 /// ```
@@ -90,7 +87,7 @@ pub struct Verifier {
     leeway: Duration,
     trusts_gateway: bool,
     keys: Keys,
-    verified: Option<VerifiedJwts>,
+    cache: Option<JwtCache>,
     replica: Option<RevocationReplica>,
 }
 
@@ -101,16 +98,16 @@ enum Keys {
 }
 
 impl Verifier {
-    /// A verifier over the JWK Set that the issuer's metadata names, with the built-in HTTP
-    /// client. The metadata is fetched once, now; the JWK Set with the first token.
+    /// Uses the JWK Set that the issuer's metadata names, with the built-in HTTP client. The metadata
+    /// is fetched once, now; the JWK Set with the first token.
     ///
-    /// `issuer` is the issuer's identifier exactly as it stands in its tokens, down to a trailing
-    /// slash. It must be `https`, or `http` on this machine.
+    /// `issuer` is the issuer's identifier exactly as in its tokens, including a trailing slash. It
+    /// must be `https`, or `http` on this machine.
     ///
     /// # Errors
     ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`. What
-    /// went wrong is in the error and its sources; print them all, not the `Debug` of the error:
+    /// [`SetupError`] if the metadata cannot be fetched, belongs to another issuer, or names no usable
+    /// `jwks_uri`. Print the error and its sources to see what went wrong:
     ///
     /// ```
     /// # use cloakroom_resource::Verifier;
@@ -131,11 +128,12 @@ impl Verifier {
         Self::discover_with(issuer, audience, crate::ReqwestClient::new()?).await
     }
 
-    /// Like `discover`, with an HTTP client of the app's own.
+    /// Like `discover`, with an HTTP client of yours.
     ///
     /// # Errors
     ///
-    /// If the metadata cannot be fetched, is of another issuer, or names no usable `jwks_uri`.
+    /// [`SetupError`] if the metadata cannot be fetched, belongs to another issuer, or names no usable
+    /// `jwks_uri`.
     pub async fn discover_with(
         issuer: &str,
         audience: &str,
@@ -146,12 +144,12 @@ impl Verifier {
         Self::fetched(issuer, audience, &jwks_uri, client)
     }
 
-    /// A verifier over the JWK Set at `jwks_uri`, for an issuer without metadata. Fetched with the
-    /// first token.
+    /// Uses the JWK Set at `jwks_uri`, for an issuer without metadata. It is fetched with the first
+    /// token.
     ///
     /// # Errors
     ///
-    /// If `jwks_uri` is no URL, or neither `https` nor on this machine.
+    /// [`SetupError::Url`] if `jwks_uri` is not a URL, or uses plain `http` to another machine.
     pub fn fetching(
         issuer: &str,
         audience: &str,
@@ -162,7 +160,7 @@ impl Verifier {
         Self::fetched(issuer, audience, &jwks_uri, Arc::new(client))
     }
 
-    /// A verifier over keys at hand.
+    /// Uses these keys, and fetches nothing.
     #[must_use]
     pub fn with_keys(issuer: &str, audience: &str, keys: &JwkSet) -> Self {
         let keys = CurrentKeys { keys: KeySet::prepare(keys), version: 0 };
@@ -189,7 +187,7 @@ impl Verifier {
             leeway: Duration::ZERO,
             trusts_gateway: false,
             keys,
-            verified: None,
+            cache: None,
             replica: None,
         }
         .leeway(Duration::from_secs(30))
@@ -203,7 +201,7 @@ impl Verifier {
         self
     }
 
-    /// How far the issuer's clock and this one may be apart: 30 s by default, 2 min at most.
+    /// The largest difference between the issuer's clock and this one: 30 s by default, at most 2 min.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway.min(cloakroom_jwt::Verifier::MAX_LEEWAY);
@@ -211,78 +209,85 @@ impl Verifier {
         self
     }
 
-    /// Remembers this many JWTs that it has accepted, so that the signature of each is verified
-    /// once; zero remembers none. A JWT of more than a KiB counts as one for each KiB begun.
+    /// Remembers up to this many accepted JWTs, so that each signature is verified once; zero remembers
+    /// none. A JWT larger than 1 KiB counts as one for each KiB begun.
     ///
-    /// What may change is asked for each time: the time, the proof of a key, the JWK Set (when it
-    /// changes, every JWT is verified anew), and the [`replica`](Self::replica). An ordinary JWT
-    /// takes about 2 KB. JWTs that were refused are not remembered.
+    /// What may change is checked every time: the times, the proof of a key, the JWK Set (if it
+    /// changes, every JWT is verified again) and the [`replica`](Self::replica). A typical JWT takes
+    /// about 2 KB. Refused JWTs are not remembered.
     #[must_use]
     pub fn cache(mut self, jwts: usize) -> Self {
-        self.verified = (jwts > 0).then(|| VerifiedJwts::new(jwts));
+        self.cache = (jwts > 0).then(|| JwtCache::new(jwts));
         self
     }
 
-    /// Refuses the JWTs that this replica of the revocation log says are revoked.
+    /// Refuses JWTs that are revoked according to this replica of the revocation log.
     ///
-    /// Where no [`Freshness`](crate::Freshness) is named, the replica may be 10 s behind, or a
-    /// second more than it is while nothing is wrong, if that is longer. If it is further behind, a
-    /// JWT can no longer be told from a revoked one: [`UnavailableError::Stale`], unless it was issued so
-    /// lately that its age alone meets that. [`BearerLayer`](crate::BearerLayer) names others, and
-    /// can ask the authorization server instead.
+    /// The replica may be 10 s behind, or its
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer. If it is
+    /// further behind, JWTs get [`UnavailableError::Stale`]. With
+    /// [`BearerLayer`](crate::BearerLayer) you can set another [`Freshness`](crate::Freshness), and
+    /// introspect such tokens instead.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.replica = Some(replica);
         self
     }
 
-    /// **Switches the check of proofs off for the JWTs that a gateway swapped.** Such a phantom JWT
-    /// (it has `handle_hash`) is then accepted although it is bound to a key (`cnf`), as `Bearer`,
-    /// whatever is proved: its proof was about the handle, and only the gateway could check it.
-    /// Bound JWTs of any other kind still need their proof.
+    /// **Turns off the proof check for JWTs that a gateway swapped.** A phantom JWT (a JWT with
+    /// `handle_hash`) that is bound to a key (`cnf`) is then accepted as `Bearer` without a proof: its
+    /// proof was about the handle, and only the gateway could check it. Other bound JWTs still need
+    /// their proof.
     ///
-    /// Only for a service that clients cannot reach but through gateways which check proofs, such
-    /// as [`PhantomLayer`](crate::PhantomLayer). To anybody else who gets hold of a phantom JWT, or
-    /// may swap a handle without a proof, a bound token is a bearer token here.
+    /// Use this only for a service that clients can reach only through gateways that check proofs,
+    /// such as [`PhantomLayer`](crate::PhantomLayer). Anyone else who obtains a phantom JWT, or can
+    /// swap a handle without a proof, can use a bound token as a bearer token.
     #[must_use]
     pub const fn trust_gateway_proofs(mut self) -> Self {
         self.trusts_gateway = true;
         self
     }
 
-    /// Verifies a JWT: form, signature, issuer, audience, times, and that the replica does not
-    /// know it to be revoked.
+    /// Verifies a JWT: its form, signature, issuer, audience and times, and that it is not revoked
+    /// according to the replica.
     ///
-    /// A token bound to a key (`cnf`) is refused: see [`verify_with`](Self::verify_with).
+    /// A token bound to a key (`cnf`) is refused; use [`verify_with`](Self::verify_with).
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token fails a check, or is revoked;
-    /// [`TokenError::Unavailable`] if there are no keys to tell, or if the replica is too far
-    /// behind.
-    pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+    /// [`TokenError::Invalid`] if the token fails a check or is revoked; [`TokenError::Unavailable`] if
+    /// no keys are available, or if the replica is too far behind.
+    pub async fn verify(&self, token: &TokenSecret) -> Result<VerifiedToken, TokenError> {
         self.verify_with(token, None).await
     }
 
-    /// Verifies a JWT that came with a proof of this key: one that is bound must be bound to it.
-    /// The caller has verified the proof, and sees to it that a token bound by `DPoP` came in the
-    /// scheme `DPoP` (RFC 9449 §7.2), as [`BearerLayer`](crate::BearerLayer) does.
+    /// Like [`verify`](Self::verify), for a request that proves this key: a bound token must be bound to
+    /// it. You must have verified the proof, and that a token bound by `DPoP` came in the scheme `DPoP`
+    /// (RFC 9449 §7.2), as [`BearerLayer`](crate::BearerLayer) does.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Invalid`] if the token fails a check, or is revoked;
-    /// [`TokenError::Unavailable`] if there are no keys to tell, or if the replica is too far
-    /// behind.
+    /// [`TokenError::Invalid`] if the token fails a check or is revoked; [`TokenError::Unavailable`] if
+    /// no keys are available, or if the replica is too far behind.
     pub async fn verify_with(
         &self,
-        token: &str,
+        token: &TokenSecret,
         proved: Option<&Confirmation>,
     ) -> Result<VerifiedToken, TokenError> {
+        let token = token.expose();
         let (now, replica) = (ClockReading::now(&*self.clock), self.replica.as_ref());
         let proof = Proof { scheme: None, key: proved.cloned() };
-        match self.judge(token, &proof, freshness::default_of(replica), replica, now).await? {
-            Local::Fresh(token) => Ok(token),
-            Local::Unfresh(..) => {
+        let freshness = freshness::default_of(replica);
+        let terms = JwtTerms { proof: &proof, freshness, replica, now };
+        let key = self.cache_key(token);
+        let jwt = match key.and_then(|key| self.look_up(&key, terms)) {
+            Some(found) => found?,
+            // On the heap: the future of a call that is answered from memory stays small.
+            None => Box::pin(self.verify_and_decide(token, key.as_ref(), terms)).await?,
+        };
+        match jwt {
+            GoodJwt::Fresh(token) => Ok(token),
+            GoodJwt::NotFresh(..) => {
                 count(Of::Jwt, Event::StaleRefusal);
                 Err(UnavailableError::Stale.into())
             }

@@ -1,10 +1,10 @@
-//! Tokens that are bound to a key (`cnf`, RFC 7800), and the key that a request proves.
+//! Tokens bound to a key (`cnf`, RFC 7800), and the key that a request proves.
 
 use cloakroom_core::{ActiveToken, Confirmation};
 
 use crate::error::InvalidToken;
 
-/// How a token came.
+/// The scheme that a token came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// RFC 6750 §2.1; also a cookie.
@@ -13,27 +13,27 @@ pub(crate) enum Scheme {
     Dpop,
 }
 
-/// What a request proves of who sends it.
+/// What a request proves about its sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Proof {
-    /// `None` if the caller sees to it.
+    /// `None` if the caller checks the scheme.
     pub(crate) scheme: Option<Scheme>,
     pub(crate) key: Option<Confirmation>,
 }
 
 impl Proof {
-    /// What can be told before the token is looked at: nobody needs to be asked about one that
-    /// came as `DPoP` without a proof.
+    /// What can be decided without the token: one that came as `DPoP` without a proof needs no
+    /// introspection.
     pub(crate) fn check(&self) -> Result<(), InvalidToken> {
         let proves_jwk = matches!(self.key, Some(Confirmation::JwkThumbprint(_)));
         if self.scheme == Some(Scheme::Dpop) && !proves_jwk {
-            return Err(InvalidToken::Binding("it came as DPoP, and no DPoP proof was checked"));
+            return Err(InvalidToken::Binding("it came as DPoP without a verified DPoP proof"));
         }
         Ok(())
     }
 
-    /// Whether a token that is bound like this may be used with this proof. One that is not bound
-    /// may be, whatever is proved: a client that always shows a certificate may use any token.
+    /// Whether a token that is bound like this may be used with this proof. An unbound token may be used
+    /// with any proof: some clients always show a certificate.
     pub(crate) fn covers(&self, bound: Option<&Confirmation>) -> Result<(), InvalidToken> {
         let refuse = |why| Err(InvalidToken::Binding(why));
         let is_dpop = matches!(bound, Some(Confirmation::JwkThumbprint(_)));
@@ -45,22 +45,22 @@ impl Proof {
         match self.scheme {
             // RFC 9449 §7.2: a resource server "MUST reject a DPoP-bound access token received as
             // a bearer token".
-            Some(Scheme::Bearer) if is_dpop => refuse("it is bound by DPoP and came as Bearer"),
+            Some(Scheme::Bearer) if is_dpop => refuse("it is bound by DPoP but came as Bearer"),
             // RFC 9449 §4.3: with a token, the proof's key must be the one the token is bound to.
-            Some(Scheme::Dpop) if !is_dpop => refuse("it came as DPoP and is not bound by it"),
+            Some(Scheme::Dpop) if !is_dpop => refuse("it came as DPoP but is not bound by it"),
             _ => Ok(()),
         }
     }
 }
 
-/// A token may say by its type alone that it is bound: then nobody here can tell to which key.
+/// A token may say by its type alone that it is bound. Then its key is unknown.
 pub(crate) fn check_type(token: &ActiveToken) -> Result<(), InvalidToken> {
     let is = |kind: &str| {
         token.token_type.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(kind))
     };
     let names_key = matches!(token.confirmation, Some(Confirmation::JwkThumbprint(_)));
     if is("mac") || is("DPoP") && !names_key {
-        return Err(InvalidToken::Binding("its type says that it is bound, but not to which key"));
+        return Err(InvalidToken::Binding("its type says that it is bound, but it names no key"));
     }
     Ok(())
 }

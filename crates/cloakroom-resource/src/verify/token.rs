@@ -1,4 +1,4 @@
-//! What a request may do, after its token was checked.
+//! The token of a request, after it was checked.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::error::InvalidToken;
 use crate::replica::TokenFacts;
 use crate::verify::proof::check_type;
 
-/// An access token that was checked: the signature of a JWT, or the word of the authorization
-/// server; issuer, audience and time. [`BearerLayer`](crate::BearerLayer) puts it into the
-/// request's extensions, and with axum it is an extractor. Cheap to clone.
+/// An access token whose signature, issuer, audience and times were checked, or that the authorization
+/// server reports as active. [`BearerLayer`](crate::BearerLayer) puts it into the request's
+/// extensions; with axum it is an extractor. Cheap to clone.
 ///
 /// ```
 /// use cloakroom_resource::VerifiedToken;
@@ -45,7 +45,7 @@ struct Known {
 }
 
 impl VerifiedToken {
-    /// For whom the request speaks: a user, or a client on its own behalf.
+    /// The user that the request acts for, or the client itself.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
         self.0.token.subject.as_ref()
@@ -57,7 +57,7 @@ impl VerifiedToken {
         self.0.token.client.as_ref()
     }
 
-    /// All that the token grants.
+    /// The scope that the token grants.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.0.token.scope
@@ -69,14 +69,14 @@ impl VerifiedToken {
         self.0.token.scope.contains(value)
     }
 
-    /// A claim of the app's own. All of them as one type: [`claims`](Self::claims).
+    /// A custom claim. [`claims`](Self::claims) reads all of them into one type.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.0.token.extra.get(name)
     }
 
-    /// The claims of the app's own, as a type of the app's own: those that the protocol does not
-    /// define, so that a type with `deny_unknown_fields` works.
+    /// The custom claims as a type of yours. They exclude the claims that the protocol defines, so a type
+    /// with `deny_unknown_fields` works.
     ///
     /// ```
     /// use cloakroom_resource::{ActiveToken, VerifiedToken};
@@ -97,39 +97,38 @@ impl VerifiedToken {
     ///
     /// # Errors
     ///
-    /// If a claim is missing or of another type. The token is good all the same: whether its bearer
-    /// may go on is for the app to say.
+    /// If a claim is missing or has another type. The token is still valid: decide yourself whether to
+    /// accept the request.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.0.token.extra)
     }
 
-    /// Everything else that is known of the token: times, audience, `jti`, grant.
+    /// Everything that is known about the token, such as times, audience, `jti` and grant.
     #[must_use]
     pub fn token(&self) -> &ActiveToken {
         &self.0.token
     }
 
-    /// The key that signed the JWT; `None` if the authorization server was asked instead.
+    /// The key that signed the JWT; `None` if the token was introspected.
     #[must_use]
     pub fn key_id(&self) -> Option<&Kid> {
         self.0.facts.kid.as_ref().filter(|_| self.0.is_jwt)
     }
 
-    /// Of a phantom JWT, the digest of its handle's digest: what names the handle in the revocation
+    /// For a phantom JWT, the digest of its handle's digest, which names the handle in the revocation
     /// log.
     #[must_use]
     pub fn handle_hash(&self) -> Option<&TokenDigest> {
         self.0.facts.handle_hash.as_ref().filter(|_| self.0.is_jwt)
     }
 
-    /// Whether no store of the authorization server holds the JWT's grant.
+    /// Whether the authorization server stores no grant for the JWT.
     #[must_use]
     pub fn is_stateless(&self) -> bool {
         self.0.stateless
     }
 
-    /// A token that **nobody has checked**, for tests of handlers: to call one with, or to put into
-    /// a request's extensions. In anything but a test it lets everybody in.
+    /// A token that was **not checked**, for tests of handlers. Do not use it outside of tests.
     ///
     /// ```
     /// use cloakroom_resource::{ActiveToken, VerifiedToken};

@@ -21,16 +21,16 @@ impl Unverified {
     /// Three segments of base64url, the first two JSON objects, at most 8,192 bytes.
     pub(crate) fn read(text: &str) -> Result<Self, &'static str> {
         if text.len() > MAX_TOKEN_BYTES {
-            return Err("the JWT is larger than what HTTP headers carry");
+            return Err("the JWT is too large");
         }
         let mut segments = text.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
             (segments.next(), segments.next(), segments.next(), segments.next())
         else {
-            return Err("it is no JWT");
+            return Err("it is not a JWT");
         };
         let (Some(header), Some(claims)) = (object(header), object(claims)) else {
-            return Err("it is no JWT");
+            return Err("it is not a JWT");
         };
         // With it, header and claims are a token again.
         let decoded = URL_SAFE_NO_PAD.decode(signature).map(Zeroizing::new);

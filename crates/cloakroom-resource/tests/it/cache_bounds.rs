@@ -31,7 +31,8 @@ async fn a_flood_of_junk_neither_grows_nor_evicts() {
                 PhantomLayer::new(authority.clone(), AUDIENCE)
                     .clock(clock(&manual_clock()))
                     .cache(2_000)
-                    .freshness(freshness),
+                    .freshness(freshness)
+                    .unwrap(),
             )
         } else {
             Guard::Bearer(
@@ -71,7 +72,8 @@ async fn more_good_tokens_than_there_is_room_for() {
     let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
         .clock(clock(&manual_clock()))
         .cache(1_000)
-        .freshness(Freshness::within(secs(10)));
+        .freshness(Freshness::within(secs(10)))
+        .unwrap();
     let guard = Guard::Phantom(layer);
     for n in 0..5_000 {
         assert_eq!(guard.ask(&format!("token-{n}")).await, 200);
@@ -88,7 +90,8 @@ async fn refusals_are_remembered_as_long_as_the_route_allows() {
         let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
             .clock(clock(&time))
             .cache(100)
-            .freshness(Freshness::within(secs(within)));
+            .freshness(Freshness::within(secs(within)))
+            .unwrap();
         let guard = Guard::Phantom(layer);
         assert_eq!(guard.ask("token").await, 401);
         time.advance(secs(remembered));
@@ -137,7 +140,8 @@ async fn nothing_outlives_its_token() {
     let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
         .clock(clock(&time))
         .cache(100)
-        .freshness(Freshness::within(secs(3600)));
+        .freshness(Freshness::within(secs(3600)))
+        .unwrap();
     let gateway = Guard::Phantom(layer);
     let layer = BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE)
         .clock(clock(&time))
@@ -201,7 +205,8 @@ async fn one_audience_is_told_nothing_of_another() {
             PhantomLayer::new(authority.clone(), audience)
                 .clock(clock(&manual_clock()))
                 .cache(100)
-                .freshness(freshness),
+                .freshness(freshness)
+                .unwrap(),
         )
     };
     let (orders, billing) = (gateway(AUDIENCE), gateway("https://billing.example"));
@@ -219,7 +224,8 @@ async fn a_proof_is_asked_for_each_time() {
     let gateway = PhantomLayer::new(authority.clone(), AUDIENCE)
         .clock(clock(&manual_clock()))
         .cache(100)
-        .freshness(freshness);
+        .freshness(freshness)
+        .unwrap();
     let api = BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE)
         .clock(clock(&manual_clock()))
         .cache(100)
@@ -255,7 +261,8 @@ async fn debug_shows_no_token() {
     let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
         .clock(clock(&manual_clock()))
         .cache(100)
-        .freshness(Freshness::within(secs(10)));
+        .freshness(Freshness::within(secs(10)))
+        .unwrap();
     let guard = Guard::Phantom(layer);
     assert_eq!(guard.ask("do-not-print").await, 200);
     authority.close();

@@ -14,7 +14,8 @@ fn within(authority: &Authority, seconds: u64) -> [Guard; 2] {
             PhantomLayer::new(authority.clone(), AUDIENCE)
                 .clock(clock(&manual_clock()))
                 .cache(100)
-                .freshness(freshness),
+                .freshness(freshness)
+                .unwrap(),
         ),
         Guard::Bearer(
             BearerLayer::introspecting(authority.clone(), ISSUER, AUDIENCE)
@@ -53,7 +54,7 @@ async fn every_request_joins_only_what_is_not_sent() {
         .limits(IntrospectionLimits::default().at_once(1));
     for freshness in [None, Some(Freshness::every_request())] {
         let layer = match freshness {
-            Some(freshness) => layer.clone().freshness(freshness),
+            Some(freshness) => layer.clone().freshness(freshness).unwrap(),
             None => layer.clone(),
         };
         let (guard, before) = (Guard::Phantom(layer), authority.count());
@@ -85,7 +86,8 @@ async fn a_question_is_joined_for_as_long_as_its_answer_would_be_fresh() {
         let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
             .clock(clock(&time))
             .cache(100)
-            .freshness(Freshness::within(secs(10)));
+            .freshness(Freshness::within(secs(10)))
+            .unwrap();
         let guard = Guard::Phantom(layer);
         authority.close();
         let first = guard.begin("token");
@@ -195,6 +197,7 @@ async fn only_so_many_questions_are_with_the_server_and_wait() {
         .clock(clock(&manual_clock()))
         .cache(100)
         .freshness(Freshness::within(secs(10)))
+        .unwrap()
         .limits(IntrospectionLimits::default().at_once(3).waiting(5));
     let guard = Guard::Phantom(layer);
     assert_eq!(guard.ask("known").await, 200);
@@ -226,6 +229,7 @@ async fn only_so_many_questions_are_sent_in_a_second() {
         .clock(clock(&time))
         .cache(100)
         .freshness(Freshness::within(secs(60)))
+        .unwrap()
         .limits(IntrospectionLimits::default().max_requests_per_second(10));
     let guard = Guard::Phantom(layer);
     assert_eq!(guard.ask("known").await, 200);
@@ -252,8 +256,9 @@ async fn clones_and_routes_share_what_is_remembered() {
     let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
         .clock(clock(&manual_clock()))
         .cache(100)
-        .freshness(Freshness::within(secs(10)));
-    let other = layer.clone().freshness(Freshness::within(secs(1))).cookie("c");
+        .freshness(Freshness::within(secs(10)))
+        .unwrap();
+    let other = layer.clone().freshness(Freshness::within(secs(1))).unwrap().cookie("c");
     assert_eq!(Guard::Phantom(layer).ask("token").await, 200);
     assert_eq!(Guard::Phantom(other).ask("token").await, 200);
     assert_eq!(authority.count(), 1);

@@ -11,7 +11,7 @@ use cloakroom_resource::{
 use serde_json::{Value, json};
 
 use crate::cache_support::{Authority, GRANT, Guard, Log, clock, facts, secs, with};
-use crate::support::{AUDIENCE, ISSUER, Key, START, claims_with, is_outage, manual_clock};
+use crate::support::{AUDIENCE, ISSUER, Key, START, claims_with, is_outage, manual_clock, secret};
 
 /// What the replica knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,6 +105,7 @@ async fn remembered_answers() {
                     .clock(clock(&time))
                     .cache(100)
                     .freshness(freshness)
+                    .unwrap()
                     .when_stale(when_stale);
                 Guard::Phantom(replica.iter().fold(layer, |it, r| it.replica(r.clone())))
             } else {
@@ -238,20 +239,20 @@ async fn a_verifier_by_itself_has_a_safe_default() {
     let log = Log::new(secs(0));
     let verifier = key.verifier(&time).cache(100).replica(log.replica(&time).await);
     let token = key.sign(&jwt_claims(&json!({}))).await;
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     time.advance(secs(10));
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     time.advance(secs(1));
-    assert!(is_outage(&verifier.verify(&token).await));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
     let younger = key.sign(&jwt_claims(&json!({ "iat": START.as_secs() + 11 }))).await;
-    let answer = verifier.verify(&younger).await;
+    let answer = verifier.verify(&secret(&younger)).await;
     assert!(is_outage(&answer), "issued since, says whoever has the key");
     log.beat(&time).await;
-    assert!(verifier.verify(&younger).await.is_ok());
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&younger)).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     log.revoke(Target::Jti("token".parse().unwrap()), None).await;
-    assert!(matches!(verifier.verify(&token).await, Err(TokenError::Invalid(_))));
-    assert!(matches!(verifier.clone().verify(&token).await, Err(TokenError::Invalid(_))));
+    assert!(matches!(verifier.verify(&secret(&token)).await, Err(TokenError::Invalid(_))));
+    assert!(matches!(verifier.clone().verify(&secret(&token)).await, Err(TokenError::Invalid(_))));
 }
 
 #[tokio::test]
@@ -261,11 +262,11 @@ async fn a_slow_log_widens_the_default() {
     let verifier = key.verifier(&time).replica(log.replica(&time).await);
     let token = key.sign(&jwt_claims(&json!({}))).await;
     time.advance(secs(2));
-    assert!(verifier.verify(&token).await.is_ok(), "32 s, and one to spare");
+    assert!(verifier.verify(&secret(&token)).await.is_ok(), "32 s, and one to spare");
     time.advance(secs(1));
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     time.advance(secs(1));
-    assert!(is_outage(&verifier.verify(&token).await));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
 }
 
 #[tokio::test]

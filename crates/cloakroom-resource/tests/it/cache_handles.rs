@@ -44,6 +44,7 @@ fn gateway(authority: &Authority, keys: GatewayKeys, time: &Arc<ManualClock>) ->
         .clock(clock(time))
         .cache(100)
         .freshness(Freshness::within(secs(1)))
+        .unwrap()
         .handle_keys(keys);
     Guard::Phantom(layer)
 }
@@ -250,7 +251,7 @@ async fn tokens_of_another_prefix_may_be_asked_about() {
     let (keys, time) = (HandleKeys::new(&secret(1)), manual_clock());
     let authority = Authority::new();
     let own = GatewayKeys::with_keys(keys.access_keys().clone());
-    for (keys, status, count) in [(own.clone(), 401, 0), (own.ask_about_others(), 200, 1)] {
+    for (keys, status, count) in [(own.clone(), 401, 0), (own.introspect_other_tokens(), 200, 1)] {
         let guard = gateway(&authority, keys, &time);
         assert_eq!(guard.ask("6d7f2b0c-6a0e-4f3a").await, status);
         assert_eq!(guard.ask("cr_at_junk").await, 401);

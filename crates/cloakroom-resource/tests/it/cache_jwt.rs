@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use crate::cache_support::secs;
 use crate::support::{
     AUDIENCE, ISSUER, Key, Peer, START, claims_with, is_invalid, is_outage, key_set, manual_clock,
+    secret,
 };
 
 /// How many JWTs a verifier remembers.
 fn remembered(verifier: &Verifier) -> usize {
     let debug = format!("{verifier:?}");
-    let rest = debug.split("VerifiedJwts(").nth(1).unwrap();
+    let rest = debug.split("JwtCache(").nth(1).unwrap();
     rest.split(')').next().unwrap().parse().unwrap()
 }
 
@@ -25,7 +26,7 @@ async fn what_was_accepted_is_remembered_and_what_was_refused_is_not() {
     let verifier = key.verifier(&time).cache(100);
     let token = key.token().await;
     for _ in 0..3 {
-        assert!(verifier.verify(&token).await.is_ok());
+        assert!(verifier.verify(&secret(&token)).await.is_ok());
         assert_eq!(remembered(&verifier), 1);
     }
     let stranger = Key::new().token().await;
@@ -33,13 +34,13 @@ async fn what_was_accepted_is_remembered_and_what_was_refused_is_not() {
     let (_, signature) = stranger.rsplit_once('.').unwrap();
     for bad in [stranger.clone(), format!("{input}.{signature}"), format!("{token}A")] {
         for _ in 0..2 {
-            assert!(is_invalid(&verifier.verify(&bad).await));
+            assert!(is_invalid(&verifier.verify(&secret(&bad)).await));
         }
         assert_eq!(remembered(&verifier), 1);
     }
-    let first = verifier.verify(&token).await.unwrap();
+    let first = verifier.verify(&secret(&token)).await.unwrap();
     let clone = verifier.clone();
-    assert_eq!(clone.verify(&token).await.unwrap(), first, "clones share it");
+    assert_eq!(clone.verify(&secret(&token)).await.unwrap(), first, "clones share it");
     assert_eq!(first.key_id(), Some(key.0.kid()));
 }
 
@@ -50,15 +51,21 @@ async fn times_are_looked_at_each_time() {
     let verifier = key.verifier(&time).cache(100).leeway(secs(10));
     let expires = key.sign(&claims_with(&json!({ "exp": now + 5 }))).await;
     let starts = key.sign(&claims_with(&json!({ "nbf": now + 10 }))).await;
-    assert!(verifier.verify(&expires).await.is_ok() && verifier.verify(&starts).await.is_ok());
+    assert!(
+        verifier.verify(&secret(&expires)).await.is_ok()
+            && verifier.verify(&secret(&starts)).await.is_ok()
+    );
     time.set(START - secs(1));
-    assert!(is_invalid(&verifier.verify(&starts).await), "a clock that is set back");
+    assert!(is_invalid(&verifier.verify(&secret(&starts)).await), "a clock that is set back");
     time.set(START + secs(14));
-    assert!(verifier.verify(&expires).await.is_ok() && verifier.verify(&starts).await.is_ok());
+    assert!(
+        verifier.verify(&secret(&expires)).await.is_ok()
+            && verifier.verify(&secret(&starts)).await.is_ok()
+    );
     assert_eq!(remembered(&verifier), 2);
     time.set(START + secs(15));
-    assert!(is_invalid(&verifier.verify(&expires).await));
-    assert!(verifier.verify(&starts).await.is_ok());
+    assert!(is_invalid(&verifier.verify(&secret(&expires)).await));
+    assert!(verifier.verify(&secret(&starts)).await.is_ok());
     assert_eq!(remembered(&verifier), 1, "and it is gone");
 }
 
@@ -72,14 +79,14 @@ async fn a_proof_is_asked_for_each_time() {
     for (proved, good) in
         [(Some(&own), true), (None, false), (Some(&other), false), (Some(&own), true)]
     {
-        assert_eq!(verifier.verify_with(&token, proved).await.is_ok(), good);
+        assert_eq!(verifier.verify_with(&secret(&token), proved).await.is_ok(), good);
     }
     // A gateway's JWT is trusted by who says so, and by nobody who shares the memory.
     let swapped = json!({ "cnf": { "jkt": "A".repeat(43) }, "handle_hash": "A".repeat(43) });
     let token = key.sign(&claims_with(&swapped)).await;
     let inside = verifier.clone().trust_gateway_proofs();
-    assert!(inside.verify(&token).await.is_ok());
-    assert!(is_invalid(&verifier.verify(&token).await));
+    assert!(inside.verify(&secret(&token)).await.is_ok());
+    assert!(is_invalid(&verifier.verify(&secret(&token)).await));
 }
 
 async fn fetching(peer: &Peer, time: &Arc<cloakroom_core::time::ManualClock>) -> Verifier {
@@ -96,13 +103,16 @@ async fn a_key_that_left_the_set_accepts_nothing_more() {
     let peer = Peer::jwks(key_set(&[&old, &new])).await;
     let verifier = fetching(&peer, &time).await;
     let (first, second) = (old.token().await, new.token().await);
-    assert!(verifier.verify(&first).await.is_ok() && verifier.verify(&second).await.is_ok());
+    assert!(
+        verifier.verify(&secret(&first)).await.is_ok()
+            && verifier.verify(&secret(&second)).await.is_ok()
+    );
     peer.publish(key_set(&[&new]));
-    assert!(verifier.verify(&first).await.is_ok(), "the set still counts");
+    assert!(verifier.verify(&secret(&first)).await.is_ok(), "the set still counts");
     time.advance(secs(3600));
-    assert!(verifier.verify(&second).await.is_ok());
-    assert!(is_invalid(&verifier.verify(&first).await));
-    assert!(verifier.verify(&second).await.is_ok());
+    assert!(verifier.verify(&secret(&second)).await.is_ok());
+    assert!(is_invalid(&verifier.verify(&secret(&first)).await));
+    assert!(verifier.verify(&secret(&second)).await.is_ok());
 }
 
 #[tokio::test]
@@ -111,12 +121,12 @@ async fn a_set_that_is_fetched_ahead_of_time_counts_at_once() {
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = fetching(&peer, &time).await;
     let (first, second) = (old.token().await, new.token().await);
-    assert!(verifier.verify(&first).await.is_ok());
+    assert!(verifier.verify(&secret(&first)).await.is_ok());
     peer.publish(key_set(&[&new]));
-    assert!(verifier.verify(&first).await.is_ok(), "the set still counts");
+    assert!(verifier.verify(&secret(&first)).await.is_ok(), "the set still counts");
     // A key that is not in the set has it fetched anew.
-    assert!(verifier.verify(&second).await.is_ok());
-    assert!(is_invalid(&verifier.verify(&first).await));
+    assert!(verifier.verify(&secret(&second)).await.is_ok());
+    assert!(is_invalid(&verifier.verify(&secret(&first)).await));
 }
 
 /// The JWK Set of a key under another name.
@@ -132,12 +142,12 @@ async fn a_key_that_changed_under_its_name_is_another_key() {
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = fetching(&peer, &time).await;
     let token = old.token().await;
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     peer.publish(named(&new.0, old.0.kid().as_str()));
     time.advance(secs(3600));
     // The first one fetches the set; the second one finds it, and the token in memory.
     for _ in 0..2 {
-        assert!(is_invalid(&verifier.verify(&token).await));
+        assert!(is_invalid(&verifier.verify(&secret(&token)).await));
     }
 }
 
@@ -147,13 +157,16 @@ async fn the_same_set_again_changes_nothing_and_no_set_is_an_outage() {
     let peer = Peer::jwks(key_set(&[&key])).await;
     let verifier = fetching(&peer, &time).await;
     let token = key.token().await;
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     time.advance(secs(3600));
-    assert!(verifier.verify(&token).await.is_ok());
+    assert!(verifier.verify(&secret(&token)).await.is_ok());
     assert_eq!(peer.count(), 2);
     time.advance(secs(3600));
     peer.fail();
-    assert!(is_outage(&verifier.verify(&token).await), "what is remembered needs fresh keys, too");
+    assert!(
+        is_outage(&verifier.verify(&secret(&token)).await),
+        "what is remembered needs fresh keys, too"
+    );
 }
 
 #[tokio::test]
@@ -168,11 +181,11 @@ async fn memory_is_bounded() {
     let key = Key(key);
     for n in 0..300 {
         let token = key.sign(&claims_with(&json!({ "jti": n.to_string() }))).await;
-        assert!(verifier.verify(&token).await.is_ok());
+        assert!(verifier.verify(&secret(&token)).await.is_ok());
     }
     assert!(remembered(&verifier) <= 64, "{}", remembered(&verifier));
     let none = verifier.cache(0);
     let token = key.token().await;
-    assert!(none.verify(&token).await.is_ok());
-    assert!(!format!("{none:?}").contains("VerifiedJwts"));
+    assert!(none.verify(&secret(&token)).await.is_ok());
+    assert!(!format!("{none:?}").contains("JwtCache"));
 }

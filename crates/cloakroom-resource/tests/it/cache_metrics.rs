@@ -76,7 +76,8 @@ async fn every_request_is_counted_once() {
         .clock(clock(&time))
         .cache(100)
         .limits(IntrospectionLimits::default().at_once(1).waiting(1))
-        .freshness(Freshness::within(secs(2)));
+        .freshness(Freshness::within(secs(2)))
+        .unwrap();
     let guard = Guard::Phantom(layer.clone());
     counts.take();
 

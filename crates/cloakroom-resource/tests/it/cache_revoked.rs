@@ -220,8 +220,10 @@ async fn a_client_that_revokes_in_masses_has_its_tokens_introspected() {
         .await
         .unwrap();
     let authority = Authority::new();
-    let layer =
-        phantom(&authority, replica).clock(clock(&time)).freshness(Freshness::within(secs(10)));
+    let layer = phantom(&authority, replica)
+        .clock(clock(&time))
+        .freshness(Freshness::within(secs(10)))
+        .unwrap();
     let guard = Guard::Phantom(layer);
     assert_eq!(guard.ask("token").await, 200);
     time.advance(secs(11));

@@ -4,7 +4,7 @@ use cloakroom_resource::{
 };
 use serde_json::json;
 
-use crate::support::{AUDIENCE, Key, Peer, chain, claims_with, json, key_set, respond};
+use crate::support::{AUDIENCE, Key, Peer, chain, claims_with, json, key_set, respond, secret};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 
@@ -43,7 +43,7 @@ async fn an_issuer_is_all_one_needs() {
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let claims = claims_with(&json!({ "iss": issuer, "iat": now, "exp": now + 600 }));
-        let token = verifier.verify(&key.sign(&claims).await).await.unwrap();
+        let token = verifier.verify(&secret(&key.sign(&claims).await)).await.unwrap();
         assert_eq!(token.subject().unwrap().id(), "alice");
         assert_eq!(peer.last().path, "/keys");
 

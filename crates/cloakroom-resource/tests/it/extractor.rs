@@ -7,7 +7,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use crate::introspection::client;
-use crate::support::{AUDIENCE, ISSUER, Key, Peer, claims_with, json, manual_clock};
+use crate::support::{AUDIENCE, ISSUER, Key, Peer, claims_with, json, manual_clock, secret};
 
 #[derive(Debug, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +42,7 @@ async fn what_a_jwt_says_besides() {
     let key = Key::new();
     let verifier = key.verifier(&manual_clock());
     let changes = json!({ "handle_hash": "A".repeat(43), "stateless": true, "sid": "s" });
-    let token = verifier.verify(&key.sign(&claims_with(&changes)).await).await.unwrap();
+    let token = verifier.verify(&secret(&key.sign(&claims_with(&changes)).await)).await.unwrap();
     assert!(token.key_id().is_some());
     assert_eq!(token.key_id(), key.0.public_jwk().kid());
     assert_eq!(token.handle_hash().unwrap().as_bytes(), &[0; 32]);
@@ -50,10 +50,10 @@ async fn what_a_jwt_says_besides() {
     let claims: Claims = token.claims().unwrap();
     assert_eq!(claims, Claims { tenant: "acme".to_owned(), level: None });
 
-    let plain = verifier.verify(&key.token().await).await.unwrap();
+    let plain = verifier.verify(&secret(&key.token().await)).await.unwrap();
     assert!(plain.handle_hash().is_none() && !plain.is_stateless());
     for wrong in [json!({ "tenant": 1 }), json!({ "tenant": null }), json!({ "level": 256 })] {
-        let token = verifier.verify(&key.sign(&claims_with(&wrong)).await).await.unwrap();
+        let token = verifier.verify(&secret(&key.sign(&claims_with(&wrong)).await)).await.unwrap();
         assert!(token.claims::<Claims>().is_err(), "{wrong}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use cloakroom_resource::{HttpClient, HttpError, MAX_BODY_BYTES, ReqwestClient};
+use cloakroom_resource::{HttpClient, HttpError, HttpTimeouts, MAX_BODY_BYTES, ReqwestClient};
 use http::Request;
 use http_body::Frame;
 
@@ -80,7 +80,9 @@ async fn a_server_that_never_answers_is_given_up() {
     let peer = Peer::start(|_| respond(200, "text/plain", "late")).await;
     peer.close();
     let time_out = Duration::from_millis(20);
-    let client = ReqwestClient::with_timeouts(time_out, time_out).unwrap();
+    let client =
+        ReqwestClient::with_timeouts(HttpTimeouts::default().connect(time_out).total(time_out))
+            .unwrap();
     let error = client.send(get(&peer.url)).await.unwrap_err();
     assert!(matches!(error, HttpError::Failed(_)), "{error}");
 }

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    AUDIENCE, ISSUER, Key, Peer, is_invalid, is_outage, key_set, manual_clock, respond, with_header,
+    AUDIENCE, ISSUER, Key, Peer, is_invalid, is_outage, key_set, manual_clock, respond, secret,
+    with_header,
 };
 
 fn verifier(peer: &Peer, clock: &Arc<ManualClock>) -> Verifier {
@@ -60,7 +61,7 @@ async fn a_hundred_at_once_fetch_once() {
     let mut tasks = JoinSet::new();
     for _ in 0..100 {
         let (verifier, token) = (verifier.clone(), token.clone());
-        tasks.spawn(async move { verifier.verify(&token).await });
+        tasks.spawn(async move { verifier.verify(&secret(&token)).await });
     }
     peer.wait_for(1).await;
     settle().await;
@@ -69,7 +70,7 @@ async fn a_hundred_at_once_fetch_once() {
         assert_eq!(result.unwrap().subject().unwrap().id(), "alice");
     }
     assert_eq!(peer.count(), 1);
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.count(), 1, "and then not at all");
 }
 
@@ -81,7 +82,7 @@ async fn whoever_goes_away_takes_nothing_from_those_who_wait() {
     peer.close();
     let spawn = || {
         let (verifier, token) = (verifier.clone(), token.clone());
-        tokio::spawn(async move { verifier.verify(&token).await })
+        tokio::spawn(async move { verifier.verify(&secret(&token)).await })
     };
     let first = spawn();
     peer.wait_for(1).await;
@@ -99,7 +100,7 @@ async fn unknown_keys_cause_one_fetch_an_interval() {
     let (key, clock) = (Key::new(), manual_clock());
     let peer = Peer::jwks(key_set(&[&key])).await;
     let (verifier, good) = (verifier(&peer, &clock), key.token().await);
-    verifier.verify(&good).await.unwrap();
+    verifier.verify(&secret(&good)).await.unwrap();
 
     let mut strangers = Vec::new();
     for _ in 0..10 {
@@ -109,7 +110,7 @@ async fn unknown_keys_cause_one_fetch_an_interval() {
         let mut tasks = JoinSet::new();
         for token in strangers.iter().cycle().take(100) {
             let (verifier, token) = (verifier.clone(), token.clone());
-            tasks.spawn(async move { verifier.verify(&token).await });
+            tasks.spawn(async move { verifier.verify(&secret(&token)).await });
         }
         tasks.join_all()
     };
@@ -121,7 +122,7 @@ async fn unknown_keys_cause_one_fetch_an_interval() {
     clock.advance(seconds(1));
     assert!(flood().await.iter().all(is_invalid));
     assert_eq!(peer.count(), 3);
-    verifier.verify(&good).await.unwrap();
+    verifier.verify(&secret(&good)).await.unwrap();
     assert_eq!(peer.count(), 3);
 }
 
@@ -131,17 +132,17 @@ async fn a_rotated_key_is_found_and_a_removed_one_forgotten() {
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = verifier(&peer, &clock);
     let (by_old, by_new) = (old.token().await, new.token().await);
-    verifier.verify(&by_old).await.unwrap();
+    verifier.verify(&secret(&by_old)).await.unwrap();
 
     peer.publish(key_set(&[&old, &new]));
-    verifier.verify(&by_new).await.unwrap();
-    verifier.verify(&by_old).await.unwrap();
+    verifier.verify(&secret(&by_new)).await.unwrap();
+    verifier.verify(&secret(&by_old)).await.unwrap();
     assert_eq!(peer.count(), 2);
 
     peer.publish(key_set(&[&new]));
     clock.advance(seconds(3600));
-    assert!(is_invalid(&verifier.verify(&by_old).await));
-    verifier.verify(&by_new).await.unwrap();
+    assert!(is_invalid(&verifier.verify(&secret(&by_old)).await));
+    verifier.verify(&secret(&by_new)).await.unwrap();
 }
 
 #[tokio::test]
@@ -150,17 +151,17 @@ async fn an_unknown_key_during_an_outage_is_no_invalid_token() {
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = verifier(&peer, &clock);
     let (by_old, by_new) = (old.token().await, new.token().await);
-    verifier.verify(&by_old).await.unwrap();
+    verifier.verify(&secret(&by_old)).await.unwrap();
 
     peer.fail();
-    assert!(is_outage(&verifier.verify(&by_new).await));
-    assert!(is_outage(&verifier.verify(&by_new).await));
+    assert!(is_outage(&verifier.verify(&secret(&by_new)).await));
+    assert!(is_outage(&verifier.verify(&secret(&by_new)).await));
     assert_eq!(peer.count(), 2, "still one an interval");
-    verifier.verify(&by_old).await.unwrap();
+    verifier.verify(&secret(&by_old)).await.unwrap();
 
     peer.publish(key_set(&[&new]));
     clock.advance(seconds(30));
-    verifier.verify(&by_new).await.unwrap();
+    verifier.verify(&secret(&by_new)).await.unwrap();
     assert_eq!(peer.count(), 3);
 }
 
@@ -169,20 +170,20 @@ async fn a_cancelled_fetch_for_an_unknown_key_still_lands() {
     let (old, new, clock) = (Key::new(), Key::new(), manual_clock());
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = verifier(&peer, &clock);
-    verifier.verify(&old.token().await).await.unwrap();
+    verifier.verify(&secret(&old.token().await)).await.unwrap();
 
     peer.publish(key_set(&[&new]));
     peer.close();
     let junk = Key::new().token().await;
     let attacker = {
         let verifier = verifier.clone();
-        tokio::spawn(async move { verifier.verify(&junk).await })
+        tokio::spawn(async move { verifier.verify(&secret(&junk)).await })
     };
     peer.wait_for(2).await;
     attacker.abort();
     assert!(attacker.await.unwrap_err().is_cancelled());
     peer.open();
-    verifier.verify(&new.token().await).await.unwrap();
+    verifier.verify(&secret(&new.token().await)).await.unwrap();
     assert_eq!(peer.count(), 2);
 }
 
@@ -196,20 +197,20 @@ async fn the_set_is_refreshed_ahead_while_it_still_serves() {
     })
     .await;
     let (verifier, token) = (verifier(&peer, &clock), key.token().await);
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     clock.advance(seconds(799));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     settle().await;
     assert_eq!(peer.count(), 1);
 
     peer.close();
     clock.advance(seconds(1));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     peer.wait_for(2).await;
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     peer.open();
     clock.advance(seconds(200));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.count(), 2, "the old set has ended; the new one counts");
 }
 
@@ -221,35 +222,35 @@ async fn a_failed_refresh_ahead_changes_nothing_before_the_end() {
     let (sender, mut done) = watch::channel(0);
     let client = Watched(ReqwestClient::new().unwrap(), sender);
     let (verifier, token) = (verifier_with(client, &peer, &clock), key.token().await);
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
 
     peer.fail();
     clock.advance(seconds(3000));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     done.wait_for(|done| *done == 2).await.unwrap();
     clock.advance(seconds(29));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     settle().await;
     assert_eq!(peer.count(), 2, "no try before the interval has passed");
     clock.advance(seconds(1));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     done.wait_for(|done| *done == 3).await.unwrap();
 
     // One millisecond before its end the set serves; at its end it does not.
     clock.advance(seconds(569) + Duration::from_millis(999));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     done.wait_for(|done| *done == 4).await.unwrap();
     clock.advance(Duration::from_millis(1));
-    assert!(is_outage(&verifier.verify(&token).await));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
     assert_eq!(peer.count(), 4, "the failure is as fresh as can be");
     clock.advance(seconds(1));
-    assert!(is_outage(&verifier.verify(&token).await));
-    assert!(is_outage(&verifier.verify(&token).await));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
     assert_eq!(peer.count(), 5);
 
     peer.publish(body);
     clock.advance(seconds(1));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
 }
 
 #[tokio::test]
@@ -264,9 +265,9 @@ async fn an_age_counts_from_when_the_request_was_sent() {
     })
     .await;
     let (verifier, token) = (verifier(&peer, &clock), key.token().await);
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     clock.advance(seconds(40));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.count(), 2, "60 s after it was sent, not after it came");
 }
 
@@ -286,19 +287,19 @@ async fn an_unchanged_set_is_not_sent_again() {
     };
     let peer = Peer::start(conditional(key_set(&[&key]), "\"1\"")).await;
     let (verifier, token) = (verifier(&peer, &clock), key.token().await);
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.last().header("if-none-match"), None);
     clock.advance(seconds(100));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.last().header("if-none-match"), Some("\"1\""));
     clock.advance(seconds(79));
-    verifier.verify(&token).await.unwrap();
+    verifier.verify(&secret(&token)).await.unwrap();
     assert_eq!(peer.count(), 2, "a 304 renews the set");
 
     peer.answer_with(conditional(key_set(&[&new]), "\"2\""));
     clock.advance(seconds(21));
-    assert!(is_invalid(&verifier.verify(&token).await));
-    verifier.verify(&new.token().await).await.unwrap();
+    assert!(is_invalid(&verifier.verify(&secret(&token)).await));
+    verifier.verify(&secret(&new.token().await)).await.unwrap();
 }
 
 #[tokio::test]
@@ -326,13 +327,13 @@ async fn no_usable_answer_is_an_outage() {
             let (body, kind) = (body.to_owned(), content_type.to_owned());
             let peer = Peer::start(move |_| respond(status, &kind, &body)).await;
             let verifier = verifier(&peer, &clock);
-            let result = verifier.verify(&token).await;
+            let result = verifier.verify(&secret(&token)).await;
             assert!(is_outage(&result), "{status} {content_type}: {result:?}");
             (verifier, &token)
         };
         // Now nobody listens at all.
         clock.advance(seconds(1));
-        assert!(is_outage(&verifier.verify(token).await));
+        assert!(is_outage(&verifier.verify(&secret(token)).await));
     }
 }
 
@@ -349,7 +350,7 @@ async fn junk_makes_nobody_fetch() {
         &"a.".repeat(5000),
         &format!("a.b.{}", "c".repeat(9000)),
     ] {
-        assert!(is_invalid(&verifier.verify(junk).await));
+        assert!(is_invalid(&verifier.verify(&secret(junk)).await));
     }
     assert_eq!(peer.count(), 0);
 }
@@ -386,10 +387,10 @@ fn without_a_runtime_a_dropped_fetch_is_an_outage_until_the_interval_has_passed(
     let good = poll_once(known.token()).unwrap();
     let unknown = poll_once(Key::new().token()).unwrap();
 
-    poll_once(verifier.verify(&good)).unwrap().unwrap();
-    assert!(poll_once(verifier.verify(&unknown)).is_none());
-    assert!(is_outage(&poll_once(verifier.verify(&unknown)).unwrap()));
-    poll_once(verifier.verify(&good)).unwrap().unwrap();
+    poll_once(verifier.verify(&secret(&good))).unwrap().unwrap();
+    assert!(poll_once(verifier.verify(&secret(&unknown))).is_none());
+    assert!(is_outage(&poll_once(verifier.verify(&secret(&unknown))).unwrap()));
+    poll_once(verifier.verify(&secret(&good))).unwrap().unwrap();
     clock.advance(seconds(30));
-    assert!(is_invalid(&poll_once(verifier.verify(&unknown)).unwrap()));
+    assert!(is_invalid(&poll_once(verifier.verify(&secret(&unknown))).unwrap()));
 }

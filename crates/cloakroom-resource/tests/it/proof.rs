@@ -11,7 +11,9 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::bearer::send_with;
 use crate::introspection::client;
-use crate::support::{AUDIENCE, ISSUER, Key, Peer, claims_with, is_invalid, json, manual_clock};
+use crate::support::{
+    AUDIENCE, ISSUER, Key, Peer, claims_with, is_invalid, json, manual_clock, secret,
+};
 
 fn jwk(byte: u8) -> Confirmation {
     Confirmation::JwkThumbprint([byte; 32])
@@ -103,16 +105,16 @@ async fn without_a_request_the_proof_is_said() {
     let verifier = key.verifier(&manual_clock());
     for cnf in [jwk(1), certificate(1)] {
         let token = key.sign(&bound(Some(&cnf))).await;
-        let refused = verifier.verify(&token).await;
+        let refused = verifier.verify(&secret(&token)).await;
         assert!(matches!(refused, Err(TokenError::Invalid(InvalidToken::Binding(_)))));
         for (proof, accepted) in [(&cnf, true), (&jwk(2), false), (&certificate(2), false)] {
-            let result = verifier.verify_with(&token, Some(proof)).await;
+            let result = verifier.verify_with(&secret(&token), Some(proof)).await;
             assert_eq!(result.is_ok(), accepted, "{cnf:?} {proof:?}");
             assert_eq!(is_invalid(&result), !accepted);
         }
     }
     let unbound = key.token().await;
-    assert!(verifier.verify_with(&unbound, Some(&jwk(1))).await.is_ok());
+    assert!(verifier.verify_with(&secret(&unbound), Some(&jwk(1))).await.is_ok());
 }
 
 /// An authorization server in the same process: swaps whatever it gets for this JWT.
@@ -182,8 +184,8 @@ async fn behind_a_gateway_a_phantom_jwt_may_be_bound() {
     let phantom = key.sign(&phantom).await;
     let bearer = format!("Bearer {phantom}");
 
-    assert!(is_invalid(&careful.verify(&phantom).await), "off by default");
-    let token = trusting.verify(&phantom).await.unwrap();
+    assert!(is_invalid(&careful.verify(&secret(&phantom)).await), "off by default");
+    let token = trusting.verify(&secret(&phantom)).await.unwrap();
     assert_eq!(token.token().confirmation, Some(jwk(1)), "handlers see the binding");
     assert!(token.handle_hash().is_some());
     let (careful, trusting) = (BearerLayer::new(careful), BearerLayer::new(trusting));

@@ -65,7 +65,7 @@ async fn the_service_that_was_ready_is_the_one_called() {
     let peer = Peer::start(move |_| respond(200, "application/jwt", &jwt)).await;
     let phantom = PhantomLayer::new(client(&peer), AUDIENCE);
     let day = Freshness::within(Duration::from_secs(86_400));
-    let remembering = phantom.clone().clock(manual_clock()).cache(10).freshness(day);
+    let remembering = phantom.clone().clock(manual_clock()).cache(10).freshness(day).unwrap();
     for phantom in [phantom, remembering] {
         call_often(phantom.layer(Exacting::default()), "cr_at_x").await;
     }
@@ -121,7 +121,7 @@ where
 async fn what_is_refused_gives_up_what_was_reserved() {
     let peer = Peer::start(|_| respond(204, "", "")).await;
     let day = Freshness::within(Duration::from_secs(86_400));
-    let phantom = PhantomLayer::new(client(&peer), AUDIENCE).cache(10).freshness(day);
+    let phantom = PhantomLayer::new(client(&peer), AUDIENCE).cache(10).freshness(day).unwrap();
     let inner = Seated::default();
     let seats = Arc::clone(&inner.seats);
     is_refused_without_a_seat(phantom.layer(inner), &seats).await;

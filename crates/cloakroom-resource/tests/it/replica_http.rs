@@ -8,8 +8,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use cloakroom_memory::MemoryStore;
 use cloakroom_resource::{
-    ClientCredentials, Cursor, HttpLog, MAX_BODY_BYTES, ReqwestClient, RevocationBatch,
-    RevocationLog, RevocationReplica, SetupError, StoreLog, UnavailableError,
+    ClientCredentials, Cursor, HttpLog, HttpTimeouts, MAX_BODY_BYTES, ReqwestClient,
+    RevocationBatch, RevocationLog, RevocationReplica, SetupError, StoreLog, UnavailableError,
 };
 use serde_json::json;
 
@@ -120,7 +120,7 @@ async fn a_replica_follows_a_server_through_outages_and_restarts() {
     let (log, mut questions) = Told::new(log(&server.url));
     let builder = RevocationReplica::builder(log).clock(clock.clone());
     let pause = Duration::from_millis(1);
-    let replica = builder.back_off(pause, pause).follow().await.unwrap();
+    let replica = builder.first_back_off(pause).max_back_off(pause).follow().await.unwrap();
     let fresh = Some(Duration::from_secs(5));
     assert_eq!((replica.rules(), replica.staleness()), (1, fresh), "clocks may differ by 5 s");
     assert_eq!(replica.steady_staleness(), Duration::from_secs(2 * 2 + 5));
@@ -224,7 +224,8 @@ async fn a_stuck_server_is_given_up() {
     let peer = Peer::start(|_| respond(500, "", "")).await;
     peer.close();
     let short = Duration::from_millis(20);
-    let client = ReqwestClient::with_timeouts(short, short).unwrap();
+    let client =
+        ReqwestClient::with_timeouts(HttpTimeouts::default().connect(short).total(short)).unwrap();
     let log = HttpLog::new(&peer.url, credentials(), client).unwrap();
     let error = RevocationReplica::follow(log).await.unwrap_err();
     assert!(matches!(error, UnavailableError::NoAnswer(_)), "{error}");

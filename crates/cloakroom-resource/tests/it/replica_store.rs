@@ -66,7 +66,8 @@ async fn no_duration_makes_a_replica_panic() {
             .clock(manual_clock())
             .clock_skew(extreme)
             .wait(extreme)
-            .back_off(extreme, extreme)
+            .first_back_off(extreme)
+            .max_back_off(extreme)
             .follow()
             .await
             .unwrap();

@@ -10,7 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use cloakroom_core::time::{Clock, ManualClock, UnixTime};
 use cloakroom_jwt::{ACCESS_TOKEN_TYP, Algorithm, JwkSet, SigningKey, sign_jwt};
-use cloakroom_resource::{TokenError, Verifier};
+use cloakroom_resource::{TokenError, TokenSecret, Verifier};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +21,11 @@ pub(crate) const START: UnixTime = UnixTime::from_secs(1_700_000_000);
 
 pub(crate) fn manual_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(START))
+}
+
+/// A token as a verifier takes it.
+pub(crate) fn secret(token: impl AsRef<str>) -> TokenSecret {
+    TokenSecret::new(token.as_ref())
 }
 
 /// A key, and the tokens it signs.

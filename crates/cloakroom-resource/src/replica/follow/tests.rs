@@ -3,7 +3,7 @@
 use cloakroom_core::revocation::Target;
 use tokio::time::Instant;
 
-use super::super::rules::{Limits, Verdict};
+use super::super::rules::{Limits, RevocationStatus};
 use super::super::test_kit::{
     HOUR, Lab, START, Scripted, cursor, entry, grant, heartbeat, manual_clock, more, page, page_of,
     revoked, secs, token,
@@ -117,7 +117,7 @@ async fn a_server_that_says_nothing_new_for_ever_goes_stale() {
     let question = lab.fresh_question().await;
     question.answer(page(vec![LogEntry { at: lab.now(), ..revoked(1) }], 2));
     lab.taken_in().await;
-    assert_eq!((lab.staleness(), lab.verdict(1)), (Some(50), Verdict::Denied));
+    assert_eq!((lab.staleness(), lab.revocation_status(1)), (Some(50), RevocationStatus::Revoked));
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,10 +125,10 @@ async fn a_server_that_never_answers_goes_stale_and_is_asked_again() {
     let mut lab = Lab::start(page(vec![heartbeat(START), revoked(1)], 1)).await;
     let unanswered = lab.question().await;
     lab.clock.advance(secs(20));
-    assert_eq!((lab.staleness(), lab.verdict(1)), (Some(20), Verdict::Denied));
+    assert_eq!((lab.staleness(), lab.revocation_status(1)), (Some(20), RevocationStatus::Revoked));
     let asked = Instant::now();
     let next = lab.question().await;
-    assert!(asked.elapsed() >= secs(3) + PATIENCE, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() >= secs(3) + ANSWER_MARGIN, "{:?}", asked.elapsed());
     assert_eq!(next.after, unanswered.after);
     next.answer(page(vec![heartbeat(lab.now())], 2));
     lab.taken_in().await;
@@ -142,7 +142,7 @@ async fn a_log_that_ends_earlier_says_nothing_new() {
     // Another node, some entries behind.
     lab.question().await.answer(page(vec![], 9));
     lab.taken_in().await;
-    assert_eq!((lab.staleness(), lab.verdict(1)), (Some(2), Verdict::Denied));
+    assert_eq!((lab.staleness(), lab.revocation_status(1)), (Some(2), RevocationStatus::Revoked));
     assert_eq!(lab.question().await.after, cursor(9));
 }
 
@@ -167,7 +167,7 @@ async fn a_gap_keeps_the_rules_and_ends_freshness_until_all_is_read_again() {
     let mut lab = Lab::start(page(vec![revoked(1), seen.clone()], 5)).await;
     assert_eq!(lab.staleness(), Some(0));
     lab.answer(page_of(RevocationBatch::Gap)).await;
-    assert_eq!((lab.staleness(), lab.verdict(1)), (None, Verdict::Denied));
+    assert_eq!((lab.staleness(), lab.revocation_status(1)), (None, RevocationStatus::Revoked));
 
     let question = lab.question().await;
     assert_eq!(question.after, Cursor::start());
@@ -179,7 +179,7 @@ async fn a_gap_keeps_the_rules_and_ends_freshness_until_all_is_read_again() {
     lab.taken_in().await;
     assert_eq!(lab.staleness(), Some(0));
     for number in 1..=3 {
-        assert_eq!(lab.verdict(number), Verdict::Denied);
+        assert_eq!(lab.revocation_status(number), RevocationStatus::Revoked);
     }
 }
 
@@ -212,12 +212,12 @@ async fn rules_are_dropped_at_their_end_by_both_clocks() {
     // The server's clock does.
     lab.clock.set(START + secs(2));
     assert_eq!(step(&mut lab, 3, end).await, 1);
-    assert_eq!(lab.verdict(1), Verdict::Denied);
+    assert_eq!(lab.revocation_status(1), RevocationStatus::Revoked);
     lab.clock.set(end - Duration::from_millis(1));
     assert_eq!(step(&mut lab, 4, end).await, 1);
     lab.clock.set(end);
     assert_eq!(step(&mut lab, 5, end).await, 0);
-    assert_eq!(lab.verdict(1), Verdict::Clear);
+    assert_eq!(lab.revocation_status(1), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn heartbeats_are_recognised_and_forgotten_in_turn() {
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         EntryId::from_bytes(bytes)
     };
-    let (mut seen, many) = (Seen::default(), MAX_SEEN as u64);
+    let (mut seen, many) = (SeenHeartbeats::default(), MAX_SEEN as u64);
     assert!((0..many).all(|number| seen.insert(id(number))));
     assert!((0..many).all(|number| !seen.insert(id(number))));
     assert!(seen.insert(id(many)) && seen.insert(id(0)));
@@ -242,10 +242,14 @@ fn rules_are_there_before_the_staleness_that_counts_them_in() {
     const RULES: u64 = 150;
     let clock = manual_clock();
     let limits = Limits { per_grant: 1_000, total: 1_000_000 };
-    let shared = Arc::new(Shared::new(clock.clone(), limits));
+    let shared = Arc::new(ReplicaState::new(clock.clone(), limits));
     let (log, _questions) = Scripted::new();
-    let settings =
-        Settings { clock_skew: None, wait: Duration::ZERO, back_off: (secs(1), secs(1)) };
+    let settings = Settings {
+        clock_skew: None,
+        wait: Duration::ZERO,
+        first_back_off: secs(1),
+        max_back_off: secs(1),
+    };
     let mut follower = Follower::new(Box::new(log), Arc::clone(&shared), settings);
     let now = ClockReading::now(&*clock);
     let heard = |round| START - secs(ROUNDS - round);
@@ -266,8 +270,9 @@ fn rules_are_there_before_the_staleness_that_counts_them_in() {
         while known < ROUNDS {
             let Some(staleness) = shared.staleness(now) else { continue };
             known = ROUNDS - staleness.as_secs();
-            let verdict = |number: u64| shared.verdict(&tokens[usize::try_from(number).unwrap()]);
-            assert_eq!(verdict(known), Verdict::Denied, "round {known}");
+            let verdict =
+                |number: u64| shared.revocation_status(&tokens[usize::try_from(number).unwrap()]);
+            assert_eq!(verdict(known), RevocationStatus::Revoked, "round {known}");
             // That the next one is clear, as long as it is, is remembered.
             verdict(known + 1);
         }

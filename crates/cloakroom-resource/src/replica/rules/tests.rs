@@ -88,8 +88,8 @@ fn every_target_denies_what_it_names_and_nothing_else() {
             |bound| with_bound(target.clone(), bound),
         );
         let rules = rules(&[entry]);
-        assert_eq!(rules.verdict(&denied), Verdict::Denied, "{target:?}");
-        assert_eq!(rules.verdict(&clear), Verdict::Clear, "{target:?}");
+        assert_eq!(rules.revocation_status(&denied), RevocationStatus::Revoked, "{target:?}");
+        assert_eq!(rules.revocation_status(&clear), RevocationStatus::NotRevoked, "{target:?}");
     }
 }
 
@@ -97,16 +97,16 @@ fn every_target_denies_what_it_names_and_nothing_else() {
 fn two_tokens_of_one_grant_end_together() {
     let rules = rules(&[revoked(1)]);
     let other = TokenFacts { jti: Some(Jti::new("another").unwrap()), ..token(1) };
-    assert_eq!(rules.verdict(&token(1)), Verdict::Denied);
-    assert_eq!(rules.verdict(&other), Verdict::Denied);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Revoked);
+    assert_eq!(rules.revocation_status(&other), RevocationStatus::Revoked);
 }
 
 #[test]
 fn a_revoked_handle_leaves_the_others_of_its_grant() {
     let rules =
         rules(&[entry(Target::Token { grant: grant(1), digest: digest("a") }, START + HOUR)]);
-    assert_eq!(rules.verdict(&swapped(&digest("a"))), Verdict::Denied);
-    assert_eq!(rules.verdict(&token(1)), Verdict::Clear);
+    assert_eq!(rules.revocation_status(&swapped(&digest("a"))), RevocationStatus::Revoked);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn a_bound_denies_up_to_itself_and_not_the_login_right_after() {
         Target::SubjectAtClient(alice(), client("app")),
     ] {
         let rules = rules(&[with_bound(target, EPOCH)]);
-        assert_eq!(rules.verdict(&login(EPOCH - 1)), Verdict::Denied);
-        assert_eq!(rules.verdict(&login(EPOCH)), Verdict::Denied);
+        assert_eq!(rules.revocation_status(&login(EPOCH - 1)), RevocationStatus::Revoked);
+        assert_eq!(rules.revocation_status(&login(EPOCH)), RevocationStatus::Revoked);
         let next = Epoch::new(EPOCH).following().get();
-        assert_eq!(rules.verdict(&login(next)), Verdict::Clear);
+        assert_eq!(rules.revocation_status(&login(next)), RevocationStatus::NotRevoked);
     }
 }
 
@@ -129,15 +129,19 @@ fn a_bound_denies_up_to_itself_and_not_the_login_right_after() {
 fn without_an_epoch_the_time_of_issue_counts() {
     let issued = |issued_at| TokenFacts { epoch: None, issued_at, ..token(1) };
     let rules = rules(&[with_bound(Target::Subject(alice()), EPOCH)]);
-    assert_eq!(rules.verdict(&issued(Some(START))), Verdict::Denied);
-    assert_eq!(rules.verdict(&issued(None)), Verdict::Denied, "it does not say when");
-    assert_eq!(rules.verdict(&issued(Some(START + secs(1)))), Verdict::Unknown);
+    assert_eq!(rules.revocation_status(&issued(Some(START))), RevocationStatus::Revoked);
+    assert_eq!(
+        rules.revocation_status(&issued(None)),
+        RevocationStatus::Revoked,
+        "it does not say when"
+    );
+    assert_eq!(rules.revocation_status(&issued(Some(START + secs(1)))), RevocationStatus::Unknown);
 }
 
 #[test]
 fn what_lacks_the_facts_that_rules_go_by_is_never_clear() {
     let rules = rules(&[with_bound(Target::Subject(alice()), EPOCH - 1)]);
-    assert_eq!(rules.verdict(&token(1)), Verdict::Clear);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::NotRevoked);
     for lacking in [
         TokenFacts { grant: None, ..token(1) },
         TokenFacts { epoch: None, ..token(1) },
@@ -145,17 +149,21 @@ fn what_lacks_the_facts_that_rules_go_by_is_never_clear() {
         TokenFacts { client: None, ..token(1) },
         TokenFacts { jti: None, ..token(1) },
     ] {
-        assert_eq!(rules.verdict(&lacking), Verdict::Unknown, "{lacking:?}");
+        assert_eq!(rules.revocation_status(&lacking), RevocationStatus::Unknown, "{lacking:?}");
     }
     let old = Epoch::new(EPOCH - 1);
     let denied = TokenFacts { grant: None, client: None, jti: None, epoch: Some(old), ..token(1) };
-    assert_eq!(rules.verdict(&denied), Verdict::Denied, "what is missing does not help it");
+    assert_eq!(
+        rules.revocation_status(&denied),
+        RevocationStatus::Revoked,
+        "what is missing does not help it"
+    );
 }
 
 #[test]
 fn a_user_is_not_the_client_of_the_same_name() {
     let rules = rules(&[with_bound(Target::Subject(Subject::client("alice").unwrap()), EPOCH)]);
-    assert_eq!(rules.verdict(&token(1)), Verdict::Clear);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -169,9 +177,12 @@ fn a_second_rule_keeps_the_later_bound_and_the_later_end() {
         let mut rules = rules(&[both[order[0]].clone(), both[order[1]].clone()]);
         assert_eq!(rules.len(), 1);
         sweep(&mut rules, START + secs(19));
-        assert_eq!(rules.verdict(&token(1)), Verdict::Denied);
+        assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Revoked);
         sweep(&mut rules, START + secs(20));
-        assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Clear, 0));
+        assert_eq!(
+            (rules.revocation_status(&token(1)), rules.len()),
+            (RevocationStatus::NotRevoked, 0)
+        );
     }
 }
 
@@ -200,9 +211,12 @@ fn an_entry_that_is_taken_over_again_changes_nothing() {
 fn a_rule_ends_when_its_entry_says() {
     let mut rules = rules(&[revoked(1)]);
     sweep(&mut rules, START + HOUR - Duration::from_millis(1));
-    assert_eq!(rules.verdict(&token(1)), Verdict::Denied);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Revoked);
     sweep(&mut rules, START + HOUR);
-    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Clear, 0));
+    assert_eq!(
+        (rules.revocation_status(&token(1)), rules.len()),
+        (RevocationStatus::NotRevoked, 0)
+    );
 }
 
 /// Revocations of these grants of a client, each of which ends as many seconds after the start.
@@ -232,25 +246,29 @@ fn at_client(name: &str, number: u64) -> TokenFacts {
 fn what_ends_first_makes_room_and_is_not_clear_until_it_has_ended() {
     let mut rules = Rules::new(Limits { total: 4, ..LIMITS });
     apply(&mut rules, &of("app", 1..=4));
-    assert_eq!(rules.verdict(&token(9)), Verdict::Clear, "there is room for four");
+    assert_eq!(
+        rules.revocation_status(&token(9)),
+        RevocationStatus::NotRevoked,
+        "there is room for four"
+    );
     apply(&mut rules, &of("app", 5..=6));
     // The mark stands for the first three.
     let check = |rules: &Rules, gone, held: std::ops::RangeInclusive<u64>| {
-        assert_eq!(rules.verdict(&at_client("other", 1)), Verdict::Clear);
+        assert_eq!(rules.revocation_status(&at_client("other", 1)), RevocationStatus::NotRevoked);
         for number in 1..=9 {
-            let expected = if held.contains(&number) { Verdict::Denied } else { gone };
-            assert_eq!(rules.verdict(&token(number)), expected, "{number}");
+            let expected = if held.contains(&number) { RevocationStatus::Revoked } else { gone };
+            assert_eq!(rules.revocation_status(&token(number)), expected, "{number}");
         }
     };
-    check(&rules, Verdict::Unknown, 4..=6);
+    check(&rules, RevocationStatus::Unknown, 4..=6);
     assert_eq!(rules.len(), 4);
     sweep(&mut rules, START + secs(3) - Duration::from_millis(1));
-    check(&rules, Verdict::Unknown, 4..=6);
+    check(&rules, RevocationStatus::Unknown, 4..=6);
     sweep(&mut rules, START + secs(3));
-    check(&rules, Verdict::Clear, 4..=6);
+    check(&rules, RevocationStatus::NotRevoked, 4..=6);
     // As soon as there is room again, there is no mark.
     apply(&mut rules, &of("app", 7..=7));
-    check(&rules, Verdict::Clear, 4..=7);
+    check(&rules, RevocationStatus::NotRevoked, 4..=7);
     sweep(&mut rules, START + secs(7));
     assert_empty(&rules);
 }
@@ -265,9 +283,13 @@ fn later_revocations_do_not_prolong_a_mark() {
         // One every twenty seconds, which lives for a hundred.
         if second % 20 == 0 {
             apply(&mut rules, &of("app", 100 + second..=100 + second));
-            assert_eq!(rules.verdict(&token(100 + second)), Verdict::Denied, "{second}");
+            assert_eq!(
+                rules.revocation_status(&token(100 + second)),
+                RevocationStatus::Revoked,
+                "{second}"
+            );
         }
-        if rules.verdict(&token(9_999)) == Verdict::Unknown {
+        if rules.revocation_status(&token(9_999)) == RevocationStatus::Unknown {
             marked_until = Some(second);
         }
     }
@@ -289,12 +311,24 @@ fn whoever_has_the_most_makes_room() {
     }
     apply(&mut rules, &of("late", 11..=20));
     for (name, mut numbers) in [("modest", 1..=10), ("late", 11..=20)] {
-        assert!(numbers.all(|it| rules.verdict(&at_client(name, it)) == Verdict::Denied));
-        assert_eq!(rules.verdict(&at_client(name, 99)), Verdict::Clear, "{name}");
+        assert!(
+            numbers.all(
+                |it| rules.revocation_status(&at_client(name, it)) == RevocationStatus::Revoked
+            )
+        );
+        assert_eq!(
+            rules.revocation_status(&at_client(name, 99)),
+            RevocationStatus::NotRevoked,
+            "{name}"
+        );
     }
     for attacker in 0..10 {
         let other = at_client(&format!("attacker-{attacker}"), 99);
-        assert_eq!(rules.verdict(&other), Verdict::Unknown, "never denied, never clear");
+        assert_eq!(
+            rules.revocation_status(&other),
+            RevocationStatus::Unknown,
+            "never denied, never clear"
+        );
     }
 }
 
@@ -302,8 +336,11 @@ fn whoever_has_the_most_makes_room() {
 fn a_client_may_use_what_nobody_else_needs() {
     let mut rules = Rules::new(LIMITS);
     apply(&mut rules, &of("app", 1..=100));
-    assert!((1..=100).all(|number| rules.verdict(&token(number)) == Verdict::Denied));
-    assert_eq!(rules.verdict(&token(101)), Verdict::Clear);
+    assert!(
+        (1..=100)
+            .all(|number| rules.revocation_status(&token(number)) == RevocationStatus::Revoked)
+    );
+    assert_eq!(rules.revocation_status(&token(101)), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -311,14 +348,21 @@ fn one_grant_that_revokes_in_masses_is_introspected_alone() {
     let mut rules = Rules::new(Limits { per_grant: 2, ..LIMITS });
     apply(&mut rules, &of_grant(1, 100));
     assert_eq!(rules.len(), 3, "its mark, and two rules");
-    assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
-    assert_eq!(rules.verdict(&token(2)), Verdict::Clear, "another login at the same client");
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Unknown);
+    assert_eq!(
+        rules.revocation_status(&token(2)),
+        RevocationStatus::NotRevoked,
+        "another login at the same client"
+    );
     let last = TokenFacts { jti: Some(Jti::new("jti-of-1-100").unwrap()), ..token(1) };
-    assert_eq!(rules.verdict(&last), Verdict::Denied);
+    assert_eq!(rules.revocation_status(&last), RevocationStatus::Revoked);
     sweep(&mut rules, START + secs(97));
-    assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Unknown);
     sweep(&mut rules, START + secs(98));
-    assert_eq!((rules.verdict(&token(1)), rules.verdict(&last)), (Verdict::Clear, Verdict::Denied));
+    assert_eq!(
+        (rules.revocation_status(&token(1)), rules.revocation_status(&last)),
+        (RevocationStatus::NotRevoked, RevocationStatus::Revoked)
+    );
     sweep(&mut rules, START + secs(100));
     assert_empty(&rules);
 }
@@ -332,26 +376,32 @@ fn a_mass_of_handles_knows_its_grant() {
         of_client(Target::Token { grant: grant(1), digest }, "app", START + HOUR)
     };
     apply(&mut rules, &[handle(0), handle(1)]);
-    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Clear, 4));
+    assert_eq!(
+        (rules.revocation_status(&token(1)), rules.len()),
+        (RevocationStatus::NotRevoked, 4)
+    );
     apply(&mut rules, &[handle(2)]);
-    assert_eq!((rules.verdict(&token(1)), rules.len()), (Verdict::Unknown, 5));
-    assert_eq!(rules.verdict(&token(2)), Verdict::Clear);
+    assert_eq!((rules.revocation_status(&token(1)), rules.len()), (RevocationStatus::Unknown, 5));
+    assert_eq!(rules.revocation_status(&token(2)), RevocationStatus::NotRevoked);
 }
 
 #[test]
 fn the_mark_of_a_grant_counts_for_its_client() {
     let mut rules = Rules::new(Limits { per_grant: 2, total: 4 });
     apply(&mut rules, &of_grant(1, 5));
-    assert_eq!((rules.len(), rules.verdict(&token(9))), (3, Verdict::Clear));
+    assert_eq!(
+        (rules.len(), rules.revocation_status(&token(9))),
+        (3, RevocationStatus::NotRevoked)
+    );
     apply(&mut rules, &of("app", 7..=8));
     // The mark of the grant was the first to end: that of the client stands for it, and for a rule.
     assert_eq!(
-        (rules.verdict(&token(1)), rules.verdict(&token(9))),
-        (Verdict::Unknown, Verdict::Unknown)
+        (rules.revocation_status(&token(1)), rules.revocation_status(&token(9))),
+        (RevocationStatus::Unknown, RevocationStatus::Unknown)
     );
-    assert!(rules.table.find(&RuleNameRef::GrantOverflow(&grant(1))).is_none());
+    assert!(rules.table.find(&RuleTargetRef::GrantOverflow(&grant(1))).is_none());
     sweep(&mut rules, START + secs(4));
-    assert_eq!(rules.verdict(&token(9)), Verdict::Clear);
+    assert_eq!(rules.revocation_status(&token(9)), RevocationStatus::NotRevoked);
     sweep(&mut rules, START + secs(8));
     assert_empty(&rules);
 }
@@ -360,13 +410,13 @@ fn the_mark_of_a_grant_counts_for_its_client() {
 fn what_had_to_make_room_may_come_again() {
     let mut rules = Rules::new(Limits { total: 4, ..LIMITS });
     apply(&mut rules, &of("app", 1..=6));
-    assert_eq!(rules.verdict(&token(1)), Verdict::Unknown);
+    assert_eq!(rules.revocation_status(&token(1)), RevocationStatus::Unknown);
     // An administrator revokes one of them again, for longer.
     apply(&mut rules, &[entry(Target::Grant(grant(1)), START + HOUR)]);
     sweep(&mut rules, START + secs(100));
     assert_eq!(
-        (rules.verdict(&token(1)), rules.verdict(&token(2))),
-        (Verdict::Denied, Verdict::Clear)
+        (rules.revocation_status(&token(1)), rules.revocation_status(&token(2))),
+        (RevocationStatus::Revoked, RevocationStatus::NotRevoked)
     );
     sweep(&mut rules, START + HOUR);
     assert_empty(&rules);
@@ -381,12 +431,14 @@ fn only_what_a_client_could_make_up_counts_for_it() {
         rules.apply(&of_client(user(number), "app", START + HOUR));
     }
     apply(&mut rules, &of("app", 101..=120));
-    assert_eq!(rules.verdict(&token(50)), Verdict::Unknown);
-    assert!((0..10).all(|number| rules.verdict(&token(number)) == Verdict::Denied));
+    assert_eq!(rules.revocation_status(&token(50)), RevocationStatus::Unknown);
+    assert!(
+        (0..10).all(|number| rules.revocation_status(&token(number)) == RevocationStatus::Revoked)
+    );
     let third =
         TokenFacts { subject: Some(Subject::user("user-3").unwrap()), ..at_client("x", 60) };
-    assert_eq!(rules.verdict(&third), Verdict::Denied);
-    assert_eq!(rules.verdict(&at_client("x", 60)), Verdict::Clear);
+    assert_eq!(rules.revocation_status(&third), RevocationStatus::Revoked);
+    assert_eq!(rules.revocation_status(&at_client("x", 60)), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -401,20 +453,24 @@ fn where_no_client_has_several_all_tokens_are_introspected() {
         apply(&mut rules, &[entry(Target::Grant(grant(other)), START + secs(other))]);
     }
     assert_eq!(rules.len(), 8);
-    assert_eq!(rules.verdict(&token(2)), Verdict::Unknown, "it was the first to end");
-    assert_eq!(rules.verdict(&at_client("anybody", 9)), Verdict::Unknown);
+    assert_eq!(
+        rules.revocation_status(&token(2)),
+        RevocationStatus::Unknown,
+        "it was the first to end"
+    );
+    assert_eq!(rules.revocation_status(&at_client("anybody", 9)), RevocationStatus::Unknown);
     for number in [3, 4, 5, 102, 103, 104, 105] {
-        assert_eq!(rules.verdict(&token(number)), Verdict::Denied, "{number}");
+        assert_eq!(rules.revocation_status(&token(number)), RevocationStatus::Revoked, "{number}");
     }
     // A key's rule stays: a thief can make tokens that look younger than any mark.
     let stolen = TokenFacts { kid: Some(kid), ..token(9) };
-    assert_eq!(rules.verdict(&stolen), Verdict::Denied);
+    assert_eq!(rules.revocation_status(&stolen), RevocationStatus::Revoked);
     sweep(&mut rules, START + secs(2));
     assert_eq!(
-        (rules.verdict(&token(2)), rules.verdict(&token(9))),
-        (Verdict::Clear, Verdict::Clear)
+        (rules.revocation_status(&token(2)), rules.revocation_status(&token(9))),
+        (RevocationStatus::NotRevoked, RevocationStatus::NotRevoked)
     );
-    assert_eq!(rules.verdict(&token(3)), Verdict::Denied);
+    assert_eq!(rules.revocation_status(&token(3)), RevocationStatus::Revoked);
     sweep(&mut rules, START + HOUR);
     assert_empty(&rules);
 }
@@ -429,7 +485,10 @@ fn rules_about_keys_are_held_even_where_there_is_no_room() {
         apply(&mut rules, &of_grant(1, 9));
     }
     let signed = |number| TokenFacts { kid: Some(kid(number)), ..token(number) };
-    assert!(kids.clone().all(|number| rules.verdict(&signed(number)) == Verdict::Denied));
+    assert!(
+        kids.clone()
+            .all(|number| rules.revocation_status(&signed(number)) == RevocationStatus::Revoked)
+    );
     assert_eq!(rules.len(), 5);
     sweep(&mut rules, START + HOUR);
     assert_empty(&rules);

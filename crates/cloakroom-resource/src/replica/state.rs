@@ -1,4 +1,4 @@
-//! What a replica knows: written by its follower, read by every request.
+//! What a replica knows: written by its follower, read on every request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use cloakroom_core::revocation::LogEntry;
 use cloakroom_core::time::{Clock, UnixTime};
 
-use super::published::{Published, Reading};
-use super::rules::{Limits, Rules, Verdict};
+use super::rules::{Limits, RevocationStatus, Rules};
+use super::staleness::{SharedStaleness, StalenessReading};
 use super::token_facts::TokenFacts;
 use cloakroom_core::time::ClockReading;
 
@@ -21,9 +21,9 @@ const MAX_DROPPED: usize = 256 * BATCH;
 /// The next edition of anybody's rules. No two replicas of a process share one.
 static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
-pub(crate) struct Shared {
+pub(crate) struct ReplicaState {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) published: Published,
+    pub(crate) published: SharedStaleness,
     /// How old what is known gets while nothing is wrong, in milliseconds.
     steady: AtomicU64,
     /// The edition of the rules; every rule that is added makes a new one.
@@ -33,11 +33,11 @@ pub(crate) struct Shared {
     rules: Box<RwLock<Rules>>,
 }
 
-impl Shared {
+impl ReplicaState {
     pub(crate) fn new(clock: Arc<dyn Clock>, limits: Limits) -> Self {
         Self {
             clock,
-            published: Published::new(),
+            published: SharedStaleness::new(),
             steady: AtomicU64::new(0),
             edition: AtomicU64::new(next_edition()),
             rules: Box::new(RwLock::new(Rules::new(limits))),
@@ -53,18 +53,18 @@ impl Shared {
 
     /// What the rules say. Looked up only if the rules have changed since these very facts were
     /// last clear: no lock is taken, and nothing written that another thread reads.
-    pub(crate) fn verdict(&self, facts: &TokenFacts) -> Verdict {
+    pub(crate) fn revocation_status(&self, facts: &TokenFacts) -> RevocationStatus {
         // Before the rules: what is put down as clear by an edition was looked up in that one, or
         // in a newer one.
         let edition = self.edition.load(Ordering::Acquire);
         if facts.cleared.is(edition) {
-            return Verdict::Clear;
+            return RevocationStatus::NotRevoked;
         }
-        let verdict = self.read().verdict(facts);
-        if verdict == Verdict::Clear {
+        let status = self.read().revocation_status(facts);
+        if status == RevocationStatus::NotRevoked {
             facts.cleared.set(edition);
         }
-        verdict
+        status
     }
 
     /// Takes over what the entries say.
@@ -99,7 +99,7 @@ impl Shared {
         self.steady.store(millis, Ordering::Relaxed);
     }
 
-    pub(crate) fn publish(&self, reading: Option<Reading>) {
+    pub(crate) fn publish(&self, reading: Option<StalenessReading>) {
         self.published.set(reading);
     }
 

@@ -4,19 +4,19 @@ use cloakroom_core::time::UnixTime;
 
 use super::*;
 
-fn reading(number: u64) -> Reading {
+fn reading(number: u64) -> StalenessReading {
     let time = Duration::from_nanos(number);
-    Reading { sent: ClockReading::at(UnixTime::from_millis(number), time), behind: time }
+    StalenessReading { sent: ClockReading::at(UnixTime::from_millis(number), time), behind: time }
 }
 
-fn numbers(reading: Reading) -> [u64; 3] {
-    let Reading { sent, behind } = reading;
+fn numbers(reading: StalenessReading) -> [u64; 3] {
+    let StalenessReading { sent, behind } = reading;
     [sent.wall().as_millis(), nanos(sent.monotonic()), nanos(behind)]
 }
 
 #[test]
 fn the_newest_reading_is_read() {
-    let published = Published::new();
+    let published = SharedStaleness::new();
     assert!(published.get().is_none());
     for number in 1..10 {
         published.set(Some(reading(number)));
@@ -24,7 +24,7 @@ fn the_newest_reading_is_read() {
     }
     published.set(None);
     assert!(published.get().is_none());
-    let endless = Reading { behind: Duration::MAX, ..reading(1) };
+    let endless = StalenessReading { behind: Duration::MAX, ..reading(1) };
     published.set(Some(endless));
     let read = published.get().expect("however far behind");
     assert!(read.behind > Duration::from_secs(500 * 365 * 86_400));
@@ -33,7 +33,7 @@ fn the_newest_reading_is_read() {
 
 #[test]
 fn nobody_reads_parts_of_two_readings() {
-    let (published, is_over) = (Published::new(), AtomicBool::new(false));
+    let (published, is_over) = (SharedStaleness::new(), AtomicBool::new(false));
     published.set(Some(reading(0)));
     std::thread::scope(|scope| {
         scope.spawn(|| {

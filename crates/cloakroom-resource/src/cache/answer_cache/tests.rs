@@ -9,9 +9,11 @@ fn key(n: u64) -> TokenKey {
 #[derive(Debug, Clone)]
 struct Number(u64);
 
-impl Value for Number {
+impl CachedValue for Number {
+    const IS_REPLACEMENT: bool = false;
+
     fn facts(&self) -> &TokenFacts {
-        unreachable!("memory does not judge")
+        unreachable!("the cache does not look at it")
     }
 }
 
@@ -45,7 +47,7 @@ fn what_was_asked_for_later_counts() {
         ((1, refused()), (2, good(2)), Some(2)),
         ((2, good(2)), (1, refused()), Some(2)),
     ] {
-        let answers = Answers::new(10);
+        let answers = AnswerCache::new(10);
         for (number, result) in [first, second] {
             let was_good = result.is_ok();
             // Who waited for it gets it in any case.
@@ -60,7 +62,7 @@ fn what_was_asked_for_later_counts() {
 #[test]
 fn nothing_is_kept_past_its_end() {
     let now = ClockReading::now(&ManualClock::at(START));
-    let answers = Answers::new(10);
+    let answers = AnswerCache::new(10);
     let end = START + Duration::from_secs(5);
     let _ = answers.keep(key(1), now, 1, Ok(answer(1, Some(end))));
     assert!(answers.get(&key(1), end - Duration::from_millis(1)).is_some());
@@ -71,7 +73,7 @@ fn nothing_is_kept_past_its_end() {
 #[test]
 fn a_refusal_is_remembered_for_as_long_as_it_is_fresh_and_no_longer_than_10_s() {
     let clock = ManualClock::at(START);
-    let answers = Answers::new(10);
+    let answers = AnswerCache::new(10);
     let _ = answers.keep(key(1), ClockReading::now(&clock), 1, refused());
     for (advance, within, remembered) in [
         (0, 0, false),
@@ -92,7 +94,7 @@ fn a_refusal_is_remembered_for_as_long_as_it_is_fresh_and_no_longer_than_10_s() 
 #[test]
 fn one_is_forgotten_and_not_another_in_its_place() {
     let now = ClockReading::now(&ManualClock::at(START));
-    let answers = Answers::new(10);
+    let answers = AnswerCache::new(10);
     let first = answers.keep(key(1), now, 1, Ok(answer(1, None))).unwrap();
     let second = answers.keep(key(1), now, 2, Ok(answer(2, None))).unwrap();
     assert!(!answers.forget(&key(1), &first));
@@ -104,11 +106,11 @@ fn one_is_forgotten_and_not_another_in_its_place() {
 #[test]
 fn both_memories_are_bounded_and_apart() {
     let now = ClockReading::now(&ManualClock::at(START));
-    let answers = Answers::new(1000);
+    let answers = AnswerCache::new(1000);
     for n in 0..1000 {
         let _ = answers.keep(key(n), now, n, Ok(answer(n, None)));
     }
-    let kept = |answers: &Answers<Number>| {
+    let kept = |answers: &AnswerCache<Number>| {
         (0..1000).filter(|n| answers.get(&key(*n), START).is_some()).count()
     };
     let before = kept(&answers);
@@ -118,12 +120,14 @@ fn both_memories_are_bounded_and_apart() {
         let _ = answers.keep(key(n), now, n, refused());
     }
     assert_eq!(kept(&answers), before, "junk pushes out junk");
-    let Answers { kept: Some(Kept { entries, refusals }) } = &answers else { unreachable!() };
+    let AnswerCache { memory: Some(Memory { entries, refusals }) } = &answers else {
+        unreachable!()
+    };
     assert!(refusals.len() <= REFUSALS + 100, "{}", refusals.len());
     assert!(entries.len() <= 1000, "{}", entries.len());
 
     // What is large counts for more.
-    let answers = Answers::new(1000);
+    let answers = AnswerCache::new(1000);
     for n in 0..1000 {
         let large = Answer { bytes: 10 * 1024, ..answer(n, None) };
         let _ = answers.keep(key(n), now, n, Ok(large));
@@ -134,7 +138,7 @@ fn both_memories_are_bounded_and_apart() {
 #[test]
 fn who_wants_none_remembers_nothing() {
     let now = ClockReading::now(&ManualClock::at(START));
-    let answers = Answers::<Number>::new(0);
+    let answers = AnswerCache::<Number>::new(0);
     assert!(answers.keep(key(1), now, 1, Ok(answer(1, None))).is_ok());
     assert!(answers.keep(key(2), now, 2, refused()).is_err());
     assert!(answers.get(&key(1), START).is_none());

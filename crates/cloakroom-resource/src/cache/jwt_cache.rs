@@ -7,25 +7,25 @@ use cloakroom_core::Confirmation;
 use cloakroom_core::time::UnixTime;
 
 use super::{Bounded, Footprint, TokenKey, bounded};
-use crate::freshness::is_complete;
+use crate::cache::revocation_check::is_complete;
 use crate::verify::token::VerifiedToken;
 
-/// A bounded memory of JWTs that a verifier has accepted. One that it refused is not remembered:
-/// to verify junk anew costs what verifying any junk costs, and nobody is asked.
+/// A bounded memory of JWTs that a verifier has accepted. Refused JWTs are not remembered: verifying
+/// junk again costs no more than verifying other junk, and sends no request.
 #[derive(Clone)]
-pub(crate) struct VerifiedJwts(std::sync::Arc<Bounded<Verified>>);
+pub(crate) struct JwtCache(std::sync::Arc<Bounded<Entry>>);
 
-/// A JWT that was verified. All that is looked at on every request lies together in memory.
+/// A JWT that was verified. What every request reads lies together in memory.
 #[derive(Debug, Clone)]
-pub(crate) struct Accepted {
+pub(crate) struct CheckedJwt {
     pub(crate) token: VerifiedToken,
-    /// Whether its facts are all that rules go by.
+    /// Whether rules can check it: see `is_complete`.
     pub(crate) complete: bool,
     /// The key that the token is bound to.
     pub(crate) confirmation: Option<Confirmation>,
 }
 
-impl Accepted {
+impl CheckedJwt {
     pub(crate) fn new(token: VerifiedToken) -> Self {
         let claims = token.token();
         let complete = is_complete(token.facts(), claims.expires_at, true);
@@ -34,54 +34,54 @@ impl Accepted {
 }
 
 #[derive(Clone)]
-struct Verified {
-    accepted: Accepted,
+struct Entry {
+    jwt: CheckedJwt,
     starts: UnixTime,
     ends: UnixTime,
-    /// Of the keys that it was verified under: a key that has left the set accepts nothing more.
+    /// The version of the JWK Set that verified it: a key that left the set accepts nothing more.
     key_set: u64,
     bytes: usize,
 }
 
-impl Footprint for Verified {
+impl Footprint for Entry {
     fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl VerifiedJwts {
+impl JwtCache {
     pub(crate) fn new(capacity: usize) -> Self {
         Self(std::sync::Arc::new(bounded(capacity)))
     }
 
-    /// The token, if it was accepted under these very keys and its time has come and not passed.
+    /// The token, if it was accepted under this version of the keys and is valid now.
     pub(crate) fn get(
         &self,
         key: &TokenKey,
         key_set: u64,
         now: UnixTime,
         leeway: Duration,
-    ) -> Option<Accepted> {
-        let verified = self.0.get(key)?;
+    ) -> Option<CheckedJwt> {
+        let entry = self.0.get(key)?;
         // As the verifier itself has it.
-        let in_time = now < verified.ends + leeway && now + leeway >= verified.starts;
-        if verified.key_set != key_set || !in_time {
-            // It is about to be verified anew, or over.
+        let in_time = now < entry.ends + leeway && now + leeway >= entry.starts;
+        if entry.key_set != key_set || !in_time {
+            // It has to be verified again, or has expired.
             self.0.remove(key);
             return None;
         }
-        Some(verified.accepted)
+        Some(entry.jwt)
     }
 
-    pub(crate) fn keep(&self, key: TokenKey, key_set: u64, accepted: &Accepted, bytes: usize) {
-        let claims = accepted.token.token();
+    pub(crate) fn keep(&self, key: TokenKey, key_set: u64, jwt: &CheckedJwt, bytes: usize) {
+        let claims = jwt.token.token();
         // A verifier accepts no JWT without both; without an end nothing is kept.
         let (Some(issued), Some(ends)) = (claims.issued_at, claims.expires_at) else {
             return;
         };
         let starts = claims.not_before.unwrap_or(issued).max(issued);
-        let accepted = accepted.clone();
-        self.0.insert(key, Verified { accepted, starts, ends, key_set, bytes });
+        let jwt = jwt.clone();
+        self.0.insert(key, Entry { jwt, starts, ends, key_set, bytes });
     }
 
     /// Removes a token; says whether it was there.
@@ -90,9 +90,9 @@ impl VerifiedJwts {
     }
 }
 
-impl fmt::Debug for VerifiedJwts {
+impl fmt::Debug for JwtCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifiedJwts({})", self.0.len())
+        write!(f, "JwtCache({})", self.0.len())
     }
 }
 
@@ -109,12 +109,12 @@ mod tests {
         UnixTime::from_secs(secs)
     }
 
-    fn accepted(issued: u64, not_before: Option<u64>, ends: u64) -> Accepted {
+    fn accepted(issued: u64, not_before: Option<u64>, ends: u64) -> CheckedJwt {
         let mut token = ActiveToken::default();
         token.issued_at = Some(at(issued));
         token.not_before = not_before.map(at);
         token.expires_at = Some(at(ends));
-        Accepted::new(VerifiedToken::for_tests(token))
+        CheckedJwt::new(VerifiedToken::for_tests(token))
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
                 (at(2000) + leeway - MILLISECOND, true),
                 (at(2000) + leeway, false),
             ] {
-                let jwts = VerifiedJwts::new(10);
+                let jwts = JwtCache::new(10);
                 jwts.keep(key, 1, &accepted(issued, not_before, 2000), 100);
                 assert_eq!(jwts.get(&key, 1, now, leeway).is_some(), is_there, "{now:?}");
                 // What is over is not kept.
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_jwt_is_forgotten_with_the_keys_that_it_was_verified_under() {
-        let (jwts, key) = (VerifiedJwts::new(10), TokenKey::of("a.b.c"));
+        let (jwts, key) = (JwtCache::new(10), TokenKey::of("a.b.c"));
         jwts.keep(key, 1, &accepted(1000, None, 2000), 100);
         assert!(jwts.get(&key, 1, at(1500), SECOND).is_some());
         assert!(jwts.get(&TokenKey::of("a.b.d"), 1, at(1500), SECOND).is_none());
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_large_jwt_counts_for_as_many_as_it_takes() {
-        let jwts = VerifiedJwts::new(64);
+        let jwts = JwtCache::new(64);
         for number in 0..64 {
             let key = TokenKey::of(&number.to_string());
             jwts.keep(key, 1, &accepted(1000, None, 2000), 16 * 1024);

@@ -5,7 +5,7 @@ use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject};
 
 /// The key of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RuleName {
+pub(crate) enum RuleTarget {
     Grant(GrantId),
     /// The digest of a handle's digest.
     Handle([u8; 32]),
@@ -22,7 +22,7 @@ pub(crate) enum RuleName {
 
 /// The same, borrowed: nothing is allocated to look a rule up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum RuleNameRef<'a> {
+pub(crate) enum RuleTargetRef<'a> {
     Grant(&'a GrantId),
     Handle(&'a [u8; 32]),
     Jti(&'a Jti),
@@ -34,7 +34,7 @@ pub(crate) enum RuleNameRef<'a> {
     GrantOverflow(&'a GrantId),
 }
 
-impl RuleName {
+impl RuleTarget {
     /// The names that a token may be met by, if it is the target's, or hangs off it: one, and two
     /// for a handle.
     pub(crate) fn of(target: &Target) -> (Self, Option<Self>) {
@@ -60,17 +60,19 @@ impl RuleName {
         matches!(self, Self::ClientOverflow(_) | Self::GrantOverflow(_))
     }
 
-    pub(super) fn borrowed(&self) -> RuleNameRef<'_> {
+    pub(super) fn borrowed(&self) -> RuleTargetRef<'_> {
         match self {
-            Self::Grant(grant) => RuleNameRef::Grant(grant),
-            Self::Handle(hash) => RuleNameRef::Handle(hash),
-            Self::Jti(jti) => RuleNameRef::Jti(jti),
-            Self::Key(kid) => RuleNameRef::Key(kid),
-            Self::Subject(subject) => RuleNameRef::Subject(subject),
-            Self::Client(client) => RuleNameRef::Client(client),
-            Self::SubjectAtClient(subject, client) => RuleNameRef::SubjectAtClient(subject, client),
-            Self::ClientOverflow(client) => RuleNameRef::ClientOverflow(client),
-            Self::GrantOverflow(grant) => RuleNameRef::GrantOverflow(grant),
+            Self::Grant(grant) => RuleTargetRef::Grant(grant),
+            Self::Handle(hash) => RuleTargetRef::Handle(hash),
+            Self::Jti(jti) => RuleTargetRef::Jti(jti),
+            Self::Key(kid) => RuleTargetRef::Key(kid),
+            Self::Subject(subject) => RuleTargetRef::Subject(subject),
+            Self::Client(client) => RuleTargetRef::Client(client),
+            Self::SubjectAtClient(subject, client) => {
+                RuleTargetRef::SubjectAtClient(subject, client)
+            }
+            Self::ClientOverflow(client) => RuleTargetRef::ClientOverflow(client),
+            Self::GrantOverflow(grant) => RuleTargetRef::GrantOverflow(grant),
         }
     }
 }
@@ -96,8 +98,8 @@ mod tests {
         );
         let token = TokenRecord::new(digest, &grant, grant.created_at, end);
         let shown = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
-        let (_, second) = RuleName::of(&Target::Token { grant: grant.id, digest });
-        assert_eq!(second, shown.jti.map(RuleName::Jti));
+        let (_, second) = RuleTarget::of(&Target::Token { grant: grant.id, digest });
+        assert_eq!(second, shown.jti.map(RuleTarget::Jti));
         assert!(second.is_some());
     }
 }

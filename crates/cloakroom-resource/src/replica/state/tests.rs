@@ -3,28 +3,28 @@ use cloakroom_core::revocation::{Epoch, Target};
 use super::super::test_kit::{START, alice, heartbeat, manual_clock, revoked, token, with_bound};
 use super::*;
 
-fn shared() -> Shared {
-    Shared::new(manual_clock(), Limits { per_grant: 10, total: 100 })
+fn shared() -> ReplicaState {
+    ReplicaState::new(manual_clock(), Limits { per_grant: 10, total: 100 })
 }
 
-fn edition(shared: &Shared) -> u64 {
+fn edition(shared: &ReplicaState) -> u64 {
     shared.edition.load(Ordering::Acquire)
 }
 
 #[test]
 fn what_was_clear_is_looked_up_again_when_rules_come() {
     let (shared, facts) = (shared(), token(1));
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
     shared.apply(&[revoked(1)]);
-    assert_eq!(shared.verdict(&facts), Verdict::Denied);
-    assert_eq!(shared.verdict(&facts), Verdict::Denied);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::Revoked);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::Revoked);
 }
 
 #[test]
 fn what_was_clear_is_not_looked_up_while_nothing_changes() {
     let (shared, facts) = (shared(), token(1));
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
     let before = edition(&shared);
     assert!(facts.cleared.is(before));
     shared.apply(&[heartbeat(START)]);
@@ -32,16 +32,16 @@ fn what_was_clear_is_not_looked_up_while_nothing_changes() {
     assert_eq!(edition(&shared), before);
     // Not even the lock is taken.
     let _locked = shared.write();
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
 }
 
 #[test]
 fn a_denial_ends_with_its_rule() {
     let (shared, facts) = (shared(), token(1));
     shared.apply(&[revoked(1)]);
-    assert_eq!(shared.verdict(&facts), Verdict::Denied);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::Revoked);
     shared.sweep(UnixTime::MAX);
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn what_one_replica_cleared_another_looks_up() {
     for _ in 0..5 {
         one.apply(&[revoked(2)]);
         other.apply(&[revoked(1)]);
-        assert_eq!(one.verdict(&facts), Verdict::Clear);
-        assert_eq!(other.verdict(&facts), Verdict::Denied);
+        assert_eq!(one.revocation_status(&facts), RevocationStatus::NotRevoked);
+        assert_eq!(other.revocation_status(&facts), RevocationStatus::Revoked);
     }
 }
 
@@ -59,19 +59,22 @@ fn what_one_replica_cleared_another_looks_up() {
 fn facts_made_from_others_are_looked_up() {
     let (shared, facts) = (shared(), token(1));
     shared.apply(&[with_bound(Target::Subject(alice()), 1)]);
-    assert_eq!(shared.verdict(&facts), Verdict::Clear);
+    assert_eq!(shared.revocation_status(&facts), RevocationStatus::NotRevoked);
     let older = TokenFacts { epoch: Some(Epoch::new(1)), ..facts.clone() };
-    assert_eq!(shared.verdict(&older), Verdict::Denied);
+    assert_eq!(shared.revocation_status(&older), RevocationStatus::Revoked);
     assert_eq!(facts, facts.clone());
 }
 
 #[test]
 fn many_rules_are_taken_over_and_dropped() {
-    let shared = Shared::new(manual_clock(), Limits { per_grant: 10, total: 10_000 });
+    let shared = ReplicaState::new(manual_clock(), Limits { per_grant: 10, total: 10_000 });
     let entries: Vec<_> = (0..1_000).map(revoked).collect();
     shared.apply(&entries);
     assert_eq!(shared.read().len(), 1_000);
-    assert!((0..1_000).all(|number| shared.verdict(&token(number)) == Verdict::Denied));
+    assert!(
+        (0..1_000)
+            .all(|number| shared.revocation_status(&token(number)) == RevocationStatus::Revoked)
+    );
     shared.sweep(UnixTime::MAX);
     assert_eq!(shared.read().len(), 0);
 }
@@ -81,9 +84,9 @@ fn the_clock_of_who_asks_may_count_from_another_point() {
     let (own, other) = (manual_clock(), manual_clock());
     own.advance(Duration::from_secs(100));
     own.set(START);
-    let shared = Shared::new(own.clone(), Limits { per_grant: 10, total: 100 });
+    let shared = ReplicaState::new(own.clone(), Limits { per_grant: 10, total: 100 });
     let sent = ClockReading::now(&*own);
-    shared.publish(Some(Reading { sent, behind: Duration::ZERO }));
+    shared.publish(Some(StalenessReading { sent, behind: Duration::ZERO }));
     own.advance(Duration::from_secs(3));
     for ahead in [0, 1_000] {
         other.advance(Duration::from_secs(ahead));

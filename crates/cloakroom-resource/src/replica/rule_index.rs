@@ -7,13 +7,13 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::names::{RuleName, RuleNameRef};
+use super::rule_target::{RuleTarget, RuleTargetRef};
 
 /// A rule. Of a subject, a client or a pair, it denies all up to the newest epoch in `bound`; every
 /// other rule denies whatever it names.
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) name: RuleName,
+pub(super) struct Rule {
+    pub(super) name: RuleTarget,
     pub(super) bound: Option<Epoch>,
     pub(super) until: UnixTime,
     /// The grant whose token it is about.
@@ -22,7 +22,7 @@ pub(super) struct Held {
     pub(super) client: Option<ClientId>,
 }
 
-impl Held {
+impl Rule {
     /// A second rule of the same name keeps the later bound and the later end.
     pub(super) fn merge(&mut self, other: Self) {
         self.bound = self.bound.zip(other.bound).map(|(one, other)| one.max(other));
@@ -33,47 +33,47 @@ impl Held {
 }
 
 /// Where a rule is in the table, as long as it is held.
-pub(super) type Place = usize;
+pub(super) type RuleSlot = usize;
 
-/// The rules, in one list that others refer to by [`Place`]: a name is kept once, however many
+/// The rules, in one list that others refer to by [`RuleSlot`]: a name is kept once, however many
 /// orders the rule is in.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct RuleIndex {
     /// Beside each place the whole hash of its name: most lookups find nothing, and need not touch
     /// a rule to know.
-    places: HashTable<(u64, Place)>,
-    rules: Vec<Option<Held>>,
-    free: Vec<Place>,
+    places: HashTable<(u64, RuleSlot)>,
+    rules: Vec<Option<Rule>>,
+    free: Vec<RuleSlot>,
     hasher: DefaultHashBuilder,
 }
 
-impl Table {
+impl RuleIndex {
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
-    pub(super) fn get(&self, name: &RuleNameRef<'_>) -> Option<&Held> {
+    pub(super) fn get(&self, name: &RuleTargetRef<'_>) -> Option<&Rule> {
         self.find(name).and_then(|place| self.at(place))
     }
 
     #[inline]
-    pub(super) fn find(&self, name: &RuleNameRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, name: &RuleTargetRef<'_>) -> Option<RuleSlot> {
         if self.places.is_empty() {
             return None;
         }
         let hash = self.hasher.hash_one(name);
-        let is_it = |&(of, place): &(u64, Place)| {
+        let is_it = |&(of, place): &(u64, RuleSlot)| {
             of == hash && self.at(place).is_some_and(|it| it.name.borrowed() == *name)
         };
         self.places.find(hash, is_it).map(|(_, place)| *place)
     }
 
-    pub(super) fn at(&self, place: Place) -> Option<&Held> {
+    pub(super) fn at(&self, place: RuleSlot) -> Option<&Rule> {
         self.rules.get(place)?.as_ref()
     }
 
     /// Takes a rule in whose name is not held.
-    pub(super) fn insert(&mut self, rule: Held) -> Place {
+    pub(super) fn insert(&mut self, rule: Rule) -> RuleSlot {
         let hash = self.hasher.hash_one(rule.name.borrowed());
         let place = self.free.pop().unwrap_or(self.rules.len());
         if let Some(slot) = self.rules.get_mut(place) {
@@ -89,7 +89,7 @@ impl Table {
         place
     }
 
-    pub(super) fn remove(&mut self, place: Place) -> Option<Held> {
+    pub(super) fn remove(&mut self, place: RuleSlot) -> Option<Rule> {
         let rule = self.rules.get_mut(place)?.take()?;
         let hash = self.hasher.hash_one(rule.name.borrowed());
         if let Ok(entry) = self.places.find_entry(hash, |it| it.1 == place) {

@@ -1,0 +1,130 @@
+//! Decides about a JWT, whether it is remembered or has to be verified.
+
+use super::{Keys, Verifier, is_jwt_shaped};
+use crate::MAX_TOKEN_BYTES;
+use crate::cache::revocation_check::{RevocationCheck, forget_revoked};
+use crate::cache::{CheckedJwt, TokenKey};
+use crate::error::{InvalidToken, TokenError};
+use crate::freshness::{self, Freshness};
+use crate::metrics::{Event, Of, count};
+use crate::replica::RevocationReplica;
+use crate::verify::proof::Proof;
+use crate::verify::token::VerifiedToken;
+use cloakroom_core::time::ClockReading;
+
+/// What a request demands of a JWT besides a valid signature and claims.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JwtTerms<'a> {
+    pub(crate) proof: &'a Proof,
+    /// `None` if revocation is not checked.
+    pub(crate) freshness: Option<Freshness>,
+    pub(crate) replica: Option<&'a RevocationReplica>,
+    /// When the request began.
+    pub(crate) now: ClockReading,
+}
+
+/// A JWT that passed all checks.
+#[derive(Debug)]
+pub(crate) enum GoodJwt {
+    /// What is known about revocations is as fresh as the route demands.
+    Fresh(VerifiedToken),
+    /// What is known is older, or says nothing about this token.
+    NotFresh(VerifiedToken, RevocationCheck),
+}
+
+impl Verifier {
+    /// What this JWT is remembered under; `None` if nothing is remembered here.
+    pub(crate) fn cache_key(&self, token: &str) -> Option<TokenKey> {
+        self.cache.as_ref().map(|_| TokenKey::of(token))
+    }
+
+    /// Decides about a JWT that is remembered; `None` if it has to be verified.
+    pub(crate) fn look_up(
+        &self,
+        key: &TokenKey,
+        terms: JwtTerms<'_>,
+    ) -> Option<Result<GoodJwt, TokenError>> {
+        let cache = self.cache.as_ref()?;
+        let version = match &self.keys {
+            Keys::Static(keys) => keys.version,
+            Keys::Fetched(keys) => keys.fresh_version(&self.clock, terms.now)?,
+        };
+        let entry = cache.get(key, version, terms.now.wall(), self.leeway)?;
+        count(Of::Jwt, Event::Hit);
+        Some(self.decide(entry, Some(key), terms))
+    }
+
+    /// Verifies a JWT that is not remembered, remembers it under `key`, and decides about it.
+    pub(crate) async fn verify_and_decide(
+        &self,
+        token: &str,
+        key: Option<&TokenKey>,
+        terms: JwtTerms<'_>,
+    ) -> Result<GoodJwt, TokenError> {
+        let entry = self.verify_signature(token, key).await?;
+        self.decide(entry, key, terms)
+    }
+
+    fn decide(
+        &self,
+        entry: CheckedJwt,
+        key: Option<&TokenKey>,
+        JwtTerms { proof, freshness, replica, now }: JwtTerms<'_>,
+    ) -> Result<GoodJwt, TokenError> {
+        let CheckedJwt { token, complete, confirmation } = entry;
+        if !(self.trusts_gateway && token.handle_hash().is_some()) {
+            proof.covers(confirmation.as_ref())?;
+        }
+        let Some(freshness) = freshness else {
+            return Ok(GoodJwt::Fresh(token));
+        };
+        match RevocationCheck::new(replica, token.facts(), complete, freshness, now) {
+            RevocationCheck::Revoked => {
+                if forget_revoked(self.cache.as_ref(), key) {
+                    count(Of::Jwt, Event::RevokedEviction);
+                }
+                Err(InvalidToken::Revoked.into())
+            }
+            RevocationCheck::Passed => Ok(GoodJwt::Fresh(token)),
+            _ if freshness::is_young(token.token().issued_at, replica, freshness, now) => {
+                Ok(GoodJwt::Fresh(token))
+            }
+            check => Ok(GoodJwt::NotFresh(token, check)),
+        }
+    }
+
+    async fn verify_signature(
+        &self,
+        token: &str,
+        key: Option<&TokenKey>,
+    ) -> Result<CheckedJwt, TokenError> {
+        // Junk must not cause a fetch of keys.
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(InvalidToken::TooLarge.into());
+        }
+        if !is_jwt_shaped(token) {
+            return Err(InvalidToken::NotJwt.into());
+        }
+        if key.is_some() {
+            count(Of::Jwt, Event::Miss);
+        }
+        let mut keys = match &self.keys {
+            Keys::Static(keys) => keys.clone(),
+            Keys::Fetched(keys) => keys.current(&self.clock).await?,
+        };
+        let mut result = self.checks.verify(&keys.keys, token);
+        if let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys)
+            && let Some(kid) = error.unknown_key()
+            && let Some(newer) = fetched.with_key(kid, &self.clock).await?
+        {
+            keys = newer;
+            result = self.checks.verify(&keys.keys, token);
+        }
+        let jwt = VerifiedToken::of_jwt(result.map_err(InvalidToken::from)?)?;
+        let entry = CheckedJwt::new(jwt);
+        if let (Some(cache), Some(key)) = (&self.cache, key) {
+            cache.keep(*key, keys.version, &entry, token.len());
+        }
+        Ok(entry)
+    }
+}
