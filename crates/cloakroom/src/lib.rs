@@ -17,7 +17,7 @@ pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves}
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::{Event, EventSink, Operation};
-pub use flow::issue::Adopted;
+pub use flow::adopt::Adopted;
 pub use flow::request::{CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse};
 pub use introspection::Caller;
 #[cfg(feature = "resource")]

@@ -237,7 +237,7 @@ impl Client {
         self.audiences.iter().map(|(_, format)| format)
     }
 
-    /// Its default scope.
+    /// What it may be granted, and gets if it asks for nothing.
     pub(crate) const fn allowed_scope(&self) -> &Scope {
         &self.scope
     }

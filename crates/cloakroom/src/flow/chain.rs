@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{Chain, GrantRecord};
-use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::revocation::Target;
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ClientId, Confirmation, GrantId, TokenSecret};
+use cloakroom_core::{ClientId, Confirmation, TokenSecret};
 
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::issuer::Inner;
 use crate::revocation::regression::Regression;
+use crate::revocation::retention::TargetDetails;
 
 /// Where a genuine credential stands, seen from its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,36 +125,42 @@ impl<'a> ChainBinding<'a> {
     }
 }
 
-impl Inner {
-    /// The credential of this kind that is presented, if its outer tag is genuine.
-    pub(crate) async fn chain_handle(
-        &self,
-        kind: ChainKind,
-        presented: &TokenSecret,
-    ) -> Result<ChainHandle, TokenError> {
-        match self.handles.parse_chain(kind, presented.expose()) {
-            Some(handle) => Ok(handle),
-            None => {
-                self.check_foreign_key(presented).await?;
-                Err(GrantRefusal::Forged.into())
-            }
+/// The credential of this kind that is presented, if its outer tag is genuine.
+pub(crate) async fn chain_handle(
+    inner: &Inner,
+    kind: ChainKind,
+    presented: &TokenSecret,
+) -> Result<ChainHandle, TokenError> {
+    match inner.handles.parse_chain(kind, presented.expose()) {
+        Some(handle) => Ok(handle),
+        None => {
+            inner.foreign_keys.check(presented).await?;
+            Err(GrantRefusal::Forged.into())
         }
     }
+}
 
-    /// The grant whose genuine credential this client presents, with its chain: the checks that all
-    /// credentials share, in their order.
-    pub(crate) async fn grant_of(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        client: &ClientId,
-        now: UnixTime,
-    ) -> Result<Arc<GrantRecord>, TokenError> {
-        self.check_log_watch().await?;
-        let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
-        if !grant.is_live(now) {
+/// A request that presents a code or a refresh token.
+#[derive(Clone, Copy)]
+pub(crate) struct Presented<'a> {
+    pub(crate) inner: &'a Arc<Inner>,
+    pub(crate) handle: &'a ChainHandle,
+    pub(crate) client: &'a Client,
+    /// The key that the request proves.
+    pub(crate) proved: Option<&'a Confirmation>,
+    pub(crate) now: UnixTime,
+}
+
+impl Presented<'_> {
+    /// The grant whose genuine credential `client` presents, after the checks that codes and refresh
+    /// tokens share, in their order.
+    pub(crate) async fn grant(&self, client: &ClientId) -> Result<Arc<GrantRecord>, TokenError> {
+        self.inner.check_log_watch().await?;
+        let grant = self.inner.find(self.handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
+        if !grant.is_live(self.now) {
             return Err(GrantRefusal::Dead.into());
         }
-        if !handle.is_genuine(&chain_of(&grant)?.key) {
+        if !self.handle.is_genuine(&chain_of(&grant)?.key) {
             return Err(GrantRefusal::Forged.into());
         }
         if grant.client != *client {
@@ -162,114 +169,64 @@ impl Inner {
         Ok(grant)
     }
 
-    /// Ends a grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
-    pub(crate) async fn end_for_reuse(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        now: UnixTime,
-    ) -> TokenError {
-        let event = |revoked| Event::ReuseDetected {
-            grant: grant.id,
-            client: grant.client.clone(),
-            credential: handle.kind.token_kind(),
-            presented: handle.generation,
-            current: generation(grant),
-            revoked,
-        };
-        self.end(grant, now, event, GrantRefusal::Reused).await
-    }
-
-    /// Ends a grant if a request that presents this spent credential comes from a second holder
-    /// ([`ChainBinding::is_second_holder`]). The retry window is for one: of two, one would get a
-    /// successor that only the other can use.
+    /// Revokes the grant if this request, which presents a spent credential, comes from a second holder
+    /// ([`ChainBinding::is_second_holder`]). The retry window is for one holder: of two, one would get
+    /// a successor that only the other can use.
     ///
-    /// This holds for a request that saw its credential current and lost a race as well. Two keys
-    /// prove two holders, whatever the clocks say. If the loser were only refused, its user would
-    /// sign in again, and a thief who won the race would keep the session.
-    pub(crate) async fn check_holder(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        client: &Client,
-        proved: Option<&Confirmation>,
-        now: UnixTime,
-    ) -> Result<(), TokenError> {
-        let binding = ChainBinding::of(grant, chain_of(grant)?, client);
-        if binding.is_second_holder(handle.generation, proved) {
-            return Err(self.end_for_reuse(handle, grant, now).await);
+    /// This includes a request that saw its credential current and lost a race. Two keys prove two
+    /// holders, whatever the clocks say. If the loser were only refused, its user would sign in again,
+    /// and a thief who won the race would keep the session.
+    pub(crate) async fn check_holder(&self, grant: &GrantRecord) -> Result<(), TokenError> {
+        let binding = ChainBinding::of(grant, chain_of(grant)?, self.client);
+        if binding.is_second_holder(self.handle.generation, self.proved) {
+            return Err(self.end_for_reuse(grant).await);
         }
         Ok(())
     }
 
-    /// Ends a grant because its store has gone back in time.
-    pub(crate) async fn end_for_regression(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        now: UnixTime,
-    ) -> TokenError {
+    /// Revokes the grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
+    pub(crate) async fn end_for_reuse(&self, grant: &GrantRecord) -> TokenError {
+        let event = |revoked| Event::ReuseDetected {
+            grant: grant.id,
+            client: grant.client.clone(),
+            credential: self.handle.kind.token_kind(),
+            presented: self.handle.generation,
+            current: generation(grant),
+            revoked,
+        };
+        self.end(grant, event, GrantRefusal::Reused).await
+    }
+
+    /// Revokes the grant because its store has gone back in time.
+    pub(crate) async fn end_for_regression(&self, grant: &GrantRecord) -> TokenError {
         let event = |revoked| Event::StoreRegressed {
             noticed: Regression::Credential {
                 grant: grant.id,
                 client: grant.client.clone(),
-                presented: handle.generation,
+                presented: self.handle.generation,
                 current: generation(grant),
                 revoked,
             },
         };
-        self.store.memory().doubt_and_told();
-        self.end(grant, now, event, GrantRefusal::Regressed).await
+        self.inner.store.memory().suspect_regression_reported();
+        self.end(grant, event, GrantRefusal::Regressed).await
     }
 
-    /// Revokes a grant, and tells why: what the request is refused with. The event says whether the
+    /// Revokes the grant, and returns what the request is refused with. The event says whether the
     /// grant is known to be revoked.
     async fn end(
-        self: &Arc<Self>,
+        &self,
         grant: &GrantRecord,
-        now: UnixTime,
         event: impl Fn(bool) -> Event,
         refusal: GrantRefusal,
     ) -> TokenError {
-        let revocation = self.revocation(Target::Grant(grant.id), Whose::of(&grant.client), now);
-        match self.revoke_fully(revocation, event(true), event(false)).await {
+        let details = TargetDetails::of_client(&grant.client);
+        let revocation =
+            self.inner.retention().revocation(Target::Grant(grant.id), details, self.now);
+        match self.inner.revoke_fully(revocation, event(true), event(false)).await {
             Ok(()) => refusal.into(),
             Err(error) => error.into(),
         }
-    }
-
-    /// The revocation of one thing, remembered for as long as it matters.
-    pub(crate) fn revocation(&self, target: Target, of: Whose<'_>, now: UnixTime) -> Revocation {
-        // It may have been issued when tokens lived longer than they do now.
-        let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
-        // A grant made a moment before may be refreshed for its whole life.
-        let rule_until = if target.has_bound() {
-            until.max(now + self.lifetimes.grant) + self.clock_skew()
-        } else {
-            until
-        };
-        Revocation {
-            rule_until,
-            client: of.client.cloned(),
-            grant: of.grant,
-            ..Revocation::new(target, now, until)
-        }
-    }
-}
-
-/// What is known of a thing that is revoked.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Whose<'a> {
-    pub(crate) client: Option<&'a ClientId>,
-    /// The grant that it hangs off.
-    pub(crate) grant: Option<GrantId>,
-    /// When it ends by itself.
-    pub(crate) ends: UnixTime,
-}
-
-impl<'a> Whose<'a> {
-    pub(crate) fn of(client: &'a ClientId) -> Self {
-        Self { client: Some(client), ..Self::default() }
     }
 }
 

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{Chain, CodeBinding, GrantRecord};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
-use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, scrubbed};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -13,9 +12,12 @@ use subtle::ConstantTimeEq;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, CredentialState, chain_of};
+use crate::flow::chain::{ChainBinding, CredentialState, Presented, chain_handle, chain_of};
+use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::mint::MintRequest;
+use crate::flow::narrow::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
-use crate::issuer::{Inner, Issuer};
+use crate::issuer::Issuer;
 
 impl Issuer {
     /// Redeems an authorization code, once: for an access token, and a refresh token if the client
@@ -41,13 +43,14 @@ impl Issuer {
     async fn try_redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let inner = &self.inner;
         let now = inner.now();
-        let handle = inner.chain_handle(ChainKind::Code, &request.code).await?;
+        let handle = chain_handle(inner, ChainKind::Code, &request.code).await?;
         let client = inner.client(&request.client).await?;
         if !client.allows(GrantType::AuthorizationCode) {
             return Err(TokenError::UnauthorizedClient("it may not use codes"));
         }
         let proved = request.confirmation.as_ref();
-        let grant = inner.grant_of(&handle, &request.client, now).await?;
+        let presented = Presented { inner, handle: &handle, client: &client, proved, now };
+        let grant = presented.grant(&request.client).await?;
         let chain = chain_of(&grant)?;
         check_binding(chain.code.as_ref(), &request)?;
         match CredentialState::of(&handle, chain, now) {
@@ -63,13 +66,13 @@ impl Issuer {
             CredentialState::Retriable
             | CredentialState::SpentRecently
             | CredentialState::Spent => {
-                return Err(inner.end_for_reuse(&handle, &grant, now).await);
+                return Err(presented.end_for_reuse(&grant).await);
             }
             CredentialState::Newer => {
-                return Err(inner.end_for_regression(&handle, &grant, now).await);
+                return Err(presented.end_for_regression(&grant).await);
             }
         }
-        let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
+        let audience = narrow_audience(&request.resources, &grant.audience)?;
 
         // Everything that can fail comes before the one write.
         let refreshable = client.may_refresh(&grant.subject);
@@ -79,7 +82,7 @@ impl Issuer {
         let (confirmation, bound_from) = binding.after(generation, proved);
         next.confirmation = confirmation;
         let rotates = client.rotates_refresh_tokens();
-        let lifetimes = inner.lifetimes_of(&client);
+        let lifetimes = inner.lifetimes.of_client(&client);
         if !refreshable {
             next.expires_at = next.expires_at.min(now + lifetimes.access_token);
         }
@@ -103,9 +106,12 @@ impl Issuer {
             rotates,
             ..chain.clone()
         });
-        next.row_expires_at = inner.row_expiry(&next, expires_at);
-        let scope = Inner::narrow_scope(None, &next.scope, &client)?;
-        let token = inner.mint(&client, &next, scope, audience, proved, now).await?;
+        next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
+        let scope = narrow_scope(None, &next.scope, &client)?;
+        let life = lifetimes.access_token;
+        let mint =
+            MintRequest { client: &client, grant: &next, scope, audience, proved, life, now };
+        let token = inner.minter.mint(mint).await?;
 
         let step = Advance {
             grant: grant.id,
@@ -119,24 +125,13 @@ impl Issuer {
             AdvanceOutcome::Advanced => {}
             // Its own look saw the code unspent: a double click, unless the keys say otherwise.
             AdvanceOutcome::Stale(grant) => {
-                inner.check_holder(&handle, &grant, &client, proved, now).await?;
+                presented.check_holder(&grant).await?;
                 return Err(GrantRefusal::Spent.into());
             }
             AdvanceOutcome::Dead | AdvanceOutcome::Unknown => return Err(GrantRefusal::Dead.into()),
         }
         Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
     }
-}
-
-/// When a new refresh token expires. One that never rotates has no idle time-out: its use leaves no
-/// trace in the row.
-pub(crate) fn refresh_expiry(
-    grant: &GrantRecord,
-    rotates: bool,
-    now: UnixTime,
-    idle: std::time::Duration,
-) -> UnixTime {
-    if rotates { (now + idle).min(grant.expires_at) } else { grant.expires_at }
 }
 
 fn check_binding(binding: Option<&CodeBinding>, request: &CodeRequest) -> Result<(), GrantRefusal> {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "resource")]
 pub(crate) mod local;
+pub(crate) mod locate;
 
 use std::sync::Arc;
 
@@ -68,9 +69,9 @@ impl Issuer {
         inner.check_log_watch().await?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
-            return inner.introspect_refresh(&handle, caller, now).await;
+            return introspect_refresh(inner, &handle, caller, now).await;
         }
-        let Some(active) = inner.active(token, now).await? else {
+        let Some(active) = active(inner, token, now).await? else {
             return Ok(Introspection::Inactive);
         };
         if !caller.may_see(&active.grant, &active.token) {
@@ -109,7 +110,7 @@ impl Issuer {
         let inner = &self.inner;
         inner.check_log_watch().await?;
         let now = inner.now();
-        let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
+        let Some(Active { grant, token, carried: None }) = active(inner, token, now).await? else {
             return Ok(None);
         };
         // A JWT counts in seconds: in the handle's last one there is none that is not over.
@@ -154,87 +155,85 @@ impl Issuer {
     }
 }
 
-impl Inner {
-    /// The access token, if it is active: unexpired, not revoked, and hanging off a live grant.
-    async fn active(
-        &self,
-        token: &TokenSecret,
-        now: UnixTime,
-    ) -> Result<Option<Active>, TokenError> {
-        match self.locate(token).await? {
-            Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
-                let Lookup::Found(found) = self.store.find(grant, Some(digest)).await? else {
-                    return Ok(None);
-                };
-                let grant = found.grant;
-                Ok(found
-                    .token
-                    .filter(|token| token.is_live(now) && grant.is_live(now))
-                    .map(|token| Active { grant, token, carried: None }))
-            }
-            Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
-                self.active_carried(carried, now).await
-            }
-            _ => Ok(None),
+/// The access token, if it is active: unexpired, not revoked, and hanging off a live grant.
+async fn active(
+    inner: &Inner,
+    token: &TokenSecret,
+    now: UnixTime,
+) -> Result<Option<Active>, TokenError> {
+    match inner.locator.locate(token).await? {
+        Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
+            let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
+                return Ok(None);
+            };
+            let grant = found.grant;
+            Ok(found
+                .token
+                .filter(|token| token.is_live(now) && grant.is_live(now))
+                .map(|token| Active { grant, token, carried: None }))
         }
+        Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
+            active_carried(inner, carried, now).await
+        }
+        _ => Ok(None),
     }
+}
 
-    /// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
-    async fn active_carried(
-        &self,
-        carried: Box<SelfContained>,
-        now: UnixTime,
-    ) -> Result<Option<Active>, TokenError> {
-        if !carried.token.is_live(now) {
-            return Ok(None);
-        }
-        let grant = match self.store.find(carried.grant.id, None).await? {
-            Lookup::Found(found) if found.grant.is_live(now) => found.grant,
-            Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
-            _ => return Ok(None),
-        };
-        let mut keys = Vec::from(grant.rule_keys());
-        keys.push(RuleKey::Jti(carried.jti.clone()));
-        keys.push(RuleKey::Key(carried.kid.clone()));
-        let rules = self.store.rules(keys).await?;
-        if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
-            return Ok(None);
-        }
-        let token = Arc::new(carried.token.clone());
-        Ok(Some(Active { grant, token, carried: Some(carried) }))
+/// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
+async fn active_carried(
+    inner: &Inner,
+    carried: Box<SelfContained>,
+    now: UnixTime,
+) -> Result<Option<Active>, TokenError> {
+    if !carried.token.is_live(now) {
+        return Ok(None);
     }
+    let grant = match inner.store.find(carried.grant.id, None).await? {
+        Lookup::Found(found) if found.grant.is_live(now) => found.grant,
+        Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
+        _ => return Ok(None),
+    };
+    let mut keys = Vec::from(grant.rule_keys());
+    keys.push(RuleKey::Jti(carried.jti.clone()));
+    keys.push(RuleKey::Key(carried.kid.clone()));
+    let rules = inner.store.rules(keys).await?;
+    if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
+        return Ok(None);
+    }
+    let token = Arc::new(carried.token.clone());
+    Ok(Some(Active { grant, token, carried: Some(carried) }))
+}
 
-    async fn introspect_refresh(
-        &self,
-        handle: &ChainHandle,
-        caller: Caller<'_>,
-        now: UnixTime,
-    ) -> Result<Introspection, TokenError> {
-        let Caller::Client(client) = caller else {
-            return Ok(Introspection::Inactive);
-        };
-        let Some(grant) = self.find(handle.grant).await? else {
-            return Ok(Introspection::Inactive);
-        };
-        let Some(chain) = grant.chain.as_ref().filter(|chain| {
-            grant.is_live(now)
-                && grant.client == client.id
-                && handle.is_genuine(&chain.key)
-                && CredentialState::of(handle, chain, now) == CredentialState::Current
-                && now < chain.expires_at
-        }) else {
-            return Ok(Introspection::Inactive);
-        };
-        let mut answer = ActiveToken::default();
-        answer.scope = grant.scope.clone();
-        answer.client = Some(grant.client.clone());
-        answer.username.clone_from(&grant.username);
-        answer.token_type = Some("refresh_token".into());
-        answer.expires_at = Some(chain.expires_at);
-        answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));
-        answer.subject = Some(Subject::clone(&grant.subject));
-        answer.audience = Some(grant.audience.clone());
-        answer.issuer = Some(Arc::clone(&self.url));
-        Ok(Introspection::Active(Box::new(answer)))
-    }
+async fn introspect_refresh(
+    inner: &Inner,
+    handle: &ChainHandle,
+    caller: Caller<'_>,
+    now: UnixTime,
+) -> Result<Introspection, TokenError> {
+    let Caller::Client(client) = caller else {
+        return Ok(Introspection::Inactive);
+    };
+    let Some(grant) = inner.find(handle.grant).await? else {
+        return Ok(Introspection::Inactive);
+    };
+    let Some(chain) = grant.chain.as_ref().filter(|chain| {
+        grant.is_live(now)
+            && grant.client == client.id
+            && handle.is_genuine(&chain.key)
+            && CredentialState::of(handle, chain, now) == CredentialState::Current
+            && now < chain.expires_at
+    }) else {
+        return Ok(Introspection::Inactive);
+    };
+    let mut answer = ActiveToken::default();
+    answer.scope = grant.scope.clone();
+    answer.client = Some(grant.client.clone());
+    answer.username.clone_from(&grant.username);
+    answer.token_type = Some("refresh_token".into());
+    answer.expires_at = Some(chain.expires_at);
+    answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));
+    answer.subject = Some(Subject::clone(&grant.subject));
+    answer.audience = Some(grant.audience.clone());
+    answer.issuer = Some(Arc::clone(&inner.url));
+    Ok(Introspection::Active(Box::new(answer)))
 }

@@ -22,12 +22,14 @@ use crate::client::registration::Format;
 use crate::error::BuildError;
 use crate::events::refusals::Refusals;
 use crate::events::{Event, EventSink, Events};
+use crate::flow::mint::TokenMinter;
+use crate::introspection::locate::TokenLocator;
 use crate::issuer::lifetimes::{Lifetimes, check_issuer};
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::revocation::log_notifier::LogNotifier;
 use crate::revocation::log_watch::LogWatch;
-use crate::revocation::remembering::RememberingStore;
+use crate::revocation::remembering_store::RememberingStore;
 use crate::write::{Finish, Keys, Store};
 
 /// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says
@@ -366,23 +368,32 @@ impl IssuerBuilder {
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
         let clock_skew = keys.policy().clock_skew;
+        let url: Arc<str> = self.url.into();
+        let keys = Keys::new(keys);
+        let foreign_keys = Arc::new(ForeignKeys::new(handles.clone(), store.clone()));
+        let locator = TokenLocator {
+            formats: locators,
+            keys: keys.clone(),
+            foreign_keys: Arc::clone(&foreign_keys),
+        };
+        let minter = TokenMinter { issuer: Arc::clone(&url), formats, random: self.random.clone() };
         Ok(Issuer {
             inner: Arc::new(Inner {
-                url: self.url.into(),
+                url,
                 former_urls: self.former_urls,
-                foreign_keys: ForeignKeys::default(),
-                growth: LogNotifier::new(store.clone()),
+                foreign_keys,
+                log_notifier: LogNotifier::new(store.clone()),
                 reader: tokio::sync::Mutex::default(),
                 log_watch: LogWatch::new(self.max_log_staleness, clock_skew),
                 store,
                 single_use: self.single_use,
                 clients,
                 handles,
-                keys: Keys::new(keys),
+                keys,
                 algorithm: self.algorithm,
                 phantom,
-                formats,
-                locators,
+                minter,
+                locator,
                 scope_mapper: self.scope_mapper,
                 refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),
                 clock: self.clock,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use cloakroom_core::keys::KeyPolicy;
 use url::Url;
 
+use crate::client::Client;
+use crate::client::registration::ClientLifetimes;
 use crate::error::BuildError;
 
 /// How long things live.
@@ -48,6 +50,19 @@ const SECOND: Duration = Duration::from_secs(1);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 impl Lifetimes {
+    /// The lifetimes of a client. They never exceed the issuer's, from which the ends of keys and rules
+    /// are computed.
+    pub(crate) fn of_client(&self, client: &Client) -> Self {
+        let ClientLifetimes { access_token, refresh_idle, grant } = client.lifetimes;
+        let at_most = |own: Option<Duration>, most: Duration| own.map_or(most, |own| own.min(most));
+        Self {
+            access_token: at_most(access_token, self.access_token),
+            refresh_idle: at_most(refresh_idle, self.refresh_idle),
+            grant: at_most(grant, self.grant),
+            ..*self
+        }
+    }
+
     pub(crate) fn check(&self, keys: &KeyPolicy) -> Result<(), BuildError> {
         within("lifetimes.access_token", self.access_token, SECOND, keys.max_token_life).map_err(
             |_| {

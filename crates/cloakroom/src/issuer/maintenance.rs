@@ -116,7 +116,7 @@ impl Issuer {
         let inner = &self.inner;
         let mut total = MaintenanceReport::default();
         for _ in 0..BATCHES {
-            let task = inner.housekeeping_task(None);
+            let task = housekeeping_task(inner, None);
             let done =
                 inner.write(None, |write| async move { write.housekeep(task).await }).await?;
             total.grants += done.grants;
@@ -186,11 +186,9 @@ impl Issuer {
     }
 }
 
-impl Inner {
-    /// One batch of the store's housekeeping; of this sweep first, if one is waited for.
-    pub(crate) fn housekeeping_task(&self, sweep: Option<EntryId>) -> Housekeeping {
-        let now = self.now();
-        let before = now - (self.clock_skew() + MARGIN);
-        Housekeeping { now, before, limit: BATCH, sweep }
-    }
+/// One batch of the store's housekeeping; of this sweep first, if one is waited for.
+pub(crate) fn housekeeping_task(inner: &Inner, sweep: Option<EntryId>) -> Housekeeping {
+    let now = inner.now();
+    let before = now - (inner.clock_skew() + MARGIN);
+    Housekeeping { now, before, limit: BATCH, sweep }
 }

@@ -14,8 +14,8 @@ use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::{CheckValue, CheckValues, StoreError, TokenStore};
 
 use crate::error::{BuildError, TokenError};
-use crate::issuer::Inner;
 use crate::issuer::lifetimes::refused;
+use crate::write::Store;
 
 const HANDLE_KEY: &str = "handle-key/";
 
@@ -157,10 +157,12 @@ async fn write<S: CheckValues + ?Sized>(
     Ok(true)
 }
 
-/// The handle keys that the store knows and this node may not: read again for each handle of an
-/// unknown key, in one read at a time for all who wait.
-#[derive(Debug, Default)]
+/// The handle secrets that the store knows and this node may lack. A handle of an unknown secret makes
+/// the node read them again; requests that wait share one read.
+#[derive(Debug)]
 pub(crate) struct ForeignKeys {
+    handles: HandleKeys,
+    store: Store,
     /// How many reads were begun.
     begun: AtomicU64,
     last: tokio::sync::Mutex<LastRead>,
@@ -174,24 +176,29 @@ struct LastRead {
     ids: Option<Vec<u8>>,
 }
 
-impl Inner {
-    /// Whether a token that is none of ours may be called forged.
+impl ForeignKeys {
+    pub(crate) fn new(handles: HandleKeys, store: Store) -> Self {
+        Self { handles, store, begun: AtomicU64::new(0), last: tokio::sync::Mutex::default() }
+    }
+
+    /// Checks that a token which this node does not recognize was not made under the handle secret of
+    /// another node.
     ///
-    /// A new handle secret reaches one node after the other. A node that lacks it yet cannot check
-    /// what the others make under it; it says so, and calls no good token invalid. Whoever invents
-    /// the id of a secret makes the node read the check values, in one read at a time.
+    /// A new handle secret reaches one node after the other. A node that does not have it yet cannot
+    /// check what the others make under it, and must not call it forged. A client that invents the id
+    /// of a secret makes the node read the check values, one read at a time.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Unavailable`] if it was made under a secret that other nodes have; if the store
-    /// fails.
-    pub(crate) async fn check_foreign_key(&self, token: &TokenSecret) -> Result<(), TokenError> {
+    /// [`TokenError::Unavailable`] if the token was made under a secret that other nodes have, or if
+    /// the store fails.
+    pub(crate) async fn check(&self, token: &TokenSecret) -> Result<(), TokenError> {
         let Some(id) = self.handles.unknown_key(token.expose()) else { return Ok(()) };
-        let arrived = self.foreign_keys.begun.load(Ordering::SeqCst);
-        let mut last = self.foreign_keys.last.lock().await;
+        let arrived = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
         // A read that began before this token arrived may have missed its secret.
         if last.read <= arrived {
-            let read = self.foreign_keys.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let read = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
             *last = LastRead { read, ids: None };
             let values = self.store.check_values().await?;
             let in_use = values.iter().filter(|known| known.value != RETIRED);
@@ -203,10 +210,11 @@ impl Inner {
             Some(_) => {
                 tracing::error!(
                     key = id,
-                    "a handle was made under a secret that this node lacks: add it to the handle \
-                     keys of this node; give a new secret to every node before one makes it current"
+                    "a handle was made under a secret that this node does not have: add it to the \
+                     handle keys of this node; give a new secret to every node before one of them \
+                     makes it current"
                 );
-                Err(TokenError::Unavailable("the handle's secret is not known to this node"))
+                Err(TokenError::Unavailable("this node does not have the handle's secret"))
             }
             None => Err(TokenError::Unavailable("the store's check values cannot be read")),
         }

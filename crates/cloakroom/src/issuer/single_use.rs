@@ -80,7 +80,7 @@ impl Issuer {
         if nonce.expires_at <= now {
             return Err(NonceError::Expired);
         }
-        match self.inner.spend(nonce.id, nonce.expires_at, now).await? {
+        match spend(&self.inner, nonce.id, nonce.expires_at, now).await? {
             Spent::First => Ok(()),
             Spent::Again => Err(NonceError::Used),
         }
@@ -104,21 +104,19 @@ impl Issuer {
         if expires_at <= now {
             return Ok(Spent::Again);
         }
-        self.inner.spend(item.id(), expires_at, now).await
+        spend(&self.inner, item.id(), expires_at, now).await
     }
 }
 
-impl Inner {
-    async fn spend(
-        &self,
-        id: SingleUseId,
-        expires_at: UnixTime,
-        now: UnixTime,
-    ) -> Result<Spent, StoreError> {
-        let missing = "there is no store of single-use items: call `single_use(…)` on the builder";
-        let store = self.single_use.as_ref().ok_or(StoreError::Misuse(missing))?;
-        // A node whose clock lags takes the item for that much longer.
-        let until = expires_at + self.clock_skew();
-        store.spend(Spend { id, until, now }).await
-    }
+async fn spend(
+    inner: &Inner,
+    id: SingleUseId,
+    expires_at: UnixTime,
+    now: UnixTime,
+) -> Result<Spent, StoreError> {
+    let missing = "there is no store of single-use items: call `single_use(…)` on the builder";
+    let store = inner.single_use.as_ref().ok_or(StoreError::Misuse(missing))?;
+    // A node whose clock lags accepts the item for that much longer.
+    let until = expires_at + inner.clock_skew();
+    store.spend(Spend { id, until, now }).await
 }

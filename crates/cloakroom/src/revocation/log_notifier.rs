@@ -19,13 +19,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// and ends with this.
 pub(crate) struct LogNotifier {
     store: Store,
-    grown: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LogNotifier {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, grown: watch::Sender::new(0), task: Mutex::new(None) }
+        Self { store, changes: watch::Sender::new(0), task: Mutex::new(None) }
     }
 
     /// The count. Whoever looks at it first, reads the log then, and waits for the count to change
@@ -36,9 +36,9 @@ impl LogNotifier {
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
             // Asked for here, not in the task: what comes from now on is counted.
             let wakeups = self.store.wakeups();
-            *task = Some(tokio::spawn(count(self.store.clone(), wakeups, self.grown.clone())));
+            *task = Some(tokio::spawn(count(self.store.clone(), wakeups, self.changes.clone())));
         }
-        self.grown.subscribe()
+        self.changes.subscribe()
     }
 }
 
@@ -51,12 +51,12 @@ impl Drop for LogNotifier {
     }
 }
 
-async fn count(store: Store, mut wakeups: LogNotifications, grown: watch::Sender<u64>) {
+async fn count(store: Store, mut wakeups: LogNotifications, changes: watch::Sender<u64>) {
     loop {
         match wakeups {
             LogNotifications::Stream(mut stream) => {
                 while next(&mut stream).await.is_some() {
-                    grown.send_modify(|count| *count += 1);
+                    changes.send_modify(|count| *count += 1);
                 }
                 tracing::warn!("the store's wake-ups ended; they are asked for anew");
                 tokio::time::sleep(PAUSE).await;
@@ -65,7 +65,7 @@ async fn count(store: Store, mut wakeups: LogNotifications, grown: watch::Sender
         }
         wakeups = store.wakeups();
         // Whatever came while nobody listened.
-        grown.send_modify(|count| *count += 1);
+        changes.send_modify(|count| *count += 1);
     }
 }
 

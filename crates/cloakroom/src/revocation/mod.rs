@@ -1,11 +1,12 @@
 //! Revocation (RFC 7009), with its cascades.
 
-pub(crate) mod follow;
-pub(crate) mod known;
+pub(crate) mod known_revocations;
+pub(crate) mod log_follower;
 pub(crate) mod log_notifier;
 pub(crate) mod log_watch;
 pub(crate) mod regression;
-pub(crate) mod remembering;
+pub(crate) mod remembering_store;
+pub(crate) mod retention;
 pub(crate) mod sessions;
 
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use cloakroom_core::{ClientId, GrantId, Subject, TokenKind, TokenSecret};
 
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
-use crate::flow::chain::Whose;
 use crate::issuer::{Inner, Issuer};
+use crate::revocation::retention::TargetDetails;
 
 impl Issuer {
     /// Revokes a token that a client presents (RFC 7009).
@@ -51,9 +52,10 @@ impl Issuer {
                 // Each revocation is an entry of the log: whoever repeats one must not fill it.
                 return Ok(());
             }
-            return inner.revoke_now(Target::Grant(grant.id), Whose::of(client)).await;
+            return revoke_now(inner, Target::Grant(grant.id), TargetDetails::of_client(client))
+                .await;
         }
-        match inner.locate(token).await? {
+        match inner.locator.locate(token).await? {
             Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
                 owned(&carried.grant.client, client)?;
                 let known = inner.store.rules(vec![RuleKey::Jti(carried.jti.clone())]).await?;
@@ -61,8 +63,9 @@ impl Issuer {
                     return Ok(());
                 }
                 let grant = Some(carried.grant.id);
-                let of = Whose { client: Some(client), grant, ends: carried.token.expires_at };
-                inner.revoke_now(Target::Jti(carried.jti), of).await
+                let of =
+                    TargetDetails { client: Some(client), grant, ends: carried.token.expires_at };
+                revoke_now(inner, Target::Jti(carried.jti), of).await
             }
             Some(Located { kind: TokenKind::Access, grant, digest, carried: None }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
@@ -73,8 +76,9 @@ impl Issuer {
                 if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
                     return Ok(());
                 }
-                let of = Whose { client: Some(client), grant: None, ends: token.expires_at };
-                inner.revoke_now(Target::Token { grant, digest }, of).await
+                let of =
+                    TargetDetails { client: Some(client), grant: None, ends: token.expires_at };
+                revoke_now(inner, Target::Token { grant, digest }, of).await
             }
             _ => Ok(()),
         }
@@ -94,7 +98,12 @@ impl Issuer {
     ) -> Result<bool, TokenError> {
         match self.inner.find(grant).await? {
             Some(found) if found.subject == *subject => {
-                self.inner.revoke_now(Target::Grant(grant), Whose::of(&found.client)).await?;
+                revoke_now(
+                    &self.inner,
+                    Target::Grant(grant),
+                    TargetDetails::of_client(&found.client),
+                )
+                .await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -108,7 +117,7 @@ impl Issuer {
     ///
     /// If the store fails; the grant must then be presumed alive.
     pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Grant(grant), Whose::default()).await
+        revoke_now(&self.inner, Target::Grant(grant), TargetDetails::default()).await
     }
 
     /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
@@ -118,7 +127,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Subject(subject.clone()), Whose::default()).await
+        revoke_now(&self.inner, Target::Subject(subject.clone()), TargetDetails::default()).await
     }
 
     /// Ends every grant of a client so far: "revoke this app".
@@ -127,7 +136,7 @@ impl Issuer {
     ///
     /// If the store fails; the grants must then be presumed alive.
     pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Client(client.clone()), Whose::default()).await
+        revoke_now(&self.inner, Target::Client(client.clone()), TargetDetails::default()).await
     }
 
     /// Ends every grant of a subject at one client so far.
@@ -140,19 +149,20 @@ impl Issuer {
         subject: &Subject,
         client: &ClientId,
     ) -> Result<(), TokenError> {
-        self.inner
-            .revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), Whose::default())
-            .await
+        let target = Target::SubjectAtClient(subject.clone(), client.clone());
+        revoke_now(&self.inner, target, TargetDetails::default()).await
     }
 }
 
-impl Inner {
-    async fn revoke_now(self: &Arc<Self>, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
-        let revocation = self.revocation(target.clone(), of, self.now());
-        let operation = Operation::Revoke;
-        let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
-        Ok(self.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
-    }
+async fn revoke_now(
+    inner: &Arc<Inner>,
+    target: Target,
+    details: TargetDetails<'_>,
+) -> Result<(), TokenError> {
+    let revocation = inner.retention().revocation(target.clone(), details, inner.now());
+    let operation = Operation::Revoke;
+    let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
+    Ok(inner.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
 }
 
 /// RFC 7009 §2.1: the server "verifies whether the token was issued to the client making the

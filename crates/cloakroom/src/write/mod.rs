@@ -22,6 +22,7 @@ pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
+use crate::issuer::maintenance::housekeeping_task;
 use crate::revocation::regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
@@ -33,7 +34,7 @@ pub(crate) struct Write {
     inner: Arc<Inner>,
     /// What is reported if the outcome stays unknown; `None` if there is nothing to tell.
     otherwise: Option<Event>,
-    owes: bool,
+    unreported: bool,
 }
 
 impl Inner {
@@ -49,7 +50,8 @@ impl Inner {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let write = Write { inner: Arc::clone(self), otherwise: otherwise.into(), owes: false };
+        let write =
+            Write { inner: Arc::clone(self), otherwise: otherwise.into(), unreported: false };
         Finish::new(operation(write))
     }
 
@@ -105,7 +107,7 @@ fn unconfirmed(operation: Operation, grant: GrantId) -> Event {
 impl Write {
     /// Reports what was done.
     pub(crate) fn report(&mut self, event: &Event) {
-        self.owes = false;
+        self.unreported = false;
         self.inner.events.record(event);
     }
 
@@ -114,16 +116,16 @@ impl Write {
         grant: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let created = self.inner.store.writer().create(*grant, tokens).await;
-        self.owes = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
+        self.unreported = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
         created
     }
 
     async fn advance(&mut self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let advanced = self.inner.store.writer().advance(step).await;
-        self.owes = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
+        self.unreported = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
         advanced
     }
 
@@ -133,14 +135,14 @@ impl Write {
         revocation: Revocation,
         done: &Event,
     ) -> Result<(), StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let revoked = self.inner.store.writer().revoke(revocation).await;
-        self.owes = revoked.is_ok() || is_unknown(&revoked);
+        self.unreported = revoked.is_ok() || is_unknown(&revoked);
         let revoked = revoked?;
         self.report(done);
         if let RevokeOutcome::Sweeping(sweep) = revoked {
             // It is in force, but `find` does not show it of every grant yet.
-            let task = || self.inner.housekeeping_task(Some(sweep));
+            let task = || housekeeping_task(&self.inner, Some(sweep));
             while self.housekeep(task()).await?.sweeping {}
         }
         Ok(())
@@ -168,7 +170,7 @@ impl Write {
     /// Does what the schedule of the signing keys asks for.
     pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
         let done = self.inner.keys.writer().maintain().await;
-        self.owes = false;
+        self.unreported = false;
         done.iter().flatten().for_each(|event| self.report_key(event.clone()));
         self.report_keys();
         done.map(drop)
@@ -176,9 +178,9 @@ impl Write {
 
     /// Ends the current signing key.
     pub(crate) async fn rotate_keys(&mut self) -> Result<KeyEvent, KeyManagerError> {
-        self.owes = true;
+        self.unreported = true;
         let rotated = self.inner.keys.writer().rotate().await;
-        self.owes = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
+        self.unreported = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
         if let Ok(event) = &rotated {
             self.report(&Event::Key(event.clone()));
         }
@@ -191,9 +193,9 @@ impl Write {
         &mut self,
         kid: &Kid,
     ) -> Result<Compromised, KeyManagerError> {
-        self.owes = true;
+        self.unreported = true;
         let compromised = self.inner.keys.writer().compromise(kid).await;
-        self.owes = matches!(compromised, Err(KeyManagerError::Store(_)));
+        self.unreported = matches!(compromised, Err(KeyManagerError::Store(_)));
         self.report_keys();
         compromised
     }
@@ -208,8 +210,8 @@ impl Write {
     fn report_key(&self, event: KeyEvent) {
         match event {
             KeyEvent::Regressed { kid } => {
-                self.inner.store.memory().doubt(Some(Regression::Key { kid }));
-                self.inner.tell_regressions();
+                self.inner.store.memory().suspect_regression(Some(Regression::Key { kid }));
+                self.inner.report_regressions();
             }
             event => self.inner.events.record(&Event::Key(event)),
         }
@@ -218,7 +220,7 @@ impl Write {
 
 impl Drop for Write {
     fn drop(&mut self) {
-        if let Some(event) = self.otherwise.take().filter(|_| self.owes) {
+        if let Some(event) = self.otherwise.take().filter(|_| self.unreported) {
             self.inner.events.record(&event);
         }
     }

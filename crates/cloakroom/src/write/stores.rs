@@ -9,7 +9,7 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid, TokenDigest};
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
 
-use crate::revocation::remembering::{Memory, RememberingStore};
+use crate::revocation::remembering_store::{Memory, RememberingStore};
 
 /// The token store, without its writing methods, and with what this server remembers of it.
 #[derive(Debug, Clone)]

@@ -46,7 +46,7 @@ impl Endpoints {
     async fn next_page(&self, wanted: Wanted, wait: Duration) -> Result<Bytes, TokenError> {
         let inner = &self.issuer.inner;
         let deadline = Instant::now() + wait;
-        let mut grown = inner.growth.subscribe();
+        let mut changes = inner.log_notifier.subscribe();
         let mut place = None;
         let mut is_over = wait.is_zero();
         loop {
@@ -55,7 +55,7 @@ impl Endpoints {
                 heartbeat: inner.heartbeat,
                 clock_skew: inner.clock_skew(),
             };
-            let count = *grown.borrow_and_update();
+            let count = *changes.borrow_and_update();
             // That there is nothing is never said from memory, but read at the end: a wake-up that
             // was lost delays, and hides nothing.
             let newer = if is_over { self.page_cache.latest().await } else { 0 };
@@ -72,7 +72,7 @@ impl Endpoints {
                 let full = |_| TokenError::Unavailable("too many followers of the revocation log");
                 place = Some(free.map_err(full)?);
             }
-            is_over = !matches!(timeout_at(deadline, grown.changed()).await, Ok(Ok(())));
+            is_over = !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(())));
         }
     }
 }

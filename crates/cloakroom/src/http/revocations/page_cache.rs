@@ -60,7 +60,7 @@ impl fmt::Debug for PageCache {
 #[derive(Default)]
 struct CachedPages {
     /// How often the log had grown when the first of the pages was read.
-    grown: u64,
+    changes: u64,
     /// The number of the newest read.
     reads: u64,
     /// The last one used stands last.
@@ -83,17 +83,17 @@ impl PageCache {
         reads
     }
 
-    /// The page, read when the log had grown `grown` times or later, by a read with a number above
+    /// The page, read when the log had grown `changes` times or later, by a read with a number above
     /// `newer`. Reads go on by themselves: one is lost to nobody because the first who asked for it
     /// went away.
     pub(in crate::http) async fn page(
         &self,
         source: Source,
         wanted: &Wanted,
-        grown: u64,
+        changes: u64,
         newer: u64,
     ) -> Page {
-        let mut page = self.reading(source, wanted, grown, newer);
+        let mut page = self.reading(source, wanted, changes, newer);
         match page.wait_for(Option::is_some).await {
             Ok(page) => page.clone().unwrap_or(Page::Failed),
             // The task ended early: its runtime is gone.
@@ -105,12 +105,12 @@ impl PageCache {
         &self,
         source: Source,
         wanted: &Wanted,
-        grown: u64,
+        changes: u64,
         newer: u64,
     ) -> watch::Receiver<Option<Page>> {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if grown > cached.grown {
-            cached.grown = grown;
+        if changes > cached.changes {
+            cached.changes = changes;
             cached.pages.clear();
         }
         let found = cached.pages.iter().position(|held| held.wanted == *wanted);
@@ -124,14 +124,14 @@ impl PageCache {
         }
         cached.reads += 1;
         let (sender, page) = watch::channel(None);
-        let (read, grown) = (cached.reads, cached.grown);
+        let (read, changes) = (cached.reads, cached.changes);
         cached.put(CachedPage { wanted: wanted.clone(), read, page: page.clone() });
         let (pages, wanted) = (self.clone(), wanted.clone());
         tokio::spawn(async move {
             let page = match source.read(&wanted).await {
                 Ok(Found { page, end }) => {
                     if let Some((after, nothing)) = end {
-                        pages.keep_end(Wanted { after, ..wanted }, nothing, grown, read);
+                        pages.keep_end(Wanted { after, ..wanted }, nothing, changes, read);
                     }
                     page
                 }
@@ -148,9 +148,9 @@ impl PageCache {
     }
 
     /// Whoever has seen the last entry comes back for what is after it: nothing, so far.
-    fn keep_end(&self, wanted: Wanted, nothing: Bytes, grown: u64, read: u64) {
+    fn keep_end(&self, wanted: Wanted, nothing: Bytes, changes: u64, read: u64) {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.grown == grown && !cached.pages.iter().any(|held| held.wanted == wanted) {
+        if cached.changes == changes && !cached.pages.iter().any(|held| held.wanted == wanted) {
             let page = watch::channel(Some(Page::Empty(nothing))).1;
             cached.put(CachedPage { wanted, read, page });
         }

@@ -19,7 +19,7 @@ const MAX: usize = 1_000_000;
 
 /// What is known, shared by all requests.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct KnownRevocations {
     /// How much there is: a request looks no further while it is nothing.
     count: AtomicUsize,
     state: RwLock<State>,
@@ -28,8 +28,8 @@ pub(crate) struct Known {
 
 #[derive(Debug, Default)]
 struct State {
-    facts: HashMap<Target, Fact>,
-    /// The facts by their end, each with a number of its own.
+    revocations: HashMap<Target, KnownRevocation>,
+    /// Their targets by their end. The number tells apart those that end together.
     ends: BTreeMap<(UnixTime, u64), Target>,
     numbers: u64,
     /// How many have a bound, and how many name a JWT or a key: what there is none of is not looked
@@ -42,7 +42,7 @@ struct State {
 }
 
 #[derive(Debug, Clone)]
-struct Fact {
+struct KnownRevocation {
     at: UnixTime,
     until: UnixTime,
     rule_until: Option<UnixTime>,
@@ -57,14 +57,14 @@ struct Fact {
     number: u64,
 }
 
-impl Fact {
+impl KnownRevocation {
     /// Whether the log holds it, as far as the log was read in this reading.
     fn is_logged(&self, reading: u64) -> bool {
         self.logged.is_some_and(|(in_reading, bound)| in_reading == reading && bound >= self.bound)
     }
 }
 
-impl Known {
+impl KnownRevocations {
     pub(crate) fn new() -> Self {
         Self::with_max(MAX)
     }
@@ -74,12 +74,12 @@ impl Known {
     }
 
     /// What is known now; `None` if that is nothing.
-    pub(crate) fn read(&self) -> Option<Facts<'_>> {
+    pub(crate) fn read(&self) -> Option<KnownNow<'_>> {
         // Whoever remembers something counts it before it is acknowledged.
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        Some(Facts(self.state.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(KnownNow(self.state.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
@@ -96,7 +96,7 @@ impl Known {
     ) {
         let mut state = self.write();
         let Revocation { target, at, until, rule_until, client, grant } = revocation;
-        let fact = Fact {
+        let known = KnownRevocation {
             at: *at,
             until: *until,
             rule_until: Some(*rule_until),
@@ -107,7 +107,7 @@ impl Known {
             repeated: None,
             number: 0,
         };
-        state.remember(target.clone(), fact);
+        state.remember(target.clone(), known);
         state.written.push_back((now, target.clone()));
         self.bound_size(&mut state, now);
     }
@@ -120,7 +120,7 @@ impl Known {
             if *until <= now {
                 continue;
             }
-            let fact = Fact {
+            let known = KnownRevocation {
                 at: *at,
                 until: *until,
                 rule_until: None,
@@ -131,7 +131,7 @@ impl Known {
                 repeated: None,
                 number: 0,
             };
-            state.remember(target.clone(), fact);
+            state.remember(target.clone(), known);
         }
         self.bound_size(&mut state, now);
     }
@@ -140,7 +140,7 @@ impl Known {
     fn bound_size(&self, state: &mut State, now: UnixTime) {
         while let Some(first) = state.ends.first_entry() {
             let until = first.key().0;
-            if until > now && state.facts.len() <= self.max {
+            if until > now && state.revocations.len() <= self.max {
                 break;
             }
             let target = first.remove();
@@ -156,7 +156,7 @@ impl Known {
                 state.forgotten_until = state.forgotten_until.max(Some(until));
             }
         }
-        self.count.store(state.facts.len(), Ordering::Release);
+        self.count.store(state.revocations.len(), Ordering::Release);
     }
 
     /// Until when something matters that was forgotten for want of space.
@@ -168,10 +168,13 @@ impl Known {
     /// log held by then has been read.
     pub(crate) fn lacks_own(&self, reading: u64, before: UnixTime, now: UnixTime) -> bool {
         let mut state = self.write();
-        let State { written, facts, .. } = &mut *state;
+        let State { written, revocations, .. } = &mut *state;
         // What is in the log, or has ended, need not be waited for any more.
         while let Some((at, target)) = written.front() {
-            match facts.get(target).filter(|fact| fact.until > now && !fact.is_logged(reading)) {
+            match revocations
+                .get(target)
+                .filter(|known| known.until > now && !known.is_logged(reading))
+            {
                 None => {}
                 Some(_) if *at < before => return true,
                 Some(_) => return false,
@@ -192,23 +195,24 @@ impl Known {
         rule_life: Duration,
     ) -> Vec<Revocation> {
         let mut state = self.write();
-        let is_missing = |fact: &Fact| {
-            fact.until > now && !fact.is_logged(reading) && fact.repeated != Some(reading)
+        let is_missing = |known: &KnownRevocation| {
+            known.until > now && !known.is_logged(reading) && known.repeated != Some(reading)
         };
-        let missing = state.facts.iter_mut().filter(|(_, fact)| is_missing(fact)).take(most);
+        let missing =
+            state.revocations.iter_mut().filter(|(_, known)| is_missing(known)).take(most);
         missing
-            .map(|(target, fact)| {
-                fact.repeated = Some(reading);
-                let rule_until = match fact.rule_until {
+            .map(|(target, known)| {
+                known.repeated = Some(reading);
+                let rule_until = match known.rule_until {
                     Some(rule_until) => rule_until,
-                    None if target.has_bound() => fact.until.max(fact.at + rule_life),
-                    None => fact.until,
+                    None if target.has_bound() => known.until.max(known.at + rule_life),
+                    None => known.until,
                 };
                 Revocation {
                     rule_until,
-                    client: fact.client.clone(),
-                    grant: fact.grant,
-                    ..Revocation::new(target.clone(), fact.at, fact.until)
+                    client: known.client.clone(),
+                    grant: known.grant,
+                    ..Revocation::new(target.clone(), known.at, known.until)
                 }
             })
             .collect()
@@ -217,33 +221,33 @@ impl Known {
     /// Whether a reading that has come to its end lacks anything.
     pub(crate) fn is_missing_any(&self, reading: u64, now: UnixTime) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.facts.values().any(|fact| fact.until > now && !fact.is_logged(reading))
+        state.revocations.values().any(|known| known.until > now && !known.is_logged(reading))
     }
 }
 
 impl State {
-    /// Adds a fact to what is known of its target.
-    fn remember(&mut self, target: Target, fact: Fact) {
+    /// Adds to what is known of a target.
+    fn remember(&mut self, target: Target, new: KnownRevocation) {
         self.numbers += 1;
         let number = self.numbers;
-        let until = match self.facts.get_mut(&target) {
+        let until = match self.revocations.get_mut(&target) {
             Some(known) => {
                 self.ends.remove(&(known.until, known.number));
-                known.at = known.at.min(fact.at);
-                known.until = known.until.max(fact.until);
-                known.rule_until = known.rule_until.max(fact.rule_until);
-                known.bound = known.bound.max(fact.bound);
-                known.client = known.client.take().or(fact.client);
-                known.grant = known.grant.or(fact.grant);
+                known.at = known.at.min(new.at);
+                known.until = known.until.max(new.until);
+                known.rule_until = known.rule_until.max(new.rule_until);
+                known.bound = known.bound.max(new.bound);
+                known.client = known.client.take().or(new.client);
+                known.grant = known.grant.or(new.grant);
                 // The later reading; of one reading the greater bound.
-                known.logged = known.logged.max(fact.logged);
+                known.logged = known.logged.max(new.logged);
                 known.number = number;
                 known.until
             }
             None => {
                 self.bounded += usize::from(target.has_bound());
-                let until = fact.until;
-                self.facts.insert(target.clone(), Fact { number, ..fact });
+                let until = new.until;
+                self.revocations.insert(target.clone(), KnownRevocation { number, ..new });
                 until
             }
         };
@@ -251,21 +255,21 @@ impl State {
     }
 
     fn forget(&mut self, target: &Target) {
-        if self.facts.remove(target).is_some() {
+        if self.revocations.remove(target).is_some() {
             self.bounded -= usize::from(target.has_bound());
         }
     }
 }
 
 /// What is known, for as long as one request looks at it.
-pub(crate) struct Facts<'a>(RwLockReadGuard<'a, State>);
+pub(crate) struct KnownNow<'a>(RwLockReadGuard<'a, State>);
 
-impl Facts<'_> {
+impl KnownNow<'_> {
     /// When the grant was revoked, if it is known to be: by itself, or with its subject or client.
     pub(crate) fn grant(&self, grant: &GrantRecord) -> Option<UnixTime> {
         let state = &*self.0;
-        if let Some(fact) = state.facts.get(&Target::Grant(grant.id)) {
-            return Some(fact.at);
+        if let Some(known) = state.revocations.get(&Target::Grant(grant.id)) {
+            return Some(known.at);
         }
         if state.bounded == 0 {
             return None;
@@ -276,14 +280,16 @@ impl Facts<'_> {
             Target::Client(client.clone()),
             Target::SubjectAtClient(subject.clone(), client.clone()),
         ];
-        let denies = |fact: &&Fact| fact.bound.is_none_or(|bound| grant.epoch <= bound);
-        let denying = targets.iter().filter_map(|target| state.facts.get(target)).find(denies);
-        denying.map(|fact| fact.at)
+        let denies =
+            |known: &&KnownRevocation| known.bound.is_none_or(|bound| grant.epoch <= bound);
+        let denying =
+            targets.iter().filter_map(|target| state.revocations.get(target)).find(denies);
+        denying.map(|known| known.at)
     }
 
     /// When the token was revoked alone, if it is known to be.
     pub(crate) fn token(&self, grant: GrantId, digest: TokenDigest) -> Option<UnixTime> {
-        self.0.facts.get(&Target::Token { grant, digest }).map(|fact| fact.at)
+        self.0.revocations.get(&Target::Token { grant, digest }).map(|known| known.at)
     }
 
     /// The rule that is known for a key.
@@ -297,9 +303,9 @@ impl Facts<'_> {
             }
             RuleKey::Key(kid) => Target::Key(kid.clone()),
         };
-        let fact = self.0.facts.get(&target)?;
-        let until = fact.rule_until.unwrap_or(fact.until).max(fact.until);
-        Some(Rule { key: key.clone(), bound: fact.bound, until })
+        let known = self.0.revocations.get(&target)?;
+        let until = known.rule_until.unwrap_or(known.until).max(known.until);
+        Some(Rule { key: key.clone(), bound: known.bound, until })
     }
 }
 

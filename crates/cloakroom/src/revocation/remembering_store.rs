@@ -16,7 +16,7 @@ use cloakroom_core::store::{
 use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use cloakroom_core::{GrantId, TokenDigest};
 
-use crate::revocation::known::Known;
+use crate::revocation::known_revocations::KnownRevocations;
 use crate::revocation::regression::Regression;
 
 /// How much of what was noticed waits to be reported.
@@ -33,19 +33,19 @@ pub(crate) struct RememberingStore {
 #[derive(Debug)]
 pub(crate) struct Memory {
     clock: Arc<dyn Clock>,
-    pub(crate) known: Known,
+    pub(crate) known: KnownRevocations,
     /// The newest bound that was seen.
     newest: AtomicU64,
     /// How long what was read of the log counts as new.
     fresh_for: Duration,
     /// When the call was sent that read the log to its end.
     followed: Mutex<Option<ClockReading>>,
-    doubt: Mutex<Doubt>,
+    suspicion: Mutex<Suspicion>,
 }
 
 /// Whether the store may have gone back in time.
 #[derive(Debug, Default)]
-struct Doubt {
+struct Suspicion {
     /// How often that was noticed.
     count: u64,
     /// How often of these all was put right since.
@@ -53,7 +53,7 @@ struct Doubt {
     /// What is to be reported.
     noticed: Vec<Regression>,
     /// Whether the tokens' part of it was reported since all was last put right.
-    is_told: bool,
+    is_reported: bool,
     /// Until when this server vouches for nothing: it has forgotten what it should repeat.
     until: Option<UnixTime>,
 }
@@ -66,11 +66,11 @@ impl RememberingStore {
     ) -> Self {
         let memory = Memory {
             clock,
-            known: Known::new(),
+            known: KnownRevocations::new(),
             newest: AtomicU64::new(0),
             fresh_for,
             followed: Mutex::default(),
-            doubt: Mutex::default(),
+            suspicion: Mutex::default(),
         };
         Self { store, memory }
     }
@@ -148,7 +148,7 @@ impl RememberingStore {
         let found = rules.newest_bound;
         // It was seen before the store was asked, which must never lower it.
         if found < seen {
-            self.memory.doubt(Some(Regression::Bound { seen, found }));
+            self.memory.suspect_regression(Some(Regression::Bound { seen, found }));
             return Err(StoreError::unavailable("reading rules", "the store went back in time"));
         }
         self.memory.raise(found);
@@ -228,53 +228,54 @@ impl Memory {
 
     /// From now on the store may have gone back in time. What shows it is reported, if anything
     /// does yet.
-    pub(crate) fn doubt(&self, noticed: Option<Regression>) {
+    pub(crate) fn suspect_regression(&self, noticed: Option<Regression>) {
         *lock(&self.followed) = None;
-        let mut doubt = lock(&self.doubt);
-        doubt.count += 1;
-        doubt.is_told |= noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
+        let mut suspicion = lock(&self.suspicion);
+        suspicion.count += 1;
+        suspicion.is_reported |=
+            noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
         // Each call may notice the same, and nobody may come to report it.
-        if doubt.noticed.len() < MAX_NOTICED {
-            doubt.noticed.extend(noticed);
+        if suspicion.noticed.len() < MAX_NOTICED {
+            suspicion.noticed.extend(noticed);
         }
     }
 
     /// The same, where what shows it is reported by whoever noticed.
-    pub(crate) fn doubt_and_told(&self) {
-        self.doubt(None);
-        lock(&self.doubt).is_told = true;
+    pub(crate) fn suspect_regression_reported(&self) {
+        self.suspect_regression(None);
+        lock(&self.suspicion).is_reported = true;
     }
 
     /// The number of the doubt that is not settled yet.
-    pub(crate) fn open_doubt(&self) -> Option<u64> {
-        let doubt = lock(&self.doubt);
-        (doubt.count != doubt.settled).then_some(doubt.count)
+    pub(crate) fn open_suspicion(&self) -> Option<u64> {
+        let suspicion = lock(&self.suspicion);
+        (suspicion.count != suspicion.settled).then_some(suspicion.count)
     }
 
     /// Whether it was reported what shows that revocations may be lost.
-    pub(crate) fn is_told(&self) -> bool {
-        lock(&self.doubt).is_told
+    pub(crate) fn is_reported(&self) -> bool {
+        lock(&self.suspicion).is_reported
     }
 
     /// All is put right that was in doubt.
     pub(crate) fn settle(&self, count: u64, until: Option<UnixTime>) {
-        let mut doubt = lock(&self.doubt);
-        doubt.settled = count;
+        let mut suspicion = lock(&self.suspicion);
+        suspicion.settled = count;
         // Nothing was lost, if nothing was noticed.
-        if doubt.is_told {
-            doubt.until = doubt.until.max(until);
+        if suspicion.is_reported {
+            suspicion.until = suspicion.until.max(until);
         }
-        doubt.is_told = doubt.count != count;
+        suspicion.is_reported = suspicion.count != count;
     }
 
     /// Whether this server vouches for nothing, since it forgot what it should have repeated.
-    pub(crate) fn is_mute(&self, now: UnixTime) -> bool {
-        lock(&self.doubt).until.is_some_and(|until| now < until)
+    pub(crate) fn is_suspended(&self, now: UnixTime) -> bool {
+        lock(&self.suspicion).until.is_some_and(|until| now < until)
     }
 
     /// What is to be reported.
     pub(crate) fn take_noticed(&self) -> Vec<Regression> {
-        std::mem::take(&mut lock(&self.doubt).noticed)
+        std::mem::take(&mut lock(&self.suspicion).noticed)
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct LogReader {
     /// Counts the readings: each begins at the start of the log.
     reading: u64,
     /// The doubt for which this reading was begun.
-    doubt: Option<u64>,
+    suspicion: Option<u64>,
     /// The newest entry that was read, with its end.
     last: Option<(EntryId, UnixTime)>,
     /// The newest entry of the reading before, if it has not come again.
@@ -52,10 +52,10 @@ pub(crate) struct LogReader {
 }
 
 impl LogReader {
-    fn begin(&mut self, doubt: Option<u64>) {
+    fn begin(&mut self, suspicion: Option<u64>) {
         self.cursor = Cursor::start();
         self.reading += 1;
-        self.doubt = doubt;
+        self.suspicion = suspicion;
         self.lost = self.lost.take().or(self.last.take());
         self.heartbeat = None;
     }
@@ -86,12 +86,12 @@ impl Inner {
     /// too long; else if the store fails.
     pub(crate) async fn check_log_watch(self: &Arc<Self>) -> Result<(), TokenError> {
         const REGRESSED: TokenError = TokenError::Unavailable("the store went back in time");
-        if self.store.memory().open_doubt().is_some() {
+        if self.store.memory().open_suspicion().is_some() {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
             Box::pin(self.catch_up(&mut reader)).await?;
         }
         let now = self.now();
-        if self.store.memory().open_doubt().is_some() || self.store.memory().is_mute(now) {
+        if self.store.memory().open_suspicion().is_some() || self.store.memory().is_suspended(now) {
             return Err(REGRESSED);
         }
         self.log_watch.check(&*self.clock)
@@ -99,9 +99,9 @@ impl Inner {
 
     /// Follows the log for ever: whenever it grows, and once in each period of heartbeats.
     pub(crate) async fn follow_log(self: &Arc<Self>) -> Infallible {
-        let mut grown = self.growth.subscribe();
+        let mut changes = self.log_notifier.subscribe();
         loop {
-            grown.borrow_and_update();
+            changes.borrow_and_update();
             let mut reader = self.reader.lock().await;
             if let Err(error) = self.catch_up(&mut reader).await {
                 let error = &error as &dyn std::error::Error;
@@ -110,15 +110,15 @@ impl Inner {
             drop(reader);
             // Many servers write many heartbeats: not each of them is a call.
             tokio::time::sleep(self.heartbeat / 10).await;
-            let _ = tokio::time::timeout(self.heartbeat, grown.changed()).await;
+            let _ = tokio::time::timeout(self.heartbeat, changes.changed()).await;
         }
     }
 
     /// Reads what is new in the log, and puts right what it lacks.
     async fn catch_up(self: &Arc<Self>, reader: &mut LogReader) -> Result<(), StoreError> {
-        let doubt = self.store.memory().open_doubt();
-        if doubt.is_some() && reader.doubt != doubt {
-            reader.begin(doubt);
+        let suspicion = self.store.memory().open_suspicion();
+        if suspicion.is_some() && reader.suspicion != suspicion {
+            reader.begin(suspicion);
         }
         self.read_log(reader).await?;
         // A heartbeat that was written after a revocation was acknowledged, by any clock, stands
@@ -126,13 +126,13 @@ impl Inner {
         let before = reader.heartbeat.map(|at| at - self.clock_skew());
         let lacks =
             |before| self.store.memory().known.lacks_own(reader.reading, before, self.now());
-        if self.store.memory().open_doubt().is_none() && before.is_some_and(lacks) {
-            self.store.memory().doubt(Some(Regression::Written));
-            self.tell_regressions();
-            reader.begin(self.store.memory().open_doubt());
+        if self.store.memory().open_suspicion().is_none() && before.is_some_and(lacks) {
+            self.store.memory().suspect_regression(Some(Regression::Written));
+            self.report_regressions();
+            reader.begin(self.store.memory().open_suspicion());
             self.read_log(reader).await?;
         }
-        if self.store.memory().open_doubt().is_some() {
+        if self.store.memory().open_suspicion().is_some() {
             self.put_right(reader).await?;
         }
         Ok(())
@@ -143,8 +143,8 @@ impl Inner {
             if self.read_on(reader).await? {
                 return Ok(());
             }
-            self.tell_regressions();
-            reader.begin(self.store.memory().open_doubt());
+            self.report_regressions();
+            reader.begin(self.store.memory().open_suspicion());
         }
         Err(StoreError::unavailable("reading the log", "its place is lost again and again"))
     }
@@ -157,10 +157,12 @@ impl Inner {
                 RevocationBatch::Entries { entries, next, more, newest_bound: found } => {
                     let seen = std::mem::replace(&mut reader.newest_bound, found);
                     if found < seen {
-                        self.store.memory().doubt(Some(Regression::Bound { seen, found }));
+                        self.store
+                            .memory()
+                            .suspect_regression(Some(Regression::Bound { seen, found }));
                         return Ok(false);
                     }
-                    self.log_watch.hear(&entries, sent, self.clock.now());
+                    self.log_watch.observe(&entries, sent, self.clock.now());
                     self.store.memory().raise(found);
                     self.store.memory().known.remember_logged(
                         &entries,
@@ -176,8 +178,8 @@ impl Inner {
                     }
                 }
                 RevocationBatch::Gap => {
-                    self.log_watch.forget();
-                    self.store.memory().doubt(None);
+                    self.log_watch.reset();
+                    self.store.memory().suspect_regression(None);
                     return Ok(false);
                 }
             }
@@ -199,18 +201,18 @@ impl Inner {
     async fn put_right(self: &Arc<Self>, reader: &mut LogReader) -> Result<(), StoreError> {
         // The ring may bring doubts of its own, which are settled here as well.
         self.put_keys_right().await;
-        let Some(doubt) = self.store.memory().open_doubt() else { return Ok(()) };
+        let Some(suspicion) = self.store.memory().open_suspicion() else { return Ok(()) };
         // Until all is done: whoever breaks off begins anew.
-        reader.doubt = None;
+        reader.suspicion = None;
         let now = self.now();
         let lost = reader.lost.take().is_some_and(|(_, until)| until > now);
-        if !self.store.memory().is_told()
+        if !self.store.memory().is_reported()
             && (lost || self.store.memory().known.is_missing_any(reader.reading, now))
         {
-            self.store.memory().doubt(Some(Regression::Log));
+            self.store.memory().suspect_regression(Some(Regression::Log));
         }
-        self.tell_regressions();
-        let doubt = self.store.memory().open_doubt().unwrap_or(doubt);
+        self.report_regressions();
+        let suspicion = self.store.memory().open_suspicion().unwrap_or(suspicion);
         self.raise_bound(reader, now).await?;
         let rule_life = self.lifetimes.grant + self.clock_skew();
         loop {
@@ -224,8 +226,8 @@ impl Inner {
             }
             self.read_log(reader).await?;
         }
-        self.store.memory().settle(doubt, self.store.memory().known.forgotten_until(now));
-        reader.doubt = self.store.memory().open_doubt();
+        self.store.memory().settle(suspicion, self.store.memory().known.forgotten_until(now));
+        reader.suspicion = self.store.memory().open_suspicion();
         Ok(())
     }
 
@@ -265,7 +267,7 @@ impl Inner {
     }
 
     /// Reports what was noticed.
-    pub(crate) fn tell_regressions(&self) {
+    pub(crate) fn report_regressions(&self) {
         for noticed in self.store.memory().take_noticed() {
             self.events.record(&Event::StoreRegressed { noticed });
         }

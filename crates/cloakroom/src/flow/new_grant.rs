@@ -1,0 +1,172 @@
+//! A new grant: its record, its first credential, and the write that creates it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::record::{
+    Chain, ChainKey, GrantRecord, TokenRecord, UnknownFields, bounded_json,
+};
+use cloakroom_core::revocation::Epoch;
+use cloakroom_core::store::{CreateOutcome, StoreError};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Audience, GrantId, MAX_ID_BYTES, TokenDigest, TokenKind};
+
+use crate::client::Client;
+use crate::error::TokenError;
+use crate::events::{Event, Operation};
+use crate::flow::request::Grant;
+use crate::issuer::Inner;
+
+/// The most bytes of JSON that `act`, and `authorization_details`, may take.
+const MAX_DETAILS: usize = 8192;
+
+/// The record of a new grant, held to what the client may have. It has no chain yet, and no
+/// key.
+pub(crate) async fn new_grant(
+    inner: &Arc<Inner>,
+    client: &Client,
+    grant: Box<Grant>,
+    now: UnixTime,
+) -> Result<Box<GrantRecord>, TokenError> {
+    let scope = match grant.scope {
+        Some(scope) if !scope.is_subset(client.allowed_scope()) => {
+            return Err(TokenError::InvalidScope("the client may not have all of it"));
+        }
+        Some(scope) => scope,
+        None => client.allowed_scope().clone(),
+    };
+    let audience = match grant.audience {
+        Some(audience) => audience,
+        None => client
+            .default_audience()
+            .and_then(|resource| Audience::one(resource).ok())
+            .ok_or(TokenError::InvalidTarget("the client has no default audience"))?,
+    };
+    if audience.iter().any(|resource| client.format_for(resource).is_none()) {
+        return Err(TokenError::InvalidTarget("the client may not have tokens for this resource"));
+    }
+    inner.check_log_watch().await?;
+    let most = inner.lifetimes.of_client(client).grant;
+    let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
+    let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];
+    for (name, value) in json.into_iter().filter_map(|(n, v)| Some((n, v.as_ref()?))) {
+        bounded_json(name, value, MAX_DETAILS)
+            .map_err(|_| TokenError::InvalidRequest("act or authorization_details is too large"))?;
+    }
+    if grant.session.as_ref().is_some_and(|session| session.len() > MAX_ID_BYTES) {
+        return Err(TokenError::InvalidRequest("sid is longer than 255 bytes"));
+    }
+    // Read before anything is written: a revocation from here on covers the grant. An epoch
+    // from the future would escape it.
+    let newest = current_epoch(inner).await?;
+    let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
+    Ok(Box::new(GrantRecord {
+        id: GrantId::random(&inner.random)?,
+        client: grant.client,
+        subject: grant.subject,
+        scope,
+        audience,
+        confirmation: None,
+        auth_time: grant.auth_time,
+        created_at: now,
+        epoch,
+        username: grant.username,
+        act: grant.act,
+        authorization_details: grant.authorization_details,
+        session: grant.session,
+        claims: grant.claims,
+        device: grant.device,
+        chain: None,
+        expires_at: now + life,
+        row_expires_at: now + life,
+        refreshed_at: None,
+        revoked_at: None,
+        unknown: UnknownFields::default(),
+    }))
+}
+
+/// The epoch of a grant whose creation begins now: from the log if that is followed, else from the
+/// store.
+async fn current_epoch(inner: &Inner) -> Result<Epoch, TokenError> {
+    match inner.store.memory().epoch_from_log() {
+        Some(epoch) => Ok(epoch),
+        None => Ok(inner.store.epoch().await?),
+    }
+}
+
+/// The chain of a new grant.
+pub(crate) fn first_chain(
+    credential: TokenKind,
+    digest: TokenDigest,
+    key: ChainKey,
+    expires_at: UnixTime,
+    rotates: bool,
+) -> Chain {
+    Chain {
+        credential,
+        generation: 0,
+        digest,
+        key,
+        expires_at,
+        code: None,
+        successor: None,
+        bound_from: None,
+        rotates,
+        unknown: UnknownFields::default(),
+    }
+}
+
+/// A grant that was barred, as another with the epoch that the store allots now: the log may not
+/// have brought the revocation yet after which the login began.
+pub(crate) async fn with_newer_epoch(
+    inner: &Inner,
+    barred: Option<Box<GrantRecord>>,
+    most: Option<Epoch>,
+) -> Result<Box<GrantRecord>, TokenError> {
+    let mut record = barred.ok_or(TokenError::Barred)?;
+    let newest = inner.store.epoch().await?;
+    let epoch = most.map_or(newest, |most| most.min(newest));
+    if epoch <= record.epoch {
+        return Err(TokenError::Barred);
+    }
+    record.epoch = epoch;
+    // The barred one is there, revoked.
+    record.id = GrantId::random(&inner.random)?;
+    Ok(record)
+}
+
+pub(crate) async fn create_new(
+    inner: &Arc<Inner>,
+    record: Box<GrantRecord>,
+    tokens: Vec<TokenRecord>,
+) -> Result<(), TokenError> {
+    if create(inner, Operation::Issue, record, tokens).await? {
+        return Ok(());
+    }
+    let repeated = "a grant of this random id exists: the source of random bytes repeats itself";
+    Err(TokenError::Store(StoreError::Misuse(repeated)))
+}
+
+/// Whether the grant was made; `false` if its id was taken.
+pub(crate) async fn create(
+    inner: &Arc<Inner>,
+    operation: Operation,
+    record: Box<GrantRecord>,
+    tokens: Vec<TokenRecord>,
+) -> Result<bool, TokenError> {
+    let event = issued(&record);
+    match inner.create_grant(operation, record, tokens, event).await? {
+        CreateOutcome::Inserted => Ok(true),
+        CreateOutcome::Barred => Err(TokenError::Barred),
+        CreateOutcome::Exists => Ok(false),
+    }
+}
+
+/// The event of a new grant.
+pub(crate) fn issued(record: &GrantRecord) -> Event {
+    Event::Issued {
+        grant: record.id,
+        client: record.client.clone(),
+        subject: record.subject.clone(),
+    }
+}
