@@ -1,18 +1,20 @@
 //! Taking over an access token of another system.
 
+use std::ops::Range;
+
+use cloakroom_core::GrantId;
 use cloakroom_core::format::TokenTerms;
 use cloakroom_core::revocation::Epoch;
-use cloakroom_core::time::UnixTime;
-use cloakroom_core::{GrantId, TokenSecret};
 
 use crate::error::TokenError;
 use crate::events::Operation;
 use crate::flow::new_grant::{create, new_grant};
-use crate::flow::request::Grant;
+use crate::flow::request::AdoptRequest;
 use crate::issuer::Issuer;
 
 /// What [`Issuer::adopt`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a token is taken over now, or was before")]
 pub enum Adopted {
     /// The token was taken over now.
     Now,
@@ -21,38 +23,36 @@ pub enum Adopted {
 }
 
 impl Issuer {
-    /// Takes over an access token of another system: from now on it is introspected, swapped and
-    /// revoked like one of ours, until `expires_at`. A registered format must recognize it, and
-    /// derive its grant from its digest ([`GrantId::from_digest`]).
+    /// Takes over an access token of another system. From now on it is introspected, swapped and
+    /// revoked like a token of this issuer, until it expires. A registered format must recognize
+    /// it, and derive its grant from its digest ([`GrantId::from_digest`]).
     ///
-    /// `issued_at` is when the other system issued it: a revocation of its subject or client since
-    /// then covers it, and so does one of the moment before, as long as clocks may differ. A token that was revoked by [`Issuer::revoke`] *before* it was taken over is
-    /// not known to have been: take tokens over before clients may revoke them here.
+    /// A revocation of its subject or client since the token was issued covers it. So does one just
+    /// before, as long as clocks may differ. A revocation of the token itself by [`Issuer::revoke`]
+    /// *before* it is taken over has no effect: take tokens over before clients may revoke them
+    /// here.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if no format recognizes it as such, or if it lives longer than
-    /// [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), for which revocations are
-    /// remembered; [`TokenError::Barred`] if a revocation covers it; else as [`Issuer::issue`].
-    pub async fn adopt(
-        &self,
-        token: &TokenSecret,
-        grant: Grant,
-        issued_at: UnixTime,
-        expires_at: UnixTime,
-    ) -> Result<Adopted, TokenError> {
+    /// [`TokenError::InvalidRequest`] if no format recognizes the token as foreign, or if it lives
+    /// longer than [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), for which
+    /// revocations are remembered; [`TokenError::Barred`] if a revocation covers it; else as
+    /// [`Issuer::issue`].
+    pub async fn adopt(&self, request: AdoptRequest) -> Result<Adopted, TokenError> {
+        let AdoptRequest { token, grant, validity } = request;
+        let Range { start: issued_at, end: expires_at } = validity;
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
         let located = inner
             .locator
-            .locate(token)
+            .locate(&token)
             .await?
             .filter(|located| located.carried.is_none())
             .filter(|located| located.grant == GrantId::from_digest(&located.digest))
             .ok_or(TokenError::InvalidRequest("no token format recognizes the foreign token"))?;
-        // The other system's clock may be ahead by the clock skew: of what it issues just now, that is
-        // added to the life.
+        // The other system's clock may be ahead by the clock skew, which then adds to the life of a
+        // token that it issues now.
         if expires_at > now + inner.lifetimes.adopted_token + inner.clock_skew() {
             return Err(TokenError::InvalidRequest(
                 "the foreign token outlives lifetimes.adopted_token",
@@ -63,11 +63,12 @@ impl Issuer {
         let most = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
         let mut record = new_grant(inner, &client, grant, now).await?;
         record.id = located.grant;
-        // Its id leaves no second try: the epoch is the store's own. And a bound is a time of ours:
-        // what was issued before it must not seem to come after.
+        // The id is fixed, so there is no second try: the epoch comes from the store itself. A
+        // bound is a time of this issuer's clock: what was issued before it must not seem to come
+        // after.
         let newest = inner.store.epoch().await?.min(most);
-        let issued_for_sure = issued_at - inner.clock_skew();
-        record.epoch = newest.min(Epoch::new(issued_for_sure.as_millis()));
+        let issued_no_later = issued_at - inner.clock_skew();
+        record.epoch = newest.min(Epoch::new(issued_no_later.as_millis()));
         record.expires_at = expires_at;
         record.row_expires_at = expires_at;
         let terms = TokenTerms {

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
 use crate::flow::new_grant::{create_new, first_chain, new_grant, with_newer_epoch};
-use crate::flow::request::{Grant, Pkce};
+use crate::flow::request::AuthorizationRequest;
 use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
@@ -20,33 +20,31 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`], checked first: the user must
-    /// *not* be sent back to the client (RFC 6749 §4.1.2.1). Else if a public client sends no PKCE
-    /// challenge, if the client may not have what is asked for, or if a part fails: the user is sent
-    /// back with [`TokenError::code`].
+    /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
+    /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
+    /// user back with [`TokenError::code`]: if a public client sends no PKCE challenge, if the
+    /// client may not have what it requests, or if a store, the directory or a format fails.
     pub async fn authorize(
         &self,
-        grant: Grant,
-        redirect_uri: impl Into<String>,
-        pkce: Option<Pkce>,
+        request: AuthorizationRequest,
     ) -> Result<TokenSecret, TokenError> {
+        let AuthorizationRequest { grant, redirect_uri, pkce } = request;
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
-        let redirect_uri = redirect_uri.into();
         if !client.is_redirect_uri(&redirect_uri) {
             return Err(TokenError::RedirectUri);
         }
         if !client.allows(GrantType::AuthorizationCode) {
-            return Err(TokenError::UnauthorizedClient("it may not use codes"));
+            return Err(TokenError::UnauthorizedClient("the client may not use codes"));
         }
         // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
         if client.is_public() && pkce.is_none() {
             return Err(TokenError::InvalidRequest("a public client needs a PKCE challenge"));
         }
-        // The code's own key, whatever kind of client it is for (RFC 9449 §10).
+        // Every client's code is bound to the key (RFC 9449 §10).
         let confirmation = grant.confirmation.take();
         let most = grant.epoch;
         let mut record = new_grant(inner, &client, grant, now).await?;
@@ -66,7 +64,7 @@ impl Issuer {
     }
 }
 
-/// Makes the code of a new grant, and writes it.
+/// Makes the code of a new grant, and writes the grant.
 async fn authorize_as(
     inner: &Arc<Inner>,
     client: &Client,

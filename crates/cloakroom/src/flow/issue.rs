@@ -16,18 +16,17 @@ use crate::flow::request::{Grant, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
-    /// Makes a grant and its first tokens at once: an access token, and a refresh token if a user
-    /// is the subject and the client may have one (never for `client_credentials`, RFC 6749
-    /// §4.4.3).
+    /// Makes a grant and its first tokens: an access token, and a refresh token if the subject is a
+    /// user and the client may refresh (never for `client_credentials`, RFC 6749 §4.4.3).
     ///
     /// # Errors
     ///
-    /// If the client may not have what is asked for, if a revocation of the subject or client
+    /// If the client may not have what the grant names, if a revocation of the subject or client
     /// covers the grant ([`TokenError::Barred`]), if a token would not fit into HTTP headers, or if
-    /// a part fails. A store that fails after it has taken the step leaves a session behind whose
-    /// tokens nobody holds, until it ends.
+    /// a store, the directory or a format fails. If the store fails after it has written the grant,
+    /// a session without holder remains until it expires.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
-        // On the heap, here and below: else each future on the way has room for it, twice.
+        // On the heap, here and below, to keep every future on the way small.
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
@@ -47,7 +46,7 @@ impl Issuer {
     }
 }
 
-/// Makes the first tokens of a new grant, and writes them.
+/// Makes the first tokens of a new grant, and writes the grant.
 async fn issue_as(
     inner: &Arc<Inner>,
     client: &Client,
@@ -69,7 +68,7 @@ async fn issue_as(
             row_expiry(&record, expires_at, &inner.lifetimes, inner.clock_skew());
         refresh_token = Some(token);
     } else {
-        // Nothing hangs off it but this token.
+        // The grant has no token but this one.
         let life = inner.lifetimes.of_client(client).access_token;
         record.expires_at = record.expires_at.min(now + life);
         record.row_expires_at = record.expires_at;
@@ -87,7 +86,7 @@ async fn issue_as(
     Ok(token.respond(id, refresh_token))
 }
 
-/// Refuses a grant that no store will hold, if a rule covers it.
+/// Refuses a grant that is not stored, if a rule covers it.
 async fn allow_stateless(inner: &Inner, record: &GrantRecord) -> Result<(), TokenError> {
     let rules = inner.store.rules(record.rule_keys().into()).await?;
     if rules.rules.iter().any(|rule| rule.denies(record.epoch)) {

@@ -5,14 +5,14 @@ use cloakroom_core::{Audience, Scope};
 use crate::client::Client;
 use crate::error::TokenError;
 
-/// The scope of the access token: the requested one, or all that was granted. Scope that the client's
-/// registration no longer allows is left out.
+/// The scope of the access token: the requested one, or all that was granted. Scope that the
+/// client's registration no longer allows is left out.
 pub(crate) fn narrow_scope(
     requested: Option<Scope>,
     granted: &Scope,
     client: &Client,
 ) -> Result<Scope, TokenError> {
-    let most = &granted.intersection(client.allowed_scope());
+    let most = &granted.intersection(client.scope());
     match requested {
         None => Ok(most.clone()),
         // RFC 6749 §6: "MUST NOT include any scope not originally granted by the resource owner"

@@ -20,8 +20,8 @@ use crate::issuer::Inner;
 /// The most bytes of JSON that `act`, and `authorization_details`, may take.
 const MAX_DETAILS: usize = 8192;
 
-/// The record of a new grant, held to what the client may have. It has no chain yet, and no
-/// key.
+/// The record of a new grant, checked against what the client may have. It has no chain and no key
+/// yet.
 pub(crate) async fn new_grant(
     inner: &Arc<Inner>,
     client: &Client,
@@ -29,11 +29,11 @@ pub(crate) async fn new_grant(
     now: UnixTime,
 ) -> Result<Box<GrantRecord>, TokenError> {
     let scope = match grant.scope {
-        Some(scope) if !scope.is_subset(client.allowed_scope()) => {
-            return Err(TokenError::InvalidScope("the client may not have all of it"));
+        Some(scope) if !scope.is_subset(client.scope()) => {
+            return Err(TokenError::InvalidScope("the client may not have all of this scope"));
         }
         Some(scope) => scope,
-        None => client.allowed_scope().clone(),
+        None => client.scope().clone(),
     };
     let audience = match grant.audience {
         Some(audience) => audience,
@@ -56,8 +56,8 @@ pub(crate) async fn new_grant(
     if grant.session.as_ref().is_some_and(|session| session.len() > MAX_ID_BYTES) {
         return Err(TokenError::InvalidRequest("sid is longer than 255 bytes"));
     }
-    // Read before anything is written: a revocation from here on covers the grant. An epoch
-    // from the future would escape it.
+    // Read before anything is written, so that every later revocation covers the grant. An epoch
+    // from the future would escape them.
     let newest = current_epoch(inner).await?;
     let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
     Ok(Box::new(GrantRecord {
@@ -116,8 +116,8 @@ pub(crate) fn first_chain(
     }
 }
 
-/// A grant that was barred, as another with the epoch that the store allots now: the log may not
-/// have brought the revocation yet after which the login began.
+/// A copy of a barred grant with the epoch that the store allots now. The log may not have
+/// contained yet the revocation before the login.
 pub(crate) async fn with_newer_epoch(
     inner: &Inner,
     barred: Option<Box<GrantRecord>>,
@@ -130,7 +130,7 @@ pub(crate) async fn with_newer_epoch(
         return Err(TokenError::Barred);
     }
     record.epoch = epoch;
-    // The barred one is there, revoked.
+    // The barred grant is in the store, revoked.
     record.id = GrantId::random(&inner.random)?;
     Ok(record)
 }
@@ -143,11 +143,11 @@ pub(crate) async fn create_new(
     if create(inner, Operation::Issue, record, tokens).await? {
         return Ok(());
     }
-    let repeated = "a grant of this random id exists: the source of random bytes repeats itself";
+    let repeated = "a grant with this random id exists: the source of random bytes repeats itself";
     Err(TokenError::Store(StoreError::Misuse(repeated)))
 }
 
-/// Whether the grant was made; `false` if its id was taken.
+/// Creates the grant; `false` if its id exists.
 pub(crate) async fn create(
     inner: &Arc<Inner>,
     operation: Operation,

@@ -20,19 +20,20 @@ use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::Issuer;
 
 impl Issuer {
-    /// Redeems an authorization code, once: for an access token, and a refresh token if the client
-    /// may have one.
+    /// Redeems an authorization code, once, for an access token, and for a refresh token if the
+    /// client may refresh.
     ///
-    /// A second redemption by someone who knows the verifier ends the grant: "If an authorization
-    /// code is used more than once, the authorization server MUST deny the request and SHOULD
-    /// revoke (when possible) all tokens previously issued based on that authorization code" (RFC
-    /// 6749 §4.1.2).
+    /// A second redemption by someone who knows the verifier revokes the grant: "If an
+    /// authorization code is used more than once, the authorization server MUST deny the request
+    /// and SHOULD revoke (when possible) all tokens previously issued based on that authorization
+    /// code" (RFC 6749 §4.1.2).
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
-    /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
-    /// the store failed after it had taken the step: codes have no retry, the user signs in again.
+    /// [`TokenError::InvalidGrant`] if the code cannot be redeemed; [`TokenError::InvalidTarget`]
+    /// for a resource that was not granted; else if a store, the directory or a format fails. After
+    /// such a failure the code is not spent, unless the store failed after it had written. Codes
+    /// have no retry: the user then signs in again.
     pub async fn redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = self.try_redeem(request).await;
@@ -46,7 +47,7 @@ impl Issuer {
         let handle = chain_handle(inner, ChainKind::Code, &request.code).await?;
         let client = inner.client(&request.client).await?;
         if !client.allows(GrantType::AuthorizationCode) {
-            return Err(TokenError::UnauthorizedClient("it may not use codes"));
+            return Err(TokenError::UnauthorizedClient("the client may not use codes"));
         }
         let proved = request.confirmation.as_ref();
         let presented = Presented { inner, handle: &handle, client: &client, proved, now };
@@ -62,7 +63,7 @@ impl Issuer {
                 return Err(GrantRefusal::OtherKey.into());
             }
             CredentialState::Current => {}
-            // Codes have no retry window, and a replay is one whatever key it shows.
+            // Codes have no retry window, and a replay is reuse whatever key it proves.
             CredentialState::Retriable
             | CredentialState::SpentRecently
             | CredentialState::Spent => {
@@ -98,7 +99,7 @@ impl Issuer {
             credential: TokenKind::Refresh,
             generation,
             digest,
-            // A client without refresh tokens gets none: what was minted is thrown away, and only
+            // A client without refresh tokens gets none. The minted token is discarded, and only
             // marks the code as spent.
             expires_at: if refreshable { expires_at } else { now },
             successor: None,
@@ -123,7 +124,8 @@ impl Issuer {
         let done = Event::Redeemed { grant: grant.id, client: request.client };
         match inner.advance(Operation::Redeem, step, done).await? {
             AdvanceOutcome::Advanced => {}
-            // Its own look saw the code unspent: a double click, unless the keys say otherwise.
+            // This request saw the code unspent: a double click, unless the keys prove a second
+            // holder.
             AdvanceOutcome::Stale(grant) => {
                 presented.check_holder(&grant).await?;
                 return Err(GrantRefusal::Spent.into());

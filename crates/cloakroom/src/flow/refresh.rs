@@ -1,4 +1,4 @@
-//! Redeeming a refresh token (RFC 6749 §6), so that no session is lost.
+//! Redeeming a refresh token (RFC 6749 §6).
 
 use std::sync::Arc;
 
@@ -20,16 +20,17 @@ use crate::flow::successor;
 use crate::issuer::Issuer;
 
 impl Issuer {
-    /// Redeems a refresh token: for a new access token, and its successor if it rotates.
+    /// Redeems a refresh token for a new access token, and for its successor if it rotates.
     ///
-    /// A lost response, or a second tab, that presents the same token within the retry window gets
-    /// the *same* successor. After the window, a spent token is reuse: the grant is revoked.
+    /// A client that lost the response, or a second tab, gets the *same* successor if it presents
+    /// the token again within the retry window. After the window, presenting a spent token is
+    /// reuse, and the grant is revoked.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidGrant`] whatever is wrong with the token; [`TokenError::InvalidScope`]
-    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
-    /// the same token may be sent again.
+    /// [`TokenError::InvalidGrant`] if the token cannot be redeemed; [`TokenError::InvalidScope`]
+    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a store, the directory
+    /// or a format fails. After such a failure the client may send the same token again.
     pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = self.try_refresh(request).await;
@@ -44,7 +45,7 @@ impl Issuer {
         let handle = chain_handle(inner, ChainKind::Refresh, &request.token).await?;
         let client = inner.client(&request.client).await?;
         if !client.allows(GrantType::RefreshToken) {
-            return Err(TokenError::UnauthorizedClient("it may not refresh"));
+            return Err(TokenError::UnauthorizedClient("the client may not refresh"));
         }
         let proved = request.confirmation.as_ref();
         let presented = Presented { inner, handle: &handle, client: &client, proved, now };
@@ -63,7 +64,7 @@ impl Issuer {
                 presented.check_holder(&grant).await?;
                 attempt.retry(&grant).await
             }
-            // Refused, and no harm done.
+            // Refused, and the grant stays live.
             CredentialState::SpentRecently => {
                 presented.check_holder(&grant).await?;
                 Err(GrantRefusal::Spent.into())
@@ -74,14 +75,14 @@ impl Issuer {
     }
 }
 
-/// One request to refresh, past every check but the generation.
+/// A request to refresh that has passed every check but the generation.
 struct Attempt<'a> {
     presented: Presented<'a>,
     request: &'a RefreshRequest,
 }
 
 impl Attempt<'_> {
-    /// Moves the chain on.
+    /// Moves the chain to its next generation.
     async fn rotate(
         &self,
         grant: &Arc<GrantRecord>,
@@ -132,8 +133,9 @@ impl Attempt<'_> {
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, step, done).await? {
             AdvanceOutcome::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
-            // This request saw its token current and then lost the race. That is a retry or a refusal,
-            // and never reuse, whatever the clock says, unless the keys prove a second holder.
+            // This request saw its token current and then lost the race. That is a retry or a
+            // refusal, and never reuse, whatever the clock says, unless the keys prove a second
+            // holder.
             AdvanceOutcome::Stale(grant) => {
                 self.presented.check_holder(&grant).await?;
                 if chain_of(&grant)?.generation == generation {
@@ -197,7 +199,7 @@ impl Attempt<'_> {
     }
 }
 
-/// The credentials whose windows are open beside the one that is spent now.
+/// The earlier credentials whose retry windows are still open.
 fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
     let Some(last) = &chain.successor else { return Vec::new() };
     let previous = chain.generation.checked_sub(1);

@@ -22,7 +22,8 @@ impl TokenLocator {
     ///
     /// # Errors
     ///
-    /// If that cannot be decided: no signing keys can be loaded, or another node has the handle secret.
+    /// If that cannot be decided: no signing keys can be loaded, or another node has the handle
+    /// secret.
     pub(crate) async fn locate(
         &self,
         presented: &TokenSecret,

@@ -1,4 +1,4 @@
-//! What a token stands for (RFC 7662), and the swap of a handle for a JWT.
+//! Introspection (RFC 7662), and the swap of a handle for a JWT.
 
 #[cfg(feature = "resource")]
 pub(crate) mod local;
@@ -21,13 +21,14 @@ use crate::error::TokenError;
 use crate::flow::chain::CredentialState;
 use crate::issuer::{Inner, Issuer};
 
-/// Who asks about a token.
+/// The caller that introspects or swaps a token.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Caller<'a> {
-    /// The app itself, in process: it may see every access token.
+    /// Your own code, in the same process: it may see every access token.
     Internal,
-    /// An authenticated client. A resource server sees access tokens meant for what it serves; any
-    /// client sees its own.
+    /// An authenticated client. A resource server sees the access tokens meant for what it serves.
+    /// Every client sees its own tokens.
     Client(&'a Client),
 }
 
@@ -36,7 +37,7 @@ impl Caller<'_> {
         match self {
             Self::Internal => true,
             Self::Client(client) => {
-                owner.client == client.id
+                owner.client == *client.id()
                     || client.has_role(Role::Introspect)
                         && token.audience.iter().any(|resource| client.is_served(resource))
             }
@@ -44,22 +45,22 @@ impl Caller<'_> {
     }
 }
 
-/// An access token that is active, with what the store, or the token itself, says of it.
+/// An active access token, with the records of the store or of the token itself.
 struct Active {
     grant: Arc<GrantRecord>,
     token: Arc<TokenRecord>,
-    /// A JWT; a handle has none.
+    /// What a JWT carries; `None` for a handle.
     carried: Option<Box<SelfContained>>,
 }
 
 impl Issuer {
-    /// Whether a token is active, and what it stands for.
+    /// Whether a token is active, and what it grants.
     ///
-    /// A refresh token is inactive to everyone but its own client; a code to everyone.
+    /// A refresh token is active only for its own client, and a code for nobody.
     ///
     /// # Errors
     ///
-    /// If a part fails. An outage is never an inactive token.
+    /// If a store, the directory or the keys fail. An outage never makes a token inactive.
     pub async fn introspect(
         &self,
         token: &TokenSecret,
@@ -81,8 +82,8 @@ impl Issuer {
         let mut answer = ActiveToken::from_records(&inner.url, &active.grant, &active.token);
         if let Some(carried) = active.carried {
             answer.jti = Some(carried.jti);
-            // A reader finds the key that signed it in a JWT alone. Without an epoch no replica
-            // vouches for it: its key might be revoked.
+            // Only a JWT names the key that signed it. For another format, a replica could not
+            // check whether the key is revoked. Without an epoch, it does not accept the token.
             if token.expose().matches('.').count() != 2 {
                 answer.epoch = None;
             }
@@ -90,17 +91,17 @@ impl Issuer {
         Ok(Introspection::Active(Box::new(answer)))
     }
 
-    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. It
-    /// lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never longer
-    /// than the handle. `None` if the handle is not active, if the caller may not see it, or if its
-    /// client's format for the resource is one that is not swapped.
+    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. The
+    /// JWT lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never
+    /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
+    /// if handles in the client's format for the resource are not swapped.
     ///
-    /// `resource` may be left out where the caller serves one resource, or the token is meant for
-    /// one.
+    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a part fails.
+    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a store, the directory
+    /// or the keys fail.
     pub async fn swap(
         &self,
         token: &TokenSecret,
@@ -113,7 +114,7 @@ impl Issuer {
         let Some(Active { grant, token, carried: None }) = active(inner, token, now).await? else {
             return Ok(None);
         };
-        // A JWT counts in seconds: in the handle's last one there is none that is not over.
+        // A JWT counts whole seconds: one made in the handle's last second would have expired.
         if token.expires_at.as_secs() <= now.as_secs() {
             return Ok(None);
         }
@@ -155,7 +156,7 @@ impl Issuer {
     }
 }
 
-/// The access token, if it is active: unexpired, not revoked, and hanging off a live grant.
+/// The access token, if it is unexpired, not revoked, and its grant is live.
 async fn active(
     inner: &Inner,
     token: &TokenSecret,
@@ -179,7 +180,7 @@ async fn active(
     }
 }
 
-/// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
+/// A JWT with a valid signature, if its grant is live and no rule denies it.
 async fn active_carried(
     inner: &Inner,
     carried: Box<SelfContained>,
@@ -218,7 +219,7 @@ async fn introspect_refresh(
     };
     let Some(chain) = grant.chain.as_ref().filter(|chain| {
         grant.is_live(now)
-            && grant.client == client.id
+            && grant.client == *client.id()
             && handle.is_genuine(&chain.key)
             && CredentialState::of(handle, chain, now) == CredentialState::Current
             && now < chain.expires_at

@@ -1,4 +1,4 @@
-//! The work beside the requests: heartbeat, rotation of signing keys, housekeeping.
+//! The work between requests: heartbeats, rotation of signing keys, housekeeping.
 
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
@@ -18,25 +18,31 @@ use crate::error::TokenError;
 use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
 
-/// How much later than its end a row is deleted, beside the clock skew.
+/// How long after its end a row is deleted, in addition to the clock skew.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// How long a heartbeat stays in the log, if it comes often. Whoever has read up to one that is gone
-/// goes on after the newest revocation before it.
+/// How long a heartbeat stays in the log at least. A reader whose last heartbeat is gone continues
+/// after the newest revocation before it.
 pub(crate) const HEARTBEAT_LIFE: Duration = Duration::from_secs(60);
 
 /// Rows touched by one call of the store.
 const BATCH: u32 = 1_000;
 
-/// Calls of the store in one round: a backlog is worked off over many rounds.
+/// Calls of the store in one round. A backlog is worked off over several rounds.
 const BATCHES: usize = 20;
 
 impl Issuer {
-    /// Runs maintenance for ever: a heartbeat into the revocation log each second, the rest each
-    /// half minute (both are settings). No housekeeping, however long it takes, holds a heartbeat up.
-    /// It also follows the log, so that this server knows what is revoked elsewhere, and notices a
-    /// store that went back in time. Spawn it once on every node; nodes do not disturb each other.
-    /// Failures are traced and tried again; dropping the future at any time is safe.
+    /// Runs maintenance for ever. It writes a heartbeat into the revocation log
+    /// ([`IssuerBuilder::heartbeat_interval`]), rotates keys and deletes what has ended
+    /// ([`IssuerBuilder::housekeeping_interval`]). Housekeeping never delays a heartbeat. It also
+    /// follows the log, so that this server learns what other servers revoke, and notices a store
+    /// that went back in time.
+    ///
+    /// Spawn it once on every node; the nodes do not disturb each other. Failures are logged and
+    /// tried again. You may drop the future at any time.
+    ///
+    /// [`IssuerBuilder::heartbeat_interval`]: crate::IssuerBuilder::heartbeat_interval
+    /// [`IssuerBuilder::housekeeping_interval`]: crate::IssuerBuilder::housekeeping_interval
     ///
     /// ```no_run
     /// # async fn demo(issuer: cloakroom::Issuer) {
@@ -47,7 +53,7 @@ impl Issuer {
         let mut heartbeats = pin!(self.run_heartbeats());
         let mut housekeeping = pin!(self.run_housekeeping());
         let mut following = pin!(self.inner.follow_log());
-        // Side by side. Neither ends.
+        // Concurrently. None of them ends.
         poll_fn(|context| {
             let _ = heartbeats.as_mut().poll(context);
             let _ = housekeeping.as_mut().poll(context);
@@ -61,18 +67,21 @@ impl Issuer {
     async fn run_heartbeats(&self) -> Infallible {
         let inner = &*self.inner;
         let mut period = tokio::time::interval(inner.heartbeat);
-        // A heartbeat that comes late delays the next: two at once say no more than one.
+        // A late heartbeat delays the next one: two at once say no more than one.
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             period.tick().await;
             if let Err(error) = self.heartbeat().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the heartbeat could not be written"
+                );
             }
             inner.refusals.report_due();
         }
     }
 
-    /// Rotates keys and deletes what has ended, again and again.
+    /// Rotates keys and deletes what has ended, repeatedly.
     async fn run_housekeeping(&self) -> Infallible {
         let inner = &*self.inner;
         loop {
@@ -90,8 +99,8 @@ impl Issuer {
         }
     }
 
-    /// One round of maintenance: rotates signing keys as their schedule says, and deletes what has
-    /// ended. Keys and store are both tried, whichever fails.
+    /// Runs one round of maintenance: rotates signing keys if they are due, and deletes what has
+    /// ended. If one of the two fails, the other is still tried.
     ///
     /// # Errors
     ///
@@ -103,7 +112,7 @@ impl Issuer {
         let done = self.delete_ended().await;
         if let (Err(_), Err(error)) = (&keys, &done) {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(error, "what has ended was not deleted, either");
+            tracing::warn!(error, "ended rows could not be deleted");
         }
         keys?;
         let done = done?;
@@ -127,7 +136,7 @@ impl Issuer {
             if !done.more {
                 break;
             }
-            // A store in memory never waits: without this, heartbeats would.
+            // The in-memory store never yields: let the heartbeats run.
             tokio::task::yield_now().await;
         }
         Ok(total)
@@ -137,12 +146,13 @@ impl Issuer {
     async fn heartbeat(&self) -> Result<(), TokenError> {
         let inner = &self.inner;
         let now = inner.now();
-        // A reader needs the newest few.
+        // A reader needs the newest heartbeats.
         let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
         Ok(inner.write(None, |write| async move { write.heartbeat(now, until).await }).await?)
     }
 
-    /// Ends the current signing key; its successor, which every verifier knows, takes over at once.
+    /// Retires the current signing key. Its successor, which every verifier knows, takes over at
+    /// once.
     ///
     /// # Errors
     ///
@@ -154,16 +164,16 @@ impl Issuer {
         Ok(rotation.await?)
     }
 
-    /// Declares a signing key compromised; irreversible. It leaves the JWK Set at once, its
-    /// successor signs, and a rule denies everything that it ever signed.
+    /// Marks a signing key as compromised, which cannot be undone. The key leaves the JWK Set at
+    /// once, its successor signs, and a rule denies everything that it has ever signed.
     ///
-    /// A node that is cut off from the key store may go on signing with it for
-    /// [`KeyPolicy::max_blind`](cloakroom_core::keys::KeyPolicy::max_blind); what it signs is denied
-    /// wherever the rule is known.
+    /// A node that is cut off from the key store may keep signing with the key for
+    /// [`KeyPolicy::max_blind`](cloakroom_core::keys::KeyPolicy::max_blind). Every verifier that
+    /// knows the rule denies what it signs.
     ///
     /// # Errors
     ///
-    /// If the key is unknown, or a store fails; calling again completes it.
+    /// If the key is unknown or a store fails. Call it again then to complete it.
     pub async fn compromise_key(&self, kid: &Kid) -> Result<(), TokenError> {
         let (kid, clock) = (kid.clone(), Arc::clone(&self.inner.clock));
         let target = Target::Key(kid.clone());
@@ -175,10 +185,14 @@ impl Issuer {
             let compromised = write.compromise_key(&kid).await?;
             let rule = Revocation::new(target.clone(), clock.now(), compromised.rule_until);
             write.revoke(rule, &Event::Revoked { target }).await?;
-            // Its successor needs one, too. If that cannot be made now, it will be in the next round.
+            // Its successor needs a successor, too. If none can be made now, the next round makes
+            // it.
             if let Err(error) = write.maintain_keys().await {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "the ring of keys was changed, but not yet put in order");
+                tracing::warn!(
+                    error,
+                    "the key was marked as compromised, but no new successor could be made yet"
+                );
             }
             Ok(())
         });
@@ -186,7 +200,7 @@ impl Issuer {
     }
 }
 
-/// One batch of the store's housekeeping; of this sweep first, if one is waited for.
+/// One batch of the store's housekeeping. If a caller waits for a sweep, the batch begins with it.
 pub(crate) fn housekeeping_task(inner: &Inner, sweep: Option<EntryId>) -> Housekeeping {
     let now = inner.now();
     let before = now - (inner.clock_skew() + MARGIN);

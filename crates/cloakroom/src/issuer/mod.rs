@@ -1,9 +1,10 @@
-//! The engine.
+//! The issuer: its state, and what the steps of a request share.
 
 pub(crate) mod builder;
 pub(crate) mod lifetimes;
 pub(crate) mod maintenance;
 pub(crate) mod ownership;
+pub(crate) mod signing_keys;
 pub(crate) mod single_use;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use cloakroom_core::revocation::Epoch;
 use cloakroom_core::store::{Lookup, SingleUseStore, StoreError};
 use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_core::{ClientId, GrantId, Random, Scope};
-use cloakroom_jwt::{Algorithm, KeyManager, PhantomFormat, PublishedJwks};
+use cloakroom_jwt::{Algorithm, PhantomFormat, PublishedJwks};
 
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
@@ -29,6 +30,7 @@ use crate::introspection::locate::TokenLocator;
 use crate::issuer::builder::IssuerBuilder;
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::ForeignKeys;
+use crate::issuer::signing_keys::SigningKeys;
 use crate::revocation::log_follower::LogReader;
 use crate::revocation::log_notifier::LogNotifier;
 use crate::revocation::log_watch::LogWatch;
@@ -66,12 +68,12 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
     pub(crate) events: Events,
-    /// What is refused, counted.
+    /// Counts refused requests.
     pub(crate) refusals: Refusals,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) heartbeat: Duration,
     pub(crate) housekeeping: Duration,
-    /// When maintenance last ran, or was last missed, in ms.
+    /// When maintenance last ran, or was last reported missing, in ms.
     pub(crate) maintained: AtomicU64,
 }
 
@@ -79,14 +81,14 @@ pub(crate) struct Inner {
 pub(crate) type ScopeMapper = Arc<dyn Fn(&str, &Scope) -> Scope + Send + Sync>;
 
 impl Issuer {
-    /// An issuer of this URL: `https` (`http` on a loopback address alone), without query, fragment
-    /// or trailing slash (RFC 8414 §2).
+    /// Builds an issuer with this URL: `https` (`http` only on a loopback address), without query,
+    /// fragment or trailing slash (RFC 8414 §2).
     pub fn builder(url: impl Into<String>) -> IssuerBuilder {
         IssuerBuilder::new(url.into())
     }
 
-    /// A preset for trying things out: `http://127.0.0.1:9000`, everything in memory, fresh random
-    /// keys. Whatever it issues is worthless after a restart.
+    /// A preset for development: `http://127.0.0.1:9000`, everything in memory, new random keys.
+    /// The tokens that it issues are invalid after a restart.
     #[cfg(feature = "memory")]
     pub fn dev() -> IssuerBuilder {
         IssuerBuilder::dev()
@@ -98,21 +100,21 @@ impl Issuer {
         &self.inner.url
     }
 
-    /// The clients.
+    /// The directory of registered clients.
     #[must_use]
     pub fn clients(&self) -> &dyn ClientDirectory {
         &*self.inner.clients
     }
 
-    /// The keys that sign its JWTs, to be read. Change them with [`Issuer::rotate_keys`],
-    /// [`Issuer::compromise_key`] and [`Issuer::maintain`]: what the key manager is told directly is
-    /// no event, and a key that is compromised there has no rule.
+    /// The keys that sign the issuer's JWTs, read-only.
     #[must_use]
-    pub fn keys(&self) -> &KeyManager {
-        self.inner.keys.for_app()
+    pub fn keys(&self) -> SigningKeys<'_> {
+        let Inner { keys, url, clock, .. } = &*self.inner;
+        SigningKeys { keys: keys.manager(), issuer: url, clock }
     }
 
-    /// What tells its access handles from junk, for a gateway in the same process.
+    /// The keys that tell genuine access handles from forged ones, for a gateway in the same
+    /// process.
     #[must_use]
     pub fn access_handle_keys(&self) -> &AccessHandleKeys {
         self.inner.handles.access_keys()
@@ -124,7 +126,7 @@ impl Issuer {
         self.inner.algorithm
     }
 
-    /// The clock that it goes by.
+    /// The issuer's clock.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
@@ -134,13 +136,13 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// If the key store fails and what is in memory is too old to be served.
+    /// If the key store fails and the keys in memory are too old to be published.
     pub async fn jwks(&self) -> Result<Arc<PublishedJwks>, TokenError> {
         Ok(self.inner.keys.jwks().await?)
     }
 
-    /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch). The store is
-    /// asked: a login that carries its epoch has no second try.
+    /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch). It is read
+    /// from the store, because a login that carries its epoch has no second try.
     ///
     /// # Errors
     ///
@@ -165,13 +167,13 @@ impl Inner {
         self.clock.now()
     }
 
-    /// The client of this identifier, which has authenticated before.
+    /// The client with this identifier, which has authenticated.
     pub(crate) async fn client(&self, id: &ClientId) -> Result<Arc<Client>, TokenError> {
         let client = self.clients.client(id).await?;
         client.ok_or(AuthenticationFailure::UnknownClient.into())
     }
 
-    /// The grant of this identifier, live or not. A tombstone is none.
+    /// The grant with this identifier, live or not; `None` for a tombstone.
     pub(crate) async fn find(&self, id: GrantId) -> Result<Option<Arc<GrantRecord>>, StoreError> {
         Ok(match self.store.find(id, None).await? {
             Lookup::Found(found) => Some(found.grant),
@@ -188,8 +190,8 @@ impl Inner {
         self.keys.policy().clock_skew
     }
 
-    /// Says so, once an hour, if nobody runs maintenance: expired rows then pile up, and keys do
-    /// not rotate.
+    /// Logs an error once an hour if maintenance does not run. Without it, expired rows pile up and
+    /// keys do not rotate.
     pub(crate) fn notice_missing_maintenance(&self, now: UnixTime) {
         const HOUR: u64 = 3_600_000;
         let last = self.maintained.load(Ordering::Relaxed);

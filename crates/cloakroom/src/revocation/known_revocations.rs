@@ -1,8 +1,8 @@
-//! The revocations that this server knows of, whatever its store says later.
+//! The revocations that this server knows, independent of what its store says later.
 //!
-//! A store can go back in time: a copy that is put back, a failover that lost writes. What was
-//! revoked would then be alive again, until somebody notices. So each server keeps what it wrote
-//! itself and what it read from the log, exactly, until its end.
+//! A store can go back in time, by a restored backup or a failover that lost writes. What was
+//! revoked would then be active again until somebody notices. So each server keeps the revocations
+//! that it made itself and those that it read from the log, exactly, until they end.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +14,13 @@ use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Revocation, Rule, Ru
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, TokenDigest};
 
-/// The most revocations that are remembered. Beyond it, those that end first are forgotten.
+/// The most revocations that are remembered. Beyond that, those that end first are forgotten.
 const MAX: usize = 1_000_000;
 
-/// What is known, shared by all requests.
+/// The known revocations, shared by all requests.
 #[derive(Debug)]
 pub(crate) struct KnownRevocations {
-    /// How much there is: a request looks no further while it is nothing.
+    /// How many there are. While it is zero, a request takes no lock.
     count: AtomicUsize,
     state: RwLock<State>,
     max: usize,
@@ -32,12 +32,11 @@ struct State {
     /// Their targets by their end. The number tells apart those that end together.
     ends: BTreeMap<(UnixTime, u64), Target>,
     numbers: u64,
-    /// How many have a bound, and how many name a JWT or a key: what there is none of is not looked
-    /// for.
+    /// How many have a bound. While it is zero, no subject or client is looked up.
     bounded: usize,
-    /// What this server wrote itself and has not seen in the log yet, oldest first.
+    /// The revocations that this server made and has not read in the log yet, oldest first.
     written: VecDeque<(UnixTime, Target)>,
-    /// The last end of what was forgotten for want of space.
+    /// The latest end of the revocations that were forgotten for lack of space.
     forgotten_until: Option<UnixTime>,
 }
 
@@ -49,16 +48,16 @@ struct KnownRevocation {
     bound: Option<Epoch>,
     client: Option<ClientId>,
     grant: Option<GrantId>,
-    /// The reading of the log that brought it last, and the bound that it had there.
+    /// The last reading of the log that contained it, and its bound there.
     logged: Option<(u64, Option<Epoch>)>,
-    /// The reading in which it was repeated last.
+    /// The last reading in which it was repeated.
     repeated: Option<u64>,
-    /// Its number among the ends.
+    /// Its number in [`State::ends`].
     number: u64,
 }
 
 impl KnownRevocation {
-    /// Whether the log holds it, as far as the log was read in this reading.
+    /// Whether this reading of the log contained it so far.
     fn is_logged(&self, reading: u64) -> bool {
         self.logged.is_some_and(|(in_reading, bound)| in_reading == reading && bound >= self.bound)
     }
@@ -73,9 +72,9 @@ impl KnownRevocations {
         Self { count: AtomicUsize::new(0), state: RwLock::default(), max }
     }
 
-    /// What is known now; `None` if that is nothing.
+    /// What is known now; `None` if there are no revocations.
     pub(crate) fn read(&self) -> Option<KnownNow<'_>> {
-        // Whoever remembers something counts it before it is acknowledged.
+        // A revocation is counted before it is acknowledged.
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -86,8 +85,8 @@ impl KnownRevocations {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what this server revoked itself, before that is acknowledged. The log brings its
-    /// exact bound: until then `bound` stands for it, which must not be greater.
+    /// Remembers a revocation that this server made, before it is acknowledged. `bound` must not be
+    /// greater than the exact bound, which the log contains.
     pub(crate) fn remember_own(
         &self,
         revocation: &Revocation,
@@ -112,7 +111,7 @@ impl KnownRevocations {
         self.bound_size(&mut state, now);
     }
 
-    /// Remembers entries of the log, as this reading brings them.
+    /// Remembers the log entries of this reading.
     pub(crate) fn remember_logged(&self, entries: &[LogEntry], reading: u64, now: UnixTime) {
         let mut state = self.write();
         for LogEntry { event, at, until, .. } in entries {
@@ -136,7 +135,7 @@ impl KnownRevocations {
         self.bound_size(&mut state, now);
     }
 
-    /// Forgets what has ended, and what there is no space for: what ends first.
+    /// Forgets what has ended, and beyond the maximum what ends first.
     fn bound_size(&self, state: &mut State, now: UnixTime) {
         while let Some(first) = state.ends.first_entry() {
             let until = first.key().0;
@@ -149,8 +148,8 @@ impl KnownRevocations {
                 if state.forgotten_until.is_none_or(|last| last <= now) {
                     tracing::error!(
                         max = self.max,
-                        "more revocations are in force than this server can remember: should its \
-                         store go back in time now, it vouches for no token until they have ended"
+                        "more revocations are in force than this server can remember: if its store \
+                         goes back in time now, it answers no request until they have ended"
                     );
                 }
                 state.forgotten_until = state.forgotten_until.max(Some(until));
@@ -159,17 +158,17 @@ impl KnownRevocations {
         self.count.store(state.revocations.len(), Ordering::Release);
     }
 
-    /// Until when something matters that was forgotten for want of space.
+    /// The latest end of the forgotten revocations; `None` if all of them have ended.
     pub(crate) fn forgotten_until(&self, now: UnixTime) -> Option<UnixTime> {
         self.write().forgotten_until.filter(|until| *until > now)
     }
 
-    /// Whether something is missing in the log that this server wrote before `before`: all that the
-    /// log held by then has been read.
+    /// Whether the log lacks a revocation that this server made before `before`. The log must have
+    /// been read up to that time.
     pub(crate) fn lacks_own(&self, reading: u64, before: UnixTime, now: UnixTime) -> bool {
         let mut state = self.write();
         let State { written, revocations, .. } = &mut *state;
-        // What is in the log, or has ended, need not be waited for any more.
+        // Drop what is in the log or has ended.
         while let Some((at, target)) = written.front() {
             match revocations
                 .get(target)
@@ -184,9 +183,10 @@ impl KnownRevocations {
         false
     }
 
-    /// At most `most` of the revocations that this reading of the log, which has come to its end,
-    /// did not bring, and that were not yet repeated in it; each is marked as repeated. A revocation
-    /// of a subject or client then gets a new bound: logins since the first one end, too.
+    /// Takes at most `most` revocations that are missing in this reading of the log and were not
+    /// repeated in it, and marks them as repeated. The reading must have come to its end. A
+    /// repeated revocation of a subject or client gets a new bound, so that it also ends the logins
+    /// since the first one.
     pub(crate) fn take_missing(
         &self,
         reading: u64,
@@ -218,7 +218,7 @@ impl KnownRevocations {
             .collect()
     }
 
-    /// Whether a reading that has come to its end lacks anything.
+    /// Whether a reading that has come to its end lacks any revocation.
     pub(crate) fn is_missing_any(&self, reading: u64, now: UnixTime) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.revocations.values().any(|known| known.until > now && !known.is_logged(reading))
@@ -261,11 +261,12 @@ impl State {
     }
 }
 
-/// What is known, for as long as one request looks at it.
+/// The known revocations, locked while one request reads them.
 pub(crate) struct KnownNow<'a>(RwLockReadGuard<'a, State>);
 
 impl KnownNow<'_> {
-    /// When the grant was revoked, if it is known to be: by itself, or with its subject or client.
+    /// When the grant was revoked, alone or with its subject or client; `None` if that is not
+    /// known.
     pub(crate) fn grant(&self, grant: &GrantRecord) -> Option<UnixTime> {
         let state = &*self.0;
         if let Some(known) = state.revocations.get(&Target::Grant(grant.id)) {
@@ -287,12 +288,12 @@ impl KnownNow<'_> {
         denying.map(|known| known.at)
     }
 
-    /// When the token was revoked alone, if it is known to be.
+    /// When the token was revoked alone; `None` if that is not known.
     pub(crate) fn token(&self, grant: GrantId, digest: TokenDigest) -> Option<UnixTime> {
         self.0.revocations.get(&Target::Token { grant, digest }).map(|known| known.at)
     }
 
-    /// The rule that is known for a key.
+    /// The known rule of this key.
     pub(crate) fn rule(&self, key: &RuleKey) -> Option<Rule> {
         let target = match key {
             RuleKey::Jti(jti) => Target::Jti(jti.clone()),

@@ -1,5 +1,5 @@
-//! Checks that the server still reads new heartbeats from its own revocation log. A database node that
-//! is cut off from the others keeps answering, but does not know what is revoked elsewhere.
+//! Checks that the server still reads new heartbeats from its own revocation log. A database node
+//! that is cut off from the others keeps answering, but does not know what is revoked elsewhere.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub(crate) struct LogWatch {
     newest: Mutex<Option<NewestHeartbeat>>,
 }
 
-/// A heartbeat, and when the read that returned it was sent. The server knows every revocation that was
-/// acknowledged before the heartbeat was written.
+/// A heartbeat, and when the read that returned it was sent. The server knows every revocation that
+/// was acknowledged before the heartbeat was written.
 #[derive(Debug, Clone, Copy)]
 struct NewestHeartbeat {
     id: EntryId,
@@ -51,8 +51,9 @@ impl LogWatch {
         Err(TokenError::Unavailable("the newest heartbeat in the revocation log is too old"))
     }
 
-    /// Notes the heartbeats among the entries of a read that was sent at `sent` and answered at `now`.
-    /// Ignores a heartbeat that is ahead by more than clocks may differ, since its age is unknown.
+    /// Notes the heartbeats among the entries of a read that was sent at `sent` and answered at
+    /// `now`. Ignores a heartbeat that is ahead by more than clocks may differ, since its age is
+    /// unknown.
     pub(crate) fn observe(&self, entries: &[LogEntry], sent: ClockReading, now: UnixTime) {
         let counts = |entry: &&LogEntry| {
             let is_heartbeat = matches!(entry.event, LogEvent::Heartbeat {});

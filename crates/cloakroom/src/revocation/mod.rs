@@ -25,16 +25,16 @@ use crate::revocation::retention::TargetDetails;
 impl Issuer {
     /// Revokes a token that a client presents (RFC 7009).
     ///
-    /// An access token is revoked alone. A refresh token or code — any genuine one of the chain,
-    /// spent or not — ends the grant with all that hangs off it: "If the particular token is a
-    /// refresh token and the authorization server supports the revocation of access tokens, then
-    /// the authorization server SHOULD also invalidate all access tokens based on the same
-    /// authorization grant" (§2.1). A token that is not known is not an error (§2.2).
+    /// An access token is revoked alone. A genuine refresh token or code, spent or not, revokes the
+    /// grant with all its tokens: "If the particular token is a refresh token and the authorization
+    /// server supports the revocation of access tokens, then the authorization server SHOULD also
+    /// invalidate all access tokens based on the same authorization grant" (§2.1). An unknown token
+    /// is not an error (§2.2).
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else
-    /// if a part fails, and then the token must be presumed alive.
+    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else if
+    /// a store or the keys fail. The token may then still be active.
     pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
         let inner = &self.inner;
         for kind in [ChainKind::Refresh, ChainKind::Code] {
@@ -49,7 +49,8 @@ impl Issuer {
             }
             owned(&grant.client, client)?;
             if grant.revoked_at.is_some() {
-                // Each revocation is an entry of the log: whoever repeats one must not fill it.
+                // Every revocation is an entry of the log, and a client that repeats one must not
+                // fill it.
                 return Ok(());
             }
             return revoke_now(inner, Target::Grant(grant.id), TargetDetails::of_client(client))
@@ -84,13 +85,13 @@ impl Issuer {
         }
     }
 
-    /// Ends one of a subject's sessions, with all that hangs off it: for a user who picks one from
-    /// [`Issuer::sessions`]. Whether there was one; another subject's is left alone, since ids of
-    /// grants are no secrets.
+    /// Revokes one of a subject's sessions with all its tokens, for a user who picks it from
+    /// [`Issuer::sessions`]. Returns whether the subject has such a session. Another subject's
+    /// session is not revoked, because grant ids are not secret.
     ///
     /// # Errors
     ///
-    /// If the store fails; the session must then be presumed alive.
+    /// If the store fails. The session may then still be live.
     pub async fn revoke_session(
         &self,
         subject: &Subject,
@@ -110,40 +111,40 @@ impl Issuer {
         }
     }
 
-    /// Ends one grant, with all that hangs off it, whoever's it is: check that the caller may. For
-    /// a user's own sessions there is [`Issuer::revoke_session`].
+    /// Revokes a grant of any subject with all its tokens. Check first that the caller may do this;
+    /// for a user's own sessions call [`Issuer::revoke_session`].
     ///
     /// # Errors
     ///
-    /// If the store fails; the grant must then be presumed alive.
+    /// If the store fails. The grant may then still be live.
     pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
         revoke_now(&self.inner, Target::Grant(grant), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
+    /// Revokes every grant that a subject has now: "log out everywhere". A later login is not
     /// affected.
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
         revoke_now(&self.inner, Target::Subject(subject.clone()), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a client so far: "revoke this app".
+    /// Revokes every grant that a client has now.
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
         revoke_now(&self.inner, Target::Client(client.clone()), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a subject at one client so far.
+    /// Revokes every grant that a subject has at a client now: "remove this app".
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_subject_at_client(
         &self,
         subject: &Subject,

@@ -1,4 +1,4 @@
-//! A future that, once it was polled, runs to its end.
+//! A future that runs to its end once it was polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,17 +6,18 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
 
-/// Polls its future in place, so that no task is spawned where nobody goes away. If it is dropped
-/// before the future is ready, the rest moves to a task of the runtime that polled it last.
+/// Polls its future in place, so that no task is spawned while the caller stays. If it is dropped
+/// before the future is ready, the future moves to a task of the runtime that polled it.
 ///
-/// Dropped before the first poll, it has done nothing, and does nothing. A future that panicked is
-/// not polled again. Without a Tokio runtime, or when that ends, the rest is dropped: the
-/// [`Write`](super::Write) in it then reports that the outcome is not known.
+/// If it is dropped before the first poll, the future never runs. A future that panicked is not
+/// polled again. Without a Tokio runtime, or when the runtime ends, the future is dropped, and the
+/// [`Write`](super::Write) in it reports that the outcome is unknown.
 #[must_use = "nothing is written until it is polled"]
 pub(crate) struct Finish<T: Send + 'static> {
-    /// Boxed, since what was polled cannot be moved; `None` while it is polled and when it is ready.
+    /// Boxed, so that it can move after it was polled; `None` while it is polled and when it is
+    /// ready.
     rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// Where the rest goes, since the first poll that had to wait.
+    /// Where the rest runs if this is dropped; set by the first poll that has to wait.
     refuge: Option<(Handle, Span)>,
 }
 
@@ -30,7 +31,7 @@ impl<T: Send + 'static> Future for Finish<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Nobody polls a future that is ready.
+        // A future that is ready is not polled again.
         let Some(mut rest) = self.rest.take() else { return Poll::Pending };
         let poll = rest.as_mut().poll(cx);
         if poll.is_pending() {

@@ -8,7 +8,7 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
-use cloakroom::{BuildError, Caller, Issuer, IssuerBuilder, TokenError};
+use cloakroom::{AuthorizationRequest, BuildError, Caller, Issuer, IssuerBuilder, TokenError};
 
 use super::store::ProbeStore;
 use super::support::*;
@@ -104,7 +104,7 @@ async fn a_mistyped_handle_secret_is_noticed() {
     let typo = HandleKeys::new(&secret(2)).with_former(&HandleSecret::new(1, [9; 32])).unwrap();
     assert!(refused(over(&fixture.store, ISSUER, typo)).await.1.contains("the handle secret 1"));
     let (_, why) = refused(over(&fixture.store, ISSUER, HandleKeys::new(&secret(2)))).await;
-    assert!(why.contains("lack it") && why.contains("with_retired(1)"), "{why}");
+    assert!(why.contains("missing here") && why.contains("with_retired(1)"), "{why}");
     assert_eq!(values(&fixture.store).await, before, "nothing was written");
     let shown: String = before.iter().map(|value| format!("{value:?}")).collect();
     assert!(!shown.contains("1, 1, 1, 1") && !why.contains("ab"), "{shown}");
@@ -126,7 +126,7 @@ async fn a_secret_that_was_given_up_says_so() {
     over(&fixture.store, ISSUER, renewed()).build().await.unwrap();
     let again = renewed().with_former(&secret(1)).unwrap();
     let (_, why) = refused(over(&fixture.store, ISSUER, again)).await;
-    assert!(why.contains("never used again"), "{why}");
+    assert!(why.contains("must not be used again"), "{why}");
 }
 
 #[tokio::test]
@@ -160,7 +160,10 @@ async fn a_new_handle_secret_reaches_one_node_after_the_other() {
     let new = signed_in(&new_node).await;
     let code = {
         let grant = cloakroom::Grant::user("web-app", "alice").unwrap();
-        new_node.authorize(grant, CALLBACK, Some(challenge())).await.unwrap()
+        new_node
+            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .await
+            .unwrap()
     };
     let unsure = |result: Result<(), TokenError>| {
         assert!(matches!(result, Err(TokenError::Unavailable(_))), "{result:?}");
