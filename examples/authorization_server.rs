@@ -321,7 +321,7 @@ fn client(entry: &Entry) -> Result<Client, String> {
     for uri in &entry.redirect_uris {
         client = client.redirect_uri(absolute("redirect_uris", uri)?);
     }
-    client = client.scope(&entry.scope);
+    client = client.scope(entry.scope.as_str());
     for (index, AudienceEntry { resource, format }) in entry.audiences.iter().enumerate() {
         if entry.audiences[..index].iter().any(|other| other.resource == *resource) {
             return Err(format!("audiences: `{resource}` is there twice"));

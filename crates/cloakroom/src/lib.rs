@@ -18,7 +18,8 @@ pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
-pub use events::{Event, EventSink, Operation};
+pub use events::sink::EventSink;
+pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
 pub use flow::request::{
     AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,

@@ -51,9 +51,9 @@ pub(crate) enum Authentication {
 }
 
 impl ClientBuilder {
-    pub(crate) fn new(id: String, authentication: Authentication) -> Self {
+    pub(crate) fn new(id: &str, authentication: Authentication) -> Self {
         Self {
-            id,
+            id: id.to_owned(),
             name: None,
             authentication,
             secrets: Vec::new(),

@@ -24,7 +24,7 @@ use crate::client::builder::ClientConfigError;
 /// impl ClientDirectory for Registry {
 ///     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
 ///         // Read the registration from your database.
-///         let client = Client::public(id.as_str()).build().map_err(DirectoryError::new)?;
+///         let client = Client::public(id).build().map_err(DirectoryError::new)?;
 ///         Ok(Some(Arc::new(client)))
 ///     }
 /// }

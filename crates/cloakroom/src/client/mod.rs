@@ -50,36 +50,36 @@ pub struct Client {
 
 impl Client {
     /// A public client (RFC 6749 §2.1): it has no secret, and must use PKCE.
-    pub fn public(id: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(id.into(), Authentication::None)
+    pub fn public(id: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(id.as_ref(), Authentication::None)
     }
 
     /// A confidential client with this secret, of at least 22 bytes. Secrets are random, not
     /// passwords, and are kept as a plain SHA-256 ([`SecretHash`]).
-    pub fn confidential(id: impl Into<String>, secret: &str) -> ClientBuilder {
-        ClientBuilder::new(id.into(), Authentication::Required).secret(secret)
+    pub fn confidential(id: impl AsRef<str>, secret: &str) -> ClientBuilder {
+        ClientBuilder::new(id.as_ref(), Authentication::Required).secret(secret)
     }
 
     /// A confidential client whose secrets are known as hashes. A client without a secret cannot
     /// authenticate with [`SecretAuthenticator`](crate::http::SecretAuthenticator).
     pub fn hashed(
-        id: impl Into<String>,
+        id: impl AsRef<str>,
         secrets: impl IntoIterator<Item = SecretHash>,
     ) -> ClientBuilder {
-        let builder = ClientBuilder::new(id.into(), Authentication::Required);
+        let builder = ClientBuilder::new(id.as_ref(), Authentication::Required);
         secrets.into_iter().fold(builder, ClientBuilder::secret_hash)
     }
 
     /// A confidential client that your own
     /// [`ClientAuthenticator`](crate::http::ClientAuthenticator) authenticates, by a certificate or
     /// a signed assertion. It has no secret here.
-    pub fn authenticated_by_app(id: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(id.into(), Authentication::Required)
+    pub fn authenticated_by_app(id: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(id.as_ref(), Authentication::Required)
     }
 
     /// A resource server: it introspects tokens meant for what it serves, and gets none itself. The
     /// secret is that of [`Client::confidential`].
-    pub fn resource_server(id: impl Into<String>, secret: &str, serves: Serves) -> ClientBuilder {
+    pub fn resource_server(id: impl AsRef<str>, secret: &str, serves: Serves) -> ClientBuilder {
         Self::confidential(id, secret).role(Role::Introspect).serves(serves)
     }
 
@@ -132,7 +132,7 @@ impl Client {
 
     /// Whether the client serves this resource, as a resource server.
     #[must_use]
-    pub fn is_served(&self, resource: &str) -> bool {
+    pub fn serves(&self, resource: &str) -> bool {
         match &self.serves {
             Serves::Nothing => false,
             Serves::Only(audience) => audience.contains(resource),
@@ -141,8 +141,7 @@ impl Client {
     }
 
     /// The resource that the client serves, if it serves exactly one.
-    #[must_use]
-    pub fn only_served(&self) -> Option<&str> {
+    pub(crate) fn only_served(&self) -> Option<&str> {
         match &self.serves {
             Serves::Only(audience) => audience.single(),
             _ => None,

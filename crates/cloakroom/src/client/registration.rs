@@ -96,11 +96,6 @@ pub enum Role {
     HandleKeys,
 }
 
-impl Role {
-    /// All roles.
-    pub const ALL: [Self; 3] = [Self::Introspect, Self::RevocationLog, Self::HandleKeys];
-}
-
 impl std::str::FromStr for Role {
     type Err = InvalidValue;
 

@@ -141,8 +141,8 @@ fn a_resource_server_serves_what_it_says() {
         (only(&["https://a"]), true, false, Some("https://a")),
         (only(&["https://a", "https://b"]), true, true, None),
     ] {
-        assert_eq!(client.is_served("https://a"), a, "{client:?}");
-        assert_eq!(client.is_served("https://b"), b, "{client:?}");
+        assert_eq!(client.serves("https://a"), a, "{client:?}");
+        assert_eq!(client.serves("https://b"), b, "{client:?}");
         assert_eq!(client.only_served(), single, "{client:?}");
     }
 }

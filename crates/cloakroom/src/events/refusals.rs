@@ -8,7 +8,8 @@ use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_core::{ClientId, TokenKind};
 
 use crate::error::{AuthenticationFailure, GrantRefusal, TokenError};
-use crate::events::{Event, Events};
+use crate::events::Event;
+use crate::events::sink::Events;
 
 /// How often a counter is reported.
 const INTERVAL: Duration = Duration::from_secs(60);

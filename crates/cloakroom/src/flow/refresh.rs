@@ -17,7 +17,7 @@ use crate::flow::mint::{MintRequest, NewToken};
 use crate::flow::narrow::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
-use crate::issuer::Issuer;
+use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
     /// Redeems a refresh token for a new access token, and for its successor if it rotates.
@@ -33,45 +33,44 @@ impl Issuer {
     /// or a format fails. After such a failure the client may send the same token again.
     pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
-        let answer = self.try_refresh(request).await;
+        let answer = refresh(&self.inner, request).await;
         self.inner.refusals.grant(&client, TokenKind::Refresh, &answer);
         answer
     }
+}
 
-    async fn try_refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
-        let inner = &self.inner;
-        let now = inner.now();
-        inner.notice_missing_maintenance(now);
-        let handle = chain_handle(inner, ChainKind::Refresh, &request.token).await?;
-        let client = inner.client(&request.client).await?;
-        if !client.allows(GrantType::RefreshToken) {
-            return Err(TokenError::UnauthorizedClient("the client may not refresh"));
+async fn refresh(inner: &Arc<Inner>, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
+    let now = inner.now();
+    inner.notice_missing_maintenance(now);
+    let handle = chain_handle(inner, ChainKind::Refresh, &request.token).await?;
+    let client = inner.client(&request.client).await?;
+    if !client.allows(GrantType::RefreshToken) {
+        return Err(TokenError::UnauthorizedClient("the client may not refresh"));
+    }
+    let proved = request.confirmation.as_ref();
+    let presented = Presented { inner, handle: &handle, client: &client, proved, now };
+    let grant = presented.grant(&request.client).await?;
+    let attempt = Attempt { presented, request: &request };
+    let chain = chain_of(&grant)?;
+    let binding = ChainBinding::of(&grant, chain, &client);
+    binding.check(handle.generation, proved)?;
+    match CredentialState::of(&handle, chain, now) {
+        CredentialState::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
+        CredentialState::Current if chain.rotates || client.rotates_refresh_tokens() => {
+            attempt.rotate(&grant, chain).await
         }
-        let proved = request.confirmation.as_ref();
-        let presented = Presented { inner, handle: &handle, client: &client, proved, now };
-        let grant = presented.grant(&request.client).await?;
-        let attempt = Attempt { presented, request: &request };
-        let chain = chain_of(&grant)?;
-        let binding = ChainBinding::of(&grant, chain, &client);
-        binding.check(handle.generation, proved)?;
-        match CredentialState::of(&handle, chain, now) {
-            CredentialState::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
-            CredentialState::Current if chain.rotates || client.rotates_refresh_tokens() => {
-                attempt.rotate(&grant, chain).await
-            }
-            CredentialState::Current => attempt.attach(&grant, chain, None).await,
-            CredentialState::Retriable => {
-                presented.check_holder(&grant).await?;
-                attempt.retry(&grant).await
-            }
-            // Refused, and the grant stays live.
-            CredentialState::SpentRecently => {
-                presented.check_holder(&grant).await?;
-                Err(GrantRefusal::Spent.into())
-            }
-            CredentialState::Spent => Err(presented.end_for_reuse(&grant).await),
-            CredentialState::Newer => Err(presented.end_for_regression(&grant).await),
+        CredentialState::Current => attempt.attach(&grant, chain, None).await,
+        CredentialState::Retriable => {
+            presented.check_holder(&grant).await?;
+            attempt.retry(&grant).await
         }
+        // Refused, and the grant stays live.
+        CredentialState::SpentRecently => {
+            presented.check_holder(&grant).await?;
+            Err(GrantRefusal::Spent.into())
+        }
+        CredentialState::Spent => Err(presented.end_for_reuse(&grant).await),
+        CredentialState::Newer => Err(presented.end_for_regression(&grant).await),
     }
 }
 

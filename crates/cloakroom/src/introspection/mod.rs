@@ -39,7 +39,7 @@ impl Caller<'_> {
             Self::Client(client) => {
                 owner.client == *client.id()
                     || client.has_role(Role::Introspect)
-                        && token.audience.iter().any(|resource| client.is_served(resource))
+                        && token.audience.iter().any(|resource| client.serves(resource))
             }
         }
     }
@@ -130,9 +130,7 @@ impl Issuer {
         )?;
         let allowed = match caller {
             Caller::Internal => true,
-            Caller::Client(client) => {
-                client.has_role(Role::Introspect) && client.is_served(resource)
-            }
+            Caller::Client(client) => client.has_role(Role::Introspect) && client.serves(resource),
         };
         if !allowed || !token.audience.contains(resource) {
             return Ok(None);

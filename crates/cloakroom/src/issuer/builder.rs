@@ -21,11 +21,13 @@ use crate::client::builder::ClientConfigError;
 use crate::client::directory::{ClientDirectory, StaticClients};
 use crate::client::registration::Format;
 use crate::error::BuildError;
+use crate::events::Event;
 use crate::events::refusals::Refusals;
-use crate::events::{Event, EventSink, Events};
+use crate::events::sink::{EventSink, Events};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
-use crate::issuer::lifetimes::{Lifetimes, check_issuer, refused};
+use crate::issuer::checks::{Intervals, check_formats, check_intervals, check_issuer};
+use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::revocation::log_notifier::LogNotifier;
@@ -316,8 +318,13 @@ impl IssuerBuilder {
             return Err(BuildError::Setting { setting: "key_policy", why });
         }
         self.lifetimes.check(&self.key_policy)?;
-        self.check_maintenance()?;
-        self.check_formats()?;
+        check_intervals(&Intervals {
+            heartbeat: self.heartbeat,
+            housekeeping: self.housekeeping,
+            max_log_staleness: self.max_log_staleness,
+            clock_skew: self.key_policy.clock_skew,
+        })?;
+        check_formats(&self.formats)?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -416,42 +423,6 @@ impl IssuerBuilder {
                 maintained,
             }),
         })
-    }
-
-    fn check_formats(&self) -> Result<(), BuildError> {
-        let built_in = [Format::Opaque, Format::Phantom, Format::Jwt];
-        for (index, (format, _)) in self.formats.iter().enumerate() {
-            let name = format.as_str();
-            let taken = built_in.iter().any(|own| own.as_str() == name)
-                || self.formats[..index].iter().any(|(other, _)| other == format);
-            if taken {
-                let why = format!("the name `{name}` is taken: give the format another one");
-                return Err(BuildError::Setting { setting: "formats", why });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_maintenance(&self) -> Result<(), BuildError> {
-        // The first check bounds the sums below, so that they cannot overflow.
-        if self.housekeeping > Duration::from_secs(3600) {
-            let why = "keys rotate late if housekeeping runs less often than hourly";
-            return Err(refused("housekeeping_interval", why));
-        }
-        if self.heartbeat < Duration::from_millis(10) {
-            let why = "a heartbeat more often than every 10 ms is only load";
-            return Err(refused("heartbeat_interval", why));
-        }
-        if self.housekeeping < self.heartbeat {
-            let why = "housekeeping runs at most as often as the heartbeat";
-            return Err(refused("housekeeping_interval", why));
-        }
-        let steady = 2 * self.heartbeat + self.key_policy.clock_skew;
-        if self.max_log_staleness.is_some_and(|at_most| at_most < steady) {
-            let why = "it is less than two heartbeats and key_policy.clock_skew";
-            return Err(refused("max_log_staleness", why));
-        }
-        Ok(())
     }
 }
 

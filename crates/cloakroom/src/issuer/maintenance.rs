@@ -50,8 +50,8 @@ impl Issuer {
     /// # }
     /// ```
     pub async fn run_maintenance(&self) {
-        let mut heartbeats = pin!(self.run_heartbeats());
-        let mut housekeeping = pin!(self.run_housekeeping());
+        let mut heartbeats = pin!(run_heartbeats(&self.inner));
+        let mut housekeeping = pin!(run_housekeeping(&self.inner));
         let mut following = pin!(self.inner.follow_log());
         // Concurrently. None of them ends.
         poll_fn(|context| {
@@ -63,42 +63,6 @@ impl Issuer {
         .await;
     }
 
-    /// Writes heartbeats.
-    async fn run_heartbeats(&self) -> Infallible {
-        let inner = &*self.inner;
-        let mut period = tokio::time::interval(inner.heartbeat);
-        // A late heartbeat delays the next one: two at once say no more than one.
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            period.tick().await;
-            if let Err(error) = self.heartbeat().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the heartbeat could not be written"
-                );
-            }
-            inner.refusals.report_due();
-        }
-    }
-
-    /// Rotates keys and deletes what has ended, repeatedly.
-    async fn run_housekeeping(&self) -> Infallible {
-        let inner = &*self.inner;
-        loop {
-            let pause = match self.maintain().await {
-                // A backlog is worked off at the pace of heartbeats.
-                Ok(done) if done.more => inner.heartbeat,
-                Ok(_) => inner.housekeeping,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "maintenance failed");
-                    inner.housekeeping
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
     /// Runs one round of maintenance: rotates signing keys if they are due, and deletes what has
     /// ended. If one of the two fails, the other is still tried.
     ///
@@ -106,49 +70,7 @@ impl Issuer {
     ///
     /// The first failure.
     pub async fn maintain(&self) -> Result<MaintenanceReport, TokenError> {
-        let inner = &self.inner;
-        inner.refusals.report_due();
-        let keys = inner.write(None, |mut write| async move { write.maintain_keys().await }).await;
-        let done = self.delete_ended().await;
-        if let (Err(_), Err(error)) = (&keys, &done) {
-            let error = error as &dyn std::error::Error;
-            tracing::warn!(error, "ended rows could not be deleted");
-        }
-        keys?;
-        let done = done?;
-        inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
-        Ok(done)
-    }
-
-    /// Some batches of the store's housekeeping.
-    async fn delete_ended(&self) -> Result<MaintenanceReport, TokenError> {
-        let inner = &self.inner;
-        let mut total = MaintenanceReport::default();
-        for _ in 0..BATCHES {
-            let task = housekeeping_task(inner, None);
-            let done =
-                inner.write(None, |write| async move { write.housekeep(task).await }).await?;
-            total.grants += done.grants;
-            total.tokens += done.tokens;
-            total.revocations += done.revocations;
-            total.unreadable += done.unreadable;
-            total.more = done.more;
-            if !done.more {
-                break;
-            }
-            // The in-memory store never yields: let the heartbeats run.
-            tokio::task::yield_now().await;
-        }
-        Ok(total)
-    }
-
-    /// Writes a heartbeat into the revocation log.
-    async fn heartbeat(&self) -> Result<(), TokenError> {
-        let inner = &self.inner;
-        let now = inner.now();
-        // A reader needs the newest heartbeats.
-        let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
-        Ok(inner.write(None, |write| async move { write.heartbeat(now, until).await }).await?)
+        maintain(&self.inner).await
     }
 
     /// Retires the current signing key. Its successor, which every verifier knows, takes over at
@@ -198,6 +120,82 @@ impl Issuer {
         });
         work.await
     }
+}
+
+/// Writes heartbeats.
+async fn run_heartbeats(inner: &Arc<Inner>) -> Infallible {
+    let mut period = tokio::time::interval(inner.heartbeat);
+    // A late heartbeat delays the next one: two at once say no more than one.
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        if let Err(error) = write_heartbeat(inner).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the heartbeat could not be written"
+            );
+        }
+        inner.refusals.report_due();
+    }
+}
+
+/// Rotates keys and deletes what has ended, repeatedly.
+async fn run_housekeeping(inner: &Arc<Inner>) -> Infallible {
+    loop {
+        let pause = match maintain(inner).await {
+            // A backlog is worked off at the pace of heartbeats.
+            Ok(done) if done.more => inner.heartbeat,
+            Ok(_) => inner.housekeeping,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "maintenance failed");
+                inner.housekeeping
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
+    inner.refusals.report_due();
+    let keys = inner.write(None, |mut write| async move { write.maintain_keys().await }).await;
+    let done = delete_ended(inner).await;
+    if let (Err(_), Err(error)) = (&keys, &done) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, "ended rows could not be deleted");
+    }
+    keys?;
+    let done = done?;
+    inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
+    Ok(done)
+}
+
+/// Some batches of the store's housekeeping.
+async fn delete_ended(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
+    let mut total = MaintenanceReport::default();
+    for _ in 0..BATCHES {
+        let task = housekeeping_task(inner, None);
+        let done = inner.write(None, |write| async move { write.housekeep(task).await }).await?;
+        total.grants += done.grants;
+        total.tokens += done.tokens;
+        total.revocations += done.revocations;
+        total.unreadable += done.unreadable;
+        total.more = done.more;
+        if !done.more {
+            break;
+        }
+        // The in-memory store never yields: let the heartbeats run.
+        tokio::task::yield_now().await;
+    }
+    Ok(total)
+}
+
+/// Writes a heartbeat into the revocation log.
+async fn write_heartbeat(inner: &Arc<Inner>) -> Result<(), TokenError> {
+    let now = inner.now();
+    // A reader needs the newest heartbeats.
+    let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
+    Ok(inner.write(None, |write| async move { write.heartbeat(now, until).await }).await?)
 }
 
 /// One batch of the store's housekeeping. If a caller waits for a sweep, the batch begins with it.

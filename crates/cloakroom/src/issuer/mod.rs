@@ -1,6 +1,7 @@
 //! The issuer: its state, and what the steps of a request share.
 
 pub(crate) mod builder;
+pub(crate) mod checks;
 pub(crate) mod lifetimes;
 pub(crate) mod maintenance;
 pub(crate) mod ownership;
@@ -23,8 +24,8 @@ use cloakroom_jwt::{Algorithm, PhantomFormat, PublishedJwks};
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
 use crate::error::{AuthenticationFailure, TokenError};
-use crate::events::Events;
 use crate::events::refusals::Refusals;
+use crate::events::sink::Events;
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
 use crate::issuer::builder::IssuerBuilder;

@@ -13,7 +13,7 @@ use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::{CheckValue, CheckValues, StoreError, TokenStore};
 
 use crate::error::{BuildError, TokenError};
-use crate::issuer::lifetimes::refused;
+use crate::issuer::checks::refused;
 use crate::write::Store;
 
 const HANDLE_KEY: &str = "handle-key/";

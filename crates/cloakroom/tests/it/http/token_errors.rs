@@ -148,7 +148,7 @@ struct Careless;
 #[async_trait]
 impl ClientDirectory for Careless {
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
-        let client = Client::public(id.as_str())
+        let client = Client::public(id)
             .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
             .redirect_uri(REDIRECT)
             .audience(ORDERS, Format::Opaque);
