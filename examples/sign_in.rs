@@ -217,8 +217,7 @@ mod tests {
             .grant_types([GrantType::AuthorizationCode])
             .redirect_uri("https://app.example/cb")
             .scope("orders:read")
-            .audience("https://orders.example", Format::Opaque)
-            .build()?;
+            .audience("https://orders.example", Format::Opaque);
         Ok(router("", Issuer::dev().static_clients([client])?.build().await?))
     }
 

@@ -31,8 +31,7 @@ async fn issuer(store: &Arc<SqliteStore>, tenant: &str, url: String) -> Result<I
     let app = Client::public("app")
         .grant_types([GrantType::RefreshToken])
         .scope("orders:read")
-        .audience("https://orders.example", Format::Opaque)
-        .build()?;
+        .audience("https://orders.example", Format::Opaque);
     let issuer = Issuer::builder(url)
         .store(Arc::new(TenantStore::new(Arc::clone(store), tenant)?))
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))

@@ -44,13 +44,11 @@ pub(crate) async fn authorization_server(
             .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
             .redirect_uri(CALLBACK)
             .scope("orders:read orders:write")
-            .audience(ORDERS, Format::Phantom)
-            .build()?,
-        Client::resource_server(ORDERS_API[0], ORDERS_API[1], orders).build()?,
+            .audience(ORDERS, Format::Phantom),
+        Client::resource_server(ORDERS_API[0], ORDERS_API[1], orders),
         // May also read who is revoked: that is how it can remember tokens.
         Client::resource_server(GATEWAY[0], GATEWAY[1], Serves::Everything)
-            .role(Role::RevocationLog)
-            .build()?,
+            .role(Role::RevocationLog),
     ];
     let (issuer, tokens) = store.open(url)?;
     let counting = Arc::new(CountingStore::new(tokens));

@@ -22,11 +22,9 @@ pub(super) async fn prepare(
             Client::confidential(BATCH.id, BATCH.secret)
                 .grant_types([GrantType::ClientCredentials])
                 .scope(SCOPE)
-                .audience(RESOURCE, format)
-                .build()?,
-            Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Opaque).build()?,
-            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?))
-                .build()?,
+                .audience(RESOURCE, format),
+            Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Opaque),
+            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?)),
         ])?
         .build()
         .await?;

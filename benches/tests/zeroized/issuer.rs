@@ -27,12 +27,10 @@ pub(crate) async fn issuer(format: Format) -> Issuer {
             GrantType::AuthorizationCode,
             GrantType::RefreshToken,
             GrantType::ClientCredentials,
-        ])
-        .build()
-        .expect("a client");
+        ]);
     let gateway = Client::resource_server("gateway", GATEWAY_SECRET, Serves::Everything);
     Issuer::dev()
-        .static_clients([app, gateway.build().expect("a client")])
+        .static_clients([app, gateway])
         .expect("two clients")
         .build()
         .await

@@ -56,7 +56,7 @@ pub use cloakroom_core::{
     TokenSecret,
 };
 
-/// Words, records, the store contract and opaque handles.
+/// Identifiers, records, the store contract and opaque handles.
 pub use cloakroom_core as core;
 /// JWTs, JWK Sets and signing keys.
 pub use cloakroom_jwt as jwt;

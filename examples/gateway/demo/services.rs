@@ -40,11 +40,9 @@ pub(super) async fn authorization_server() -> Outcome<Issuer> {
             Client::public("web-app")
                 .grant_types([GrantType::RefreshToken])
                 .scope("orders:read orders:write")
-                .audience(ORDERS, Format::Phantom)
-                .build()?,
+                .audience(ORDERS, Format::Phantom),
             Client::resource_server("gateway", SECRET, Serves::Only(orders))
-                .role(Role::RevocationLog)
-                .build()?,
+                .role(Role::RevocationLog),
         ])?
         .build()
         .await?;

@@ -1,5 +1,6 @@
 //! Building a client: one place for every rule that a registration keeps to.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,21 @@ pub(crate) enum Authentication {
     None,
     /// It is confidential.
     Required,
+}
+
+/// So that a directory takes clients and builders alike: a client is never refused.
+impl From<Infallible> for ClientConfigError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl TryFrom<ClientBuilder> for Client {
+    type Error = ClientConfigError;
+
+    fn try_from(builder: ClientBuilder) -> Result<Self, ClientConfigError> {
+        builder.build()
+    }
 }
 
 impl ClientBuilder {

@@ -56,14 +56,17 @@ impl DirectoryError {
 pub struct StaticClients(HashMap<ClientId, Arc<Client>>);
 
 impl StaticClients {
-    /// A directory of these clients.
+    /// A directory of these clients, or of what these builders build.
     ///
     /// # Errors
     ///
-    /// If two clients have the same identifier.
-    pub fn new(clients: impl IntoIterator<Item = Client>) -> Result<Self, ClientConfigError> {
+    /// If a builder fails, or if two clients have the same identifier.
+    pub fn new(
+        clients: impl IntoIterator<Item = impl TryInto<Client, Error: Into<ClientConfigError>>>,
+    ) -> Result<Self, ClientConfigError> {
         let mut all = HashMap::new();
         for client in clients {
+            let client = client.try_into().map_err(Into::into)?;
             let id = client.id().clone();
             if all.contains_key(&id) {
                 let why = "two clients have this client_id".to_owned();
@@ -99,6 +102,13 @@ mod tests {
         let app = || Client::public("app").build().unwrap();
         let refused = StaticClients::new([app(), app()]).unwrap_err();
         assert_eq!(refused.client, "app");
+    }
+
+    #[test]
+    fn a_builder_is_built_on_the_way_in() {
+        assert_eq!(StaticClients::new([Client::public("app")]).unwrap().iter().count(), 1);
+        let refused = StaticClients::new([Client::public("app").redirect_uri("/cb")]).unwrap_err();
+        assert!(refused.why.contains("absolute"), "{refused}");
     }
 
     #[tokio::test]

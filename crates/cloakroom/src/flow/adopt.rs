@@ -60,13 +60,13 @@ impl Issuer {
         }
         let client = inner.client(&grant.client).await?;
         let confirmation = grant.confirmation.take();
-        let most = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
+        let max_epoch = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
         let mut record = new_grant(inner, &client, grant, now).await?;
         record.id = located.grant;
         // The id is fixed, so there is no second try: the epoch comes from the store itself. A
         // bound is a time of this issuer's clock: what was issued before it must not seem to come
         // after.
-        let newest = inner.store.epoch().await?.min(most);
+        let newest = inner.store.epoch().await?.min(max_epoch);
         let issued_no_later = issued_at - inner.clock_skew();
         record.epoch = newest.min(Epoch::new(issued_no_later.as_millis()));
         record.expires_at = expires_at;

@@ -46,16 +46,16 @@ impl Issuer {
         }
         // Every client's code is bound to the key (RFC 9449 §10).
         let confirmation = grant.confirmation.take();
-        let most = grant.epoch;
+        let max_epoch = grant.epoch;
         let mut record = new_grant(inner, &client, grant, now).await?;
         record.confirmation = confirmation;
         let binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
-        let spare =
+        let for_retry =
             inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
         match authorize_as(inner, &client, record, binding, now).await {
             Err(TokenError::Barred) => {
-                let (record, binding) = spare.unzip();
-                let record = with_newer_epoch(inner, record, most).await?;
+                let (record, binding) = for_retry.unzip();
+                let record = with_newer_epoch(inner, record, max_epoch).await?;
                 let binding = binding.ok_or(TokenError::Barred)?;
                 authorize_as(inner, &client, record, binding, now).await
             }

@@ -33,12 +33,12 @@ impl Issuer {
         inner.notice_missing_maintenance(now);
         let client = inner.client(&grant.client).await?;
         let proved = grant.confirmation.take();
-        let most = grant.epoch;
+        let max_epoch = grant.epoch;
         let record = new_grant(inner, &client, grant, now).await?;
-        let spare = inner.store.memory().epoch_from_log().map(|_| record.clone());
+        let for_retry = inner.store.memory().epoch_from_log().map(|_| record.clone());
         match issue_as(inner, &client, record, proved.as_ref(), now).await {
             Err(TokenError::Barred) => {
-                let record = with_newer_epoch(inner, spare, most).await?;
+                let record = with_newer_epoch(inner, for_retry, max_epoch).await?;
                 issue_as(inner, &client, record, proved.as_ref(), now).await
             }
             answer => answer,

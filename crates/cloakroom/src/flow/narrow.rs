@@ -17,7 +17,7 @@ pub(crate) fn narrow_scope(
         None => Ok(most.clone()),
         // RFC 6749 §6: "MUST NOT include any scope not originally granted by the resource owner"
         Some(scope) if !scope.is_subset(most) => {
-            Err(TokenError::InvalidScope("it is wider than what was granted"))
+            Err(TokenError::InvalidScope("the scope is wider than what was granted"))
         }
         Some(scope) => Ok(scope),
     }
@@ -34,5 +34,5 @@ pub(crate) fn narrow_audience(
     Audience::new(requested)
         .ok()
         .filter(|audience| audience.is_subset(granted))
-        .ok_or(TokenError::InvalidTarget("it was not granted"))
+        .ok_or(TokenError::InvalidTarget("the resource was not granted"))
 }

@@ -121,11 +121,11 @@ pub(crate) fn first_chain(
 pub(crate) async fn with_newer_epoch(
     inner: &Inner,
     barred: Option<Box<GrantRecord>>,
-    most: Option<Epoch>,
+    max: Option<Epoch>,
 ) -> Result<Box<GrantRecord>, TokenError> {
     let mut record = barred.ok_or(TokenError::Barred)?;
     let newest = inner.store.epoch().await?;
-    let epoch = most.map_or(newest, |most| most.min(newest));
+    let epoch = max.map_or(newest, |max| max.min(newest));
     if epoch <= record.epoch {
         return Err(TokenError::Barred);
     }

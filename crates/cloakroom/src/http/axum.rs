@@ -26,7 +26,7 @@ impl Endpoints {
     /// use cloakroom::http::Endpoints;
     /// use cloakroom::{Client, Issuer};
     ///
-    /// let issuer = Issuer::dev().static_clients([Client::public("app").build()?])?.build().await?;
+    /// let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
     /// let app: axum::Router = axum::Router::new().merge(Endpoints::new(issuer).router());
     /// # Ok(()) }
     /// ```

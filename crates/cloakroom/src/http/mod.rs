@@ -29,7 +29,7 @@
 //! use cloakroom::http::Endpoints;
 //! use cloakroom::{Client, Issuer};
 //!
-//! let issuer = Issuer::dev().static_clients([Client::public("app").build()?])?.build().await?;
+//! let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
 //! let endpoints = Endpoints::new(issuer);
 //!
 //! let request = http::Request::get("/.well-known/jwks.json").body(bytes::Bytes::new())?;

@@ -23,7 +23,7 @@ use crate::issuer::Issuer;
 ///
 /// let secret = "gateway-demo-secret-0123456789";
 /// let issuer = Issuer::dev()
-///     .static_clients([Client::resource_server("gateway", secret, Serves::Everything).build()?])?
+///     .static_clients([Client::resource_server("gateway", secret, Serves::Everything)])?
 ///     .build()
 ///     .await?;
 /// let local = LocalIntrospector::new(issuer, &"gateway".parse()?).await?;

@@ -54,7 +54,7 @@ use crate::write::{Finish, Keys, Store};
 ///     .store(Arc::new(MemoryStore::new()))
 ///     .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))
 ///     .sealer(Arc::new(AesGcmSealer::new(1, sealing_key)))
-///     .static_clients([Client::public("app").build()?])?
+///     .static_clients([Client::public("app")])?
 ///     .build()
 ///     .await?;
 /// # Ok(()) }
@@ -201,14 +201,14 @@ impl IssuerBuilder {
         self
     }
 
-    /// A fixed set of clients.
+    /// A fixed set of clients, given as clients or as their builders.
     ///
     /// # Errors
     ///
-    /// If two clients have the same identifier.
+    /// If a builder fails, or if two clients have the same identifier.
     pub fn static_clients(
         mut self,
-        clients: impl IntoIterator<Item = Client>,
+        clients: impl IntoIterator<Item = impl TryInto<Client, Error: Into<ClientConfigError>>>,
     ) -> Result<Self, ClientConfigError> {
         let clients = StaticClients::new(clients)?;
         let audiences = clients.iter().flat_map(Client::audiences);

@@ -37,9 +37,9 @@ impl Issuer {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
-    /// use cloakroom::{Issuer, NonceError};
+    /// use cloakroom::{Client, Issuer, NonceError};
     ///
-    /// # let issuer = Issuer::dev().static_clients([])?.build().await?;
+    /// # let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
     /// let nonce = issuer.nonce("consent", b"session 7", Duration::from_secs(600))?;
     ///
     /// // The form is submitted, and submitted again.

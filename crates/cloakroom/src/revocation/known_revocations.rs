@@ -73,12 +73,12 @@ impl KnownRevocations {
     }
 
     /// What is known now; `None` if there are no revocations.
-    pub(crate) fn read(&self) -> Option<KnownNow<'_>> {
+    pub(crate) fn read(&self) -> Option<KnownGuard<'_>> {
         // A revocation is counted before it is acknowledged.
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        Some(KnownNow(self.state.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(KnownGuard(self.state.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
@@ -262,9 +262,9 @@ impl State {
 }
 
 /// The known revocations, locked while one request reads them.
-pub(crate) struct KnownNow<'a>(RwLockReadGuard<'a, State>);
+pub(crate) struct KnownGuard<'a>(RwLockReadGuard<'a, State>);
 
-impl KnownNow<'_> {
+impl KnownGuard<'_> {
     /// When the grant was revoked, alone or with its subject or client; `None` if that is not
     /// known.
     pub(crate) fn grant(&self, grant: &GrantRecord) -> Option<UnixTime> {

@@ -18,12 +18,12 @@ pub(crate) struct Finish<T: Send + 'static> {
     /// ready.
     rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     /// Where the rest runs if this is dropped; set by the first poll that has to wait.
-    refuge: Option<(Handle, Span)>,
+    fallback: Option<(Handle, Span)>,
 }
 
 impl<T: Send + 'static> Finish<T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { rest: Some(Box::pin(future)), refuge: None }
+        Self { rest: Some(Box::pin(future)), fallback: None }
     }
 }
 
@@ -36,8 +36,8 @@ impl<T: Send + 'static> Future for Finish<T> {
         let poll = rest.as_mut().poll(cx);
         if poll.is_pending() {
             self.rest = Some(rest);
-            if self.refuge.is_none() {
-                self.refuge = Handle::try_current().ok().map(|handle| (handle, Span::current()));
+            if self.fallback.is_none() {
+                self.fallback = Handle::try_current().ok().map(|handle| (handle, Span::current()));
             }
         }
         poll
@@ -46,7 +46,7 @@ impl<T: Send + 'static> Future for Finish<T> {
 
 impl<T: Send + 'static> Drop for Finish<T> {
     fn drop(&mut self) {
-        if let (Some(rest), Some((runtime, span))) = (self.rest.take(), self.refuge.take()) {
+        if let (Some(rest), Some((runtime, span))) = (self.rest.take(), self.fallback.take()) {
             runtime.spawn(async move { drop(rest.await) }.instrument(span));
         }
     }

@@ -270,7 +270,7 @@ async fn a_missing_part_is_named_with_the_call_that_brings_it() {
     assert_eq!(missing(keyed()).await, "sealer(…)");
     let sealed = || keyed().sealer(sealer.clone());
     assert_eq!(missing(sealed()).await, "clients(…)");
-    sealed().static_clients([]).unwrap().build().await.unwrap();
+    sealed().static_clients([] as [Client; 0]).unwrap().build().await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
-use cloakroom::{AuthorizationRequest, BuildError, Caller, Issuer, IssuerBuilder, TokenError};
+use cloakroom::{
+    AuthorizationRequest, BuildError, Caller, Client, Issuer, IssuerBuilder, TokenError,
+};
 
 use super::store::ProbeStore;
 use super::support::*;
@@ -229,7 +231,7 @@ async fn a_store_of_tenants_is_no_store_of_one_issuer() {
     let tenant = Arc::new(TenantStore::new(Arc::clone(&store), "acme").unwrap());
     let build = |builder: IssuerBuilder| {
         let sealer = Arc::new(AesGcmSealer::new(1, [2; 32]));
-        builder.handle_keys(handles()).sealer(sealer).static_clients([]).unwrap()
+        builder.handle_keys(handles()).sealer(sealer).static_clients([] as [Client; 0]).unwrap()
     };
     build(Issuer::builder(ISSUER).store(tenant)).build().await.unwrap();
     let (setting, why) = refused(build(Issuer::builder(ISSUER).store(Arc::clone(&store)))).await;

@@ -36,7 +36,7 @@ async fn every_malformed_request_is_told_apart() {
         (
             vec![credentials, ("scope", "orders:delete")],
             "invalid_scope",
-            "the client may not have all of it",
+            "the client may not have all of this scope",
         ),
         (
             vec![credentials, ("scope", "orders:read  orders:write")],
@@ -63,10 +63,14 @@ async fn every_malformed_request_is_told_apart() {
         (
             refreshing("scope", "orders:read orders:delete"),
             "invalid_scope",
-            "it is wider than what was granted",
+            "the scope is wider than what was granted",
         ),
         (refreshing("scope", "\\"), "invalid_scope", "the scope is malformed"),
-        (refreshing("resource", "https://billing.example"), "invalid_target", "it was not granted"),
+        (
+            refreshing("resource", "https://billing.example"),
+            "invalid_target",
+            "the resource was not granted",
+        ),
         (
             refreshing("resource", "/orders"),
             "invalid_target",
