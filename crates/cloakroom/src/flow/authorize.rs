@@ -32,7 +32,7 @@ impl Issuer {
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
-        inner.notice_missing_maintenance(now);
+        inner.warn_if_unmaintained(now);
         let client = inner.client(&grant.client).await?;
         if !client.is_redirect_uri(&redirect_uri) {
             return Err(TokenError::RedirectUri);

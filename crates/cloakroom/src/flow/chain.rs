@@ -157,7 +157,7 @@ impl Presented<'_> {
     /// The grant whose genuine credential `client` presents, after the checks that codes and
     /// refresh tokens share, in their order.
     pub(crate) async fn grant(&self, client: &ClientId) -> Result<Arc<GrantRecord>, TokenError> {
-        self.inner.check_log_watch().await?;
+        self.inner.check_store_is_current().await?;
         let grant = self.inner.find(self.handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
         if !grant.is_live(self.now) {
             return Err(GrantRefusal::Dead.into());

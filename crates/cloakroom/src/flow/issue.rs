@@ -30,7 +30,7 @@ impl Issuer {
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
-        inner.notice_missing_maintenance(now);
+        inner.warn_if_unmaintained(now);
         let client = inner.client(&grant.client).await?;
         let proved = grant.confirmation.take();
         let max_epoch = grant.epoch;

@@ -45,7 +45,7 @@ pub(crate) async fn new_grant(
     if audience.iter().any(|resource| client.format_for(resource).is_none()) {
         return Err(TokenError::InvalidTarget("the client may not have tokens for this resource"));
     }
-    inner.check_log_watch().await?;
+    inner.check_store_is_current().await?;
     let most = inner.lifetimes.of_client(client).grant;
     let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
     let json = [("act", &grant.act), ("authorization_details", &grant.authorization_details)];

@@ -41,7 +41,7 @@ impl Issuer {
 
 async fn refresh(inner: &Arc<Inner>, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
     let now = inner.now();
-    inner.notice_missing_maintenance(now);
+    inner.warn_if_unmaintained(now);
     let handle = chain_handle(inner, ChainKind::Refresh, &request.token).await?;
     let client = inner.client(&request.client).await?;
     if !client.allows(GrantType::RefreshToken) {

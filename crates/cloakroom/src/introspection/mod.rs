@@ -67,7 +67,7 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Introspection, TokenError> {
         let inner = &self.inner;
-        inner.check_log_watch().await?;
+        inner.check_store_is_current().await?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
             return introspect_refresh(inner, &handle, caller, now).await;
@@ -109,7 +109,7 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Option<SwappedJwt>, TokenError> {
         let inner = &self.inner;
-        inner.check_log_watch().await?;
+        inner.check_store_is_current().await?;
         let now = inner.now();
         let Some(Active { grant, token, carried: None }) = active(inner, token, now).await? else {
             return Ok(None);

@@ -149,7 +149,7 @@ impl Issuer {
     ///
     /// If the store fails.
     pub async fn epoch(&self) -> Result<Epoch, TokenError> {
-        self.inner.check_log_watch().await?;
+        self.inner.check_store_is_current().await?;
         Ok(self.inner.store.epoch().await?)
     }
 }
@@ -193,7 +193,7 @@ impl Inner {
 
     /// Logs an error once an hour if maintenance does not run. Without it, expired rows pile up and
     /// keys do not rotate.
-    pub(crate) fn notice_missing_maintenance(&self, now: UnixTime) {
+    pub(crate) fn warn_if_unmaintained(&self, now: UnixTime) {
         const HOUR: u64 = 3_600_000;
         let last = self.maintained.load(Ordering::Relaxed);
         if now.as_millis().saturating_sub(last) >= HOUR

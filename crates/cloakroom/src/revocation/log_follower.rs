@@ -85,7 +85,7 @@ impl Inner {
     ///
     /// [`TokenError::Unavailable`] during a repair, or if the newest heartbeat is too old; else if
     /// the store fails.
-    pub(crate) async fn check_log_watch(self: &Arc<Self>) -> Result<(), TokenError> {
+    pub(crate) async fn check_store_is_current(self: &Arc<Self>) -> Result<(), TokenError> {
         const REGRESSED: TokenError = TokenError::Unavailable("the store went back in time");
         if self.store.memory().open_suspicion().is_some() {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
