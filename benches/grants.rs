@@ -61,13 +61,12 @@ impl World {
         let store = MemoryStore::new();
         let secret = HandleSecret::random(1, &Random::system()).expect("random bytes");
         let app = Client::public("app")
-            .expect("valid")
             .grant_types([GrantType::RefreshToken])
             .scope("orders:read orders:write")
-            .expect("valid")
             .audience("https://orders.example", Format::Opaque)
+            .build()
             .expect("valid");
-        let lifetimes = cloakroom::Lifetimes { access_token: HOUR, ..Default::default() };
+        let lifetimes = cloakroom::Lifetimes::default().access_token(HOUR);
         let issuer = Issuer::builder("https://as.example")
             .store(Arc::new(store.clone()))
             .handle_keys(HandleKeys::new(&secret))

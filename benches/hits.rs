@@ -65,20 +65,20 @@ impl Server {
     async fn start(rules: usize) -> Self {
         let store = MemoryStore::new();
         let client = |id, format| {
-            let client = Client::public(id).expect("valid").scope("orders:read").expect("valid");
-            client.audience(AUDIENCE, format).expect("valid")
+            let client = Client::public(id).scope("orders:read");
+            client.audience(AUDIENCE, format).build().expect("valid")
         };
         let serves = Serves::Only(Audience::one(AUDIENCE).expect("valid"));
         let issuer = Issuer::dev()
             .url(URL)
             .store(Arc::new(store.clone()))
             .algorithm(Algorithm::Es256)
-            .lifetimes(cloakroom::Lifetimes { access_token: DAY, ..Default::default() })
+            .lifetimes(cloakroom::Lifetimes::default().access_token(DAY))
             .key_policy(KeyPolicy::default().max_token_life(DAY))
             .static_clients([
                 client("opaque", Format::Opaque),
                 client("jwt", Format::Jwt),
-                Client::resource_server("api", SECRET, serves).expect("valid"),
+                Client::resource_server("api", SECRET, serves).build().expect("valid"),
             ])
             .expect("valid")
             .build()

@@ -43,11 +43,10 @@ fn main() {
 fn grants(suite: &Suite) {
     let grants = if suite.is_quick() { 10_000 } else { 1_000_000 };
     let app = Client::public("app")
-        .expect("valid")
         .grant_types([GrantType::RefreshToken])
         .scope("orders:read orders:write")
-        .expect("valid")
         .audience("https://orders.example", Format::Opaque)
+        .build()
         .expect("valid");
     let issuer = Issuer::dev().static_clients([app]).expect("valid").build();
     let issuer = issuer.now_or_never().expect("nothing waits").expect("an issuer");

@@ -41,7 +41,7 @@ async fn open(database: &str) -> Result<Issuer, Box<dyn Error>> {
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, [1; 32])))
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         // Nothing is issued here: any client will do.
-        .static_clients([Client::public("after-restore")?])?
+        .static_clients([Client::public("after-restore")])?
         .build()
         .await?;
     Ok(issuer)

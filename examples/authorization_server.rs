@@ -124,10 +124,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let issuer = issuer
         .static_clients(clients)?
         .events(Arc::new(Alarms))
-        .lifetimes(Lifetimes {
-            retry_window: Duration::from_secs(options.retry_window),
-            ..Lifetimes::default()
-        })
+        .lifetimes(Lifetimes::default().retry_window(Duration::from_secs(options.retry_window)))
         // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
         // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
         // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
@@ -307,19 +304,16 @@ fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
 /// The client of an entry; else which field is wrong, and why.
 fn client(entry: &Entry) -> Result<Client, String> {
     let wrong = |field: &'static str| move |error: InvalidValue| format!("{field}: {}", error.why);
-    let mut client = Client::public(entry.id.as_str()).map_err(wrong("id"))?;
-    match (entry.public, &entry.secret, &entry.secret_sha256) {
-        (true, None, None) => {}
-        (false, Some(secret), None) => {
-            client = client.secret(SecretHash::of(secret).map_err(wrong("secret"))?);
-        }
+    let mut client = match (entry.public, &entry.secret, &entry.secret_sha256) {
+        (true, None, None) => Client::public(&entry.id),
+        (false, Some(secret), None) => Client::confidential(&entry.id, secret),
         (false, None, Some(hash)) => {
             let hash = sha256(hash).ok_or("secret_sha256: it is not 32 bytes, hex or base64url")?;
-            client = client.secret(SecretHash::from_bytes(hash));
+            Client::hashed(&entry.id, [SecretHash::from_bytes(hash)])
         }
         (true, ..) => return Err("public: a public client has no secret".into()),
         _ => return Err("secret: give either secret, secret_sha256 or public = true".into()),
-    }
+    };
     for name in &entry.grant_types {
         let unknown = |_| format!("grant_types: `{name}` is not a grant type of this server");
         client = client.grant_types([name.parse().map_err(unknown)?]);
@@ -327,7 +321,7 @@ fn client(entry: &Entry) -> Result<Client, String> {
     for uri in &entry.redirect_uris {
         client = client.redirect_uri(absolute("redirect_uris", uri)?);
     }
-    client = client.scope(entry.scope.as_str()).map_err(wrong("scope"))?;
+    client = client.scope(entry.scope.as_str());
     for (index, AudienceEntry { resource, format }) in entry.audiences.iter().enumerate() {
         if entry.audiences[..index].iter().any(|other| other.resource == *resource) {
             return Err(format!("audiences: `{resource}` is there twice"));
@@ -339,7 +333,7 @@ fn client(entry: &Entry) -> Result<Client, String> {
             format => format,
         };
         let resource = absolute("audiences", resource)?;
-        client = client.audience(resource, format).map_err(wrong("audiences"))?;
+        client = client.audience(resource, format);
     }
     client = client.lifetimes(entry.lifetimes.checked()?);
     for role in &entry.roles {
@@ -353,7 +347,7 @@ fn client(entry: &Entry) -> Result<Client, String> {
         let audience = Audience::new(&entry.serves).map_err(wrong("serves"))?;
         client = client.serves(Serves::Only(audience));
     }
-    Ok(client)
+    client.build().map_err(|error| error.why)
 }
 
 impl LifetimesEntry {
@@ -367,11 +361,11 @@ impl LifetimesEntry {
             own => Ok(own.map(Duration::from_secs)),
         };
         let most = Lifetimes::default();
-        Ok(ClientLifetimes {
-            access_token: within("access_token", self.access_token, most.access_token)?,
-            refresh_idle: within("refresh_idle", self.refresh_idle, most.refresh_idle)?,
-            grant: within("grant", self.grant, most.grant)?,
-        })
+        let mut lifetimes = ClientLifetimes::default();
+        lifetimes.access_token = within("access_token", self.access_token, most.access_token)?;
+        lifetimes.refresh_idle = within("refresh_idle", self.refresh_idle, most.refresh_idle)?;
+        lifetimes.grant = within("grant", self.grant, most.grant)?;
+        Ok(lifetimes)
     }
 }
 

@@ -20,7 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Caller::Internal;
 use cloakroom::core::format::{FormatError, Located, MintContext, Minted, Persisted, TokenFormat};
 use cloakroom::core::{GrantId, TokenDigest, TokenKind, TokenSecret};
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, RefreshRequest};
+use cloakroom::{AdoptRequest, Client, Format, Grant, GrantType, Issuer, RefreshRequest};
 
 /// `acme.GRANT.SECRET` for new tokens; 32 hexadecimal digits for those of the former system.
 #[derive(Debug)]
@@ -62,10 +62,11 @@ fn is_former(token: &str) -> bool {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = Client::confidential("shop", "shop-demo-secret-0123456789")?
+    let client = Client::confidential("shop", "shop-demo-secret-0123456789")
         .grant_types([GrantType::RefreshToken])
-        .scope("orders:read orders:write")?
-        .audience("https://orders.example", Format::Custom("acme".into()))?;
+        .scope("orders:read orders:write")
+        .audience("https://orders.example", Format::Custom("acme".into()))
+        .build()?;
     let shop = client.id().clone();
     let issuer = Issuer::dev()
         .format("acme", Arc::new(AcmeTokens))
@@ -100,7 +101,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("Adopted, with what the former system's database knows of it, it is active.");
     let grant = Grant::user("shop", "bob")?.scope("orders:read")?;
     let (issued_at, expires_at) = (now - Duration::from_secs(60), now + Duration::from_secs(300));
-    issuer.adopt(&former, grant, issued_at, expires_at).await?;
+    issuer.adopt(AdoptRequest::new(former.clone(), grant, issued_at..expires_at)).await?;
     let answer = issuer.introspect(&former, Internal).await?;
     let active = answer.active().ok_or("an adopted token is active")?;
     println!(

@@ -13,10 +13,11 @@ use cloakroom::{Client, Format, Grant, GrantType, Issuer, RefreshRequest};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // An app that may read and write orders, with opaque tokens that it may refresh.
-    let client = Client::public("app")?
+    let client = Client::public("app")
         .grant_types([GrantType::RefreshToken])
-        .scope("orders:read orders:write")?
-        .audience("https://orders.example", Format::Opaque)?;
+        .scope("orders:read orders:write")
+        .audience("https://orders.example", Format::Opaque)
+        .build()?;
     let app = client.id().clone();
 
     // An issuer for trying things out: all in memory, and worthless after a restart.

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cloakroom::core::{Audience, ClientId, InvalidValue, Subject, TokenSecret};
 use cloakroom::http::Form;
-use cloakroom::{Client, Grant, Issuer, NonceError, Pkce, TokenError};
+use cloakroom::{AuthorizationRequest, Client, Grant, Issuer, NonceError, Pkce, TokenError};
 use url::Url;
 
 /// The authorization endpoint, under the issuer's path.
@@ -173,7 +173,7 @@ async fn code(
         grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
     }
     let redirect_uri = form.get("redirect_uri").unwrap_or_default();
-    issuer.authorize(grant, redirect_uri, pkce).await
+    issuer.authorize(AuthorizationRequest::new(grant, redirect_uri).pkce(pkce)).await
 }
 
 /// What the client is told: an error of RFC 6749 §4.1.2.1, and a description for its developers.
@@ -213,11 +213,11 @@ mod tests {
                          &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
     async fn server() -> Result<Router, Box<dyn Error>> {
-        let client = Client::public("app")?
+        let client = Client::public("app")
             .grant_types([GrantType::AuthorizationCode])
             .redirect_uri("https://app.example/cb")
-            .scope("orders:read")?
-            .audience("https://orders.example", Format::Opaque)?;
+            .scope("orders:read")
+            .audience("https://orders.example", Format::Opaque);
         Ok(router("", Issuer::dev().static_clients([client])?.build().await?))
     }
 

@@ -28,10 +28,10 @@ async fn issuer(store: &Arc<SqliteStore>, tenant: &str, url: String) -> Result<I
     // From your secret store. Each tenant may have secrets of its own; it need not: what is derived
     // from them is the issuer's, and good nowhere else.
     let (handle_secret, sealing_key) = ([1; 32], [2; 32]);
-    let app = Client::public("app")?
+    let app = Client::public("app")
         .grant_types([GrantType::RefreshToken])
-        .scope("orders:read")?
-        .audience("https://orders.example", Format::Opaque)?;
+        .scope("orders:read")
+        .audience("https://orders.example", Format::Opaque);
     let issuer = Issuer::builder(url)
         .store(Arc::new(TenantStore::new(Arc::clone(store), tenant)?))
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))

@@ -110,8 +110,8 @@ fn by_store(plan: Plan) -> Result<Vec<f64>, Failure> {
         let issuer = Issuer::dev()
             .store(Arc::clone(&store))
             .static_clients([
-                Client::public(APP)?.scope(SCOPE)?.audience(RESOURCE, Format::Opaque)?,
-                Client::resource_server(API.id, API.secret, serves)?,
+                Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Opaque),
+                Client::resource_server(API.id, API.secret, serves),
             ])?
             .build()
             .await?;

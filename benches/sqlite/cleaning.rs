@@ -97,7 +97,7 @@ async fn issuer(store: &SqliteStore) -> Issuer {
         .store(Arc::new(store.clone()))
         .handle_keys(HandleKeys::new(&secret))
         .sealer(Arc::new(AesGcmSealer::random().expect("random bytes")))
-        .static_clients([])
+        .static_clients([] as [cloakroom::Client; 0])
         .expect("no client is wrong")
         .build()
         .await

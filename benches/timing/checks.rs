@@ -139,8 +139,9 @@ impl Checks {
             kept[wrong_at(last, 32)] ^= 1;
             kept
         };
-        let client =
-            |hash| Client::hashed("app", [SecretHash::from_bytes(hash)]).expect("an identifier");
+        let client = |hash| {
+            Client::hashed("app", [SecretHash::from_bytes(hash)]).build().expect("an identifier")
+        };
         report(
             "client secret: its hash wrong in the first, in the last byte",
             Expected::Alike,

@@ -40,14 +40,14 @@ pub(crate) async fn authorization_server(
 ) -> Outcome<(Issuer, Arc<CountingStore>)> {
     let orders = Serves::Only(Audience::one(ORDERS)?);
     let clients = [
-        Client::confidential(WEB_APP[0], WEB_APP[1])?
+        Client::confidential(WEB_APP[0], WEB_APP[1])
             .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
             .redirect_uri(CALLBACK)
-            .scope("orders:read orders:write")?
-            .audience(ORDERS, Format::Phantom)?,
-        Client::resource_server(ORDERS_API[0], ORDERS_API[1], orders)?,
+            .scope("orders:read orders:write")
+            .audience(ORDERS, Format::Phantom),
+        Client::resource_server(ORDERS_API[0], ORDERS_API[1], orders),
         // May also read who is revoked: that is how it can remember tokens.
-        Client::resource_server(GATEWAY[0], GATEWAY[1], Serves::Everything)?
+        Client::resource_server(GATEWAY[0], GATEWAY[1], Serves::Everything)
             .role(Role::RevocationLog),
     ];
     let (issuer, tokens) = store.open(url)?;
@@ -55,7 +55,7 @@ pub(crate) async fn authorization_server(
     let issuer = issuer
         .token_store(counting.clone())
         .static_clients(clients)?
-        .lifetimes(Lifetimes { retry_window: RETRY_WINDOW, ..Lifetimes::default() })
+        .lifetimes(Lifetimes::default().retry_window(RETRY_WINDOW))
         // So that nobody has to wait. Leave these out: the keys then rotate by themselves, after
         // weeks, and the time is the system's.
         .key_policy(

@@ -47,21 +47,24 @@ pub(crate) const LOOPER: &str = "looper";
 fn clients() -> Vec<Client> {
     let apps = (0..APPS).map(|number| {
         let format = if number % 2 == 0 { Format::Phantom } else { Format::Jwt };
-        let client = Client::confidential(app(number), SECRET).unwrap();
-        let client = client.grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken]);
-        let client = client.redirect_uri("https://app.example/callback");
-        client.scope("orders:read").unwrap().audience(ORDERS, format).unwrap()
+        Client::confidential(app(number), SECRET)
+            .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
+            .redirect_uri("https://app.example/callback")
+            .scope("orders:read")
+            .audience(ORDERS, format)
     });
     let edge = |name, serves| {
-        let client = Client::resource_server(name, SECRET, serves).unwrap();
+        let client = Client::resource_server(name, SECRET, serves);
         client.role(Role::RevocationLog).role(Role::HandleKeys)
     };
-    let looper = Client::confidential(LOOPER, SECRET).unwrap();
-    let looper = looper.grant_types([GrantType::ClientCredentials]);
-    let looper = looper.scope("orders:read").unwrap().audience(ORDERS, Format::Phantom).unwrap();
+    let looper = Client::confidential(LOOPER, SECRET)
+        .grant_types([GrantType::ClientCredentials])
+        .scope("orders:read")
+        .audience(ORDERS, Format::Phantom);
     let edges = EDGES.map(|name| edge(name, Serves::Everything));
     let api = edge(API, Serves::Only(Audience::one(ORDERS).unwrap()));
-    apps.chain(edges).chain([api, looper]).collect()
+    let clients = apps.chain(edges).chain([api, looper]);
+    clients.map(|client| client.build().unwrap()).collect()
 }
 
 /// Under what introspections are counted that were looked at.
@@ -250,9 +253,10 @@ async fn issuer(fixture: &dyn Fixture, clock: Arc<dyn Clock>) -> Issuer {
         .static_clients(clients())
         .unwrap()
         .clock(clock)
-        .lifetimes(Lifetimes { access_token: hour, ..Lifetimes::default() })
+        .lifetimes(Lifetimes::default().access_token(hour))
         .key_policy(KeyPolicy::default().clock_skew(CLOCK_SKEW))
-        .maintenance(HEARTBEAT, Duration::from_secs(5))
+        .heartbeat_interval(HEARTBEAT)
+        .housekeeping_interval(Duration::from_secs(5))
         .build()
         .await
         .unwrap()

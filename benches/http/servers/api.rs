@@ -26,7 +26,7 @@ pub(super) async fn prepare(kind: Kind, tokens: usize) -> Result<Prepared, Failu
     let issuer = Issuer::dev()
         .store(Arc::clone(&store))
         .algorithm(Algorithm::Rs256)
-        .static_clients([Client::public(APP)?.scope(SCOPE)?.audience(RESOURCE, Format::Jwt)?])?
+        .static_clients([Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Jwt)])?
         .build()
         .await?;
     let mut issued = Vec::with_capacity(tokens);

@@ -32,8 +32,8 @@ pub(super) async fn surroundings(address: SocketAddr, tokens: usize) -> Result<P
     let issuer = Issuer::dev()
         .url(format!("http://{address}"))
         .static_clients([
-            Client::public(APP)?.scope(SCOPE)?.audience(RESOURCE, Format::Phantom)?,
-            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?))?
+            Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Phantom),
+            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?))
                 .role(Role::RevocationLog),
         ])?
         .build()

@@ -19,12 +19,12 @@ pub(super) async fn prepare(
     let format = if case == Case::IssueEs256 { Format::Jwt } else { Format::Opaque };
     let issuer = issuer
         .static_clients([
-            Client::confidential(BATCH.id, BATCH.secret)?
+            Client::confidential(BATCH.id, BATCH.secret)
                 .grant_types([GrantType::ClientCredentials])
-                .scope(SCOPE)?
-                .audience(RESOURCE, format)?,
-            Client::public(APP)?.scope(SCOPE)?.audience(RESOURCE, Format::Opaque)?,
-            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?))?,
+                .scope(SCOPE)
+                .audience(RESOURCE, format),
+            Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Opaque),
+            Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?)),
         ])?
         .build()
         .await?;

@@ -17,10 +17,11 @@ const SECRET: &str = "c2VjcmV0+/c2Vjc:mV0&x=%3D Ümlaut-0123456789";
 fn a_registered_secret_is_wiped() {
     assert_wiped(|secrets| {
         secrets.add("a client secret", SECRET);
-        let client = Client::confidential("app", SECRET).expect("it is long enough");
-        assert!(client.has_secret(SECRET));
-        assert!(Client::confidential("app", "short").is_err());
-        let both = client.secret(SecretHash::of(SECRET).expect("it is long enough"));
+        let client = Client::confidential("app", SECRET);
+        assert!(client.clone().build().expect("it is long enough").has_secret(SECRET));
+        assert!(Client::confidential("app", "short").build().is_err());
+        let hash = SecretHash::of(SECRET).expect("it is long enough");
+        let both = client.secret(SECRET).secret_hash(hash).build().expect("a client");
         let directory = StaticClients::new([both.clone(), both]);
         assert!(directory.is_err(), "one client, twice");
     });
@@ -63,8 +64,9 @@ fn what_is_refused_is_wiped_as_well() {
 }
 
 fn authenticate(headers: HeaderMap, form: Form) {
-    let known = Client::confidential("app", SECRET).expect("it is long enough");
-    let other = Client::confidential("other", "another secret, as long").expect("it is long");
+    let known = Client::confidential("app", SECRET).build().expect("it is long enough");
+    let other =
+        Client::confidential("other", "another secret, as long").build().expect("it is long");
     let directory = Arc::new(StaticClients::new([known, other]).expect("two clients"));
     in_a_task(async move {
         let client = SecretAuthenticator.authenticate(&headers, &form, &*directory).await;

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cloakroom::http::Endpoints;
-use cloakroom::{Format, Grant};
+use cloakroom::{AuthorizationRequest, Format, Grant};
 use http::header::ACCEPT;
 use http::{HeaderValue, Request};
 
@@ -32,7 +32,10 @@ fn what_goes_over_the_wire_is_wiped() {
 async fn session(format: Format) -> Vec<Bytes> {
     let issuer = issuer(format.clone()).await;
     let grant = Grant::user("app", "alice").expect("identifiers");
-    let code = issuer.authorize(grant, CALLBACK, Some(pkce())).await.expect("a code");
+    let code = issuer
+        .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(pkce()))
+        .await
+        .expect("a code");
     let endpoints = Endpoints::new(issuer);
     let ask = async |request: Request<Bytes>, status: u16| {
         let response = endpoints.handle(request).await;

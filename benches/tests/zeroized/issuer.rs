@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::scrubbed;
 use cloakroom::http::Endpoints;
 use cloakroom::{
-    Caller, Client, CodeRequest, Format, Grant, GrantType, Issuer, Pkce, RefreshRequest, Serves,
-    TokenSecret,
+    AuthorizationRequest, Caller, Client, CodeRequest, Format, Grant, GrantType, Issuer, Pkce,
+    RefreshRequest, Serves, TokenSecret,
 };
 use sha2::{Digest, Sha256};
 
@@ -20,9 +20,8 @@ pub(crate) const VERIFIER: &str = "kT4-proof-of-the-one-who-began-this-login-573
 /// An issuer of one app, whose tokens for `https://api.example` have this format, and of a gateway.
 pub(crate) async fn issuer(format: Format) -> Issuer {
     let app = Client::confidential("app", APP_SECRET)
-        .and_then(|app| app.audience("https://api.example", format))
-        .and_then(|app| app.scope("read write"))
-        .expect("a client")
+        .audience("https://api.example", format)
+        .scope("read write")
         .redirect_uri(CALLBACK)
         .grant_types([
             GrantType::AuthorizationCode,
@@ -31,7 +30,7 @@ pub(crate) async fn issuer(format: Format) -> Issuer {
         ]);
     let gateway = Client::resource_server("gateway", GATEWAY_SECRET, Serves::Everything);
     Issuer::dev()
-        .static_clients([app, gateway.expect("a client")])
+        .static_clients([app, gateway])
         .expect("two clients")
         .build()
         .await
@@ -102,11 +101,14 @@ fn a_code_and_its_verifier_are_wiped() {
         secrets.add("a verifier", VERIFIER);
         let tokens = in_a_task(async move {
             let issuer = issuer(Format::Opaque).await;
-            let code = issuer.authorize(grant(), CALLBACK, Some(pkce())).await.expect("a code");
-            let redeem = |verifier: &str| CodeRequest {
-                redirect_uri: Some(CALLBACK.to_owned()),
-                verifier: Some(TokenSecret::new(verifier)),
-                ..CodeRequest::new(again(&code), app())
+            let code = issuer
+                .authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(pkce()))
+                .await
+                .expect("a code");
+            let redeem = |verifier: &str| {
+                CodeRequest::new(again(&code), app())
+                    .redirect_uri(CALLBACK.to_owned())
+                    .verifier(TokenSecret::new(verifier))
             };
             issuer.redeem(redeem(&VERIFIER[1..])).await.expect_err("another verifier");
             let response = issuer.redeem(redeem(VERIFIER)).await.expect("tokens");

@@ -1,4 +1,4 @@
-//! What can go wrong, in the words of the RFCs.
+//! Errors, with the codes of the RFCs.
 
 use cloakroom_core::RandomError;
 use cloakroom_core::format::FormatError;
@@ -8,23 +8,23 @@ use serde::Serialize;
 
 use crate::client::directory::DirectoryError;
 
-/// A request was refused, or could not be served.
+/// A request was refused or could not be served.
 ///
-/// [`TokenError::code`] is what goes over the wire; `Display` and `source()` are for traces.
+/// The response holds [`TokenError::code`]. `Display` and `source()` are for traces.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// `invalid_request`: the request is malformed.
     #[error("invalid request: {0}")]
     InvalidRequest(&'static str),
-    /// `invalid_request`: the redirect URI is not registered. The user must *not* be sent there (RFC
-    /// 6749 §4.1.2.1).
+    /// `invalid_request`: the redirect URI is not registered. The user must *not* be sent there
+    /// (RFC 6749 §4.1.2.1).
     #[error("the redirect URI is not registered")]
     RedirectUri,
     /// `invalid_client`: unknown client, or wrong credentials.
     #[error("client authentication failed: {0}")]
     InvalidClient(AuthenticationFailure),
-    /// `invalid_grant`: the code or refresh token is not good. One answer for every reason.
+    /// `invalid_grant`: the code or refresh token cannot be used. The response does not say why.
     #[error("invalid grant: {0}")]
     InvalidGrant(GrantRefusal),
     /// `unauthorized_client`: the client may not do this.
@@ -33,17 +33,18 @@ pub enum TokenError {
     /// `unsupported_grant_type`.
     #[error("unsupported grant type")]
     UnsupportedGrantType,
-    /// `invalid_scope`: malformed, unknown, or wider than what was granted.
+    /// `invalid_scope`: the scope is malformed, unknown, or wider than what was granted.
     #[error("invalid scope: {0}")]
     InvalidScope(&'static str),
-    /// `invalid_target` (RFC 8707 §2): a resource that the client may not name.
+    /// `invalid_target` (RFC 8707 §2): the client may not name this resource.
     #[error("invalid target: {0}")]
     InvalidTarget(&'static str),
-    /// The grant was revoked while it was made: nothing was issued.
+    /// `invalid_grant`: a revocation of the subject or client covers the new grant. Nothing was
+    /// issued.
     #[error("a revocation covers the grant")]
     Barred,
-    /// The server cannot answer now; the same request may succeed later.
-    #[error("not now: {0}")]
+    /// The server cannot answer now. The same request may succeed later.
+    #[error("unavailable: {0}")]
     Unavailable(&'static str),
     /// The token store failed.
     #[error(transparent)]
@@ -51,7 +52,7 @@ pub enum TokenError {
     /// The client directory failed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// No token could be made or judged.
+    /// A token format failed.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The signing keys failed.
@@ -59,67 +60,70 @@ pub enum TokenError {
     Keys(#[from] KeyManagerError),
 }
 
-/// Why a client was not authenticated. For traces and events: the wire says `invalid_client`.
+/// Why a client failed to authenticate, for traces and events. The response says `invalid_client`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AuthenticationFailure {
-    /// The request names no client, or its credentials cannot be read.
-    #[error("there are no credentials that can be read")]
+    /// The request names no client, or its credentials are malformed.
+    #[error("the credentials are missing or malformed")]
     Malformed,
-    /// No client has this identifier.
+    /// No registered client has this identifier.
     #[error("the client is unknown")]
     UnknownClient,
-    /// The client is known, and has credentials; the request brought none.
+    /// The client is confidential, and the request holds no credentials.
     #[error("the client must send its credentials")]
     MissingCredentials,
-    /// The client is known; its secret, or another proof, is wrong.
+    /// The secret, or another credential, is wrong.
     #[error("the credentials are wrong")]
     WrongCredentials,
-    /// The client is known, and is public: it has no credentials, and so it may not do this.
+    /// The client is public, and only confidential clients may use this endpoint.
     #[error("the client is public")]
     PublicClient,
 }
 
-/// Why a code or a refresh token was refused. For traces and events: the wire says `invalid_grant`.
+/// Why a code or a refresh token was refused, for traces and events. The response says
+/// `invalid_grant`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GrantRefusal {
-    /// It is no credential of ours.
+    /// This issuer did not make it.
     #[error("malformed or forged")]
     Forged,
-    /// No such grant.
+    /// Its grant does not exist.
     #[error("its grant is unknown")]
     Unknown,
-    /// The grant was revoked, or has ended.
+    /// Its grant was revoked or has expired.
     #[error("its grant is revoked or expired")]
     Dead,
-    /// Another client's.
+    /// It belongs to another client.
     #[error("it belongs to another client")]
     OtherClient,
-    /// The proved key is not the one it is bound to.
+    /// It is bound to a key other than the proved one.
     #[error("it is bound to another key")]
     OtherKey,
-    /// The redirect URI is not that of the authorization request.
+    /// The redirect URI differs from the authorization request's.
     #[error("the redirect URI differs")]
     RedirectUri,
     /// The PKCE verifier is missing or wrong.
     #[error("the code verifier is missing or wrong")]
     Verifier,
-    /// It was spent before: the grant is now revoked.
+    /// It was spent before. The grant is now revoked.
     #[error("it was spent before; the grant is revoked")]
     Reused,
-    /// It was spent a moment ago, and is not the one that the retry window is for.
+    /// It was spent a moment ago, and the request is not a retry that gets the same successor.
     #[error("it was spent a moment ago")]
     Spent,
-    /// The store does not know it yet: the grant is now revoked.
+    /// It is newer than what the store holds, which has gone back in time. The grant is now
+    /// revoked.
     #[error("the store has gone back in time; the grant is revoked")]
     Regressed,
 }
 
 impl TokenError {
-    /// The error code of RFC 6749 §5.2 and RFC 8707 §2; `None` for an outage, which is 503.
+    /// The error code of RFC 6749 §5.2 and RFC 8707 §2; `None` for an outage, which the endpoints
+    /// answer with 503.
     #[must_use]
     pub const fn code(&self) -> Option<&'static str> {
         match self {
@@ -137,11 +141,9 @@ impl TokenError {
             | Self::Keys(_) => None,
         }
     }
-}
 
-impl TokenError {
-    /// What the caller did wrong, for `error_description`, where that reveals nothing: never why a
-    /// credential was refused.
+    /// What the caller did wrong, for `error_description`. `None` where it would tell an attacker
+    /// something, such as why a credential was refused.
     #[must_use]
     pub const fn description(&self) -> Option<&'static str> {
         match self {
@@ -173,33 +175,33 @@ impl From<RandomError> for TokenError {
     }
 }
 
-/// An issuer was set up inconsistently. The text says how to mend it.
+/// An issuer could not be built. The text says how to fix the settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A part is missing.
+    /// A required setting is missing.
     #[error("{what} is missing: call `{call}`")]
     Missing {
-        /// What.
+        /// The missing setting.
         what: &'static str,
-        /// What to call.
+        /// The builder method that sets it.
         call: &'static str,
     },
-    /// A setting contradicts another, or a limit.
+    /// A setting contradicts another one, exceeds a limit, or does not match the stores.
     #[error("{setting}: {why}")]
     Setting {
-        /// Which.
+        /// The setting.
         setting: &'static str,
-        /// What is wrong, and how to mend it.
+        /// What is wrong, and how to fix it.
         why: String,
     },
-    /// The store's check values could not be read or written.
-    #[error("what the store remembers of its issuer could not be read or written")]
+    /// The check values of a store could not be read or written.
+    #[error("the check values of the store could not be read or written")]
     Store(#[from] StoreError),
-    /// The signing keys could not be set up.
-    #[error("the signing keys could not be set up")]
+    /// The signing keys could not be loaded or made.
+    #[error("the signing keys could not be loaded or made")]
     Keys(#[from] KeyManagerError),
-    /// No random bytes.
+    /// The source of random bytes failed.
     #[error(transparent)]
     Random(#[from] RandomError),
 }

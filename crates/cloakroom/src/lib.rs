@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
 mod client;
 mod error;
@@ -12,22 +13,36 @@ mod revocation;
 mod write;
 
 pub use client::Client;
-pub use client::directory::{ClientConfigError, ClientDirectory, DirectoryError, StaticClients};
+pub use client::builder::{ClientBuilder, ClientConfigError};
+pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
-pub use events::{Event, EventSink, Operation};
-pub use flow::issue::Adopted;
-pub use flow::request::{CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse};
+pub use events::sink::EventSink;
+pub use events::{Event, Operation};
+pub use flow::adopt::Adopted;
+pub use flow::request::{
+    AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
+};
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
 pub use introspection::local::LocalIntrospector;
 pub use issuer::Issuer;
 pub use issuer::builder::IssuerBuilder;
 pub use issuer::lifetimes::Lifetimes;
+pub use issuer::signing_keys::SigningKeys;
 pub use issuer::single_use::NonceError;
 pub use revocation::regression::Regression;
 pub use revocation::sessions::Session;
+
+/// For a [`ClientDirectory`] or a [`ClientAuthenticator`](crate::http::ClientAuthenticator) of your
+/// own.
+pub use async_trait::async_trait;
+/// [`Endpoints::router`](crate::http::Endpoints::router) returns one of its routers.
+#[cfg(feature = "axum")]
+pub use axum;
+/// The values of claims and of `authorization_details`.
+pub use serde_json;
 
 // What the signatures above are made of.
 pub use cloakroom_core::handle::{HandleKeys, HandleSecret};
@@ -41,7 +56,7 @@ pub use cloakroom_core::{
     TokenSecret,
 };
 
-/// Words, records, the store contract and opaque handles.
+/// Identifiers, records, the store contract and opaque handles.
 pub use cloakroom_core as core;
 /// JWTs, JWK Sets and signing keys.
 pub use cloakroom_jwt as jwt;
@@ -52,7 +67,7 @@ pub use cloakroom_memory as memory;
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;
 
-/// The store in a file of SQLite's.
+/// The SQLite store.
 #[cfg(feature = "sqlite")]
 pub use cloakroom_sqlite as sqlite;
 

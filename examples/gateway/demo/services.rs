@@ -37,11 +37,11 @@ pub(super) async fn authorization_server() -> Outcome<Issuer> {
     let issuer = Issuer::dev()
         .url(format!("http://{}", socket.local_addr()?))
         .static_clients([
-            Client::public("web-app")?
+            Client::public("web-app")
                 .grant_types([GrantType::RefreshToken])
-                .scope("orders:read orders:write")?
-                .audience(ORDERS, Format::Phantom)?,
-            Client::resource_server("gateway", SECRET, Serves::Only(orders))?
+                .scope("orders:read orders:write")
+                .audience(ORDERS, Format::Phantom),
+            Client::resource_server("gateway", SECRET, Serves::Only(orders))
                 .role(Role::RevocationLog),
         ])?
         .build()

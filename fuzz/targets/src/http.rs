@@ -45,7 +45,7 @@ static SERVER: LazyLock<Mutex<Server>> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let endpoints = runtime.block_on(async {
         let api = Client::resource_server("orders-api", SECRET, Serves::Everything);
-        let issuer = Issuer::dev().static_clients([api.expect("a client")]).expect("one client");
+        let issuer = Issuer::dev().static_clients([api]).expect("one client");
         Endpoints::new(issuer.build().await.expect("an issuer"))
     });
     Mutex::new(Server { runtime, endpoints })

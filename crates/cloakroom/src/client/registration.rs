@@ -18,11 +18,11 @@ pub enum GrantType {
 }
 
 impl GrantType {
-    /// All of them.
+    /// All grant types.
     pub const ALL: [Self; 3] =
         [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
 
-    /// Its name in `grant_type`.
+    /// The name in `grant_type`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,26 +40,28 @@ impl std::str::FromStr for GrantType {
         Self::ALL
             .into_iter()
             .find(|grant_type| grant_type.as_str() == name)
-            .ok_or(InvalidValue { what: "grant type", why: "it is none that this server knows" })
+            .ok_or(InvalidValue { what: "grant type", why: "this server does not know it" })
     }
 }
 
-/// How access tokens for a resource look to the client.
+/// The format of access tokens for a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// A handle; resource servers introspect it.
+    /// A handle that resource servers introspect.
     Opaque,
     /// A handle that a gateway swaps for a JWT.
     Phantom,
     /// An RFC 9068 JWT.
     Jwt,
-    /// One that the app registered under this name; a gateway may swap it, too.
+    /// A format that you registered under this name
+    /// ([`IssuerBuilder::format`](crate::IssuerBuilder::format)). A gateway may swap its tokens,
+    /// too.
     Custom(Arc<str>),
 }
 
 impl Format {
-    /// Its name: `opaque`, `phantom`, `jwt`, or the app's own.
+    /// The name of the format: `opaque`, `phantom`, `jwt`, or that of a custom format.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -82,21 +84,16 @@ impl From<&str> for Format {
     }
 }
 
-/// What a client may do beside getting tokens.
+/// What a client may do besides getting tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
     /// Introspect tokens that are meant for what it serves.
     Introspect,
-    /// Follow the revocation log, and so learn who was revoked.
+    /// Follow the revocation log, and so learn what was revoked.
     RevocationLog,
-    /// Get the keys that tell a forged access handle from a genuine one.
+    /// Get the keys that tell forged access handles from genuine ones.
     HandleKeys,
-}
-
-impl Role {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Introspect, Self::RevocationLog, Self::HandleKeys];
 }
 
 impl std::str::FromStr for Role {
@@ -109,7 +106,7 @@ impl std::str::FromStr for Role {
             "handle-keys" => Ok(Self::HandleKeys),
             _ => Err(InvalidValue {
                 what: "role",
-                why: "it is none of introspect, revocation-log, handle-keys",
+                why: "it must be introspect, revocation-log or handle-keys",
             }),
         }
     }
@@ -117,22 +114,56 @@ impl std::str::FromStr for Role {
 
 /// Which resources a resource server serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Serves {
-    /// None.
+    /// No resource.
     Nothing,
-    /// These.
+    /// These resources.
     Only(Audience),
-    /// All, as a gateway does.
+    /// Every resource, as a gateway does.
     Everything,
 }
 
-/// Lifetimes of one client, each at most the issuer's own; `None` is the issuer's.
+/// The lifetimes of one client. A lifetime that is `None`, or longer than the issuer's, is the
+/// issuer's.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom::ClientLifetimes;
+///
+/// let lifetimes = ClientLifetimes::default().access_token(Duration::from_secs(60));
+/// assert_eq!(lifetimes.grant, None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ClientLifetimes {
-    /// Of access tokens.
+    /// The life of an access token.
     pub access_token: Option<Duration>,
-    /// Of a refresh token that is not used.
+    /// The life of a refresh token that is not used.
     pub refresh_idle: Option<Duration>,
-    /// Of a grant, however often it is refreshed.
+    /// The life of a grant, however often it is refreshed.
     pub grant: Option<Duration>,
+}
+
+impl ClientLifetimes {
+    /// Sets the life of an access token.
+    #[must_use]
+    pub const fn access_token(mut self, life: Duration) -> Self {
+        self.access_token = Some(life);
+        self
+    }
+
+    /// Sets the life of a refresh token that is not used.
+    #[must_use]
+    pub const fn refresh_idle(mut self, life: Duration) -> Self {
+        self.refresh_idle = Some(life);
+        self
+    }
+
+    /// Sets the life of a grant, however often it is refreshed.
+    #[must_use]
+    pub const fn grant(mut self, life: Duration) -> Self {
+        self.grant = Some(life);
+        self
+    }
 }

@@ -1,10 +1,7 @@
-//! What happened, for the app's audit trail.
+//! Events for an audit trail.
 
 pub(crate) mod refusals;
-
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+pub(crate) mod sink;
 
 use cloakroom_core::revocation::Target;
 use cloakroom_core::time::UnixTime;
@@ -16,19 +13,18 @@ use serde::{Serialize, Serializer};
 use crate::error::{AuthenticationFailure, GrantRefusal};
 use crate::revocation::regression::Regression;
 
-/// Something that an audit trail wants to know. No event holds a token, a digest of one, or a
-/// secret.
+/// An event for an audit trail. It contains no token, no digest of a token, and no secret.
 ///
-/// An operation that changes the store is reported exactly once, even if its caller goes away in the
-/// middle: by the event of what it did, or by [`Event::Unconfirmed`]. Refusals are counted, so that
-/// nobody can fill a disk with them: see [`Event::GrantRefused`].
+/// An operation that changes the store is reported exactly once, even if its caller goes away: by
+/// the event of what it did, or by [`Event::Unconfirmed`]. Refusals are counted, so that an
+/// attacker cannot fill a disk with them: see [`Event::GrantRefused`].
 ///
 /// # JSON
 ///
-/// `Serialize` writes one flat object. `event` is the [`name`](Event::name); the other members are
-/// named like the fields. Identifiers are strings; a subject is `u:` and a user, or `c:` and a client;
-/// a time is a number of milliseconds since 1970. New events and new members may be added; those that
-/// are there keep their names.
+/// `Serialize` writes one flat object. `event` is the [`name`](Event::name); the other members have
+/// the names of the fields. Identifiers are strings, a subject is `u:` and a user or `c:` and a
+/// client, and a time is a number of milliseconds since 1970. Later versions may add events and
+/// members, and keep the existing names.
 ///
 /// ```
 /// use cloakroom::core::{ClientId, GrantId, Subject};
@@ -75,13 +71,13 @@ use crate::revocation::regression::Regression;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A grant was made, with its first tokens or its code.
+    /// A grant was made, with its first tokens or a code.
     Issued {
         /// The grant.
         grant: GrantId,
-        /// The client that it was made for.
+        /// Its client.
         client: ClientId,
-        /// The subject that it speaks for.
+        /// Its subject.
         subject: Subject,
     },
     /// A code was redeemed.
@@ -97,11 +93,11 @@ pub enum Event {
         grant: GrantId,
         /// The client that redeemed it.
         client: ClientId,
-        /// The generation of the chain now. It stays what it was if the token does not rotate.
+        /// The generation of the chain now. It is unchanged if the token does not rotate.
         generation: u32,
     },
-    /// A refresh token was presented again within its retry window, and brought the same
-    /// successor. Many of these for one grant are worth a look.
+    /// A refresh token was presented again within its retry window, and the client got the same
+    /// successor. Look at a grant with many of these events.
     Retried {
         /// Its grant.
         grant: GrantId,
@@ -110,7 +106,7 @@ pub enum Event {
         /// The generation of the chain.
         generation: u32,
     },
-    /// A spent code or refresh token was presented: the grant is revoked (RFC 9700 §4.14.2).
+    /// A spent code or refresh token was presented, and the grant is revoked (RFC 9700 §4.14.2).
     ReuseDetected {
         /// Its grant.
         grant: GrantId,
@@ -118,82 +114,82 @@ pub enum Event {
         client: ClientId,
         /// Whether it was a code or a refresh token.
         credential: TokenKind,
-        /// The generation of what was presented.
+        /// The generation of the presented credential.
         presented: u32,
         /// The generation of the chain.
         current: u32,
-        /// Whether the store has confirmed that the grant is revoked. If not, revoke it with
+        /// Whether the store has confirmed that the grant is revoked. If not, call
         /// [`Issuer::revoke_grant`](crate::Issuer::revoke_grant).
         revoked: bool,
     },
-    /// The store went back in time, and may have forgotten revocations, grants and keys. What this
-    /// server knows stays in force, and is repeated to the store (as [`Event::Revoked`]); see
-    /// `docs/operations.md` for what is left to do.
+    /// The store went back in time, and may have lost revocations, grants and keys. The revocations
+    /// that this server knows stay in force and are repeated to the store (as [`Event::Revoked`]).
+    /// See `docs/operations.md` for what is left to do.
     StoreRegressed {
-        /// What shows it.
+        /// How it was noticed.
         #[serde(flatten)]
         noticed: Regression,
     },
-    /// Something was revoked. It is in force; a store may still be flagging single grants.
+    /// A revocation is in force. The store may still be marking single grants.
     Revoked {
-        /// What was revoked. In JSON without the digest of a token.
+        /// What was revoked. The JSON does not contain the digest of a token.
         #[serde(serialize_with = "write_target")]
         target: Target,
     },
-    /// The store holds rows that cannot be read. They were passed by: requests that need one fail,
-    /// and no other does.
+    /// The store holds rows that cannot be read. They were skipped: a request that needs one fails,
+    /// and no other request does.
     CorruptRow {
-        /// The grant whose row it is; `None` where housekeeping met rows that name none.
+        /// The grant of the row; `None` if housekeeping met rows that name no grant.
         grant: Option<GrantId>,
-        /// How many rows.
+        /// The number of rows.
         count: u64,
     },
-    /// A signing key changed its state.
+    /// The state of a signing key changed.
     Key(KeyEvent),
-    /// An operation began to write, and nobody knows what became of it: the store failed, a part of
-    /// the program panicked, or the runtime ended. It may have taken effect.
+    /// An operation began to write, and its outcome is unknown: the store failed, a part of the
+    /// program panicked, or the runtime ended. It may have taken effect.
     Unconfirmed {
         /// The operation.
         operation: Operation,
-        /// What it was to change, if that is one thing.
+        /// What it was to change, if that is a single thing.
         #[serde(serialize_with = "write_optional_target")]
         target: Option<Target>,
     },
-    /// A client did not authenticate. Counted, as [`Event::GrantRefused`] is.
+    /// A client failed to authenticate. Counted in the same way as [`Event::GrantRefused`].
     AuthenticationFailed {
         /// The client, if it is known; `None` for all unknown clients together.
         client: Option<ClientId>,
-        /// What the newest of these callers named itself: at most 64 characters, others than
-        /// printable ASCII escaped. Anybody can write anything here; whoever takes a secret for an
-        /// identifier writes that.
+        /// The identifier that the newest of these callers claimed: at most 64 characters, with
+        /// everything but printable ASCII escaped. A caller can write anything here, even a secret
+        /// by mistake.
         claimed: Option<String>,
-        /// How it tried to authenticate: `client_secret_basic`, `client_secret_post`, `none`, or
+        /// The authentication method: `client_secret_basic`, `client_secret_post`, `none`, or
         /// `other`.
         method: &'static str,
         /// What was wrong.
         reason: AuthenticationFailure,
-        /// How many times.
+        /// The number of refusals.
         count: u64,
-        /// When the first of them was.
+        /// The time of the first one.
         since: UnixTime,
     },
     /// A code or a refresh token was refused.
     ///
-    /// The first refusal for a client, a kind of credential and a reason is reported at once. Those
-    /// that follow are counted, and reported as one event a minute. At most 1,024 of these counters
-    /// name a client; beyond that, and for clients that are not known, all are counted together.
-    /// [`Issuer::maintain`](crate::Issuer::maintain) reports counts that are due; what is left is
+    /// The first refusal for a client, a kind of credential and a reason is reported at once. Later
+    /// ones are counted, and reported as one event a minute. At most 1,024 counters name a client.
+    /// Beyond that, and for unknown clients, refusals are counted together.
+    /// [`Issuer::maintain`](crate::Issuer::maintain) reports the counts that are due; the rest is
     /// reported when the issuer is dropped.
     GrantRefused {
-        /// The client that presented it; `None` for various.
+        /// The client that presented it; `None` for several clients.
         client: Option<ClientId>,
         /// Whether it was presented as a code or as a refresh token.
         credential: TokenKind,
         /// Why it was refused.
         reason: GrantRefusal,
-        /// How many times.
+        /// The number of refusals.
         count: u64,
-        /// When the first of them was.
+        /// The time of the first one.
         since: UnixTime,
     },
 }
@@ -211,7 +207,7 @@ pub enum Operation {
     Redeem,
     /// [`Issuer::refresh`](crate::Issuer::refresh).
     Refresh,
-    /// [`Issuer::revoke`](crate::Issuer::revoke) and its kin.
+    /// [`Issuer::revoke`](crate::Issuer::revoke) and the other methods that revoke.
     Revoke,
     /// [`Issuer::rotate_keys`](crate::Issuer::rotate_keys).
     RotateKeys,
@@ -220,7 +216,7 @@ pub enum Operation {
 }
 
 impl Event {
-    /// Its name, as it stands in the JSON: `reuse_detected`, for example.
+    /// The name of the event in the JSON, such as `reuse_detected`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -239,9 +235,10 @@ impl Event {
         }
     }
 
-    /// Whether somebody should look at it now: [`ReuseDetected`](Event::ReuseDetected),
+    /// Whether somebody should act on it now: [`ReuseDetected`](Event::ReuseDetected),
     /// [`StoreRegressed`](Event::StoreRegressed), [`CorruptRow`](Event::CorruptRow),
-    /// [`Unconfirmed`](Event::Unconfirmed), and a compromised key. These are traced as warnings.
+    /// [`Unconfirmed`](Event::Unconfirmed), and a compromised key. Alarms are warnings in
+    /// `tracing`.
     #[must_use]
     pub const fn is_alarm(&self) -> bool {
         matches!(
@@ -270,13 +267,13 @@ impl Event {
             }
             Self::ReuseDetected { grant, client, credential, presented, current, revoked } => {
                 let what = match (credential, revoked) {
-                    (TokenKind::Code, true) => "a code was used again; its grant is revoked",
+                    (TokenKind::Code, true) => "a spent code was presented; its grant is revoked",
                     (TokenKind::Code, false) => {
-                        "a code was used again; its grant may still be alive: revoke it"
+                        "a spent code was presented; revoke its grant, which may be live"
                     }
-                    (_, true) => "a refresh token was used again; its grant is revoked",
+                    (_, true) => "a spent refresh token was presented; its grant is revoked",
                     (_, false) => {
-                        "a refresh token was used again; its grant may still be alive: revoke it"
+                        "a spent refresh token was presented; revoke its grant, which may be live"
                     }
                 };
                 tracing::warn!(%grant, %client, presented, current, "{what}");
@@ -289,15 +286,15 @@ impl Event {
                 tracing::warn!(grant, count, "the store holds rows that cannot be read");
             }
             Self::Revoked { target } => tracing::info!(?target, "a revocation is in force"),
-            // The key manager has traced it already, but for this one.
+            // The key manager traces every other key event.
             Self::Key(KeyEvent::Compromised { kid }) => {
-                tracing::warn!(%kid, "a signing key was declared compromised");
+                tracing::warn!(%kid, "a signing key was marked as compromised");
             }
             Self::Key(_) => {}
             Self::Unconfirmed { operation, target } => tracing::warn!(
                 ?operation,
                 ?target,
-                "an operation began to write, and its outcome is not known"
+                "an operation began to write, and its outcome is unknown"
             ),
             Self::AuthenticationFailed { client, claimed, method, reason, count, .. } => {
                 let client = client.as_ref().map(ClientId::as_str);
@@ -365,73 +362,5 @@ fn write_optional_target<S: Serializer>(
     match target {
         Some(target) => write_target(target, serializer),
         None => serializer.serialize_none(),
-    }
-}
-
-/// Receives events, on the path of the request that causes them: hand them on, do not wait.
-///
-/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. If one
-/// panics, `tracing` hears of it, and everything goes on as if it had not.
-///
-/// A sink that writes JSON lines, for a log collector:
-///
-/// ```
-/// use std::io::Write;
-/// use std::sync::{Arc, mpsc};
-///
-/// use cloakroom::{Event, EventSink, Issuer};
-///
-/// /// A thread writes; requests only hand over.
-/// #[derive(Debug)]
-/// struct JsonLines(mpsc::SyncSender<Event>);
-///
-/// impl JsonLines {
-///     fn to(mut out: impl Write + Send + 'static) -> Arc<Self> {
-///         let (sender, events) = mpsc::sync_channel(10_000);
-///         std::thread::spawn(move || {
-///             for event in events {
-///                 let line = serde_json::to_string(&event).unwrap_or_default();
-///                 if let Err(error) = writeln!(out, "{line}") {
-///                     eprintln!("the audit trail cannot be written: {error}");
-///                 }
-///             }
-///         });
-///         Arc::new(Self(sender))
-///     }
-/// }
-///
-/// impl EventSink for JsonLines {
-///     fn record(&self, event: &Event) {
-///         // Full means that the disk is too slow: say so, rather than hold up requests.
-///         if self.0.try_send(event.clone()).is_err() {
-///             eprintln!("the audit trail has lost an event: {}", event.name());
-///         }
-///     }
-/// }
-///
-/// let builder = Issuer::dev().events(JsonLines::to(std::io::stderr()));
-/// ```
-pub trait EventSink: fmt::Debug + Send + Sync + 'static {
-    /// Takes note. May be called on any thread, several times at once.
-    fn record(&self, event: &Event);
-}
-
-/// Where events go: to `tracing`, and to the app's sink if it has one.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Events(Option<Arc<dyn EventSink>>);
-
-impl Events {
-    pub(crate) const fn to(sink: Arc<dyn EventSink>) -> Self {
-        Self(Some(sink))
-    }
-
-    /// A sink that panics stops nothing: not the rest of the operation, such as the rule on a key
-    /// that was just marked, nor the events after this one, nor maintenance.
-    pub(crate) fn record(&self, event: &Event) {
-        event.trace();
-        let Some(sink) = &self.0 else { return };
-        if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
-            tracing::error!(event = event.name(), "the event sink panicked");
-        }
     }
 }

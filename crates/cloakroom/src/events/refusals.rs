@@ -1,4 +1,4 @@
-//! Refusals, counted: whoever sends a million bad tokens must not fill a disk with events.
+//! Counts refusals, so that a million bad tokens do not become a million events.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,17 @@ use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_core::{ClientId, TokenKind};
 
 use crate::error::{AuthenticationFailure, GrantRefusal, TokenError};
-use crate::events::{Event, Events};
+use crate::events::Event;
+use crate::events::sink::Events;
 
 /// How often a counter is reported.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many counters may be for one client; what comes beyond is counted for all clients together.
-/// Those are as few as there are reasons.
+/// The most counters that name a client. Beyond that, refusals are counted for all clients
+/// together, with one counter for each reason.
 const MAX_COUNTERS: usize = 1024;
 
-/// The longest claimed name that is kept, in characters.
+/// The most characters of a claimed identifier that are kept.
 #[cfg(feature = "http")]
 const MAX_CLAIMED: usize = 64;
 
@@ -44,9 +45,9 @@ pub(crate) struct Refusals {
 
 #[derive(Debug, Default)]
 struct Counters {
-    /// By client, if they are for one.
+    /// By client; `None` for all clients together.
     each: HashMap<(Option<ClientId>, Refusal), Counter>,
-    /// When all were last looked at, by the monotonic clock.
+    /// When the counters were last checked, by the monotonic clock.
     swept: Duration,
 }
 
@@ -54,11 +55,11 @@ struct Counters {
 struct Counter {
     /// When its interval began, by the monotonic clock.
     began: Duration,
-    /// How many there were since its last event.
+    /// The refusals since its last event.
     count: u64,
-    /// When the first of these was.
+    /// The time of the first of them.
     since: UnixTime,
-    /// What the newest caller named itself.
+    /// The identifier that the newest caller claimed.
     claimed: Option<String>,
 }
 
@@ -67,7 +68,8 @@ impl Refusals {
         Self { events, clock, counters: Mutex::default() }
     }
 
-    /// A code or a refresh token was answered. Reuse has an event of its own.
+    /// Counts the answer to a code or a refresh token if it is a refusal. Reuse has an event of its
+    /// own.
     pub(crate) fn grant<T>(
         &self,
         client: &ClientId,
@@ -84,7 +86,7 @@ impl Refusals {
         }
     }
 
-    /// A client did not authenticate. `claimed` is what it named itself.
+    /// Counts a client that failed to authenticate. `claimed` is the identifier that it claimed.
     #[cfg(feature = "http")]
     pub(crate) fn authentication(
         &self,
@@ -93,7 +95,7 @@ impl Refusals {
         reason: AuthenticationFailure,
     ) {
         use AuthenticationFailure::{Malformed, UnknownClient};
-        // Names that nobody has would be as many as an attacker likes.
+        // An attacker can invent any number of identifiers.
         let client = match reason {
             Malformed | UnknownClient => None,
             _ => claimed.and_then(|claimed| ClientId::new(claimed).ok()),
@@ -146,7 +148,7 @@ impl Counters {
             if now.saturating_sub(counter.began) < INTERVAL {
                 return true;
             }
-            // Where it was quiet for a whole interval, the next refusal is news again.
+            // After an interval without refusals, the next one is reported at once again.
             let is_news = counter.count > 0;
             if is_news {
                 events.push(counter.report(key));
@@ -189,7 +191,7 @@ fn event(
     }
 }
 
-/// A name of which anybody may have written anything, fit for a log.
+/// A claimed identifier, escaped for logs.
 #[cfg(feature = "http")]
 fn escaped(claimed: &str) -> String {
     claimed.chars().take(MAX_CLAIMED).flat_map(char::escape_default).collect()

@@ -1,38 +1,39 @@
-//! What redeeming a code and redeeming a refresh token have in common: the fixed order of checks.
+//! The checks that codes and refresh tokens share, in their fixed order.
 //!
-//! Tag → grant live → genuine → client → (for codes) redirect URI and verifier, (for refresh tokens)
-//! the key that this very one is bound to → only then the generation. A failure before the last
-//! changes nothing: an old code without its verifier, or a refresh token in the hands of another
-//! client or without its key, cannot end a session.
+//! Tag → grant live → genuine → client → (for codes) redirect URI and verifier, (for refresh
+//! tokens) the key that the token is bound to → generation. A failure before the last check changes
+//! nothing: nobody can end a session with an old code without its verifier, or with a refresh token
+//! of another client or without its key.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{Chain, GrantRecord};
-use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::revocation::Target;
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ClientId, Confirmation, GrantId, TokenSecret};
+use cloakroom_core::{ClientId, Confirmation, TokenSecret};
 
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::issuer::Inner;
 use crate::revocation::regression::Regression;
+use crate::revocation::retention::TargetDetails;
 
-/// Where a genuine credential stands, seen from its chain.
+/// The state of a genuine credential in its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CredentialState {
-    /// It is the one that may be redeemed.
+    /// It can be redeemed.
     Current,
-    /// It was spent by the last step, and its window is open: its successor is kept for it.
+    /// The last step spent it, and its retry window is open: the same successor is returned.
     Retriable,
-    /// It was spent before that, and its own window is open: a slow tab. The window of the last
-    /// rotation does not count: a thief who keeps rotating must not keep it open.
+    /// An earlier step spent it, and its own retry window is open: a slow tab. The window of the
+    /// last step does not count, or a thief who keeps rotating would keep it open.
     SpentRecently,
-    /// It was spent.
+    /// It was spent, and its retry window is closed.
     Spent,
-    /// The chain never came so far: the store has gone back in time.
+    /// It is newer than the chain: the store has gone back in time.
     Newer,
 }
 
@@ -56,12 +57,13 @@ impl CredentialState {
     }
 }
 
-/// The key that the refresh tokens of a chain are bound to, and which of them are.
+/// The key that refresh tokens of a chain are bound to, and which of them are bound.
 ///
 /// "When an authorization server supporting DPoP issues a refresh token to a public client that
 /// presents a valid DPoP proof at the token endpoint, the refresh token MUST be bound to the
-/// respective public key." (RFC 9449 §5) A confidential client's is not: the client's authentication
-/// binds it (RFC 8705 §7.1), so that a new key or a renewed certificate ends no session.
+/// respective public key." (RFC 9449 §5) A confidential client's is not: the client's
+/// authentication binds it (RFC 8705 §7.1), so that a new key or a renewed certificate ends no
+/// session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChainBinding<'a> {
     public: bool,
@@ -71,20 +73,21 @@ pub(crate) struct ChainBinding<'a> {
 }
 
 impl<'a> ChainBinding<'a> {
-    /// As the client is registered now.
+    /// The binding, as the client is registered now.
     pub(crate) fn of(grant: &'a GrantRecord, chain: &Chain, client: &Client) -> Self {
         let public = client.is_public();
         Self {
             public,
             key: grant.confirmation.as_ref().filter(|_| public),
-            // A new chain begins with a bound token. A row of an older version does not say: its
-            // current token is bound, and no thief may hide among the ones before.
+            // Every token of a new chain is bound. A row of an older version has no value: its
+            // current token counts as bound, and its earlier ones do not, so that reuse by a thief
+            // is noticed.
             from: chain.bound_from.unwrap_or(chain.generation),
         }
     }
 
-    /// Refuses a request that does not prove the key that this refresh token was issued for. Spent or
-    /// not, the token is useless without it, and cannot end the session.
+    /// Refuses a request that does not prove the key that this refresh token was issued for. Spent
+    /// or not, the token is useless without it, and cannot end the session.
     pub(crate) fn check(
         &self,
         generation: u32,
@@ -96,11 +99,11 @@ impl<'a> ChainBinding<'a> {
         Ok(())
     }
 
-    /// Whether a request that presents this spent credential comes from another holder than the
-    /// request that spent it: the two proved different keys.
+    /// Whether a request that presents this spent credential comes from a holder other than the one
+    /// that spent it: the two proved different keys.
     ///
     /// The request that spent it proved the chain's key if the next credential is bound, and none
-    /// otherwise. A request that proves the chain's own key comes from its holder in any case.
+    /// otherwise. A request that proves the chain's key always comes from its holder.
     pub(crate) fn is_second_holder(&self, generation: u32, proved: Option<&Confirmation>) -> bool {
         self.public
             && match proved {
@@ -110,7 +113,7 @@ impl<'a> ChainBinding<'a> {
     }
 
     /// The binding after a request that proves this key has moved the chain to `generation`: the
-    /// next record's confirmation, and the first generation that it binds.
+    /// confirmation of the new record, and the first generation that it binds.
     pub(crate) fn after(
         &self,
         generation: u32,
@@ -124,36 +127,42 @@ impl<'a> ChainBinding<'a> {
     }
 }
 
-impl Inner {
-    /// The credential of this kind that is presented, if its outer tag is genuine.
-    pub(crate) async fn chain_handle(
-        &self,
-        kind: ChainKind,
-        presented: &TokenSecret,
-    ) -> Result<ChainHandle, TokenError> {
-        match self.handles.parse_chain(kind, presented.expose()) {
-            Some(handle) => Ok(handle),
-            None => {
-                self.check_foreign_key(presented).await?;
-                Err(GrantRefusal::Forged.into())
-            }
+/// Parses a presented credential of this kind. Its outer tag must be genuine.
+pub(crate) async fn chain_handle(
+    inner: &Inner,
+    kind: ChainKind,
+    presented: &TokenSecret,
+) -> Result<ChainHandle, TokenError> {
+    match inner.handles.parse_chain(kind, presented.expose()) {
+        Some(handle) => Ok(handle),
+        None => {
+            inner.foreign_keys.check(presented).await?;
+            Err(GrantRefusal::Forged.into())
         }
     }
+}
 
-    /// The grant whose genuine credential this client presents, with its chain: the checks that all
-    /// credentials share, in their order.
-    pub(crate) async fn grant_of(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        client: &ClientId,
-        now: UnixTime,
-    ) -> Result<Arc<GrantRecord>, TokenError> {
-        self.check_log_watch().await?;
-        let grant = self.find(handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
-        if !grant.is_live(now) {
+/// A request that presents a code or a refresh token.
+#[derive(Clone, Copy)]
+pub(crate) struct Presented<'a> {
+    pub(crate) inner: &'a Arc<Inner>,
+    pub(crate) handle: &'a ChainHandle,
+    pub(crate) client: &'a Client,
+    /// The key that the request proves.
+    pub(crate) proved: Option<&'a Confirmation>,
+    pub(crate) now: UnixTime,
+}
+
+impl Presented<'_> {
+    /// The grant whose genuine credential `client` presents, after the checks that codes and
+    /// refresh tokens share, in their order.
+    pub(crate) async fn grant(&self, client: &ClientId) -> Result<Arc<GrantRecord>, TokenError> {
+        self.inner.check_store_is_current().await?;
+        let grant = self.inner.find(self.handle.grant).await?.ok_or(GrantRefusal::Unknown)?;
+        if !grant.is_live(self.now) {
             return Err(GrantRefusal::Dead.into());
         }
-        if !handle.is_genuine(&chain_of(&grant)?.key) {
+        if !self.handle.is_genuine(&chain_of(&grant)?.key) {
             return Err(GrantRefusal::Forged.into());
         }
         if grant.client != *client {
@@ -162,118 +171,69 @@ impl Inner {
         Ok(grant)
     }
 
-    /// Ends a grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700 §4.14.2).
-    pub(crate) async fn end_for_reuse(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        now: UnixTime,
-    ) -> TokenError {
-        let event = |revoked| Event::ReuseDetected {
-            grant: grant.id,
-            client: grant.client.clone(),
-            credential: handle.kind.token_kind(),
-            presented: handle.generation,
-            current: generation(grant),
-            revoked,
-        };
-        self.end(grant, now, event, GrantRefusal::Reused).await
-    }
-
-    /// Ends a grant if a request that presents this spent credential comes from a second holder
-    /// ([`ChainBinding::is_second_holder`]). The retry window is for one: of two, one would get a
-    /// successor that only the other can use.
+    /// Revokes the grant if this request, which presents a spent credential, comes from a second
+    /// holder ([`ChainBinding::is_second_holder`]). The retry window is for one holder: of two, one
+    /// would get a successor that only the other can use.
     ///
-    /// This holds for a request that saw its credential current and lost a race as well. Two keys
-    /// prove two holders, whatever the clocks say. If the loser were only refused, its user would
-    /// sign in again, and a thief who won the race would keep the session.
-    pub(crate) async fn check_holder(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        client: &Client,
-        proved: Option<&Confirmation>,
-        now: UnixTime,
-    ) -> Result<(), TokenError> {
-        let binding = ChainBinding::of(grant, chain_of(grant)?, client);
-        if binding.is_second_holder(handle.generation, proved) {
-            return Err(self.end_for_reuse(handle, grant, now).await);
+    /// This includes a request that saw its credential current and lost a race. Two keys prove two
+    /// holders, whatever the clocks say. If the loser were only refused, its user would sign in
+    /// again, and a thief who won the race would keep the session.
+    pub(crate) async fn check_holder(&self, grant: &GrantRecord) -> Result<(), TokenError> {
+        let binding = ChainBinding::of(grant, chain_of(grant)?, self.client);
+        if binding.is_second_holder(self.handle.generation, self.proved) {
+            return Err(self.end_for_reuse(grant).await);
         }
         Ok(())
     }
 
-    /// Ends a grant because its store has gone back in time.
-    pub(crate) async fn end_for_regression(
-        self: &Arc<Self>,
-        handle: &ChainHandle,
-        grant: &GrantRecord,
-        now: UnixTime,
-    ) -> TokenError {
+    /// Revokes the grant because a spent credential was presented (RFC 6749 §4.1.2, RFC 9700
+    /// §4.14.2).
+    pub(crate) async fn end_for_reuse(&self, grant: &GrantRecord) -> TokenError {
+        let event = |revoked| Event::ReuseDetected {
+            grant: grant.id,
+            client: grant.client.clone(),
+            credential: self.handle.kind.token_kind(),
+            presented: self.handle.generation,
+            current: generation(grant),
+            revoked,
+        };
+        self.end(grant, event, GrantRefusal::Reused).await
+    }
+
+    /// Revokes the grant because its store has gone back in time.
+    pub(crate) async fn end_for_regression(&self, grant: &GrantRecord) -> TokenError {
         let event = |revoked| Event::StoreRegressed {
             noticed: Regression::Credential {
                 grant: grant.id,
                 client: grant.client.clone(),
-                presented: handle.generation,
+                presented: self.handle.generation,
                 current: generation(grant),
                 revoked,
             },
         };
-        self.store.memory().doubt_and_told();
-        self.end(grant, now, event, GrantRefusal::Regressed).await
+        self.inner.store.memory().suspect_regression_reported();
+        self.end(grant, event, GrantRefusal::Regressed).await
     }
 
-    /// Revokes a grant, and tells why: what the request is refused with. The event says whether the
-    /// grant is known to be revoked.
+    /// Revokes the grant, and returns the error for the request. The event says whether the
+    /// revocation is confirmed.
     async fn end(
-        self: &Arc<Self>,
+        &self,
         grant: &GrantRecord,
-        now: UnixTime,
         event: impl Fn(bool) -> Event,
         refusal: GrantRefusal,
     ) -> TokenError {
-        let revocation = self.revocation(Target::Grant(grant.id), Whose::of(&grant.client), now);
-        match self.revoke_fully(revocation, event(true), event(false)).await {
+        let details = TargetDetails::of_client(&grant.client);
+        let revocation =
+            self.inner.retention().revocation(Target::Grant(grant.id), details, self.now);
+        match self.inner.revoke_fully(revocation, event(true), event(false)).await {
             Ok(()) => refusal.into(),
             Err(error) => error.into(),
         }
     }
-
-    /// The revocation of one thing, remembered for as long as it matters.
-    pub(crate) fn revocation(&self, target: Target, of: Whose<'_>, now: UnixTime) -> Revocation {
-        // It may have been issued when tokens lived longer than they do now.
-        let until = (now + self.token_horizon()).max(of.ends + self.token_tail());
-        // A grant made a moment before may be refreshed for its whole life.
-        let rule_until = if target.has_bound() {
-            until.max(now + self.lifetimes.grant) + self.clock_skew()
-        } else {
-            until
-        };
-        Revocation {
-            rule_until,
-            client: of.client.cloned(),
-            grant: of.grant,
-            ..Revocation::new(target, now, until)
-        }
-    }
 }
 
-/// What is known of a thing that is revoked.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Whose<'a> {
-    pub(crate) client: Option<&'a ClientId>,
-    /// The grant that it hangs off.
-    pub(crate) grant: Option<GrantId>,
-    /// When it ends by itself.
-    pub(crate) ends: UnixTime,
-}
-
-impl<'a> Whose<'a> {
-    pub(crate) fn of(client: &'a ClientId) -> Self {
-        Self { client: Some(client), ..Self::default() }
-    }
-}
-
-/// The chain of a grant for which a genuine-looking chain handle was presented.
+/// The chain of a grant. Without a chain, no chain handle of the grant can be genuine.
 pub(crate) fn chain_of(grant: &GrantRecord) -> Result<&Chain, TokenError> {
     grant.chain.as_ref().ok_or_else(|| GrantRefusal::Forged.into())
 }

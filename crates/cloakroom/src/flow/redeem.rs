@@ -1,11 +1,12 @@
 //! Redeeming an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{CodeBinding, GrantRecord};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
-use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, scrubbed};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -13,129 +14,123 @@ use subtle::ConstantTimeEq;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, CredentialState, chain_of};
+use crate::flow::chain::{ChainBinding, CredentialState, Presented, chain_handle, chain_of};
+use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::mint::MintRequest;
+use crate::flow::narrow::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
-    /// Redeems an authorization code, once: for an access token, and a refresh token if the client
-    /// may have one.
+    /// Redeems an authorization code, once, for an access token, and for a refresh token if the
+    /// client may refresh.
     ///
-    /// A second redemption by someone who knows the verifier ends the grant: "If an authorization
-    /// code is used more than once, the authorization server MUST deny the request and SHOULD
-    /// revoke (when possible) all tokens previously issued based on that authorization code" (RFC
-    /// 6749 §4.1.2).
+    /// A second redemption by someone who knows the verifier revokes the grant: "If an
+    /// authorization code is used more than once, the authorization server MUST deny the request
+    /// and SHOULD revoke (when possible) all tokens previously issued based on that authorization
+    /// code" (RFC 6749 §4.1.2).
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidGrant`] whatever is wrong with the code; [`TokenError::InvalidTarget`]
-    /// for a resource that was not granted; else if a part fails. The code is not spent then, unless
-    /// the store failed after it had taken the step: codes have no retry, the user signs in again.
+    /// [`TokenError::InvalidGrant`] if the code cannot be redeemed; [`TokenError::InvalidTarget`]
+    /// for a resource that was not granted; else if a store, the directory or a format fails. After
+    /// such a failure the code is not spent, unless the store failed after it had written. Codes
+    /// have no retry: the user then signs in again.
     pub async fn redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
-        let answer = self.try_redeem(request).await;
+        let answer = redeem(&self.inner, request).await;
         self.inner.refusals.grant(&client, TokenKind::Code, &answer);
         answer
     }
-
-    async fn try_redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
-        let inner = &self.inner;
-        let now = inner.now();
-        let handle = inner.chain_handle(ChainKind::Code, &request.code).await?;
-        let client = inner.client(&request.client).await?;
-        if !client.allows(GrantType::AuthorizationCode) {
-            return Err(TokenError::UnauthorizedClient("it may not use codes"));
-        }
-        let proved = request.confirmation.as_ref();
-        let grant = inner.grant_of(&handle, &request.client, now).await?;
-        let chain = chain_of(&grant)?;
-        check_binding(chain.code.as_ref(), &request)?;
-        match CredentialState::of(&handle, chain, now) {
-            // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
-            // request. If they do not match, it MUST reject the request."
-            CredentialState::Current
-                if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved =>
-            {
-                return Err(GrantRefusal::OtherKey.into());
-            }
-            CredentialState::Current => {}
-            // Codes have no retry window, and a replay is one whatever key it shows.
-            CredentialState::Retriable
-            | CredentialState::SpentRecently
-            | CredentialState::Spent => {
-                return Err(inner.end_for_reuse(&handle, &grant, now).await);
-            }
-            CredentialState::Newer => {
-                return Err(inner.end_for_regression(&handle, &grant, now).await);
-            }
-        }
-        let audience = Inner::narrow_audience(&request.resources, &grant.audience)?;
-
-        // Everything that can fail comes before the one write.
-        let refreshable = client.may_refresh(&grant.subject);
-        let mut next = GrantRecord::clone(&grant);
-        let generation = chain.generation + 1;
-        let binding = ChainBinding::of(&grant, chain, &client);
-        let (confirmation, bound_from) = binding.after(generation, proved);
-        next.confirmation = confirmation;
-        let rotates = client.rotates_refresh_tokens();
-        let lifetimes = inner.lifetimes_of(&client);
-        if !refreshable {
-            next.expires_at = next.expires_at.min(now + lifetimes.access_token);
-        }
-        let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
-        let (refresh_token, digest) = inner.handles.mint_chain(
-            ChainKind::Refresh,
-            grant.id,
-            generation,
-            &chain.key,
-            &inner.random,
-        )?;
-        let mut moved = chain.clone();
-        moved.credential = TokenKind::Refresh;
-        moved.generation = generation;
-        moved.digest = digest;
-        // A client without refresh tokens gets none: what was minted is thrown away, and only
-        // marks the code as spent.
-        moved.expires_at = if refreshable { expires_at } else { now };
-        moved.successor = None;
-        moved.bound_from = bound_from;
-        moved.rotates = rotates;
-        next.chain = Some(moved);
-        next.row_expires_at = inner.row_expiry(&next, expires_at);
-        let scope = Inner::narrow_scope(None, &next.scope, &client)?;
-        let token = inner.mint(&client, &next, scope, audience, proved, now).await?;
-
-        let step = Advance {
-            grant: grant.id,
-            expected: chain.position(),
-            now,
-            change: ChainUpdate::Move(Box::new(next)),
-            tokens: token.record.clone().into_iter().collect(),
-        };
-        let done = Event::Redeemed { grant: grant.id, client: request.client };
-        match inner.advance(Operation::Redeem, step, done).await? {
-            AdvanceOutcome::Advanced => {}
-            // Its own look saw the code unspent: a double click, unless the keys say otherwise.
-            AdvanceOutcome::Stale(grant) => {
-                inner.check_holder(&handle, &grant, &client, proved, now).await?;
-                return Err(GrantRefusal::Spent.into());
-            }
-            AdvanceOutcome::Dead | AdvanceOutcome::Unknown => return Err(GrantRefusal::Dead.into()),
-        }
-        Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
-    }
 }
 
-/// When a new refresh token expires. One that never rotates has no idle time-out: its use leaves no
-/// trace in the row.
-pub(crate) fn refresh_expiry(
-    grant: &GrantRecord,
-    rotates: bool,
-    now: UnixTime,
-    idle: std::time::Duration,
-) -> UnixTime {
-    if rotates { (now + idle).min(grant.expires_at) } else { grant.expires_at }
+async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenResponse, TokenError> {
+    let now = inner.now();
+    let handle = chain_handle(inner, ChainKind::Code, &request.code).await?;
+    let client = inner.client(&request.client).await?;
+    if !client.allows(GrantType::AuthorizationCode) {
+        return Err(TokenError::UnauthorizedClient("the client may not use codes"));
+    }
+    let proved = request.confirmation.as_ref();
+    let presented = Presented { inner, handle: &handle, client: &client, proved, now };
+    let grant = presented.grant(&request.client).await?;
+    let chain = chain_of(&grant)?;
+    check_binding(chain.code.as_ref(), &request)?;
+    match CredentialState::of(&handle, chain, now) {
+        // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
+        // request. If they do not match, it MUST reject the request."
+        CredentialState::Current
+            if grant.confirmation.is_some() && grant.confirmation.as_ref() != proved =>
+        {
+            return Err(GrantRefusal::OtherKey.into());
+        }
+        CredentialState::Current => {}
+        // Codes have no retry window, and a replay is reuse whatever key it proves.
+        CredentialState::Retriable | CredentialState::SpentRecently | CredentialState::Spent => {
+            return Err(presented.end_for_reuse(&grant).await);
+        }
+        CredentialState::Newer => {
+            return Err(presented.end_for_regression(&grant).await);
+        }
+    }
+    let audience = narrow_audience(&request.resources, &grant.audience)?;
+
+    // Everything that can fail comes before the one write.
+    let refreshable = client.may_refresh(&grant.subject);
+    let mut next = GrantRecord::clone(&grant);
+    let generation = chain.generation + 1;
+    let binding = ChainBinding::of(&grant, chain, &client);
+    let (confirmation, bound_from) = binding.after(generation, proved);
+    next.confirmation = confirmation;
+    let rotates = client.rotates_refresh_tokens();
+    let lifetimes = inner.lifetimes.of_client(&client);
+    if !refreshable {
+        next.expires_at = next.expires_at.min(now + lifetimes.access_token);
+    }
+    let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
+    let (refresh_token, digest) = inner.handles.mint_chain(
+        ChainKind::Refresh,
+        grant.id,
+        generation,
+        &chain.key,
+        &inner.random,
+    )?;
+    let mut moved = chain.clone();
+    moved.credential = TokenKind::Refresh;
+    moved.generation = generation;
+    moved.digest = digest;
+    // A client without refresh tokens gets none. The minted token is discarded, and only marks the
+    // code as spent.
+    moved.expires_at = if refreshable { expires_at } else { now };
+    moved.successor = None;
+    moved.bound_from = bound_from;
+    moved.rotates = rotates;
+    next.chain = Some(moved);
+    next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
+    let scope = narrow_scope(None, &next.scope, &client)?;
+    let life = lifetimes.access_token;
+    let mint = MintRequest { client: &client, grant: &next, scope, audience, proved, life, now };
+    let token = inner.minter.mint(mint).await?;
+
+    let step = Advance {
+        grant: grant.id,
+        expected: chain.position(),
+        now,
+        change: ChainUpdate::Move(Box::new(next)),
+        tokens: token.record.clone().into_iter().collect(),
+    };
+    let done = Event::Redeemed { grant: grant.id, client: request.client };
+    match inner.advance(Operation::Redeem, step, done).await? {
+        AdvanceOutcome::Advanced => {}
+        // This request saw the code unspent: a double click, unless the keys prove a second
+        // holder.
+        AdvanceOutcome::Stale(grant) => {
+            presented.check_holder(&grant).await?;
+            return Err(GrantRefusal::Spent.into());
+        }
+        AdvanceOutcome::Dead | AdvanceOutcome::Unknown => return Err(GrantRefusal::Dead.into()),
+    }
+    Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
 }
 
 fn check_binding(binding: Option<&CodeBinding>, request: &CodeRequest) -> Result<(), GrantRefusal> {

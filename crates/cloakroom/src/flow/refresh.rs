@@ -1,95 +1,94 @@
-//! Redeeming a refresh token (RFC 6749 §6), so that no session is lost.
+//! Redeeming a refresh token (RFC 6749 §6).
 
 use std::sync::Arc;
 
-use cloakroom_core::handle::{ChainHandle, ChainKind};
+use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{TokenKind, TokenSecret};
 
-use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, CredentialState, chain_of};
-use crate::flow::redeem::refresh_expiry;
+use crate::flow::chain::{ChainBinding, CredentialState, Presented, chain_handle, chain_of};
+use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::mint::{MintRequest, NewToken};
+use crate::flow::narrow::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
-use crate::issuer::{Inner, Issuer, NewToken};
+use crate::issuer::{Inner, Issuer};
 
 impl Issuer {
-    /// Redeems a refresh token: for a new access token, and its successor if it rotates.
+    /// Redeems a refresh token for a new access token, and for its successor if it rotates.
     ///
-    /// A lost response, or a second tab, that presents the same token within the retry window gets
-    /// the *same* successor. After the window, a spent token is reuse: the grant is revoked.
+    /// A client that lost the response, or a second tab, gets the *same* successor if it presents
+    /// the token again within the retry window. After the window, presenting a spent token is
+    /// reuse, and the grant is revoked.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidGrant`] whatever is wrong with the token; [`TokenError::InvalidScope`]
-    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a part fails, and then
-    /// the same token may be sent again.
+    /// [`TokenError::InvalidGrant`] if the token cannot be redeemed; [`TokenError::InvalidScope`]
+    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a store, the directory
+    /// or a format fails. After such a failure the client may send the same token again.
     pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
-        let answer = self.try_refresh(request).await;
+        let answer = refresh(&self.inner, request).await;
         self.inner.refusals.grant(&client, TokenKind::Refresh, &answer);
         answer
     }
+}
 
-    async fn try_refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
-        let inner = &self.inner;
-        let now = inner.now();
-        inner.notice_missing_maintenance(now);
-        let handle = inner.chain_handle(ChainKind::Refresh, &request.token).await?;
-        let client = inner.client(&request.client).await?;
-        if !client.allows(GrantType::RefreshToken) {
-            return Err(TokenError::UnauthorizedClient("it may not refresh"));
+async fn refresh(inner: &Arc<Inner>, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
+    let now = inner.now();
+    inner.warn_if_unmaintained(now);
+    let handle = chain_handle(inner, ChainKind::Refresh, &request.token).await?;
+    let client = inner.client(&request.client).await?;
+    if !client.allows(GrantType::RefreshToken) {
+        return Err(TokenError::UnauthorizedClient("the client may not refresh"));
+    }
+    let proved = request.confirmation.as_ref();
+    let presented = Presented { inner, handle: &handle, client: &client, proved, now };
+    let grant = presented.grant(&request.client).await?;
+    let attempt = Attempt { presented, request: &request };
+    let chain = chain_of(&grant)?;
+    let binding = ChainBinding::of(&grant, chain, &client);
+    binding.check(handle.generation, proved)?;
+    match CredentialState::of(&handle, chain, now) {
+        CredentialState::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
+        CredentialState::Current if chain.rotates || client.rotates_refresh_tokens() => {
+            attempt.rotate(&grant, chain).await
         }
-        let proved = request.confirmation.as_ref();
-        let grant = inner.grant_of(&handle, &request.client, now).await?;
-        let attempt = Attempt { inner, client: &client, handle: &handle, request: &request, now };
-        let chain = chain_of(&grant)?;
-        let binding = ChainBinding::of(&grant, chain, &client);
-        binding.check(handle.generation, proved)?;
-        match CredentialState::of(&handle, chain, now) {
-            CredentialState::Current if now >= chain.expires_at => Err(GrantRefusal::Dead.into()),
-            CredentialState::Current if chain.rotates || client.rotates_refresh_tokens() => {
-                attempt.rotate(&grant, chain).await
-            }
-            CredentialState::Current => attempt.attach(&grant, chain, None).await,
-            CredentialState::Retriable => {
-                attempt.check_holder(&grant).await?;
-                attempt.retry(&grant).await
-            }
-            // Refused, and no harm done.
-            CredentialState::SpentRecently => {
-                attempt.check_holder(&grant).await?;
-                Err(GrantRefusal::Spent.into())
-            }
-            CredentialState::Spent => Err(inner.end_for_reuse(&handle, &grant, now).await),
-            CredentialState::Newer => Err(inner.end_for_regression(&handle, &grant, now).await),
+        CredentialState::Current => attempt.attach(&grant, chain, None).await,
+        CredentialState::Retriable => {
+            presented.check_holder(&grant).await?;
+            attempt.retry(&grant).await
         }
+        // Refused, and the grant stays live.
+        CredentialState::SpentRecently => {
+            presented.check_holder(&grant).await?;
+            Err(GrantRefusal::Spent.into())
+        }
+        CredentialState::Spent => Err(presented.end_for_reuse(&grant).await),
+        CredentialState::Newer => Err(presented.end_for_regression(&grant).await),
     }
 }
 
-/// One request to refresh, past every check but the generation.
+/// A request to refresh that has passed every check but the generation.
 struct Attempt<'a> {
-    inner: &'a Arc<Inner>,
-    client: &'a Client,
-    handle: &'a ChainHandle,
+    presented: Presented<'a>,
     request: &'a RefreshRequest,
-    now: UnixTime,
 }
 
 impl Attempt<'_> {
-    /// Moves the chain on.
+    /// Moves the chain to its next generation.
     async fn rotate(
         &self,
         grant: &Arc<GrantRecord>,
         chain: &Chain,
     ) -> Result<TokenResponse, TokenError> {
-        let (inner, now) = (self.inner, self.now);
-        let lifetimes = inner.lifetimes_of(self.client);
+        let Presented { inner, handle, client, proved, now } = self.presented;
+        let lifetimes = inner.lifetimes.of_client(client);
         // Everything that can fail comes before the one write.
         let generation = chain.generation + 1;
         let (refresh_token, digest) = inner.handles.mint_chain(
@@ -99,23 +98,16 @@ impl Attempt<'_> {
             &chain.key,
             &inner.random,
         )?;
-        let sealed = successor::seal(
-            &inner.url,
-            self.handle,
-            grant,
-            generation,
-            &refresh_token,
-            &inner.random,
-        )?;
+        let sealed =
+            successor::seal(&inner.url, handle, grant, generation, &refresh_token, &inner.random)?;
         let until = now + lifetimes.retry_window + inner.clock_skew();
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
-        let binding = ChainBinding::of(grant, chain, self.client);
-        let (confirmation, bound_from) =
-            binding.after(generation, self.request.confirmation.as_ref());
+        let binding = ChainBinding::of(grant, chain, client);
+        let (confirmation, bound_from) = binding.after(generation, proved);
         next.confirmation = confirmation;
-        next.row_expires_at = inner.row_expiry(grant, expires_at);
+        next.row_expires_at = row_expiry(grant, expires_at, &inner.lifetimes, inner.clock_skew());
         let mut successor = SealedSuccessor::new(sealed, until);
         successor.earlier = earlier(chain, now);
         let mut moved = chain.clone();
@@ -138,10 +130,11 @@ impl Attempt<'_> {
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, step, done).await? {
             AdvanceOutcome::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
-            // It saw the chain where it should be and then lost the race: that is a retry, or is
-            // refused, but never reuse, whatever its clock says. Only a second key is.
+            // This request saw its token current and then lost the race. That is a retry or a
+            // refusal, and never reuse, whatever the clock says, unless the keys prove a second
+            // holder.
             AdvanceOutcome::Stale(grant) => {
-                self.check_holder(&grant).await?;
+                self.presented.check_holder(&grant).await?;
                 if chain_of(&grant)?.generation == generation {
                     self.retry(&grant).await
                 } else {
@@ -152,25 +145,20 @@ impl Attempt<'_> {
         }
     }
 
-    /// Ends the grant if this request comes from another holder than the one that spent its token.
-    async fn check_holder(&self, grant: &GrantRecord) -> Result<(), TokenError> {
-        let proved = self.request.confirmation.as_ref();
-        self.inner.check_holder(self.handle, grant, self.client, proved, self.now).await
-    }
-
-    /// Brings the successor that the presented token already has.
+    /// Responds with the successor that the presented token already has.
     async fn retry(&self, grant: &GrantRecord) -> Result<TokenResponse, TokenError> {
         let chain = chain_of(grant)?;
         let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
-        let (handle, generation) = (self.handle, chain.generation);
-        let successor = std::iter::once(&*self.inner.url)
-            .chain(self.inner.former_urls.iter().map(|url| &**url))
+        let Presented { inner, handle, .. } = self.presented;
+        let generation = chain.generation;
+        let successor = std::iter::once(&*inner.url)
+            .chain(inner.former_urls.iter().map(|url| &**url))
             .find_map(|url| successor::open(url, handle, grant, generation, &sealed.sealed))
             .ok_or(GrantRefusal::Spent)?;
         self.attach(grant, chain, Some(successor)).await
     }
 
-    /// Leaves the chain where it stands, and adds an access token: a retry if it brings a successor.
+    /// Adds an access token and does not move the chain. With a refresh token it is a retry.
     async fn attach(
         &self,
         grant: &GrantRecord,
@@ -181,7 +169,7 @@ impl Attempt<'_> {
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
-            now: self.now,
+            now: self.presented.now,
             change: ChainUpdate::Attach,
             tokens: token.record.clone().into_iter().collect(),
         };
@@ -190,23 +178,25 @@ impl Attempt<'_> {
             Some(_) => Event::Retried { grant: id, client, generation },
             None => Event::Refreshed { grant: id, client, generation },
         };
-        match self.inner.advance(Operation::Refresh, step, done).await? {
+        match self.presented.inner.advance(Operation::Refresh, step, done).await? {
             AdvanceOutcome::Advanced => Ok(token.respond(grant.id, refresh_token)),
             AdvanceOutcome::Stale(_) => Err(GrantRefusal::Spent.into()),
             AdvanceOutcome::Dead | AdvanceOutcome::Unknown => Err(GrantRefusal::Dead.into()),
         }
     }
 
-    /// An access token for what this request asks for. Narrowing touches it alone, not the grant.
+    /// The access token that this request asks for. Narrowing it does not narrow the grant.
     async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
-        let scope = Inner::narrow_scope(self.request.scope.clone(), &grant.scope, self.client)?;
-        let audience = Inner::narrow_audience(&self.request.resources, &grant.audience)?;
-        let proved = self.request.confirmation.as_ref();
-        self.inner.mint(self.client, grant, scope, audience, proved, self.now).await
+        let Presented { inner, client, proved, now, .. } = self.presented;
+        let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
+        let audience = narrow_audience(&self.request.resources, &grant.audience)?;
+        let life = inner.lifetimes.of_client(client).access_token;
+        let mint = MintRequest { client, grant, scope, audience, proved, life, now };
+        inner.minter.mint(mint).await
     }
 }
 
-/// The credentials whose windows are open beside the one that is spent now.
+/// The earlier credentials whose retry windows are still open.
 fn earlier(chain: &Chain, now: UnixTime) -> Vec<SpentBefore> {
     let Some(last) = &chain.successor else { return Vec::new() };
     let previous = chain.generation.checked_sub(1);

@@ -1,5 +1,6 @@
-//! What the app asks for, and what the client gets.
+//! The requests of the flows, and the response to the client.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use cloakroom_core::record::{Claims, Device};
@@ -12,9 +13,10 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// A grant to be made: this client, for this subject.
+/// A grant to be made: what a client may do for a subject.
 ///
-/// What is left out comes from the client's registration: its whole scope, its default audience.
+/// The scope and audience default to the client's registration: its whole scope, and its first
+/// audience.
 ///
 /// ```
 /// use cloakroom::Grant;
@@ -48,12 +50,12 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// If one of the identifiers is invalid.
+    /// If an identifier is invalid.
     pub fn user(client: impl AsRef<str>, user: impl AsRef<str>) -> Result<Self, InvalidValue> {
         Ok(Self::new(ClientId::new(client)?, Subject::user(user)?))
     }
 
-    /// A grant to a client for itself (`client_credentials`); it is never refreshed.
+    /// A grant to a client for itself (`client_credentials`). It is never refreshed.
     ///
     /// # Errors
     ///
@@ -84,7 +86,7 @@ impl Grant {
         }
     }
 
-    /// What is granted: at most what the client may have.
+    /// The granted scope, which the client must be registered for.
     ///
     /// # Errors
     ///
@@ -94,19 +96,19 @@ impl Grant {
         Ok(self)
     }
 
-    /// For which resources (RFC 8707): some of those that the client may have tokens for.
+    /// The resources (RFC 8707), which the client must be registered for.
     #[must_use]
     pub fn audience(mut self, audience: Audience) -> Self {
         self.audience = Some(audience);
         self
     }
 
-    /// The key that the client has proved, or named in its authorization request (`dpop_jkt`, RFC 9449
-    /// §10).
+    /// The key that the client has proved, or named in its authorization request (`dpop_jkt`, RFC
+    /// 9449 §10).
     ///
     /// [`Issuer::issue`](crate::Issuer::issue) binds the access token to it, and the refresh tokens
-    /// of a public client; [`Issuer::authorize`](crate::Issuer::authorize) binds the code;
-    /// [`Issuer::adopt`](crate::Issuer::adopt) binds the token that it takes over.
+    /// of a public client. [`Issuer::authorize`](crate::Issuer::authorize) binds the code, and
+    /// [`Issuer::adopt`](crate::Issuer::adopt) the token that it takes over.
     #[must_use]
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
         self.confirmation = Some(confirmation);
@@ -120,7 +122,7 @@ impl Grant {
         self
     }
 
-    /// The user's name, for people.
+    /// The human-readable name of the user (RFC 7662 §2.2).
     ///
     /// # Errors
     ///
@@ -141,7 +143,7 @@ impl Grant {
         self
     }
 
-    /// What exactly was authorized (RFC 9396).
+    /// The authorization details (RFC 9396).
     #[must_use]
     pub fn authorization_details(mut self, details: Value) -> Self {
         self.authorization_details = Some(details);
@@ -155,36 +157,37 @@ impl Grant {
         self
     }
 
-    /// Adds a claim of the app's own. Whoever sees a JWT can read it: no secrets, no profile.
+    /// Adds a custom claim. Everyone who sees a JWT can read its claims: do not put secrets or a
+    /// user's profile here.
     ///
     /// # Errors
     ///
-    /// If the name is reserved, or the claims take more than 4,096 bytes.
+    /// If the name is reserved, or if all claims together take more than 4,096 bytes.
     pub fn claim(mut self, name: &str, value: Value) -> Result<Self, InvalidValue> {
         let others = self.claims.iter().map(|(name, value)| (name.to_owned(), value.clone()));
         self.claims = Claims::new(others.chain([(name.to_owned(), value)]).collect::<Vec<_>>())?;
         Ok(self)
     }
 
-    /// What the user will see under "your devices".
+    /// The device of the user, for [`Issuer::sessions`](crate::Issuer::sessions).
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// The epoch that was read ([`Issuer::epoch`](crate::Issuer::epoch)) when the login began: a
-    /// revocation of the subject or client while the user signs in then covers this grant. Keep it
-    /// on the server: one that is newer than the log's counts as the log's. Give up a login that
-    /// takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant): revocations are remembered
-    /// for no longer than a grant made before them may live.
+    /// The epoch that you read with [`Issuer::epoch`](crate::Issuer::epoch) when the login began. A
+    /// revocation of the subject or client while the user signs in then covers this grant. Keep the
+    /// epoch on the server. An epoch newer than that of the log is replaced by it. Give up a login
+    /// that takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant), because revocations
+    /// are remembered for no longer than a grant made before them may live.
     #[must_use]
     pub const fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
         self
     }
 
-    /// Ends the grant earlier than the issuer's setting.
+    /// Shortens the life of the grant.
     #[must_use]
     pub const fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
@@ -201,7 +204,7 @@ impl Pkce {
     ///
     /// # Errors
     ///
-    /// If it is no such text.
+    /// If the challenge is anything else.
     pub fn s256(challenge: impl Into<String>) -> Result<Self, InvalidValue> {
         let challenge = challenge.into();
         if challenge.len() != 43 || !challenge.bytes().all(is_base64url) {
@@ -218,27 +221,58 @@ const fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
+/// An authorization request that the user has approved (RFC 6749 §4.1.1).
+#[derive(Debug, Clone)]
+pub struct AuthorizationRequest {
+    pub(crate) grant: Grant,
+    pub(crate) redirect_uri: String,
+    pub(crate) pkce: Option<Pkce>,
+}
+
+impl AuthorizationRequest {
+    /// A request for a code, which is sent to this redirect URI.
+    pub fn new(grant: Grant, redirect_uri: impl Into<String>) -> Self {
+        Self { grant, redirect_uri: redirect_uri.into(), pkce: None }
+    }
+
+    /// The PKCE challenge. A public client must send one.
+    #[must_use]
+    pub fn pkce(mut self, pkce: impl Into<Option<Pkce>>) -> Self {
+        self.pkce = pkce.into();
+        self
+    }
+}
+
+/// An access token of another system, to be taken over by [`Issuer::adopt`](crate::Issuer::adopt).
+#[derive(Debug, Clone)]
+pub struct AdoptRequest {
+    pub(crate) token: TokenSecret,
+    pub(crate) grant: Grant,
+    pub(crate) validity: Range<UnixTime>,
+}
+
+impl AdoptRequest {
+    /// This token, which belongs to this grant and is valid from the time at which the other system
+    /// issued it to the time at which it expires.
+    #[must_use]
+    pub const fn new(token: TokenSecret, grant: Grant, validity: Range<UnixTime>) -> Self {
+        Self { token, grant, validity }
+    }
+}
+
 /// A code that a client redeems (RFC 6749 §4.1.3).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CodeRequest {
-    /// The code.
-    pub code: TokenSecret,
-    /// The client, as it has authenticated.
-    pub client: ClientId,
-    /// The redirect URI of the authorization request.
-    pub redirect_uri: Option<String>,
-    /// The PKCE verifier.
-    pub verifier: Option<TokenSecret>,
-    /// Narrows the access token to some of the grant's resources (RFC 8707 §2.2).
-    pub resources: Vec<String>,
-    /// The key that the client has proved. The access token is bound to it, and so are the refresh
-    /// tokens of a public client. It must be the key that the authorization request named, if that
-    /// named one ([`Grant::confirmation`]).
-    pub confirmation: Option<Confirmation>,
+    pub(crate) code: TokenSecret,
+    pub(crate) client: ClientId,
+    pub(crate) redirect_uri: Option<String>,
+    pub(crate) verifier: Option<TokenSecret>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) confirmation: Option<Confirmation>,
 }
 
 impl CodeRequest {
-    /// This code, redeemed by this client, without anything else.
+    /// This code, redeemed by this client, which has authenticated.
     #[must_use]
     pub const fn new(code: TokenSecret, client: ClientId) -> Self {
         Self {
@@ -250,38 +284,85 @@ impl CodeRequest {
             confirmation: None,
         }
     }
+
+    /// The redirect URI of the authorization request.
+    #[must_use]
+    pub fn redirect_uri(mut self, uri: impl Into<Option<String>>) -> Self {
+        self.redirect_uri = uri.into();
+        self
+    }
+
+    /// The PKCE verifier.
+    #[must_use]
+    pub fn verifier(mut self, verifier: impl Into<Option<TokenSecret>>) -> Self {
+        self.verifier = verifier.into();
+        self
+    }
+
+    /// Narrows the access token to these of the grant's resources (RFC 8707 §2.2).
+    #[must_use]
+    pub fn resources(mut self, resources: Vec<String>) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// The key that the client has proved. The access token is bound to it, and so are the refresh
+    /// tokens of a public client. If the authorization request named a key
+    /// ([`Grant::confirmation`]), it must be the same.
+    #[must_use]
+    pub fn confirmation(mut self, key: impl Into<Option<Confirmation>>) -> Self {
+        self.confirmation = key.into();
+        self
+    }
 }
 
 /// A refresh token that a client redeems (RFC 6749 §6).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RefreshRequest {
-    /// The refresh token.
-    pub token: TokenSecret,
-    /// The client, as it has authenticated.
-    pub client: ClientId,
-    /// Narrows the access token's scope.
-    pub scope: Option<Scope>,
-    /// Narrows the access token to some of the grant's resources.
-    pub resources: Vec<String>,
-    /// The key that the client has proved. The access token is bound to it. The first key that a
-    /// public client proves also binds the refresh tokens that follow: each needs it from then on.
-    /// A confidential client's authentication binds its refresh tokens; it may prove a different key
-    /// each time.
-    ///
-    /// A retry must prove the same key as the request that spent the token, or none if that proved
-    /// none. A different key means two holders, and the grant is revoked.
-    pub confirmation: Option<Confirmation>,
+    pub(crate) token: TokenSecret,
+    pub(crate) client: ClientId,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) confirmation: Option<Confirmation>,
 }
 
 impl RefreshRequest {
-    /// This refresh token, redeemed by this client, without narrowing.
+    /// This refresh token, redeemed by this client, which has authenticated.
     #[must_use]
     pub const fn new(token: TokenSecret, client: ClientId) -> Self {
         Self { token, client, scope: None, resources: Vec::new(), confirmation: None }
     }
+
+    /// Narrows the scope of the access token.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<Option<Scope>>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
+    /// Narrows the access token to these of the grant's resources (RFC 8707 §2.2).
+    #[must_use]
+    pub fn resources(mut self, resources: Vec<String>) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// The key that the client has proved. The access token is bound to it. The first key that a
+    /// public client proves also binds the refresh tokens that follow: each needs it from then on.
+    /// A confidential client's refresh tokens are bound by its authentication, and it may prove a
+    /// different key each time.
+    ///
+    /// A retry must prove the same key as the request that spent the token, or none if that request
+    /// proved none. A different key means two holders, and the grant is revoked.
+    #[must_use]
+    pub fn confirmation(mut self, key: impl Into<Option<Confirmation>>) -> Self {
+        self.confirmation = key.into();
+        self
+    }
 }
 
-/// What the client gets (RFC 6749 §5.1). Serializes to the response body; redacted in `Debug`.
+/// The response of the token endpoint (RFC 6749 §5.1). It serializes to the response body, and
+/// `Debug` does not show the tokens.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct TokenResponse {
@@ -289,14 +370,14 @@ pub struct TokenResponse {
     pub access_token: TokenSecret,
     /// `Bearer`, or `DPoP` for a token that is bound to a proved key (RFC 9449 §5).
     pub token_type: &'static str,
-    /// The access token's life, in whole seconds.
+    /// The life of the access token, in whole seconds.
     pub expires_in: u64,
     /// The refresh token, if there is a new one.
     pub refresh_token: Option<TokenSecret>,
     /// The access token's scope.
     pub scope: Scope,
-    /// The grant they hang off, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). Not sent
-    /// to the client.
+    /// The grant of the tokens, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). It is
+    /// not sent to the client.
     pub grant: GrantId,
 }
 

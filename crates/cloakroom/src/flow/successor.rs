@@ -1,6 +1,7 @@
-//! The successor of a spent refresh token, sealed for whoever presents that token again.
+//! Encrypts the successor of a spent refresh token for the holder of that token.
 //!
-//! The key comes from the spent token itself, which no store knows: a leaked database opens nothing.
+//! The key is derived from the spent token, which no store knows: a leaked database reveals no
+//! successor.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
@@ -21,7 +22,7 @@ pub(crate) fn seal(
 ) -> Result<Vec<u8>, FormatError> {
     let nonce: [u8; NONCE_LEN] = random.array()?;
     let failed = |error: aws_lc_rs::error::Unspecified| FormatError::Other(Box::new(error));
-    // Encrypted in place, with the tag apart: a buffer that grows would leave plaintext behind.
+    // Encrypt in place, with a separate tag: a buffer that grows would leave plaintext behind.
     let mut sealed = Zeroizing::new(successor.expose().as_bytes().to_vec());
     let tag = key(spent)?
         .seal_in_place_separate_tag(
@@ -62,13 +63,13 @@ fn key(spent: &ChainHandle) -> Result<LessSafeKey, FormatError> {
         .map_err(|error| FormatError::Other(Box::new(error)))
 }
 
-/// What the ciphertext is bound to: it opens nowhere else, even under the same key.
+/// The additional data: the ciphertext opens for no other grant, generation, client or issuer.
 fn context(issuer: &str, grant: &GrantRecord, generation: u32) -> Vec<u8> {
     [
         &grant.id.as_bytes()[..],
         &generation.to_be_bytes(),
         grant.client.as_str().as_bytes(),
-        // Neither holds this byte.
+        // A client identifier and a URL do not contain this byte.
         &[0],
         issuer.as_bytes(),
     ]

@@ -1,19 +1,19 @@
-//! Which representation of an introspection answer a caller wants.
+//! Chooses the representation of an introspection response.
 
 use ::http::{HeaderMap, header};
 
-/// The representations of an answer.
+/// The representations of an introspection response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Representation {
     /// `application/json` (RFC 7662 §2.2).
     Json,
     /// `application/token-introspection+jwt` (RFC 9701).
     Signed,
-    /// `application/jwt`: the phantom JWT alone.
+    /// `application/jwt`: only the phantom JWT.
     Jwt,
 }
 
-/// The media ranges (RFC 9110 §12.5.1) that name something that we have.
+/// The supported media ranges (RFC 9110 §12.5.1).
 const RANGES: &[(&str, Representation)] = &[
     ("application/json", Representation::Json),
     ("application/jwt", Representation::Jwt),
@@ -22,8 +22,8 @@ const RANGES: &[(&str, Representation)] = &[
     ("*/*", Representation::Json),
 ];
 
-/// The representation of the highest weight; among equals the one named first; JSON if nothing that
-/// we have is named.
+/// The representation with the highest weight, and the first one among equals; JSON if no supported
+/// one is named.
 pub(super) fn representation(headers: &HeaderMap) -> Representation {
     let mut best = (0, Representation::Json);
     for value in headers.get_all(header::ACCEPT) {
@@ -44,7 +44,7 @@ pub(super) fn representation(headers: &HeaderMap) -> Representation {
     best.1
 }
 
-/// A weight of RFC 9110 §12.4.2, in thousandths; what is malformed counts as nothing.
+/// A weight (RFC 9110 §12.4.2), in thousandths; zero if it is malformed.
 fn weight(text: &str) -> u32 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

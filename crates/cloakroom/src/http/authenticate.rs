@@ -1,4 +1,4 @@
-//! Who calls (RFC 6749 §2.3).
+//! Client authentication (RFC 6749 §2.3).
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -19,16 +19,18 @@ use crate::error::{AuthenticationFailure, TokenError};
 
 /// Authenticates the client that calls an endpoint.
 ///
-/// [`SecretAuthenticator`] is built in. An app may add its own, such as mutual TLS (RFC 8705) or
-/// signed assertions (RFC 7523), and fall back on the built-in one.
+/// [`SecretAuthenticator`] is built in. Implement your own with
+/// [`#[async_trait]`](macro@crate::async_trait), for mutual TLS (RFC 8705) or signed assertions
+/// (RFC 7523), and fall back on the built-in one.
 #[async_trait]
 pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
     /// The client that calls.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidClient`] if it is unknown or its credentials are wrong, in the same time
-    /// for both, with the reason, which the wire does not say; [`TokenError::InvalidRequest`] if it authenticates twice; [`TokenError::Directory`]
+    /// [`TokenError::InvalidClient`] with the reason, if the client is unknown or its credentials
+    /// are wrong. Both must take the same time. The response does not contain the reason.
+    /// [`TokenError::InvalidRequest`] if the client authenticates twice; [`TokenError::Directory`]
     /// if the directory fails.
     async fn authenticate(
         &self,
@@ -37,13 +39,14 @@ pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
         clients: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError>;
 
-    /// The methods that it knows, as the metadata names them (RFC 8414 §2), such as
-    /// `client_secret_basic`; `none` if it lets public clients in.
+    /// The methods that it supports, by their names in the metadata (RFC 8414 §2), such as
+    /// `client_secret_basic`, and `none` if it accepts public clients.
     fn methods(&self) -> Vec<&'static str>;
 }
 
 /// `client_secret_basic`, `client_secret_post` (RFC 6749 §2.3.1), and `none` for public clients.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no settings")]
 pub struct SecretAuthenticator;
 
 #[async_trait]
@@ -103,8 +106,8 @@ impl ClientAuthenticator for SecretAuthenticator {
     }
 }
 
-/// What a caller that did not authenticate names itself, and how it tried to. The form is read anew:
-/// this is for the few requests that are refused.
+/// The identifier that a caller claims which failed to authenticate, and the method that it tried.
+/// Only for refused requests: the form is parsed again.
 pub(super) fn claimed(request: &Request<Bytes>) -> (Option<Zeroizing<String>>, &'static str) {
     let form = Form::of(request).ok();
     let field = |name| form.as_ref().and_then(|form| form.get(name));
@@ -120,12 +123,12 @@ pub(super) fn claimed(request: &Request<Bytes>) -> (Option<Zeroizing<String>>, &
     }
 }
 
-/// A client with a secret that nobody has.
+/// A client whose secret nobody knows.
 static DECOY: LazyLock<Client> = LazyLock::new(|| {
-    let Ok(client) = Client::public("decoy") else {
-        unreachable!("`decoy` is a client identifier")
+    let Ok(client) = Client::hashed("decoy", [SecretHash::from_bytes([0; 32])]).build() else {
+        unreachable!("the registration is valid")
     };
-    client.secret(SecretHash::from_bytes([0; 32]))
+    client
 });
 
 /// The identifier and secret of a `Basic` header: both are form-encoded before they are joined (RFC
@@ -137,7 +140,7 @@ fn basic(header: &[u8]) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
         return None;
     }
     let credentials = credentials.trim_start();
-    // Into a buffer of our own: it is wiped even if the end is no base64.
+    // A buffer of our own is wiped even if decoding fails.
     let mut joined = Zeroizing::new(vec![0; credentials.len()]);
     let length = STANDARD.decode_slice(credentials, &mut joined).ok()?;
     let mut parts = joined[..length].splitn(2, |byte| *byte == b':');

@@ -1,4 +1,4 @@
-//! The axum router over the handlers.
+//! An axum router over the handlers.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::error::TokenError;
 use crate::flow::request::TokenResponse;
 
 impl Endpoints {
-    /// A router with all endpoints, each under the path of the issuer's URL; the metadata's
-    /// well-known part alone stands before that path
-    /// (`/.well-known/oauth-authorization-server/tenant`, RFC 8414 §3.1). Merge it into the app's own
-    /// at the root: nesting would move it.
+    /// A router with all endpoints, each below the path of the issuer's URL. Only the well-known
+    /// part of the metadata comes before that path
+    /// (`/.well-known/oauth-authorization-server/tenant`, RFC 8414 §3.1). Merge the router into
+    /// yours at the root; nesting would change the paths.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -26,7 +26,7 @@ impl Endpoints {
     /// use cloakroom::http::Endpoints;
     /// use cloakroom::{Client, Issuer};
     ///
-    /// let issuer = Issuer::dev().static_clients([Client::public("app")?])?.build().await?;
+    /// let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
     /// let app: axum::Router = axum::Router::new().merge(Endpoints::new(issuer).router());
     /// # Ok(()) }
     /// ```
@@ -42,7 +42,7 @@ impl Endpoints {
 
 async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    // Or the client went away while it sent: then nobody reads the answer.
+    // The other cause is a client that went away, which does not read the response.
     let Ok(body) = to_bytes(body, endpoints.body_limit).await else {
         return respond::too_large().map(Body::from);
     };
@@ -50,7 +50,7 @@ async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Res
 }
 
 impl IntoResponse for TokenResponse {
-    /// The body of RFC 6749 §5.1, never cached.
+    /// The response of RFC 6749 §5.1, with `no-store`.
     fn into_response(self) -> Response {
         match respond::tokens(&self) {
             Ok(response) => response.map(Body::from),
@@ -60,7 +60,8 @@ impl IntoResponse for TokenResponse {
 }
 
 impl IntoResponse for TokenError {
-    /// The error of RFC 6749 §5.2, or 503 with `Retry-After` for an outage; why stays in the trace.
+    /// The error response of RFC 6749 §5.2, or 503 with `Retry-After` for an outage. The cause goes
+    /// to the trace only.
     fn into_response(self) -> Response {
         respond::error(&self).map(Body::from)
     }

@@ -1,4 +1,4 @@
-//! Scripts of other origins: the app's switch, off by default.
+//! CORS, which is off by default.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::respond;
 
-/// The origins whose scripts may call.
+/// The origins whose scripts may call the endpoints.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origins(Vec<Arc<str>>);
 
@@ -16,7 +16,7 @@ impl Origins {
         self.0.push(origin.into());
     }
 
-    /// Whether there are any.
+    /// Whether any origin is allowed.
     pub(super) fn any(&self) -> bool {
         !self.0.is_empty()
     }
@@ -37,9 +37,9 @@ impl Origins {
         response
     }
 
-    /// Lets the script read the response, if its origin is allowed.
+    /// Allows the script to read the response, if its origin is allowed.
     pub(super) fn mark(&self, request: &HeaderMap, response: &mut HeaderMap) -> bool {
-        // The answer depends on the origin, and caches must know.
+        // The response depends on the origin.
         response.append(header::VARY, HeaderValue::from_static("origin"));
         let origin = request.get(header::ORIGIN);
         let allowed = origin

@@ -9,20 +9,21 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::TokenError;
 
-/// The most parameters of a request. Each is compared with those before it, so that without a bound
-/// one body could keep a core busy.
+/// The most parameters of a request. Each is compared with those before it, so that one large body
+/// could keep a core busy.
 const MAX_PARAMETERS: usize = 64;
 
-/// The parameters of a request. Redacted in `Debug`: it holds secrets.
+/// The parameters of a request. `Debug` does not show their values, which may be secret.
 pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
 
 impl Form {
-    /// Reads the form that a request carries.
+    /// Parses the form in the body of a request.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if the content type is another, if the body is no UTF-8, if it
-    /// has more than 64 parameters, or if one is repeated (only `resource` may be, RFC 8707 §2).
+    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is not
+    /// UTF-8, if it has more than 64 parameters, or if a parameter other than `resource` (RFC 8707
+    /// §2) is repeated.
     pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
         if !is_form(request.headers()) {
             return Err(TokenError::InvalidRequest(
@@ -32,7 +33,7 @@ impl Form {
         Self::parse(request.body())
     }
 
-    /// Reads a form.
+    /// Parses a form.
     ///
     /// # Errors
     ///
@@ -41,7 +42,7 @@ impl Form {
         let mut parameters: Vec<(Zeroizing<String>, Zeroizing<String>)> = Vec::new();
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             if parameters.len() == MAX_PARAMETERS {
-                return Err(TokenError::InvalidRequest("it has too many parameters"));
+                return Err(TokenError::InvalidRequest("the request has too many parameters"));
             }
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
             let mut next = || decoded(parts.next().unwrap_or_default());
@@ -61,22 +62,22 @@ impl Form {
         Ok(Self(parameters))
     }
 
-    /// The value of a parameter.
+    /// The value of a parameter, if it is present and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| **own == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that must be there.
+    /// The value of a required parameter.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] with `missing` if it is not.
+    /// [`TokenError::InvalidRequest`] with this text if it is missing.
     pub fn require(&self, name: &str, missing: &'static str) -> Result<&str, TokenError> {
         self.get(name).ok_or(TokenError::InvalidRequest(missing))
     }
 
-    /// A secret that must be there.
+    /// The value of a required parameter that is secret.
     pub(crate) fn secret(
         &self,
         name: &str,
@@ -89,21 +90,24 @@ impl Form {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidTarget`] if one is no absolute URI, or has a fragment.
+    /// [`TokenError::InvalidTarget`] if a resource is not an absolute URI, or has a fragment.
     pub fn resources(&self) -> Result<Vec<String>, TokenError> {
         let resources = self.0.iter().filter(|(name, _)| **name == "resource");
         resources
             .map(|(_, value)| match url::Url::parse(value) {
-                // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a fragment"
+                // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a
+                // fragment"
                 Ok(url) if url.fragment().is_none() => Ok(value.to_string()),
-                _ => Err(TokenError::InvalidTarget("a resource is an absolute URI")),
+                _ => Err(TokenError::InvalidTarget(
+                    "a resource must be an absolute URI without a fragment",
+                )),
             })
             .collect()
     }
 }
 
-/// A name or a value as it was before it was form-encoded; `None` if it is no UTF-8. The buffer is
-/// long enough from the start: one that grows leaves parts of a secret behind.
+/// Decodes a form-encoded name or value; `None` if it is not UTF-8. The buffer is long enough from
+/// the start: one that grows would leave parts of a secret behind.
 pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
     let mut plain = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
@@ -128,7 +132,7 @@ pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
     }
 }
 
-/// The byte that `%` and two hexadecimal digits at the beginning stand for.
+/// The byte that `%` and two hexadecimal digits at the beginning encode.
 fn escaped(text: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match text {

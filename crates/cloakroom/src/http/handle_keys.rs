@@ -1,4 +1,4 @@
-//! The keys of access handles, for gateways that refuse forged ones by themselves.
+//! The keys of access handles, for gateways that refuse forged handles themselves.
 
 use ::http::{Request, Response};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ impl Endpoints {
     ) -> Result<Response<Bytes>, TokenError> {
         self.authorized(request, Role::HandleKeys).await?;
         let keys: Zeroizing<String> = self.issuer.inner.handles.access_keys().to_json();
-        // Wiped when it was sent.
+        // Wiped after it is sent.
         Ok(respond::body("application/json", Bytes::from_owner(keys)))
     }
 }

@@ -26,7 +26,7 @@ impl Endpoints {
             return Err(AuthenticationFailure::PublicClient.into());
         }
         let token = form.secret("token", "token is missing")?;
-        // Each representation in a future of its own, as in `respond`.
+        // Boxed as in `respond`.
         match representation(request.headers()) {
             Representation::Json => {
                 let answer = self.answer(&token, &form.resources()?, &client).await?;
@@ -48,8 +48,8 @@ impl Endpoints {
         }
     }
 
-    /// What the caller may know. A caller that names resources asks about a token for them: one that
-    /// is not meant for each of them is inactive.
+    /// Introspects the token for the caller. If the caller names resources, a token that is not
+    /// meant for all of them is inactive.
     async fn answer(
         &self,
         token: &TokenSecret,
@@ -65,8 +65,8 @@ impl Endpoints {
         Ok(if is_meant { answer } else { Introspection::Inactive })
     }
 
-    /// The phantom JWT alone as the body; 204 when the handle is inactive. Never a 200 with
-    /// anything but a JWT: a gateway would send it on as one.
+    /// The phantom JWT as the body; 204 if the handle is inactive. A 200 always holds a JWT,
+    /// because a gateway forwards the body.
     async fn swapped(
         &self,
         token: &TokenSecret,
@@ -85,8 +85,8 @@ impl Endpoints {
         })
     }
 
-    /// The answer as a JWT that the caller can keep as evidence (RFC 9701). It is signed also when
-    /// the token is inactive, and its `typ` keeps it from passing for an access token.
+    /// The answer as a signed JWT that the caller can keep as evidence (RFC 9701), also for an
+    /// inactive token. Its `typ` prevents its use as an access token.
     async fn signed(
         &self,
         answer: &Introspection,

@@ -1,4 +1,4 @@
-//! What everyone may read: the JWK Set (RFC 7517) and the server's metadata (RFC 8414).
+//! The public documents: the JWK Set (RFC 7517) and the metadata (RFC 8414).
 
 use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
@@ -36,7 +36,7 @@ impl Endpoints {
             "token_endpoint": at(TOKEN),
             "introspection_endpoint": at(INTROSPECT),
             "revocation_endpoint": at(REVOKE),
-            // Our own: RFC 8414 §2 has no names for them.
+            // RFC 8414 §2 has no names for these two.
             "revocations_endpoint": at(REVOCATIONS),
             "handle_keys_endpoint": at(HANDLE_KEYS),
             "jwks_uri": at(JWK_SET),
@@ -50,7 +50,10 @@ impl Endpoints {
             "code_challenge_methods_supported": ["S256"],
         });
         if let Some(members) = metadata.as_object_mut() {
-            members.extend(self.metadata.clone());
+            for (name, value) in &self.metadata {
+                // The members of the server win: clients rely on them.
+                members.entry(name).or_insert_with(|| value.clone());
+            }
         }
         respond::cached(
             respond::body("application/json", metadata.to_string()),

@@ -3,23 +3,24 @@
 //! | path, after the issuer's | method | RFC |
 //! |---|---|---|
 //! | `/token` | POST | 6749 §3.2, 7636, 8707 |
-//! | `/introspect` | POST | 7662, 9701, and the phantom JWT alone |
+//! | `/introspect` | POST | 7662, 9701, or only the phantom JWT |
 //! | `/revoke` | POST | 7009 |
 //! | `/revocations?after=…&wait=…` | GET | the revocation log, for [`Role::RevocationLog`] |
-//! | `/handle-keys` | GET | what tells a forged handle, for [`Role::HandleKeys`] |
+//! | `/handle-keys` | GET | the keys that detect forged handles, for [`Role::HandleKeys`] |
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
-//! The metadata names the two of ours as `revocations_endpoint` and `handle_keys_endpoint`; clients
-//! authenticate there with a header, since there is no form.
+//! The metadata names the two endpoints without an RFC `revocations_endpoint` and
+//! `handle_keys_endpoint`. Clients authenticate there with a header, since there is no form.
 //!
-//! The revocation log is handed out by long poll: a
-//! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with what comes after the cursor `after` (all
-//! of it, without one), at once if there is anything, else when the log grows, else empty after `wait`
-//! seconds. A page holds at most `limit` entries, 1,000, and 192 KiB. However many wait at one place,
-//! the log is read once when it grows, and the page encoded once.
+//! The revocation log is read by long polling. The response is a
+//! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with the entries after the cursor
+//! `after`, or from the start of the log without a cursor. The server answers at once if there are
+//! entries, else when the log grows, else with an empty page after `wait` seconds. A page holds at
+//! most `limit` entries, 1,000 entries, and 192 KiB. However many clients wait for the same page,
+//! the log is read once and the page is encoded once.
 //!
-//! The authorization endpoint is the app's own: it signs the user in, asks for consent, and calls
+//! You write the authorization endpoint: it signs the user in, asks for consent, and calls
 //! [`Issuer::authorize`].
 //!
 //! ```
@@ -28,7 +29,7 @@
 //! use cloakroom::http::Endpoints;
 //! use cloakroom::{Client, Issuer};
 //!
-//! let issuer = Issuer::dev().static_clients([Client::public("app")?])?.build().await?;
+//! let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
 //! let endpoints = Endpoints::new(issuer);
 //!
 //! let request = http::Request::get("/.well-known/jwks.json").body(bytes::Bytes::new())?;
@@ -56,8 +57,7 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Method, Request, Response};
-use bytes::Bytes;
+use ::http::Method;
 use tokio::sync::Semaphore;
 
 use crate::client::Client;
@@ -68,33 +68,37 @@ use crate::issuer::Issuer;
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
 
-/// The most bytes that the body of a request may have, by default.
+// The foreign types in the signatures above and below.
+pub use ::http::{HeaderMap, Request, Response};
+pub use bytes::Bytes;
+
+/// The default of [`Endpoints::body_limit`], in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// How long a follower of the revocation log is kept waiting at most, by default.
+/// The default of [`Endpoints::max_wait`].
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// How many followers may wait at once, by default.
+/// The default of [`Endpoints::max_followers`].
 const MAX_FOLLOWERS: usize = 4096;
 
 /// The endpoints of an issuer. Cheap to clone.
 ///
-/// The key that a client has proved (a `DPoP` proof, a client certificate) is taken from the
-/// request's extensions, where the app's own middleware puts a
-/// [`Confirmation`](cloakroom_core::Confirmation).
+/// Your middleware verifies the key that a client proves, with a `DPoP` proof or a client
+/// certificate, and puts a [`Confirmation`](cloakroom_core::Confirmation) into the extensions of
+/// the request.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     issuer: Issuer,
     authenticator: Arc<dyn ClientAuthenticator>,
     /// The path of the issuer's URL, without a slash at its end.
     path: Arc<str>,
-    /// Members that the app adds to the metadata.
+    /// The members that [`Endpoints::add_metadata`] added.
     metadata: serde_json::Map<String, serde_json::Value>,
     origins: cors::Origins,
     cache_swapped: Duration,
     body_limit: usize,
     max_wait: Duration,
-    /// The places of those who wait for the revocation log to grow.
+    /// One permit for each follower that waits for the revocation log to grow.
     followers: Arc<Semaphore>,
     page_cache: revocations::page_cache::PageCache,
 }
@@ -139,59 +143,60 @@ impl Endpoints {
         }
     }
 
-    /// Authenticates clients in a way of the app's own.
+    /// Authenticates clients with an authenticator of your own.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn ClientAuthenticator>) -> Self {
         self.authenticator = authenticator;
         self
     }
 
-    /// Names the app's authorization endpoint in the metadata.
+    /// Adds the URL of your authorization endpoint to the metadata.
     #[must_use]
     pub fn authorization_endpoint(self, url: &str) -> Self {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Adds a member to the metadata, such as `scopes_supported` (RFC 8414 §2).
+    /// Adds a member to the metadata, such as `scopes_supported` (RFC 8414 §2). It does not replace
+    /// a member that the server itself writes, such as `issuer` or `jwks_uri`.
     #[must_use]
     pub fn add_metadata(mut self, name: &str, value: serde_json::Value) -> Self {
         self.metadata.insert(name.into(), value);
         self
     }
 
-    /// Lets scripts of this origin, such as `https://app.example`, call `/token` and `/revoke` and
-    /// read the JWK Set and the metadata (CORS). Without it, none may.
+    /// Allows scripts of this origin, such as `https://app.example`, to call `/token` and `/revoke`
+    /// and to read the JWK Set and the metadata (CORS). By default no origin is allowed.
     #[must_use]
     pub fn allow_origin(mut self, origin: &str) -> Self {
         self.origins.allow(origin);
         self
     }
 
-    /// Lets plain HTTP caches keep a swapped JWT for at most this long, and never beyond its life.
-    /// A handle that is revoked meanwhile lives on in such a cache. Without it, nothing is cached.
+    /// Allows HTTP caches to keep a swapped JWT for at most this long, and never beyond its life.
+    /// If the handle is revoked, the JWT stays in such a cache. By default nothing is cached.
     #[must_use]
     pub const fn cache_swapped(mut self, at_most: Duration) -> Self {
         self.cache_swapped = at_most;
         self
     }
 
-    /// Bounds the body of a request (64 KiB).
+    /// The most bytes that the body of a request may have (64 KiB).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
     }
 
-    /// How long a follower of the revocation log is kept waiting for the next entry (30 seconds, and
-    /// at most 5 minutes), however long it asks for. Proxies in between must allow as much.
+    /// The longest time that a follower of the revocation log waits for the next entry, however
+    /// long it requests (30 seconds, and at most 5 minutes). Proxies in between must allow as much.
     #[must_use]
     pub fn max_wait(mut self, at_most: Duration) -> Self {
         self.max_wait = at_most.min(Duration::from_secs(300));
         self
     }
 
-    /// How many followers of the revocation log may wait at once (4,096); one more gets 503 and
-    /// tries again.
+    /// The most followers of the revocation log that may wait at the same time (4,096). Further
+    /// ones get 503 and try again.
     #[must_use]
     pub fn max_followers(mut self, at_most: usize) -> Self {
         self.followers = Arc::new(Semaphore::new(at_most.min(Semaphore::MAX_PERMITS)));
@@ -213,7 +218,7 @@ impl Endpoints {
         let Some(endpoint) = self.endpoint(request.uri().path()) else {
             return respond::not_found();
         };
-        // A resource server is no script.
+        // Scripts of other origins may not call the endpoints of resource servers.
         let inside =
             matches!(endpoint, Endpoint::Introspect | Endpoint::Revocations | Endpoint::HandleKeys);
         let shared = !inside && self.origins.any();
@@ -231,7 +236,7 @@ impl Endpoints {
         if request.body().len() > self.body_limit {
             return respond::too_large();
         }
-        // Boxed: the future of each request would else have room for the largest of them.
+        // Boxed, so that the future of every request is not as large as the largest of these.
         let answer = match endpoint {
             Endpoint::Token => Box::pin(self.token(request)).await,
             Endpoint::Introspect => Box::pin(self.introspect(request)).await,
@@ -286,7 +291,7 @@ impl Endpoints {
         self.authenticator.authenticate(request.headers(), form, self.issuer.clients()).await
     }
 
-    /// The client of a request without a form, if it has this role.
+    /// Authenticates the client of a request without a form. It must have this role.
     async fn authorized(
         &self,
         request: &Request<Bytes>,

@@ -1,4 +1,4 @@
-//! Responses. All are `no-store` until somebody says otherwise.
+//! Responses. All are `no-store` unless [`cached`] is called.
 
 use std::io;
 
@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 use crate::error::TokenError;
 use crate::flow::request::TokenResponse;
 
-/// Seconds after which to try again when a part is down.
+/// How many seconds a client waits before it retries after an outage.
 const RETRY_AFTER: &str = "1";
 
-/// More bytes than most bodies have.
+/// The initial capacity of a JSON body, more than most need.
 const TYPICAL: usize = 512;
 
 pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError> {
@@ -26,9 +26,9 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError>
     Ok(self::body("application/json", text))
 }
 
-/// The body of RFC 6749 §5.1, wiped when it was sent.
+/// The body of RFC 6749 §5.1, wiped after it is sent.
 pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenError> {
-    /// Counts what is written.
+    /// Counts the bytes that are written.
     struct Length(usize);
 
     impl io::Write for Length {
@@ -42,7 +42,7 @@ pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenErr
         }
     }
 
-    // Written twice: a buffer that grows leaves tokens behind where it was.
+    // Serialize twice: a buffer that grows would leave tokens behind.
     let mut length = Length(0);
     serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
     let mut text = Zeroizing::new(Vec::with_capacity(length.0));
@@ -50,7 +50,7 @@ pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenErr
     Ok(body("application/json", Bytes::from_owner(text)))
 }
 
-/// A JWT alone, wiped when it was sent.
+/// A JWT as the body, wiped after it is sent.
 pub(super) fn jwt(content_type: &'static str, jwt: &TokenSecret) -> Response<Bytes> {
     body(content_type, Bytes::from_owner(Zeroizing::new(jwt.expose().to_owned())))
 }
@@ -73,7 +73,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
 
 /// RFC 6749 §5.1: "The authorization server MUST include the HTTP "Cache-Control" response header
 /// field with a value of "no-store" in any response containing tokens, credentials, or other
-/// sensitive information, as well as the "Pragma" response header field with a value of "no-cache"."
+/// sensitive information, as well as the "Pragma" response header field with a value of
+/// "no-cache"."
 fn no_store(mut response: Response<Bytes>) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -81,9 +82,9 @@ fn no_store(mut response: Response<Bytes>) -> Response<Bytes> {
     response
 }
 
-/// Lets caches keep a response after all.
+/// Allows caches to keep the response.
 pub(super) fn cached(mut response: Response<Bytes>, control: &str) -> Response<Bytes> {
-    // Should it be no header value, nothing is cached.
+    // If `control` is not a header value, nothing is cached.
     if let Ok(control) = HeaderValue::try_from(control) {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, control);
@@ -128,7 +129,7 @@ pub(super) fn error(error: &TokenError) -> Response<Bytes> {
     response
 }
 
-/// The refusal of what a client may not see: no endpoint of OAuth, whose refusals are 400.
+/// Changes a refusal to 403, for the endpoints that no RFC defines.
 pub(super) fn forbidden(refused: TokenError) -> Result<Response<Bytes>, TokenError> {
     if !matches!(refused, TokenError::UnauthorizedClient(_)) {
         return Err(refused);
@@ -138,7 +139,7 @@ pub(super) fn forbidden(refused: TokenError) -> Result<Response<Bytes>, TokenErr
     Ok(response)
 }
 
-/// The answer to a `HEAD` request: what a `GET` would bring, without its body (RFC 9110 §9.3.2).
+/// The response to a `HEAD` request: that of `GET` without its body (RFC 9110 §9.3.2).
 pub(super) fn head_only(response: &mut Response<Bytes>) {
     let length = HeaderValue::from(response.body().len());
     response.headers_mut().insert(header::CONTENT_LENGTH, length);

@@ -14,8 +14,7 @@ impl Endpoints {
     ) -> Result<Response<Bytes>, TokenError> {
         let form = Form::of(request)?;
         let client = self.authenticate(request, &form).await?;
-        // A token says itself what it is: `token_type_hint` is not needed, and a wrong one costs
-        // nothing (RFC 7009 §2.1).
+        // The token shows its own type, so `token_type_hint` is ignored (RFC 7009 §2.1).
         let token = form.secret("token", "token is missing")?;
         self.issuer.revoke(&token, client.id()).await?;
         Ok(respond::empty(StatusCode::OK))

@@ -26,23 +26,19 @@ impl Endpoints {
             }
             Ok(GrantType::AuthorizationCode) => {
                 let code = form.secret("code", "code is missing")?;
-                let redeem = CodeRequest {
-                    redirect_uri: form.get("redirect_uri").map(Into::into),
-                    verifier: form.get("code_verifier").map(TokenSecret::new),
-                    resources: form.resources()?,
-                    confirmation: proved,
-                    ..CodeRequest::new(code, client.id().clone())
-                };
+                let redeem = CodeRequest::new(code, client.id().clone())
+                    .redirect_uri(form.get("redirect_uri").map(str::to_owned))
+                    .verifier(form.get("code_verifier").map(TokenSecret::new))
+                    .resources(form.resources()?)
+                    .confirmation(proved);
                 Box::pin(self.issuer.redeem(redeem)).await?
             }
             Ok(GrantType::RefreshToken) => {
                 let token = form.secret("refresh_token", "refresh_token is missing")?;
-                let refresh = RefreshRequest {
-                    scope: scope(&form)?,
-                    resources: form.resources()?,
-                    confirmation: proved,
-                    ..RefreshRequest::new(token, client.id().clone())
-                };
+                let refresh = RefreshRequest::new(token, client.id().clone())
+                    .scope(scope(&form)?)
+                    .resources(form.resources()?)
+                    .confirmation(proved);
                 Box::pin(self.issuer.refresh(refresh)).await?
             }
             Err(_) => return Err(TokenError::UnsupportedGrantType),
@@ -56,9 +52,12 @@ impl Endpoints {
         form: &Form,
         proved: Option<Confirmation>,
     ) -> Result<TokenResponse, TokenError> {
-        // RFC 6749 §4.4: "MUST only be used by confidential clients"
-        if client.is_public() || !client.allows(GrantType::ClientCredentials) {
-            return Err(TokenError::UnauthorizedClient("it may not use client_credentials"));
+        // RFC 6749 §4.4: "MUST only be used by confidential clients". `ClientBuilder::build` gives
+        // it to no other.
+        if !client.allows(GrantType::ClientCredentials) {
+            return Err(TokenError::UnauthorizedClient(
+                "the client may not use client_credentials",
+            ));
         }
         let mut grant = Grant::new(client.id().clone(), Subject::Client(client.id().clone()));
         grant.scope = scope(form)?;
@@ -77,5 +76,5 @@ fn scope(form: &Form) -> Result<Option<Scope>, TokenError> {
     form.get("scope")
         .map(Scope::parse)
         .transpose()
-        .map_err(|_| TokenError::InvalidScope("it is malformed"))
+        .map_err(|_| TokenError::InvalidScope("the scope is malformed"))
 }

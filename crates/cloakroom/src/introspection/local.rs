@@ -1,4 +1,4 @@
-//! The resource side in the process of the authorization server.
+//! Introspection for a gateway or an API in the same process.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use cloakroom_core::{ClientId, Introspection, TokenSecret};
 use cloakroom_resource::{Introspector, PhantomJwt, UnavailableError};
 
 use crate::client::Client;
+use crate::client::registration::Role;
 use crate::error::TokenError;
 use crate::introspection::Caller;
 use crate::issuer::Issuer;
 
-/// Introspects and swaps without HTTP: for a gateway or an API that runs in the same process as its
+/// Introspects and swaps tokens without HTTP, for a gateway or an API in the same process as its
 /// [`Issuer`]. It sees what its client, a resource server, may see.
 ///
 /// ```
@@ -22,7 +23,7 @@ use crate::issuer::Issuer;
 ///
 /// let secret = "gateway-demo-secret-0123456789";
 /// let issuer = Issuer::dev()
-///     .static_clients([Client::resource_server("gateway", secret, Serves::Everything)?])?
+///     .static_clients([Client::resource_server("gateway", secret, Serves::Everything)])?
 ///     .build()
 ///     .await?;
 /// let local = LocalIntrospector::new(issuer, &"gateway".parse()?).await?;
@@ -40,9 +41,13 @@ impl LocalIntrospector {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidClient`] if there is none, or if the client directory fails.
+    /// [`TokenError::InvalidClient`] if the client is not registered,
+    /// [`TokenError::UnauthorizedClient`] if it lacks [`Role::Introspect`], or an error of the
+    /// client directory.
     pub async fn new(issuer: Issuer, client: &ClientId) -> Result<Self, TokenError> {
-        issuer.inner.client(client).await?;
+        if !issuer.inner.client(client).await?.has_role(Role::Introspect) {
+            return Err(TokenError::UnauthorizedClient("it lacks the role to introspect"));
+        }
         Ok(Self { issuer, client: client.clone() })
     }
 
@@ -72,5 +77,27 @@ impl Introspector for LocalIntrospector {
             .map_err(UnavailableError::other)?
             .map(|swapped| PhantomJwt::parse(swapped.jwt))
             .transpose()
+    }
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use super::*;
+    use crate::client::registration::Serves;
+
+    #[tokio::test]
+    async fn a_client_that_may_not_introspect_is_refused_at_once() {
+        let secret = "s".repeat(22);
+        let clients = [
+            Client::resource_server("api", &secret, Serves::Everything),
+            Client::confidential("app", &secret),
+        ];
+        let clients = clients.map(|client| client.build().unwrap());
+        let issuer = Issuer::dev().static_clients(clients).unwrap().build().await.unwrap();
+        let local =
+            async |id: &str| LocalIntrospector::new(issuer.clone(), &id.parse().unwrap()).await;
+        assert!(local("api").await.is_ok());
+        assert!(matches!(local("app").await, Err(TokenError::UnauthorizedClient(_))));
+        assert!(matches!(local("nobody").await, Err(TokenError::InvalidClient(_))));
     }
 }

@@ -1,7 +1,8 @@
-//! What a token stands for (RFC 7662), and the swap of a handle for a JWT.
+//! Introspection (RFC 7662), and the swap of a handle for a JWT.
 
 #[cfg(feature = "resource")]
 pub(crate) mod local;
+pub(crate) mod locate;
 
 use std::sync::Arc;
 
@@ -20,13 +21,14 @@ use crate::error::TokenError;
 use crate::flow::chain::CredentialState;
 use crate::issuer::{Inner, Issuer};
 
-/// Who asks about a token.
+/// The caller that introspects or swaps a token.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Caller<'a> {
-    /// The app itself, in process: it may see every access token.
+    /// Your own code, in the same process: it may see every access token.
     Internal,
-    /// An authenticated client. A resource server sees access tokens meant for what it serves; any
-    /// client sees its own.
+    /// An authenticated client. A resource server sees the access tokens meant for what it serves.
+    /// Every client sees its own tokens.
     Client(&'a Client),
 }
 
@@ -35,42 +37,42 @@ impl Caller<'_> {
         match self {
             Self::Internal => true,
             Self::Client(client) => {
-                owner.client == client.id
+                owner.client == *client.id()
                     || client.has_role(Role::Introspect)
-                        && token.audience.iter().any(|resource| client.is_served(resource))
+                        && token.audience.iter().any(|resource| client.serves(resource))
             }
         }
     }
 }
 
-/// An access token that is active, with what the store, or the token itself, says of it.
+/// An active access token, with the records of the store or of the token itself.
 struct Active {
     grant: Arc<GrantRecord>,
     token: Arc<TokenRecord>,
-    /// A JWT; a handle has none.
+    /// What a JWT carries; `None` for a handle.
     carried: Option<Box<SelfContained>>,
 }
 
 impl Issuer {
-    /// Whether a token is active, and what it stands for.
+    /// Whether a token is active, and what it grants.
     ///
-    /// A refresh token is inactive to everyone but its own client; a code to everyone.
+    /// A refresh token is active only for its own client, and a code for nobody.
     ///
     /// # Errors
     ///
-    /// If a part fails. An outage is never an inactive token.
+    /// If a store, the directory or the keys fail. An outage never makes a token inactive.
     pub async fn introspect(
         &self,
         token: &TokenSecret,
         caller: Caller<'_>,
     ) -> Result<Introspection, TokenError> {
         let inner = &self.inner;
-        inner.check_log_watch().await?;
+        inner.check_store_is_current().await?;
         let now = inner.now();
         if let Some(handle) = inner.handles.parse_chain(ChainKind::Refresh, token.expose()) {
-            return inner.introspect_refresh(&handle, caller, now).await;
+            return introspect_refresh(inner, &handle, caller, now).await;
         }
-        let Some(active) = inner.active(token, now).await? else {
+        let Some(active) = active(inner, token, now).await? else {
             return Ok(Introspection::Inactive);
         };
         if !caller.may_see(&active.grant, &active.token) {
@@ -80,8 +82,8 @@ impl Issuer {
         let mut answer = ActiveToken::from_records(&inner.url, &active.grant, &active.token);
         if let Some(carried) = active.carried {
             answer.jti = Some(carried.jti);
-            // A reader finds the key that signed it in a JWT alone. Without an epoch no replica
-            // vouches for it: its key might be revoked.
+            // Only a JWT names the key that signed it. For another format, a replica could not
+            // check whether the key is revoked. Without an epoch, it does not accept the token.
             if token.expose().matches('.').count() != 2 {
                 answer.epoch = None;
             }
@@ -89,17 +91,17 @@ impl Issuer {
         Ok(Introspection::Active(Box::new(answer)))
     }
 
-    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. It
-    /// lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never longer
-    /// than the handle. `None` if the handle is not active, if the caller may not see it, or if its
-    /// client's format for the resource is one that is not swapped.
+    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. The
+    /// JWT lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never
+    /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
+    /// if handles in the client's format for the resource are not swapped.
     ///
-    /// `resource` may be left out where the caller serves one resource, or the token is meant for
-    /// one.
+    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a part fails.
+    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a store, the directory
+    /// or the keys fail.
     pub async fn swap(
         &self,
         token: &TokenSecret,
@@ -107,12 +109,12 @@ impl Issuer {
         caller: Caller<'_>,
     ) -> Result<Option<SwappedJwt>, TokenError> {
         let inner = &self.inner;
-        inner.check_log_watch().await?;
+        inner.check_store_is_current().await?;
         let now = inner.now();
-        let Some(Active { grant, token, carried: None }) = inner.active(token, now).await? else {
+        let Some(Active { grant, token, carried: None }) = active(inner, token, now).await? else {
             return Ok(None);
         };
-        // A JWT counts in seconds: in the handle's last one there is none that is not over.
+        // A JWT counts whole seconds: one made in the handle's last second would have expired.
         if token.expires_at.as_secs() <= now.as_secs() {
             return Ok(None);
         }
@@ -128,9 +130,7 @@ impl Issuer {
         )?;
         let allowed = match caller {
             Caller::Internal => true,
-            Caller::Client(client) => {
-                client.has_role(Role::Introspect) && client.is_served(resource)
-            }
+            Caller::Client(client) => client.has_role(Role::Introspect) && client.serves(resource),
         };
         if !allowed || !token.audience.contains(resource) {
             return Ok(None);
@@ -154,87 +154,85 @@ impl Issuer {
     }
 }
 
-impl Inner {
-    /// The access token, if it is active: unexpired, not revoked, and hanging off a live grant.
-    async fn active(
-        &self,
-        token: &TokenSecret,
-        now: UnixTime,
-    ) -> Result<Option<Active>, TokenError> {
-        match self.locate(token).await? {
-            Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
-                let Lookup::Found(found) = self.store.find(grant, Some(digest)).await? else {
-                    return Ok(None);
-                };
-                let grant = found.grant;
-                Ok(found
-                    .token
-                    .filter(|token| token.is_live(now) && grant.is_live(now))
-                    .map(|token| Active { grant, token, carried: None }))
-            }
-            Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
-                self.active_carried(carried, now).await
-            }
-            _ => Ok(None),
+/// The access token, if it is unexpired, not revoked, and its grant is live.
+async fn active(
+    inner: &Inner,
+    token: &TokenSecret,
+    now: UnixTime,
+) -> Result<Option<Active>, TokenError> {
+    match inner.locator.locate(token).await? {
+        Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
+            let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
+                return Ok(None);
+            };
+            let grant = found.grant;
+            Ok(found
+                .token
+                .filter(|token| token.is_live(now) && grant.is_live(now))
+                .map(|token| Active { grant, token, carried: None }))
         }
+        Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
+            active_carried(inner, carried, now).await
+        }
+        _ => Ok(None),
     }
+}
 
-    /// A JWT whose signature holds, if neither its grant nor a rule says otherwise.
-    async fn active_carried(
-        &self,
-        carried: Box<SelfContained>,
-        now: UnixTime,
-    ) -> Result<Option<Active>, TokenError> {
-        if !carried.token.is_live(now) {
-            return Ok(None);
-        }
-        let grant = match self.store.find(carried.grant.id, None).await? {
-            Lookup::Found(found) if found.grant.is_live(now) => found.grant,
-            Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
-            _ => return Ok(None),
-        };
-        let mut keys = Vec::from(grant.rule_keys());
-        keys.push(RuleKey::Jti(carried.jti.clone()));
-        keys.push(RuleKey::Key(carried.kid.clone()));
-        let rules = self.store.rules(keys).await?;
-        if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
-            return Ok(None);
-        }
-        let token = Arc::new(carried.token.clone());
-        Ok(Some(Active { grant, token, carried: Some(carried) }))
+/// A JWT with a valid signature, if its grant is live and no rule denies it.
+async fn active_carried(
+    inner: &Inner,
+    carried: Box<SelfContained>,
+    now: UnixTime,
+) -> Result<Option<Active>, TokenError> {
+    if !carried.token.is_live(now) {
+        return Ok(None);
     }
+    let grant = match inner.store.find(carried.grant.id, None).await? {
+        Lookup::Found(found) if found.grant.is_live(now) => found.grant,
+        Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
+        _ => return Ok(None),
+    };
+    let mut keys = Vec::from(grant.rule_keys());
+    keys.push(RuleKey::Jti(carried.jti.clone()));
+    keys.push(RuleKey::Key(carried.kid.clone()));
+    let rules = inner.store.rules(keys).await?;
+    if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
+        return Ok(None);
+    }
+    let token = Arc::new(carried.token.clone());
+    Ok(Some(Active { grant, token, carried: Some(carried) }))
+}
 
-    async fn introspect_refresh(
-        &self,
-        handle: &ChainHandle,
-        caller: Caller<'_>,
-        now: UnixTime,
-    ) -> Result<Introspection, TokenError> {
-        let Caller::Client(client) = caller else {
-            return Ok(Introspection::Inactive);
-        };
-        let Some(grant) = self.find(handle.grant).await? else {
-            return Ok(Introspection::Inactive);
-        };
-        let Some(chain) = grant.chain.as_ref().filter(|chain| {
-            grant.is_live(now)
-                && grant.client == client.id
-                && handle.is_genuine(&chain.key)
-                && CredentialState::of(handle, chain, now) == CredentialState::Current
-                && now < chain.expires_at
-        }) else {
-            return Ok(Introspection::Inactive);
-        };
-        let mut answer = ActiveToken::default();
-        answer.scope = grant.scope.clone();
-        answer.client = Some(grant.client.clone());
-        answer.username.clone_from(&grant.username);
-        answer.token_type = Some("refresh_token".into());
-        answer.expires_at = Some(chain.expires_at);
-        answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));
-        answer.subject = Some(Subject::clone(&grant.subject));
-        answer.audience = Some(grant.audience.clone());
-        answer.issuer = Some(Arc::clone(&self.url));
-        Ok(Introspection::Active(Box::new(answer)))
-    }
+async fn introspect_refresh(
+    inner: &Inner,
+    handle: &ChainHandle,
+    caller: Caller<'_>,
+    now: UnixTime,
+) -> Result<Introspection, TokenError> {
+    let Caller::Client(client) = caller else {
+        return Ok(Introspection::Inactive);
+    };
+    let Some(grant) = inner.find(handle.grant).await? else {
+        return Ok(Introspection::Inactive);
+    };
+    let Some(chain) = grant.chain.as_ref().filter(|chain| {
+        grant.is_live(now)
+            && grant.client == *client.id()
+            && handle.is_genuine(&chain.key)
+            && CredentialState::of(handle, chain, now) == CredentialState::Current
+            && now < chain.expires_at
+    }) else {
+        return Ok(Introspection::Inactive);
+    };
+    let mut answer = ActiveToken::default();
+    answer.scope = grant.scope.clone();
+    answer.client = Some(grant.client.clone());
+    answer.username.clone_from(&grant.username);
+    answer.token_type = Some("refresh_token".into());
+    answer.expires_at = Some(chain.expires_at);
+    answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));
+    answer.subject = Some(Subject::clone(&grant.subject));
+    answer.audience = Some(grant.audience.clone());
+    answer.issuer = Some(Arc::clone(&inner.url));
+    Ok(Introspection::Active(Box::new(answer)))
 }

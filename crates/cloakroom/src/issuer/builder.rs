@@ -1,4 +1,4 @@
-//! Putting an issuer together.
+//! Building an issuer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,21 +17,26 @@ use cloakroom_jwt::{
 };
 
 use crate::client::Client;
-use crate::client::directory::{ClientConfigError, ClientDirectory, StaticClients};
+use crate::client::builder::ClientConfigError;
+use crate::client::directory::{ClientDirectory, StaticClients};
 use crate::client::registration::Format;
 use crate::error::BuildError;
+use crate::events::Event;
 use crate::events::refusals::Refusals;
-use crate::events::{Event, EventSink, Events};
-use crate::issuer::lifetimes::{Lifetimes, check_issuer};
+use crate::events::sink::{EventSink, Events};
+use crate::flow::mint::TokenMinter;
+use crate::introspection::locate::TokenLocator;
+use crate::issuer::checks::{Intervals, check_formats, check_intervals, check_issuer};
+use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
 use crate::revocation::log_notifier::LogNotifier;
 use crate::revocation::log_watch::LogWatch;
-use crate::revocation::remembering::RememberingStore;
+use crate::revocation::remembering_store::RememberingStore;
 use crate::write::{Finish, Keys, Store};
 
-/// Settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses what does not fit together, and says
-/// how to mend it.
+/// The settings of an [`Issuer`]. [`IssuerBuilder::build`] refuses settings that contradict each
+/// other, and says how to fix them.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -40,7 +45,7 @@ use crate::write::{Finish, Keys, Store};
 /// use cloakroom::core::handle::{HandleKeys, HandleSecret};
 /// use cloakroom::jwt::AesGcmSealer;
 /// use cloakroom::memory::MemoryStore;
-/// use cloakroom::{Client, Issuer, StaticClients};
+/// use cloakroom::{Client, Issuer};
 ///
 /// // Both secrets come from your secret store, and stay the same across restarts.
 /// let (handle_secret, sealing_key) = ([1; 32], [2; 32]);
@@ -49,7 +54,7 @@ use crate::write::{Finish, Keys, Store};
 ///     .store(Arc::new(MemoryStore::new()))
 ///     .handle_keys(HandleKeys::new(&HandleSecret::new(1, handle_secret)))
 ///     .sealer(Arc::new(AesGcmSealer::new(1, sealing_key)))
-///     .clients(Arc::new(StaticClients::new([Client::public("app")?])?))
+///     .static_clients([Client::public("app")])?
 ///     .build()
 ///     .await?;
 /// # Ok(()) }
@@ -66,7 +71,7 @@ pub struct IssuerBuilder {
     clients: Option<Arc<dyn ClientDirectory>>,
     /// In the order in which a presented token is tried.
     formats: Vec<(Format, Arc<dyn TokenFormat>)>,
-    /// Those that the static clients ask for.
+    /// The formats that the static clients use.
     used_formats: Vec<Format>,
     scope_mapper: ScopeMapper,
     stateless_jwt: bool,
@@ -113,7 +118,7 @@ impl IssuerBuilder {
         let mut builder = Self::new("http://127.0.0.1:9000".into())
             .store(Arc::new(cloakroom_memory::MemoryStore::new()))
             .single_use(Arc::new(cloakroom_memory::MemorySingleUse::new()));
-        // Without random bytes nothing can be set up; `build` then says what is missing.
+        // If the source of random bytes fails, `build` says what is missing.
         if let Ok(secret) = cloakroom_core::handle::HandleSecret::random(0, &builder.random) {
             builder.handles = Some(HandleKeys::new(&secret));
         }
@@ -123,106 +128,111 @@ impl IssuerBuilder {
         builder
     }
 
-    /// Changes the issuer's URL (of [`Issuer::dev`], for example).
+    /// Changes the issuer's URL, such as that of [`Issuer::dev`].
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
         self
     }
 
-    /// What the issuer was called before it was renamed: its store may be taken over, and what was
-    /// issued under the old name stays valid. Say it on every node, for the longest grant's life.
+    /// Adds a URL that the issuer had before it was renamed. The issuer may then use the store of
+    /// that URL, and what was issued under it stays valid. Keep it on every node until the longest
+    /// grant has ended.
     ///
-    /// Rename an issuer while none of its nodes runs: those that know only the old name would refuse
+    /// Rename an issuer while none of its nodes runs: a node that knows only the old URL refuses
     /// what is issued under the new one.
     pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
         self.former_urls.push(url.into());
         self
     }
 
-    /// Keeps grants and signing keys in one store.
+    /// The store of grants and of signing keys.
     pub fn store<S: TokenStore + KeyStore>(mut self, store: Arc<S>) -> Self {
         self.store = Some(store.clone());
         self.key_store = Some(store);
         self
     }
 
-    /// Keeps grants here.
+    /// The store of grants.
     pub fn token_store(mut self, store: Arc<dyn TokenStore>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Keeps signing keys here.
+    /// The store of signing keys.
     pub fn key_store(mut self, store: Arc<dyn KeyStore>) -> Self {
         self.key_store = Some(store);
         self
     }
 
-    /// Keeps here what is good once and was used, such as nonces ([`Issuer::use_nonce`]). It may be
-    /// another database than that of the grants, and must be one for all nodes. [`Issuer::dev`] has
-    /// one in memory.
+    /// The store of single-use items that were used, such as nonces ([`Issuer::use_nonce`]). It may
+    /// be a database other than that of the grants, and must be the same for all nodes.
+    /// [`Issuer::dev`] has one in memory.
     pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
         self.single_use = Some(store);
         self
     }
 
-    /// The keys of the handles' tags. They must be the same on every node and after a restart; the
-    /// token store remembers which they are, and [`IssuerBuilder::build`] refuses others. They are
-    /// derived for the issuer: two issuers may share a secret, and have different keys.
+    /// The keys that authenticate handles. They must be the same on every node and after a restart.
+    /// The token store remembers them, and [`IssuerBuilder::build`] refuses others. They are
+    /// derived for the issuer, so that two issuers with the same secret have different keys.
     ///
-    /// To replace a secret, first give the new one to every node with
-    /// [`with_former`](HandleKeys::with_former), then make it the current one everywhere, and the old
-    /// one a former one. When the longest grant under the old one has ended,
-    /// [`with_retired`](HandleKeys::with_retired) says so. A node that meets a handle under a secret
-    /// that it lacks answers that it cannot tell, never that the token is invalid.
+    /// To replace a secret, first add the new one on every node with
+    /// [`with_former`](HandleKeys::with_former). Then make the new secret the current one
+    /// everywhere, and the old secret a former one. When the longest grant under the old secret has
+    /// ended, give it up with [`with_retired`](HandleKeys::with_retired). A node that receives a
+    /// handle under a secret that it does not have answers
+    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never that the token is
+    /// invalid.
     pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
         self.handles = Some(keys);
         self
     }
 
-    /// Seals private keys before they reach the key store.
+    /// Encrypts private keys before they reach the key store.
     pub fn sealer(mut self, sealer: Arc<dyn KeySealer>) -> Self {
         self.sealer = Some(sealer);
         self
     }
 
-    /// Who may do what.
+    /// The directory of registered clients.
     pub fn clients(mut self, clients: Arc<dyn ClientDirectory>) -> Self {
         self.clients = Some(clients);
         self.used_formats.clear();
         self
     }
 
-    /// A fixed set of clients.
+    /// A fixed set of clients, given as clients or as their builders.
     ///
     /// # Errors
     ///
-    /// If two have the same identifier, or if the registration of one contradicts itself.
+    /// If a builder fails, or if two clients have the same identifier.
     pub fn static_clients(
         mut self,
-        clients: impl IntoIterator<Item = Client>,
+        clients: impl IntoIterator<Item = impl TryInto<Client, Error: Into<ClientConfigError>>>,
     ) -> Result<Self, ClientConfigError> {
         let clients = StaticClients::new(clients)?;
-        let used = clients.iter().flat_map(Client::formats).cloned().collect();
+        let audiences = clients.iter().flat_map(Client::audiences);
+        let used = audiences.map(|(_, format)| format.clone()).collect();
         self = self.clients(Arc::new(clients));
         self.used_formats = used;
         Ok(self)
     }
 
-    /// Adds a token format of the app's own, for [`Format::Custom`] of this name.
+    /// Adds a token format of your own, for [`Format::Custom`] of this name.
     pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
         self.formats.push((Format::Custom(name.into()), format));
         self
     }
 
-    /// Keeps no grant of JWTs that no refresh token belongs to: they live until they expire, or
-    /// until a rule denies them.
+    /// Does not store the grant of a JWT that is issued without a refresh token. Such a JWT is
+    /// active until it expires or a rule denies it.
     pub const fn stateless_jwt(mut self) -> Self {
         self.stateless_jwt = true;
         self
     }
 
-    /// Maps a token's scope to that of the JWT for one audience, when a handle is swapped.
+    /// Maps the scope of a handle to the scope of the JWT for one audience, when the handle is
+    /// swapped.
     pub fn scope_for_audience(
         mut self,
         mapper: impl Fn(&str, &Scope) -> Scope + Send + Sync + 'static,
@@ -231,25 +241,25 @@ impl IssuerBuilder {
         self
     }
 
-    /// Where the time comes from.
+    /// The clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub fn random(mut self, random: Random) -> Self {
         self.random = random;
         self
     }
 
-    /// Reports what happens to this sink. Without one, events go to `tracing` alone.
+    /// Reports events to this sink. Without a sink, events go to `tracing` only.
     pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.events = Events::to(sink);
         self
     }
 
-    /// How long things live.
+    /// How long tokens and grants live.
     pub const fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.lifetimes = lifetimes;
         self
@@ -267,22 +277,27 @@ impl IssuerBuilder {
         self
     }
 
-    /// How often maintenance writes a heartbeat (1 second), and does the rest (30 seconds).
-    pub const fn maintenance(mut self, heartbeat: Duration, housekeeping: Duration) -> Self {
-        self.heartbeat = heartbeat;
-        self.housekeeping = housekeeping;
+    /// How often maintenance writes a heartbeat into the revocation log (1 second).
+    pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat = interval;
         self
     }
 
-    /// Vouches for no token, and issues none, while the newest heartbeat that this server has read
-    /// from its own revocation log may be older than this: introspection, swap and the token endpoint
-    /// answer 503. Revocations are still taken. Without it, a server whose part of the store is cut
-    /// off from the rest goes on answering from what it sees there.
+    /// How often maintenance rotates signing keys and deletes what has ended (30 seconds).
+    pub const fn housekeeping_interval(mut self, interval: Duration) -> Self {
+        self.housekeeping = interval;
+        self
+    }
+
+    /// Answers no request about tokens while the newest heartbeat that this server has read from
+    /// its own revocation log may be older than this. Introspection, swap and the token endpoint
+    /// then answer 503; revocations are still accepted. Without this setting, a server whose
+    /// database node is cut off from the others keeps answering from what that node holds.
     ///
-    /// The difference between clocks, [`KeyPolicy::clock_skew`], is a part of that age. At least two
-    /// heartbeats and that difference are needed: 7 s with the defaults.
+    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The least value is two
+    /// heartbeat intervals plus the clock skew: 7 s with the defaults.
     ///
-    /// [`Issuer::run_maintenance`] must run: it writes the heartbeats, and reads them.
+    /// [`Issuer::run_maintenance`] must run: it writes and reads the heartbeats.
     pub const fn max_log_staleness(mut self, at_most: Duration) -> Self {
         self.max_log_staleness = Some(at_most);
         self
@@ -303,8 +318,13 @@ impl IssuerBuilder {
             return Err(BuildError::Setting { setting: "key_policy", why });
         }
         self.lifetimes.check(&self.key_policy)?;
-        self.check_maintenance()?;
-        self.check_formats()?;
+        check_intervals(&Intervals {
+            heartbeat: self.heartbeat,
+            housekeeping: self.housekeeping,
+            max_log_staleness: self.max_log_staleness,
+            clock_skew: self.key_policy.clock_skew,
+        })?;
+        check_formats(&self.formats)?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -322,7 +342,7 @@ impl IssuerBuilder {
             .clock(Arc::clone(&self.clock));
         let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
         let events = self.events.clone();
-        // It makes the first keys.
+        // This makes the first keys.
         let keys = Finish::new(async move {
             let keys = keys.build().await?;
             for event in keys.take_events() {
@@ -335,7 +355,7 @@ impl IssuerBuilder {
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
         let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
-        // What was signed under a former name, until it has expired.
+        // JWTs that were signed under a former URL are valid until they expire.
         let former_jwts = self.former_urls.iter().map(|url| -> Arc<dyn TokenFormat> {
             Arc::new(JwtFormat::new(keys.clone(), url, Arc::clone(&self.clock)))
         });
@@ -344,7 +364,7 @@ impl IssuerBuilder {
             if self.stateless_jwt { Arc::new(jwt.stateless()) } else { Arc::new(jwt) };
         let opaque: Arc<dyn TokenFormat> = Arc::new(opaque);
 
-        // JWTs come last: only they may find that they cannot tell, for want of keys.
+        // JWTs come last: only they may be undecidable, if no keys can be loaded.
         let mut locators = vec![Arc::clone(&opaque)];
         locators.extend(self.formats.iter().map(|(_, format)| Arc::clone(format)));
         locators.push(Arc::clone(&jwt));
@@ -355,34 +375,43 @@ impl IssuerBuilder {
         formats.insert(Format::Jwt, jwt);
         if let Some(unknown) = self.used_formats.iter().find(|used| !formats.contains_key(used)) {
             let why = format!(
-                "a client has tokens of the format `{0}`: register it with `format(\"{0}\", …)`",
+                "a client uses the token format `{0}`: register it with `format(\"{0}\", …)`",
                 unknown.as_str()
             );
             return Err(BuildError::Setting { setting: "formats", why });
         }
-        // As stale as after a few heartbeats that did not come.
+        // A few heartbeats may be late.
         let fresh_for = 3 * self.heartbeat;
         let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
         let clock_skew = keys.policy().clock_skew;
+        let url: Arc<str> = self.url.into();
+        let keys = Keys::new(keys);
+        let foreign_keys = Arc::new(ForeignKeys::new(handles.clone(), store.clone()));
+        let locator = TokenLocator {
+            formats: locators,
+            keys: keys.clone(),
+            foreign_keys: Arc::clone(&foreign_keys),
+        };
+        let minter = TokenMinter { issuer: Arc::clone(&url), formats, random: self.random.clone() };
         Ok(Issuer {
             inner: Arc::new(Inner {
-                url: self.url.into(),
+                url,
                 former_urls: self.former_urls,
-                foreign_keys: ForeignKeys::default(),
-                growth: LogNotifier::new(store.clone()),
+                foreign_keys,
+                log_notifier: LogNotifier::new(store.clone()),
                 reader: tokio::sync::Mutex::default(),
                 log_watch: LogWatch::new(self.max_log_staleness, clock_skew),
                 store,
                 single_use: self.single_use,
                 clients,
                 handles,
-                keys: Keys::new(keys),
+                keys,
                 algorithm: self.algorithm,
                 phantom,
-                formats,
-                locators,
+                minter,
+                locator,
                 scope_mapper: self.scope_mapper,
                 refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),
                 clock: self.clock,
@@ -394,43 +423,6 @@ impl IssuerBuilder {
                 maintained,
             }),
         })
-    }
-
-    fn check_formats(&self) -> Result<(), BuildError> {
-        let built_in = [Format::Opaque, Format::Phantom, Format::Jwt];
-        for (index, (format, _)) in self.formats.iter().enumerate() {
-            let name = format.as_str();
-            let taken = built_in.iter().any(|own| own.as_str() == name)
-                || self.formats[..index].iter().any(|(other, _)| other == format);
-            if taken {
-                let why = format!("the name `{name}` is taken: give the format another");
-                return Err(BuildError::Setting { setting: "formats", why });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_maintenance(&self) -> Result<(), BuildError> {
-        let refused =
-            |why: &str| Err(BuildError::Setting { setting: "maintenance", why: why.to_owned() });
-        // First what bounds the others: the sums below cannot overflow then.
-        if self.housekeeping > Duration::from_secs(3600) {
-            return refused("housekeeping less often than hourly lets rotation come late");
-        }
-        if self.heartbeat < Duration::from_millis(10) {
-            return refused("a heartbeat more often than each 10 ms is only load");
-        }
-        if self.housekeeping < self.heartbeat {
-            return refused("housekeeping runs on the heartbeat: it cannot be more frequent");
-        }
-        let steady = 2 * self.heartbeat + self.key_policy.clock_skew;
-        if self.max_log_staleness.is_some_and(|at_most| at_most < steady) {
-            return refused(
-                "max_log_staleness is less than two heartbeats and key_policy.clock_skew: it could \
-                 not be met",
-            );
-        }
-        Ok(())
     }
 }
 

@@ -1,9 +1,8 @@
-//! Whose store it is: a program with another issuer, or with other secrets, is told so when it is
-//! built, before it does harm.
+//! Checks that the stores belong to the issuer and its secrets, when the issuer is built.
 //!
-//! The store remembers the issuer's URL (`issuer`), and for each handle secret either a value that
-//! tells it from every other (`handle-key/1`) or that it was given up. The key store remembers the
-//! issuer and the key-encryption keys; the key manager sees to the latter.
+//! The token store holds the issuer's URL (`issuer`), and for each handle secret (`handle-key/1`)
+//! either a check value or a note that the secret was given up. The key store holds the issuer's
+//! URL and the check values of the key-encryption keys; the key manager checks the latter.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,38 +13,39 @@ use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::{CheckValue, CheckValues, StoreError, TokenStore};
 
 use crate::error::{BuildError, TokenError};
-use crate::issuer::Inner;
-use crate::issuer::lifetimes::refused;
+use crate::issuer::checks::refused;
+use crate::write::Store;
 
 const HANDLE_KEY: &str = "handle-key/";
 
-/// Stands in the place of a check value once its secret was given up.
+/// Replaces the check value of a secret that was given up.
 const RETIRED: &[u8] = b"retired";
 
-/// More than nodes ever lose in a row.
+/// How many lost races end the attempt.
 const MAX_RACES: usize = 16;
 
-/// Who wants to use the stores.
+/// The issuer that wants to use the stores.
 pub(crate) struct Owner<'a> {
     pub(crate) url: &'a str,
-    /// What the issuer was called before.
+    /// The issuer's URLs before it was renamed.
     pub(crate) former: &'a [String],
     pub(crate) handles: &'a HandleKeys,
 }
 
 impl Owner<'_> {
-    /// Compares what both stores remember with the settings, and makes them remember what is new.
-    /// Nothing is written where anything differs.
+    /// Compares the check values of both stores with the settings, and writes the missing ones. If
+    /// a value differs, nothing is written.
     ///
     /// # Errors
     ///
-    /// Which setting differs, and how to mend it; else if a store fails.
+    /// If a setting differs, or if a store fails.
     pub(crate) async fn claim(
         &self,
         tokens: &dyn TokenStore,
         keys: &dyn KeyStore,
     ) -> Result<(), BuildError> {
-        // Nodes that start at once write the same; whoever loses a race looks again.
+        // Nodes that start at the same time write the same values. A node that loses a race reads
+        // again.
         for _ in 0..MAX_RACES {
             let mut of_tokens = self.issuer("the token store", &load(tokens).await?)?;
             of_tokens.extend(self.handle_keys(&load(tokens).await?)?);
@@ -54,17 +54,17 @@ impl Owner<'_> {
                 return Ok(());
             }
         }
-        let why = "other nodes change them all the time";
+        let why = "other nodes keep changing them";
         Err(StoreError::unavailable("writing the check values", why).into())
     }
 
-    /// What to write about the issuer.
+    /// The missing value of the issuer.
     fn issuer(&self, store: &str, known: &Values) -> Result<Vec<Change>, BuildError> {
         if let Some(tenant) = known.keys().find_map(|name| name.strip_prefix(CheckValue::TENANTS)) {
             let tenant = tenant.split('/').next().unwrap_or_default();
             let why = format!(
-                "{store} keeps several tenants apart, `{tenant}` among them: give the issuer one of \
-                 them, with `TenantStore::new(store, \"{tenant}\")`, or a store of its own"
+                "{store} holds tenants, such as `{tenant}`: give the issuer one of them with \
+                 `TenantStore::new(store, \"{tenant}\")`, or another store"
             );
             return Err(refused("store", why));
         }
@@ -73,9 +73,9 @@ impl Owner<'_> {
             Some(found) if !self.former.iter().any(|url| url.as_bytes() == found) => {
                 let (url, found) = (self.url, String::from_utf8_lossy(found));
                 let why = format!(
-                    "{store} belongs to the issuer `{found}`, not to `{url}`: mend the URL, or give \
-                     this issuer a store of its own, or a tenant (`TenantStore`). If the issuer was \
-                     renamed on purpose, add `former_issuer(\"{found}\")`"
+                    "{store} belongs to the issuer `{found}`, not to `{url}`: correct the URL, or \
+                     give this issuer another store or a tenant (`TenantStore`). If you renamed \
+                     the issuer, add `former_issuer(\"{found}\")`"
                 );
                 Err(refused("issuer", why))
             }
@@ -87,7 +87,7 @@ impl Owner<'_> {
         }
     }
 
-    /// What to write about the handle secrets.
+    /// The missing values of the handle secrets.
     fn handle_keys(&self, known: &Values) -> Result<Vec<Change>, BuildError> {
         let refused = |why| Err(refused("handle_keys", why));
         let mut changes = Vec::new();
@@ -97,15 +97,16 @@ impl Owner<'_> {
                 None => changes.push(Change { name, expected: None, value: check.to_vec() }),
                 Some(found) if found == RETIRED => {
                     return refused(format!(
-                        "the handle secret {id} was given up (`with_retired({id})`), and its id is \
-                         never used again: take the next number for a new secret"
+                        "the handle secret {id} was given up (`with_retired({id})`), and its id \
+                         must not be used again: use the next number for a new secret"
                     ));
                 }
                 Some(found) if *found != check => {
                     return refused(format!(
-                        "the handle secret {id} is not the one that the token store was set up with: \
-                         every session would end. Give it the secret again; to replace it, give the \
-                         new one the next number and keep the old one with `with_former`"
+                        "the handle secret {id} is not the one that the token store was set up \
+                         with, and every session would end. Use the same secret again. To replace \
+                         it, give the new secret the next number and keep the old one with \
+                         `with_former`"
                     ));
                 }
                 Some(_) => {}
@@ -118,9 +119,9 @@ impl Owner<'_> {
             };
             if !self.handles.retired().contains(&id) {
                 return refused(format!(
-                    "other nodes have the handle secret {id}, and these settings lack it: the \
-                     sessions under it would end. Add it with `with_former`; if it was given up on \
-                     purpose, say so with `with_retired({id})`"
+                    "other nodes have the handle secret {id}, which is missing here, and the \
+                     sessions under it would end. Add it with `with_former`. To give it up, call \
+                     `with_retired({id})`"
                 ));
             }
             let expected = Some(found.clone());
@@ -132,7 +133,7 @@ impl Owner<'_> {
 
 type Values = BTreeMap<String, Vec<u8>>;
 
-/// A check value that is to be written where `expected` stands.
+/// A check value to be written in place of `expected`.
 struct Change {
     name: String,
     expected: Option<Vec<u8>>,
@@ -144,7 +145,7 @@ async fn load<S: CheckValues + ?Sized>(store: &S) -> Result<Values, StoreError> 
     Ok(values.into_iter().map(|value| (value.name, value.value)).collect())
 }
 
-/// Whether all of it was written: not if another node was faster.
+/// Whether all values were written; `false` if another node was faster.
 async fn write<S: CheckValues + ?Sized>(
     store: &S,
     changes: Vec<Change>,
@@ -157,10 +158,12 @@ async fn write<S: CheckValues + ?Sized>(
     Ok(true)
 }
 
-/// The handle keys that the store knows and this node may not: read again for each handle of an
-/// unknown key, in one read at a time for all who wait.
-#[derive(Debug, Default)]
+/// The handle secrets that the store knows and this node may lack. A handle of an unknown secret
+/// makes the node read them again; requests that wait share one read.
+#[derive(Debug)]
 pub(crate) struct ForeignKeys {
+    handles: HandleKeys,
+    store: Store,
     /// How many reads were begun.
     begun: AtomicU64,
     last: tokio::sync::Mutex<LastRead>,
@@ -174,24 +177,29 @@ struct LastRead {
     ids: Option<Vec<u8>>,
 }
 
-impl Inner {
-    /// Whether a token that is none of ours may be called forged.
+impl ForeignKeys {
+    pub(crate) fn new(handles: HandleKeys, store: Store) -> Self {
+        Self { handles, store, begun: AtomicU64::new(0), last: tokio::sync::Mutex::default() }
+    }
+
+    /// Checks that a token which this node does not recognize was not made under the handle secret
+    /// of another node.
     ///
-    /// A new handle secret reaches one node after the other. A node that lacks it yet cannot check
-    /// what the others make under it; it says so, and calls no good token invalid. Whoever invents
-    /// the id of a secret makes the node read the check values, in one read at a time.
+    /// A new handle secret reaches one node after the other. A node that does not have it yet
+    /// cannot check what the others make under it, and must not call it forged. A client that
+    /// invents the id of a secret makes the node read the check values, one read at a time.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Unavailable`] if it was made under a secret that other nodes have; if the store
-    /// fails.
-    pub(crate) async fn check_foreign_key(&self, token: &TokenSecret) -> Result<(), TokenError> {
+    /// [`TokenError::Unavailable`] if the token was made under a secret that other nodes have, or
+    /// if the store fails.
+    pub(crate) async fn check(&self, token: &TokenSecret) -> Result<(), TokenError> {
         let Some(id) = self.handles.unknown_key(token.expose()) else { return Ok(()) };
-        let arrived = self.foreign_keys.begun.load(Ordering::SeqCst);
-        let mut last = self.foreign_keys.last.lock().await;
+        let arrived = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
         // A read that began before this token arrived may have missed its secret.
         if last.read <= arrived {
-            let read = self.foreign_keys.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let read = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
             *last = LastRead { read, ids: None };
             let values = self.store.check_values().await?;
             let in_use = values.iter().filter(|known| known.value != RETIRED);
@@ -203,10 +211,11 @@ impl Inner {
             Some(_) => {
                 tracing::error!(
                     key = id,
-                    "a handle was made under a secret that this node lacks: add it to the handle \
-                     keys of this node; give a new secret to every node before one makes it current"
+                    "a handle was made under a secret that this node does not have: add it to the \
+                     handle keys of this node; give a new secret to every node before one of them \
+                     makes it current"
                 );
-                Err(TokenError::Unavailable("the handle's secret is not known to this node"))
+                Err(TokenError::Unavailable("this node does not have the handle's secret"))
             }
             None => Err(TokenError::Unavailable("the store's check values cannot be read")),
         }

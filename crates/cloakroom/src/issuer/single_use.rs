@@ -1,4 +1,4 @@
-//! What is good once: nonces of the app's own pages, and whatever else has an end.
+//! Single-use items: nonces of your own pages, and other items that expire.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use cloakroom_core::time::UnixTime;
 
 use crate::issuer::{Inner, Issuer};
 
-/// A nonce was refused, or could not be judged. Either way, the request must not go on.
+/// A nonce was refused, or could not be checked. In both cases, refuse the request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NonceError {
-    /// This server did not make it, or made it for something else.
-    #[error("the nonce is forged, or was made for something else")]
+    /// This issuer did not make the nonce, or made it for another purpose or context.
+    #[error("the nonce is forged, or was made for another purpose or context")]
     Forged,
-    /// Its time is over.
+    /// The nonce has expired.
     #[error("the nonce has expired")]
     Expired,
-    /// It was used before.
+    /// The nonce was used before.
     #[error("the nonce was used before")]
     Used,
-    /// The store of single-use items failed; the nonce may have been used up.
+    /// The store of single-use items failed. The nonce may be used up.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Issuer {
-    /// A new nonce, for a form of the app's own for example. It is good once, for this purpose and
-    /// for this long. Nothing is stored before it is used.
+    /// Makes a nonce, such as for a form of your own. It can be used once, for this purpose and
+    /// within this time. Nothing is stored before it is used.
     ///
-    /// It is bound to `context`, which must be the same when it comes back: what the form asks for,
-    /// and the session or cookie of the browser that the form was made for.
+    /// The nonce is bound to `context`, which must be the same when it is used: what the form is
+    /// about, and the session or cookie of the browser that it was made for.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
-    /// use cloakroom::{Issuer, NonceError};
+    /// use cloakroom::{Client, Issuer, NonceError};
     ///
-    /// # let issuer = Issuer::dev().static_clients([])?.build().await?;
+    /// # let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
     /// let nonce = issuer.nonce("consent", b"session 7", Duration::from_secs(600))?;
     ///
-    /// // The form comes back, and comes once more.
+    /// // The form is submitted, and submitted again.
     /// issuer.use_nonce("consent", b"session 7", &nonce).await?;
     /// let again = issuer.use_nonce("consent", b"session 7", &nonce).await;
     /// assert!(matches!(again, Err(NonceError::Used)));
@@ -62,7 +62,7 @@ impl Issuer {
         handles.mint_nonce(purpose, context, self.inner.now() + life, random)
     }
 
-    /// Uses a nonce up. Check everything else before: a nonce that is used is gone.
+    /// Uses a nonce. Check everything else before, because a nonce cannot be used again.
     ///
     /// # Errors
     ///
@@ -80,17 +80,19 @@ impl Issuer {
         if nonce.expires_at <= now {
             return Err(NonceError::Expired);
         }
-        match self.inner.spend(nonce.id, nonce.expires_at, now).await? {
+        match spend(&self.inner, nonce.id, nonce.expires_at, now).await? {
             Spent::First => Ok(()),
             Spent::Again => Err(NonceError::Used),
         }
     }
 
-    /// Spends something that others made and that is good once, such as the `jti` of a proof.
-    /// `expires_at` is when it stops being accepted: it must belong to the item, as an `exp` does,
-    /// and not be computed from the present. What has expired is [`Spent::Again`].
+    /// Spends a single-use item that another party made, such as the `jti` of a proof. `expires_at`
+    /// is when the item is no longer accepted. It must be a property of the item, such as its
+    /// `exp`, and must not be computed from the present. For an expired item the answer is
+    /// [`Spent::Again`].
     ///
-    /// Check everything else before. Take an error as a refusal: the item may have been spent.
+    /// Check everything else before. Treat an error as a refusal, because the item may have been
+    /// spent.
     ///
     /// # Errors
     ///
@@ -104,21 +106,19 @@ impl Issuer {
         if expires_at <= now {
             return Ok(Spent::Again);
         }
-        self.inner.spend(item.id(), expires_at, now).await
+        spend(&self.inner, item.id(), expires_at, now).await
     }
 }
 
-impl Inner {
-    async fn spend(
-        &self,
-        id: SingleUseId,
-        expires_at: UnixTime,
-        now: UnixTime,
-    ) -> Result<Spent, StoreError> {
-        let missing = "there is no store of single-use items: call `single_use(…)` on the builder";
-        let store = self.single_use.as_ref().ok_or(StoreError::Misuse(missing))?;
-        // A node whose clock lags takes the item for that much longer.
-        let until = expires_at + self.clock_skew();
-        store.spend(Spend { id, until, now }).await
-    }
+async fn spend(
+    inner: &Inner,
+    id: SingleUseId,
+    expires_at: UnixTime,
+    now: UnixTime,
+) -> Result<Spent, StoreError> {
+    let missing = "there is no store of single-use items: call `single_use(…)` on the builder";
+    let store = inner.single_use.as_ref().ok_or(StoreError::Misuse(missing))?;
+    // A node whose clock lags accepts the item for that much longer.
+    let until = expires_at + inner.clock_skew();
+    store.spend(Spend { id, until, now }).await
 }

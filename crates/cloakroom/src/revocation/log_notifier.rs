@@ -1,4 +1,5 @@
-//! When the revocation log grows: one reader of the store's wake-ups for all who wait.
+//! Tells all waiting tasks when the revocation log may have grown, with one subscription to the
+//! store.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,33 +13,34 @@ use tokio::task::JoinHandle;
 
 use crate::write::Store;
 
-/// After which a stream of wake-ups that ended is asked for anew.
+/// How long to wait before subscribing again after a stream of notifications ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Counts how often the log may have grown. The task that counts is started by the first who waits,
-/// and ends with this.
+/// Counts how often the log may have grown. The first subscriber starts the task that counts; it
+/// ends when this is dropped.
 pub(crate) struct LogNotifier {
     store: Store,
-    grown: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LogNotifier {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, grown: watch::Sender::new(0), task: Mutex::new(None) }
+        Self { store, changes: watch::Sender::new(0), task: Mutex::new(None) }
     }
 
-    /// The count. Whoever looks at it first, reads the log then, and waits for the count to change
-    /// misses nothing.
+    /// The count. To miss nothing, look at the count, then read the log, then wait for the count to
+    /// change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        // It has finished if the runtime that ran it is gone.
+        // The task has finished if its runtime has ended.
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            // Asked for here, not in the task: what comes from now on is counted.
-            let wakeups = self.store.wakeups();
-            *task = Some(tokio::spawn(count(self.store.clone(), wakeups, self.grown.clone())));
+            // Subscribe here, not in the task: every notification from now on is counted.
+            let notifications = self.store.wakeups();
+            *task =
+                Some(tokio::spawn(count(self.store.clone(), notifications, self.changes.clone())));
         }
-        self.grown.subscribe()
+        self.changes.subscribe()
     }
 }
 
@@ -51,21 +53,21 @@ impl Drop for LogNotifier {
     }
 }
 
-async fn count(store: Store, mut wakeups: LogNotifications, grown: watch::Sender<u64>) {
+async fn count(store: Store, mut notifications: LogNotifications, changes: watch::Sender<u64>) {
     loop {
-        match wakeups {
+        match notifications {
             LogNotifications::Stream(mut stream) => {
                 while next(&mut stream).await.is_some() {
-                    grown.send_modify(|count| *count += 1);
+                    changes.send_modify(|count| *count += 1);
                 }
-                tracing::warn!("the store's wake-ups ended; they are asked for anew");
+                tracing::warn!("the store's log notifications ended; subscribing again");
                 tokio::time::sleep(PAUSE).await;
             }
             LogNotifications::Poll(interval) => tokio::time::sleep(interval).await,
         }
-        wakeups = store.wakeups();
-        // Whatever came while nobody listened.
-        grown.send_modify(|count| *count += 1);
+        notifications = store.wakeups();
+        // The log may have grown in between.
+        changes.send_modify(|count| *count += 1);
     }
 }
 

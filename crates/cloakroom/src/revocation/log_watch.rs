@@ -1,5 +1,5 @@
-//! What the server hears of its own revocation log: a part of a store that was cut off from the rest
-//! goes on answering, and knows nothing of what is revoked elsewhere.
+//! Checks that the server still reads new heartbeats from its own revocation log. A database node
+//! that is cut off from the others keeps answering, but does not know what is revoked elsewhere.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,46 +12,49 @@ use crate::error::TokenError;
 /// The newest heartbeat that was read.
 #[derive(Debug)]
 pub(crate) struct LogWatch {
-    /// Beyond which staleness the server stops answering, if it is to.
+    /// The staleness beyond which the server stops answering; `None` for no limit.
     max_staleness: Option<Duration>,
-    /// The largest difference between any two clocks: a heartbeat's time is by its writer's.
+    /// The largest difference between any two clocks: the writer's clock dates a heartbeat.
     clock_skew: Duration,
-    heard: Mutex<Option<Heard>>,
+    newest: Mutex<Option<NewestHeartbeat>>,
 }
 
-/// A heartbeat, with the time at which the read that brought it was sent: what was
-/// acknowledged before it was written is known.
+/// A heartbeat, and when the read that returned it was sent. The server knows every revocation that
+/// was acknowledged before the heartbeat was written.
 #[derive(Debug, Clone, Copy)]
-struct Heard {
+struct NewestHeartbeat {
     id: EntryId,
     sent: ClockReading,
-    /// How old it was then.
+    /// The age of the heartbeat when the read was sent.
     age: Duration,
 }
 
 impl LogWatch {
     pub(crate) const fn new(max_staleness: Option<Duration>, clock_skew: Duration) -> Self {
-        Self { max_staleness, clock_skew, heard: Mutex::new(None) }
+        Self { max_staleness, clock_skew, newest: Mutex::new(None) }
     }
 
+    /// Whether the newest heartbeat is recent enough to answer requests.
+    ///
     /// # Errors
     ///
-    /// [`TokenError::Unavailable`] if the server has not heard of the log for too long.
+    /// [`TokenError::Unavailable`] if it is too old.
     pub(crate) fn check(&self, clock: &dyn Clock) -> Result<(), TokenError> {
         let Some(max_staleness) = self.max_staleness else { return Ok(()) };
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let staleness = heard
-            .map(|heard| ClockReading::now(clock).since(heard.sent) + heard.age + self.clock_skew);
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let staleness = newest.map(|newest| {
+            ClockReading::now(clock).since(newest.sent) + newest.age + self.clock_skew
+        });
         if staleness.is_some_and(|staleness| staleness <= max_staleness) {
             return Ok(());
         }
-        Err(TokenError::Unavailable("what is known of the revocation log is too old"))
+        Err(TokenError::Unavailable("the newest heartbeat in the revocation log is too old"))
     }
 
-    /// Takes in what a read brought that was sent at `sent`, and answered at `now`. A
-    /// heartbeat from further ahead than clocks may differ proves nothing: nobody can say how old it
-    /// is.
-    pub(crate) fn hear(&self, entries: &[LogEntry], sent: ClockReading, now: UnixTime) {
+    /// Notes the heartbeats among the entries of a read that was sent at `sent` and answered at
+    /// `now`. Ignores a heartbeat that is ahead by more than clocks may differ, since its age is
+    /// unknown.
+    pub(crate) fn observe(&self, entries: &[LogEntry], sent: ClockReading, now: UnixTime) {
         let counts = |entry: &&LogEntry| {
             let is_heartbeat = matches!(entry.event, LogEvent::Heartbeat {});
             let is_ahead = is_heartbeat && entry.at > now + self.clock_skew;
@@ -59,20 +62,21 @@ impl LogWatch {
                 let ahead = entry.at.since(now);
                 tracing::warn!(
                     ?ahead,
-                    "a heartbeat is ahead by more than clocks may differ: ignored"
+                    "ignored a heartbeat that is further ahead than clocks may differ"
                 );
             }
             is_heartbeat && !is_ahead
         };
         let Some(LogEntry { id, at, .. }) = entries.iter().rev().find(counts) else { return };
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        // An entry may be delivered twice; it says nothing new.
-        if heard.is_none_or(|heard| heard.id != *id) {
-            *heard = Some(Heard { id: *id, sent, age: sent.wall().since(*at) });
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        // The store may deliver an entry twice.
+        if newest.is_none_or(|newest| newest.id != *id) {
+            *newest = Some(NewestHeartbeat { id: *id, sent, age: sent.wall().since(*at) });
         }
     }
 
-    pub(crate) fn forget(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Forgets the newest heartbeat.
+    pub(crate) fn reset(&self) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

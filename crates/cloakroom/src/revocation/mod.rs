@@ -1,11 +1,12 @@
 //! Revocation (RFC 7009), with its cascades.
 
-pub(crate) mod follow;
-pub(crate) mod known;
+pub(crate) mod known_revocations;
+pub(crate) mod log_follower;
 pub(crate) mod log_notifier;
 pub(crate) mod log_watch;
 pub(crate) mod regression;
-pub(crate) mod remembering;
+pub(crate) mod remembering_store;
+pub(crate) mod retention;
 pub(crate) mod sessions;
 
 use std::sync::Arc;
@@ -18,22 +19,22 @@ use cloakroom_core::{ClientId, GrantId, Subject, TokenKind, TokenSecret};
 
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
-use crate::flow::chain::Whose;
 use crate::issuer::{Inner, Issuer};
+use crate::revocation::retention::TargetDetails;
 
 impl Issuer {
     /// Revokes a token that a client presents (RFC 7009).
     ///
-    /// An access token is revoked alone. A refresh token or code — any genuine one of the chain,
-    /// spent or not — ends the grant with all that hangs off it: "If the particular token is a
-    /// refresh token and the authorization server supports the revocation of access tokens, then
-    /// the authorization server SHOULD also invalidate all access tokens based on the same
-    /// authorization grant" (§2.1). A token that is not known is not an error (§2.2).
+    /// An access token is revoked alone. A genuine refresh token or code, spent or not, revokes the
+    /// grant with all its tokens: "If the particular token is a refresh token and the authorization
+    /// server supports the revocation of access tokens, then the authorization server SHOULD also
+    /// invalidate all access tokens based on the same authorization grant" (§2.1). An unknown token
+    /// is not an error (§2.2).
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else
-    /// if a part fails, and then the token must be presumed alive.
+    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else if
+    /// a store or the keys fail. The token may then still be active.
     pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
         let inner = &self.inner;
         for kind in [ChainKind::Refresh, ChainKind::Code] {
@@ -48,12 +49,14 @@ impl Issuer {
             }
             owned(&grant.client, client)?;
             if grant.revoked_at.is_some() {
-                // Each revocation is an entry of the log: whoever repeats one must not fill it.
+                // Every revocation is an entry of the log, and a client that repeats one must not
+                // fill it.
                 return Ok(());
             }
-            return inner.revoke_now(Target::Grant(grant.id), Whose::of(client)).await;
+            return revoke_now(inner, Target::Grant(grant.id), TargetDetails::of_client(client))
+                .await;
         }
-        match inner.locate(token).await? {
+        match inner.locator.locate(token).await? {
             Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
                 owned(&carried.grant.client, client)?;
                 let known = inner.store.rules(vec![RuleKey::Jti(carried.jti.clone())]).await?;
@@ -61,8 +64,9 @@ impl Issuer {
                     return Ok(());
                 }
                 let grant = Some(carried.grant.id);
-                let of = Whose { client: Some(client), grant, ends: carried.token.expires_at };
-                inner.revoke_now(Target::Jti(carried.jti), of).await
+                let of =
+                    TargetDetails { client: Some(client), grant, ends: carried.token.expires_at };
+                revoke_now(inner, Target::Jti(carried.jti), of).await
             }
             Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
                 let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
@@ -73,20 +77,21 @@ impl Issuer {
                 if token.revoked_at.is_some() || found.grant.revoked_at.is_some() {
                     return Ok(());
                 }
-                let of = Whose { client: Some(client), grant: None, ends: token.expires_at };
-                inner.revoke_now(Target::Token { grant, digest }, of).await
+                let of =
+                    TargetDetails { client: Some(client), grant: None, ends: token.expires_at };
+                revoke_now(inner, Target::Token { grant, digest }, of).await
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends one of a subject's sessions, with all that hangs off it: for a user who picks one from
-    /// [`Issuer::sessions`]. Whether there was one; another subject's is left alone, since ids of
-    /// grants are no secrets.
+    /// Revokes one of a subject's sessions with all its tokens, for a user who picks it from
+    /// [`Issuer::sessions`]. Returns whether the subject has such a session. Another subject's
+    /// session is not revoked, because grant ids are not secret.
     ///
     /// # Errors
     ///
-    /// If the store fails; the session must then be presumed alive.
+    /// If the store fails. The session may then still be live.
     pub async fn revoke_session(
         &self,
         subject: &Subject,
@@ -94,65 +99,71 @@ impl Issuer {
     ) -> Result<bool, TokenError> {
         match self.inner.find(grant).await? {
             Some(found) if found.subject == *subject => {
-                self.inner.revoke_now(Target::Grant(grant), Whose::of(&found.client)).await?;
+                revoke_now(
+                    &self.inner,
+                    Target::Grant(grant),
+                    TargetDetails::of_client(&found.client),
+                )
+                .await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
     }
 
-    /// Ends one grant, with all that hangs off it, whoever's it is: check that the caller may. For
-    /// a user's own sessions there is [`Issuer::revoke_session`].
+    /// Revokes a grant of any subject with all its tokens. Check first that the caller may do this;
+    /// for a user's own sessions call [`Issuer::revoke_session`].
     ///
     /// # Errors
     ///
-    /// If the store fails; the grant must then be presumed alive.
+    /// If the store fails. The grant may then still be live.
     pub async fn revoke_grant(&self, grant: GrantId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Grant(grant), Whose::default()).await
+        revoke_now(&self.inner, Target::Grant(grant), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a subject so far: "log out everywhere". The login right after is not
+    /// Revokes every grant that a subject has now: "log out everywhere". A later login is not
     /// affected.
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_subject(&self, subject: &Subject) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Subject(subject.clone()), Whose::default()).await
+        revoke_now(&self.inner, Target::Subject(subject.clone()), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a client so far: "revoke this app".
+    /// Revokes every grant that a client has now.
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_client(&self, client: &ClientId) -> Result<(), TokenError> {
-        self.inner.revoke_now(Target::Client(client.clone()), Whose::default()).await
+        revoke_now(&self.inner, Target::Client(client.clone()), TargetDetails::default()).await
     }
 
-    /// Ends every grant of a subject at one client so far.
+    /// Revokes every grant that a subject has at a client now: "remove this app".
     ///
     /// # Errors
     ///
-    /// If the store fails; the grants must then be presumed alive.
+    /// If the store fails. The grants may then still be live.
     pub async fn revoke_subject_at_client(
         &self,
         subject: &Subject,
         client: &ClientId,
     ) -> Result<(), TokenError> {
-        self.inner
-            .revoke_now(Target::SubjectAtClient(subject.clone(), client.clone()), Whose::default())
-            .await
+        let target = Target::SubjectAtClient(subject.clone(), client.clone());
+        revoke_now(&self.inner, target, TargetDetails::default()).await
     }
 }
 
-impl Inner {
-    async fn revoke_now(self: &Arc<Self>, target: Target, of: Whose<'_>) -> Result<(), TokenError> {
-        let revocation = self.revocation(target.clone(), of, self.now());
-        let operation = Operation::Revoke;
-        let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
-        Ok(self.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
-    }
+async fn revoke_now(
+    inner: &Arc<Inner>,
+    target: Target,
+    details: TargetDetails<'_>,
+) -> Result<(), TokenError> {
+    let revocation = inner.retention().revocation(target.clone(), details, inner.now());
+    let operation = Operation::Revoke;
+    let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
+    Ok(inner.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
 }
 
 /// RFC 7009 §2.1: the server "verifies whether the token was issued to the client making the

@@ -1,31 +1,31 @@
-//! What shows that a store went back in time.
+//! The signs that a store went back in time.
 
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::{ClientId, GrantId, Kid};
 use serde::Serialize;
 
 /// How a server noticed that its store went back in time, in
-/// [`Event::StoreRegressed`](crate::Event::StoreRegressed): a copy was put back, or a failover lost
-/// writes.
+/// [`Event::StoreRegressed`](crate::Event::StoreRegressed). The cause is a restored backup, or a
+/// failover that lost writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "noticed", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Regression {
     /// A genuine credential is newer than its chain. The grant is revoked.
     Credential {
-        /// The grant that shows it.
+        /// The grant.
         grant: GrantId,
         /// The client that presented it.
         client: ClientId,
-        /// The generation of what was presented.
+        /// The generation of the presented credential.
         presented: u32,
         /// The generation of the chain.
         current: u32,
-        /// Whether the store has confirmed that the grant is revoked. If not, revoke it with
+        /// Whether the store has confirmed that the grant is revoked. If not, call
         /// [`Issuer::revoke_grant`](crate::Issuer::revoke_grant).
         revoked: bool,
     },
-    /// The revocation log has lost entries that this server had read and that had not ended.
+    /// The revocation log has lost entries that this server had read and that have not ended.
     Log,
     /// The revocation log lacks what this server wrote into it.
     Written,
@@ -36,9 +36,9 @@ pub enum Regression {
         /// The newest bound as it is now.
         found: Epoch,
     },
-    /// The ring of signing keys has forgotten something of a key.
+    /// The key store has lost a change of a signing key.
     Key {
-        /// Which.
+        /// The key.
         kid: Kid,
     },
 }

@@ -1,4 +1,4 @@
-//! What a user sees under "your devices".
+//! The sessions of a user, for a page such as "your devices".
 
 use cloakroom_core::record::{Device, GrantRecord};
 use cloakroom_core::store::{PageRequest, Selector};
@@ -9,28 +9,28 @@ use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::Issuer;
 
-/// One live grant of a user.
+/// A live grant of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
     /// The grant, for [`Issuer::revoke_session`].
     pub grant: GrantId,
-    /// The client it was given to.
+    /// The client that holds it.
     pub client: ClientId,
-    /// What was granted.
+    /// The granted scope.
     pub scope: Scope,
-    /// What the app said of the device.
+    /// The device, as described by [`Grant::device`](crate::Grant::device).
     pub device: Device,
     /// When it began.
     pub created_at: UnixTime,
     /// When a refresh token was last redeemed.
     pub refreshed_at: Option<UnixTime>,
-    /// When it ends, whatever happens.
+    /// When it ends at the latest.
     pub expires_at: UnixTime,
 }
 
 impl Issuer {
-    /// The live sessions of a subject, newest first. A grant whose code was not redeemed is none.
+    /// The live sessions of a subject, newest first, without grants whose code was not redeemed.
     ///
     /// # Errors
     ///

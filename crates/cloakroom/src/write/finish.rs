@@ -1,4 +1,4 @@
-//! A future that, once it was polled, runs to its end.
+//! A future that runs to its end once it was polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,23 +6,24 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
 
-/// Polls its future in place, so that no task is spawned where nobody goes away. If it is dropped
-/// before the future is ready, the rest moves to a task of the runtime that polled it last.
+/// Polls its future in place, so that no task is spawned while the caller stays. If it is dropped
+/// before the future is ready, the future moves to a task of the runtime that polled it.
 ///
-/// Dropped before the first poll, it has done nothing, and does nothing. A future that panicked is
-/// not polled again. Without a Tokio runtime, or when that ends, the rest is dropped: the
-/// [`Write`](super::Write) in it then reports that the outcome is not known.
+/// If it is dropped before the first poll, the future never runs. A future that panicked is not
+/// polled again. Without a Tokio runtime, or when the runtime ends, the future is dropped, and the
+/// [`Write`](super::Write) in it reports that the outcome is unknown.
 #[must_use = "nothing is written until it is polled"]
 pub(crate) struct Finish<T: Send + 'static> {
-    /// Boxed, since what was polled cannot be moved; `None` while it is polled and when it is ready.
+    /// Boxed, so that it can move after it was polled; `None` while it is polled and when it is
+    /// ready.
     rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// Where the rest goes, since the first poll that had to wait.
-    refuge: Option<(Handle, Span)>,
+    /// Where the rest runs if this is dropped; set by the first poll that has to wait.
+    fallback: Option<(Handle, Span)>,
 }
 
 impl<T: Send + 'static> Finish<T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { rest: Some(Box::pin(future)), refuge: None }
+        Self { rest: Some(Box::pin(future)), fallback: None }
     }
 }
 
@@ -30,13 +31,13 @@ impl<T: Send + 'static> Future for Finish<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Nobody polls a future that is ready.
+        // A future that is ready is not polled again.
         let Some(mut rest) = self.rest.take() else { return Poll::Pending };
         let poll = rest.as_mut().poll(cx);
         if poll.is_pending() {
             self.rest = Some(rest);
-            if self.refuge.is_none() {
-                self.refuge = Handle::try_current().ok().map(|handle| (handle, Span::current()));
+            if self.fallback.is_none() {
+                self.fallback = Handle::try_current().ok().map(|handle| (handle, Span::current()));
             }
         }
         poll
@@ -45,7 +46,7 @@ impl<T: Send + 'static> Future for Finish<T> {
 
 impl<T: Send + 'static> Drop for Finish<T> {
     fn drop(&mut self) {
-        if let (Some(rest), Some((runtime, span))) = (self.rest.take(), self.refuge.take()) {
+        if let (Some(rest), Some((runtime, span))) = (self.rest.take(), self.fallback.take()) {
             runtime.spawn(async move { drop(rest.await) }.instrument(span));
         }
     }

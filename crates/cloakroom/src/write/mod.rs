@@ -1,7 +1,7 @@
-//! What has begun to write is finished, and reported, even if its caller goes away.
+//! Operations that write: each completes and is reported, even if its caller goes away.
 //!
-//! The writing methods of the stores can be reached through a [`Write`] alone. It owes the app an
-//! event from its first write on, and [`Inner::write`] is the one way to get one.
+//! The writing methods of the stores are reachable only through a [`Write`], which must report an
+//! event from its first write on. [`Inner::write`] is the only way to get one.
 
 mod finish;
 mod stores;
@@ -22,24 +22,25 @@ pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
+use crate::issuer::maintenance::housekeeping_task;
 use crate::revocation::regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
 ///
-/// From the moment at which a write begins it owes an event: [`Write::report`] pays, and so does the
-/// store's answer that nothing was done. If it is dropped in debt — the store failed, something
-/// panicked, the runtime ended — it reports what it was told to report then.
+/// When a write begins, the operation is unreported, until [`Write::report`] is called or the store
+/// answers that nothing was done. If an unreported `Write` is dropped, because the store failed,
+/// something panicked or the runtime ended, it reports the event for an unknown outcome.
 pub(crate) struct Write {
     inner: Arc<Inner>,
-    /// What is reported if the outcome stays unknown; `None` if there is nothing to tell.
+    /// The event for an unknown outcome, if there is one.
     otherwise: Option<Event>,
-    owes: bool,
+    /// Whether something may have been written that is not reported yet.
+    unreported: bool,
 }
 
 impl Inner {
-    /// Runs an operation that writes. It must begin with its first write: what can be checked before
-    /// has been checked. Once it was polled it runs to its end, here or, if the caller goes away, in
-    /// a task of its own.
+    /// Runs an operation that writes. It must begin with its first write, after all checks. Once it
+    /// was polled it runs to its end: here, or in a task of its own if the caller goes away.
     pub(crate) fn write<T, F>(
         self: &Arc<Self>,
         otherwise: impl Into<Option<Event>>,
@@ -49,7 +50,8 @@ impl Inner {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let write = Write { inner: Arc::clone(self), otherwise: otherwise.into(), owes: false };
+        let write =
+            Write { inner: Arc::clone(self), otherwise: otherwise.into(), unreported: false };
         Finish::new(operation(write))
     }
 
@@ -86,8 +88,8 @@ impl Inner {
         })
     }
 
-    /// Revokes until nothing that hangs off the target can be alive any more. Reports `done` as soon
-    /// as the revocation is in force, and `otherwise` if that is not known.
+    /// Revokes, and returns when no grant or token of the target can be live any more. Reports
+    /// `done` as soon as the revocation is in force, and `otherwise` if that is unknown.
     pub(crate) fn revoke_fully(
         self: &Arc<Self>,
         revocation: Revocation,
@@ -103,9 +105,9 @@ fn unconfirmed(operation: Operation, grant: GrantId) -> Event {
 }
 
 impl Write {
-    /// Reports what was done.
+    /// Reports what the operation did.
     pub(crate) fn report(&mut self, event: &Event) {
-        self.owes = false;
+        self.unreported = false;
         self.inner.events.record(event);
     }
 
@@ -114,16 +116,16 @@ impl Write {
         grant: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let created = self.inner.store.writer().create(*grant, tokens).await;
-        self.owes = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
+        self.unreported = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
         created
     }
 
     async fn advance(&mut self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let advanced = self.inner.store.writer().advance(step).await;
-        self.owes = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
+        self.unreported = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
         advanced
     }
 
@@ -133,21 +135,21 @@ impl Write {
         revocation: Revocation,
         done: &Event,
     ) -> Result<(), StoreError> {
-        self.owes = true;
+        self.unreported = true;
         let revoked = self.inner.store.writer().revoke(revocation).await;
-        self.owes = revoked.is_ok() || is_unknown(&revoked);
+        self.unreported = revoked.is_ok() || is_unknown(&revoked);
         let revoked = revoked?;
         self.report(done);
         if let RevokeOutcome::Sweeping(sweep) = revoked {
-            // It is in force, but `find` does not show it of every grant yet.
-            let task = || self.inner.housekeeping_task(Some(sweep));
+            // It is in force, but `find` does not show every grant as revoked yet.
+            let task = || housekeeping_task(&self.inner, Some(sweep));
             while self.housekeep(task()).await?.sweeping {}
         }
         Ok(())
     }
 
-    /// One batch of the store's housekeeping. Nothing is owed for it: what it deletes has ended. Rows
-    /// that cannot be read may be met once only, and are reported here and now.
+    /// Runs one batch of the store's housekeeping. It needs no report, because what it deletes has
+    /// ended. Unreadable rows are reported at once, because the next batch may not meet them again.
     pub(crate) async fn housekeep(
         &self,
         task: Housekeeping,
@@ -160,25 +162,25 @@ impl Write {
         Ok(done)
     }
 
-    /// Writes a heartbeat, which is nothing to report either.
+    /// Writes a heartbeat, which needs no report.
     pub(crate) async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         self.inner.store.writer().heartbeat(now, until).await
     }
 
-    /// Does what the schedule of the signing keys asks for.
+    /// Rotates, publishes and deletes signing keys as their schedule says.
     pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
         let done = self.inner.keys.writer().maintain().await;
-        self.owes = false;
+        self.unreported = false;
         done.iter().flatten().for_each(|event| self.report_key(event.clone()));
         self.report_keys();
         done.map(drop)
     }
 
-    /// Ends the current signing key.
+    /// Retires the current signing key.
     pub(crate) async fn rotate_keys(&mut self) -> Result<KeyEvent, KeyManagerError> {
-        self.owes = true;
+        self.unreported = true;
         let rotated = self.inner.keys.writer().rotate().await;
-        self.owes = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
+        self.unreported = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
         if let Ok(event) = &rotated {
             self.report(&Event::Key(event.clone()));
         }
@@ -191,14 +193,14 @@ impl Write {
         &mut self,
         kid: &Kid,
     ) -> Result<Compromised, KeyManagerError> {
-        self.owes = true;
+        self.unreported = true;
         let compromised = self.inner.keys.writer().compromise(kid).await;
-        self.owes = matches!(compromised, Err(KeyManagerError::Store(_)));
+        self.unreported = matches!(compromised, Err(KeyManagerError::Store(_)));
         self.report_keys();
         compromised
     }
 
-    /// What the key manager has done and not told yet; also where it failed in the middle.
+    /// Reports what the key manager has done so far, even if it failed halfway.
     fn report_keys(&self) {
         for event in self.inner.keys.writer().take_events() {
             self.report_key(event);
@@ -208,8 +210,8 @@ impl Write {
     fn report_key(&self, event: KeyEvent) {
         match event {
             KeyEvent::Regressed { kid } => {
-                self.inner.store.memory().doubt(Some(Regression::Key { kid }));
-                self.inner.tell_regressions();
+                self.inner.store.memory().suspect_regression(Some(Regression::Key { kid }));
+                self.inner.report_regressions();
             }
             event => self.inner.events.record(&Event::Key(event)),
         }
@@ -218,7 +220,7 @@ impl Write {
 
 impl Drop for Write {
     fn drop(&mut self) {
-        if let Some(event) = self.otherwise.take().filter(|_| self.owes) {
+        if let Some(event) = self.otherwise.take().filter(|_| self.unreported) {
             self.inner.events.record(&event);
         }
     }

@@ -1,4 +1,4 @@
-//! The stores, as everything but [`Write`](super::Write) sees them: they can be read.
+//! The stores without their writing methods, which only [`Write`](super::Write) may call.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid, TokenDigest};
 use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
 
-use crate::revocation::remembering::{Memory, RememberingStore};
+use crate::revocation::remembering_store::{Memory, RememberingStore};
 
-/// The token store, without its writing methods, and with what this server remembers of it.
+/// The token store without its writing methods, and with what this server remembers.
 #[derive(Debug, Clone)]
 pub(crate) struct Store(Arc<RememberingStore>);
 
@@ -20,12 +20,12 @@ impl Store {
         Self(Arc::new(store))
     }
 
-    /// The whole store.
+    /// The store with its writing methods.
     pub(super) fn writer(&self) -> &RememberingStore {
         &self.0
     }
 
-    /// What this server knows, whatever the store says.
+    /// What this server remembers.
     pub(crate) fn memory(&self) -> &Memory {
         self.0.memory()
     }
@@ -77,7 +77,7 @@ impl Store {
     }
 }
 
-/// The signing keys, without what changes them.
+/// The signing keys without the methods that change them.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys(KeyManager);
 
@@ -86,17 +86,17 @@ impl Keys {
         Self(manager)
     }
 
-    /// The key manager with all that it can do.
+    /// The key manager with its writing methods.
     pub(super) const fn writer(&self) -> &KeyManager {
         &self.0
     }
 
-    /// The key manager for the app, which answers itself for what it does with it.
-    pub(crate) const fn for_app(&self) -> &KeyManager {
+    /// The key manager, for [`SigningKeys`](crate::SigningKeys) alone: it can change the keys.
+    pub(crate) const fn manager(&self) -> &KeyManager {
         &self.0
     }
 
-    /// Takes note that a key is compromised, which writes nothing.
+    /// Notes that a key is compromised. Nothing is written.
     pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
         self.0.note_compromised(kid, at)
     }

@@ -1,4 +1,4 @@
-//! The revocation log, for who may follow it.
+//! The revocation log, for clients with the role to follow it.
 
 pub(crate) mod page_cache;
 
@@ -15,12 +15,12 @@ use super::{Endpoints, respond};
 use crate::client::registration::Role;
 use crate::error::TokenError;
 
-/// The most entries of a page, and how many there are if nobody says.
+/// The most entries of a page, and the default.
 const MAX_ENTRIES: u32 = 1_000;
 
 impl Endpoints {
     /// The entries after a cursor: at once if there are any, else when the log grows, else none
-    /// when the caller has waited for as long as it asked to.
+    /// after the time that the caller requested.
     pub(super) async fn revocations(
         &self,
         request: &Request<Bytes>,
@@ -31,9 +31,9 @@ impl Endpoints {
             .get("after")
             .unwrap_or_default()
             .parse()
-            .map_err(|_| TokenError::InvalidRequest("after is no cursor"))?;
-        let wait = number(&asked, "wait", "wait is no number of seconds")?.unwrap_or(0);
-        let limit = number(&asked, "limit", "limit is no number")?
+            .map_err(|_| TokenError::InvalidRequest("after is not a cursor"))?;
+        let wait = number(&asked, "wait", "wait is not a number of seconds")?.unwrap_or(0);
+        let limit = number(&asked, "limit", "limit is not a number")?
             .map_or(MAX_ENTRIES, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
         if limit == 0 {
             return Err(TokenError::InvalidRequest("limit is zero"));
@@ -46,7 +46,7 @@ impl Endpoints {
     async fn next_page(&self, wanted: Wanted, wait: Duration) -> Result<Bytes, TokenError> {
         let inner = &self.issuer.inner;
         let deadline = Instant::now() + wait;
-        let mut grown = inner.growth.subscribe();
+        let mut changes = inner.log_notifier.subscribe();
         let mut place = None;
         let mut is_over = wait.is_zero();
         loop {
@@ -55,9 +55,9 @@ impl Endpoints {
                 heartbeat: inner.heartbeat,
                 clock_skew: inner.clock_skew(),
             };
-            let count = *grown.borrow_and_update();
-            // That there is nothing is never said from memory, but read at the end: a wake-up that
-            // was lost delays, and hides nothing.
+            let count = *changes.borrow_and_update();
+            // An empty page never comes from memory. It is read at the end, so that a lost
+            // notification delays an entry and does not hide it.
             let newer = if is_over { self.page_cache.latest().await } else { 0 };
             match self.page_cache.page(source, &wanted, count, newer).await {
                 Page::Entries(page) => return Ok(page),
@@ -72,12 +72,12 @@ impl Endpoints {
                 let full = |_| TokenError::Unavailable("too many followers of the revocation log");
                 place = Some(free.map_err(full)?);
             }
-            is_over = !matches!(timeout_at(deadline, grown.changed()).await, Ok(Ok(())));
+            is_over = !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(())));
         }
     }
 }
 
-/// A whole number, however large.
+/// A whole number; too large a number becomes the largest.
 fn number(form: &Form, name: &str, why: &'static str) -> Result<Option<u64>, TokenError> {
     let Some(text) = form.get(name) else { return Ok(None) };
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! Pages of the revocation log, read and encoded once for all who ask for the same.
+//! Pages of the revocation log, read and encoded once for all requests for the same page.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,23 +11,23 @@ use tokio::sync::watch;
 
 use crate::write::Store;
 
-/// The largest page. A follower reads at most 256 KiB.
+/// The largest page, in bytes. A follower reads at most 256 KiB.
 const MAX_BYTES: usize = 192 * 1024;
 
-/// More than a page has beside its entries.
+/// More bytes than a page has besides its entries.
 const ENVELOPE: usize = 1024;
 
-/// How many pages are kept: followers are at the log's end, or not far from it.
+/// The most pages that are kept: followers are at the end of the log, or not far from it.
 const MAX_PAGES: usize = 64;
 
-/// Which page.
+/// The position and size of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::http) struct Wanted {
     pub(in crate::http) after: Cursor,
     pub(in crate::http) limit: u32,
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Clone)]
 pub(in crate::http) enum Page {
     /// Entries, or a gap.
@@ -38,7 +38,7 @@ pub(in crate::http) enum Page {
     Failed,
 }
 
-/// Where pages come from.
+/// Reads pages from the store.
 #[derive(Debug)]
 pub(in crate::http) struct Source {
     pub(in crate::http) store: Store,
@@ -51,7 +51,7 @@ pub(in crate::http) struct Source {
 pub(in crate::http) struct PageCache(Arc<Mutex<CachedPages>>);
 
 impl fmt::Debug for PageCache {
-    /// Not the pages: they say who is revoked.
+    /// Hides the pages, which say who is revoked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PageCache").finish_non_exhaustive()
     }
@@ -59,17 +59,17 @@ impl fmt::Debug for PageCache {
 
 #[derive(Default)]
 struct CachedPages {
-    /// How often the log had grown when the first of the pages was read.
-    grown: u64,
+    /// How often the log had grown when the oldest page was read.
+    changes: u64,
     /// The number of the newest read.
     reads: u64,
-    /// The last one used stands last.
+    /// The most recently used page is the last.
     pages: Vec<CachedPage>,
 }
 
 struct CachedPage {
     wanted: Wanted,
-    /// The number of the read that it comes from.
+    /// The number of its read.
     read: u64,
     page: watch::Receiver<Option<Page>>,
 }
@@ -78,22 +78,22 @@ impl PageCache {
     /// The number of the newest read so far.
     pub(in crate::http) async fn latest(&self) -> u64 {
         let reads = self.0.lock().unwrap_or_else(PoisonError::into_inner).reads;
-        // All whose time is over at this moment look before any of them reads: they share a read.
+        // All requests whose time ends now look before any of them reads, and so share a read.
         tokio::task::yield_now().await;
         reads
     }
 
-    /// The page, read when the log had grown `grown` times or later, by a read with a number above
-    /// `newer`. Reads go on by themselves: one is lost to nobody because the first who asked for it
-    /// went away.
+    /// The page, read when the log had grown `changes` times or later, by a read with a number
+    /// above `newer`. A read is a task of its own: it continues if the request that started it goes
+    /// away.
     pub(in crate::http) async fn page(
         &self,
         source: Source,
         wanted: &Wanted,
-        grown: u64,
+        changes: u64,
         newer: u64,
     ) -> Page {
-        let mut page = self.reading(source, wanted, grown, newer);
+        let mut page = self.reading(source, wanted, changes, newer);
         match page.wait_for(Option::is_some).await {
             Ok(page) => page.clone().unwrap_or(Page::Failed),
             // The task ended early: its runtime is gone.
@@ -105,12 +105,12 @@ impl PageCache {
         &self,
         source: Source,
         wanted: &Wanted,
-        grown: u64,
+        changes: u64,
         newer: u64,
     ) -> watch::Receiver<Option<Page>> {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if grown > cached.grown {
-            cached.grown = grown;
+        if changes > cached.changes {
+            cached.changes = changes;
             cached.pages.clear();
         }
         let found = cached.pages.iter().position(|held| held.wanted == *wanted);
@@ -124,14 +124,14 @@ impl PageCache {
         }
         cached.reads += 1;
         let (sender, page) = watch::channel(None);
-        let (read, grown) = (cached.reads, cached.grown);
+        let (read, changes) = (cached.reads, cached.changes);
         cached.put(CachedPage { wanted: wanted.clone(), read, page: page.clone() });
         let (pages, wanted) = (self.clone(), wanted.clone());
         tokio::spawn(async move {
             let page = match source.read(&wanted).await {
                 Ok(Found { page, end }) => {
                     if let Some((after, nothing)) = end {
-                        pages.keep_end(Wanted { after, ..wanted }, nothing, grown, read);
+                        pages.keep_end(Wanted { after, ..wanted }, nothing, changes, read);
                     }
                     page
                 }
@@ -141,16 +141,17 @@ impl PageCache {
                     Page::Failed
                 }
             };
-            // Nobody may be waiting any more.
+            // Perhaps no request waits any more.
             let _ = sender.send(Some(page));
         });
         page
     }
 
-    /// Whoever has seen the last entry comes back for what is after it: nothing, so far.
-    fn keep_end(&self, wanted: Wanted, nothing: Bytes, grown: u64, read: u64) {
+    /// Keeps the empty page after the last entry: a follower that has read the last entry requests
+    /// it next.
+    fn keep_end(&self, wanted: Wanted, nothing: Bytes, changes: u64, read: u64) {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.grown == grown && !cached.pages.iter().any(|held| held.wanted == wanted) {
+        if cached.changes == changes && !cached.pages.iter().any(|held| held.wanted == wanted) {
             let page = watch::channel(Some(Page::Empty(nothing))).1;
             cached.put(CachedPage { wanted, read, page });
         }
@@ -177,12 +178,12 @@ impl CachedPage {
 
 struct Found {
     page: Page,
-    /// If this is the last page: the cursor after it, and the page that is there.
+    /// If this is the last page: the cursor after it, and the empty page at that cursor.
     end: Option<(Cursor, Bytes)>,
 }
 
 impl Source {
-    /// Reads a page that is not too large.
+    /// Reads a page of at most [`MAX_BYTES`].
     async fn read(&self, wanted: &Wanted) -> Result<Found, StoreError> {
         let mut limit = wanted.limit;
         loop {
@@ -195,7 +196,7 @@ impl Source {
                 return Ok(Found { page: Page::Empty(json), end: None });
             }
             if json.len() > MAX_BYTES && entries.len() > 1 {
-                // A cursor in the midst of a batch is known to the store alone.
+                // Only the store knows a cursor inside a batch.
                 limit = fitting(&entries);
                 continue;
             }
@@ -214,7 +215,7 @@ impl Source {
     }
 }
 
-/// With how many of these entries a page is small enough.
+/// How many of these entries fit into a page.
 fn fitting(entries: &[LogEntry]) -> u32 {
     let length = |entry: &LogEntry| serde_json::to_vec(entry).map_or(MAX_BYTES, |json| json.len());
     let mut size = ENVELOPE;

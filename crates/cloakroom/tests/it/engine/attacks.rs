@@ -9,8 +9,8 @@ use cloakroom::core::store::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
-    Client, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
-    RefreshRequest, TokenError,
+    Client, ClientBuilder, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
+    TokenError,
 };
 
 use super::support::*;
@@ -32,13 +32,13 @@ impl ClientDirectory for Changing {
     }
 }
 
-pub(crate) fn app(client: Client, scope: &str) -> Client {
-    let client = client.grant_types([GrantType::RefreshToken]);
-    client.scope(scope).unwrap().audience(ORDERS, Format::Opaque).unwrap()
+pub(crate) fn app(client: ClientBuilder, scope: &str) -> Client {
+    let client = client.grant_types([GrantType::RefreshToken]).scope(scope);
+    client.audience(ORDERS, Format::Opaque).build().unwrap()
 }
 
-pub(crate) fn confidential() -> Client {
-    Client::confidential("web-app", CLIENT_SECRET).unwrap()
+pub(crate) fn confidential() -> ClientBuilder {
+    Client::confidential("web-app", CLIENT_SECRET)
 }
 
 pub(crate) async fn changing(client: Client) -> (Fixture, Arc<Changing>) {
@@ -106,10 +106,7 @@ async fn scope_that_a_client_may_no_longer_have_is_no_longer_handed_out() {
     let (fixture, directory) = changing(app(confidential(), "orders:read orders:write")).await;
     let refresh = fixture.session().await.refresh;
     directory.change_to(app(confidential(), "orders:read"));
-    let asked = RefreshRequest {
-        scope: Some(Scope::parse("orders:write").unwrap()),
-        ..refreshing(&refresh)
-    };
+    let asked = refreshing(&refresh).scope(Scope::parse("orders:write").unwrap());
     assert!(matches!(fixture.issuer.refresh(asked).await, Err(TokenError::InvalidScope(_))));
     let next = fixture.refresh(&refresh).await.unwrap();
     assert_eq!(next.scope.as_str(), "orders:read");
@@ -117,14 +114,15 @@ async fn scope_that_a_client_may_no_longer_have_is_no_longer_handed_out() {
 
 #[tokio::test]
 async fn a_client_that_is_told_to_rotate_does() {
-    let shared = app(confidential(), "orders:read");
-    let (fixture, directory) = changing(shared.clone().without_rotation()).await;
+    let rotating = app(confidential(), "orders:read");
+    let shared = app(confidential().without_rotation(), "orders:read");
+    let (fixture, directory) = changing(shared.clone()).await;
     let refresh = fixture.session().await.refresh;
     assert!(fixture.refresh(&refresh).await.unwrap().refresh_token.is_none());
-    directory.change_to(shared.clone());
+    directory.change_to(rotating);
     let next = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
     // And goes on, once its chain has begun to.
-    directory.change_to(shared.without_rotation());
+    directory.change_to(shared);
     assert!(fixture.refresh(&next).await.unwrap().refresh_token.is_some());
 }
 

@@ -15,7 +15,7 @@ use super::support::*;
 
 /// A builder that lacks nothing.
 fn complete() -> IssuerBuilder {
-    Issuer::dev().static_clients([Client::public("app").unwrap()]).unwrap()
+    Issuer::dev().static_clients([Client::public("app").build().unwrap()]).unwrap()
 }
 
 /// Why these settings are refused: the setting, and the advice.
@@ -79,20 +79,20 @@ async fn each_lifetime_is_named_with_its_bounds() {
     let good = Lifetimes::default();
     let zero = secs(0);
     for (lifetimes, setting, bounds) in [
-        (Lifetimes { access_token: zero, ..good }, "access_token", "1 s"),
-        (Lifetimes { access_token: DAY, ..good }, "access_token", "max_token_life (3600s)"),
-        (Lifetimes { code: zero, ..good }, "code", "1s"),
-        (Lifetimes { code: secs(601), ..good }, "code", "600s"),
-        (Lifetimes { phantom_jwt: zero, ..good }, "phantom_jwt", "1s"),
-        (Lifetimes { phantom_jwt: secs(301), ..good }, "phantom_jwt", "300s"),
-        (Lifetimes { retry_window: secs(301), ..good }, "retry_window", "300s"),
+        (good.access_token(zero), "access_token", "1 s"),
+        (good.access_token(DAY), "access_token", "max_token_life (3600s)"),
+        (good.code(zero), "code", "1s"),
+        (good.code(secs(601)), "code", "600s"),
+        (good.phantom_jwt(zero), "phantom_jwt", "1s"),
+        (good.phantom_jwt(secs(301)), "phantom_jwt", "300s"),
+        (good.retry_window(secs(301)), "retry_window", "300s"),
         // A grant without an end could never be forgotten.
-        (Lifetimes { grant: std::time::Duration::MAX, ..good }, "grant", "600s"),
-        (Lifetimes { grant: MINUTE, ..good }, "grant", "600s"),
-        (Lifetimes { refresh_idle: zero, ..good }, "refresh_idle", "1s"),
-        (Lifetimes { refresh_idle: 91 * DAY, ..good }, "refresh_idle", "7776000s"),
-        (Lifetimes { adopted_token: zero, ..good }, "adopted_token", "1s"),
-        (Lifetimes { adopted_token: 91 * DAY, ..good }, "adopted_token", "7776000s"),
+        (good.grant(std::time::Duration::MAX), "grant", "600s"),
+        (good.grant(MINUTE), "grant", "600s"),
+        (good.refresh_idle(zero), "refresh_idle", "1s"),
+        (good.refresh_idle(91 * DAY), "refresh_idle", "7776000s"),
+        (good.adopted_token(zero), "adopted_token", "1s"),
+        (good.adopted_token(91 * DAY), "adopted_token", "7776000s"),
     ] {
         let (named, why) = refused(complete().lifetimes(lifetimes)).await;
         assert_eq!(named, format!("lifetimes.{setting}"));
@@ -103,17 +103,22 @@ async fn each_lifetime_is_named_with_its_bounds() {
 #[tokio::test]
 async fn maintenance_that_cannot_keep_its_promises_is_refused() {
     let millis = std::time::Duration::from_millis;
-    for (heartbeat, housekeeping) in
-        [(millis(9), secs(30)), (secs(0), secs(30)), (secs(31), secs(30)), (secs(1), secs(3601))]
-    {
-        let (setting, why) = refused(complete().maintenance(heartbeat, housekeeping)).await;
-        assert_eq!(setting, "maintenance");
+    for (heartbeat, housekeeping, named) in [
+        (millis(9), secs(30), "heartbeat_interval"),
+        (secs(0), secs(30), "heartbeat_interval"),
+        (secs(31), secs(30), "housekeeping_interval"),
+        (secs(1), secs(3601), "housekeeping_interval"),
+    ] {
+        let (setting, why) =
+            refused(complete().heartbeat_interval(heartbeat).housekeeping_interval(housekeeping))
+                .await;
+        assert_eq!(setting, named);
         assert!(why.contains("heartbeat") || why.contains("hourly"), "{why}");
     }
-    complete().maintenance(millis(10), HOUR).build().await.unwrap();
+    complete().heartbeat_interval(millis(10)).housekeeping_interval(HOUR).build().await.unwrap();
     // A heartbeat is heard when the next one is due, at the latest, and clocks differ.
     let (setting, why) = refused(complete().max_log_staleness(millis(6999))).await;
-    assert_eq!(setting, "maintenance");
+    assert_eq!(setting, "max_log_staleness");
     assert!(why.contains("less than two heartbeats and key_policy.clock_skew"), "{why}");
     complete().max_log_staleness(millis(7000)).build().await.unwrap();
     let one_clock = KeyPolicy::default().clock_skew(secs(0));
@@ -148,20 +153,26 @@ async fn no_duration_makes_build_panic() {
     ];
     type Set = fn(IssuerBuilder, Duration) -> IssuerBuilder;
     macro_rules! fields {
-        ($method:ident, $of:ident: $($field:ident)*) => {
+        ($($field:ident)*) => {
             [$((
                 stringify!($field),
                 (|builder, value| {
-                    let mut settings = $of::default();
-                    settings.$field = value;
-                    builder.$method(settings)
+                    builder.key_policy(KeyPolicy::default().$field(value))
                 }) as Set,
             )),*]
         };
     }
-    let keys = fields!(key_policy, KeyPolicy: rotation publish_ahead retention jwks_max_age reload
+    macro_rules! setters {
+        ($($field:ident)*) => {
+            [$((
+                stringify!($field),
+                (|builder, value| builder.lifetimes(Lifetimes::default().$field(value))) as Set,
+            )),*]
+        };
+    }
+    let keys = fields!(rotation publish_ahead retention jwks_max_age reload
         max_blind clock_skew leeway max_token_life);
-    let lives = fields!(lifetimes, Lifetimes: access_token code refresh_idle grant phantom_jwt
+    let lives = setters!(access_token code refresh_idle grant phantom_jwt
         adopted_token retry_window);
     let all_keys: Set = |builder, all| {
         builder.key_policy(
@@ -178,10 +189,14 @@ async fn no_duration_makes_build_panic() {
         )
     };
     let others: [(&str, Set); 5] = [
-        ("maintenance", |builder, both| builder.maintenance(both, both)),
-        ("maintenance", |builder, value| builder.maintenance(value, secs(30))),
-        ("maintenance", |builder, value| builder.maintenance(secs(1), value)),
-        ("maintenance", |builder, value| builder.max_log_staleness(value)),
+        ("_interval", |builder, both| builder.heartbeat_interval(both).housekeeping_interval(both)),
+        ("_interval", |builder, value| {
+            builder.heartbeat_interval(value).housekeeping_interval(secs(30))
+        }),
+        ("_interval", |builder, value| {
+            builder.heartbeat_interval(secs(1)).housekeeping_interval(value)
+        }),
+        ("max_log_staleness", |builder, value| builder.max_log_staleness(value)),
         ("is", all_keys),
     ];
     let (mut built, mut refused) = (0, 0);
@@ -250,13 +265,13 @@ async fn a_missing_part_is_named_with_the_call_that_brings_it() {
     assert_eq!(missing(keyed()).await, "sealer(…)");
     let sealed = || keyed().sealer(sealer.clone());
     assert_eq!(missing(sealed()).await, "clients(…)");
-    sealed().static_clients([]).unwrap().build().await.unwrap();
+    sealed().static_clients([] as [Client; 0]).unwrap().build().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_format_that_nobody_registered_is_refused() {
-    let client = Client::public("app").unwrap();
-    let client = client.audience(ORDERS, Format::from("house-made")).unwrap();
+    let client = Client::public("app").audience(ORDERS, Format::from("house-made"));
+    let client = client.build().unwrap();
     let (setting, why) = refused(Issuer::dev().static_clients([client]).unwrap()).await;
     assert_eq!(setting, "formats");
     assert!(why.contains(r#"`format("house-made", …)`"#), "{why}");
@@ -282,16 +297,16 @@ async fn a_sealer_that_does_not_open_the_ring_is_noticed_at_the_start() {
 
 #[test]
 fn contradictory_clients_are_refused_by_name() {
-    let app = || Client::public("app").unwrap().audience(ORDERS, Format::Opaque).unwrap();
-    let zero = ClientLifetimes { access_token: Some(secs(0)), ..ClientLifetimes::default() };
+    let app = || Client::public("app").audience(ORDERS, Format::Opaque);
+    let zero = ClientLifetimes::default().access_token(secs(0));
     for client in [
         app().grant_types([GrantType::ClientCredentials]),
         app().grant_types([GrantType::AuthorizationCode]),
         app().lifetimes(zero),
     ] {
-        let refused = Issuer::dev().static_clients([client]).unwrap_err();
+        let refused = client.build().unwrap_err();
         assert!(refused.to_string().starts_with("client `app`: "), "{refused}");
     }
-    assert!(Client::confidential("app", "too-short").is_err());
-    assert!(Client::public("").is_err());
+    assert!(Client::confidential("app", "too-short").build().is_err());
+    assert!(Client::public("").build().is_err());
 }

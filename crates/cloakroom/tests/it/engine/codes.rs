@@ -2,7 +2,8 @@
 
 use cloakroom::core::{Audience, Confirmation, TokenSecret, UserId};
 use cloakroom::{
-    Caller, CodeRequest, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce, TokenError,
+    AuthorizationRequest, Caller, CodeRequest, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce,
+    TokenError,
 };
 use tokio::task::JoinSet;
 
@@ -31,42 +32,34 @@ async fn a_code_brings_tokens() {
 #[tokio::test]
 async fn a_wrong_redemption_changes_nothing() {
     let other_key = Some(Confirmation::JwkThumbprint([9; 32]));
-    type Wrong = (&'static str, GrantRefusal, fn(CodeRequest) -> CodeRequest);
+    type Wrong = (&'static str, GrantRefusal, fn(CodeRequest, &TokenSecret) -> CodeRequest);
     let wrong: [Wrong; 8] = [
-        ("wrong verifier", GrantRefusal::Verifier, |right| CodeRequest {
-            verifier: Some(TokenSecret::new(VERIFIER.to_uppercase())),
-            ..right
+        ("wrong verifier", GrantRefusal::Verifier, |right, _| {
+            right.verifier(TokenSecret::new(VERIFIER.to_uppercase()))
         }),
-        ("no verifier", GrantRefusal::Verifier, |right| CodeRequest { verifier: None, ..right }),
-        ("short verifier", GrantRefusal::Verifier, |right| CodeRequest {
-            verifier: Some(TokenSecret::new("short")),
-            ..right
+        ("no verifier", GrantRefusal::Verifier, |right, _| right.verifier(None)),
+        ("short verifier", GrantRefusal::Verifier, |right, _| {
+            right.verifier(TokenSecret::new("short"))
         }),
-        ("the challenge itself", GrantRefusal::Verifier, |right| CodeRequest {
-            verifier: Some(TokenSecret::new(format!("{:?}", challenge()))),
-            ..right
+        ("the challenge itself", GrantRefusal::Verifier, |right, _| {
+            right.verifier(TokenSecret::new(format!("{:?}", challenge())))
         }),
-        ("wrong redirect URI", GrantRefusal::RedirectUri, |right| CodeRequest {
-            redirect_uri: Some(format!("{CALLBACK}/")),
-            ..right
+        ("wrong redirect URI", GrantRefusal::RedirectUri, |right, _| {
+            right.redirect_uri(format!("{CALLBACK}/"))
         }),
-        ("no redirect URI", GrantRefusal::RedirectUri, |right| CodeRequest {
-            redirect_uri: None,
-            ..right
+        ("no redirect URI", GrantRefusal::RedirectUri, |right, _| right.redirect_uri(None)),
+        ("another client", GrantRefusal::OtherClient, |_, code| {
+            redemption_by("other-app", code).confirmation(Confirmation::JwkThumbprint([4; 32]))
         }),
-        ("another client", GrantRefusal::OtherClient, |right| CodeRequest {
-            client: client_id("other-app"),
-            ..right
-        }),
-        ("no key", GrantRefusal::OtherKey, |right| CodeRequest { confirmation: None, ..right }),
+        ("no key", GrantRefusal::OtherKey, |right, _| right.confirmation(None)),
     ];
     let fixture = Fixture::new().await;
     let key = Confirmation::JwkThumbprint([4; 32]);
-    let right =
-        |code: &TokenSecret| CodeRequest { confirmation: Some(key.clone()), ..redemption(code) };
+    let right = |code: &TokenSecret| redemption(code).confirmation(key.clone());
     let bound = || async {
         let grant = Grant::user("web-app", "alice").unwrap().confirmation(key.clone());
-        let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
+        let code =
+            fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()));
         code.await.unwrap()
     };
 
@@ -74,12 +67,12 @@ async fn a_wrong_redemption_changes_nothing() {
     let before = fixture.store.grant(grant_of(&code)).await;
     fixture.events.take();
     for (what, why, spoil) in wrong {
-        let request = spoil(right(&code));
+        let request = spoil(right(&code), &code);
         assert_eq!(refusal(fixture.issuer.redeem(request).await), why, "{what}");
     }
-    let request = CodeRequest { confirmation: other_key, ..right(&code) };
+    let request = right(&code).confirmation(other_key);
     assert_eq!(refusal(fixture.issuer.redeem(request).await), GrantRefusal::OtherKey);
-    let request = CodeRequest { resources: vec![BILLING.into()], ..right(&code) };
+    let request = right(&code).resources(vec![BILLING.into()]);
     assert!(matches!(fixture.issuer.redeem(request).await, Err(TokenError::InvalidTarget(_))));
     assert_eq!(fixture.store.grant(grant_of(&code)).await, before);
     assert_eq!(fixture.events.names(), [""; 0]);
@@ -89,12 +82,12 @@ async fn a_wrong_redemption_changes_nothing() {
     assert_eq!(tokens.token_type, "DPoP");
     for (what, why, spoil) in wrong.into_iter().filter(|(_, why, _)| *why != GrantRefusal::OtherKey)
     {
-        let request = spoil(right(&code));
+        let request = spoil(right(&code), &code);
         assert_eq!(refusal(fixture.issuer.redeem(request).await), why, "{what}");
     }
     assert!(fixture.is_active(&tokens.access_token).await);
     // But a replay is one, whatever it proves.
-    let request = CodeRequest { confirmation: None, ..right(&code) };
+    let request = right(&code).confirmation(None);
     assert_eq!(refusal(fixture.issuer.redeem(request).await), GrantRefusal::Reused);
     assert!(!fixture.is_active(&tokens.access_token).await);
 }
@@ -103,9 +96,9 @@ async fn a_wrong_redemption_changes_nothing() {
 async fn a_verifier_without_a_challenge_is_a_downgrade() {
     let fixture = Fixture::new().await;
     let grant = Grant::user("web-app", "alice").unwrap();
-    let code = fixture.issuer.authorize(grant, CALLBACK, None).await.unwrap();
+    let code = fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK)).await.unwrap();
     assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Verifier);
-    let right = CodeRequest { verifier: None, ..redemption(&code) };
+    let right = redemption(&code).verifier(None);
     fixture.issuer.redeem(right).await.unwrap();
 }
 
@@ -114,20 +107,25 @@ async fn who_may_have_no_code_gets_none() {
     let fixture = Fixture::new().await;
     let issuer = &fixture.issuer;
     let grant = |client| Grant::user(client, "alice").unwrap();
-    let foreign = issuer.authorize(grant("web-app"), "https://evil.example/", Some(challenge()));
+    let foreign = issuer.authorize(
+        AuthorizationRequest::new(grant("web-app"), "https://evil.example/").pkce(challenge()),
+    );
     assert!(matches!(foreign.await, Err(TokenError::RedirectUri)));
     // RFC 9700 §2.1.1: public clients must use PKCE.
-    let bare = issuer.authorize(grant("spa-app"), CALLBACK, None).await;
+    let bare = issuer.authorize(AuthorizationRequest::new(grant("spa-app"), CALLBACK)).await;
     assert!(matches!(bare, Err(TokenError::InvalidRequest(_))));
-    let api = issuer.authorize(grant("orders-api"), CALLBACK, Some(challenge()));
+    let api = issuer
+        .authorize(AuthorizationRequest::new(grant("orders-api"), CALLBACK).pkce(challenge()));
     assert!(api.await.is_err());
-    let unknown = issuer.authorize(grant("nobody"), CALLBACK, Some(challenge()));
+    let unknown =
+        issuer.authorize(AuthorizationRequest::new(grant("nobody"), CALLBACK).pkce(challenge()));
     assert!(matches!(unknown.await, Err(TokenError::InvalidClient(_))));
     let wide = grant("web-app").scope("admin").unwrap();
-    let wide = issuer.authorize(wide, CALLBACK, Some(challenge())).await;
+    let wide = issuer.authorize(AuthorizationRequest::new(wide, CALLBACK).pkce(challenge())).await;
     assert!(matches!(wide, Err(TokenError::InvalidScope(_))));
     let elsewhere = grant("web-app").audience(Audience::one("https://x.example").unwrap());
-    let elsewhere = issuer.authorize(elsewhere, CALLBACK, Some(challenge()));
+    let elsewhere =
+        issuer.authorize(AuthorizationRequest::new(elsewhere, CALLBACK).pkce(challenge()));
     assert!(matches!(elsewhere.await, Err(TokenError::InvalidTarget(_))));
     assert!(Pkce::s256("too-short").is_err() && Pkce::s256("=".repeat(43)).is_err());
     assert_eq!(fixture.events.names(), [""; 0]);
@@ -157,12 +155,12 @@ async fn a_code_redeemed_twice_ends_its_grant() {
 
 #[tokio::test]
 async fn a_year_old_code_without_its_verifier_changes_nothing() {
-    let years = Lifetimes { refresh_idle: 500 * DAY, grant: 1000 * DAY, ..Lifetimes::default() };
+    let years = Lifetimes::default().refresh_idle(500 * DAY).grant(1000 * DAY);
     let fixture = Fixture::with(|builder| builder.lifetimes(years)).await;
     let code = fixture.code().await;
     let session = Session::of(fixture.redeem(&code).await.unwrap());
     fixture.clock.advance(365 * DAY);
-    let found_in_a_log = CodeRequest { verifier: None, ..redemption(&code) };
+    let found_in_a_log = redemption(&code).verifier(None);
     assert_eq!(refusal(fixture.issuer.redeem(found_in_a_log).await), GrantRefusal::Verifier);
     let session = Session::of(fixture.refresh(&session.refresh).await.unwrap());
     assert!(fixture.is_active(&session.access).await);
@@ -193,10 +191,12 @@ async fn an_unredeemed_code_is_no_session() {
 #[tokio::test]
 async fn a_client_without_refresh_tokens_gets_an_access_token_alone() {
     let clients = || {
-        let client = cloakroom::Client::confidential("web-app", CLIENT_SECRET).unwrap();
-        let client = client.grant_types([cloakroom::GrantType::AuthorizationCode]);
-        let client = client.redirect_uri(CALLBACK).scope("orders:read").unwrap();
-        [client.audience(ORDERS, cloakroom::Format::Opaque).unwrap()]
+        let client = cloakroom::Client::confidential("web-app", CLIENT_SECRET)
+            .grant_types([cloakroom::GrantType::AuthorizationCode])
+            .redirect_uri(CALLBACK)
+            .scope("orders:read")
+            .audience(ORDERS, cloakroom::Format::Opaque);
+        [client.build().unwrap()]
     };
     let fixture = Fixture::with(|builder| builder.static_clients(clients()).unwrap()).await;
     let code = fixture.code().await;
@@ -255,9 +255,9 @@ async fn a_code_keeps_what_was_granted() {
         .session("sid-1")
         .claim("tenant", serde_json::json!("acme"))
         .unwrap();
-    let code = fixture.issuer.authorize(grant, CALLBACK, Some(challenge()));
-    let request =
-        CodeRequest { resources: vec![BILLING.into()], ..redemption(&code.await.unwrap()) };
+    let code =
+        fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()));
+    let request = redemption(&code.await.unwrap()).resources(vec![BILLING.into()]);
     let tokens = fixture.issuer.redeem(request).await.unwrap();
     let answer = fixture.issuer.introspect(&tokens.access_token, Caller::Internal);
     let answer = answer.await.unwrap();

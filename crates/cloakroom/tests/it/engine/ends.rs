@@ -132,12 +132,7 @@ async fn a_revocation_is_remembered_as_long_as_something_may_hang_off_it() {
 #[tokio::test]
 async fn where_grants_are_short_the_rule_on_a_subject_outlives_their_tokens() {
     let fixture = Fixture::with(|issuer| {
-        let lifetimes = Lifetimes {
-            grant: HOUR,
-            refresh_idle: HOUR,
-            adopted_token: HOUR,
-            ..Lifetimes::default()
-        };
+        let lifetimes = Lifetimes::default().grant(HOUR).refresh_idle(HOUR).adopted_token(HOUR);
         let keys = KeyPolicy::default().clock_skew(SKEW);
         issuer.lifetimes(lifetimes).key_policy(keys)
     })

@@ -4,7 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use cloakroom::core::*;
-use cloakroom::{Event, EventSink, Grant, Operation, RefreshRequest, Regression, TokenError};
+use cloakroom::{
+    AdoptRequest, AuthorizationRequest, Event, EventSink, Grant, Operation, RefreshRequest,
+    Regression, TokenError,
+};
 use tokio::runtime::Handle;
 
 use super::formats::with_formats_of_its_own;
@@ -129,11 +132,17 @@ impl Op {
             Self::Issue => caller!(issuer, issuer.issue(alice_at_app())),
             Self::Authorize => {
                 let grant = alice_at_app();
-                caller!(issuer, issuer.authorize(grant, CALLBACK, Some(challenge())))
+                caller!(
+                    issuer,
+                    issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+                )
             }
             Self::Adopt => {
                 let (token, grant) = (token.clone(), alice_at_app());
-                caller!(issuer, issuer.adopt(&token, grant, START, START + HOUR))
+                caller!(
+                    issuer,
+                    issuer.adopt(AdoptRequest::new(token.clone(), grant, START..START + HOUR))
+                )
             }
             Self::Redeem => {
                 token = fixture.code().await;

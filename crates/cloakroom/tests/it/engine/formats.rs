@@ -14,7 +14,8 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::{JwkSet, JwtFormat, KeySet, VerifiedJwt, Verifier, handle_hash};
 use cloakroom::{
-    Adopted, Caller, Client, Format, Grant, GrantType, Lifetimes, StaticClients, TokenError,
+    AdoptRequest, Adopted, Caller, Client, Format, Grant, GrantType, Lifetimes, StaticClients,
+    TokenError,
 };
 use serde_json::json;
 
@@ -160,7 +161,7 @@ async fn a_swap_gives_nothing_to_whom_it_does_not_concern() {
 #[tokio::test]
 async fn a_phantom_jwt_lives_no_longer_than_it_may_nor_than_its_handle() {
     for (phantom, waited, life) in [(300, 0, 300), (300, 400, 200), (60, 0, 60), (1, 599, 1)] {
-        let lifetimes = Lifetimes { phantom_jwt: secs(phantom), ..Lifetimes::default() };
+        let lifetimes = Lifetimes::default().phantom_jwt(secs(phantom));
         let fixture = Fixture::with(|builder| builder.lifetimes(lifetimes)).await;
         let token = fixture.session().await.access;
         fixture.clock.advance(secs(waited));
@@ -249,15 +250,15 @@ impl TokenFormat for Legacy {
 
 pub(super) async fn with_formats_of_its_own() -> Fixture {
     let app = Client::confidential("web-app", CLIENT_SECRET)
-        .unwrap()
         .grant_types(GrantType::ALL)
         .redirect_uri(CALLBACK)
         .audience(ORDERS, Format::from("dotted"))
+        .build()
         .unwrap();
     let gateway = Client::resource_server("gateway", CLIENT_SECRET, cloakroom::Serves::Everything);
     Fixture::with(|builder| {
         builder
-            .static_clients([app, gateway.unwrap()])
+            .static_clients([app, gateway.build().unwrap()])
             .unwrap()
             .format("dotted", Arc::new(Dotted))
             .format("legacy", Arc::new(Legacy))
@@ -281,8 +282,8 @@ async fn a_format_of_the_apps_own_is_issued_introspected_swapped_and_revoked() {
 
 #[tokio::test]
 async fn a_format_that_is_not_registered_is_a_fault_of_the_set_up() {
-    let app = Client::public("web-app").unwrap();
-    let app = app.audience(ORDERS, Format::from("forgotten")).unwrap();
+    let app = Client::public("web-app").audience(ORDERS, Format::from("forgotten"));
+    let app = app.build().unwrap();
     // From a directory of the app's own, of which nobody knows beforehand what it holds.
     let directory = Arc::new(StaticClients::new([app]).unwrap());
     let fixture = Fixture::with(|builder| builder.clients(directory)).await;
@@ -298,7 +299,10 @@ async fn a_token_of_a_former_system_is_taken_over() {
     let token = TokenSecret::new("3f0a8b1e-7c2d-4e5f-9a6b-0c1d2e3f4a5b");
     let grant = || Grant::user("web-app", "alice").unwrap().claim("tenant", json!("acme")).unwrap();
     assert!(!fixture.is_active(&token).await);
-    assert_eq!(issuer.adopt(&token, grant(), START, until).await.unwrap(), Adopted::Now);
+    assert_eq!(
+        issuer.adopt(AdoptRequest::new(token.clone(), grant(), START..until)).await.unwrap(),
+        Adopted::Now
+    );
 
     let answer = issuer.introspect(&token, Caller::Internal).await.unwrap();
     let active = answer.active().unwrap();
@@ -310,7 +314,10 @@ async fn a_token_of_a_former_system_is_taken_over() {
     fixture.events.take();
     // Whoever takes them over on sight may see one twice.
     let again = grant().claim("tenant", json!("mallory")).unwrap();
-    assert_eq!(issuer.adopt(&token, again, START, until).await.unwrap(), Adopted::Before);
+    assert_eq!(
+        issuer.adopt(AdoptRequest::new(token.clone(), again, START..until)).await.unwrap(),
+        Adopted::Before
+    );
     assert_eq!(fixture.events.names(), [""; 0]);
     let answer = issuer.introspect(&token, Caller::Internal).await.unwrap();
     assert_eq!(answer.active().unwrap().extra.get("tenant"), Some(&json!("acme")));
@@ -319,28 +326,39 @@ async fn a_token_of_a_former_system_is_taken_over() {
 
     let other = TokenSecret::new("00000000-0000-4000-8000-000000000000");
     let key = Confirmation::JwkThumbprint([4; 32]);
-    issuer.adopt(&other, grant().confirmation(key.clone()), START, until).await.unwrap();
+    issuer
+        .adopt(AdoptRequest::new(other.clone(), grant().confirmation(key.clone()), START..until))
+        .await
+        .unwrap();
     let answer = issuer.introspect(&other, Caller::Internal).await.unwrap();
     assert_eq!(answer.active().unwrap().confirmation, Some(key));
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&other).await);
     let expiring = TokenSecret::new("11111111-0000-4000-8000-000000000000");
     let login = UnixTime::from_millis(issuer.epoch().await.unwrap().get());
-    let refused = issuer.adopt(&expiring, grant(), login, START + 1000 * DAY).await;
+    let refused =
+        issuer.adopt(AdoptRequest::new(expiring.clone(), grant(), login..START + 1000 * DAY)).await;
     assert!(
         matches!(refused, Err(TokenError::InvalidRequest(_))),
         "revocations would be forgotten"
     );
     // Issued before "log out everywhere", seen here only after.
-    let covered = issuer.adopt(&expiring, grant(), START - HOUR, until).await;
+    let covered =
+        issuer.adopt(AdoptRequest::new(expiring.clone(), grant(), START - HOUR..until)).await;
     assert!(matches!(covered, Err(TokenError::Barred)), "{covered:?}");
     let later = TokenSecret::new("22222222-0000-4000-8000-000000000000");
     let after = login + KeyPolicy::default().clock_skew;
-    assert_eq!(issuer.adopt(&later, grant(), after, until).await.unwrap(), Adopted::Now);
+    assert_eq!(
+        issuer.adopt(AdoptRequest::new(later.clone(), grant(), after..until)).await.unwrap(),
+        Adopted::Now
+    );
     // A token that was revoked does not come back, whatever housekeeping has done since.
     fixture.clock.advance(HOUR - secs(1));
     issuer.maintain().await.unwrap();
-    assert_eq!(issuer.adopt(&token, grant(), login, until).await.unwrap(), Adopted::Before);
+    assert_eq!(
+        issuer.adopt(AdoptRequest::new(token.clone(), grant(), login..until)).await.unwrap(),
+        Adopted::Before
+    );
     assert!(!fixture.is_active(&token).await);
 }
 
@@ -360,8 +378,9 @@ async fn a_foreign_clock_may_be_off_by_the_clock_skew() {
     // Issued just now for the longest life, by a clock that is ahead.
     let end = START + HOUR + skew;
     let longest = token();
-    issuer.adopt(&longest, grant(), START + skew, end).await.unwrap();
-    let refused = issuer.adopt(&token(), grant(), START + skew, end + milli).await;
+    issuer.adopt(AdoptRequest::new(longest.clone(), grant(), START + skew..end)).await.unwrap();
+    let refused =
+        issuer.adopt(AdoptRequest::new(token(), grant(), START + skew..end + milli)).await;
     assert!(matches!(refused, Err(TokenError::InvalidRequest(_))), "{refused:?}");
 
     issuer.revoke_subject(&alice()).await.unwrap();
@@ -374,9 +393,11 @@ async fn a_foreign_clock_may_be_off_by_the_clock_skew() {
     fixture.clock.set(START);
 
     // Issued before the revocation, by a clock that is ahead: covered.
-    let covered = issuer.adopt(&token(), grant(), bound + skew, START + HOUR).await;
+    let covered =
+        issuer.adopt(AdoptRequest::new(token(), grant(), bound + skew..START + HOUR)).await;
     assert!(matches!(covered, Err(TokenError::Barred)), "{covered:?}");
-    let later = issuer.adopt(&token(), grant(), bound + skew + milli, START + HOUR).await;
+    let later =
+        issuer.adopt(AdoptRequest::new(token(), grant(), bound + skew + milli..START + HOUR)).await;
     assert_eq!(later.unwrap(), Adopted::Now);
 }
 
@@ -397,7 +418,10 @@ async fn what_no_format_derives_from_itself_is_not_taken_over() {
     let unknown = TokenSecret::new("what is this");
     for token in [&session.access, &session.refresh, &unknown] {
         let grant = Grant::user("web-app", "mallory").unwrap();
-        let refused = fixture.issuer.adopt(token, grant, START, START + HOUR).await;
+        let refused = fixture
+            .issuer
+            .adopt(AdoptRequest::new(token.clone(), grant, START..START + HOUR))
+            .await;
         assert!(matches!(refused, Err(TokenError::InvalidRequest(_))));
     }
 }
@@ -423,15 +447,17 @@ impl TokenFormat for Disguised {
 #[tokio::test]
 async fn what_does_not_show_its_key_is_vouched_for_by_no_replica() {
     let format = Arc::new(Disguised::default());
-    let app = Client::confidential("web-app", CLIENT_SECRET).unwrap();
-    let app = app.grant_types([GrantType::RefreshToken]);
-    let app = app.audience(ORDERS, Format::from("disguised")).unwrap();
-    let app = app.audience(JOBS, Format::Jwt).unwrap();
+    let app = Client::confidential("web-app", CLIENT_SECRET)
+        .grant_types([GrantType::RefreshToken])
+        .audience(ORDERS, Format::from("disguised"))
+        .audience(JOBS, Format::Jwt)
+        .build()
+        .unwrap();
     let fixture = Fixture::with(|issuer| {
         issuer.static_clients([app]).unwrap().format("disguised", format.clone())
     })
     .await;
-    let jwts = JwtFormat::new(fixture.issuer.keys().clone(), ISSUER, fixture.clock.clone());
+    let jwts = fixture.issuer.keys().jwt_format();
     assert!(format.0.set(jwts).is_ok());
     for (resource, has_epoch) in [(ORDERS, false), (JOBS, true)] {
         let token = fixture.token_for(resource).await.access_token;

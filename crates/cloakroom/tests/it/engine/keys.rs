@@ -6,7 +6,8 @@ use cloakroom::core::record::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
-    Caller, Client, CodeRequest, Grant, GrantRefusal, RefreshRequest, TokenError, TokenResponse,
+    AuthorizationRequest, Caller, Client, Grant, GrantRefusal, RefreshRequest, TokenError,
+    TokenResponse,
 };
 
 use super::attacks::{app, changing, confidential};
@@ -23,7 +24,7 @@ fn key(key: Option<u8>) -> Option<Confirmation> {
 /// A refresh token of a client, with the proof of a key, or without.
 fn request(client: &str, token: &TokenSecret, proved: Option<u8>) -> RefreshRequest {
     let confirmation = key(proved);
-    RefreshRequest { confirmation, ..RefreshRequest::new(token.clone(), client_id(client)) }
+    RefreshRequest::new(token.clone(), client_id(client)).confirmation(confirmation)
 }
 
 impl Fixture {
@@ -61,7 +62,10 @@ impl Fixture {
         if let Some(key) = key(proved) {
             grant = grant.confirmation(key);
         }
-        self.issuer.authorize(grant, CALLBACK, Some(challenge())).await.unwrap()
+        self.issuer
+            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .await
+            .unwrap()
     }
 
     async fn redeem_as(
@@ -70,8 +74,7 @@ impl Fixture {
         code: &TokenSecret,
         proved: Option<u8>,
     ) -> Result<TokenResponse, TokenError> {
-        let (client, confirmation) = (client_id(client), key(proved));
-        self.issuer.redeem(CodeRequest { client, confirmation, ..redemption(code) }).await
+        self.issuer.redeem(redemption_by(client, code).confirmation(key(proved))).await
     }
 
     async fn key_of(&self, access: &TokenSecret) -> Option<Confirmation> {
@@ -303,8 +306,7 @@ async fn a_code_that_is_lost_to_another_key_ends_the_grant() {
         let code = fixture.code_of(client, None).await;
         fixture.store.before_next("advance", {
             let issuer = fixture.issuer.clone();
-            let (client, confirmation) = (client_id(client), key(THIEFS));
-            let request = CodeRequest { client, confirmation, ..redemption(&code) };
+            let request = redemption_by(client, &code).confirmation(key(THIEFS));
             async move { drop(issuer.redeem(request).await.unwrap()) }
         });
         let lost = fixture.redeem_as(client, &code, loser).await;
@@ -384,7 +386,7 @@ async fn a_row_of_before_ends_no_session_and_hides_no_thief() {
 
 #[tokio::test]
 async fn a_client_that_becomes_public_or_confidential_keeps_its_sessions() {
-    let public = || app(Client::public("web-app").unwrap(), "orders:read");
+    let public = || app(Client::public("web-app"), "orders:read");
     let (fixture, directory) = changing(public()).await;
     let session = fixture.session().await.refresh;
     let bound = fixture.refresh_as("web-app", &session, OWNERS).await.unwrap();

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::KeyManagerError;
-use cloakroom::{BuildError, Caller, Client, ClientDirectory, DirectoryError, Grant, TokenError};
+use cloakroom::{
+    AuthorizationRequest, BuildError, Caller, Client, ClientDirectory, DirectoryError, Grant,
+    TokenError,
+};
 
 use super::store::ProbeStore;
 use super::support::*;
@@ -47,7 +50,7 @@ async fn a_store_that_is_down_answers_nothing_and_loses_nothing() {
     outage(issuer.revoke_subject_at_client(&alice(), &client).await);
     let new = || Grant::user("web-app", "alice").unwrap();
     outage(issuer.issue(new()).await);
-    outage(issuer.authorize(new(), CALLBACK, Some(challenge())).await);
+    outage(issuer.authorize(AuthorizationRequest::new(new(), CALLBACK).pkce(challenge())).await);
     outage(issuer.sessions(&alice()).await);
     outage(issuer.epoch().await);
     outage(issuer.maintain().await);
@@ -171,7 +174,7 @@ struct NoDirectory;
 #[async_trait]
 impl ClientDirectory for NoDirectory {
     async fn client(&self, _: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
-        Err(DirectoryError("the directory is down".into()))
+        Err(DirectoryError::new("the directory is down"))
     }
 }
 

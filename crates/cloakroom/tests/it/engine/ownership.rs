@@ -8,7 +8,9 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
-use cloakroom::{BuildError, Caller, Issuer, IssuerBuilder, TokenError};
+use cloakroom::{
+    AuthorizationRequest, BuildError, Caller, Client, Issuer, IssuerBuilder, TokenError,
+};
 
 use super::store::ProbeStore;
 use super::support::*;
@@ -104,7 +106,7 @@ async fn a_mistyped_handle_secret_is_noticed() {
     let typo = HandleKeys::new(&secret(2)).with_former(&HandleSecret::new(1, [9; 32])).unwrap();
     assert!(refused(over(&fixture.store, ISSUER, typo)).await.1.contains("the handle secret 1"));
     let (_, why) = refused(over(&fixture.store, ISSUER, HandleKeys::new(&secret(2)))).await;
-    assert!(why.contains("lack it") && why.contains("with_retired(1)"), "{why}");
+    assert!(why.contains("missing here") && why.contains("with_retired(1)"), "{why}");
     assert_eq!(values(&fixture.store).await, before, "nothing was written");
     let shown: String = before.iter().map(|value| format!("{value:?}")).collect();
     assert!(!shown.contains("1, 1, 1, 1") && !why.contains("ab"), "{shown}");
@@ -126,7 +128,7 @@ async fn a_secret_that_was_given_up_says_so() {
     over(&fixture.store, ISSUER, renewed()).build().await.unwrap();
     let again = renewed().with_former(&secret(1)).unwrap();
     let (_, why) = refused(over(&fixture.store, ISSUER, again)).await;
-    assert!(why.contains("never used again"), "{why}");
+    assert!(why.contains("must not be used again"), "{why}");
 }
 
 #[tokio::test]
@@ -160,7 +162,10 @@ async fn a_new_handle_secret_reaches_one_node_after_the_other() {
     let new = signed_in(&new_node).await;
     let code = {
         let grant = cloakroom::Grant::user("web-app", "alice").unwrap();
-        new_node.authorize(grant, CALLBACK, Some(challenge())).await.unwrap()
+        new_node
+            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .await
+            .unwrap()
     };
     let unsure = |result: Result<(), TokenError>| {
         assert!(matches!(result, Err(TokenError::Unavailable(_))), "{result:?}");
@@ -226,7 +231,7 @@ async fn a_store_of_tenants_is_no_store_of_one_issuer() {
     let tenant = Arc::new(TenantStore::new(Arc::clone(&store), "acme").unwrap());
     let build = |builder: IssuerBuilder| {
         let sealer = Arc::new(AesGcmSealer::new(1, [2; 32]));
-        builder.handle_keys(handles()).sealer(sealer).static_clients([]).unwrap()
+        builder.handle_keys(handles()).sealer(sealer).static_clients([] as [Client; 0]).unwrap()
     };
     build(Issuer::builder(ISSUER).store(tenant)).build().await.unwrap();
     let (setting, why) = refused(build(Issuer::builder(ISSUER).store(Arc::clone(&store)))).await;

@@ -60,16 +60,10 @@ async fn a_lost_response_is_made_good() {
 async fn a_retry_asks_for_itself() {
     let fixture = Fixture::new().await;
     let first = fixture.session().await;
-    let narrow = RefreshRequest {
-        scope: Some(Scope::parse("orders:read").unwrap()),
-        ..refreshing(&first.refresh)
-    };
+    let narrow = refreshing(&first.refresh).scope(Scope::parse("orders:read").unwrap());
     let one = fixture.issuer.refresh(narrow).await.unwrap();
     let two = fixture.refresh(&first.refresh).await.unwrap();
-    let other = RefreshRequest {
-        scope: Some(Scope::parse("orders:write").unwrap()),
-        ..refreshing(&first.refresh)
-    };
+    let other = refreshing(&first.refresh).scope(Scope::parse("orders:write").unwrap());
     let three = fixture.issuer.refresh(other).await.unwrap();
     let scopes = [&one, &two, &three].map(|response| response.scope.as_str().to_owned());
     assert_eq!(scopes, ["orders:read", "orders:read orders:write", "orders:write"]);
@@ -127,7 +121,7 @@ async fn after_the_window_a_spent_token_ends_the_grant() {
 #[tokio::test]
 async fn the_window_is_as_wide_as_it_is_set() {
     for (window, late) in [(0, 5), (300, 305)] {
-        let lifetimes = Lifetimes { retry_window: secs(window), ..Lifetimes::default() };
+        let lifetimes = Lifetimes::default().retry_window(secs(window));
         let fixture = Fixture::with(|builder| builder.lifetimes(lifetimes)).await;
         let tokens = rotated(&fixture, 1).await;
         fixture.clock.advance(secs(late - 1));
@@ -144,16 +138,11 @@ async fn more_than_was_granted_is_refused_and_spends_nothing() {
     let grant = Grant::user("web-app", "alice").unwrap().scope("orders:read").unwrap();
     let session = Session::of(fixture.issuer.issue(grant).await.unwrap());
     let before = fixture.store.grant(grant_of(&session.refresh)).await;
-    let wide = RefreshRequest {
-        scope: Some(Scope::parse("orders:read orders:write").unwrap()),
-        ..refreshing(&session.refresh)
-    };
+    let wide =
+        refreshing(&session.refresh).scope(Scope::parse("orders:read orders:write").unwrap());
     let refused = fixture.issuer.refresh(wide).await.unwrap_err();
     assert_eq!(refused.code(), Some("invalid_scope"));
-    let elsewhere = RefreshRequest {
-        resources: vec![ORDERS.into(), BILLING.into()],
-        ..refreshing(&session.refresh)
-    };
+    let elsewhere = refreshing(&session.refresh).resources(vec![ORDERS.into(), BILLING.into()]);
     let refused = fixture.issuer.refresh(elsewhere).await.unwrap_err();
     assert_eq!(refused.code(), Some("invalid_target"));
     assert_eq!(fixture.store.grant(grant_of(&session.refresh)).await, before);
@@ -166,11 +155,9 @@ async fn narrowing_touches_the_access_token_alone() {
     let grant = Grant::user("web-app", "alice").unwrap();
     let grant = grant.audience(Audience::new([ORDERS, BILLING]).unwrap());
     let session = Session::of(fixture.issuer.issue(grant).await.unwrap());
-    let narrow = RefreshRequest {
-        scope: Some(Scope::parse("orders:read").unwrap()),
-        resources: vec![BILLING.into()],
-        ..refreshing(&session.refresh)
-    };
+    let narrow = refreshing(&session.refresh)
+        .scope(Scope::parse("orders:read").unwrap())
+        .resources(vec![BILLING.into()]);
     let narrow = Session::of(fixture.issuer.refresh(narrow).await.unwrap());
     let wide = Session::of(fixture.refresh(&narrow.refresh).await.unwrap());
     for (token, scopes, resources) in [(&narrow.access, 1, 1), (&wide.access, 2, 2)] {
@@ -228,20 +215,18 @@ async fn a_grant_ends_however_often_it_is_refreshed() {
 
 #[tokio::test]
 async fn a_client_may_have_shorter_lives_and_never_longer_ones() {
-    let own = |access_token, refresh_idle| ClientLifetimes {
-        access_token: Some(access_token),
-        refresh_idle: Some(refresh_idle),
-        grant: Some(1000 * DAY),
+    let own = |access, idle| {
+        ClientLifetimes::default().access_token(access).refresh_idle(idle).grant(1000 * DAY)
     };
     for (lifetimes, access, idle) in
         [(own(MINUTE, HOUR), 60, HOUR), (own(DAY, 1000 * DAY), 600, 14 * DAY)]
     {
         let client = cloakroom::Client::public("web-app")
-            .unwrap()
             .grant_types([cloakroom::GrantType::RefreshToken])
             .audience(ORDERS, cloakroom::Format::Opaque)
-            .unwrap()
-            .lifetimes(lifetimes);
+            .lifetimes(lifetimes)
+            .build()
+            .unwrap();
         let fixture = Fixture::with(|builder| builder.static_clients([client]).unwrap()).await;
         let response = fixture.sign_in("web-app").await;
         assert_eq!(response.expires_in, access);

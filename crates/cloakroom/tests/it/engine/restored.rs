@@ -21,15 +21,16 @@ fn open(path: &Path, clock: &Arc<ManualClock>) -> Arc<SqliteStore> {
 }
 
 async fn issuer(store: &Arc<SqliteStore>, clock: &Arc<ManualClock>) -> (Issuer, Arc<Recorder>) {
-    let app = Client::public("app").unwrap().grant_types([GrantType::RefreshToken]);
-    let app = app.audience(REPORTS, Format::Opaque).unwrap().audience(JOBS, Format::Jwt).unwrap();
+    let app = Client::public("app").grant_types([GrantType::RefreshToken]);
+    let app = app.audience(REPORTS, Format::Opaque).audience(JOBS, Format::Jwt).build().unwrap();
     let events = Arc::new(Recorder::default());
     let builder = Issuer::builder(ISSUER)
         .store(store.clone())
         .handle_keys(handles())
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         .clock(clock.clone())
-        .maintenance(Duration::from_millis(10), Duration::from_millis(10))
+        .heartbeat_interval(Duration::from_millis(10))
+        .housekeeping_interval(Duration::from_millis(10))
         .events(events.clone())
         .static_clients([app])
         .unwrap();

@@ -8,7 +8,7 @@ use cloakroom::core::revocation::{Cursor, Epoch, LogEntry, LogEvent, RevocationB
 use cloakroom::core::store::{TokenStore as _, TokenStoreExt};
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::{Audience, GrantId, Random, Subject, TokenSecret};
-use cloakroom::{Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
+use cloakroom::{AuthorizationRequest, Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
 use tokio::task::JoinSet;
 
 use super::support::*;
@@ -49,7 +49,7 @@ async fn a_token_from_when_tokens_lived_longer_stays_revoked() {
     let fixture = Fixture::with(|issuer| {
         let retention = 2 * long;
         issuer
-            .lifetimes(Lifetimes { access_token: long, ..Lifetimes::default() })
+            .lifetimes(Lifetimes::default().access_token(long))
             .key_policy(KeyPolicy::default().max_token_life(long).retention(retention))
     })
     .await;
@@ -178,8 +178,7 @@ async fn a_jwt_is_revoked_by_its_jti() {
 
 impl Fixture {
     async fn refresh_for(&self, resource: &str, token: &TokenSecret) -> cloakroom::TokenResponse {
-        let request =
-            cloakroom::RefreshRequest { resources: vec![resource.into()], ..refreshing(token) };
+        let request = refreshing(token).resources(vec![resource.into()]);
         self.issuer.refresh(request).await.unwrap()
     }
 
@@ -258,7 +257,10 @@ async fn a_login_in_progress_dies_with_the_revocation() {
     let grant = || Grant::user("web-app", "alice").unwrap().epoch(epoch);
     // Before the revocation it is good.
     let early = issuer.issue(grant()).await.unwrap();
-    let code = issuer.authorize(grant(), CALLBACK, Some(challenge())).await.unwrap();
+    let code = issuer
+        .authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(challenge()))
+        .await
+        .unwrap();
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&early.access_token).await);
     assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Dead);
@@ -266,7 +268,8 @@ async fn a_login_in_progress_dies_with_the_revocation() {
     let late = issuer.issue(grant()).await.unwrap_err();
     assert!(matches!(late, TokenError::Barred));
     assert_eq!(late.code(), Some("invalid_grant"));
-    let code = issuer.authorize(grant(), CALLBACK, Some(challenge())).await;
+    let code =
+        issuer.authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(challenge())).await;
     assert!(matches!(code, Err(TokenError::Barred)));
     // Another user's is not affected.
     let bob = Grant::user("web-app", "bob").unwrap().epoch(epoch);

@@ -14,7 +14,7 @@ use cloakroom::http::{Endpoints, Form};
 use cloakroom::jwt::danger::Hs256Key;
 use cloakroom::jwt::{AesGcmSealer, Algorithm, KeySealer, SealError, SigningKey};
 use cloakroom::{
-    Caller, Client, CodeRequest, Grant, Issuer, RefreshRequest, SecretHash, StaticClients,
+    AdoptRequest, Caller, Client, Grant, Issuer, RefreshRequest, SecretHash, StaticClients,
 };
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
@@ -150,7 +150,7 @@ async fn story(fixture: &Fixture) -> (Vec<Secret>, String) {
     let client = client_id("web-app");
 
     let code = fixture.code().await;
-    let wrong = CodeRequest { redirect_uri: None, ..redemption(&code) };
+    let wrong = redemption(&code).redirect_uri(None);
     refused(issuer.redeem(wrong).await.unwrap_err());
     let session = Session::of(fixture.redeem(&code).await.unwrap());
     let lost = Session::of(fixture.refresh(&session.refresh).await.unwrap());
@@ -161,7 +161,7 @@ async fn story(fixture: &Fixture) -> (Vec<Secret>, String) {
         Session::of(fixture.token_for(JOBS).await);
     let legacy = TokenSecret::new(LEGACY);
     let grant = Grant::user("web-app", "alice").unwrap();
-    issuer.adopt(&legacy, grant, START, START + HOUR).await.unwrap();
+    issuer.adopt(AdoptRequest::new(legacy.clone(), grant, START..START + HOUR)).await.unwrap();
     let swapped = issuer.swap(&last.access, Some(ORDERS), Caller::Internal).await.unwrap();
     let gateway = fixture.client("gateway").await;
     for token in [&last.access, &last.refresh, &code, &jwt, &legacy, &tampered(&jwt, 300)] {
@@ -260,8 +260,8 @@ async fn no_secret_reaches_a_store_a_trace_an_event_or_an_error() {
         "DEBUG",
         "INFO",
         "WARN",
-        "a refresh token was used again",
-        "a presented JWT was refused",
+        "a spent refresh token was presented",
+        "a presented JWT is not good",
     ] {
         assert!(text.contains(part), "{part} was not traced");
     }
@@ -329,7 +329,7 @@ async fn debug_shows_no_secret() {
     let digest = sha2::Sha256::digest(CLIENT_SECRET);
     secrets.push(Secret::bytes("the hash of the client's secret", &digest));
 
-    let client = Client::confidential("web-app", CLIENT_SECRET).unwrap();
+    let client = Client::confidential("web-app", CLIENT_SECRET).build().unwrap();
     let clients = StaticClients::new([client.clone()]).unwrap();
     let body = format!(
         "client_secret={CLIENT_SECRET}&code_verifier={VERIFIER}&token={}",

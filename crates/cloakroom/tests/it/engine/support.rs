@@ -10,8 +10,9 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::{
-    Caller, Client, CodeRequest, Event, EventSink, Format, Grant, GrantRefusal, GrantType, Issuer,
-    IssuerBuilder, Pkce, RefreshRequest, Serves, TokenError, TokenResponse,
+    AuthorizationRequest, Caller, Client, ClientBuilder, CodeRequest, Event, EventSink, Format,
+    Grant, GrantRefusal, GrantType, Issuer, IssuerBuilder, Pkce, RefreshRequest, Serves,
+    TokenError, TokenResponse,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::span::{Attributes, Id, Record};
@@ -134,7 +135,10 @@ impl Fixture {
     /// A code for `web-app`, bound to the callback and the verifier of the tests.
     pub(crate) async fn code(&self) -> TokenSecret {
         let grant = Grant::user("web-app", "alice").unwrap();
-        self.issuer.authorize(grant, CALLBACK, Some(challenge())).await.unwrap()
+        self.issuer
+            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn redeem(&self, code: &TokenSecret) -> Result<TokenResponse, TokenError> {
@@ -213,37 +217,33 @@ pub(crate) fn handles() -> HandleKeys {
 }
 
 fn clients() -> Vec<Client> {
-    let app = |client: Client| {
+    let app = |client: ClientBuilder| {
         client
             .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
             .redirect_uri(CALLBACK)
             .scope("orders:read orders:write")
-            .unwrap()
             .audience(ORDERS, Format::Phantom)
-            .unwrap()
             .audience(BILLING, Format::Phantom)
-            .unwrap()
             .audience(REPORTS, Format::Opaque)
-            .unwrap()
             .audience(JOBS, Format::Jwt)
-            .unwrap()
     };
-    let confidential = |id| {
-        let client = Client::confidential(id, CLIENT_SECRET).unwrap();
+    let confidential = |id: &str| {
+        let client = Client::confidential(id, CLIENT_SECRET);
         app(client.grant_types([GrantType::ClientCredentials]))
     };
-    let serves = |id, serves| Client::resource_server(id, CLIENT_SECRET, serves).unwrap();
+    let serves = |id: &str, serves| Client::resource_server(id, CLIENT_SECRET, serves);
     let only = |resource| Serves::Only(Audience::one(resource).unwrap());
-    vec![
+    let clients = [
         confidential("web-app"),
         confidential("other-app"),
         confidential("workers").without_rotation(),
-        app(Client::public("spa-app").unwrap()),
+        app(Client::public("spa-app")),
         serves("orders-api", only(ORDERS)),
         serves("billing-api", only(BILLING)),
         serves("jobs-api", only(JOBS)),
         serves("gateway", Serves::Everything),
-    ]
+    ];
+    clients.map(|client| client.build().unwrap()).into()
 }
 
 pub(crate) fn challenge() -> Pkce {
@@ -252,11 +252,13 @@ pub(crate) fn challenge() -> Pkce {
 
 /// The right redemption of a code of `web-app`.
 pub(crate) fn redemption(code: &TokenSecret) -> CodeRequest {
-    CodeRequest {
-        redirect_uri: Some(CALLBACK.into()),
-        verifier: Some(TokenSecret::new(VERIFIER)),
-        ..CodeRequest::new(code.clone(), client_id("web-app"))
-    }
+    redemption_by("web-app", code)
+}
+
+pub(crate) fn redemption_by(client: &str, code: &TokenSecret) -> CodeRequest {
+    CodeRequest::new(code.clone(), client_id(client))
+        .redirect_uri(CALLBACK.to_owned())
+        .verifier(TokenSecret::new(VERIFIER))
 }
 
 pub(crate) fn refreshing(token: &TokenSecret) -> RefreshRequest {

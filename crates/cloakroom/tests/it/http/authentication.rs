@@ -94,7 +94,7 @@ impl ClientDirectory for Counting {
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok((id.as_str() == "known")
-            .then(|| Arc::new(Client::confidential("known", SECRET).unwrap())))
+            .then(|| Arc::new(Client::confidential("known", SECRET).build().unwrap())))
     }
 }
 

@@ -6,7 +6,7 @@ use cloakroom::jwt::Algorithm;
 use serde_json::{Value, json};
 
 use super::request::{Reply, With, get, post};
-use super::server::{Server, Wire};
+use super::server::{ISSUER, Server, Wire};
 
 const JWK_SET: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
@@ -43,10 +43,10 @@ async fn the_jwk_set_is_cached_and_asked_for_again_cheaply() {
 async fn another_set_has_another_tag() {
     let server = Server::new().await;
     let before = server.send(get(JWK_SET)).await;
-    server.issuer().keys().maintain().await.unwrap();
+    server.issuer().maintain().await.unwrap();
     // A key's successor is published a day before it signs.
     server.clock.advance(Duration::from_secs(30 * 86_400));
-    server.issuer().keys().maintain().await.unwrap();
+    server.issuer().maintain().await.unwrap();
     let after = server.send(get(JWK_SET)).await;
     assert_ne!(before.body, after.body);
     let asked = get(JWK_SET).with("if-none-match", before.header("etag"));
@@ -179,4 +179,18 @@ async fn a_server_without_its_keys_says_so_and_never_publishes_an_empty_set() {
     // The key store is not asked again at once.
     server.advance(10);
     server.send(get(JWK_SET)).await.ok();
+}
+
+#[tokio::test]
+async fn what_the_app_adds_to_the_metadata_replaces_nothing() {
+    let server = Server::new().await.mounted(|endpoints| {
+        endpoints
+            .add_metadata("issuer", "https://evil.example".into())
+            .add_metadata("jwks_uri", "https://evil.example/jwks.json".into())
+            .add_metadata("scopes_supported", serde_json::json!(["orders:read"]))
+    });
+    let metadata = server.send(get(METADATA)).await.json();
+    assert_eq!(metadata["issuer"], ISSUER);
+    assert!(metadata["jwks_uri"].as_str().unwrap().starts_with(ISSUER), "{metadata}");
+    assert_eq!(metadata["scopes_supported"], serde_json::json!(["orders:read"]));
 }

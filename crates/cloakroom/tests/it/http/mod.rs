@@ -11,11 +11,11 @@ mod gone;
 mod handle_keys;
 mod introspection;
 mod junk;
+mod log_watch;
 mod methods;
 #[cfg(unix)]
 mod nginx;
 mod outage;
-mod own_log;
 mod phantom;
 mod refused;
 mod request;

@@ -112,7 +112,7 @@ struct Gone;
 #[async_trait]
 impl ClientDirectory for Gone {
     async fn client(&self, _: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
-        Err(DirectoryError("connection refused".into()))
+        Err(DirectoryError::new("connection refused"))
     }
 }
 

@@ -11,7 +11,7 @@ use cloakroom::core::revocation::{
 use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::{GrantId, UserId};
 use cloakroom::http::{ClientAuthenticator, Form};
-use cloakroom::{Client, ClientDirectory, Role, Subject, TokenError};
+use cloakroom::{Client, ClientDirectory, Subject, TokenError};
 use http::{HeaderMap, Method, Request};
 
 use super::request::{Reply, With, get, post};
@@ -109,7 +109,7 @@ async fn only_whoever_has_the_role_may_read_it() {
     wire.send(twice).await.refused(400, "invalid_request");
 }
 
-/// Lets everyone in as a public client that was given a role.
+/// Lets everyone in as a public client.
 #[derive(Debug)]
 struct Careless;
 
@@ -121,8 +121,7 @@ impl ClientAuthenticator for Careless {
         _: &Form,
         _: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError> {
-        let client = Client::public("spa-app").unwrap();
-        Ok(Arc::new(client.role(Role::RevocationLog).role(Role::HandleKeys)))
+        Ok(Arc::new(Client::public("spa-app").build().unwrap()))
     }
 
     fn methods(&self) -> Vec<&'static str> {
@@ -201,7 +200,10 @@ async fn the_log_is_read_page_by_page() {
 #[tokio::test]
 async fn a_page_says_what_the_readers_reckon_with() {
     let heartbeat = std::time::Duration::from_millis(1500);
-    let server = Server::with(|issuer| issuer.maintenance(heartbeat, heartbeat * 2)).await;
+    let server = Server::with(|issuer| {
+        issuer.heartbeat_interval(heartbeat).housekeeping_interval(heartbeat * 2)
+    })
+    .await;
     let page = server.send(ask("")).await.page();
     assert_eq!((page.heartbeat, page.clock_skew.as_secs()), (heartbeat, 5));
 }

@@ -10,7 +10,10 @@ use cloakroom::core::time::{ManualClock, UnixTime};
 use cloakroom::core::{Audience, ClientId, TokenSecret};
 use cloakroom::http::Endpoints;
 use cloakroom::jwt::{AesGcmSealer, JwkSet, KeySet, Verifier};
-use cloakroom::{Client, Format, Grant, GrantType, Issuer, IssuerBuilder, Pkce, Role, Serves};
+use cloakroom::{
+    AuthorizationRequest, Client, ClientBuilder, Format, Grant, GrantType, Issuer, IssuerBuilder,
+    Pkce, Role, Serves,
+};
 use http::{Request, Uri};
 use tokio::net::TcpListener;
 
@@ -34,41 +37,35 @@ pub(super) const START: UnixTime = UnixTime::from_millis(1_760_000_000_500);
 /// `batch-job` gets JWTs; `orders-api`, `billing-api` and `gateway` are resource servers; `follower`
 /// may follow the revocation log, and `edge` may have the handle keys.
 fn clients() -> Vec<Client> {
-    let app = |client: Client| {
+    let app = |client: ClientBuilder| {
         client
             .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
             .redirect_uri(REDIRECT)
             .scope("orders:read orders:write")
-            .unwrap()
             .audience(ORDERS, Format::Phantom)
-            .unwrap()
             .audience(BILLING, Format::Opaque)
-            .unwrap()
     };
-    let confidential = |id, secret| {
-        let client = app(Client::confidential(id, secret).unwrap());
-        client.grant_types([GrantType::ClientCredentials])
+    let confidential = |id: &str, secret| {
+        app(Client::confidential(id, secret)).grant_types([GrantType::ClientCredentials])
     };
-    let serves = |id, serves| Client::resource_server(id, SECRET, serves).unwrap();
+    let serves = |id: &str, serves| Client::resource_server(id, SECRET, serves);
     let only = |resource| Serves::Only(Audience::one(resource).unwrap());
-    vec![
+    let clients = [
         confidential("web-app", SECRET),
         confidential("other-app", SECRET),
         confidential("odd: 100%+", ODD_SECRET),
-        app(Client::public("spa-app").unwrap()),
+        app(Client::public("spa-app")),
         Client::confidential("batch-job", SECRET)
-            .unwrap()
             .grant_types([GrantType::ClientCredentials])
             .scope("orders:read")
-            .unwrap()
-            .audience(ORDERS, Format::Jwt)
-            .unwrap(),
+            .audience(ORDERS, Format::Jwt),
         serves("orders-api", only(ORDERS)),
         serves("billing-api", only(BILLING)),
         serves("gateway", Serves::Everything),
-        Client::confidential("follower", SECRET).unwrap().role(Role::RevocationLog),
-        Client::confidential("edge", SECRET).unwrap().role(Role::HandleKeys),
-    ]
+        Client::confidential("follower", SECRET).role(Role::RevocationLog),
+        Client::confidential("edge", SECRET).role(Role::HandleKeys),
+    ];
+    clients.map(|client| client.build().unwrap()).into()
 }
 
 /// The secret of `odd: 100%+`: whoever forgets to form-encode it sends another one.
@@ -140,7 +137,11 @@ impl Server {
     pub(super) async fn code(&self, client: &str) -> String {
         let grant = Grant::user(client, "alice").unwrap();
         let pkce = Some(Pkce::s256(CHALLENGE).unwrap());
-        let code: TokenSecret = self.issuer().authorize(grant, REDIRECT, pkce).await.unwrap();
+        let code: TokenSecret = self
+            .issuer()
+            .authorize(AuthorizationRequest::new(grant, REDIRECT).pkce(pkce))
+            .await
+            .unwrap();
         code.expose().to_owned()
     }
 

@@ -36,15 +36,15 @@ async fn every_malformed_request_is_told_apart() {
         (
             vec![credentials, ("scope", "orders:delete")],
             "invalid_scope",
-            "the client may not have all of it",
+            "the client may not have all of this scope",
         ),
         (
             vec![credentials, ("scope", "orders:read  orders:write")],
             "invalid_scope",
-            "it is malformed",
+            "the scope is malformed",
         ),
-        (vec![credentials, ("scope", "\"")], "invalid_scope", "it is malformed"),
-        (vec![credentials, ("scope", &long)], "invalid_scope", "it is malformed"),
+        (vec![credentials, ("scope", "\"")], "invalid_scope", "the scope is malformed"),
+        (vec![credentials, ("scope", &long)], "invalid_scope", "the scope is malformed"),
         (
             vec![credentials, ("resource", "https://unknown.example")],
             "invalid_target",
@@ -53,21 +53,29 @@ async fn every_malformed_request_is_told_apart() {
         (
             vec![credentials, ("resource", "orders")],
             "invalid_target",
-            "a resource is an absolute URI",
+            "a resource must be an absolute URI without a fragment",
         ),
         (
             vec![credentials, ("resource", "https://orders.example#a")],
             "invalid_target",
-            "a resource is an absolute URI",
+            "a resource must be an absolute URI without a fragment",
         ),
         (
             refreshing("scope", "orders:read orders:delete"),
             "invalid_scope",
-            "it is wider than what was granted",
+            "the scope is wider than what was granted",
         ),
-        (refreshing("scope", "\\"), "invalid_scope", "it is malformed"),
-        (refreshing("resource", "https://billing.example"), "invalid_target", "it was not granted"),
-        (refreshing("resource", "/orders"), "invalid_target", "a resource is an absolute URI"),
+        (refreshing("scope", "\\"), "invalid_scope", "the scope is malformed"),
+        (
+            refreshing("resource", "https://billing.example"),
+            "invalid_target",
+            "the resource was not granted",
+        ),
+        (
+            refreshing("resource", "/orders"),
+            "invalid_target",
+            "a resource must be an absolute URI without a fragment",
+        ),
     ] {
         let reply = server.ask("web-app", "/token", &form).await.refused(400, code);
         assert_eq!(reply.member("error_description"), why, "{form:?}");
@@ -137,15 +145,18 @@ async fn a_client_gets_what_it_is_registered_for() {
     server.ask("web-app", "/token", &form).await.ok();
 }
 
-/// A directory of the app's own, with a public client that may do too much.
+/// A directory in which every client is public, and may do what public clients can do.
 #[derive(Debug)]
 struct Careless;
 
 #[async_trait]
 impl ClientDirectory for Careless {
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
-        let client = Client::public(id).unwrap().grant_types(GrantType::ALL);
-        Ok(Some(Arc::new(client.audience(ORDERS, Format::Opaque).unwrap())))
+        let client = Client::public(id)
+            .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
+            .redirect_uri(REDIRECT)
+            .audience(ORDERS, Format::Opaque);
+        Ok(Some(Arc::new(client.build().unwrap())))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::pin::Pin;
 
 use cloakroom::core::{Audience, Confirmation, Scope, TokenSecret};
-use cloakroom::{CodeRequest, Grant, Issuer, RefreshRequest, Subject, TokenError};
+use cloakroom::{
+    AuthorizationRequest, CodeRequest, Grant, Issuer, RefreshRequest, Subject, TokenError,
+};
 
 use super::answers::Reply;
 use super::flight::{Aim, Arriving, Flight, Presented, Task};
@@ -61,7 +63,12 @@ impl World {
         let since = opening.map(|(_, since)| since);
         let future = later(async move {
             if code {
-                reply(issuer.authorize(grant, CALLBACK, Some(challenge())).await.map(Reply::Code))
+                reply(
+                    issuer
+                        .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+                        .await
+                        .map(Reply::Code),
+                )
             } else {
                 reply(issuer.issue(grant).await.map(Reply::Tokens))
             }
@@ -85,17 +92,15 @@ impl World {
         let code = token.expose().starts_with("cr_ac_");
         let future = if code {
             let verifier = if wrong { VERIFIER.to_uppercase() } else { VERIFIER.into() };
-            let request = CodeRequest {
-                redirect_uri: Some(CALLBACK.into()),
-                verifier: Some(TokenSecret::new(verifier)),
-                confirmation,
-                ..CodeRequest::new(token, client)
-            };
+            let request = CodeRequest::new(token, client)
+                .redirect_uri(CALLBACK.to_owned())
+                .verifier(TokenSecret::new(verifier))
+                .confirmation(confirmation);
             later(async move { reply(issuer.redeem(request).await.map(Reply::Tokens)) })
         } else {
             let scope = wrong.then(|| Scope::parse("orders:read orders:delete").unwrap());
             let request =
-                RefreshRequest { scope, confirmation, ..RefreshRequest::new(token, client) };
+                RefreshRequest::new(token, client).scope(scope).confirmation(confirmation);
             later(async move { reply(issuer.refresh(request).await.map(Reply::Tokens)) })
         };
         let presented = Presented {

@@ -9,9 +9,9 @@ use cloakroom::core::keys::KeyPolicy;
 use cloakroom::core::revocation::Epoch;
 use cloakroom::core::time::{Clock as _, ManualClock, UnixTime};
 use cloakroom::core::{GrantId, TokenSecret};
-use cloakroom::jwt::AesGcmSealer;
+use cloakroom::jwt::{AesGcmSealer, KeyManager};
 use cloakroom::memory::MemoryStore;
-use cloakroom::{Client, Format, GrantType, Issuer, Lifetimes};
+use cloakroom::{Client, ClientBuilder, Format, GrantType, Issuer, Lifetimes};
 
 use super::answers::Reply;
 use super::flight::Flight;
@@ -44,6 +44,8 @@ pub(super) struct World {
 
 pub(super) struct Node {
     pub(super) issuer: Issuer,
+    /// What rotates its keys.
+    keys: KeyManager,
     clock: Arc<ManualClock>,
     ahead: Millis,
 }
@@ -62,7 +64,10 @@ impl World {
         let clocks = [(); 2].map(|()| Arc::new(ManualClock::at(START)));
         let memory = MemoryStore::with_clock(clocks[0].clone());
         let store = Arc::new(Watched::new(memory, late_sweeps));
-        let nodes = clocks.map(|clock| Node { issuer: issuer(&store, &clock), clock, ahead: 0 });
+        let nodes = clocks.map(|clock| {
+            let (issuer, keys) = (issuer(&store, &clock), keys(&store, &clock));
+            Node { issuer, keys, clock, ahead: 0 }
+        });
         Self {
             store,
             nodes,
@@ -181,7 +186,7 @@ impl World {
                 break;
             }
             // Signing keys always rotate: no story is about their end.
-            soon(self.nodes[node].issuer.keys().maintain()).unwrap();
+            soon(self.nodes[node].keys.maintain()).unwrap();
             let maintains = Request { node, ..Request::of(What::Maintains) };
             if let Some(flight) = self.tended.then(|| self.depart(&maintains)).flatten() {
                 self.land(flight)?;
@@ -285,32 +290,41 @@ impl Node {
     }
 }
 
+fn key_policy() -> KeyPolicy {
+    KeyPolicy::default().clock_skew(millis(time::SKEW))
+}
+
+fn keys(store: &Arc<Watched>, clock: &Arc<ManualClock>) -> KeyManager {
+    let sealer = Arc::new(AesGcmSealer::new(1, [2; 32]));
+    let builder = KeyManager::builder(Arc::new(store.memory.clone()), sealer)
+        .issuer(ISSUER)
+        .policy(key_policy())
+        .clock(clock.clone());
+    soon(builder.build()).unwrap()
+}
+
 fn issuer(store: &Arc<Watched>, clock: &Arc<ManualClock>) -> Issuer {
-    let lifetimes = Lifetimes {
-        access_token: millis(time::ACCESS),
-        code: millis(time::CODE),
-        refresh_idle: millis(time::IDLE),
-        grant: millis(time::GRANT),
-        retry_window: millis(time::WINDOW),
-        ..Lifetimes::default()
-    };
-    let policy = KeyPolicy::default().clock_skew(millis(time::SKEW));
-    let app = |client: Client| {
+    let lifetimes = Lifetimes::default()
+        .access_token(millis(time::ACCESS))
+        .code(millis(time::CODE))
+        .refresh_idle(millis(time::IDLE))
+        .grant(millis(time::GRANT))
+        .retry_window(millis(time::WINDOW));
+    let app = |client: ClientBuilder| {
         client
             .redirect_uri(CALLBACK)
             .scope("orders:read orders:write")
-            .and_then(|client| client.audience(ORDERS, Format::Phantom))
-            .and_then(|client| client.audience(JOBS, Format::Jwt))
-            .unwrap()
+            .audience(ORDERS, Format::Phantom)
+            .audience(JOBS, Format::Jwt)
     };
-    let confidential = |id| app(Client::confidential(id, CLIENT_SECRET).unwrap());
+    let confidential = |id: &str| app(Client::confidential(id, CLIENT_SECRET));
     let (code, refresh) = (GrantType::AuthorizationCode, GrantType::RefreshToken);
     let clients = [
         confidential("web").grant_types([code, refresh]),
         confidential("other").grant_types([code, refresh]),
         confidential("workers").grant_types([code, refresh]).without_rotation(),
-        app(Client::public("spa").unwrap()).grant_types([code, refresh]),
-        app(Client::public("kiosk").unwrap()).grant_types([code]),
+        app(Client::public("spa")).grant_types([code, refresh]),
+        app(Client::public("kiosk")).grant_types([code]),
     ];
     let builder = Issuer::builder(ISSUER)
         .token_store(store.clone())
@@ -319,8 +333,8 @@ fn issuer(store: &Arc<Watched>, clock: &Arc<ManualClock>) -> Issuer {
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         .clock(clock.clone())
         .lifetimes(lifetimes)
-        .key_policy(policy)
-        .static_clients(clients)
+        .key_policy(key_policy())
+        .static_clients(clients.map(|client| client.build().unwrap()))
         .unwrap();
     soon(builder.build()).unwrap()
 }

@@ -1,8 +1,8 @@
-//! The revocations that this server knows of, whatever its store says later.
+//! The revocations that this server knows, independent of what its store says later.
 //!
-//! A store can go back in time: a copy that is put back, a failover that lost writes. What was
-//! revoked would then be alive again, until somebody notices. So each server keeps what it wrote
-//! itself and what it read from the log, exactly, until its end.
+//! A store can go back in time, by a restored backup or a failover that lost writes. What was
+//! revoked would then be active again until somebody notices. So each server keeps the revocations
+//! that it made itself and those that it read from the log, exactly, until they end.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +14,13 @@ use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Revocation, Rule, Ru
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, TokenDigest};
 
-/// The most revocations that are remembered. Beyond it, those that end first are forgotten.
+/// The most revocations that are remembered. Beyond that, those that end first are forgotten.
 const MAX: usize = 1_000_000;
 
-/// What is known, shared by all requests.
+/// The known revocations, shared by all requests.
 #[derive(Debug)]
-pub(crate) struct Known {
-    /// How much there is: a request looks no further while it is nothing.
+pub(crate) struct KnownRevocations {
+    /// How many there are. While it is zero, a request takes no lock.
     count: AtomicUsize,
     state: RwLock<State>,
     max: usize,
@@ -28,43 +28,42 @@ pub(crate) struct Known {
 
 #[derive(Debug, Default)]
 struct State {
-    facts: HashMap<Target, Fact>,
-    /// The facts by their end, each with a number of its own.
+    revocations: HashMap<Target, KnownRevocation>,
+    /// Their targets by their end. The number tells apart those that end together.
     ends: BTreeMap<(UnixTime, u64), Target>,
     numbers: u64,
-    /// How many have a bound, and how many name a JWT or a key: what there is none of is not looked
-    /// for.
+    /// How many have a bound. While it is zero, no subject or client is looked up.
     bounded: usize,
-    /// What this server wrote itself and has not seen in the log yet, oldest first.
+    /// The revocations that this server made and has not read in the log yet, oldest first.
     written: VecDeque<(UnixTime, Target)>,
-    /// The last end of what was forgotten for want of space.
+    /// The latest end of the revocations that were forgotten for lack of space.
     forgotten_until: Option<UnixTime>,
 }
 
 #[derive(Debug, Clone)]
-struct Fact {
+struct KnownRevocation {
     at: UnixTime,
     until: UnixTime,
     rule_until: Option<UnixTime>,
     bound: Option<Epoch>,
     client: Option<ClientId>,
     grant: Option<GrantId>,
-    /// The reading of the log that brought it last, and the bound that it had there.
+    /// The last reading of the log that contained it, and its bound there.
     logged: Option<(u64, Option<Epoch>)>,
-    /// The reading in which it was repeated last.
+    /// The last reading in which it was repeated.
     repeated: Option<u64>,
-    /// Its number among the ends.
+    /// Its number in [`State::ends`].
     number: u64,
 }
 
-impl Fact {
-    /// Whether the log holds it, as far as the log was read in this reading.
+impl KnownRevocation {
+    /// Whether this reading of the log contained it so far.
     fn is_logged(&self, reading: u64) -> bool {
         self.logged.is_some_and(|(in_reading, bound)| in_reading == reading && bound >= self.bound)
     }
 }
 
-impl Known {
+impl KnownRevocations {
     pub(crate) fn new() -> Self {
         Self::with_max(MAX)
     }
@@ -73,21 +72,21 @@ impl Known {
         Self { count: AtomicUsize::new(0), state: RwLock::default(), max }
     }
 
-    /// What is known now; `None` if that is nothing.
-    pub(crate) fn read(&self) -> Option<Facts<'_>> {
-        // Whoever remembers something counts it before it is acknowledged.
+    /// What is known now; `None` if there are no revocations.
+    pub(crate) fn read(&self) -> Option<KnownGuard<'_>> {
+        // A revocation is counted before it is acknowledged.
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        Some(Facts(self.state.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(KnownGuard(self.state.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what this server revoked itself, before that is acknowledged. The log brings its
-    /// exact bound: until then `bound` stands for it, which must not be greater.
+    /// Remembers a revocation that this server made, before it is acknowledged. `bound` must not be
+    /// greater than the exact bound, which the log contains.
     pub(crate) fn remember_own(
         &self,
         revocation: &Revocation,
@@ -96,7 +95,7 @@ impl Known {
     ) {
         let mut state = self.write();
         let Revocation { target, at, until, rule_until, client, grant } = revocation;
-        let fact = Fact {
+        let known = KnownRevocation {
             at: *at,
             until: *until,
             rule_until: Some(*rule_until),
@@ -107,12 +106,12 @@ impl Known {
             repeated: None,
             number: 0,
         };
-        state.remember(target.clone(), fact);
+        state.remember(target.clone(), known);
         state.written.push_back((now, target.clone()));
         self.bound_size(&mut state, now);
     }
 
-    /// Remembers entries of the log, as this reading brings them.
+    /// Remembers the log entries of this reading.
     pub(crate) fn remember_logged(&self, entries: &[LogEntry], reading: u64, now: UnixTime) {
         let mut state = self.write();
         for LogEntry { event, at, until, .. } in entries {
@@ -120,7 +119,7 @@ impl Known {
             if *until <= now {
                 continue;
             }
-            let fact = Fact {
+            let known = KnownRevocation {
                 at: *at,
                 until: *until,
                 rule_until: None,
@@ -131,16 +130,16 @@ impl Known {
                 repeated: None,
                 number: 0,
             };
-            state.remember(target.clone(), fact);
+            state.remember(target.clone(), known);
         }
         self.bound_size(&mut state, now);
     }
 
-    /// Forgets what has ended, and what there is no space for: what ends first.
+    /// Forgets what has ended, and beyond the maximum what ends first.
     fn bound_size(&self, state: &mut State, now: UnixTime) {
         while let Some(first) = state.ends.first_entry() {
             let until = first.key().0;
-            if until > now && state.facts.len() <= self.max {
+            if until > now && state.revocations.len() <= self.max {
                 break;
             }
             let target = first.remove();
@@ -149,29 +148,32 @@ impl Known {
                 if state.forgotten_until.is_none_or(|last| last <= now) {
                     tracing::error!(
                         max = self.max,
-                        "more revocations are in force than this server can remember: should its \
-                         store go back in time now, it vouches for no token until they have ended"
+                        "more revocations are in force than this server can remember: if its store \
+                         goes back in time now, it answers no request until they have ended"
                     );
                 }
                 state.forgotten_until = state.forgotten_until.max(Some(until));
             }
         }
-        self.count.store(state.facts.len(), Ordering::Release);
+        self.count.store(state.revocations.len(), Ordering::Release);
     }
 
-    /// Until when something matters that was forgotten for want of space.
+    /// The latest end of the forgotten revocations; `None` if all of them have ended.
     pub(crate) fn forgotten_until(&self, now: UnixTime) -> Option<UnixTime> {
         self.write().forgotten_until.filter(|until| *until > now)
     }
 
-    /// Whether something is missing in the log that this server wrote before `before`: all that the
-    /// log held by then has been read.
+    /// Whether the log lacks a revocation that this server made before `before`. The log must have
+    /// been read up to that time.
     pub(crate) fn lacks_own(&self, reading: u64, before: UnixTime, now: UnixTime) -> bool {
         let mut state = self.write();
-        let State { written, facts, .. } = &mut *state;
-        // What is in the log, or has ended, need not be waited for any more.
+        let State { written, revocations, .. } = &mut *state;
+        // Drop what is in the log or has ended.
         while let Some((at, target)) = written.front() {
-            match facts.get(target).filter(|fact| fact.until > now && !fact.is_logged(reading)) {
+            match revocations
+                .get(target)
+                .filter(|known| known.until > now && !known.is_logged(reading))
+            {
                 None => {}
                 Some(_) if *at < before => return true,
                 Some(_) => return false,
@@ -181,9 +183,10 @@ impl Known {
         false
     }
 
-    /// At most `most` of the revocations that this reading of the log, which has come to its end,
-    /// did not bring, and that were not yet repeated in it; each is marked as repeated. A revocation
-    /// of a subject or client then gets a new bound: logins since the first one end, too.
+    /// Takes at most `most` revocations that are missing in this reading of the log and were not
+    /// repeated in it, and marks them as repeated. The reading must have come to its end. A
+    /// repeated revocation of a subject or client gets a new bound, so that it also ends the logins
+    /// since the first one.
     pub(crate) fn take_missing(
         &self,
         reading: u64,
@@ -192,58 +195,59 @@ impl Known {
         rule_life: Duration,
     ) -> Vec<Revocation> {
         let mut state = self.write();
-        let is_missing = |fact: &Fact| {
-            fact.until > now && !fact.is_logged(reading) && fact.repeated != Some(reading)
+        let is_missing = |known: &KnownRevocation| {
+            known.until > now && !known.is_logged(reading) && known.repeated != Some(reading)
         };
-        let missing = state.facts.iter_mut().filter(|(_, fact)| is_missing(fact)).take(most);
+        let missing =
+            state.revocations.iter_mut().filter(|(_, known)| is_missing(known)).take(most);
         missing
-            .map(|(target, fact)| {
-                fact.repeated = Some(reading);
-                let rule_until = match fact.rule_until {
+            .map(|(target, known)| {
+                known.repeated = Some(reading);
+                let rule_until = match known.rule_until {
                     Some(rule_until) => rule_until,
-                    None if target.has_bound() => fact.until.max(fact.at + rule_life),
-                    None => fact.until,
+                    None if target.has_bound() => known.until.max(known.at + rule_life),
+                    None => known.until,
                 };
                 Revocation {
                     rule_until,
-                    client: fact.client.clone(),
-                    grant: fact.grant,
-                    ..Revocation::new(target.clone(), fact.at, fact.until)
+                    client: known.client.clone(),
+                    grant: known.grant,
+                    ..Revocation::new(target.clone(), known.at, known.until)
                 }
             })
             .collect()
     }
 
-    /// Whether a reading that has come to its end lacks anything.
+    /// Whether a reading that has come to its end lacks any revocation.
     pub(crate) fn is_missing_any(&self, reading: u64, now: UnixTime) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.facts.values().any(|fact| fact.until > now && !fact.is_logged(reading))
+        state.revocations.values().any(|known| known.until > now && !known.is_logged(reading))
     }
 }
 
 impl State {
-    /// Adds a fact to what is known of its target.
-    fn remember(&mut self, target: Target, fact: Fact) {
+    /// Adds to what is known of a target.
+    fn remember(&mut self, target: Target, new: KnownRevocation) {
         self.numbers += 1;
         let number = self.numbers;
-        let until = match self.facts.get_mut(&target) {
+        let until = match self.revocations.get_mut(&target) {
             Some(known) => {
                 self.ends.remove(&(known.until, known.number));
-                known.at = known.at.min(fact.at);
-                known.until = known.until.max(fact.until);
-                known.rule_until = known.rule_until.max(fact.rule_until);
-                known.bound = known.bound.max(fact.bound);
-                known.client = known.client.take().or(fact.client);
-                known.grant = known.grant.or(fact.grant);
+                known.at = known.at.min(new.at);
+                known.until = known.until.max(new.until);
+                known.rule_until = known.rule_until.max(new.rule_until);
+                known.bound = known.bound.max(new.bound);
+                known.client = known.client.take().or(new.client);
+                known.grant = known.grant.or(new.grant);
                 // The later reading; of one reading the greater bound.
-                known.logged = known.logged.max(fact.logged);
+                known.logged = known.logged.max(new.logged);
                 known.number = number;
                 known.until
             }
             None => {
                 self.bounded += usize::from(target.has_bound());
-                let until = fact.until;
-                self.facts.insert(target.clone(), Fact { number, ..fact });
+                let until = new.until;
+                self.revocations.insert(target.clone(), KnownRevocation { number, ..new });
                 until
             }
         };
@@ -251,21 +255,22 @@ impl State {
     }
 
     fn forget(&mut self, target: &Target) {
-        if self.facts.remove(target).is_some() {
+        if self.revocations.remove(target).is_some() {
             self.bounded -= usize::from(target.has_bound());
         }
     }
 }
 
-/// What is known, for as long as one request looks at it.
-pub(crate) struct Facts<'a>(RwLockReadGuard<'a, State>);
+/// The known revocations, locked while one request reads them.
+pub(crate) struct KnownGuard<'a>(RwLockReadGuard<'a, State>);
 
-impl Facts<'_> {
-    /// When the grant was revoked, if it is known to be: by itself, or with its subject or client.
+impl KnownGuard<'_> {
+    /// When the grant was revoked, alone or with its subject or client; `None` if that is not
+    /// known.
     pub(crate) fn grant(&self, grant: &GrantRecord) -> Option<UnixTime> {
         let state = &*self.0;
-        if let Some(fact) = state.facts.get(&Target::Grant(grant.id)) {
-            return Some(fact.at);
+        if let Some(known) = state.revocations.get(&Target::Grant(grant.id)) {
+            return Some(known.at);
         }
         if state.bounded == 0 {
             return None;
@@ -276,17 +281,19 @@ impl Facts<'_> {
             Target::Client(client.clone()),
             Target::SubjectAtClient(subject.clone(), client.clone()),
         ];
-        let denies = |fact: &&Fact| fact.bound.is_none_or(|bound| grant.epoch <= bound);
-        let denying = targets.iter().filter_map(|target| state.facts.get(target)).find(denies);
-        denying.map(|fact| fact.at)
+        let denies =
+            |known: &&KnownRevocation| known.bound.is_none_or(|bound| grant.epoch <= bound);
+        let denying =
+            targets.iter().filter_map(|target| state.revocations.get(target)).find(denies);
+        denying.map(|known| known.at)
     }
 
-    /// When the token was revoked alone, if it is known to be.
+    /// When the token was revoked alone; `None` if that is not known.
     pub(crate) fn token(&self, grant: GrantId, digest: TokenDigest) -> Option<UnixTime> {
-        self.0.facts.get(&Target::Token { grant, digest }).map(|fact| fact.at)
+        self.0.revocations.get(&Target::Token { grant, digest }).map(|known| known.at)
     }
 
-    /// The rule that is known for a key.
+    /// The known rule of this key.
     pub(crate) fn rule(&self, key: &RuleKey) -> Option<Rule> {
         let target = match key {
             RuleKey::Jti(jti) => Target::Jti(jti.clone()),
@@ -297,9 +304,9 @@ impl Facts<'_> {
             }
             RuleKey::Key(kid) => Target::Key(kid.clone()),
         };
-        let fact = self.0.facts.get(&target)?;
-        let until = fact.rule_until.unwrap_or(fact.until).max(fact.until);
-        Some(Rule { key: key.clone(), bound: fact.bound, until })
+        let known = self.0.revocations.get(&target)?;
+        let until = known.rule_until.unwrap_or(known.until).max(known.until);
+        Some(Rule { key: key.clone(), bound: known.bound, until })
     }
 }
 

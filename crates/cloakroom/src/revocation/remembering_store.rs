@@ -1,5 +1,4 @@
-//! The token store as this server uses it: with a memory of what was revoked, and an eye on whether
-//! the store goes back in time.
+//! A token store that remembers revocations, and notices when the store below goes back in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,45 +15,46 @@ use cloakroom_core::store::{
 use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use cloakroom_core::{GrantId, TokenDigest};
 
-use crate::revocation::known::Known;
+use crate::revocation::known_revocations::KnownRevocations;
 use crate::revocation::regression::Regression;
 
-/// How much of what was noticed waits to be reported.
+/// How many noticed regressions wait to be reported.
 const MAX_NOTICED: usize = 16;
 
-/// Asks the store, and never takes for alive what this server knows as revoked.
+/// Reads and writes the store. What this server knows to be revoked is revoked in every answer.
 #[derive(Debug)]
 pub(crate) struct RememberingStore {
     store: Arc<dyn TokenStore>,
     memory: Memory,
 }
 
-/// What this server knows, whatever its store says.
+/// What this server remembers, independent of its store.
 #[derive(Debug)]
 pub(crate) struct Memory {
     clock: Arc<dyn Clock>,
-    pub(crate) known: Known,
-    /// The newest bound that was seen.
+    pub(crate) known: KnownRevocations,
+    /// The newest revocation bound that was seen.
     newest: AtomicU64,
-    /// How long what was read of the log counts as new.
+    /// How long a read of the log counts as current.
     fresh_for: Duration,
-    /// When the call was sent that read the log to its end.
+    /// When the last call was sent that read the log to its end.
     followed: Mutex<Option<ClockReading>>,
-    doubt: Mutex<Doubt>,
+    suspicion: Mutex<Suspicion>,
 }
 
 /// Whether the store may have gone back in time.
 #[derive(Debug, Default)]
-struct Doubt {
-    /// How often that was noticed.
+struct Suspicion {
+    /// How often a sign of it was noticed.
     count: u64,
-    /// How often of these all was put right since.
+    /// The count up to which the store was repaired.
     settled: u64,
-    /// What is to be reported.
+    /// The signs that are not reported yet.
     noticed: Vec<Regression>,
-    /// Whether the tokens' part of it was reported since all was last put right.
-    is_told: bool,
-    /// Until when this server vouches for nothing: it has forgotten what it should repeat.
+    /// Whether a possible loss of revocations was reported since the last repair.
+    is_reported: bool,
+    /// Until when this server answers no request: it has forgotten revocations that it should
+    /// repeat.
     until: Option<UnixTime>,
 }
 
@@ -66,16 +66,16 @@ impl RememberingStore {
     ) -> Self {
         let memory = Memory {
             clock,
-            known: Known::new(),
+            known: KnownRevocations::new(),
             newest: AtomicU64::new(0),
             fresh_for,
             followed: Mutex::default(),
-            doubt: Mutex::default(),
+            suspicion: Mutex::default(),
         };
         Self { store, memory }
     }
 
-    /// What is known.
+    /// What this server remembers.
     pub(crate) const fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -93,7 +93,7 @@ impl RememberingStore {
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
-        // The store may have forgotten the rule.
+        // The store may have lost the rule.
         if self.memory.known.read().is_some_and(|known| known.grant(&grant).is_some()) {
             return Ok(match self.store.find(grant.id, None).await? {
                 Lookup::Found(found) if !grant.is_stored_as(&found.grant) => CreateOutcome::Exists,
@@ -126,10 +126,10 @@ impl RememberingStore {
         self.store.advance(step).await
     }
 
-    /// What is revoked is remembered before the call returns.
+    /// Revokes, and remembers the revocation before it returns.
     pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
-        // No greater than what the store allots: that is greater than every bound before, and not
-        // before `at` either. The log brings the bound itself.
+        // Not greater than the bound that the store allots, which exceeds every earlier bound and
+        // `at`. The log entry holds the exact bound.
         let bound = self.memory.newest().next_bound(revocation.at);
         let bound = revocation.target.has_bound().then_some(bound);
         let revoked = self.store.revoke(revocation.clone()).await?;
@@ -140,15 +140,15 @@ impl RememberingStore {
         Ok(revoked)
     }
 
-    /// The store's rules and those that are known; an outage if the newest bound went back.
+    /// The rules of the store and the remembered ones. An error if the newest bound went back.
     pub(crate) async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
         let asked = self.memory.known.read().map(|_| keys.clone());
         let seen = self.memory.newest();
         let mut rules = self.store.rules(keys).await?;
         let found = rules.newest_bound;
-        // It was seen before the store was asked, which must never lower it.
+        // `seen` was read before the call, and the bound never decreases.
         if found < seen {
-            self.memory.doubt(Some(Regression::Bound { seen, found }));
+            self.memory.suspect_regression(Some(Regression::Bound { seen, found }));
             return Err(StoreError::unavailable("reading rules", "the store went back in time"));
         }
         self.memory.raise(found);
@@ -160,7 +160,8 @@ impl RememberingStore {
                 }
             }
         }
-        // What was learned since does not count: an epoch is from when the store was asked.
+        // Keep the store's bound, although this server may have seen a newer one since: an epoch is
+        // from the time of the call.
         Ok(rules)
     }
 
@@ -203,9 +204,10 @@ impl RememberingStore {
 }
 
 impl Memory {
-    /// The same from memory, if the log is followed: a store need not be asked at each login. It may
-    /// be too low for a grant whose subject or client was revoked elsewhere just now; that grant is
-    /// barred, and tried again with [`RememberingStore::epoch`].
+    /// The epoch of a grant whose creation begins now, from memory; `None` if the log is not
+    /// followed. It saves a call at each login. It may be too low if another server has just
+    /// revoked the subject or client. The grant is then barred, and made again with
+    /// [`RememberingStore::epoch`].
     pub(crate) fn epoch_from_log(&self) -> Option<Epoch> {
         let sent = (*lock(&self.followed))?;
         let age = ClockReading::now(&*self.clock).since(sent);
@@ -217,64 +219,66 @@ impl Memory {
         Epoch::new(self.newest.load(Ordering::Acquire))
     }
 
+    /// Notes a bound that was seen.
     pub(crate) fn raise(&self, bound: Epoch) {
         self.newest.fetch_max(bound.get(), Ordering::AcqRel);
     }
 
-    /// The log was read to its end, by a call that was sent then.
+    /// Notes that a call which was sent at this time read the log to its end.
     pub(crate) fn followed(&self, sent: ClockReading) {
         *lock(&self.followed) = Some(sent);
     }
 
-    /// From now on the store may have gone back in time. What shows it is reported, if anything
-    /// does yet.
-    pub(crate) fn doubt(&self, noticed: Option<Regression>) {
+    /// Notes that the store may have gone back in time, and the sign to report, if there is one.
+    pub(crate) fn suspect_regression(&self, noticed: Option<Regression>) {
         *lock(&self.followed) = None;
-        let mut doubt = lock(&self.doubt);
-        doubt.count += 1;
-        doubt.is_told |= noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
-        // Each call may notice the same, and nobody may come to report it.
-        if doubt.noticed.len() < MAX_NOTICED {
-            doubt.noticed.extend(noticed);
+        let mut suspicion = lock(&self.suspicion);
+        suspicion.count += 1;
+        suspicion.is_reported |=
+            noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
+        // Every call may notice the same sign, and perhaps nothing reports it: bound the memory.
+        if suspicion.noticed.len() < MAX_NOTICED {
+            suspicion.noticed.extend(noticed);
         }
     }
 
-    /// The same, where what shows it is reported by whoever noticed.
-    pub(crate) fn doubt_and_told(&self) {
-        self.doubt(None);
-        lock(&self.doubt).is_told = true;
+    /// Notes that the store may have gone back in time; the caller reports the sign.
+    pub(crate) fn suspect_regression_reported(&self) {
+        self.suspect_regression(None);
+        lock(&self.suspicion).is_reported = true;
     }
 
-    /// The number of the doubt that is not settled yet.
-    pub(crate) fn open_doubt(&self) -> Option<u64> {
-        let doubt = lock(&self.doubt);
-        (doubt.count != doubt.settled).then_some(doubt.count)
+    /// The number of the newest suspicion; `None` if the store was repaired since.
+    pub(crate) fn open_suspicion(&self) -> Option<u64> {
+        let suspicion = lock(&self.suspicion);
+        (suspicion.count != suspicion.settled).then_some(suspicion.count)
     }
 
-    /// Whether it was reported what shows that revocations may be lost.
-    pub(crate) fn is_told(&self) -> bool {
-        lock(&self.doubt).is_told
+    /// Whether a possible loss of revocations was reported.
+    pub(crate) fn is_reported(&self) -> bool {
+        lock(&self.suspicion).is_reported
     }
 
-    /// All is put right that was in doubt.
+    /// Notes that the store was repaired. Until `until`, this server answers no request.
     pub(crate) fn settle(&self, count: u64, until: Option<UnixTime>) {
-        let mut doubt = lock(&self.doubt);
-        doubt.settled = count;
-        // Nothing was lost, if nothing was noticed.
-        if doubt.is_told {
-            doubt.until = doubt.until.max(until);
+        let mut suspicion = lock(&self.suspicion);
+        suspicion.settled = count;
+        // If no sign was noticed, nothing was lost.
+        if suspicion.is_reported {
+            suspicion.until = suspicion.until.max(until);
         }
-        doubt.is_told = doubt.count != count;
+        suspicion.is_reported = suspicion.count != count;
     }
 
-    /// Whether this server vouches for nothing, since it forgot what it should have repeated.
-    pub(crate) fn is_mute(&self, now: UnixTime) -> bool {
-        lock(&self.doubt).until.is_some_and(|until| now < until)
+    /// Whether this server answers no request, because it has forgotten revocations that it should
+    /// have repeated.
+    pub(crate) fn is_suspended(&self, now: UnixTime) -> bool {
+        lock(&self.suspicion).until.is_some_and(|until| now < until)
     }
 
-    /// What is to be reported.
+    /// Takes the signs that are not reported yet.
     pub(crate) fn take_noticed(&self) -> Vec<Regression> {
-        std::mem::take(&mut lock(&self.doubt).noticed)
+        std::mem::take(&mut lock(&self.suspicion).noticed)
     }
 }
 

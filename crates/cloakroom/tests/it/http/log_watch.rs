@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::time::{Clock as _, UnixTime};
-use cloakroom::{Grant, TokenError};
+use cloakroom::{AuthorizationRequest, Grant, TokenError};
 use tokio::task::yield_now;
 
 use super::request::{Reply, With, post};
@@ -200,13 +200,13 @@ async fn it_issues_nothing_and_still_revokes() {
     let silent = |error| assert!(matches!(error, TokenError::Unavailable(_)), "{error:?}");
     let grant = || Grant::user("web-app", "alice").unwrap();
     silent(issuer.issue(grant()).await.unwrap_err());
-    silent(issuer.authorize(grant(), REDIRECT, None).await.unwrap_err());
+    silent(issuer.authorize(AuthorizationRequest::new(grant(), REDIRECT)).await.unwrap_err());
     let refresh = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
     server.0.ask("web-app", "/token", &refresh).await.refused(503, "temporarily_unavailable");
 
     server.heartbeat().await;
     server.run_maintenance().await;
-    let code = issuer.authorize(grant(), REDIRECT, None).await.unwrap();
+    let code = issuer.authorize(AuthorizationRequest::new(grant(), REDIRECT)).await.unwrap();
     server.0.clock.advance(11 * SECOND);
     let redeem =
         [("grant_type", "authorization_code"), ("code", code.expose()), ("redirect_uri", REDIRECT)];

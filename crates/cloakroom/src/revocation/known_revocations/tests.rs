@@ -40,17 +40,17 @@ fn grant(epoch: u64) -> GrantRecord {
     grant
 }
 
-fn is_dead(known: &Known, epoch: u64) -> bool {
+fn is_dead(known: &KnownRevocations, epoch: u64) -> bool {
     known.read().is_some_and(|known| known.grant(&grant(epoch)).is_some())
 }
 
-fn missing(known: &Known, reading: u64) -> Vec<Revocation> {
+fn missing(known: &KnownRevocations, reading: u64) -> Vec<Revocation> {
     known.take_missing(reading, usize::MAX, NOW, LIFE)
 }
 
 #[test]
 fn a_subject_is_dead_up_to_its_bound_and_the_log_brings_the_later_one() {
-    let (known, logout) = (Known::new(), revocation(alice(), NOW + LIFE));
+    let (known, logout) = (KnownRevocations::new(), revocation(alice(), NOW + LIFE));
     assert!(!is_dead(&known, 5));
     known.remember_own(&logout, Some(Epoch::new(5)), NOW);
     assert!(is_dead(&known, 5) && !is_dead(&known, 6));
@@ -64,7 +64,7 @@ fn a_subject_is_dead_up_to_its_bound_and_the_log_brings_the_later_one() {
 
 #[test]
 fn what_has_ended_is_forgotten_and_costs_nothing() {
-    let known = Known::new();
+    let known = KnownRevocations::new();
     known.remember_own(&revocation(jti("short"), NOW + LIFE), None, NOW);
     known.remember_own(&revocation(jti("long"), NOW + 3 * LIFE), None, NOW);
     // A later end of the same counts.
@@ -75,12 +75,12 @@ fn what_has_ended_is_forgotten_and_costs_nothing() {
     known.remember_logged(&[], 1, NOW + 3 * LIFE);
     assert!(known.read().is_none());
     let state = known.write();
-    assert_eq!((state.facts.len(), state.ends.len(), state.bounded), (0, 0, 0));
+    assert_eq!((state.revocations.len(), state.ends.len(), state.bounded), (0, 0, 0));
 }
 
 #[test]
 fn what_a_reading_does_not_bring_is_missing_once() {
-    let known = Known::new();
+    let known = KnownRevocations::new();
     let (own, logged) = (revocation(alice(), NOW + LIFE), revocation(jti("a"), NOW + LIFE));
     known.remember_own(&own, Some(Epoch::new(5)), NOW);
     known.remember_logged(&[entry(&logged, None)], 1, NOW);
@@ -97,7 +97,7 @@ fn what_a_reading_does_not_bring_is_missing_once() {
 
 #[test]
 fn a_rule_that_came_by_the_log_is_repeated_for_as_long_as_a_grant_may_live() {
-    let known = Known::new();
+    let known = KnownRevocations::new();
     let logout = revocation(alice(), NOW + LIFE);
     known.remember_logged(&[entry(&logout, Some(5))], 1, NOW);
     let rule_life = 10 * LIFE;
@@ -107,7 +107,7 @@ fn a_rule_that_came_by_the_log_is_repeated_for_as_long_as_a_grant_may_live() {
 
 #[test]
 fn what_this_server_wrote_is_waited_for() {
-    let known = Known::new();
+    let known = KnownRevocations::new();
     let first = revocation(jti("a"), NOW + LIFE);
     known.remember_own(&first, None, NOW);
     assert!(!known.lacks_own(1, NOW, NOW), "no heartbeat is later yet");
@@ -122,7 +122,7 @@ fn what_this_server_wrote_is_waited_for() {
 
 #[test]
 fn beyond_the_most_what_ends_first_is_forgotten_and_that_is_known() {
-    let known = Known::with_max(2);
+    let known = KnownRevocations::with_max(2);
     for (name, lives) in [("a", 3), ("b", 1), ("c", 2)] {
         known.remember_own(&revocation(jti(name), NOW + lives * LIFE), None, NOW);
     }

@@ -1,0 +1,286 @@
+//! Building a client: one place for every rule that a registration keeps to.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
+
+use crate::client::Client;
+use crate::client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+use crate::client::secret_hash::SecretHash;
+
+/// A client's registration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("client `{client}`: {why}")]
+#[non_exhaustive]
+pub struct ClientConfigError {
+    /// The identifier of the client.
+    pub client: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Builds a [`Client`]. Start with [`Client::public`], [`Client::confidential`] or one of their
+/// siblings; [`ClientBuilder::build`] checks every value.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ClientBuilder {
+    id: String,
+    name: Option<String>,
+    authentication: Authentication,
+    secrets: Vec<SecretHash>,
+    grant_types: Vec<GrantType>,
+    redirect_uris: Vec<String>,
+    scope: Scope,
+    audiences: Vec<(Arc<str>, Format)>,
+    lifetimes: ClientLifetimes,
+    rotates: bool,
+    roles: Vec<Role>,
+    serves: Serves,
+    /// The first value that could not be parsed.
+    invalid: Option<InvalidValue>,
+}
+
+/// Whether a client authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Authentication {
+    /// It is public.
+    None,
+    /// It is confidential.
+    Required,
+}
+
+/// So that a directory takes clients and builders alike: a client is never refused.
+impl From<Infallible> for ClientConfigError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl TryFrom<ClientBuilder> for Client {
+    type Error = ClientConfigError;
+
+    fn try_from(builder: ClientBuilder) -> Result<Self, ClientConfigError> {
+        builder.build()
+    }
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(id: &str, authentication: Authentication) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: None,
+            authentication,
+            secrets: Vec::new(),
+            grant_types: Vec::new(),
+            redirect_uris: Vec::new(),
+            scope: Scope::empty(),
+            audiences: Vec::new(),
+            lifetimes: ClientLifetimes::default(),
+            rotates: true,
+            roles: Vec::new(),
+            serves: Serves::Nothing,
+            invalid: None,
+        }
+    }
+
+    /// The value, or the default if it is invalid: then `build` fails.
+    fn valid<T: Default>(&mut self, value: Result<T, InvalidValue>) -> T {
+        value.unwrap_or_else(|invalid| {
+            self.invalid.get_or_insert(invalid);
+            T::default()
+        })
+    }
+
+    /// The name that people know the client by, for a consent page.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds a secret of at least 22 bytes. While a secret is being replaced there are two. A client
+    /// with a secret is confidential.
+    pub fn secret(mut self, secret: &str) -> Self {
+        let hash = self.valid(SecretHash::of(secret).map(Some));
+        hash.into_iter().fold(self, Self::secret_hash)
+    }
+
+    /// Adds a secret that is known as a hash.
+    pub fn secret_hash(mut self, secret: SecretHash) -> Self {
+        self.secrets.push(secret);
+        self.authentication = Authentication::Required;
+        self
+    }
+
+    /// Allows these grant types.
+    pub fn grant_types(mut self, grant_types: impl IntoIterator<Item = GrantType>) -> Self {
+        self.grant_types.extend(grant_types);
+        self
+    }
+
+    /// Registers a redirect URI, compared byte for byte. A URI on `http://127.0.0.1` or
+    /// `http://[::1]` without a port matches every port (RFC 8252 §7.3).
+    pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.redirect_uris.push(uri.into());
+        self
+    }
+
+    /// The scope that the client may be granted, and gets if it requests none: names separated by
+    /// spaces (RFC 6749 §3.3).
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.scope = self.valid(Scope::parse(scope));
+        self
+    }
+
+    /// Allows tokens for this resource, in this format. The first resource is the default.
+    pub fn audience(mut self, resource: &str, format: Format) -> Self {
+        self.valid(Audience::one(resource).map(drop));
+        self.audiences.push((resource.into(), format));
+        self
+    }
+
+    /// Shortens the issuer's lifetimes for this client.
+    pub const fn lifetimes(mut self, lifetimes: ClientLifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// Keeps one refresh token for the life of the grant: for confidential clients whose workers
+    /// share it. The refresh token of a public client always rotates (RFC 9700 §4.14.2).
+    pub const fn without_rotation(mut self) -> Self {
+        self.rotates = false;
+        self
+    }
+
+    /// Gives the client a role.
+    pub fn role(mut self, role: Role) -> Self {
+        self.roles.push(role);
+        self
+    }
+
+    /// Sets which resources the client serves, as a resource server.
+    pub fn serves(mut self, serves: Serves) -> Self {
+        self.serves = serves;
+        self
+    }
+
+    /// Builds the client.
+    ///
+    /// # Errors
+    ///
+    /// If a value is invalid, such as the identifier, a secret, the scope or a redirect URI, or if
+    /// the settings contradict each other.
+    pub fn build(self) -> Result<Client, ClientConfigError> {
+        let id = match (ClientId::new(&self.id), &self.invalid) {
+            (Ok(id), None) => id,
+            (Err(invalid), _) => return Err(self.refused(invalid.to_string())),
+            (Ok(_), Some(invalid)) => return Err(self.refused(invalid.to_string())),
+        };
+        if let Some(why) = self.contradiction() {
+            return Err(self.refused(why));
+        }
+        Ok(Client {
+            id,
+            name: self.name,
+            public: self.authentication == Authentication::None,
+            secrets: self.secrets,
+            grant_types: self.grant_types,
+            redirect_uris: self.redirect_uris,
+            scope: self.scope,
+            audiences: self.audiences,
+            lifetimes: self.lifetimes,
+            rotates: self.rotates,
+            roles: self.roles,
+            serves: self.serves,
+        })
+    }
+
+    fn refused(&self, why: impl Into<String>) -> ClientConfigError {
+        ClientConfigError { client: self.id.clone(), why: why.into() }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        let is_public = self.authentication == Authentication::None;
+        let allows = |grant_type| self.grant_types.contains(&grant_type);
+        let introspects = self.roles.contains(&Role::Introspect);
+        let lifetimes =
+            [self.lifetimes.access_token, self.lifetimes.refresh_idle, self.lifetimes.grant];
+        let repeated = |(index, (resource, _)): (usize, &(Arc<str>, Format))| {
+            self.audiences[..index].iter().any(|(other, _)| other == resource)
+        };
+        if is_public && allows(GrantType::ClientCredentials) {
+            // RFC 6749 §4.4: "MUST only be used by confidential clients"
+            Some("client_credentials needs a secret")
+        } else if allows(GrantType::AuthorizationCode) && self.redirect_uris.is_empty() {
+            Some("authorization_code needs a redirect URI")
+        } else if !self.redirect_uris.iter().all(|uri| is_absolute(uri)) {
+            // RFC 6749 §3.1.2: "The redirection endpoint URI MUST be an absolute URI [...] MUST NOT
+            // include a fragment component."
+            Some("a redirect URI must be absolute and have no fragment")
+        } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
+            Some("it has grant types, but no audience")
+        } else if self.audiences.iter().enumerate().any(repeated) {
+            Some("an audience is listed twice")
+        } else if lifetimes.contains(&Some(Duration::ZERO)) {
+            Some("a lifetime is zero")
+        } else if !introspects && self.serves != Serves::Nothing {
+            Some("it serves resources, but lacks the role to introspect")
+        } else if introspects && self.serves == Serves::Nothing {
+            Some("it has the role to introspect, but serves nothing")
+        } else if is_public && !self.roles.is_empty() {
+            Some("a client with a role needs a secret")
+        } else {
+            None
+        }
+    }
+}
+
+fn is_absolute(uri: &str) -> bool {
+    url::Url::parse(uri).is_ok_and(|uri| uri.fragment().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registrations_that_contradict_themselves_are_refused() {
+        let public = || Client::public("app");
+        let confidential = || Client::confidential("app", &"s".repeat(32));
+        let audience = |client: ClientBuilder| client.audience("https://a", Format::Opaque);
+        let shortened = ClientLifetimes::default().grant(Duration::ZERO);
+        for (client, why) in [
+            (audience(public().grant_types([GrantType::ClientCredentials])), "secret"),
+            (audience(public().grant_types([GrantType::AuthorizationCode])), "redirect"),
+            (public().redirect_uri("/callback"), "absolute"),
+            (public().redirect_uri("https://app.example/#x"), "fragment"),
+            (public().grant_types([GrantType::RefreshToken]), "audience"),
+            (audience(audience(public())), "twice"),
+            (public().lifetimes(shortened), "zero"),
+            (confidential().role(Role::Introspect), "serves nothing"),
+            (confidential().serves(Serves::Everything), "lacks the role"),
+            (public().role(Role::Introspect).serves(Serves::Everything), "secret"),
+            (public().role(Role::RevocationLog), "secret"),
+            (public().role(Role::HandleKeys), "secret"),
+        ] {
+            let refused = client.build().unwrap_err();
+            assert!(refused.why.contains(why), "{refused}");
+            assert_eq!(refused.client, "app");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_refused_when_the_client_is_built() {
+        for (client, why) in [
+            (Client::public(""), "client_id"),
+            (Client::public("app").scope("orders:read \u{7}"), "scope"),
+            (Client::public("app").audience("", Format::Opaque), "audience"),
+            (Client::confidential("app", "short"), "22 bytes"),
+            (Client::public("app").secret("short").secret(&"s".repeat(22)), "22 bytes"),
+        ] {
+            let refused = client.build().unwrap_err();
+            assert!(refused.why.contains(why), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Where events go.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::events::Event;
+
+/// Receives events, in the request that causes them: pass them on, and do not block.
+///
+/// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. If a
+/// sink panics, the panic is logged and the operation continues.
+///
+/// A sink that writes JSON lines, for a log collector:
+///
+/// ```
+/// use std::io::Write;
+/// use std::sync::{Arc, mpsc};
+///
+/// use cloakroom::{Event, EventSink, Issuer};
+///
+/// /// A thread writes the events that requests send.
+/// #[derive(Debug)]
+/// struct JsonLines(mpsc::SyncSender<Event>);
+///
+/// impl JsonLines {
+///     fn to(mut out: impl Write + Send + 'static) -> Arc<Self> {
+///         let (sender, events) = mpsc::sync_channel(10_000);
+///         std::thread::spawn(move || {
+///             for event in events {
+///                 let line = serde_json::to_string(&event).unwrap_or_default();
+///                 if let Err(error) = writeln!(out, "{line}") {
+///                     eprintln!("the audit trail cannot be written: {error}");
+///                 }
+///             }
+///         });
+///         Arc::new(Self(sender))
+///     }
+/// }
+///
+/// impl EventSink for JsonLines {
+///     fn record(&self, event: &Event) {
+///         // If the queue is full, the disk is too slow: do not delay requests.
+///         if self.0.try_send(event.clone()).is_err() {
+///             eprintln!("the audit trail has lost an event: {}", event.name());
+///         }
+///     }
+/// }
+///
+/// let builder = Issuer::dev().events(JsonLines::to(std::io::stderr()));
+/// ```
+pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Receives an event. It may be called on several threads at the same time.
+    fn record(&self, event: &Event);
+}
+
+/// Sends events to `tracing`, and to the sink if there is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Events(Option<Arc<dyn EventSink>>);
+
+impl Events {
+    pub(crate) const fn to(sink: Arc<dyn EventSink>) -> Self {
+        Self(Some(sink))
+    }
+
+    /// Reports an event. If the sink panics, the operation, later events and maintenance continue.
+    pub(crate) fn record(&self, event: &Event) {
+        event.trace();
+        let Some(sink) = &self.0 else { return };
+        if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
+            tracing::error!(event = event.name(), "the event sink panicked");
+        }
+    }
+}

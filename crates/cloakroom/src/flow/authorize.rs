@@ -1,0 +1,87 @@
+//! Issuing an authorization code for a new grant (RFC 6749 §4.1.2).
+
+use std::sync::Arc;
+
+use cloakroom_core::handle::ChainKind;
+use cloakroom_core::record::{ChainKey, CodeBinding, GrantRecord};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{TokenKind, TokenSecret};
+
+use crate::client::Client;
+use crate::client::registration::GrantType;
+use crate::error::TokenError;
+use crate::flow::new_grant::{create_new, first_chain, new_grant, with_newer_epoch};
+use crate::flow::request::AuthorizationRequest;
+use crate::issuer::{Inner, Issuer};
+
+impl Issuer {
+    /// Makes a grant whose first credential is an authorization code, bound to the redirect URI and
+    /// the PKCE challenge.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
+    /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
+    /// user back with [`TokenError::code`]: if a public client sends no PKCE challenge, if the
+    /// client may not have what it requests, or if a store, the directory or a format fails.
+    pub async fn authorize(
+        &self,
+        request: AuthorizationRequest,
+    ) -> Result<TokenSecret, TokenError> {
+        let AuthorizationRequest { grant, redirect_uri, pkce } = request;
+        let mut grant = Box::new(grant);
+        let inner = &self.inner;
+        let now = inner.now();
+        inner.warn_if_unmaintained(now);
+        let client = inner.client(&grant.client).await?;
+        if !client.is_redirect_uri(&redirect_uri) {
+            return Err(TokenError::RedirectUri);
+        }
+        if !client.allows(GrantType::AuthorizationCode) {
+            return Err(TokenError::UnauthorizedClient("the client may not use codes"));
+        }
+        // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
+        if client.is_public() && pkce.is_none() {
+            return Err(TokenError::InvalidRequest("a public client needs a PKCE challenge"));
+        }
+        // Every client's code is bound to the key (RFC 9449 §10).
+        let confirmation = grant.confirmation.take();
+        let max_epoch = grant.epoch;
+        let mut record = new_grant(inner, &client, grant, now).await?;
+        record.confirmation = confirmation;
+        let binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
+        let for_retry =
+            inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
+        match authorize_as(inner, &client, record, binding, now).await {
+            Err(TokenError::Barred) => {
+                let (record, binding) = for_retry.unzip();
+                let record = with_newer_epoch(inner, record, max_epoch).await?;
+                let binding = binding.ok_or(TokenError::Barred)?;
+                authorize_as(inner, &client, record, binding, now).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// Makes the code of a new grant, and writes the grant.
+async fn authorize_as(
+    inner: &Arc<Inner>,
+    client: &Client,
+    mut record: Box<GrantRecord>,
+    binding: CodeBinding,
+    now: UnixTime,
+) -> Result<TokenSecret, TokenError> {
+    let key = ChainKey::random(&inner.random)?;
+    let (code, digest) =
+        inner.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &inner.random)?;
+    let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
+    let rotates = client.rotates_refresh_tokens();
+    let mut chain = first_chain(TokenKind::Code, digest, key, expires_at, rotates);
+    chain.code = Some(binding);
+    record.chain = Some(chain);
+    // A grant whose code is never redeemed ends with its code.
+    record.row_expires_at = expires_at;
+    create_new(inner, record, Vec::new()).await?;
+    Ok(code)
+}

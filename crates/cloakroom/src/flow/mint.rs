@@ -1,0 +1,110 @@
+//! Making an access token. Nothing is written here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, TokenTerms};
+use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
+use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
+
+use crate::client::Client;
+use crate::client::registration::Format;
+use crate::error::TokenError;
+use crate::flow::request::TokenResponse;
+
+/// Makes access tokens in the format that a client is registered with.
+pub(crate) struct TokenMinter {
+    /// The issuer's URL.
+    pub(crate) issuer: Arc<str>,
+    pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
+    pub(crate) random: Random,
+}
+
+/// What an access token is made for.
+pub(crate) struct MintRequest<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) grant: &'a GrantRecord,
+    pub(crate) scope: Scope,
+    pub(crate) audience: Audience,
+    /// The key that the request proves, which the token is bound to.
+    pub(crate) proved: Option<&'a Confirmation>,
+    /// How long it lives, unless its grant ends before.
+    pub(crate) life: Duration,
+    pub(crate) now: UnixTime,
+}
+
+/// A new access token, ready for the response and for the store.
+pub(crate) struct NewToken {
+    secret: TokenSecret,
+    expires_in: u64,
+    token_type: &'static str,
+    scope: Scope,
+    /// What the store keeps of it.
+    pub(crate) record: Option<TokenRecord>,
+    /// Whether the store must hold its grant.
+    pub(crate) needs_grant: bool,
+}
+
+impl NewToken {
+    /// The response to the client.
+    pub(crate) fn respond(
+        self,
+        grant: GrantId,
+        refresh_token: Option<TokenSecret>,
+    ) -> TokenResponse {
+        TokenResponse {
+            access_token: self.secret,
+            token_type: self.token_type,
+            expires_in: self.expires_in,
+            refresh_token,
+            scope: self.scope,
+            grant,
+        }
+    }
+}
+
+impl TokenMinter {
+    /// Makes an access token.
+    pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<NewToken, TokenError> {
+        let MintRequest { client, grant, scope, audience, proved, life, now } = request;
+        let expires_at = (now + life).min(grant.expires_at);
+        let mut terms = TokenTerms::new(now, expires_at, scope, audience);
+        terms.confirmation = proved.cloned();
+        let format = self.format_of(client, &terms.audience)?;
+        let context = MintContext::new(&self.issuer, grant, &terms, &self.random);
+        let minted = format.mint(context).await?;
+        let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
+        let token_type = token_type(terms.confirmation.as_ref());
+        let scope = terms.scope.clone();
+        let (record, needs_grant) = match minted.kept {
+            Persisted::Token(digest) => (Some(terms.record(grant.id, digest)), true),
+            Persisted::Nothing => (None, false),
+            _ => (None, true),
+        };
+        Ok(NewToken { secret: minted.token, expires_in, token_type, scope, record, needs_grant })
+    }
+
+    /// The one format that the client is registered with for all of these resources.
+    fn format_of(
+        &self,
+        client: &Client,
+        audience: &Audience,
+    ) -> Result<&Arc<dyn TokenFormat>, TokenError> {
+        let mut formats = audience.iter().map(|resource| client.format_for(resource));
+        let first = formats
+            .next()
+            .flatten()
+            .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
+        if formats.any(|format| format != Some(first)) {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different formats: ask for one at a time",
+            ));
+        }
+        self.formats.get(first).ok_or_else(|| {
+            tracing::error!(format = first.as_str(), "a client uses an unregistered token format");
+            TokenError::Format(FormatError::Other("the token format is not registered".into()))
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! What an app may do with the signing keys: read them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cloakroom_core::keys::KeyPolicy;
+use cloakroom_core::time::Clock;
+use cloakroom_jwt::{JwtFormat, KeyManager, Signer};
+
+use crate::error::TokenError;
+
+/// The keys that sign an issuer's JWTs, read-only.
+///
+/// To change them call [`Issuer::rotate_keys`](crate::Issuer::rotate_keys),
+/// [`Issuer::compromise_key`](crate::Issuer::compromise_key) or
+/// [`Issuer::maintain`](crate::Issuer::maintain), which write the rule of a compromised key and
+/// report every change.
+#[derive(Clone, Copy)]
+pub struct SigningKeys<'a> {
+    pub(super) keys: &'a KeyManager,
+    pub(super) issuer: &'a str,
+    pub(super) clock: &'a Arc<dyn Clock>,
+}
+
+impl SigningKeys<'_> {
+    /// The key that signs now.
+    ///
+    /// # Errors
+    ///
+    /// If the key store fails and the keys in memory are too old to be used.
+    pub async fn signer(&self) -> Result<Arc<dyn Signer>, TokenError> {
+        Ok(self.keys.signer().await?)
+    }
+
+    /// How signing keys live.
+    #[must_use]
+    pub fn policy(&self) -> &KeyPolicy {
+        self.keys.policy()
+    }
+
+    /// A format of JWTs that these keys sign and verify, for a [`TokenFormat`] of your own that
+    /// wraps it.
+    ///
+    /// [`TokenFormat`]: cloakroom_core::format::TokenFormat
+    #[must_use]
+    pub fn jwt_format(&self) -> JwtFormat {
+        JwtFormat::new(self.keys.clone(), self.issuer, Arc::clone(self.clock))
+    }
+}
+
+impl fmt::Debug for SigningKeys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKeys").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
