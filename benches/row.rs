@@ -49,7 +49,7 @@ pub struct Beside {
 /// How one figure grows with the number of grants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Of which line of the plot: `introspect`.
+    /// What is called, such as `introspect`.
     pub series: String,
     /// How many grants there were.
     pub grants: u64,
@@ -101,7 +101,7 @@ pub enum Aim {
 pub enum Line {
     /// A row of the table.
     Row(Row),
-    /// A point of a plot.
+    /// A row of the table of growth.
     Point(Point),
     /// A row of the table of delays.
     Delays(Delays),

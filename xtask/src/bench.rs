@@ -4,13 +4,11 @@ use std::fs;
 
 use cloakroom_benches::Line;
 
-use crate::bench_plot as plot;
 use crate::bench_report::{self as report, Results};
 use crate::command::{Cmd, Failure, cargo, root};
 
 /// The page that holds the table. What surrounds it is written by hand.
 const PAGE: &str = "docs/benchmarks.md";
-const PLOT: &str = "docs/growth.svg";
 
 /// The benchmarks: a name, and the package and target that it stands for.
 const SUITES: [(&str, Target); 10] = [
@@ -68,8 +66,7 @@ impl Bench {
         if !self.quick && self.names.is_empty() {
             let page = report::renew(&read(PAGE)?, &report::section(&results))?;
             write(PAGE, &page)?;
-            write(PLOT, &plot::growth(&results.points))?;
-            println!("written to {PAGE} and {PLOT}");
+            println!("written to {PAGE}");
         }
         Ok(())
     }

@@ -38,14 +38,24 @@ impl Results {
             ["what", "ours", "floor", "ratio", "aim", "met", "the floor is", "beside"],
             self.rows.iter().map(row),
         );
-        if self.delays.is_empty() {
-            return rows;
+        let mut tables = vec![rows];
+        if !self.points.is_empty() {
+            let mut points: Vec<&Point> = self.points.iter().collect();
+            points.sort_by_key(|point| &point.series);
+            let head = ["call", "grants in memory", "ours", "floor"];
+            tables.push(table(head, points.into_iter().map(point)));
         }
+        if !self.delays.is_empty() {
+            tables.push(self.delays());
+        }
+        tables.join("\n")
+    }
+
+    fn delays(&self) -> String {
         let bounds = Delays::BOUNDS.map(|bound| format!("≤ {bound} ms"));
         let head = ["delay", "p50", "p90", "p99", "longest"].map(ToOwned::to_owned);
         let head: [String; 14] = array(head.into_iter().chain(bounds));
-        let delays = table(head.each_ref().map(String::as_str), self.delays.iter().map(delay));
-        format!("{rows}\n{delays}")
+        table(head.each_ref().map(String::as_str), self.delays.iter().map(delay))
     }
 }
 
@@ -77,6 +87,11 @@ fn line<'a, const N: usize>(
         let _ = write!(table, "| {:width$} ", cell(column));
     }
     table.push_str("|\n");
+}
+
+fn point(point: &Point) -> [String; 4] {
+    let [ours, floor] = [point.ours, point.floor].map(|took| figure(took, Unit::Nanoseconds));
+    [point.series.clone(), point.grants.to_string(), ours, floor]
 }
 
 fn delay(delays: &Delays) -> [String; 14] {
@@ -215,6 +230,24 @@ mod tests {
         assert_eq!(rows[4][2..7], ["16.1 µs", "", "", "≤ 20.0 µs", "yes"]);
         let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn growth_has_a_table_of_its_own_in_which_each_call_stays_together() {
+        let at = |series: &str, grants| Point {
+            series: series.into(),
+            grants,
+            ours: 700.0,
+            floor: 2_000.0,
+        };
+        let points = vec![at("issue", 10), at("refresh", 10), at("issue", 100)];
+        let tables = Results { points, ..Results::default() }.tables();
+        let (_, table) = tables.split_once("\n\n").expect("two of them");
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        assert_eq!(rows[2][1..5], ["issue", "10", "700 ns", "2.00 µs"]);
+        assert_eq!(rows[3][1..3], ["issue", "100"]);
+        assert_eq!(rows[4][1..3], ["refresh", "10"]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 mod api;
 mod bench;
-mod bench_plot;
 mod bench_report;
 mod ci;
 mod command;
