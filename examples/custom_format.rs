@@ -1,13 +1,13 @@
-//! Access tokens of the app's own spelling, and tokens of a former system, taken over.
+//! Access tokens in a format of your own, and tokens taken over from a former system.
 //!
-//! An app that replaces another authorization server often has to keep two things: what its tokens
-//! look like, and the tokens that are out there. Both are one [`TokenFormat`].
+//! If you replace another authorization server, you often have to keep the look of its tokens, and
+//! accept the tokens that are already issued. One [`TokenFormat`] does both.
 //!
 //! ```toml
 //! [dependencies]
 //! async-trait = "0.1"
 //! base64 = "0.23"
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom" }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 
@@ -36,7 +36,7 @@ impl TokenFormat for AcmeTokens {
         let digest = TokenDigest::compute(TokenKind::Access, token.expose().as_bytes());
         Ok(Minted {
             token,
-            // The store learns the digest, and never the token.
+            // The store gets the digest, never the token.
             kept: Persisted::Token(digest),
         })
     }
@@ -51,9 +51,9 @@ impl TokenFormat for AcmeTokens {
             return Ok(None);
         }
         let digest = TokenDigest::compute(TokenKind::Access, token.as_bytes());
-        // A former token names no grant: its digest does.
+        // A former token does not name its grant, so the grant id is derived from its digest.
         let grant = grant.unwrap_or_else(|| GrantId::from_digest(&digest));
-        // Nothing here proves that the token is genuine. If the digest is in the store, it is.
+        // Nothing here proves that the token is genuine. It is if its digest is in the store.
         Ok(Some(Located { kind: TokenKind::Access, grant, digest, carried: None }))
     }
 }

@@ -1,4 +1,4 @@
-//! The phantom token pattern, end to end, over real sockets of this machine.
+//! The phantom token pattern, end to end, over real sockets on this machine.
 //!
 //! ```text
 //!             opaque token                     JWT
@@ -8,18 +8,16 @@
 //!      └─────────────────▶ authorization server ◀─────────────┘
 //! ```
 //!
-//! Outside, a token is a ticket that says nothing and can be revoked at once; inside, it is a
-//! short-lived JWT that every service verifies on its own.
+//! Outside, a token is opaque and can be revoked at once; inside, it is a short-lived JWT that every
+//! service verifies by itself.
 //!
-//! `cargo run --release --example phantom_token` plays all four parts, tells step by step who says
-//! what to whom, and fails with the step's name if anything is not as it should be. A second
-//! gateway, the edge, remembers tokens and still refuses revoked ones; the example shows what that
-//! saves, and measures how long a revocation takes to reach it. With `--store sqlite:demo.db`,
-//! grants and keys are kept in a file: a new one for each run, since the server takes a free port, which makes
-//! it another issuer.
+//! `cargo run --release --example phantom_token` runs all four parts, prints each exchange, and fails
+//! with the step's name if something is wrong. A second gateway, the edge, remembers tokens and still
+//! refuses revoked ones; the example shows what that saves, and measures how long a revocation takes
+//! to reach it. With `--store sqlite:demo.db`, grants and keys are in a file. Use a new file for each
+//! run: the server listens on a free port, which makes it another issuer.
 //!
-//! `services.rs` is what an app would copy; the other files are the play. In a package of your own
-//! it needs:
+//! Copy `services.rs`; the other files are the demonstration. A package of your own needs:
 //!
 //! ```toml
 //! [dependencies]
@@ -27,7 +25,7 @@
 //! axum = "0.8"
 //! base64 = "0.23"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["resource", "sqlite"] }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom", features = ["resource", "sqlite"] }
 //! getrandom = "0.4"
 //! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
 //! reqwest = { version = "0.13", default-features = false, features = ["form"] }
@@ -37,7 +35,7 @@
 //! tokio = { version = "1", features = ["macros", "net", "rt-multi-thread", "sync"] }
 //! ```
 
-/// Tells what happens.
+/// Prints what happens.
 macro_rules! note {
     ($($text:tt)*) => { println!("   {}", format_args!($($text)*)) };
 }
@@ -65,11 +63,11 @@ use crate::exchange::{LET_IN, REFUSED, Tokens, ensure, short};
 use crate::services::Ahead;
 use crate::store::Store;
 
-/// The name of the API that tokens are meant for (RFC 8707). Not where it listens.
+/// The name of the API that tokens are meant for (RFC 8707), not its address.
 const ORDERS: &str = "https://orders.example";
-/// How long a spent refresh token still brings its successor. The default is 30 seconds.
+/// How long a spent refresh token still returns its successor. The default is 30 seconds.
 const RETRY_WINDOW: Duration = Duration::from_secs(1);
-/// A redirect URI of this machine matches with any port.
+/// A loopback redirect URI matches with any port.
 const CALLBACK: &str = "http://127.0.0.1/callback";
 const WEB_APP: [&str; 2] = ["web-app", "web-app-demo-secret-0123456789"];
 const ORDERS_API: [&str; 2] = ["orders-api", "orders-api-demo-secret-0123456789"];
@@ -78,7 +76,7 @@ const GATEWAY: [&str; 2] = ["gateway", "gateway-demo-secret-0123456789"];
 const REMEMBERS: usize = 100_000;
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Plays the phantom token pattern on this machine, and tells what happens.
+/// Runs the phantom token pattern on this machine, and prints what happens.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path

@@ -1,4 +1,4 @@
-//! The gateway at work, on sockets of this machine: what a client sees, and what the API does.
+//! The gateway at work, on sockets of this machine: what a client sees, and what the API gets.
 
 mod services;
 
@@ -21,14 +21,14 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use crate::{Gateway, Outcome, Settings};
 use services::{Api, authorization_server};
 
-/// The name of the API in the tokens' `aud`. Not where it listens.
+/// The name of the API in the tokens' `aud`, not its address.
 const ORDERS: &str = "https://orders.example";
 const SECRET: &str = "gateway-demo-secret-0123456789";
 const MIB: usize = 1024 * 1024;
-/// How much is sent up, and down, in MiB.
+/// The size of the upload and of the download, in MiB.
 const MUCH: usize = 32;
 
-/// Tells what happens.
+/// Prints what happens.
 macro_rules! note {
     ($($text:tt)*) => { println!("   {}", format_args!($($text)*)) };
 }
@@ -174,7 +174,7 @@ impl Demo {
         let bob = self.sign_in("bob").await?;
         self.issuer.revoke_subject(&Subject::user("alice")?).await?;
         let (began, mut let_in) = (Instant::now(), 0);
-        // The gateway remembers her JWT, and hears of it through the revocation log.
+        // The gateway remembers her JWT, and learns of the revocation through the log.
         while self.get("/orders", handle).send().await?.status() != StatusCode::UNAUTHORIZED {
             let_in += 1;
             ensure(began.elapsed() < Duration::from_secs(30), "the gateway hears of it")?;
@@ -225,14 +225,14 @@ impl Demo {
         self.http.get(self.url(path)).bearer_auth(handle)
     }
 
-    /// What the API says that it saw of a request.
+    /// What the API reports about a request.
     async fn seen(&self, request: RequestBuilder) -> Outcome<Value> {
         let answer = request.send().await?.error_for_status()?;
         Ok(serde_json::from_str(&answer.text().await?)?)
     }
 }
 
-/// Tells the status of an answer, and what it asks for.
+/// Prints the status and the challenge of an answer.
 fn expect(answer: &Response, expected: StatusCode) -> Outcome<()> {
     let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str());
     note!("{}  {}", answer.status(), challenge.transpose()?.unwrap_or_default());
@@ -243,12 +243,12 @@ fn ensure(holds: bool, what: &str) -> Outcome<()> {
     holds.then_some(()).ok_or_else(|| format!("it does not hold: {what}").into())
 }
 
-/// A MiB of something.
+/// One MiB of data.
 fn piece() -> Bytes {
     (0..=u8::MAX).collect::<Vec<_>>().repeat(MIB / 256).into()
 }
 
-/// Sends so many of them; whoever takes them sets the pace.
+/// Sends this many of them, as fast as the receiver reads.
 async fn pour(mut sender: Sender<Bytes>, pieces: usize) {
     for _ in 0..pieces {
         if sender.send_data(piece()).await.is_err() {
@@ -261,7 +261,7 @@ fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Enough of a token to know it again, and too little to use it.
+/// Enough of a token to recognize it, and too little to use it.
 fn short(token: &str) -> String {
     match (token.get(..14), token.get(token.len().saturating_sub(4)..)) {
         (Some(start), Some(end)) if token.len() > 40 => format!("{start}…{end}"),
