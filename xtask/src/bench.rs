@@ -7,10 +7,10 @@ use cloakroom_benches::Line;
 use crate::bench_report::{self as report, Results};
 use crate::command::{Cmd, Failure, cargo, root};
 
-/// The page that holds the table. What surrounds it is written by hand.
+/// The page that holds the tables. The text around them is written by hand.
 const PAGE: &str = "docs/benchmarks.md";
 
-/// The benchmarks: a name, and the package and target that it stands for.
+/// The benchmarks: a name, and its package and target.
 const SUITES: [(&str, Target); 10] = [
     ("handles", Target::Bench("handles")),
     ("jwt", Target::Bench("jwt")),
@@ -26,9 +26,9 @@ const SUITES: [(&str, Target); 10] = [
 
 #[derive(Clone, Copy)]
 enum Target {
-    /// One of the package `cloakroom-benches`.
+    /// A benchmark of the package `cloakroom-benches`.
     Bench(&'static str),
-    /// These of the package `cloakroom-benches-http`.
+    /// These cases of the package `cloakroom-benches-http`.
     Server(&'static str),
 }
 
@@ -73,7 +73,7 @@ impl Bench {
 }
 
 impl Target {
-    /// A quick run says nothing of speed: it takes the profile that the tests are compiled with.
+    /// A quick run does not measure speed, so it uses the profile of the tests.
     fn command(self, quick: bool) -> Cmd {
         let command = match (self, quick) {
             (Self::Bench(name), false) => {

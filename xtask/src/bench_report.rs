@@ -1,4 +1,4 @@
-//! The table of the benchmarks, and the part of their page that a run renews.
+//! The tables of the benchmarks, and the part of their page that a run renews.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -100,7 +100,7 @@ fn delay(delays: &Delays) -> [String; 14] {
     array([delays.name.clone()].into_iter().chain(times).chain(shares))
 }
 
-/// As many cells as a row has; what is missing is empty.
+/// As many cells as a row has; missing ones are empty.
 fn array<const N: usize>(mut cells: impl Iterator<Item = String>) -> [String; N] {
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
@@ -130,7 +130,7 @@ fn row(row: &Row) -> [String; 8] {
     ]
 }
 
-/// What is asked of the ratio or, without a floor, of the figure.
+/// The aim for the ratio or, without a floor, for the figure.
 fn aim_of(row: &Row, aim: Aim) -> String {
     match (aim, &row.floor) {
         (aim, Some(_)) => aim.to_string(),
@@ -160,7 +160,7 @@ fn figure(value: f64, unit: Unit) -> String {
     format!("{value:.digits$}{unit}")
 }
 
-/// What a run adds to the page: where and when it ran, and its tables.
+/// The section that a run writes: where and when it ran, and its tables.
 pub(crate) fn section(results: &Results) -> String {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     format!(
@@ -172,7 +172,7 @@ pub(crate) fn section(results: &Results) -> String {
     )
 }
 
-/// What a program says, if it is there.
+/// What a program prints, if it is installed.
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let said = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());

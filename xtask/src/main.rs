@@ -34,21 +34,21 @@ Usage: cargo xtask <task>
 
   test [--embedded]
           run every test, and the examples that run from end to end; the servers that tests need are
-          those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or started for the
-          run and ended after it, or installed (on Debian, as root); --embedded leaves out the tests
-          that need one
+          those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or are started for
+          the run, or installed first (on Debian, as root); --embedded leaves out the tests that need
+          a server
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
           run the benchmarks, or those of these names, and print one table; all of them renew
           docs/benchmarks.md; --quick only shows that they run
   coverage
-          run every test, and show which lines none of them reaches
+          run every test, and list the lines that none of them reaches
   mutants [--change | FILE...]
           change the code of these files or directories, one expression at a time, and show which
-          changes no test notices; without a name, that of all files in docs/mutants.md, which takes
-          hours; --change does what ci does; installs cargo-mutants if it is missing
-  api     write the listing of each crate's public API anew, in docs/public-api
+          changes no test notices; without a name, the files in docs/mutants.md, which takes hours;
+          --change does what ci does; installs cargo-mutants if it is missing
+  api     write the public API of each crate into docs/public-api
   ci      check format, dependencies, lints, features, public API, docs, tests, coverage, packages,
           and a sample of mutants; installs cargo-deny and cargo-mutants if they are missing
   help    print this text
