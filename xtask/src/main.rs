@@ -11,6 +11,7 @@ mod features;
 mod fuzz;
 mod mutants;
 mod packages;
+mod semver;
 mod servers;
 mod stand_in;
 mod steps;
@@ -48,6 +49,8 @@ Usage: cargo xtask <task>
           change the code of these files or directories, one expression at a time, and show which
           changes no test notices; without a name, the files in docs/mutants.md, which takes hours;
           --change does what ci does; installs cargo-mutants if it is missing
+  semver  compare the public API with that of the newest tag `v*`, and show whether the version
+          says enough; fails while there is no such tag; installs cargo-semver-checks if it is missing
   api     write the public API of each crate into docs/public-api
   ci      check format, dependencies, lints, features, public API, docs, tests, coverage, packages,
           and a sample of mutants; installs cargo-deny and cargo-mutants if they are missing
@@ -81,6 +84,7 @@ fn task(args: &[String]) -> Option<Task> {
             Some(Box::new(move || test.run()))
         }
         ("coverage", []) => Some(Box::new(coverage::task)),
+        ("semver", []) => Some(Box::new(semver::task)),
         ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
         ("fuzz", rest) => {
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn knows_its_tasks_and_nothing_else() {
-        for name in ["test", "coverage", "api", "ci", "help", "--help", "-h"] {
+        for name in ["test", "coverage", "semver", "api", "ci", "help", "--help", "-h"] {
             assert!(is_task(&[name]), "{name}");
             assert!(!is_task(&[name, "more"]), "{name} more");
         }
