@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()
         .await?;
 
-    println!("A new token has the app's own spelling, and lives like any other.");
+    println!("A new token has the format of the app, and works like any other.");
     let tokens = issuer.issue(Grant::user("shop", "alice")?).await?;
     let token = &tokens.access_token;
     assert!(token.expose().starts_with("acme."));
@@ -90,17 +90,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jwt = swapped.ok_or("an active token is swapped")?.jwt;
     assert_eq!(jwt.expose().split('.').count(), 3);
 
-    println!("The refresh token is one of the library's; what it brings is again the app's.");
+    println!("The refresh token has the library's format; the new access token has the app's.");
     let refresh_token = tokens.refresh_token.ok_or("the client may refresh")?;
     let next = issuer.refresh(RefreshRequest::new(refresh_token, shop.clone())).await?;
     assert!(next.access_token.expose().starts_with("acme."));
 
-    println!("A token of the former system means nothing at first.");
+    println!("A token of the former system is unknown at first.");
     let former = TokenSecret::new("6f1d0c8a5b7e4c2f9a3d1e0b8c7a6f54");
     assert!(!issuer.introspect(&former, Internal).await?.is_active());
 
     let now = issuer.clock().now();
-    println!("Adopted, with what the former system's database knows of it, it is active.");
+    println!("Adopted, with the data of the former system's database, it is active.");
     let grant = Grant::user("shop", "bob")?.scope("orders:read")?;
     let (issued_at, expires_at) = (now - Duration::from_secs(60), now + Duration::from_secs(300));
     issuer.adopt(&former, grant, issued_at, expires_at).await?;

@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let next = issuer.refresh(refresh).await?;
     let answer = issuer.introspect(&next.access_token, Internal).await?;
     assert!(answer.is_active());
-    println!("refresh: it has a new one of each");
+    println!("refresh: it has a new access token and a new refresh token");
 
     // Alice signs out: revoking the refresh token ends the grant and all its tokens.
     let refresh_token = next.refresh_token.ok_or("it has a successor")?;
@@ -48,6 +48,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for token in [&first.access_token, &next.access_token] {
         assert!(!issuer.introspect(token, Internal).await?.is_active());
     }
-    println!("revoke: both access tokens are dead at once");
+    println!("revoke: both access tokens are inactive at once");
     Ok(())
 }

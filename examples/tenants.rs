@@ -63,7 +63,7 @@ async fn main() -> Result<(), Failure> {
             assert_eq!(answer.is_active(), at == of);
         }
     }
-    println!("each token is active at its own issuer alone");
+    println!("each token is active only at its own issuer");
 
     // So are the keys that sign JWTs.
     let jwks = [tenants[0].0.jwks().await?, tenants[1].0.jwks().await?];
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Failure> {
         left.push(issuer.sessions(&alice).await?.len());
     }
     assert_eq!(left, [0, 1, 1]);
-    println!("acme's alice has logged out everywhere; the others are still there");
+    println!("acme's alice has logged out everywhere; the other sessions are still active");
 
     // One maintenance run deletes rows and writes heartbeats for the whole database. It rotates the
     // signing keys of its own issuer only, so each issuer needs one.

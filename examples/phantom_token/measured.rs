@@ -15,7 +15,7 @@ use crate::{Demo, Outcome, WEB_APP};
 
 impl Demo {
     pub(crate) async fn rotate_under_load(&self, tokens: &Tokens) -> Outcome<()> {
-        note!("Four clients send one request after another through the gateway, all the time.");
+        note!("Four clients send one request after another through the gateway.");
         let (report, mut signed_by) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
         for _ in 0..4 {
@@ -46,7 +46,9 @@ impl Demo {
         note!("The key {old} signed {by_old} of the JWTs, then {new} signed {by_new}.");
         note!("JWK Set before: {}", before.join("  "));
         note!("JWK Set after:  {}", after.join("  "));
-        note!("A key is there before it signs, and as long as what it signed: no request failed.");
+        note!(
+            "A key is published before it signs, until its last token has expired: no request failed."
+        );
         ensure(before.contains(&new), "a key is published before it signs")?;
         ensure(after.contains(&old), "the old key stays published")
     }
@@ -109,11 +111,11 @@ impl Demo {
         }
         times.sort();
         let [least, median, most] = [times[0], times[times.len() / 2], times[times.len() - 1]];
-        note!("20 tokens, each used at the edge, then revoked with POST /revoke. From that answer");
         note!(
-            "to the refusal at the edge: {least:.1?} at least, median {median:.1?}, {most:.1?} at most."
+            "20 tokens, each used at the edge, then revoked with POST /revoke. Time from that answer"
         );
-        note!("Requests that were let in between: {let_in}.");
+        note!("to the refusal at the edge: from {least:.1?} to {most:.1?}, median {median:.1?}.");
+        note!("Requests that passed in between: {let_in}.");
         Ok(())
     }
 

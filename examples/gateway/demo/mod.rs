@@ -91,7 +91,7 @@ impl Demo {
     }
 
     async fn forged(&self, handle: &str) -> Outcome<()> {
-        println!("\n2. A client that says who it is");
+        println!("\n2. A client that forges header fields");
         let request = self.get("/orders", handle);
         let request = request.header("x-user", "root").header("x-forwarded-for", "10.0.0.1");
         let seen = self.seen(request).await?;
@@ -104,7 +104,7 @@ impl Demo {
     }
 
     async fn unknown(&self) -> Outcome<()> {
-        println!("\n3. No handle, and one that was made up");
+        println!("\n3. No handle, and a forged one");
         let none = self.http.get(self.url("/orders"));
         expect(&none.send().await?, StatusCode::UNAUTHORIZED)?;
         let made_up = self.get("/orders", "cr_at_made-up");
@@ -129,13 +129,13 @@ impl Demo {
     }
 
     async fn upload(&mut self, handle: &str) -> Outcome<()> {
-        println!("\n5. {MUCH} MiB up: the first arrives before the last is there to be sent");
+        println!("\n5. {MUCH} MiB up: the first arrives before the last is sent");
         let (mut sender, body) = Channel::<Bytes>::new(1);
         let request = self.http.put(self.url("/photos")).bearer_auth(handle);
         let answer = tokio::spawn(request.body(reqwest::Body::wrap(body)).send());
         sender.send_data(piece()).await?;
         let arrived = *self.api.arrived.wait_for(|arrived| *arrived >= MIB).await?;
-        note!("At the API so far: {arrived} bytes. Now the client goes on.");
+        note!("At the API so far: {arrived} bytes. Now the client continues.");
         let sent = pour(sender, MUCH - 1);
         let (answer, ()) = tokio::join!(answer, sent);
         let text = answer??.error_for_status()?.text().await?;
@@ -179,7 +179,7 @@ impl Demo {
             let_in += 1;
             ensure(began.elapsed() < Duration::from_secs(30), "the gateway hears of it")?;
         }
-        note!("The gateway refuses her {:?} later; let in meanwhile: {let_in}.", began.elapsed());
+        note!("The gateway refuses her {:?} later, after {let_in} requests.", began.elapsed());
         expect(&self.get("/orders", &bob).send().await?, StatusCode::OK)
     }
 
@@ -198,7 +198,7 @@ impl Demo {
     }
 
     async fn end(self) -> Outcome<()> {
-        println!("\n10. The gateway is told to end while an answer is under way");
+        println!("\n10. The gateway shuts down while an answer is in progress");
         let carol = self.sign_in("carol").await?;
         let mut answer = self.get(&format!("/photos/{MUCH}"), &carol).send().await?;
         let mut length = answer.chunk().await?.map_or(0, |data| data.len());
@@ -207,11 +207,11 @@ impl Demo {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        note!("It takes no new connections.");
+        note!("It accepts no new connections.");
         while let Some(data) = answer.chunk().await? {
             length += data.len();
         }
-        note!("The answer came to its end: {length} bytes.");
+        note!("The answer was completed: {length} bytes.");
         ensure(length == MUCH * MIB, "nothing is cut off")?;
         ended.await??;
         ensure(self.http.get(url).send().await.is_err(), "it has ended")
