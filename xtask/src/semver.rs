@@ -2,7 +2,7 @@
 //! newest release.
 
 use crate::command::{Failure, cargo, program};
-use crate::tools;
+use crate::{ci, tools};
 
 /// # Errors
 ///
@@ -18,8 +18,24 @@ pub(crate) fn task() -> Result<(), Failure> {
         Failure::new("there is no release to compare with: no tag such as `v0.1.0` leads to here")
     })?;
     tools::install("semver-checks", "0.51.0")?;
-    // Compares the published crates of the workspace with those of the tag, both from git.
-    cargo("semver-checks --workspace --all-features --baseline-rev").arg(release).run()
+    let released = program("git")
+        .arg("ls-tree")
+        .arg("-d")
+        .arg("--name-only")
+        .arg(release)
+        .arg("crates/")
+        .output()?;
+    let packages = packages(&ci::crates()?, &released);
+    cargo(&format!("semver-checks{packages} --all-features --baseline-rev")).arg(release).run()
+}
+
+/// Options for the crates that were part of the release. A new one has nothing to be compared with.
+fn packages(crates: &[String], released: &str) -> String {
+    let was_there = |name: &str| {
+        released.lines().any(|path| path.strip_prefix("crates/").is_some_and(|it| it == name))
+    };
+    let old = crates.iter().filter(|name| was_there(name));
+    old.map(|name| format!(" --package {name}")).collect()
 }
 
 /// The first tag that names a version. The tags come newest first.
@@ -33,6 +49,15 @@ fn newest(tags: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crate_that_is_new_is_not_compared() {
+        let crates = ["a", "a-b", "new"].map(ToOwned::to_owned);
+        assert_eq!(
+            packages(&crates, "crates/a\ncrates/a-b\ncrates/gone\n"),
+            " --package a --package a-b"
+        );
+    }
 
     #[test]
     fn only_tags_that_name_a_version_are_releases() {
