@@ -1,5 +1,5 @@
-//! What cannot be left out of introspecting, issuing and refreshing handles, and nothing else: no
-//! parsing, no checks of clients or scopes, no answer.
+//! The least work that introspecting, issuing and refreshing handles needs: no parsing, no checks of
+//! clients or scopes, no answer.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -20,10 +20,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::now;
 
-/// An access handle: so many bytes, of which the tag covers the first.
+/// The length of an access handle, and of the part that its tag covers.
 const ACCESS: usize = 50;
 const ACCESS_BODY: usize = 42;
-/// A refresh token: so many bytes, of which the chain's tag and the outer tag cover the first.
+/// The length of a refresh token, and of the part that the chain's tag covers.
 const CHAIN: usize = 62;
 const CHAIN_BODY: usize = 46;
 const SHARDS: usize = 256;
@@ -83,13 +83,13 @@ impl Floor {
         black_box(self.tag(&handle[..ACCESS_BODY]));
         let records = self.get(&Sha256::digest(handle).into());
         let (grant, token) = &*records;
-        // Who does not look at what was found has not fetched it into the caches.
+        // Reading the records fetches them into the caches, as a real lookup does.
         let at = UnixTime::from_secs(0);
         assert!(token.is_live(at) && grant.is_live(at));
         records
     }
 
-    /// Issues the grant of this number, which no other must have.
+    /// Issues the grant with this number, which must be new.
     pub(crate) fn issue(&self, number: u64) {
         let mut grant = [0; 16];
         let mut chain_key = [0; 16];
@@ -97,7 +97,7 @@ impl Floor {
         getrandom::fill(&mut chain_key).expect("random bytes");
         black_box(self.refresh_token(&chain_key));
         black_box(self.access_token());
-        // What `create` inserts holds both records, new.
+        // `create` inserts two new records.
         let records = self.get(&Sha256::digest(self.handles[0]).into());
         self.put(named(number), Arc::new((records.0.clone(), records.1.clone())));
     }
@@ -118,7 +118,7 @@ impl Floor {
         let records = self.get(&key);
         let chain_key = [5; 16];
         black_box(tag(&keyed(&chain_key), &presented[..CHAIN_BODY]));
-        // What takes its place, sealed for whoever has to ask again.
+        // The successor, sealed for a retry.
         black_box(self.refresh_token(&chain_key));
         black_box(self.access_token());
         black_box(seal(&presented));

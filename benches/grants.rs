@@ -1,4 +1,4 @@
-//! Grants in memory: issued, introspected and refreshed, among a thousand up to a million.
+//! Issuing, introspecting and refreshing, among a thousand to a million grants in memory.
 
 mod floor;
 
@@ -31,7 +31,7 @@ fn main() {
         let introspect = world.introspect().at_most(1.4).measure(&suite);
         let threads = world.two_threads(&suite);
         let issue = world.issue().measure(&suite);
-        // It ends the access tokens: it comes last.
+        // Last, because it ends the access tokens.
         let refresh = world.refresh().measure(&suite);
 
         for (series, row) in [("introspect", &introspect), ("issue", &issue), ("refresh", &refresh)]
@@ -46,7 +46,7 @@ fn main() {
     }
 }
 
-/// An issuer with so many grants, and a floor with as many.
+/// An issuer with this many grants, and a floor with as many.
 struct World {
     issuer: Issuer,
     store: MemoryStore,
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// New grants are deleted between the turns: their number stays what it is.
+    /// New grants are deleted between the turns, so that their number stays the same.
     fn issue(&self) -> Pair<'_> {
         let brief = Duration::from_secs(1);
         let (mut ours, mut theirs) = (0_u64, 0_u64);

@@ -1,4 +1,4 @@
-//! Opaque handles: minted, and told from forged ones.
+//! Opaque handles: minting them, and recognizing forged ones.
 
 use std::hint::black_box;
 

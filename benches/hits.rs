@@ -1,5 +1,5 @@
-//! What a request costs whose token is remembered: introspected, or verified. Among 100,000 tokens,
-//! beside a replica that holds 10,000 rules.
+//! The cost of a request whose token is remembered, introspected or verified: among 100,000 tokens,
+//! with a replica that holds 10,000 rules.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Server {
                 issuer.revoke_subject(&user).await.expect("revoked");
             }
         }
-        // Heartbeats, by which the replica stays fresh.
+        // Heartbeats keep the replica fresh.
         let maintained = issuer.clone();
         tokio::spawn(async move { maintained.run_maintenance().await });
         let log = StoreLog::new(Arc::new(store));
@@ -148,7 +148,7 @@ impl Server {
     }
 }
 
-/// A grant that nobody has.
+/// The id of a grant that does not exist.
 fn grant(number: usize) -> GrantId {
     let mut id = [0xff; 16];
     id[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -160,7 +160,7 @@ const fn with_room(tokens: usize) -> usize {
     tokens + tokens / 4
 }
 
-/// Tokens that a layer remembers, and a cache that holds as much of them.
+/// Tokens that a layer remembers, and a cache of the same size.
 struct Remembered {
     layer: BearerLayer,
     tokens: Vec<TokenSecret>,
@@ -234,7 +234,7 @@ impl Remembered {
 
     fn verify_all(&self, tokens: &[TokenSecret]) {
         for token in tokens {
-            // One that is not remembered would have to be asked about: that waits, and panics.
+            // A token that is not remembered would be introspected; that waits, and panics here.
             black_box(now(self.layer.verify(token, None)).expect("a good token"));
         }
     }
@@ -242,7 +242,7 @@ impl Remembered {
     fn get_all(&self, tokens: &[TokenSecret]) {
         for token in tokens {
             let found = self.cache.get(&digest(token)).expect("it is there");
-            // Who does not look at what was found has not fetched it into the caches.
+            // Reading the entry fetches it into the caches, as a real lookup does.
             assert!(found.expires_at > Some(self.start));
             black_box(found);
         }
@@ -253,7 +253,7 @@ fn digest(token: &TokenSecret) -> [u8; 32] {
     Sha256::digest(token.expose()).into()
 }
 
-/// The keys, as a server would hand them out.
+/// The keys, as a server publishes them.
 #[derive(Debug)]
 struct Jwks(Bytes);
 

@@ -73,7 +73,7 @@ impl AccessToken {
     }
 }
 
-/// One private key, as everyone here wants it.
+/// One private key, in the form of each library.
 struct Keys {
     algorithm: Algorithm,
     ours: SigningKey,
@@ -126,12 +126,12 @@ impl Keys {
         jwt.now_or_never().expect("nothing waits").expect("a signature").expose().to_owned()
     }
 
-    /// The signature alone: there is no less to do.
+    /// The signature alone, the floor of signing.
     fn sign_raw(&self) -> Timed<'_> {
         let input = self.input();
         let random = SystemRandom::new();
         match &self.raw {
-            // A signature is a buffer of some kilobytes: returning it would mean moving it once more.
+            // A signature is a buffer of some kilobytes; returning it would move it again.
             Raw::Es256(key) => per_call(move || {
                 let signature = key.sign(&random, black_box(&input)).expect("a signature");
                 black_box(signature.as_ref());
@@ -216,7 +216,7 @@ fn sign(suite: &Suite, keys: &Keys) {
     suite.report(pair.measure(suite));
 }
 
-/// All that is done when a JWT is issued, but to keep its grant.
+/// Everything that issuing a JWT does, except storing its grant.
 fn mint(suite: &Suite, keys: &Keys) {
     let random = Random::system();
     let ring = KeyManager::builder(

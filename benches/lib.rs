@@ -1,7 +1,7 @@
-//! What every benchmark shares: how it measures beside a floor, and how it says what came out.
+//! What all benchmarks share: how they measure beside a floor, and how they report the results.
 //!
 //! A benchmark is a binary that makes one [`Suite`] and reports [`Row`]s, [`Point`]s and [`Delays`]
-//! through it. `cargo xtask bench` runs them all, and makes tables and plots of what they report.
+//! through it. `cargo xtask bench` runs them all, and makes tables of what they report.
 //!
 //! ```
 //! use cloakroom_benches::{Aim, Floor, Line, Row, Unit};

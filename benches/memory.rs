@@ -1,5 +1,5 @@
-//! What one grant takes in the memory store, and one revocation in a replica of the log: what the
-//! process grows by, allocator and all.
+//! The memory of one grant in the in-memory store, and of one revocation in a replica of the log: the
+//! growth of the process, including the allocator's overhead.
 
 use std::fs;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 fn main() {
     let suite = Suite::from_args();
     grants(&suite);
-    // Held to the end: what has been freed would be taken again, and not be counted.
+    // Held to the end: freed memory would be reused, and not counted.
     let _replicas = [
         replica(&suite, "a log-out", |number| of(1, Target::Grant(grant(number)))),
         replica(&suite, "a log-out, each at another client", |number| {
@@ -67,7 +67,7 @@ fn grants(suite: &Suite) {
     });
 }
 
-/// Reports what a replica takes for one revocation of many.
+/// Reports the memory that a replica needs for one revocation of many.
 fn replica(
     suite: &Suite,
     what: &str,

@@ -1,4 +1,4 @@
-//! Measuring in pairs: floor and subject take turns, in one process.
+//! Measuring in pairs: floor and subject take turns in one process.
 
 use std::fmt;
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::row::{Aim, Beside, Floor, Row, Unit, quartiles};
 use crate::suite::Suite;
 
-/// Something that can be timed: makes this many calls, and says how long they took.
+/// Something to time: makes this many calls, and returns how long they took.
 pub type Timed<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 /// Times calls of `call`.
@@ -46,19 +46,19 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// This subject, by itself so far.
+    /// A pair with this subject, and no floor yet.
     pub fn new(name: impl Into<String>, subject: Timed<'a>) -> Self {
         let (floor, beside, aim, unit) = (None, Vec::new(), None, Unit::Nanoseconds);
         Self { name: name.into(), subject, floor, beside, aim, unit }
     }
 
-    /// What it is held against.
+    /// Adds the floor.
     pub fn floor(mut self, name: impl Into<String>, floor: Timed<'a>) -> Self {
         self.floor = Some((name.into(), floor));
         self
     }
 
-    /// Another way to do the same, reported beside it.
+    /// Adds another way to do the same, which is reported beside it.
     pub fn beside(mut self, name: impl Into<String>, other: Timed<'a>) -> Self {
         self.beside.push((name.into(), other));
         self
@@ -76,18 +76,18 @@ impl<'a> Pair<'a> {
         self
     }
 
-    /// Reports how many calls a second are made, instead of how long one takes.
+    /// Reports calls per second instead of the time of one call.
     pub const fn per_second(mut self) -> Self {
         self.unit = Unit::PerSecond;
         self
     }
 
-    /// Lets them take turns, and says what came out.
+    /// Measures them in turns.
     pub fn measure(self, suite: &Suite) -> Row {
         let (rounds, turn) = if suite.is_quick() {
             (3, Duration::from_micros(50))
         } else {
-            // Turns are shorter than a slice of the scheduler's, so that most are not interrupted.
+            // A turn is shorter than a time slice of the scheduler, so that most are not interrupted.
             (2001, Duration::from_micros(250))
         };
         let contestant = |(name, timed)| Contestant::new(name, timed, self.unit, turn);
@@ -97,7 +97,7 @@ impl<'a> Pair<'a> {
         for round in 0..rounds {
             let mut all: Vec<_> =
                 iter::once(&mut subject).chain(&mut floor).chain(&mut beside).collect();
-            // Nobody always runs after the same one, with what that one left in the caches.
+            // Rotate, so that none always runs after the same one and finds its data in the caches.
             let first = round % all.len();
             all.rotate_left(first);
             all.into_iter().for_each(Contestant::run);
@@ -128,14 +128,14 @@ impl fmt::Debug for Pair<'_> {
     }
 }
 
-/// Whoever takes turns.
+/// The subject, its floor, or another way.
 struct Contestant<'a> {
     name: String,
     timed: Timed<'a>,
     unit: Unit,
-    /// How many calls make a turn.
+    /// Calls in a turn.
     calls: u64,
-    /// One figure a turn.
+    /// One figure for each turn.
     turns: Vec<f64>,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Contestant<'a> {
             calls
         };
         // The first calls are slow, and any may be interrupted. Short turns would show what the other
-        // one left in the processor's caches, and not what a call takes.
+        // one left in the processor's caches, not the time of a call.
         let calls = (0..5).map(|_| to_fill_it()).max().unwrap_or(1);
         Self { name, timed, unit, calls, turns: Vec::new() }
     }
@@ -169,7 +169,7 @@ impl<'a> Contestant<'a> {
 mod tests {
     use super::*;
 
-    /// Pretends that each call takes so many nanoseconds.
+    /// Pretends that each call takes this many nanoseconds.
     fn takes<'a>(nanoseconds: u64) -> Timed<'a> {
         Box::new(move |calls| Duration::from_nanos(calls * nanoseconds))
     }

@@ -1,10 +1,10 @@
-//! What a benchmark reports, one line of JSON each.
+//! The results of benchmarks, each one line of JSON.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Something that was measured, beside what it is held against.
+/// A measurement beside its floor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured: `sign ES256`.
@@ -13,7 +13,7 @@ pub struct Row {
     pub unit: Unit,
     /// Our figure.
     pub ours: f64,
-    /// What it is held against; `None` where only the figure itself counts.
+    /// Its floor; `None` if only the figure itself counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<Floor>,
     /// What the ratio, or without a floor the figure, should be.
@@ -24,7 +24,7 @@ pub struct Row {
     pub beside: Vec<Beside>,
 }
 
-/// The least that has to be done, measured in the same rounds.
+/// The least work that the operation needs, measured in the same rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Floor {
     /// What it does.
@@ -49,7 +49,7 @@ pub struct Beside {
 /// How one figure grows with the number of grants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Of which line of the plot: `introspect`.
+    /// What is called, such as `introspect`.
     pub series: String,
     /// How many grants there were.
     pub grants: u64,
@@ -59,10 +59,10 @@ pub struct Point {
     pub floor: f64,
 }
 
-/// How long something took that happened many times.
+/// The delays of something that was measured many times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delays {
-    /// What took so long.
+    /// What was measured.
     pub name: String,
     /// Half of them, nine tenths and ninety-nine hundredths took no longer than this, and all of
     /// them no longer than the last; in nanoseconds.
@@ -75,7 +75,7 @@ pub struct Delays {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Nanoseconds a call.
+    /// Nanoseconds for each call.
     Nanoseconds,
     /// Calls a second.
     PerSecond,
@@ -85,7 +85,7 @@ pub enum Unit {
     Rows,
 }
 
-/// What should come out.
+/// The aim.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aim {
@@ -101,7 +101,7 @@ pub enum Aim {
 pub enum Line {
     /// A row of the table.
     Row(Row),
-    /// A point of a plot.
+    /// A row of the table of growth.
     Point(Point),
     /// A row of the table of delays.
     Delays(Delays),
@@ -123,7 +123,7 @@ impl Delays {
     /// The upper bounds of the histogram, in milliseconds.
     pub const BOUNDS: [f64; 9] = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0];
 
-    /// What took these nanoseconds.
+    /// The quantiles and shares of these nanoseconds.
     #[must_use]
     pub fn new(name: impl Into<String>, nanoseconds: &[f64]) -> Self {
         let count = nanoseconds.len() as f64;
@@ -183,12 +183,12 @@ impl From<Delays> for Line {
     }
 }
 
-/// First quartile, median and third quartile; not a number where there is none.
+/// First quartile, median and third quartile; NaN for no values.
 pub(crate) fn quartiles(values: &[f64]) -> [f64; 3] {
     [0.25, 0.5, 0.75].map(|part| quantile(values, part))
 }
 
-/// What this part of the values, of 1, does not exceed; not a number where there is none.
+/// The quantile of the values, with `part` from 0 to 1; NaN for no values.
 #[must_use]
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();

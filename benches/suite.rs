@@ -7,8 +7,8 @@ use crate::row::{Line, Row};
 
 /// One run of one benchmark binary: its options, and where its results go.
 ///
-/// `--quick` measures as little as shows that everything runs. With `--json` each result is also
-/// printed on a line of its own to standard output, for `cargo xtask bench`; people read standard
+/// `--quick` measures only enough to show that everything runs. With `--json` each result is also
+/// printed on a line of standard output, for `cargo xtask bench`; the text for people goes to standard
 /// error.
 #[derive(Debug, Clone, Copy)]
 pub struct Suite {
@@ -17,7 +17,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// As the arguments of the process say. What cargo adds is ignored.
+    /// Reads the arguments of the process, and ignores those that cargo adds.
     #[must_use]
     pub fn from_args() -> Self {
         let has = |name: &str| env::args().skip(1).any(|arg| arg == name);
@@ -53,7 +53,7 @@ impl Suite {
         }
     }
 
-    /// Says what goes on, to people.
+    /// Prints a message for people.
     pub fn say(&self, what: impl Display) {
         eprintln!("{what}");
     }

@@ -1,4 +1,4 @@
-//! What the turns of a benchmark are made of.
+//! Parts of the turns of a benchmark.
 
 use std::hint::spin_loop;
 use std::iter;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use crate::Timed;
 
-/// The output of a future that never waits: nothing in memory does. It is polled where it is, as a
-/// server would; to move it would cost as much as the rest of a call.
+/// The output of a future that never waits, as nothing in memory does. It is polled in place, as in a
+/// server: moving it would cost as much as the rest of a call.
 ///
 /// # Panics
 ///
-/// If it waits after all.
+/// If it waits.
 #[inline]
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -34,8 +34,8 @@ pub fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Threads that wait for work, as those of a server do: a new one would first have to get memory of
-/// its own.
+/// Threads that wait for work, as those of a server do. A new thread would first have to allocate its
+/// memory.
 #[derive(Debug)]
 pub struct Team<T> {
     members: Vec<Sender<Part<T>>>,
@@ -44,7 +44,7 @@ pub struct Team<T> {
 
 struct Part<T> {
     work: Vec<T>,
-    /// How many are ready, of how many.
+    /// How many are ready, and how many there are.
     ready: Arc<AtomicUsize>,
     all: usize,
 }
@@ -65,9 +65,9 @@ impl<T: Clone + Send> Team<T> {
             scope.spawn(move || {
                 for part in parts {
                     let _guard = EndIfPanicking;
-                    // What was just received is in the caches of the core that received it.
+                    // What was just received is in the caches of the receiving core.
                     let own = part.work.clone();
-                    // Whoever is woken starts late; whoever spins does not.
+                    // A thread that is woken starts late; one that spins does not.
                     part.ready.fetch_add(1, Ordering::SeqCst);
                     while part.ready.load(Ordering::SeqCst) < part.all {
                         spin_loop();
@@ -96,8 +96,8 @@ impl<T: Clone + Send> Team<T> {
         [Box::new(halves), Box::new(move |calls| self.work([draw(&mut alone, calls)]))]
     }
 
-    /// How long it takes to do all that work, each part on a thread of its own: from the first start
-    /// to the last end.
+    /// The time to do all the work, each part on a separate thread: from the first start to the last
+    /// end.
     ///
     /// # Panics
     ///
@@ -116,7 +116,7 @@ impl<T: Clone + Send> Team<T> {
     }
 }
 
-/// Others would wait for the thread for ever.
+/// Otherwise the others would wait for a panicked thread for ever.
 struct EndIfPanicking;
 
 impl Drop for EndIfPanicking {
@@ -127,7 +127,7 @@ impl Drop for EndIfPanicking {
     }
 }
 
-/// Numbers that no cache can foresee (`SplitMix64`).
+/// Numbers that no cache can predict (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 

@@ -1,7 +1,7 @@
 //! Revokes by hand what a restored database has forgotten; see `docs/operations.md`.
 //!
 //! ```console
-//! $ cargo run -p cloakroom-examples --example after_restore -- tokens.db subject alice
+//! $ cargo run --example after_restore -- tokens.db subject alice
 //! ```
 
 use std::error::Error;
@@ -33,14 +33,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// An issuer over the restored database, with the secrets that your servers have. Here they are those
-/// of a demonstration: take yours from your secret store.
+/// An issuer over the restored database, with the secrets of your servers. These are demonstration
+/// secrets: take yours from your secret store.
 async fn open(database: &str) -> Result<Issuer, Box<dyn Error>> {
     let issuer = Issuer::builder("https://as.example")
         .store(Arc::new(SqliteStore::builder(database).open()?))
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, [1; 32])))
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
-        // Nothing is issued here: any client will do.
+        // Nothing is issued here, so any client will do.
         .static_clients([Client::public("after-restore")])?
         .build()
         .await?;

@@ -1,20 +1,20 @@
-//! A whole authorization server, to be tried out with curl:
+//! A complete authorization server, to try with curl (see `docs/curl.md`):
 //!
 //! ```text
 //! cargo run --release --example authorization_server -- --listen 127.0.0.1:9000
 //! ```
 //!
-//! Its endpoints are those of the library; the page that signs users in is the app's own, and here
-//! a demo: it signs in whoever is named, and asks for consent only where the client sends
-//! `prompt=consent`. SIGUSR1 rotates the signing key at once.
-//! `clients.toml`, `sign_in.rs` and `store.rs` lie beside this file.
+//! The endpoints come from the library. The sign-in page is a demo: it signs in the user that
+//! `login_hint` names, and asks for consent only if the client sends `prompt=consent`. SIGUSR1
+//! rotates the signing key at once. It uses `clients.toml`, `sign_in.rs` and `store.rs` beside this
+//! file.
 //!
 //! ```toml
 //! [dependencies]
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 //! base64 = "0.23"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["sqlite"] }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom", features = ["sqlite"] }
 //! getrandom = "0.4"
 //! serde = { version = "1", features = ["derive"] }
 //! serde_json = "1"
@@ -54,23 +54,23 @@ use crate::store::Store;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// An authorization server for trying things out. It signs in everyone, without asking.
+/// An authorization server to try things out. It signs everyone in without asking.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where to listen, an IP address and a port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path. The secrets go into a
-    /// file of their own beside the database, `<path>.secrets`
+    /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path. The secrets are in
+    /// another file beside the database, `<path>.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
-    /// The issuer's URL [default: http:// and the address, which must then be a loopback one]
+    /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// For how long a spent refresh token still brings its successor, at most 300
+    /// How long a spent refresh token still returns its successor, at most 300
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     retry_window: u64,
-    /// For how long a plain HTTP cache, such as nginx, may keep a swapped JWT
+    /// How long a plain HTTP cache, such as nginx, may keep a swapped JWT
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     cache_swapped: u64,
     /// The clients, instead of the demo set
@@ -125,9 +125,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .static_clients(clients)?
         .events(Arc::new(Alarms))
         .lifetimes(Lifetimes::default().retry_window(Duration::from_secs(options.retry_window)))
-        // A key signs once every verifier knows it: after max-age + 2 × reload + skew. The defaults make
-        // that more than an hour. Here it is 5 seconds, so that SIGUSR1 can be tried twice in a row; in
-        // return the JWK Set is hardly cached, and clocks must agree, as they do on one machine.
+        // A key signs once every verifier knows it: after max-age + 2 × reload + skew, which is more
+        // than an hour with the defaults. Here it is 5 seconds, so that you can send SIGUSR1 twice in
+        // a row. In return the JWK Set is hardly cached, and clocks must agree, as on one machine.
         .key_policy(
             KeyPolicy::default()
                 .jwks_max_age(Duration::from_secs(2))
@@ -137,12 +137,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .build()
         .await?;
 
-    // Caught before anyone hears that it is up.
+    // Signals are caught before `ready` is printed.
     let end = signals(issuer.clone())?;
     let maintained = issuer.clone();
     tokio::spawn(async move { maintained.run_maintenance().await });
 
-    // The library's endpoints stand under the issuer's path; so does the app's own.
+    // The library's endpoints are under the issuer's path, and so is `/authorize`.
     let path = Url::parse(&url)?.path().trim_end_matches('/').to_owned();
     let sign_in = sign_in::router(&path, issuer.clone());
     let endpoints = Endpoints::new(issuer)
@@ -162,7 +162,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
             end.await;
             tracing::info!("ending: open requests have 5 seconds");
             tokio::spawn(async {
-                // A connection that someone holds open does not keep the server up.
+                // A connection that is held open does not keep the server running.
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 std::process::exit(0);
             });
@@ -171,7 +171,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints what somebody should look at. A real one hands every event to an audit trail.
+/// Prints alarms. A real server passes every event to an audit trail.
 #[derive(Debug)]
 struct Alarms;
 
@@ -280,7 +280,7 @@ fn read_clients(path: &Path) -> Result<Vec<Client>, Failure> {
 
 fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
     let file: ClientsFile = toml::from_str(text).map_err(|error| {
-        // Not the error's own text: it quotes the line, which may hold a secret.
+        // Not the text of the error: it quotes the line, which may hold a secret.
         let line = 1 + text[..error.span().map_or(0, |span| span.start)].matches('\n').count();
         format!("{name}, line {line}: {}", error.message())
     })?;
@@ -301,7 +301,7 @@ fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
     Ok(clients)
 }
 
-/// The client of an entry; else which field is wrong, and why.
+/// The client of an entry, or the field that is wrong, and why.
 fn client(entry: &Entry) -> Result<Client, String> {
     let wrong = |field: &'static str| move |error: InvalidValue| format!("{field}: {}", error.why);
     let mut client = match (entry.public, &entry.secret, &entry.secret_sha256) {
@@ -351,7 +351,7 @@ fn client(entry: &Entry) -> Result<Client, String> {
 }
 
 impl LifetimesEntry {
-    /// The library would cut what is too long; whoever wrote it should know.
+    /// The library would shorten a lifetime that is too long; report it instead.
     fn checked(&self) -> Result<ClientLifetimes, String> {
         let within = |field: &str, own: Option<u64>, most: Duration| match own {
             Some(own) if !(1..=most.as_secs()).contains(&own) => {

@@ -1,13 +1,13 @@
-//! Access tokens of the app's own spelling, and tokens of a former system, taken over.
+//! Access tokens in a format of your own, and tokens taken over from a former system.
 //!
-//! An app that replaces another authorization server often has to keep two things: what its tokens
-//! look like, and the tokens that are out there. Both are one [`TokenFormat`].
+//! If you replace another authorization server, you often have to keep the look of its tokens, and
+//! accept the tokens that are already issued. One [`TokenFormat`] does both.
 //!
 //! ```toml
 //! [dependencies]
 //! async-trait = "0.1"
 //! base64 = "0.23"
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom" }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 
@@ -34,7 +34,7 @@ impl TokenFormat for AcmeTokens {
         let secret = URL_SAFE_NO_PAD.encode(secret);
         let token = TokenSecret::new(format!("acme.{}.{secret}", context.grant.id));
         let digest = TokenDigest::compute(TokenKind::Access, token.expose().as_bytes());
-        // The store learns the digest, and never the token.
+        // The store gets the digest, never the token.
         Ok(Minted::new(token, Persisted::Token(digest)))
     }
 
@@ -48,9 +48,9 @@ impl TokenFormat for AcmeTokens {
             return Ok(None);
         }
         let digest = TokenDigest::compute(TokenKind::Access, token.as_bytes());
-        // A former token names no grant: its digest does.
+        // A former token does not name its grant, so the grant id is derived from its digest.
         let grant = grant.unwrap_or_else(|| GrantId::from_digest(&digest));
-        // Nothing here proves that the token is genuine. If the digest is in the store, it is.
+        // Nothing here proves that the token is genuine. It is if its digest is in the store.
         Ok(Some(Located::new(TokenKind::Access, grant, digest)))
     }
 }
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()
         .await?;
 
-    println!("A new token has the app's own spelling, and lives like any other.");
+    println!("A new token has the format of the app, and works like any other.");
     let tokens = issuer.issue(Grant::user("shop", "alice")?).await?;
     let token = &tokens.access_token;
     assert!(token.expose().starts_with("acme."));
@@ -88,17 +88,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jwt = swapped.ok_or("an active token is swapped")?.jwt;
     assert_eq!(jwt.expose().split('.').count(), 3);
 
-    println!("The refresh token is one of the library's; what it brings is again the app's.");
+    println!("The refresh token has the library's format; the new access token has the app's.");
     let refresh_token = tokens.refresh_token.ok_or("the client may refresh")?;
     let next = issuer.refresh(RefreshRequest::new(refresh_token, shop.clone())).await?;
     assert!(next.access_token.expose().starts_with("acme."));
 
-    println!("A token of the former system means nothing at first.");
+    println!("A token of the former system is unknown at first.");
     let former = TokenSecret::new("6f1d0c8a5b7e4c2f9a3d1e0b8c7a6f54");
     assert!(!issuer.introspect(&former, Internal).await?.is_active());
 
     let now = issuer.clock().now();
-    println!("Adopted, with what the former system's database knows of it, it is active.");
+    println!("Adopted, with the data of the former system's database, it is active.");
     let grant = Grant::user("shop", "bob")?.scope("orders:read")?;
     let (issued_at, expires_at) = (now - Duration::from_secs(60), now + Duration::from_secs(300));
     issuer.adopt(AdoptRequest::new(former.clone(), grant, issued_at..expires_at)).await?;

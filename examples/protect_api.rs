@@ -1,7 +1,7 @@
-//! An API that only lets requests with a good JWT access token in.
+//! An API that accepts only requests with a valid JWT access token.
 //!
-//! It finds the authorization server's keys through its metadata, and verifies every token on its
-//! own from then on. Start the authorization server first, then this, then ask:
+//! It finds the authorization server's keys through its metadata, and from then on verifies every
+//! token by itself. Start the authorization server, then this, then call it:
 //!
 //! ```text
 //! cargo run --example authorization_server -- --listen 127.0.0.1:9000
@@ -12,14 +12,14 @@
 //! curl -si -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
 //! ```
 //!
-//! Why a token was refused stands in the traces, never in the answer: set
-//! `RUST_LOG=cloakroom_resource=debug`. In a package of your own it needs:
+//! The traces, not the answer, say why a token was refused: set `RUST_LOG=cloakroom_resource=debug`.
+//! A package of your own needs:
 //!
 //! ```toml
 //! [dependencies]
 //! axum = "0.8"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom-resource = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! cloakroom-resource = { path = "../cloakroom/crates/cloakroom-resource" }
 //! serde_json = "1"
 //! tokio = { version = "1", features = ["macros", "net", "rt-multi-thread", "signal"] }
 //! tracing-subscriber = { version = "0.3", features = ["env-filter"] }
@@ -43,7 +43,7 @@ struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:9100")]
     listen: String,
-    /// The authorization server, exactly as it stands in the tokens' `iss`.
+    /// The authorization server, exactly as in the tokens' `iss`.
     #[arg(long, default_value = "http://127.0.0.1:9000")]
     issuer: String,
     /// The name of this API in the tokens' `aud`. It need not be where it listens.
@@ -77,7 +77,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One layer for each group of routes, with the scope that it asks for.
+/// One layer for each group of routes, with the scope that the group requires.
 fn api(bearer: BearerLayer) -> Result<Router, Box<dyn Error>> {
     let reading = Router::new()
         .route("/orders", get(read_orders))
@@ -88,7 +88,7 @@ fn api(bearer: BearerLayer) -> Result<Router, Box<dyn Error>> {
     Ok(reading.merge(writing))
 }
 
-/// The handler of a protected route asks for the token, and reads from it who is calling.
+/// The handler of a protected route takes the token, which names the caller.
 async fn read_orders(token: VerifiedToken) -> Json<Value> {
     Json(json!({ "orders": [], "claims": token.token() }))
 }
@@ -98,7 +98,7 @@ async fn place_order(token: VerifiedToken) -> (StatusCode, Json<Value>) {
     (StatusCode::CREATED, Json(json!({ "ordered_by": by })))
 }
 
-/// Until Ctrl-C, or SIGTERM.
+/// Returns at Ctrl-C or SIGTERM.
 async fn stopped() {
     #[cfg(unix)]
     {

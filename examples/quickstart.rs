@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom" }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom" }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let app = client.id().clone();
 
-    // An issuer for trying things out: all in memory, and worthless after a restart.
+    // An issuer to try things out: everything is in memory, and lost at a restart.
     let issuer = Issuer::dev().static_clients([client])?.build().await?;
 
     // Alice has signed in, and lets the app read her orders.
@@ -41,14 +41,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let next = issuer.refresh(refresh).await?;
     let answer = issuer.introspect(&next.access_token, Internal).await?;
     assert!(answer.is_active());
-    println!("refresh: it has a new one of each");
+    println!("refresh: it has a new access token and a new refresh token");
 
-    // Alice signs out: the refresh token ends the grant, and all that hangs off it.
+    // Alice signs out: revoking the refresh token ends the grant and all its tokens.
     let refresh_token = next.refresh_token.ok_or("it has a successor")?;
     issuer.revoke(&refresh_token, &app).await?;
     for token in [&first.access_token, &next.access_token] {
         assert!(!issuer.introspect(token, Internal).await?.is_active());
     }
-    println!("revoke: both access tokens are dead at once");
+    println!("revoke: both access tokens are inactive at once");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `/authorize`: the page that signs users in, which is the app's own.
+//! `/authorize`: the page that signs users in. The library has none; this is a demo.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(crate) fn router(path: &str, issuer: Issuer) -> Router {
         .with_state(issuer)
 }
 
-/// The authorization endpoint (RFC 6749 §3.1). A real one asks who the user is, and whether the
-/// client may have what it asks for. This one asks only for the latter, and if the client wants it.
+/// The authorization endpoint (RFC 6749 §3.1). A real one signs the user in and asks for consent.
+/// This one asks for consent only, and only if the client sends `prompt=consent`.
 async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     match checked(&issuer, &query).await {
@@ -35,9 +35,9 @@ async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> R
 
 const CONSENT: &str = "consent";
 
-/// A form that comes back to this endpoint, once and within ten minutes. Its nonce is good for this
-/// request alone, and stands in a cookie, too: a page of someone else's that has the browser send a
-/// form of its own (RFC 6749 §10.12) cannot set that.
+/// A form that comes back to this endpoint once, within ten minutes. Its nonce is valid for this
+/// request only, and is also in a cookie. A page of another site can make the browser send a form
+/// (RFC 6749 §10.12), but it cannot set that cookie.
 fn consent(issuer: &Issuer, query: &str) -> Response {
     const LIFE: Duration = Duration::from_secs(600);
     let nonce = match issuer.nonce(CONSENT, query.as_bytes(), LIFE) {
@@ -50,7 +50,7 @@ fn consent(issuer: &Issuer, query: &str) -> Response {
     );
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        // RFC 6749 §10.13: nobody else's page shows it in a frame.
+        // RFC 6749 §10.13: no other page may show it in a frame.
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
     let cookie =
@@ -58,7 +58,7 @@ fn consent(issuer: &Issuer, query: &str) -> Response {
     (headers, [(header::SET_COOKIE, cookie)], page(StatusCode::OK, None, form)).into_response()
 }
 
-/// The user has allowed it.
+/// The user has consented.
 async fn consented(
     State(issuer): State<Issuer>,
     RawQuery(query): RawQuery,
@@ -111,14 +111,14 @@ async fn answer(
         ),
     };
     parameters.extend(form.get("state").map(|state| ("state", state.to_owned())));
-    // RFC 9207 §2: so that a client of several servers knows which one answers.
+    // RFC 9207 §2: a client of several servers sees which one answers.
     parameters.push(("iss", issuer.url().to_owned()));
     redirect.query_pairs_mut().extend_pairs(parameters);
     page(StatusCode::FOUND, Some(redirect), text)
 }
 
-/// The parameters, once the client and its redirect URI are known to be right. Until then the user
-/// must not be sent anywhere (RFC 6749 §4.1.2.1).
+/// The parameters, after the client and its redirect URI were checked. Before that, the user must
+/// not be redirected (RFC 6749 §4.1.2.1).
 async fn checked(
     issuer: &Issuer,
     query: &str,
@@ -154,7 +154,7 @@ async fn code(
             let pkce = Pkce::s256(challenge);
             Some(pkce.map_err(invalid("code_challenge is not 43 characters of base64url"))?)
         }
-        // RFC 7636 §4.3 takes a missing method for `plain`, which protects nothing.
+        // RFC 7636 §4.3: a missing method means `plain`, which protects nothing.
         _ => {
             return Err(TokenError::InvalidRequest("PKCE takes a code_challenge and S256"));
         }
@@ -176,10 +176,10 @@ async fn code(
     issuer.authorize(AuthorizationRequest::new(grant, redirect_uri).pkce(pkce)).await
 }
 
-/// What the client is told: an error of RFC 6749 §4.1.2.1, and a description for its developers.
+/// What the client gets: an error of RFC 6749 §4.1.2.1, and a description for its developers.
 fn refusal(error: &TokenError) -> (&'static str, String) {
     match error.code() {
-        // The user was revoked meanwhile.
+        // The user was revoked in the meantime.
         Some("invalid_grant") => ("access_denied", "sign in again".into()),
         Some(code) => (code, error.description().unwrap_or_default().into()),
         None => {
@@ -221,7 +221,7 @@ mod tests {
         Ok(router("", Issuer::dev().static_clients([client])?.build().await?))
     }
 
-    /// The nonce of a form that was just asked for, which is its cookie, too.
+    /// The nonce of a new form, which is also its cookie.
     async fn form(server: &Router) -> Result<String, Box<dyn Error>> {
         let request = Request::get(ASKED).body(Body::empty())?;
         let response = server.clone().oneshot(request).await?;
@@ -233,7 +233,7 @@ mod tests {
         Ok(nonce.to_owned())
     }
 
-    /// What the browser is answered that sends this nonce, with this cookie.
+    /// The answer to a browser that sends this nonce with this cookie.
     async fn sent(
         server: &Router,
         uri: &str,
@@ -267,7 +267,7 @@ mod tests {
         let (own, foreign) = (form(&server).await?, form(&server).await?);
         let other = format!("{ASKED}&login_hint=bob");
         for (uri, nonce, cookie) in [
-            // Someone else's nonce, in the browser of a user who has another, or none.
+            // Another user's nonce, from a browser with another cookie or none.
             (ASKED, &*foreign, &*own),
             (ASKED, &foreign, ""),
             (ASKED, "", ""),

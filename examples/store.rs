@@ -35,7 +35,7 @@ impl FromStr for Store {
 }
 
 impl Store {
-    /// An issuer that keeps what it must not forget here, and its token store.
+    /// An issuer that keeps its grants and keys here, and its token store.
     pub(crate) fn open(&self, url: &str) -> Result<(IssuerBuilder, Arc<dyn TokenStore>), Failure> {
         let path = match self {
             Self::Memory => {
@@ -58,8 +58,8 @@ impl Store {
     }
 }
 
-/// The secret of the handles and the key that seals signing keys, made at the first start. They are
-/// not in the database: a copy of it alone is worth nothing. A server of your own takes them from its
+/// The handle secret and the key that seals signing keys, created at the first start. They are not in
+/// the database, so a copy of the database alone is worth nothing. A real server takes them from its
 /// environment or a vault.
 fn secrets_of(path: &Path) -> Result<(TokenSecret, TokenSecret), Failure> {
     let failed = |error| format!("the secrets in {} cannot be used: {error}", path.display());

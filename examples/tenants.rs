@@ -23,10 +23,10 @@ fn url(name: &str) -> String {
     format!("https://as.example/{name}")
 }
 
-/// The issuer of this URL, over the part of this tenant.
+/// The issuer with this URL, over this tenant's part of the store.
 async fn issuer(store: &Arc<SqliteStore>, tenant: &str, url: String) -> Result<Issuer, Failure> {
-    // From your secret store. Each tenant may have secrets of its own; it need not: what is derived
-    // from them is the issuer's, and good nowhere else.
+    // From your secret store. Tenants may share these secrets: what is derived from them depends on
+    // the issuer's URL, and is valid nowhere else.
     let (handle_secret, sealing_key) = ([1; 32], [2; 32]);
     let app = Client::public("app")
         .grant_types([GrantType::RefreshToken])
@@ -56,14 +56,14 @@ async fn main() -> Result<(), Failure> {
         tenants.push((issuer, tokens));
     }
 
-    // A token is good at the issuer that made it, and at no other.
+    // A token is valid only at the issuer that made it.
     for (at, (issuer, _)) in tenants.iter().enumerate() {
         for (of, (_, tokens)) in tenants.iter().enumerate() {
             let answer = issuer.introspect(&tokens.access_token, Internal).await?;
             assert_eq!(answer.is_active(), at == of);
         }
     }
-    println!("each token is active at its own issuer alone");
+    println!("each token is active only at its own issuer");
 
     // So are the keys that sign JWTs.
     let jwks = [tenants[0].0.jwks().await?, tenants[1].0.jwks().await?];
@@ -77,15 +77,15 @@ async fn main() -> Result<(), Failure> {
         left.push(issuer.sessions(&alice).await?.len());
     }
     assert_eq!(left, [0, 1, 1]);
-    println!("acme's alice has logged out everywhere; the others are still there");
+    println!("acme's alice has logged out everywhere; the other sessions are still active");
 
-    // One maintenance serves all: what it deletes, and the heartbeats, are the database's.
-    // The signing keys are not: each issuer runs its own.
+    // One maintenance run deletes rows and writes heartbeats for the whole database. It rotates the
+    // signing keys of its own issuer only, so each issuer needs one.
     for (issuer, _) in &tenants {
         issuer.maintain().await?;
     }
 
-    // A mistake in the settings is refused, not found out by the users.
+    // `build()` refuses a mistake in the settings before users notice it.
     match issuer(&store, "acme", url("globex")).await.map_err(<dyn std::error::Error>::downcast) {
         Err(Ok(error)) if matches!(*error, BuildError::Setting { setting: "issuer", .. }) => {
             println!("refused: {error}");

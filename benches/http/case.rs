@@ -1,4 +1,4 @@
-//! What is asked of the servers.
+//! The requests to the servers.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ pub(crate) const RESOURCE: &str = "https://orders.example";
 /// What every token allows.
 pub(crate) const SCOPE: &str = "orders:read";
 
-/// Who gets tokens, by `client_credentials`.
+/// The client that gets tokens with `client_credentials`.
 pub(crate) const BATCH: Login = Login { id: "batch", secret: "S5WkVqXo0bQyZ1uHc7NnTgE2rJdLmP9a" };
 
-/// Who introspects them.
+/// The resource server that introspects them.
 pub(crate) const API: Login =
     Login { id: "orders-api", secret: "hB3xYtR8eKfC6vUwQ0iZsMqD1nGpL7oA" };
 
-/// Who holds the tokens that are introspected, for many users.
+/// The client with the introspected tokens, of many users.
 pub(crate) const APP: &str = "web-app";
 
 /// A client's credentials.
@@ -32,7 +32,7 @@ pub(crate) struct Login {
 pub(crate) enum Case {
     /// A resource server introspects opaque tokens of many users.
     Introspect,
-    /// The same, with grants in a file of SQLite's.
+    /// The same, with grants in a SQLite file.
     IntrospectSqlite,
     /// A client fetches opaque tokens.
     IssueOpaque,
@@ -70,7 +70,7 @@ impl Case {
         Self::ALL.into_iter().find(|case| case.as_str() == text)
     }
 
-    /// What a good answer holds.
+    /// A part of every good answer.
     pub(crate) const fn expects(self) -> &'static str {
         match self {
             Self::Introspect | Self::IntrospectSqlite => "\"active\":true",
@@ -97,7 +97,7 @@ impl Case {
     }
 }
 
-/// What the API says.
+/// The API's answer.
 pub(crate) const ORDERS: &str =
     "{\"orders\":[{\"id\":1,\"item\":\"tea\"},{\"id\":2,\"item\":\"milk\"}]}";
 

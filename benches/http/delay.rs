@@ -1,4 +1,4 @@
-//! How long after a revocation was acknowledged its token is still let in.
+//! How long a token is still accepted after its revocation was acknowledged.
 
 use std::iter;
 use std::sync::Arc;
@@ -69,11 +69,11 @@ pub(crate) fn over_http(suite: &Suite) -> Result<(), Failure> {
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// How often everything is done from the start.
+    /// How often everything is repeated from the start.
     blocks: usize,
     /// How many revocations there are in each.
     revocations: usize,
-    /// How long it is quiet before one: all who follow are to wait again.
+    /// The pause before each, in which all followers start to wait again.
     quiet: Duration,
 }
 
@@ -159,14 +159,14 @@ fn by_http(followers: usize, plan: Plan) -> Result<Vec<f64>, Failure> {
         client.send(&form("/revoke", &format!("client_id={APP}&token={}", token.expose())))?;
         client.receive()?;
         let acknowledged = Instant::now();
-        // Who looked all the time would take the core from those who follow.
+        // Polling without a pause would take the core from the followers.
         edge.refuses(&runtime, token, || thread::sleep(Duration::from_micros(50)))?;
         Ok(nanoseconds(acknowledged.elapsed()))
     };
     tokens.iter().map(delay).collect()
 }
 
-/// From the answer to a change until one of those who wait for it has read what is new.
+/// From the answer to a change until one of the waiting clients has read it.
 fn by_long_poll(clients: usize, plan: Plan) -> Result<Vec<f64>, Failure> {
     let server = Server::start(Kind::LongPoll, Case::Gateway, 0, "")?;
     let _others = Followers::start(Kind::LongPoll, server.address, clients - 1)?;
@@ -203,7 +203,7 @@ impl Edge {
         Ok(())
     }
 
-    /// Asks again and again, until the token is refused.
+    /// Presents the token again and again, until it is refused.
     fn refuses(
         &self,
         runtime: &Runtime,

@@ -1,5 +1,5 @@
-//! Those who follow a log by long polls: as little work each as there can be, so that a thousand of
-//! them fit beside the server.
+//! Clients that follow a log with long polls, each with as little work as possible, so that a thousand
+//! fit beside the server.
 
 use std::error::Error;
 use std::io;
@@ -72,7 +72,7 @@ impl Polls {
     }
 }
 
-/// One who follows.
+/// One follower.
 pub(crate) struct Follower {
     stream: TcpStream,
     polls: Polls,

@@ -11,7 +11,7 @@ use crate::load::Load;
 use crate::process::Server;
 use crate::servers::Kind;
 
-/// Measures one case with every server that knows it, and reports what came out.
+/// Measures one case with every server that supports it, and reports the results.
 pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     let plan = Plan::of(case, suite);
     let around = match case {
@@ -32,7 +32,7 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     }
     for round in 0..plan.rounds {
         let mut all: Vec<_> = iter::once(&mut ours).chain(&mut others).collect();
-        // Nobody always runs after the same one.
+        // None always runs after the same one.
         let first = round % all.len();
         all.rotate_left(first);
         all.into_iter().try_for_each(|contestant| contestant.run(plan.requests))?;
@@ -84,14 +84,14 @@ impl Plan {
     }
 }
 
-/// A server that takes part, with the client's connections to it.
+/// A measured server, with the client's connections to it.
 struct Contestant {
     kind: Kind,
     server: Server,
     load: Load,
     /// Requests a second of the server's core, round by round.
     rates: Vec<f64>,
-    /// The same by the clock on the wall.
+    /// The same by wall time.
     by_the_wall: Vec<f64>,
 }
 

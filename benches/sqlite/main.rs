@@ -1,5 +1,5 @@
-//! The store in a file of SQLite's, beside the raw driver on the same tables. `finds`, `writes`, `rows` or
-//! `cleaning` run that part alone.
+//! The SQLite store beside the raw driver on the same tables. `finds`, `writes`, `rows` or `cleaning`
+//! runs that part alone.
 
 mod cleaning;
 mod finds;
@@ -13,7 +13,7 @@ use std::env;
 
 use cloakroom_benches::Suite;
 
-/// How many tasks ask at a time, where it is not one.
+/// The number of concurrent tasks, where it is not one.
 const TASKS: usize = 64;
 
 fn main() {

@@ -1,4 +1,4 @@
-//! The driver itself, on the store's own tables: what an app would write by hand, and no more.
+//! The driver itself, on the store's tables: what you would write by hand, and no more.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -38,7 +38,7 @@ impl Raw {
         let connection = Connection::open(path).expect("it opens");
         connection.pragma_update(None, "synchronous", "FULL").expect("it is set");
         connection.set_prepared_statement_cache_capacity(64);
-        // As the store's: or its statements would be planned again with each call.
+        // As in the store: otherwise each call would plan its statement again.
         let qpsg = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
         connection.set_db_config(qpsg, true).expect("it is set");
         Self(connection)

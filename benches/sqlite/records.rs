@@ -13,14 +13,14 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 /// How much later a grant's chain ends after each refresh.
 const SLIDE: Duration = Duration::from_millis(20);
 
-/// What a token is looked up by.
+/// The key of a token lookup.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     pub(crate) grant: GrantId,
     pub(crate) digest: TokenDigest,
 }
 
-/// Makes records of the size that the engine makes.
+/// Builds records of the same size as the engine's.
 #[derive(Clone)]
 pub(crate) struct Records {
     dice: Dice,

@@ -7,7 +7,7 @@ use cloakroom_benches::{Aim, Floor, Row, Suite, Unit};
 /// How many turns each takes.
 pub(crate) const ROUNDS: usize = 5;
 
-/// What is compared, and what should come out.
+/// A comparison, and its aim.
 pub(crate) struct Comparison<'a> {
     pub(crate) name: &'a str,
     pub(crate) floor: &'a str,
@@ -16,7 +16,7 @@ pub(crate) struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Subject and floor take turns, each of which says its figure.
+    /// Subject and floor take turns, each of which returns its figure.
     pub(crate) fn run(
         self,
         suite: &Suite,
@@ -28,7 +28,7 @@ impl Comparison<'_> {
         let _ = (ours(), floor());
         let (mut our, mut its) = (Vec::new(), Vec::new());
         for round in 0..rounds {
-            // Nobody always comes first.
+            // Neither always comes first.
             if round % 2 == 0 {
                 our.push(ours());
                 its.push(floor());

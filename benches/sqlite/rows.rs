@@ -23,7 +23,7 @@ pub(crate) fn measure(suite: &Suite) {
 }
 
 fn open(path: &Path) -> SqliteStore {
-    // What a commit costs would hide what is looked for here.
+    // The cost of a commit would hide the difference.
     SqliteStore::builder(path).synchronous(Synchronous::Normal).open().expect("it opens")
 }
 

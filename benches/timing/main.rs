@@ -1,15 +1,15 @@
-//! Whether the time of a check tells how much of a wrong guess was right.
+//! Whether the time of a check reveals how much of a wrong guess was right.
 //!
 //! `cargo bench --package cloakroom-benches --bench timing` compares two classes of inputs for each
 //! check that compares a secret, interleaved at random, by the method of `dudect`. It fails (1) if
 //! a check takes different times for the two, beyond |t| = 10.
 //!
-//! Beside each check runs a control: the same work, with a comparison that stops at the first
-//! difference. Where that is not noticed, the quiet of the others means nothing, and the run fails
-//! (2), as it does when it tells a class from itself.
+//! A control runs beside each check: the same work, with a comparison that stops at the first
+//! difference. If the run does not notice the control, its other results mean nothing, and it fails
+//! (2). It also fails (2) if it tells a class from itself.
 //!
-//! It is a test of the machine that it runs on, of this build. What it can see of a difference
-//! depends on how quiet the machine is; that it sees none is no proof.
+//! It tests this build on this machine. How small a difference it can see depends on how quiet the
+//! machine is; that it sees none proves nothing.
 
 mod checks;
 mod measure;
@@ -24,7 +24,7 @@ use crate::measure::{Outcome, resolution};
 
 fn main() -> ExitCode {
     let asked = |name: &str| env::args().any(|arg| arg == name);
-    // `cargo test --benches` only wants to see it run.
+    // `cargo test --benches` only checks that it runs.
     let quick = asked("--quick") || !asked("--bench");
     println!("the clock tells {:.0} ns apart", resolution());
     println!("{:64} {:>12} {:>8} {:>8}  verdict", "", "measured", "ns/call", "max |t|");

@@ -1,14 +1,13 @@
-//! A store of your own: tokens and keys in `redb`, an embedded key-value database. It keeps every
-//! promise of the contract, and the conformance kit agrees. `docs/write-your-own-store.md` walks
-//! through it.
+//! A store of your own: tokens and keys in `redb`, an embedded key-value database. It passes the
+//! conformance kit. `docs/write-your-own-store.md` explains it.
 //!
 //! ```text
 //! cargo run --release --example custom_store
 //! ```
 //!
-//! One database transaction at a time writes, and none sees half of another: what the contract wants
-//! done in one step is done in one transaction. Each method says what it owes. The table, and how a row
-//! is found and indexed, is in `rows`.
+//! One database transaction at a time writes, and none sees half of another, so each step of the
+//! contract is one transaction. The comment on each method says what it owes. The table and its
+//! indexes are in `rows`.
 
 mod rows;
 
@@ -34,7 +33,7 @@ use redb::{Database, ReadOnlyTable};
 
 use rows::*;
 
-/// Tokens and keys in a file of redb's. A clone is the same store.
+/// Tokens and keys in a redb file. A clone is the same store.
 #[derive(Debug, Clone)]
 struct RedbStore(Arc<Database>);
 
@@ -46,7 +45,7 @@ impl RedbStore {
                 let incarnation = EntryId::random(&Random::system())?;
                 rows.put(INCARNATION, &[], NEVER, incarnation.as_bytes())?;
             }
-            // No earlier log, nor this one before it was restored from a copy, allotted a newer one.
+            // Newer than any bound of an earlier log, or of this one before it was restored.
             rows.raise_bound(SystemClock::new().now())
         };
         store.write(begin).await?;
@@ -69,7 +68,7 @@ impl RedbStore {
         .await
     }
 
-    /// A snapshot: nothing that is written meanwhile shows.
+    /// A snapshot: it does not see later writes.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Rows<ReadOnlyTable<Key, Value>>) -> Result<T> + Send + 'static,
@@ -88,8 +87,8 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl TokenStore for RedbStore {
-    /// Never overwrites; makes its writes visible, and looks for rules, in one transaction. No
-    /// revocation can come between the two.
+    /// Never overwrites. It writes and looks for rules in one transaction, so that no revocation can
+    /// come in between.
     async fn create(
         &self,
         grant: GrantRecord,
@@ -125,7 +124,7 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// Shows what is there, live or not: judging is the engine's.
+    /// Returns what is there, live or not: the engine decides.
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
         self.read(move |rows| {
             let Some(found) = rows.grant(grant)? else {
@@ -138,7 +137,7 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// The one atomic update that the engine needs: compare the chain's place, write the next.
+    /// The one atomic update that the engine needs: compare the chain's place, and write the next.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         tokens_of(step.grant, &step.tokens)?;
         self.write(move |rows| {
@@ -159,8 +158,8 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// Log entry, bound, rule and sweep in one transaction. Where a sweep may meet more grants than
-    /// one transaction should hold, write down that it goes on, and finish it in batches.
+    /// Log entry, bound, rule and sweep in one transaction. If a sweep may meet more grants than one
+    /// transaction should hold, record how far it is, and finish it in batches.
     async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
         self.write(move |rows| {
             let Revocation { target, at, until, .. } = &revocation;
@@ -171,7 +170,7 @@ impl TokenStore for RedbStore {
             }
             match target {
                 Target::Grant(grant) if !rows.revoke_grant(*grant, *at)? => {
-                    // So that a `create` which comes late is barred.
+                    // This bars a late `create`.
                     let known = rows.get(TOMBSTONE, grant.as_bytes())?.map_or(0, |row| row.end);
                     rows.put(TOMBSTONE, grant.as_bytes(), known.max(until.as_millis()), &[])?;
                 }
@@ -184,7 +183,7 @@ impl TokenStore for RedbStore {
                 _ => {}
             }
             if let (Some(of), Some(bound)) = (target.selector(), bound) {
-                // Not the login right after.
+                // Spares the login right after.
                 let covered = |grant: &GrantRecord| of.selects(grant) && grant.epoch <= bound;
                 for grant in rows.owned(&of, None, u32::MAX)?.into_iter().filter(covered) {
                     rows.revoke_grant(grant.id, *at)?;
@@ -207,7 +206,7 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// A page over an index; what a rule denies is left out, even if no sweep has come by.
+    /// A page over an index, without grants that a rule denies, even if no sweep has reached them.
     async fn list(
         &self,
         of: Selector,
@@ -229,7 +228,7 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// Transactions commit one after the other, so that positions do: no entry comes late.
+    /// Transactions commit one after the other, so positions become visible in order.
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
         self.read(move |rows| {
             let (limit, mut log) = (limit.max(1) as usize, Vec::new());
@@ -260,12 +259,12 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// A store that is told when its log grows, by itself or by its database, answers with a stream.
+    /// A store that is notified when its log grows returns a stream; this one is polled.
     fn wakeups(&self) -> LogNotifications {
         LogNotifications::Poll(std::time::Duration::from_millis(50))
     }
 
-    /// By the path of a revocation: whoever sees it has seen all that came before.
+    /// On the path of a revocation: a reader that sees it has seen everything before it.
     async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         self.write(move |rows| {
             rows.raise_bound(now)?;
@@ -274,11 +273,11 @@ impl TokenStore for RedbStore {
         .await
     }
 
-    /// Deletes over the index on expiry, a bounded number of rows, in the transaction that looked.
+    /// Deletes a bounded number of rows over the index on expiry, in the transaction that found them.
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.write(move |rows| {
             let (limit, mut done) = (task.limit.max(1) as usize, MaintenanceReport::default());
-            // The log's newest entry stays, although it may have ended, and is not work.
+            // The log's newest entry stays even if it has ended, and does not count as work.
             let newest = [&[ENTRY][..], &rows.newest_position()?.to_be_bytes()].concat();
             let mut ended = rows.scan(ENDS, &[], &[], limit + 2)?;
             ended.retain(|(_, row)| row.end < task.before.as_millis() && row.bytes != newest);
@@ -302,7 +301,7 @@ impl TokenStore for RedbStore {
     }
 }
 
-/// What the file remembers of the issuer and the secrets that it belongs to.
+/// By which an issuer recognizes the file as its store.
 #[async_trait]
 impl CheckValues for RedbStore {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
@@ -349,7 +348,7 @@ impl KeyStore for RedbStore {
         .await
     }
 
-    /// Only above every generation that there ever was.
+    /// Accepts only a generation above every earlier one.
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
         self.write(move |rows| {
             if record.generation <= u64::from_be_bytes(rows.value(HIGHEST_GENERATION)?) {
@@ -363,7 +362,7 @@ impl KeyStore for RedbStore {
         .await
     }
 
-    /// Only over the version that the caller has seen.
+    /// Writes only over the version that the caller has seen.
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
         if record.version == expected {
             return Err(StoreError::Misuse("the new record keeps its version"));
@@ -377,7 +376,7 @@ impl KeyStore for RedbStore {
     }
 }
 
-/// What the methods above write.
+/// The writes of the methods above.
 impl Writing<'_> {
     /// For `fresh_tokens`: the token that has the digest of this one.
     fn stored(&self) -> impl FnMut(&TokenRecord) -> Result<Option<TokenRecord>, StoreError> {
@@ -392,7 +391,7 @@ impl Writing<'_> {
         Ok(true)
     }
 
-    /// Newer than every bound before it, whatever the clock says.
+    /// Newer than every earlier bound, whatever the clock says.
     fn allot(&mut self, at: UnixTime) -> Result<Epoch> {
         let bound = self.newest_bound()?.next_bound(at);
         self.put(NEWEST_BOUND, &[], NEVER, &bound.get().to_be_bytes())?;
@@ -420,7 +419,7 @@ impl Writing<'_> {
         self.put(RULE, &rule.key.to_bytes(), rule.until.as_millis(), &bound)
     }
 
-    /// Puts a signing key in the place of the version that the caller has seen, or nothing.
+    /// Replaces the version of a signing key that the caller has seen, or removes it.
     fn replace(&mut self, generation: u64, expected: u64, by: Option<&[u8]>) -> Result<KeyUpdated> {
         let key = generation.to_be_bytes();
         let known =

@@ -9,18 +9,18 @@ use cloakroom::core::time::UnixTime;
 use cloakroom::core::{GrantId, TokenDigest};
 use redb::{ReadableTable, StorageError, Table, TableDefinition};
 
-/// What is not the contract's own error is the driver's; [`failure`] sorts them.
+/// An error of the contract, or of the driver; [`failure`] converts them.
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 pub(crate) type Key = (u8, &'static [u8]);
 pub(crate) type Value = (u64, &'static [u8]);
 pub(crate) const ROWS: TableDefinition<'static, Key, Value> = TableDefinition::new("rows");
 
-// The kinds of rows. Tokens come before the grant that ends with them.
+// The kinds of rows. Tokens sort before the grant that ends with them.
 pub(crate) const ENTRY: u8 = 0;
 pub(crate) const RULE: u8 = 1;
 pub(crate) const TOMBSTONE: u8 = 2;
-/// Keyed by grant, then digest: a digest that another grant holds is not found.
+/// Keyed by grant, then digest: a digest of another grant is not found.
 pub(crate) const TOKEN: u8 = 3;
 pub(crate) const GRANT: u8 = 4;
 pub(crate) const SIGNING_KEY: u8 = 5;
@@ -35,7 +35,7 @@ pub(crate) const ENDS: u8 = 10;
 /// By name.
 pub(crate) const CHECK_VALUE: u8 = 11;
 
-/// The end of what does not end.
+/// The end of rows that do not end.
 pub(crate) const NEVER: u64 = u64::MAX;
 
 /// The table, in a transaction.
@@ -110,7 +110,7 @@ impl<T: ReadableTable<Key, Value>> Rows<T> {
                 RuleKey::Subject(subject.clone())
             }
         };
-        // What comes next after an id is that id and a zero.
+        // The next key after an id is that id followed by a zero.
         let first = after.map_or(Vec::new(), |id| [&id.as_bytes()[..], &[0]].concat());
         let rows = self.scan(OWNED, &owner.to_bytes(), &first, limit.max(1) as usize)?;
         let grants =
@@ -172,8 +172,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Removes a grant that has ended. If tokens hang off it, it is looked at again when one of them
-    /// ends. Whether it is gone.
+    /// Removes a grant that has ended, and returns whether it is gone. If it still has tokens, it is
+    /// looked at again when one of them ends.
     pub(crate) fn remove_grant(&mut self, id: [u8; 16]) -> Result<bool> {
         let id = GrantId::from_bytes(id);
         let Some(grant) = self.grant(id)? else { return Ok(false) };
@@ -188,7 +188,7 @@ impl Writing<'_> {
     }
 }
 
-/// The key of the rule that would revoke them all names the owner, and says where it ends.
+/// The key of the rule that would revoke them all: it names the owner, and marks its end.
 pub(crate) fn owners(grant: &GrantRecord) -> [Vec<u8>; 2] {
     [RuleKey::Subject(grant.subject.clone()), RuleKey::Client(grant.client.clone())]
         .map(|owner| [&owner.to_bytes()[..], grant.id.as_bytes()].concat())
@@ -198,7 +198,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     Ok(bytes.try_into().map_err(|error| StoreError::corrupt("a row", error))?)
 }
 
-/// Every error of the driver is an outage, but for damage. None may look like "absent".
+/// Every error of the driver is an outage, except damage. None may look like "absent".
 pub(crate) fn failure(error: Box<dyn Error + Send + Sync>) -> StoreError {
     error.downcast::<StoreError>().map_or_else(
         |error| match (error.downcast_ref(), error.downcast_ref()) {

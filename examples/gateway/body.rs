@@ -1,4 +1,4 @@
-//! Bodies on their way through: streamed, never collected, and not for ever.
+//! Bodies in transit: streamed, never collected, and bounded in time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use hyper::body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// A body that ends with an error when its sender says nothing for too long.
+/// A body that ends with an error if its sender is silent for too long.
 ///
-/// The time counts only while somebody waits for the sender: a receiver that takes its time holds
-/// the sender up, not the other way round.
+/// The time counts only while the receiver waits for the sender: a slow receiver delays the sender,
+/// not the other way round.
 #[derive(Debug)]
 pub(crate) struct Watched {
     inner: Body,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What whoever waits for the answer to this request goes by.
+    /// Read by the task that waits for the answer to this request.
     activity: Option<Activity>,
 }
 
@@ -61,7 +61,7 @@ impl hyper::body::Body for Watched {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.inner).poll_frame(cx);
         if let Some(activity) = &this.activity {
-            // A client that uploads is waited for here.
+            // This waits for a client that uploads.
             activity.note(frame.is_pending());
         }
         match frame {
@@ -85,16 +85,16 @@ impl hyper::body::Body for Watched {
     }
 }
 
-/// When something last moved; shared by who moves it and who waits.
+/// When data last moved; shared by the task that moves it and the one that waits.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<Moved>);
 
 #[derive(Debug)]
 struct Moved {
     begin: Instant,
-    /// In milliseconds since the beginning.
+    /// In milliseconds since the start.
     last: AtomicU64,
-    /// Whether the next move is of somebody who has a time-out of their own.
+    /// Whether the next move is by a side that has another time-out.
     elsewhere: AtomicBool,
 }
 
@@ -105,14 +105,14 @@ impl Activity {
         Self(Arc::new(Moved { begin, last, elsewhere }))
     }
 
-    /// Something moves; the next move is of somebody who has a time-out of their own, or not.
+    /// Data has moved; `elsewhere` says whether a side with another time-out moves next.
     pub(crate) fn note(&self, elsewhere: bool) {
         let since = u64::try_from(self.0.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last.store(since, Ordering::Relaxed);
         self.0.elsewhere.store(elsewhere, Ordering::Relaxed);
     }
 
-    /// Until nothing has moved for so long.
+    /// Returns once nothing has moved for that long.
     pub(crate) async fn stalled(&self, limit: Duration) {
         loop {
             let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));

@@ -1,5 +1,5 @@
-//! Where a request enters: what is wrong with it is refused before anybody is asked about its
-//! token, and what becomes of it is traced and counted.
+//! Where a request enters: it is refused here if it is malformed or not allowed, before its token is
+//! checked; its outcome is traced and counted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -24,13 +24,13 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// What the gateway lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    /// The names of this gateway; none takes every name.
+    /// The names of this gateway; if it has none, every name is accepted.
     pub(crate) hosts: Vec<String>,
     /// The cookie that may carry the token, and the origins whose pages may send it.
     pub(crate) cookie: Option<String>,
     pub(crate) origins: Vec<String>,
-    /// The proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, from the
-    /// right: what a client sends stands left of what they append.
+    /// The proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted, read from the
+    /// right: what a client sends is left of what they append.
     pub(crate) proxies: Vec<Network>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn enter(
     let began = Instant::now();
     let caller = rules.caller(&request);
     let method = known(request.method());
-    // No query: tokens end up there, whatever RFC 6750 says. No header, either.
+    // No query, since tokens end up there whatever RFC 6750 says. No header, either.
     let span = info_span!(
         "request",
         id = caller.request_id.to_str().unwrap_or_default(),
@@ -76,15 +76,15 @@ pub(crate) async fn enter(
 }
 
 impl Rules {
-    /// Why a request goes no further, whoever sends it.
+    /// Why a request is refused, whoever sends it.
     fn refuses(&self, request: &Request) -> Option<(StatusCode, &'static str)> {
         let headers = request.headers();
-        // TRACE among them: it would show the client the JWT that it is not to see.
+        // This includes TRACE, which would show the JWT to the client.
         if known(request.method()) == "other" {
             return Some((StatusCode::METHOD_NOT_ALLOWED, "its method"));
         }
         // RFC 9112 §6.1: a server that does not understand a transfer coding "SHOULD respond with
-        // 501". hyper undoes `chunked`, and refuses what does not end with it.
+        // 501". hyper decodes `chunked`, and refuses codings that do not end with it.
         if !names(headers, &header::TRANSFER_ENCODING).all(|it| it.eq_ignore_ascii_case(b"chunked"))
         {
             return Some((StatusCode::NOT_IMPLEMENTED, "its transfer coding"));
@@ -101,7 +101,7 @@ impl Rules {
         None
     }
 
-    /// A browser sends the cookie along with what pages of other sites cause, be it a
+    /// A browser also sends the cookie with requests that pages of other sites cause, including a
     /// `WebSocket`.
     fn may_be_forged_by_a_page(&self, request: &Request) -> bool {
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -118,7 +118,7 @@ impl Rules {
         self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host.as_str()))
     }
 
-    /// Who is calling: the end of the connection, or whom a proxy in front names.
+    /// The caller: the peer of the connection, or the address that a proxy in front names.
     fn caller(&self, request: &Request) -> Caller {
         let headers = request.headers();
         let peer = request.extensions().get::<Peer>();
@@ -126,7 +126,7 @@ impl Rules {
         let peer = peer.to_canonical();
         let trusts = |address: IpAddr| self.proxies.iter().any(|network| network.contains(address));
         let mut address = peer;
-        // Every proxy appends whom it has seen: from the right, the first that is no proxy of ours.
+        // Every proxy appends its peer: take the first from the right that is not one of our proxies.
         let seen: Vec<&[u8]> = names(headers, &FORWARDED_FOR).collect();
         for seen in seen.iter().rev() {
             match address_of(seen) {
@@ -134,7 +134,7 @@ impl Rules {
                 _ => break,
             }
         }
-        // The last is the proxy's own: those before are what it was sent.
+        // The last value is the proxy's; the earlier ones came with the request.
         let proto = names(headers, &FORWARDED_PROTO).last().unwrap_or_default();
         let https = trusts(peer) && proto.eq_ignore_ascii_case(b"https");
         let host = host(request).filter(|host| self.is_ours(host));
@@ -162,7 +162,7 @@ fn host(request: &Request) -> Option<Authority> {
     (!host.as_str().contains('@')).then_some(host)
 }
 
-/// An address, with a port or without: proxies differ.
+/// An address, with or without a port: proxies differ.
 fn address_of(node: &[u8]) -> Option<IpAddr> {
     let node = std::str::from_utf8(node).ok()?;
     node.parse().ok().or_else(|| node.parse().ok().map(|socket: SocketAddr| socket.ip()))
@@ -177,7 +177,7 @@ fn has_cookie(headers: &HeaderMap, name: &str) -> bool {
     })
 }
 
-/// The method, if it may go on; one word for all others, as each is a time series.
+/// The method if it is allowed; one word for all others, since each is a time series.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -200,7 +200,7 @@ fn refusal(status: StatusCode) -> Response {
     response
 }
 
-/// Our own, whatever the client calls its request: it stands in traces and in the answer.
+/// The request id for traces and the answer, whatever the client calls its request.
 fn request_id() -> HeaderValue {
     // An id that is not random is still better than no answer.
     let random = getrandom::u64().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which header fields go on to a service, and which the gateway writes itself.
+//! Which header fields are forwarded to a service, and which the gateway writes.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,8 +9,8 @@ use hyper::body::Body;
 
 use crate::spoofable::remove_spoofable;
 
-/// RFC 9110 §7.6.1: fields about one connection alone. `Expect` is answered here: this server says
-/// `100 Continue` once the service takes the body, and never to a request that is refused.
+/// RFC 9110 §7.6.1: fields about one connection. `Expect` is answered here: this server sends
+/// `100 Continue` once the service reads the body, and never to a request that is refused.
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "expect",
@@ -24,36 +24,36 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 
-/// Who sent a request, as far as the gateway vouches for it.
+/// What the gateway vouches for about the sender of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) address: IpAddr,
     pub(crate) https: bool,
-    /// What the request is for, where the gateway has checked it against its own names.
+    /// The requested host, if the gateway has checked it against its names.
     pub(crate) host: Option<Authority>,
     pub(crate) request_id: HeaderValue,
 }
 
-/// Makes the header of a request ready for the service behind.
+/// Prepares the header of a request for the service.
 pub(crate) fn to_service(headers: &mut HeaderMap, received: Version, caller: &Caller) {
     let trailers = names(headers, &header::TE).any(|name| name.eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
     remove_spoofable(headers);
     join_cookies(headers);
-    // RFC 9110 §6.5.1: trailers may be dropped on the way, and without this the client drops them.
-    // A service that merges them into the header would read `X-User` there.
+    // RFC 9110 §6.5.1: trailers may be dropped, and without `Trailer` the HTTP client drops them. A
+    // service that merges them into the header would read `X-User` there.
     headers.remove(header::TRAILER);
-    // The client that sends the request on writes its own, from the URI.
+    // The HTTP client that forwards the request writes it from the URI.
     headers.remove(header::HOST);
     if trailers {
-        // RFC 9110 §10.1.4: whoever sends `TE` "MUST also send a "TE" connection option".
+        // RFC 9110 §10.1.4: a sender of `TE` "MUST also send a "TE" connection option".
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     introduce(headers, received, caller);
 }
 
-/// Takes out what is about one connection alone, and what `Connection` names.
+/// Removes the fields about one connection, and those that `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = names(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
@@ -62,7 +62,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: an intermediary that goes by the `Transfer-Encoding` "MUST first remove
+        // RFC 9112 §6.3: an intermediary that forwards by the `Transfer-Encoding` "MUST first remove
         // the received Content-Length field".
         headers.remove(header::CONTENT_LENGTH);
     }
@@ -84,7 +84,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Says who is calling: in the words of RFC 7239, and in those that most services know.
+/// Names the caller: as RFC 7239 says, and in the fields that most services know.
 fn introduce(headers: &mut HeaderMap, received: Version, caller: &Caller) {
     let proto = if caller.https { "https" } else { "http" };
     let node = match caller.address {
@@ -110,7 +110,7 @@ fn introduce(headers: &mut HeaderMap, received: Version, caller: &Caller) {
     headers.append(header::VIA, HeaderValue::from_static(via));
 }
 
-/// RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
+/// RFC 7239 §6: an IPv6 address is in brackets, and therefore in quotes.
 fn quoted_ipv6(address: Ipv6Addr) -> String {
     format!("\"[{address}]\"")
 }
@@ -121,8 +121,8 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-/// Whether this asks for a WebSocket (RFC 6455 §4.1). No other protocol is let through: behind an
-/// upgrade to `h2c` a client could send requests that no layer of the gateway ever sees.
+/// Whether this requests a WebSocket (RFC 6455 §4.1). No other upgrade passes: after an upgrade to
+/// `h2c` a client could send requests that no layer of the gateway sees.
 pub(crate) fn is_websocket<B: Body>(request: &Request<B>) -> bool {
     let has = |field, option: &[u8]| {
         names(request.headers(), &field).any(|name| name.eq_ignore_ascii_case(option))

@@ -1,4 +1,4 @@
-//! The gateway, complete: a streaming reverse proxy that swaps opaque tokens for JWTs.
+//! A complete gateway: a streaming reverse proxy that swaps opaque tokens for JWTs.
 //!
 //! ```text
 //!              handle                        JWT
@@ -8,9 +8,9 @@
 //!                              └──▶ authorization server ◀┘
 //! ```
 //!
-//! `cargo run --release --example gateway -- --demo` starts all of it on this machine, plays a
-//! session, and tells what happens. For real it takes four settings, as flags or from the
-//! environment, and the secret from the environment alone; `--help` names the others:
+//! `cargo run --release --example gateway -- --demo` starts everything on this machine, runs a
+//! session, and prints what happens. In production it needs four settings, as flags or from the
+//! environment, and the secret, from the environment only; `--help` lists the others:
 //!
 //! ```text
 //! export GATEWAY_CLIENT_SECRET=…            # as the authorization server knows this gateway
@@ -19,25 +19,25 @@
 //!     --service http://127.0.0.1:9100
 //! ```
 //!
-//! `/live`, `/ready` and `/metrics` are on a port of their own (`--admin`). SIGTERM or Ctrl-C
-//! ends it in good order. TLS ends in front of it: name that proxy with `--proxy`, so that its word
-//! on who is calling is believed, which is the last one in `X-Forwarded-For` and `X-Forwarded-Proto`.
+//! `/live`, `/ready` and `/metrics` are on a separate port (`--admin`). SIGTERM or Ctrl-C shuts it
+//! down gracefully. TLS ends in front of it: name that proxy with `--proxy`, and the gateway takes the
+//! caller from the last value that the proxy adds to `X-Forwarded-For` and `X-Forwarded-Proto`.
 //!
-//! What it does not do: it knows one service (for more, put more `Proxy`s behind a router),
-//! limits no rates, answers no CORS preflights, and checks no `DPoP` proofs, so that handles bound
-//! to a key are refused. A `WebSocket` outlives its token, for `--tunnel-lifetime` at most.
+//! What it does not do: it serves one service (for more, put more `Proxy`s behind a router), limits no
+//! rates, answers no CORS preflights, and checks no `DPoP` proofs, so handles bound to a key are
+//! refused. A `WebSocket` may outlive its token, by at most `--tunnel-lifetime`.
 //!
-//! Fields by which a client could pass itself off as somebody else are stripped: those of the table in
-//! `spoofable.rs`. **Whatever else your service believes because a gateway is in front, add there.**
+//! It strips the header fields by which a client could pretend to be somebody else; the table is in
+//! `spoofable.rs`. **If your service trusts other fields because a gateway is in front, add them there.**
 //!
-//! To make it yours, copy this directory without `demo` and `tests`, take what says `demo` out of
+//! To make it yours, copy this directory without `demo` and `tests`, remove the lines with `demo` from
 //! this file, and add:
 //!
 //! ```toml
 //! [dependencies]
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 //! clap = { version = "4", features = ["derive", "env"] }
-//! cloakroom-resource = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["metrics"] }
+//! cloakroom-resource = { path = "../cloakroom/crates/cloakroom-resource", features = ["metrics"] }
 //! getrandom = "0.4"
 //! hyper = { version = "1", features = ["client", "http1", "http2", "server"] }
 //! hyper-util = { version = "0.1", features = ["client-legacy", "server-auto", "tokio"] }
@@ -97,20 +97,20 @@ use crate::tunnel::Tunnels;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A gateway that swaps opaque tokens for JWTs, and passes requests on to a service.
+/// A gateway that swaps opaque tokens for JWTs, and forwards requests to a service.
 ///
-/// The secret that it shares with the authorization server stands in `GATEWAY_CLIENT_SECRET`. With
-/// --demo alone, it plays a session on this machine, tells what happens, and ends.
+/// It reads the secret that it shares with the authorization server from `GATEWAY_CLIENT_SECRET`. With
+/// --demo alone, it runs a session on this machine, prints what happens, and ends.
 #[derive(Debug, Parser)]
 #[command(name = "gateway")]
 struct Settings {
-    /// Where clients come to
+    /// The address for clients
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where /live, /ready and /metrics are
+    /// The address for /live, /ready and /metrics
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "127.0.0.1:8081")]
     admin: SocketAddr,
-    /// The service behind: http:// and its host, with a port or without
+    /// The service behind the gateway: http:// and its host, with or without a port
     #[arg(long, env = "GATEWAY_SERVICE")]
     service: Uri,
     /// The name of that service in the tokens' `aud`
@@ -119,20 +119,20 @@ struct Settings {
     /// The authorization server, exactly as in the tokens' `iss`
     #[arg(long, env = "GATEWAY_ISSUER")]
     issuer: String,
-    /// What the authorization server calls this gateway
+    /// The client id of this gateway at the authorization server
     #[arg(long, env = "GATEWAY_CLIENT_ID", default_value = "gateway")]
     client_id: String,
 
-    /// A name of this gateway, as in Host; requests for others are refused [default: any]
+    /// A name of this gateway, as in Host; requests for other names are refused [default: any]
     #[arg(long = "host", env = "GATEWAY_HOSTS", value_delimiter = ',')]
     hosts: Vec<String>,
-    /// The cookie that may carry the token, too
+    /// A cookie that may also carry the token
     #[arg(long, env = "GATEWAY_COOKIE", requires = "origins")]
     cookie: Option<String>,
-    /// An origin, scheme and host, whose pages may change something by that cookie
+    /// An origin (scheme and host) whose pages may send changing requests with that cookie
     #[arg(long = "origin", env = "GATEWAY_ORIGINS", value_delimiter = ',')]
     origins: Vec<String>,
-    /// A proxy in front, as an address or 10.0.0.0/8, whose X-Forwarded-For and -Proto are believed
+    /// A proxy in front, as an address or 10.0.0.0/8, whose X-Forwarded-For and -Proto are trusted
     #[arg(long = "proxy", env = "GATEWAY_PROXIES", value_delimiter = ',')]
     proxies: Vec<Network>,
 
@@ -151,20 +151,20 @@ struct Settings {
     /// For a silent connection of a client; more than the keep-alive of a load balancer in front
     #[arg(long, env = "GATEWAY_CLIENT_TIMEOUT", default_value = "75", value_parser = seconds)]
     client_timeout: Duration,
-    /// For a WebSocket, whatever happens on it: then its token is looked at again
+    /// For a WebSocket, busy or not: the client then connects again, and its token is checked again
     #[arg(long, env = "GATEWAY_TUNNEL_LIFETIME", default_value = "600", value_parser = seconds)]
     tunnel_lifetime: Duration,
-    /// How many JWTs are remembered, each until its end or until the revocation log says that it is
+    /// How many JWTs are remembered, each until it ends or the revocation log says that it is
     /// revoked; with 0, no log is followed and every request asks the authorization server
     #[arg(long, env = "GATEWAY_REMEMBER", default_value = "100000")]
     remember: usize,
     /// How many clients may be connected
     #[arg(long, env = "GATEWAY_CONNECTIONS", default_value = "10000")]
     connections: usize,
-    /// When told to end: for a load balancer to notice that /ready says 503
+    /// At shutdown: for a load balancer to notice that /ready says 503
     #[arg(long, env = "GATEWAY_NOTICE", default_value = "5", value_parser = seconds)]
     notice: Duration,
-    /// When told to end: for what is open
+    /// At shutdown: for open requests and connections
     #[arg(long, env = "GATEWAY_GRACE", default_value = "25", value_parser = seconds)]
     grace: Duration,
 }
@@ -200,7 +200,7 @@ async fn run(settings: Settings) -> Outcome<()> {
     gateway.stop(settings.notice).await
 }
 
-/// A gateway that runs.
+/// A running gateway.
 #[derive(Debug)]
 struct Gateway {
     address: SocketAddr,
@@ -234,8 +234,8 @@ impl Gateway {
         Ok(Self { address, admin, ready, stop, serving })
     }
 
-    /// Says that it is not ready, goes on as before for `notice`, takes no connection any more, and
-    /// waits for the requests that it is at.
+    /// Reports that it is not ready, continues for `notice`, then accepts no more connections and
+    /// waits for the requests in progress.
     async fn stop(self, notice: Duration) -> Outcome<()> {
         self.ready.store(false, Ordering::Relaxed);
         tokio::time::sleep(notice).await;
@@ -244,8 +244,8 @@ impl Gateway {
     }
 }
 
-/// What a request passes through, from the outside in: what is wrong with it by itself, its token,
-/// and the way to the service.
+/// What a request passes through, from the outside in: the checks of the request, the check of its
+/// token, and the way to the service.
 fn app<C: Connect + Clone + Send + Sync + 'static>(
     rules: Rules,
     mut phantom: PhantomLayer,
@@ -265,7 +265,7 @@ fn app<C: Connect + Clone + Send + Sync + 'static>(
     BoxCloneSyncService::new(stack)
 }
 
-/// What operators ask. Nothing here is for clients.
+/// The endpoints for operators. None of them is for clients.
 fn operations(ready: Arc<AtomicBool>, metrics: Prometheus) -> Router {
     let is_ready = async |State(ready): State<Arc<AtomicBool>>| match ready.load(Ordering::Relaxed)
     {
@@ -280,9 +280,9 @@ fn operations(ready: Arc<AtomicBool>, metrics: Prometheus) -> Router {
 }
 
 impl Settings {
-    /// What swaps the handles. Every handle is asked about once; then it is remembered, and refused
-    /// as soon as the log says that it is revoked. When the log has not been heard of for long, the
-    /// authorization server is asked again, every time.
+    /// The layer that swaps handles. It asks once for each handle, then remembers the JWT, and refuses
+    /// the handle as soon as the log says that it is revoked. If the log cannot be read for long, it
+    /// asks the authorization server for every request.
     async fn phantom(&self, secret: String) -> Outcome<PhantomLayer> {
         let credentials = ClientCredentials::new(&self.client_id, secret);
         let client = IntrospectionClient::discover(&self.issuer, credentials.clone()).await?;
@@ -329,7 +329,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Until Ctrl-C, or SIGTERM; caught from the moment of the call.
+/// Returns at Ctrl-C or SIGTERM, which are caught from the moment of the call.
 fn stopped() -> Outcome<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminated = {

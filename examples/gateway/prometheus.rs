@@ -59,7 +59,7 @@ impl Prometheus {
         let family = families
             .entry(plain(key.name()))
             .or_insert_with(|| Family { kind: new.kind(), by_labels: BTreeMap::new() });
-        // One name, two kinds: the second goes nowhere, and nobody panics.
+        // One name with two kinds: the second is dropped, without a panic.
         if family.kind != new.kind() {
             return new;
         }

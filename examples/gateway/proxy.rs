@@ -1,4 +1,4 @@
-//! The reverse proxy: a request goes on to the service behind, and its answer comes back.
+//! The reverse proxy: it forwards a request to the service, and returns the answer.
 
 use std::error::Error;
 use std::time::Duration;
@@ -26,22 +26,22 @@ use crate::headers::{Caller, is_websocket, remove_hop_by_hop, to_service};
 use crate::server::{Peer, Seat};
 use crate::tunnel::Tunnels;
 
-/// For how long the gateway waits.
+/// How long the gateway waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For a connection to the service, its name looked up.
+    /// For a connection to the service, including the lookup of its name.
     pub(crate) connect: Duration,
-    /// For the head of the answer, once the request is on its way: not while a client that uploads
-    /// is itself being waited for.
+    /// For the head of the answer, once the request is sent. Time spent waiting for a client that
+    /// uploads does not count.
     pub(crate) head: Duration,
     /// For the next piece of a body.
     pub(crate) idle: Duration,
-    /// How long a silent connection is kept for the next request. Less than what the service keeps
-    /// it for, or a request now and then meets one that is just being closed, and is lost (502).
+    /// How long an idle connection is kept for the next request. It must be less than the service's
+    /// keep-alive time-out; otherwise a request now and then meets a closing connection (502).
     pub(crate) keep: Duration,
 }
 
-/// Sends requests on to one service. Cheap to clone; connections are shared, and used again.
+/// Forwards requests to one service. Cheap to clone; connections are shared and reused.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy<C> {
     client: Client<C, Body>,
@@ -50,7 +50,7 @@ pub(crate) struct Proxy<C> {
     tunnels: Tunnels,
 }
 
-/// Why there is no answer. The client learns the status and nothing else.
+/// Why there is no answer. The client gets only the status.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("no layer in front says who is calling")]
@@ -66,7 +66,7 @@ enum Failure {
 }
 
 impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
-    /// `service` is `http://` and a host, with a port or without, and nothing else.
+    /// `service` is `http://` and a host, with or without a port, and nothing else.
     pub(crate) fn new(
         connector: C,
         service: &Uri,
@@ -85,7 +85,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         Ok(Self { client, authority, timeouts, tunnels })
     }
 
-    /// The answer of the service, or what a gateway says where there is none.
+    /// The answer of the service, or the gateway's error if there is none.
     pub(crate) async fn forward(&self, request: Request) -> Response {
         self.exchange(request).await.unwrap_or_else(|failure| {
             let error: &dyn Error = &failure;
@@ -107,8 +107,8 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         let seat = parts.extensions.get::<Peer>().and_then(|peer| peer.seat.clone());
         self.address(&mut parts, waiting.is_some(), &body)?;
         let mut onward = Request::new(Watched::upload(body, self.timeouts.idle, activity.clone()));
-        // Nothing else goes on: what a layer in front knows of a request is no business of the
-        // client's pool. The version is that of the connection to the service.
+        // No extensions are passed on: the client's pool must not see what a layer in front added. The
+        // version is that of the connection to the service.
         *onward.method_mut() = parts.method;
         *onward.uri_mut() = parts.uri;
         *onward.headers_mut() = parts.headers;
@@ -127,10 +127,10 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         Ok(response.map(|body| Watched::download(Body::new(body), self.timeouts.idle)))
     }
 
-    /// Makes the head of a request one that can be sent to the service.
+    /// Turns the head of a request into one for the service.
     fn address(&self, parts: &mut Parts, websocket: bool, body: &Body) -> Result<(), Failure> {
         let path = parts.uri.path_and_query().filter(|path| path.as_str().starts_with('/'));
-        // Put together from parts, so that no path can change the host.
+        // Built from parts, so that no path can change the host.
         let mut uri = uri::Parts::default();
         uri.scheme = Some(uri::Scheme::HTTP);
         uri.authority = Some(self.authority.clone());
@@ -143,14 +143,14 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         } else if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // Left to itself, the client would send a GET without the body it came with.
+            // Otherwise the client would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
             parts.headers.insert(header::TRANSFER_ENCODING, chunked);
         }
         Ok(())
     }
 
-    /// RFC 9110 §7.8: 101 answers only a request that asked for it, and with what it asked for.
+    /// RFC 9110 §7.8: 101 may answer only a request for an upgrade, with the requested protocol.
     fn switch(
         &self,
         client: Option<OnUpgrade>,
@@ -171,7 +171,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
 }
 
 impl Failure {
-    /// What the client is told, and what the failures are counted by.
+    /// The status for the client, and the label by which failures are counted.
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Unannounced => (StatusCode::INTERNAL_SERVER_ERROR, "setup"),
@@ -201,12 +201,12 @@ fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a
 pub(crate) fn tcp(timeout: Duration) -> impl Connect + Clone + Send + Sync + 'static {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    // A service's machine that is gone without a word is noticed, and its connections with it.
+    // Detects a service whose machine has vanished, and closes its connections.
     connector.set_keepalive(Some(Duration::from_secs(60)));
     limited(connector, timeout)
 }
 
-/// Bounds how long connecting takes, the lookup of the name included, and counts.
+/// Bounds the time of connecting, including the lookup of the name, and counts connections.
 pub(crate) fn limited<C>(
     connector: C,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! The front: connections come in, each with its bounds, and end in good order.
+//! The listener: accepts connections, bounds each of them, and shuts down gracefully.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -28,30 +28,29 @@ use tower::util::BoxCloneSyncService;
 use crate::streams::Streams;
 use crate::tunnel::Tunnels;
 
-/// Everything that happens to a request.
+/// The service that handles every request.
 pub(crate) type App = BoxCloneSyncService<Request, Response, Infallible>;
 
-/// What one client, and all of them together, may take.
+/// Limits for one client, and for all of them together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at a time; more wait in the operating system's queue.
+    /// Connections at a time; others wait in the operating system's queue.
     pub(crate) connections: usize,
     /// For the first request of a connection.
     pub(crate) first: Duration,
-    /// For each further one: until its head is there, from the answer before; with HTTP/2, from
-    /// the end of the last stream. A load balancer in front should keep its connections for less.
+    /// For each further request: from the previous answer (with HTTP/2, from the end of the last
+    /// stream) until its head is there. A load balancer in front should keep connections for less.
     pub(crate) next: Duration,
-    /// For a client that takes no more of an answer, or does not leave when it is asked to.
+    /// For a client that stops reading an answer, or does not close when it is asked to.
     pub(crate) stuck: Duration,
-    /// For a request's head, in bytes, 8,192 or more: what is longer is answered with 431.
+    /// The size of a request's head in bytes, at least 8,192: a longer one is answered with 431.
     pub(crate) head: usize,
-    /// For what is open when the server is told to stop.
+    /// For connections that are open at shutdown.
     pub(crate) grace: Duration,
 }
 
-/// Serves until `stop`. Then no connection is accepted any more, and those that are open end after
-/// the request that they are at; tunnels are left open. Ends when nothing is left, or when the time
-/// for that is over.
+/// Serves until `stop`. Then it accepts no more connections, and open ones end after their current
+/// request; tunnels stay open. Returns when none is left, or when the time for that is over.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: App,
@@ -78,7 +77,7 @@ pub(crate) async fn serve(
                 tokio::spawn(connection(stream, peer, app.clone(), limits, ending.subscribe()));
             }
             Err(error) => {
-                // Out of file descriptors, most likely: others are given the time to end.
+                // Most likely out of file descriptors: give other connections time to end.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -95,17 +94,17 @@ pub(crate) async fn serve(
     }
 }
 
-/// The other end of a connection, and its place.
+/// The peer of a connection, and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
 }
 
-/// A place among the connections that may be open; free again when the last clone is gone.
+/// A place among the connections that may be open, freed when the last clone is dropped.
 pub(crate) type Seat = Option<Arc<OwnedSemaphorePermit>>;
 
-/// Serves one connection, HTTP/1.1 or HTTP/2, to its end; from `ending` on, no further request.
+/// Serves one connection, HTTP/1.1 or HTTP/2, to its end; after `ending`, no further request.
 pub(crate) async fn connection<I>(
     io: I,
     peer: Peer,
@@ -138,15 +137,15 @@ pub(crate) async fn connection<I>(
         served.as_mut().graceful_shutdown();
         served.await
     };
-    // Which version it speaks shows in its first bytes, and hyper waits for those for ever.
+    // The first bytes show the version, and hyper would wait for them for ever.
     let silent = async {
         sleep(limits.first).await;
         if arrived.load(Ordering::Relaxed) {
             pending::<()>().await;
         }
     };
-    // hyper ends a silent HTTP/1.1 connection, but HTTP/2 keeps its seat for as long as it answers
-    // pings. Asked to leave, a client still has the time to take what it was sent.
+    // hyper ends an idle HTTP/1.1 connection, but keeps an HTTP/2 connection that answers pings. A
+    // client that is asked to close still has time to read what it was sent.
     let seated = async {
         streams.unused_for(limits.next).await;
         unused.notify_one();
@@ -179,8 +178,8 @@ fn builder(limits: Limits, streams: Streams) -> Builder<Streams> {
     builder
 }
 
-/// A stream that breaks when the other side takes nothing for too long: a client that asks for much
-/// and reads nothing would hold its request for ever.
+/// A stream that breaks if the peer reads nothing for too long: a client that requests much and reads
+/// nothing would hold its request for ever.
 #[derive(Debug)]
 struct Impatient<I> {
     inner: I,

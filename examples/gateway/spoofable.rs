@@ -1,13 +1,13 @@
-//! What a client must not be able to tell a service.
+//! Header fields that a client must not be able to send to a service.
 
 use axum::http::header::HeaderMap;
 
 /// Fields by which a proxy or a gateway tells services who is calling, from where, or what was
-/// asked for. From outside they are lies. A name that ends with `*` stands for all that start so.
+/// requested. From a client they are forged. A name that ends with `*` stands for a prefix.
 ///
-/// A service should believe the JWT alone; here is for those that believe more. **If yours trusts a
-/// field that is not here, add it.** What is here by mistake is missed at once, and what is not
-/// here is missed by nobody until somebody makes use of it.
+/// A service should trust the JWT only; this list protects services that trust more. **If yours trusts
+/// a field that is missing here, add it.** If a field is here by mistake, you notice at once; if one is
+/// missing, you notice when an attacker uses it.
 #[rustfmt::skip]
 const SPOOFABLE: &[&str] = &[
     // Who is calling, and what they may do.
@@ -21,33 +21,33 @@ const SPOOFABLE: &[&str] = &[
     "x-preferred-*", "x-principal*", "x-privilege*", "x-remote*", "x-role*", "x-scope*",
     "x-serverless-*", "x-sso*", "x-sub", "x-subject*", "x-sudo*", "x-tenant*", "x-token*",
     "x-trusted*", "x-uid", "x-upn", "x-user*", "x-verified*", "x-webauth*",
-    // The same, in the words of one product.
+    // The same, in the fields of single products.
     "cf-*", "iv-*", "mellon-*", "oam-*", "oidc-*", "ory-*", "pomerium-*", "saml-*", "shib-*",
     "sm-*", "tailscale-*", "teleport-*", "x-amzn-lambda-*", "x-amzn-mtls-*", "x-amzn-oidc*",
     "x-amzn-request-context", "x-apigateway-*", "x-apigee-*", "x-appengine-*", "x-endpoint-*",
     "x-goog-*", "x-google-*", "x-ldap*", "x-ms-client-principal*", "x-ms-token-*", "x-pomerium-*",
     "x-saml*", "x-shib*", "x-tailscale-*", "x-vouch-*", "x-webobjects-*",
-    // By which certificate.
+    // With which certificate.
     "client-cert*", "client-dn", "client-verify", "ssl-*", "tls-*", "x-arr-*", "x-cert*",
     "x-client-cert*", "x-client-dn*", "x-client-s-dn*", "x-client-verif*", "x-mtls*", "x-spiffe*",
     "x-ssl*", "x-tls*",
-    // From where, and by which way.
+    // From where, and on which path.
     "akamai-*", "client-ip", "do-connecting-ip", "fastly-*", "fly-*", "forwarded*", "front-end-*",
     "incap-*", "proxy*", "true-client-*", "wl-proxy-*", "x-akamai-*", "x-azure-*", "x-client-ip",
     "x-clientip", "x-cluster*", "x-envoy-*", "x-forward*", "x-gateway*", "x-https*", "x-ip",
     "x-ip-*", "x-istio-*", "x-kong-*", "x-nf-*", "x-originating-*", "x-peer*", "x-proto*",
     "x-proxy*", "x-real-*", "x-scheme", "x-source-*", "x-sucuri-*", "x-true-client-*",
     "x-url-scheme", "x-vercel-*",
-    // What was asked for, and how a server is to treat it.
+    // What was requested, and how a server must treat it.
     "disguised-host", "was-default-hostname", "x-accel-*", "x-backend*", "x-base-*", "x-host*",
     "x-http-*", "x-method*", "x-middleware-*", "x-original*", "x-override-*", "x-path*", "x-port",
     "x-prefix", "x-rewrite*", "x-script-name", "x-sendfile*", "x-server*", "x-uri", "x-url",
     "x-waws-*",
-    // Under which number: the gateway gives each request its own.
+    // Request ids: the gateway gives each request a new one.
     "x-correlation-id", "x-request-id",
 ];
 
-/// Takes out what a service might believe of the client's own words.
+/// Removes the fields that a service might trust.
 pub(crate) fn remove_spoofable(headers: &mut HeaderMap) {
     let spoofable: Vec<_> =
         headers.keys().filter(|name| is_spoofable(name.as_str())).cloned().collect();
@@ -57,12 +57,12 @@ pub(crate) fn remove_spoofable(headers: &mut HeaderMap) {
 }
 
 fn is_spoofable(name: &str) -> bool {
-    // Behind CGI and its heirs `X_User` and `X-User` are the same variable; behind some, so is
+    // For CGI and similar interfaces, `X_User` and `X-User` are the same variable; for some, so is
     // `X.User`.
     !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         || SPOOFABLE
             .iter()
-            // Most names differ in the first byte from most of these.
+            // Most names already differ in the first byte.
             .filter(|spoofable| spoofable.as_bytes().first() == name.as_bytes().first())
             .any(|spoofable| match spoofable.strip_suffix('*') {
                 Some(start) => name.starts_with(start),

@@ -1,5 +1,5 @@
-//! The streams of one HTTP/2 connection: whether any is open, and whether the client takes what it
-//! has asked for.
+//! The streams of one HTTP/2 connection: whether any is open, and whether the client reads the
+//! answers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,26 +17,26 @@ use tokio::time::timeout;
 use crate::body::Activity;
 
 tokio::task_local! {
-    /// Whether the client takes the answer of the stream that this task is about.
+    /// Whether the client reads the answer of this task's stream.
     static TAKING: Activity;
 }
 
-/// Runs the streams of one connection, each on a task of its own. Cheap to clone.
+/// Runs the streams of one connection, each on a separate task. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
-    /// How many are open; nothing before the first.
+    /// How many are open; `None` before the first.
     open: Arc<watch::Sender<Option<usize>>>,
     stuck: Duration,
 }
 
 impl Streams {
-    /// A stream is reset when its client takes nothing more of the answer for `stuck`. The bytes
-    /// on the wire do not tell: whoever wants nothing of one stream may be busy on the others.
+    /// A stream is reset if its client reads nothing of the answer for `stuck`. The bytes on the wire
+    /// do not show that: a client that ignores one stream may be busy on the others.
     pub(crate) fn new(stuck: Duration) -> Self {
         Self { open: Arc::new(watch::Sender::new(None)), stuck }
     }
 
-    /// Until none was open for so long. For ever where there has been none, as on HTTP/1.1.
+    /// Returns once none was open for that long; never if there was none, as on HTTP/1.1.
     pub(crate) async fn unused_for(&self, limit: Duration) {
         let mut open = self.open.subscribe();
         loop {
@@ -47,7 +47,7 @@ impl Streams {
         }
     }
 
-    /// The answer, for the stream of this task if there is one: watched, whether it is taken.
+    /// The answer, watched for whether the client reads it if this task has a stream.
     pub(crate) fn watched(answer: Response) -> Response {
         let Ok(taking) = TAKING.try_with(Activity::clone) else { return answer };
         taking.note(false);
@@ -61,7 +61,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
         let (open, stuck, taking) = (Open::new(&self.open), self.stuck, Activity::new());
         tokio::spawn(async move {
             let _open = open;
-            // Up to its head, an answer is the service's business.
+            // Until its head, the proxy's time-outs bound an answer.
             taking.note(true);
             tokio::select! {
                 () = TAKING.scope(taking.clone(), stream) => {}
@@ -71,7 +71,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// A stream that is open.
+/// An open stream.
 struct Open(Arc<watch::Sender<Option<usize>>>);
 
 impl Open {
@@ -87,7 +87,7 @@ impl Drop for Open {
     }
 }
 
-/// The body of an answer. hyper asks for more of it once the client has made room for what it has.
+/// The body of an answer. hyper polls it once the client has room for more.
 struct Taken {
     inner: Body,
     taking: Activity,

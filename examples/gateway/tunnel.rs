@@ -1,4 +1,4 @@
-//! What a WebSocket becomes: once both sides have switched protocols, bytes go through both ways.
+//! The tunnel of a WebSocket: once both sides have switched protocols, it copies bytes both ways.
 
 use std::io;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ pub(crate) struct Tunnels {
 }
 
 impl Tunnels {
-    /// A tunnel ends when it was silent for `idle`, and after `lifetime` in any case: **what is
-    /// inside is not seen any more, so a token that is revoked meanwhile ends nothing.** The client
-    /// connects again, with its token, which is then looked at again.
+    /// A tunnel ends when it was silent for `idle`, and after `lifetime` in any case. **The gateway
+    /// does not see what is inside, so revoking the token does not end the tunnel.** The client then
+    /// connects again, and its token is checked again.
     pub(crate) fn new(idle: Duration, lifetime: Duration) -> Self {
         Self { open: Arc::new(watch::Sender::new(())), idle, lifetime }
     }
 
-    /// Connects the two once both have switched protocols. The client keeps its place among the
+    /// Connects the two sides once both have switched protocols. The client keeps its place among the
     /// connections.
     pub(crate) fn open(&self, client: OnUpgrade, service: OnUpgrade, seat: Seat) {
         let (open, idle, lifetime) = (self.open.subscribe(), self.idle, self.lifetime);
@@ -51,7 +51,7 @@ impl Tunnels {
         tokio::spawn(tunnel.in_current_span());
     }
 
-    /// Until none is open.
+    /// Returns once none is open.
     pub(crate) async fn closed(&self) {
         self.open.closed().await;
     }

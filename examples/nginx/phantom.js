@@ -1,4 +1,4 @@
-// The swap of a handle for a JWT: nginx's auth_request sees no bodies, this does.
+// Swaps a handle for a JWT. nginx's auth_request does not see bodies; this does.
 
 import crypto from 'crypto';
 
@@ -19,7 +19,7 @@ async function swap(r) {
     if (reply.status === 204) {
         return refuse(r, 'Bearer error="invalid_token"');
     }
-    // That no answer came says nothing of the token.
+    // No answer says nothing about the token.
     r.error(`the authorization server answered ${reply.status}`);
     r.return(500);
 }

@@ -1,4 +1,4 @@
-//! A store that counts how often it is asked.
+//! A store that counts its calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use cloakroom::core::store::{
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::{GrantId, TokenDigest};
 
-/// Counts the calls that requests cause: neither those of the log's readers, nor the work of
+/// Counts the calls that requests cause, but not those of the log's readers, nor the work of
 /// [`Issuer::run_maintenance`](cloakroom::Issuer::run_maintenance).
 #[derive(Debug)]
 pub(crate) struct CountingStore {

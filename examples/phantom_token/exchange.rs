@@ -1,4 +1,4 @@
-//! The HTTP exchanges: who says what to whom, told as it happens.
+//! The HTTP exchanges, printed as they happen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Demo {
         self.step = title;
     }
 
-    /// The login page makes a code, in process; the client redeems it, over HTTP.
+    /// The login page creates a code in process; the client redeems it over HTTP.
     pub(crate) async fn sign_in(&self, who: &str) -> Outcome<Tokens> {
         let verifier = URL_SAFE_NO_PAD.encode(Random::system().array::<32>()?);
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&verifier));
@@ -135,7 +135,7 @@ impl Demo {
         ensure(answer.await?.0 == expected, &what)
     }
 
-    /// Sends a request, tells who said what to whom, and returns the answer.
+    /// Sends a request, prints the exchange, and returns the answer.
     pub(crate) async fn ask(
         &self,
         [who, at]: [&str; 2],
@@ -155,7 +155,7 @@ impl Demo {
         Ok((status, body))
     }
 
-    /// The key ids of the JWK Set, cut short.
+    /// The key ids of the JWK Set, shortened.
     pub(crate) async fn published_keys(&self) -> Outcome<Vec<String>> {
         let url = format!("{}/.well-known/jwks.json", self.issuer.url());
         let set: Value = serde_json::from_str(&self.http.get(url).send().await?.text().await?)?;
@@ -170,7 +170,7 @@ pub(crate) fn ensure(holds: bool, what: &str) -> Outcome<()> {
     holds.then_some(()).ok_or_else(missed)
 }
 
-/// A JSON text with its tokens cut short; nobody reads all of a long one.
+/// A JSON text with its tokens shortened.
 pub(crate) fn shown(json: &str) -> String {
     let text = json.split('"').map(short).collect::<Vec<_>>().join("\"");
     match text.char_indices().nth(160) {
@@ -179,7 +179,7 @@ pub(crate) fn shown(json: &str) -> String {
     }
 }
 
-/// Enough of a token to know it again, and too little to use it.
+/// Enough of a token to recognize it, and too little to use it.
 pub(crate) fn short(token: &str) -> String {
     match (token.get(..12), token.get(token.len().saturating_sub(4)..)) {
         (Some(start), Some(end)) if token.len() > 40 => format!("{start}…{end}"),

@@ -1,4 +1,4 @@
-//! The phantom token pattern, end to end, over real sockets of this machine.
+//! The phantom token pattern, end to end, over real sockets on this machine.
 //!
 //! ```text
 //!             opaque token                     JWT
@@ -8,18 +8,16 @@
 //!      └─────────────────▶ authorization server ◀─────────────┘
 //! ```
 //!
-//! Outside, a token is a ticket that says nothing and can be revoked at once; inside, it is a
-//! short-lived JWT that every service verifies on its own.
+//! Outside, a token is opaque and can be revoked at once; inside, it is a short-lived JWT that every
+//! service verifies by itself.
 //!
-//! `cargo run --release --example phantom_token` plays all four parts, tells step by step who says
-//! what to whom, and fails with the step's name if anything is not as it should be. A second
-//! gateway, the edge, remembers tokens and still refuses revoked ones; the example shows what that
-//! saves, and measures how long a revocation takes to reach it. With `--store sqlite:demo.db`,
-//! grants and keys are kept in a file: a new one for each run, since the server takes a free port, which makes
-//! it another issuer.
+//! `cargo run --release --example phantom_token` runs all four parts, prints each exchange, and fails
+//! with the step's name if something is wrong. A second gateway, the edge, remembers tokens and still
+//! refuses revoked ones; the example shows what that saves, and measures how long a revocation takes
+//! to reach it. With `--store sqlite:demo.db`, grants and keys are in a file. Use a new file for each
+//! run: the server listens on a free port, which makes it another issuer.
 //!
-//! `services.rs` is what an app would copy; the other files are the play. In a package of your own
-//! it needs:
+//! Copy `services.rs`; the other files are the demonstration. A package of your own needs:
 //!
 //! ```toml
 //! [dependencies]
@@ -27,7 +25,7 @@
 //! axum = "0.8"
 //! base64 = "0.23"
 //! clap = { version = "4", features = ["derive"] }
-//! cloakroom = { git = "https://github.com/cloakroom-rs/cloakroom", features = ["resource", "sqlite"] }
+//! cloakroom = { path = "../cloakroom/crates/cloakroom", features = ["resource", "sqlite"] }
 //! getrandom = "0.4"
 //! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
 //! reqwest = { version = "0.13", default-features = false, features = ["form"] }
@@ -37,7 +35,7 @@
 //! tokio = { version = "1", features = ["macros", "net", "rt-multi-thread", "sync"] }
 //! ```
 
-/// Tells what happens.
+/// Prints what happens.
 macro_rules! note {
     ($($text:tt)*) => { println!("   {}", format_args!($($text)*)) };
 }
@@ -65,11 +63,11 @@ use crate::exchange::{LET_IN, REFUSED, Tokens, ensure, short};
 use crate::services::Ahead;
 use crate::store::Store;
 
-/// The name of the API that tokens are meant for (RFC 8707). Not where it listens.
+/// The name of the API that tokens are meant for (RFC 8707), not its address.
 const ORDERS: &str = "https://orders.example";
-/// How long a spent refresh token still brings its successor. The default is 30 seconds.
+/// How long a spent refresh token still returns its successor. The default is 30 seconds.
 const RETRY_WINDOW: Duration = Duration::from_secs(1);
-/// A redirect URI of this machine matches with any port.
+/// A loopback redirect URI matches with any port.
 const CALLBACK: &str = "http://127.0.0.1/callback";
 const WEB_APP: [&str; 2] = ["web-app", "web-app-demo-secret-0123456789"];
 const ORDERS_API: [&str; 2] = ["orders-api", "orders-api-demo-secret-0123456789"];
@@ -78,7 +76,7 @@ const GATEWAY: [&str; 2] = ["gateway", "gateway-demo-secret-0123456789"];
 const REMEMBERS: usize = 100_000;
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Plays the phantom token pattern on this machine, and tells what happens.
+/// Runs the phantom token pattern on this machine, and prints what happens.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path
@@ -125,14 +123,14 @@ impl Demo {
         let tokens = self.sign_in("client").await?;
         let opaque = tokens.access_token.starts_with("cr_at_");
         ensure(opaque, "the access token is opaque")?;
-        note!("To the client both tokens are tickets: there is nothing in them to read.");
+        note!("Both tokens are opaque: the client cannot read anything from them.");
 
         self.step("2. The client calls the API through the gateway");
         self.call_through_the_gateway(&tokens).await?;
 
-        self.step("3. Past the gateway, the opaque token opens nothing");
+        self.step("3. The API refuses the opaque token if it does not come through the gateway");
         self.get("client", "orders", &tokens, REFUSED).await?;
-        note!("The service takes JWTs alone, and those never leave the inside.");
+        note!("The service accepts JWTs only, and those never leave the inside.");
 
         self.step("4. A token with one character changed never reaches the store");
         let mut forged = tokens.clone();
@@ -142,32 +140,32 @@ impl Demo {
         self.get("client", "gateway", &forged, REFUSED).await?;
         let after = self.store.calls();
         ensure(before == after, "the store is not asked about a forgery")?;
-        note!("Calls of the store: {before} before, {after} after. The token's tag is wrong:");
-        note!("nobody looks it up, and a flood of junk never reaches the database.");
+        note!("Calls of the store: {before} before, {after} after. The token's tag is wrong,");
+        note!("so it is not looked up: a flood of junk never reaches the database.");
 
         self.step("5. The client refreshes; the response is lost; it tries again");
         let lost = self.refresh("client", &tokens).await?;
-        note!("The connection breaks: nobody reads that answer. The client sends the same again:");
+        note!("The connection breaks before the client has read the answer. It tries again:");
         let found = self.refresh("client", &tokens).await?;
         let (lost, found) = lost.zip(found).ok_or("a refresh token is refused")?;
         let same = lost.refresh_token == found.refresh_token;
-        ensure(same, "a retry brings the same successor")?;
-        note!("The same successor: no session is lost, and still there is only one.");
+        ensure(same, "a retry gets the same successor")?;
+        note!("The same successor: the session is not lost, and there is still only one.");
         self.get("client", "gateway", &found, LET_IN).await?;
 
         self.step("6. The old refresh token is replayed later, and ends the grant");
         let skew = self.issuer.keys().policy().clock_skew;
         self.clock.skip(RETRY_WINDOW + skew);
-        note!("The retry window ({RETRY_WINDOW:?}, and {skew:?} that clocks may differ) is over.");
+        note!("The retry window ({RETRY_WINDOW:?}, plus {skew:?} of clock skew) is over.");
         note!("A copy of the client's data, stolen or restored, is used:");
         let replayed = self.refresh("copy", &tokens).await?;
         ensure(replayed.is_none(), "a spent refresh token is refused")?;
-        note!("Which of the two is the thief? To be safe, all that hangs off the grant ends:");
+        note!("Either of the two may be the thief, so the grant ends with all its tokens:");
         self.get("client", "gateway", &found, REFUSED).await?;
         let newest = self.refresh("client", &found).await?;
         ensure(newest.is_none(), "the newest refresh token is dead, too")?;
 
-        self.step("7. A signing key is rotated while requests go on");
+        self.step("7. A signing key is rotated during requests");
         let tokens = self.sign_in("client").await?;
         self.rotate_under_load(&tokens).await?;
 
@@ -189,11 +187,11 @@ impl Demo {
         self.get("phone", "gateway", &phone, REFUSED).await?;
         self.get("client", "gateway", &tokens, REFUSED).await?;
         let (let_in, took) = self.until_refused_at_the_edge(&phone.access_token).await?;
-        note!("The edge refuses her phone {took:.1?} later; let in meanwhile: {let_in}.");
+        note!("The edge refuses her phone {took:.1?} later, after {let_in} requests.");
 
-        self.step("11. What introspection says of a token that is no more");
+        self.step("11. Introspection of a revoked token");
         let answer = self.introspect(&tokens).await?;
-        note!("Not a word more, whatever the reason.");
+        note!("Nothing more, whatever the reason.");
         let exactly = answer.as_bytes() == br#"{"active":false}"#;
         ensure(exactly, r#"the answer is exactly {"active":false}"#)
     }
@@ -207,8 +205,8 @@ impl Demo {
         let (status, report) = self.ask(["client", "gateway"], &said, request).await?;
         let asked = self.store.calls() - before;
         ensure(status == StatusCode::OK, "the request is let in")?;
-        note!("The gateway swapped the token at the AS for a JWT (calls of the store: {asked}),");
-        note!("and sent the request on with that. This is what the orders service saw:");
+        note!("The gateway swapped the token for a JWT at the AS (calls of the store: {asked}),");
+        note!("and forwarded the request with the JWT. The orders service saw:");
         let seen: Value = serde_json::from_str(&report)?;
         for line in format!("{seen:#}").lines() {
             note!("   {line}");

@@ -15,7 +15,7 @@ use crate::{Demo, Outcome, WEB_APP};
 
 impl Demo {
     pub(crate) async fn rotate_under_load(&self, tokens: &Tokens) -> Outcome<()> {
-        note!("Four clients send one request after another through the gateway, all the time.");
+        note!("Four clients send one request after another through the gateway.");
         let (report, mut signed_by) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
         for _ in 0..4 {
@@ -46,14 +46,16 @@ impl Demo {
         note!("The key {old} signed {by_old} of the JWTs, then {new} signed {by_new}.");
         note!("JWK Set before: {}", before.join("  "));
         note!("JWK Set after:  {}", after.join("  "));
-        note!("A key is there before it signs, and as long as what it signed: no request failed.");
+        note!(
+            "A key is published before it signs, until its last token has expired: no request failed."
+        );
         ensure(before.contains(&new), "a key is published before it signs")?;
         ensure(after.contains(&old), "the old key stays published")
     }
 
     async fn rotate(&self) -> Outcome<()> {
         match self.issuer.rotate_keys().await {
-            // A store that was used before: the last run's rotation was moments ago.
+            // The store was used before, and the last run rotated the key moments ago.
             Err(TokenError::Keys(KeyManagerError::SuccessorNotKnown { ready_at })) => {
                 self.clock.skip(ready_at.since(self.clock.now()) + Duration::from_millis(1));
                 self.issuer.rotate_keys().await?;
@@ -63,7 +65,7 @@ impl Demo {
         Ok(())
     }
 
-    /// What the gateways' clients wait for, and what the authorization server is asked.
+    /// How long the gateways' clients wait, and how often the authorization server is asked.
     pub(crate) async fn compare_the_gateways(&self, tokens: &Tokens) -> Outcome<()> {
         let (asked, median) = self.many_requests(&self.gateway, tokens).await?;
         note!("gateway, which asks:     median {median:>7.0?}, calls of the store: {asked}");
@@ -90,8 +92,8 @@ impl Demo {
         Ok((self.store.calls() - before, times[times.len() / 2]))
     }
 
-    /// From the answer of the authorization server, at which a revocation holds, to the first
-    /// request that the edge refuses.
+    /// The time from the answer of the authorization server, which acknowledges a revocation, to the
+    /// first request that the edge refuses.
     pub(crate) async fn revoke_what_is_remembered(&self) -> Outcome<()> {
         let (mut times, mut let_in) = (Vec::new(), 0);
         for _ in 0..20 {
@@ -109,15 +111,15 @@ impl Demo {
         }
         times.sort();
         let [least, median, most] = [times[0], times[times.len() / 2], times[times.len() - 1]];
-        note!("20 tokens, each used at the edge, then revoked with POST /revoke. From that answer");
         note!(
-            "to the refusal at the edge: {least:.1?} at least, median {median:.1?}, {most:.1?} at most."
+            "20 tokens, each used at the edge, then revoked with POST /revoke. Time from that answer"
         );
-        note!("Requests that were let in between: {let_in}.");
+        note!("to the refusal at the edge: from {least:.1?} to {most:.1?}, median {median:.1?}.");
+        note!("Requests that passed in between: {let_in}.");
         Ok(())
     }
 
-    /// How many requests were let in before one was refused, and how long that took.
+    /// How many requests passed before one was refused, and how long that took.
     pub(crate) async fn until_refused_at_the_edge(&self, token: &str) -> Outcome<(u32, Duration)> {
         let (began, mut let_in) = (Instant::now(), 0);
         loop {
@@ -132,7 +134,7 @@ impl Demo {
     }
 }
 
-/// Sends a request again and again, and reports which key had signed the JWT that arrived.
+/// Sends a request again and again, and reports which key signed the JWT that arrived.
 async fn request_on_and_on(request: RequestBuilder, report: UnboundedSender<Outcome<String>>) {
     let once = async || -> Outcome<String> {
         let again = request.try_clone().ok_or("it cannot be sent twice")?;

@@ -1,4 +1,4 @@
-//! What the parts run: the authorization server, the gateways and the orders service.
+//! The parts: the authorization server, the gateways and the orders service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,7 @@ pub(crate) async fn authorization_server(
             .scope("orders:read orders:write")
             .audience(ORDERS, Format::Phantom),
         Client::resource_server(ORDERS_API[0], ORDERS_API[1], orders),
-        // May also read who is revoked: that is how it can remember tokens.
+        // May also read the revocation log, so that it can remember tokens.
         Client::resource_server(GATEWAY[0], GATEWAY[1], Serves::Everything)
             .role(Role::RevocationLog),
     ];
@@ -56,8 +56,8 @@ pub(crate) async fn authorization_server(
         .token_store(counting.clone())
         .static_clients(clients)?
         .lifetimes(Lifetimes::default().retry_window(RETRY_WINDOW))
-        // So that nobody has to wait. Leave these out: the keys then rotate by themselves, after
-        // weeks, and the time is the system's.
+        // Short times, for the demonstration. Leave them out: the keys then rotate by themselves
+        // after weeks.
         .key_policy(
             KeyPolicy::default()
                 .jwks_max_age(Duration::from_secs(2))
@@ -72,7 +72,7 @@ pub(crate) async fn authorization_server(
     Ok((issuer, counting))
 }
 
-/// The system's clock, put forward by what nobody wants to wait for.
+/// The system's clock, moved ahead so that the demonstration need not wait.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     system: SystemClock,
@@ -100,13 +100,13 @@ impl Clock for Ahead {
     }
 }
 
-/// An API gateway, a reverse proxy behind [`PhantomLayer`], that asks at every request.
+/// An API gateway: a reverse proxy behind [`PhantomLayer`], which asks for every request.
 pub(crate) async fn gateway(issuer: &str, orders: &str) -> Outcome<Router> {
     let introspection = IntrospectionClient::discover(issuer, gateway_credentials()).await?;
     Ok(proxy(PhantomLayer::new(introspection, ORDERS), orders))
 }
 
-/// Another, that remembers the JWTs, and follows the revocation log to know which are revoked.
+/// Another gateway, which remembers the JWTs and follows the revocation log.
 pub(crate) async fn edge(issuer: &str, orders: &str) -> Outcome<Router> {
     let introspection = IntrospectionClient::discover(issuer, gateway_credentials()).await?;
     let log = HttpLog::discover(issuer, gateway_credentials()).await?;
@@ -125,7 +125,7 @@ fn proxy(phantom: PhantomLayer, orders: &str) -> Router {
     Router::new().fallback(forward).layer(phantom).with_state((client, orders.to_owned()))
 }
 
-/// Sends a request on as it came, and the response back. Bodies are streamed.
+/// Forwards a request and its response. Bodies are streamed.
 async fn forward(
     State((client, upstream)): State<(ProxyClient<HttpConnector, Body>, String)>,
     mut request: Request,
@@ -134,7 +134,7 @@ async fn forward(
     let uri = format!("{upstream}{}", path.map_or("/", |path| path.as_str()));
     *request.uri_mut() = uri.parse().map_err(|_| StatusCode::BAD_REQUEST)?;
     *request.version_mut() = Version::HTTP_11;
-    // The proxy's client sets its own, from the URI.
+    // The proxy's client sets it from the URI.
     request.headers_mut().remove(header::HOST);
     remove_hop_by_hop(request.headers_mut());
     let mut response = client.request(request).await.map_err(|error| {
@@ -145,7 +145,7 @@ async fn forward(
     Ok(response.map(Body::new))
 }
 
-/// RFC 9110 §7.6.1: what `Connection` names, and what is about one connection alone, ends here.
+/// RFC 9110 §7.6.1: fields about one connection, and those that `Connection` names, end here.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter();
     let named: Vec<&str> = named.filter_map(|value| value.to_str().ok()).collect();

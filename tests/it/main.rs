@@ -12,6 +12,7 @@
 //! Nothing here is judged by how long it takes. Where a promise is about time, those who take part
 //! write down when something began by their one clock, and the oracle compares.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
 mod authority;

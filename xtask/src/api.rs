@@ -1,5 +1,4 @@
-//! `docs/public-api`: what each crate offers its users, in a file, so that a change of it shows in
-//! review.
+//! `docs/public-api`: the public API of each crate, in a file, so that a change shows in review.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 use crate::command::{Failure, cargo, root, target};
 use crate::{ci, stand_in};
 
-/// `cargo xtask api`: writes the files anew.
+/// `cargo xtask api`: writes the files again.
 pub(crate) fn task() -> Result<(), Failure> {
     let directory = directory();
     let unwritable =
@@ -25,15 +24,15 @@ pub(crate) fn task() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Holds the files against the code.
+/// Compares the files with the code.
 pub(crate) fn check() -> Result<(), Failure> {
     let difference = difference(&kept()?, &listings()?);
     if difference.is_empty() {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "docs/public-api is not what the crates offer:\n\n{difference}\n\
-         if the change is meant, run `cargo xtask api` and commit what it writes"
+        "docs/public-api differs from the crates:\n\n{difference}\n\
+         if you mean the change, run `cargo xtask api` and commit what it writes"
     )))
 }
 
@@ -61,8 +60,8 @@ fn kept() -> Result<Listings, Failure> {
     Ok(kept)
 }
 
-/// Has rustdoc write what it knows as JSON, in one call and with the features of `cargo doc`, so
-/// that no dependency is checked twice.
+/// Runs rustdoc with JSON output, in one call and with the features of `cargo doc`, so that no
+/// dependency is checked twice.
 fn listings() -> Result<Listings, Failure> {
     let document = cargo("doc --workspace --no-deps --all-features --quiet")
         .env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
@@ -80,7 +79,7 @@ fn listings() -> Result<Listings, Failure> {
     ci::crates()?.into_iter().map(listing).collect()
 }
 
-/// What is only in one of them: `-` for what was kept, `+` for what is there now.
+/// Lines that are only in one of them: `-` for the file, `+` for the code.
 fn difference(kept: &Listings, now: &Listings) -> String {
     let names: BTreeSet<&String> = kept.keys().chain(now.keys()).collect();
     let mut difference = String::new();

@@ -4,15 +4,13 @@ use std::fs;
 
 use cloakroom_benches::Line;
 
-use crate::bench_plot as plot;
 use crate::bench_report::{self as report, Results};
 use crate::command::{Cmd, Failure, cargo, root};
 
-/// The page that holds the table. What surrounds it is written by hand.
+/// The page that holds the tables. The text around them is written by hand.
 const PAGE: &str = "docs/benchmarks.md";
-const PLOT: &str = "docs/growth.svg";
 
-/// The benchmarks: a name, and the package and target that it stands for.
+/// The benchmarks: a name, and its package and target.
 const SUITES: [(&str, Target); 10] = [
     ("handles", Target::Bench("handles")),
     ("jwt", Target::Bench("jwt")),
@@ -28,9 +26,9 @@ const SUITES: [(&str, Target); 10] = [
 
 #[derive(Clone, Copy)]
 enum Target {
-    /// One of the package `cloakroom-benches`.
+    /// A benchmark of the package `cloakroom-benches`.
     Bench(&'static str),
-    /// These of the package `cloakroom-benches-http`.
+    /// These cases of the package `cloakroom-benches-http`.
     Server(&'static str),
 }
 
@@ -68,15 +66,14 @@ impl Bench {
         if !self.quick && self.names.is_empty() {
             let page = report::renew(&read(PAGE)?, &report::section(&results))?;
             write(PAGE, &page)?;
-            write(PLOT, &plot::growth(&results.points))?;
-            println!("written to {PAGE} and {PLOT}");
+            println!("written to {PAGE}");
         }
         Ok(())
     }
 }
 
 impl Target {
-    /// A quick run says nothing of speed: it takes the profile that the tests are compiled with.
+    /// A quick run does not measure speed, so it uses the profile of the tests.
     fn command(self, quick: bool) -> Cmd {
         let command = match (self, quick) {
             (Self::Bench(name), false) => {

@@ -1,4 +1,4 @@
-//! The table of the benchmarks, and the part of their page that a run renews.
+//! The tables of the benchmarks, and the part of their page that a run renews.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -38,14 +38,24 @@ impl Results {
             ["what", "ours", "floor", "ratio", "aim", "met", "the floor is", "beside"],
             self.rows.iter().map(row),
         );
-        if self.delays.is_empty() {
-            return rows;
+        let mut tables = vec![rows];
+        if !self.points.is_empty() {
+            let mut points: Vec<&Point> = self.points.iter().collect();
+            points.sort_by_key(|point| &point.series);
+            let head = ["call", "grants in memory", "ours", "floor"];
+            tables.push(table(head, points.into_iter().map(point)));
         }
+        if !self.delays.is_empty() {
+            tables.push(self.delays());
+        }
+        tables.join("\n")
+    }
+
+    fn delays(&self) -> String {
         let bounds = Delays::BOUNDS.map(|bound| format!("≤ {bound} ms"));
         let head = ["delay", "p50", "p90", "p99", "longest"].map(ToOwned::to_owned);
         let head: [String; 14] = array(head.into_iter().chain(bounds));
-        let delays = table(head.each_ref().map(String::as_str), self.delays.iter().map(delay));
-        format!("{rows}\n{delays}")
+        table(head.each_ref().map(String::as_str), self.delays.iter().map(delay))
     }
 }
 
@@ -79,13 +89,18 @@ fn line<'a, const N: usize>(
     table.push_str("|\n");
 }
 
+fn point(point: &Point) -> [String; 4] {
+    let [ours, floor] = [point.ours, point.floor].map(|took| figure(took, Unit::Nanoseconds));
+    [point.series.clone(), point.grants.to_string(), ours, floor]
+}
+
 fn delay(delays: &Delays) -> [String; 14] {
     let times = delays.quantiles.map(|took| figure(took, Unit::Nanoseconds));
     let shares = delays.within.map(|share| format!("{:.1} %", share * 100.0));
     array([delays.name.clone()].into_iter().chain(times).chain(shares))
 }
 
-/// As many cells as a row has; what is missing is empty.
+/// As many cells as a row has; missing ones are empty.
 fn array<const N: usize>(mut cells: impl Iterator<Item = String>) -> [String; N] {
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
@@ -115,7 +130,7 @@ fn row(row: &Row) -> [String; 8] {
     ]
 }
 
-/// What is asked of the ratio or, without a floor, of the figure.
+/// The aim for the ratio or, without a floor, for the figure.
 fn aim_of(row: &Row, aim: Aim) -> String {
     match (aim, &row.floor) {
         (aim, Some(_)) => aim.to_string(),
@@ -145,7 +160,7 @@ fn figure(value: f64, unit: Unit) -> String {
     format!("{value:.digits$}{unit}")
 }
 
-/// What a run adds to the page: where and when it ran, and its tables.
+/// The section that a run writes: where and when it ran, and its tables.
 pub(crate) fn section(results: &Results) -> String {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     format!(
@@ -157,7 +172,7 @@ pub(crate) fn section(results: &Results) -> String {
     )
 }
 
-/// What a program says, if it is there.
+/// What a program prints, if it is installed.
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let said = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
@@ -215,6 +230,24 @@ mod tests {
         assert_eq!(rows[4][2..7], ["16.1 µs", "", "", "≤ 20.0 µs", "yes"]);
         let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    }
+
+    #[test]
+    fn growth_has_a_table_of_its_own_in_which_each_call_stays_together() {
+        let at = |series: &str, grants| Point {
+            series: series.into(),
+            grants,
+            ours: 700.0,
+            floor: 2_000.0,
+        };
+        let points = vec![at("issue", 10), at("refresh", 10), at("issue", 100)];
+        let tables = Results { points, ..Results::default() }.tables();
+        let (_, table) = tables.split_once("\n\n").expect("two of them");
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        assert_eq!(rows[2][1..5], ["issue", "10", "700 ns", "2.00 µs"]);
+        assert_eq!(rows[3][1..3], ["issue", "100"]);
+        assert_eq!(rows[4][1..3], ["refresh", "10"]);
     }
 
     #[test]

@@ -14,14 +14,14 @@ pub(crate) fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo puts what it builds: the directory above the profile's, where xtask itself is.
+/// The target directory: the one above the profile's directory, where xtask itself is.
 pub(crate) fn target() -> Result<PathBuf, Failure> {
     let xtask = env::current_exe()
         .map_err(|error| Failure::new(format!("cannot find the target directory: {error}")))?;
     Ok(xtask.ancestors().nth(2).unwrap_or(&xtask).to_owned())
 }
 
-/// Why a task ended early, and the command that shows it again.
+/// Why a task failed, and the command that reproduces it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     what: String,
@@ -76,7 +76,7 @@ impl Cmd {
         self
     }
 
-    /// Adds one argument, white space and all.
+    /// Adds one argument, which may contain white space.
     pub(crate) fn arg(mut self, arg: impl Display) -> Self {
         self.args.push(arg.to_string());
         self
@@ -89,7 +89,7 @@ impl Cmd {
         self.succeeded(status)
     }
 
-    /// Runs the command as `run` does, and leaves it to the caller what its exit code means.
+    /// Runs the command as `run` does, and returns its exit code.
     pub(crate) fn code(&self) -> Result<i32, Failure> {
         self.announce();
         match self.command().status() {

@@ -1,4 +1,7 @@
-//! Line coverage: the tests run instrumented, and LLVM's tools say which lines they have reached.
+//! Line coverage: the tests run instrumented, and LLVM's tools report which lines they reached.
+//!
+//! cargo-llvm-cov would build the workspace a second time, in its own target directory, and cannot
+//! leave out `mod tests` inside a file or set a threshold for each crate.
 
 use std::env::consts::EXE_SUFFIX;
 use std::fs;
@@ -30,7 +33,7 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    /// Looks for the tools, and forgets the run before.
+    /// Looks for the tools, and removes the previous run.
     pub(crate) fn start() -> Result<Self, Failure> {
         let tools = Tools::find()?;
         let directory = target()?.join("coverage");
@@ -92,7 +95,7 @@ fn executable(message: &str) -> Option<String> {
     Some(path.replace("\\\\", "\\"))
 }
 
-/// Those of LLVM that read what this compiler writes.
+/// The tools of the LLVM version that this compiler uses.
 #[derive(Debug)]
 struct Tools {
     profdata: PathBuf,

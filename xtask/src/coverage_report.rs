@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::command::{Failure, root};
 
-/// The least that is to be reached, in percent, of the crates that everything else rests on.
+/// The least that must be reached, in percent, of the crates on which everything else depends.
 const AIM: f64 = 90.0;
 const AIMED_AT: [&str; 3] = ["cloakroom", "cloakroom-core", "cloakroom-jwt"];
 
@@ -37,7 +37,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Adds a file, less what is only for tests.
+    /// Adds a file, without its test code.
     fn add(&mut self, path: &str, source: &str, mut lines: Lines) {
         let mut parts = path.split('/');
         let (Some("crates"), Some(name), Some("src")) = (parts.next(), parts.next(), parts.next())

@@ -1,4 +1,4 @@
-//! Features add: none needs or breaks another, and each crate compiles with any of them.
+//! Features are additive: none needs or breaks another, and each crate compiles with any of them.
 
 use crate::command::{Failure, cargo};
 
@@ -24,8 +24,8 @@ fn features(name: &str) -> Result<String, Failure> {
         .output()
 }
 
-/// None, each alone, every two together, the default ones, and all. What goes wrong with three but
-/// with no two of them is not worth 2ⁿ runs.
+/// None, each alone, every two together, the default ones, and all. A failure with three but with
+/// no two of them is not worth 2ⁿ runs.
 fn selections(features: &[&str]) -> Vec<String> {
     let only = |features: &str| format!("--no-default-features --features {features}");
     let mut selections = vec!["--no-default-features".to_owned()];

@@ -2,7 +2,6 @@
 
 mod api;
 mod bench;
-mod bench_plot;
 mod bench_report;
 mod ci;
 mod command;
@@ -12,6 +11,7 @@ mod features;
 mod fuzz;
 mod mutants;
 mod packages;
+mod semver;
 mod servers;
 mod stand_in;
 mod steps;
@@ -35,21 +35,23 @@ Usage: cargo xtask <task>
 
   test [--embedded]
           run every test, and the examples that run from end to end; the servers that tests need are
-          those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or started for the
-          run and ended after it, or installed (on Debian, as root); --embedded leaves out the tests
-          that need one
+          those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or are started for
+          the run, or installed first (on Debian, as root); --embedded leaves out the tests that need
+          a server
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
           run the benchmarks, or those of these names, and print one table; all of them renew
           docs/benchmarks.md; --quick only shows that they run
   coverage
-          run every test, and show which lines none of them reaches
+          run every test, and list the lines that none of them reaches
   mutants [--change | FILE...]
           change the code of these files or directories, one expression at a time, and show which
-          changes no test notices; without a name, that of all files in docs/mutants.md, which takes
-          hours; --change does what ci does; installs cargo-mutants if it is missing
-  api     write the listing of each crate's public API anew, in docs/public-api
+          changes no test notices; without a name, the files in docs/mutants.md, which takes hours;
+          --change does what ci does; installs cargo-mutants if it is missing
+  semver  compare the public API with that of the newest tag `v*`, and show whether the version
+          says enough; fails while there is no such tag; installs cargo-semver-checks if it is missing
+  api     write the public API of each crate into docs/public-api
   ci      check format, dependencies, lints, features, public API, docs, tests, coverage, packages,
           and a sample of mutants; installs cargo-deny and cargo-mutants if they are missing
   help    print this text
@@ -82,6 +84,7 @@ fn task(args: &[String]) -> Option<Task> {
             Some(Box::new(move || test.run()))
         }
         ("coverage", []) => Some(Box::new(coverage::task)),
+        ("semver", []) => Some(Box::new(semver::task)),
         ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
         ("fuzz", rest) => {
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn knows_its_tasks_and_nothing_else() {
-        for name in ["test", "coverage", "api", "ci", "help", "--help", "-h"] {
+        for name in ["test", "coverage", "semver", "api", "ci", "help", "--help", "-h"] {
             assert!(is_task(&[name]), "{name}");
             assert!(!is_task(&[name, "more"]), "{name} more");
         }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::command::{Failure, cargo, program, root, target};
 
-/// Packs the crates, unpacks what would be published, and builds that: together, as none of them
-/// need be on crates.io yet.
+/// Packs the crates, unpacks what would be published, and builds that: together, because they may not
+/// be on crates.io yet.
 ///
-/// `cargo package` would build them, too, but from a registry made for the occasion, and cargo takes
-/// it that what has a registry's name and version never changes: it would build each crate against
-/// the others as they were when they were packed here for the first time.
+/// `cargo package` would build them, too, but from a temporary registry, and cargo assumes that a
+/// version in a registry never changes: it would build each crate against the others as they were
+/// when they were first packed here.
 pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
     let names: String = crates.iter().map(|name| format!(" --package {name}")).collect();
     cargo(&format!("package --allow-dirty --no-verify{names}")).run()?;
@@ -21,7 +21,7 @@ pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
     start_anew(&unpacked)?;
     let version = env!("CARGO_PKG_VERSION");
     for name in crates {
-        // The packed files are dated years ago, and cargo builds only what is newer than its build.
+        // The packed files have an old date, and cargo rebuilds only files that are newer than the build.
         program("tar")
             .arg("--extract")
             .arg("--touch")
@@ -43,8 +43,8 @@ pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
         .run()
 }
 
-/// A workspace of the unpacked crates, each of which finds the others there, with the profiles of
-/// this one, so that what both depend on is not compiled again.
+/// A workspace of the unpacked crates, which depend on each other there. It has the profiles of this
+/// workspace, so that common dependencies are not compiled again.
 fn workspace(crates: &[String], version: &str) -> Result<String, Failure> {
     let mut text =
         "[workspace]\nresolver = \"3\"\nmembers = [\"*-*\"]\n\n[patch.crates-io]\n".to_owned();

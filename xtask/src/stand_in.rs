@@ -1,7 +1,7 @@
-//! xtask in the place of `rustc` or `rustdoc`.
+//! xtask in place of `rustc` or `rustdoc`.
 //!
-//! Cargo calls it as it would call the tool, and it adds what only these calls should get. In the
-//! environment of cargo, the same would have every dependency compiled anew.
+//! Cargo calls it instead of the tool, and it adds options for these calls only. If they were in
+//! cargo's environment, every dependency would be compiled again.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,15 +13,15 @@ const ROLE: &str = "XTASK_STANDS_IN_FOR";
 const RUSTC: &str = "rustc";
 const RUSTDOC: &str = "rustdoc";
 
-/// Has the crates of the workspace, and nothing else, count which of their lines run.
+/// Instruments the crates of the workspace, and no others, for coverage.
 pub(crate) fn instruments(command: Cmd) -> Result<Cmd, Failure> {
     Ok(command.env("RUSTC_WORKSPACE_WRAPPER", xtask()?).env(ROLE, RUSTC))
 }
 
-/// Has a stable rustdoc take unstable options.
+/// Lets a stable rustdoc accept unstable options.
 ///
-/// In the environment of cargo, `RUSTC_BOOTSTRAP` would reach build scripts, which then choose
-/// other code.
+/// In cargo's environment, `RUSTC_BOOTSTRAP` would also reach build scripts, some of which then
+/// select other code.
 pub(crate) fn unlocks_rustdoc(command: Cmd) -> Result<Cmd, Failure> {
     Ok(command.env("RUSTDOC", xtask()?).env(ROLE, RUSTDOC))
 }
@@ -34,7 +34,7 @@ fn xtask() -> Result<String, Failure> {
         .map_err(|path| Failure::new(format!("{} is not UTF-8", path.display())))
 }
 
-/// Runs the tool, if cargo has called xtask in the place of one.
+/// Runs the tool, if cargo has called xtask in its place.
 pub(crate) fn run() -> Option<ExitCode> {
     let role = env::var(ROLE).ok()?;
     let mut command = real(&role, env::args_os().skip(1))?;
@@ -48,7 +48,7 @@ pub(crate) fn run() -> Option<ExitCode> {
     }
 }
 
-/// The command line that cargo has asked for, and what is added to it.
+/// Cargo's command line, with the added options.
 fn real(role: &str, mut args: impl Iterator<Item = OsString>) -> Option<Command> {
     match role {
         RUSTC => {

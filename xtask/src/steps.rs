@@ -27,7 +27,7 @@ impl Steps {
         self.run_and_note(name, || work().map(|()| "ok".to_owned()))
     }
 
-    /// Runs a step that says itself what the table shows when it has passed.
+    /// Runs a step that returns the note for the table.
     pub(crate) fn run_and_note(
         &mut self,
         name: &'static str,
@@ -44,7 +44,7 @@ impl Steps {
         result
     }
 
-    /// Says why a step could not run where that is no reason to stop.
+    /// Records why a step was skipped.
     pub(crate) fn skip(&mut self, name: &'static str, why: &Failure) {
         println!("\n==> {name}\nskipped: {why}");
         self.done.push(Done { name, took: Duration::ZERO, result: "skipped".to_owned() });

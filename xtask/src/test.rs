@@ -9,7 +9,7 @@ use crate::packages::start_anew;
 use crate::servers::{Servers, Summary};
 use crate::steps::Steps;
 
-/// Compiles the tests, and would run them.
+/// The command that compiles and runs the tests.
 pub(crate) const TESTS: &str = "test --workspace --all-features";
 
 /// The examples that run from end to end by themselves: name, arguments, last line.
@@ -21,7 +21,7 @@ const EXAMPLES: [(&str, &str, &str); 5] = [
     ("tenants", "", "tenants: ok"),
 ];
 
-/// What is asked for.
+/// The options of the task.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Test {
     /// Without the tests that need a server.
@@ -85,8 +85,8 @@ pub(crate) fn tests(
     result
 }
 
-/// Runs the binary that was just built: `cargo run` would unify other features and compile anew. In
-/// its arguments, `{}` is an empty directory.
+/// Runs the binary that was just built: `cargo run` would unify other features and compile again. In
+/// its arguments, `{}` stands for an empty directory.
 fn example(name: &str, arguments: &str, expected: &str) -> Result<(), Failure> {
     let target = target()?;
     let data = target.join("examples-data");

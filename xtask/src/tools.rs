@@ -20,12 +20,12 @@ pub(crate) fn check() -> Result<(), Failure> {
     )))
 }
 
-/// Installs a subcommand of cargo, unless some version of it is there.
+/// Installs a subcommand of cargo, unless a version of it is installed.
 pub(crate) fn install(subcommand: &str, version: &str) -> Result<(), Failure> {
     if runs(subcommand) {
         return Ok(());
     }
-    // It runs for seconds: optimized, it would be compiled for minutes.
+    // It runs for seconds; optimized, it would take minutes to compile.
     cargo(&format!("install cargo-{subcommand}@{version} --locked --debug"))
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .run()

@@ -1,10 +1,10 @@
-//! What may depend on what, proved on the dependency tree.
+//! Checks on the dependency tree which crate depends on which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Failure, cargo};
 
-/// The crates from the ground up; a crate may use only what is on a lower floor.
+/// The crates from the bottom up; a crate may use only crates on a lower floor.
 const FLOORS: &[(&str, u8)] = &[
     ("cloakroom", FACADE),
     ("cloakroom-resource", 4),
@@ -18,7 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
 /// Only this floor knows a store.
 const FACADE: u8 = 5;
 
-/// Thin stores, and the kit that they pass: the core and a driver, nothing else of ours.
+/// The stores, and the kit that they pass: of our crates, these use the core only.
 const STORES: u8 = 2;
 
 const CORE: &str = "cloakroom-core";
@@ -44,7 +44,7 @@ const RUNTIMES_AND_IO: &[&str] = &[
     "ureq",
 ];
 
-/// What only a store needs, and who brings in a store.
+/// Crates that only a store needs.
 const DRIVERS: &[&str] = &[
     "diesel",
     "fred",

@@ -1,4 +1,4 @@
-//! An API, three times: with a layer of cloakroom's, with `jsonwebtoken`, and open to everybody.
+//! An API, three times: with a layer of cloakroom, with `jsonwebtoken`, and open to everyone.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{Kind, Prepared};
 use crate::Failure;
 use crate::case::{APP, ORDERS, RESOURCE, SCOPE};
 
-/// All of them answer with the same, to JWTs of the same kind.
+/// All of them give the same answer, to the same kind of JWTs.
 pub(super) async fn prepare(kind: Kind, tokens: usize) -> Result<Prepared, Failure> {
     let store = Arc::new(MemoryStore::new());
     let issuer = Issuer::dev()

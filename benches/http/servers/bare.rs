@@ -1,4 +1,4 @@
-//! The least that an axum handler can do: read the request, and answer with bytes that it has.
+//! The least that an axum handler can do: read the request, and answer with prepared bytes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The least that hands something new to many who wait for it: a bare long poll.
+//! The least that can notify many waiting clients: a bare long poll.
 
 use axum::Router;
 use axum::extract::{RawQuery, State};

@@ -1,4 +1,4 @@
-//! The gateway of the examples, with the swap and without it, and what is around it.
+//! The gateway of the examples, with and without the swap, and the servers around it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::proxy::{self, Proxy, Timeouts};
 use crate::server::Limits;
 use crate::tunnel::Tunnels;
 
-/// The authorization server, and an API behind the gateway, which believes everybody.
+/// The authorization server, and an API behind the gateway that accepts every request.
 pub(super) async fn surroundings(address: SocketAddr, tokens: usize) -> Result<Prepared, Failure> {
     let issuer = Issuer::dev()
         .url(format!("http://{address}"))

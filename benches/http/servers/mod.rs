@@ -1,4 +1,4 @@
-//! The servers that are measured, each in a process of its own.
+//! The measured servers, each in a separate process.
 
 mod api;
 mod bare;
@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use crate::Failure;
 use crate::case::Case;
 
-/// Who answers.
+/// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Cloakroom's endpoints, a server with a layer of it, or the gateway.
@@ -83,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// The least that ours should be, as a multiple of this one.
+    /// The aim for ours, as a multiple of this one.
     pub(crate) const fn aim(self, case: Case) -> Option<f64> {
         match (self, case) {
             (Self::Bare | Self::BareSigning, _) | (Self::Without, Case::Api) => Some(0.85),
@@ -145,7 +145,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
             (Kind::BareSigning, _) => bare::prepare_signing(body)?,
             (Kind::Ours, Case::IntrospectSqlite) => {
                 let store = SqliteStore::builder(Path::new(body).join("tokens.db"));
-                // Nothing is written while it is measured.
+                // Nothing is logged during the measurement.
                 let store = store.synchronous(Synchronous::Normal).open()?;
                 ours::prepare(Issuer::dev().store(Arc::new(store)), case, tokens).await?
             }
@@ -160,7 +160,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
     })
 }
 
-/// Ends this process when whoever started it is gone.
+/// Ends this process when its parent is gone.
 pub(crate) fn end_with_input() {
     std::thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());

@@ -1,4 +1,4 @@
-//! The gateway at work, on sockets of this machine: what a client sees, and what the API does.
+//! The gateway at work, on sockets of this machine: what a client sees, and what the API gets.
 
 mod services;
 
@@ -21,14 +21,14 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use crate::{Gateway, Outcome, Settings};
 use services::{Api, authorization_server};
 
-/// The name of the API in the tokens' `aud`. Not where it listens.
+/// The name of the API in the tokens' `aud`, not its address.
 const ORDERS: &str = "https://orders.example";
 const SECRET: &str = "gateway-demo-secret-0123456789";
 const MIB: usize = 1024 * 1024;
-/// How much is sent up, and down, in MiB.
+/// The size of the upload and of the download, in MiB.
 const MUCH: usize = 32;
 
-/// Tells what happens.
+/// Prints what happens.
 macro_rules! note {
     ($($text:tt)*) => { println!("   {}", format_args!($($text)*)) };
 }
@@ -91,7 +91,7 @@ impl Demo {
     }
 
     async fn forged(&self, handle: &str) -> Outcome<()> {
-        println!("\n2. A client that says who it is");
+        println!("\n2. A client that forges header fields");
         let request = self.get("/orders", handle);
         let request = request.header("x-user", "root").header("x-forwarded-for", "10.0.0.1");
         let seen = self.seen(request).await?;
@@ -104,7 +104,7 @@ impl Demo {
     }
 
     async fn unknown(&self) -> Outcome<()> {
-        println!("\n3. No handle, and one that was made up");
+        println!("\n3. No handle, and a forged one");
         let none = self.http.get(self.url("/orders"));
         expect(&none.send().await?, StatusCode::UNAUTHORIZED)?;
         let made_up = self.get("/orders", "cr_at_made-up");
@@ -129,13 +129,13 @@ impl Demo {
     }
 
     async fn upload(&mut self, handle: &str) -> Outcome<()> {
-        println!("\n5. {MUCH} MiB up: the first arrives before the last is there to be sent");
+        println!("\n5. {MUCH} MiB up: the first arrives before the last is sent");
         let (mut sender, body) = Channel::<Bytes>::new(1);
         let request = self.http.put(self.url("/photos")).bearer_auth(handle);
         let answer = tokio::spawn(request.body(reqwest::Body::wrap(body)).send());
         sender.send_data(piece()).await?;
         let arrived = *self.api.arrived.wait_for(|arrived| *arrived >= MIB).await?;
-        note!("At the API so far: {arrived} bytes. Now the client goes on.");
+        note!("At the API so far: {arrived} bytes. Now the client continues.");
         let sent = pour(sender, MUCH - 1);
         let (answer, ()) = tokio::join!(answer, sent);
         let text = answer??.error_for_status()?.text().await?;
@@ -174,12 +174,12 @@ impl Demo {
         let bob = self.sign_in("bob").await?;
         self.issuer.revoke_subject(&Subject::user("alice")?).await?;
         let (began, mut let_in) = (Instant::now(), 0);
-        // The gateway remembers her JWT, and hears of it through the revocation log.
+        // The gateway remembers her JWT, and learns of the revocation through the log.
         while self.get("/orders", handle).send().await?.status() != StatusCode::UNAUTHORIZED {
             let_in += 1;
             ensure(began.elapsed() < Duration::from_secs(30), "the gateway hears of it")?;
         }
-        note!("The gateway refuses her {:?} later; let in meanwhile: {let_in}.", began.elapsed());
+        note!("The gateway refuses her {:?} later, after {let_in} requests.", began.elapsed());
         expect(&self.get("/orders", &bob).send().await?, StatusCode::OK)
     }
 
@@ -198,7 +198,7 @@ impl Demo {
     }
 
     async fn end(self) -> Outcome<()> {
-        println!("\n10. The gateway is told to end while an answer is under way");
+        println!("\n10. The gateway shuts down while an answer is in progress");
         let carol = self.sign_in("carol").await?;
         let mut answer = self.get(&format!("/photos/{MUCH}"), &carol).send().await?;
         let mut length = answer.chunk().await?.map_or(0, |data| data.len());
@@ -207,11 +207,11 @@ impl Demo {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        note!("It takes no new connections.");
+        note!("It accepts no new connections.");
         while let Some(data) = answer.chunk().await? {
             length += data.len();
         }
-        note!("The answer came to its end: {length} bytes.");
+        note!("The answer was completed: {length} bytes.");
         ensure(length == MUCH * MIB, "nothing is cut off")?;
         ended.await??;
         ensure(self.http.get(url).send().await.is_err(), "it has ended")
@@ -225,14 +225,14 @@ impl Demo {
         self.http.get(self.url(path)).bearer_auth(handle)
     }
 
-    /// What the API says that it saw of a request.
+    /// What the API reports about a request.
     async fn seen(&self, request: RequestBuilder) -> Outcome<Value> {
         let answer = request.send().await?.error_for_status()?;
         Ok(serde_json::from_str(&answer.text().await?)?)
     }
 }
 
-/// Tells the status of an answer, and what it asks for.
+/// Prints the status and the challenge of an answer.
 fn expect(answer: &Response, expected: StatusCode) -> Outcome<()> {
     let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str());
     note!("{}  {}", answer.status(), challenge.transpose()?.unwrap_or_default());
@@ -243,12 +243,12 @@ fn ensure(holds: bool, what: &str) -> Outcome<()> {
     holds.then_some(()).ok_or_else(|| format!("it does not hold: {what}").into())
 }
 
-/// A MiB of something.
+/// One MiB of data.
 fn piece() -> Bytes {
     (0..=u8::MAX).collect::<Vec<_>>().repeat(MIB / 256).into()
 }
 
-/// Sends so many of them; whoever takes them sets the pace.
+/// Sends this many of them, as fast as the receiver reads.
 async fn pour(mut sender: Sender<Bytes>, pieces: usize) {
     for _ in 0..pieces {
         if sender.send_data(piece()).await.is_err() {
@@ -261,7 +261,7 @@ fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Enough of a token to know it again, and too little to use it.
+/// Enough of a token to recognize it, and too little to use it.
 fn short(token: &str) -> String {
     match (token.get(..14), token.get(token.len().saturating_sub(4)..)) {
         (Some(start), Some(end)) if token.len() > 40 => format!("{start}…{end}"),

@@ -1,4 +1,4 @@
-//! What stands behind the gateway: an authorization server and an API.
+//! The servers behind the gateway: an authorization server and an API.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use super::{ORDERS, SECRET};
 use crate::Outcome;
 
-/// Grants to a web app, and lets the gateway swap handles and follow the revocation log.
+/// Issues tokens to a web app, and lets the gateway swap handles and follow the revocation log.
 pub(super) async fn authorization_server() -> Outcome<Issuer> {
     let socket = TcpListener::bind("127.0.0.1:0").await?;
     let orders = Audience::one(ORDERS)?;
@@ -58,7 +58,7 @@ pub(super) async fn authorization_server() -> Outcome<Issuer> {
 pub(super) struct Api {
     pub(super) url: String,
     connections: Arc<AtomicUsize>,
-    /// How much of the present upload has arrived.
+    /// How much of the current upload has arrived.
     pub(super) arrived: watch::Receiver<usize>,
 }
 
@@ -90,7 +90,7 @@ impl Api {
     }
 }
 
-/// What reached the API, as far as it is worth telling.
+/// What reached the API, in short.
 async fn report(request: Parts, token: VerifiedToken) -> Json<Value> {
     let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
     Json(json!({
@@ -125,7 +125,7 @@ async fn send(Path(mib): Path<usize>) -> Body {
     Body::new(body)
 }
 
-/// Accepts a WebSocket (RFC 6455 §4.2.2) and says everything back.
+/// Accepts a WebSocket (RFC 6455 §4.2.2) and echoes everything.
 async fn echo(mut request: Request) -> Result<Response, StatusCode> {
     let key = request.headers().get("sec-websocket-key").ok_or(StatusCode::BAD_REQUEST)?;
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));

@@ -16,7 +16,7 @@ use url::form_urlencoded;
 
 const SECRET: &str = "orders-api-demo-secret-0123456789";
 
-/// A form is read or refused; what is read has no empty parameter.
+/// A form is read or refused; a form that was read has no empty parameter.
 pub(crate) fn form(input: &[u8]) {
     let Ok(form) = Form::parse(input) else { return };
     for name in ["token", "resource", "grant_type", "client_id", ""] {
@@ -51,7 +51,7 @@ static SERVER: LazyLock<Mutex<Server>> = LazyLock::new(|| {
     Mutex::new(Server { runtime, endpoints })
 });
 
-/// An `Authorization` header lets nobody in but the client with its secret, and no token through.
+/// An `Authorization` header authenticates only the client that has the secret.
 pub(crate) fn authorization(input: &[u8]) {
     let Ok(header) = HeaderValue::from_bytes(input) else { return };
     let server = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ pub(crate) fn authorization(input: &[u8]) {
         .expect("a request");
     let status = server.runtime.block_on(server.endpoints.handle(request)).status();
     if status == StatusCode::OK {
-        // Identifier and secret are form-encoded, so they have many spellings; decoded, one.
+        // Identifier and secret are form-encoded, which has many spellings; compare them decoded.
         let text = String::from_utf8_lossy(input);
         let (_, credentials) = text.split_once(' ').expect("a scheme");
         let decoded = STANDARD.decode(credentials.trim_start()).expect("base64");

@@ -33,8 +33,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     }
 });
 
-/// The input is a header and claims, with a NUL between them, rightly signed: so that what is
-/// behind the signature check is reached. As it stands, it is also offered as a token.
+/// The input is a header and claims, separated by a NUL. They are signed correctly, so that the code
+/// after the signature check is reached. The input itself is also presented as a token.
 pub(crate) fn jwt(input: &[u8]) {
     let fixture = &*FIXTURE;
     if let Ok(text) = std::str::from_utf8(input) {
@@ -70,8 +70,8 @@ pub(crate) fn jwt_seeds() -> Vec<Vec<u8>> {
     [claims, small].map(|claims| format!("{header}\0{claims}").into_bytes()).to_vec()
 }
 
-/// A JWK Set is read or refused; what is read is written without a private part, reads again as
-/// itself, and can be prepared.
+/// A JWK Set is read or refused. A set that was read is written without a private part, is equal when
+/// it is read again, and can be prepared.
 pub(crate) fn jwk_set(input: &[u8]) {
     let Ok(set) = JwkSet::from_json(input) else { return };
     let _ = KeySet::prepare(&set);

@@ -1,5 +1,5 @@
-//! What is fuzzed, as functions: each takes any bytes, and panics if something does not hold that
-//! must hold of every input. cargo-fuzz runs them (`fuzz/`), and an ordinary test replays the
+//! The fuzz targets, as functions: each takes arbitrary bytes, and panics if a property does not hold
+//! that must hold for every input. cargo-fuzz runs them (`fuzz/`), and an ordinary test replays the
 //! corpus and generated inputs.
 
 mod http;
@@ -49,8 +49,8 @@ pub fn target(name: &str) -> Target {
 static KEYS: LazyLock<HandleKeys> =
     LazyLock::new(|| HandleKeys::new(&HandleSecret::new(1, [7; 32])));
 
-/// No string is a handle but one that was minted under the key, and a string that is one is its
-/// only spelling.
+/// Only a string that was minted under the key is a handle, and no other string stands for the same
+/// handle.
 fn handle(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let minted = handle_seeds().iter().any(|seed| seed == input);

@@ -1,4 +1,4 @@
-//! What comes back from a store, or from the revocation log.
+//! Data from a store, or from the revocation log.
 
 use cloakroom::core::format::TokenTerms;
 use cloakroom::core::keys::KeyRecord;
@@ -12,8 +12,8 @@ use serde_json::json;
 
 const GRANT: GrantId = GrantId::from_bytes([5; 16]);
 
-/// The first byte chooses what the rest is the body of. A body is read or refused, and what is read
-/// survives being written and read again.
+/// The first byte selects the kind of row whose body the rest is. A body is read or refused; one that
+/// was read survives being written and read again.
 pub(crate) fn row(input: &[u8]) {
     let Some((kind, body)) = input.split_first() else { return };
     let body = body.to_vec();
@@ -91,7 +91,7 @@ pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Entries and cursors are read or refused, and what is read survives being written again.
+/// Entries and cursors are read or refused; those that were read survive being written again.
 pub(crate) fn revocations(input: &[u8]) {
     if let Ok(entry) = LogEntry::from_body(input) {
         assert_eq!(LogEntry::from_body(&entry.to_body()).expect("what was written"), entry);

@@ -1,4 +1,4 @@
-//! `docs/mutants.md`: the files whose mutants are all dead, but for those that may live.
+//! `docs/mutants.md`: the files in which no mutant may survive, and the exceptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -49,7 +49,7 @@ impl Held {
         self.files.get(&mutant.path).is_some_and(|excused| excused.contains(&mutant.id()))
     }
 
-    /// The excuses that nobody needs: of mutants that no longer exist, or that a test detects.
+    /// Excuses that are not needed: for mutants that no longer exist, or that a test detects.
     pub(crate) fn stale(
         &self,
         all: &[Mutant],

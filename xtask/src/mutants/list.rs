@@ -1,4 +1,4 @@
-//! The mutants that there are, and their names.
+//! The list of mutants, and their names.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -14,7 +14,7 @@ pub(crate) struct Mutant {
     position: String,
     /// Such as `replace < with <= in is_active`.
     what: String,
-    /// Which one it is of those in its file that read the same, from 1.
+    /// Its number among those in its file with the same text, from 1.
     nth: usize,
 }
 
@@ -24,12 +24,12 @@ impl Mutant {
         self.path.split('/').nth(1).unwrap_or_default()
     }
 
-    /// Its name for cargo-mutants, which holds only as long as no line above it is added.
+    /// Its name for cargo-mutants, which changes when a line is added above it.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}: {}", self.path, self.position, self.what)
     }
 
-    /// Its name for `docs/mutants.md`, which no other line of the file changes.
+    /// Its name for `docs/mutants.md`, which does not depend on other lines of the file.
     pub(crate) fn id(&self) -> String {
         match self.nth {
             1 => self.what.clone(),
@@ -37,7 +37,7 @@ impl Mutant {
         }
     }
 
-    /// Where it stands among others in a sample: anywhere, but always there.
+    /// Its rank in a sample: arbitrary, but always the same.
     pub(crate) fn rank(&self) -> u64 {
         // FNV-1a.
         let text = format!("{}: {}", self.path, self.id());

@@ -79,7 +79,7 @@ impl Files {
     }
 }
 
-/// The change that the tree makes to what it is to be merged into.
+/// The difference between the tree and the branch that it will be merged into.
 #[derive(Debug)]
 pub(crate) struct Change {
     diff: String,
@@ -136,8 +136,8 @@ fn listed() -> Cmd {
     cargo("mutants --workspace --list --colors never")
 }
 
-/// At most so many as fit into a check, and the same ones each time. Those in files that are held
-/// come first.
+/// At most as many as fit into a check, and always the same ones. Those in files that are held come
+/// first.
 fn sample(mut mutants: Vec<Mutant>, held: &Held) -> Vec<Mutant> {
     mutants.sort_by_cached_key(|mutant| (!held.holds(&mutant.path), mutant.rank()));
     mutants.truncate(MAX);

@@ -13,12 +13,12 @@ use crate::packages::start_anew;
 
 const CONFIG: &str = ".cargo/mutants.toml";
 
-/// The crates that have mutants, and those whose tests have to notice them: a crate's own. Tests of
-/// its users would often do so, too, but they take minutes, and say less of what is wrong.
+/// The crates that have mutants, and the crates whose tests must notice them. The tests of dependent
+/// crates would often notice, too, but they take minutes, and say less about what is wrong.
 pub(crate) const CRATES: [(&str, &[&str]); 6] = [
     ("cloakroom-core", &["cloakroom-core"]),
     ("cloakroom-jwt", &["cloakroom-jwt"]),
-    // The kit that every store must pass is tried on this one.
+    // The tests of the kit run on this store.
     ("cloakroom-memory", &["cloakroom-memory", "cloakroom-conformance"]),
     ("cloakroom-sqlite", &["cloakroom-sqlite"]),
     ("cloakroom-resource", &["cloakroom-resource"]),
@@ -78,11 +78,10 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Copies the tree.
+    /// Copies the tree, always to the same place, so that cargo keeps what it has compiled.
     ///
-    /// To always the same place, so that cargo keeps what it has compiled. cargo-mutants would make
-    /// a copy with a new name each time; and a run in the tree itself that is killed leaves it
-    /// changed.
+    /// cargo-mutants would create a copy with a new name each time, and a run in the tree itself would
+    /// leave it changed if it is killed.
     pub(crate) fn new() -> Result<Self, Failure> {
         let target = target()?;
         let output = target.join("mutants");
@@ -147,7 +146,7 @@ impl Runner {
         Ok(limit)
     }
 
-    /// Builds beside what the other tasks have built: the dependencies are the same.
+    /// Builds into the target directory of the other tasks: the dependencies are the same.
     fn in_target(&self, command: Cmd) -> Cmd {
         command
             .env("CARGO_TARGET_DIR", self.target.display())
@@ -162,7 +161,7 @@ impl Runner {
         for mutant in mutants {
             let _ = writeln!(config, "    '^{}$',", escape(&mutant.name()));
         }
-        // Version 27.1 tries the removal of a field whatever the names are: elsewhere, at least, not.
+        // Version 27.1 also removes fields, whatever `examine_re` says: limit that to these files.
         config.push_str("]\nexamine_globs = [\n");
         let paths: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.path.as_str()).collect();
         for path in paths {
@@ -193,7 +192,7 @@ impl Runner {
     }
 }
 
-/// A regular expression for nothing but this text, without a quotation mark.
+/// A regular expression that matches only this text, without a quotation mark.
 fn escape(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -203,7 +202,7 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-/// A file that git knows, but that is gone, is not copied.
+/// Skips a file that git lists but that no longer exists.
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::new(format!("cannot copy {}: {error}", from.display()));
     if let Some(directory) = to.parent() {

@@ -1,4 +1,4 @@
-//! What differs between the servers.
+//! The differences between the servers.
 
 use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use super::redis::Redis;
 use super::url::Url;
 use crate::command::Failure;
 
-/// One kind of server: where its programs are, how one is started, and how it is spoken to.
+/// One kind of server: where its programs are, and how to start and talk to one.
 pub(crate) trait Engine: Sync {
     fn facts(&self) -> &'static Facts;
 
-    /// The program that speaks to a server, if it is on this machine.
+    /// The client program, if it is on this machine.
     fn client(&self) -> Option<PathBuf>;
 
-    /// The program that is the server, if it and what prepares it are on this machine.
+    /// The server program, if it and the programs that prepare it are on this machine.
     fn server(&self) -> Option<PathBuf>;
 
     /// Writes what a private server needs to start.
@@ -28,20 +28,20 @@ pub(crate) trait Engine: Sync {
     /// The command that is a private server until it is ended.
     fn serve(&self, private: &Private, port: u16) -> Result<Command, Failure>;
 
-    /// Where a private server is spoken to, as one who may make databases.
+    /// The URL of a private server, as a user who may create databases.
     fn address(&self, private: &Private, port: u16) -> String;
 
-    /// Has the server say what it is, which shows that it answers.
+    /// The server's name and version, which also shows that it answers.
     fn version(&self, server: &Url) -> Result<String, Failure>;
 
-    /// Makes a database that nobody else uses.
+    /// Creates a database for this run.
     fn make(&self, server: &Url) -> Result<Url, Failure>;
 
-    /// Removes what `make` has made, with all that is in it.
+    /// Removes the database that `make` created.
     fn unmake(&self, server: &Url, own: &Url) -> Result<(), Failure>;
 }
 
-/// What can be said of a server without having one.
+/// Facts about a kind of server.
 pub(crate) struct Facts {
     pub(crate) name: &'static str,
     /// The variable of the environment that names a server to use, to xtask and to the tests.
@@ -49,9 +49,9 @@ pub(crate) struct Facts {
     pub(crate) schemes: &'static [&'static str],
     /// Debian's packages that bring the client, and the server with its client.
     pub(crate) packages: [&'static str; 2],
-    /// What the names of those tests contain that need this server.
+    /// The part of a test's name that says that it needs this server.
     pub(crate) tests: &'static str,
-    /// What tells it to leave at once, if being killed would leave something behind.
+    /// The signal for an immediate shutdown, if being killed would leave something behind.
     pub(crate) stop: Option<&'static str>,
 }
 
@@ -67,10 +67,10 @@ impl Debug for dyn Engine {
     }
 }
 
-/// Looks for a program, under one of its names, where programs are.
+/// Looks for a program, under one of its names.
 pub(super) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Where servers are is in the path of the administrator only.
+    // Servers are only in the administrator's path.
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     let directories: Vec<PathBuf> = env::split_paths(&path).chain(more).collect();
     names.iter().find_map(|name| find_in(&directories, name))
@@ -104,12 +104,12 @@ pub(super) fn answer(command: &mut Command) -> Result<String, Failure> {
     Err(Failure::new(format!("`{name}`: {}", String::from_utf8_lossy(&said).trim())))
 }
 
-/// The program, or a failure that only a change of the machine in mid-run could bring.
+/// The program. It fails only if the program was removed during the run.
 pub(super) fn present(program: Option<PathBuf>, name: &str) -> Result<PathBuf, Failure> {
     program.ok_or_else(|| Failure::new(format!("`{name}` is not on this machine")))
 }
 
-/// A name that nothing else has.
+/// A unique name.
 pub(super) fn unique_name() -> Result<String, Failure> {
     Ok(format!("cloakroom_test_{}", random()?))
 }

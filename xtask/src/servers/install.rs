@@ -1,4 +1,4 @@
-//! Installs what is missing; where that cannot be done, says what is, all of it at once.
+//! Installs missing programs, or names all of them where it cannot install.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,9 +11,9 @@ use crate::command::Failure;
 const NGINX: &str = "/usr/lib/nginx/modules/ngx_http_js_module.so";
 const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
 
-/// A server that only tests need is not one that should run from now on: while a package is
-/// installed, Debian's tools ask this file whether its server may be started. Who has a policy keeps
-/// it; and as it is the shell that removes ours, that happens even when xtask is killed.
+/// A server that only tests need should not run as a service. Debian's tools read this file to decide
+/// whether a newly installed server may start. An existing policy is kept. The shell removes ours, so
+/// that happens even if xtask is killed.
 const INSTALL: &str = r#"
 policy=/usr/sbin/policy-rc.d
 if ! [ -e "$policy" ]; then
@@ -40,13 +40,13 @@ pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
     println!("$ apt-get install {}", packages.join(" "));
     let mut install = Command::new("sh");
     install.args(["-c", INSTALL, "sh"]).args(&packages).stdin(Stdio::null());
-    // It has said what went wrong; what counts is what is there now.
+    // It printed what went wrong; the check below counts.
     let _ = install.status();
     let missing = missing(servers);
     if missing.is_empty() { Ok(()) } else { Err(advice(&missing, servers)) }
 }
 
-/// Debian's packages that bring what is not there.
+/// Debian's packages for the missing programs.
 pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for (engine, is_given) in servers {

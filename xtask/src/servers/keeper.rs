@@ -1,8 +1,8 @@
-//! xtask in the role of a keeper: a process of its own for each server, which makes a database and,
-//! if no server is given, starts one; and undoes both when its standard input ends.
+//! xtask in the role of a keeper: a separate process for each server, which starts one if none is
+//! given, creates a database, and undoes both when its standard input ends.
 //!
-//! The other end of that is held by nobody but the xtask that has started the keeper, so that it ends
-//! with it in whatever way that does: even when it is killed.
+//! Only the xtask that started the keeper holds the other end of that input, so the keeper ends when
+//! xtask does, even if xtask is killed.
 
 use std::env;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -17,7 +17,7 @@ use crate::command::Failure;
 
 const ROLE: &str = "XTASK_KEEPS";
 
-/// What a keeper says when its database is there: then come the server's version and its URL.
+/// What a keeper prints when its database is ready, followed by the server's version and its URL.
 const READY: &str = "ready\t";
 
 /// A server that is kept until this is dropped.
@@ -27,7 +27,7 @@ pub(super) struct Keeper {
     process: Child,
     /// Held open for as long as the server is needed.
     stdin: Option<ChildStdin>,
-    /// What the keeper says. Where it is a test binary, its standard output is the harness's.
+    /// The keeper's messages. In a test binary, the harness uses standard output.
     says: BufReader<ChildStderr>,
 }
 
@@ -80,7 +80,7 @@ impl Keeper {
         Err(self.failure(&said))
     }
 
-    /// Waits until everything is gone.
+    /// Waits until everything is removed.
     pub(super) fn end(mut self) -> Result<(), Failure> {
         self.close()
     }
@@ -104,12 +104,12 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // What failed was told before, if it is this that ends the run.
+        // An earlier failure was already reported.
         let _ = self.close();
     }
 }
 
-/// The command that is a keeper.
+/// The command that starts a keeper.
 pub(super) fn command(
     engine: &'static dyn Engine,
     given: Option<&Url>,
@@ -179,7 +179,7 @@ pub(super) fn given(engine: &dyn Engine) -> Result<Option<Url>, Failure> {
         .map_err(|why| Failure::new(format!("{} {why}", facts.variable)))
 }
 
-/// Is disconnected when the standard input has ended.
+/// Disconnects when standard input has ended.
 fn end_of_input() -> Receiver<()> {
     let (sender, end) = channel();
     thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! The servers that tests need: those that the environment names, or private ones; with a database
-//! of the run's own in each.
+//! The servers that tests need: those that the environment names, or private ones. The run creates a
+//! database in each.
 //!
 //! Each has a keeper, a process that cleans up whatever happens to xtask. The tests get the same
 //! variables that a developer may set.
@@ -24,10 +24,10 @@ pub(crate) use self::stores::Summary;
 pub(crate) use self::url::Url;
 use crate::command::{Cmd, Failure};
 
-/// The tests that start an nginx of their own.
+/// The tests that start nginx.
 const NGINX_TESTS: &str = "http::nginx::";
 
-/// The servers of a run. They are gone when this is dropped.
+/// The servers of a run. Dropping this ends them.
 #[derive(Debug)]
 pub(crate) struct Servers {
     running: Vec<Running>,
@@ -71,7 +71,7 @@ impl Servers {
         Self { running: Vec::new() }
     }
 
-    /// Tells the tests where the servers are, and leaves out those that have none.
+    /// Passes the URLs of the servers to the tests, and leaves out tests without a server.
     pub(crate) fn tell(&self, mut tests: Cmd) -> Cmd {
         for Running { engine, kept, .. } in &self.running {
             tests = tests.secret(engine.facts().variable, &kept.url);

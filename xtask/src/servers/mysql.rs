@@ -34,7 +34,7 @@ impl Engine for Mysql {
     fn prepare(&self, private: &Private) -> Result<(), Failure> {
         let mut command = private.command(&present(installer(), "mariadb-install-db")?);
         command.arg("--no-defaults").arg(data(private));
-        // Its own administrator comes in by a socket only, and there is none but in the folder.
+        // Its administrator can connect only through the socket, which is in the folder.
         command.args(["--auth-root-authentication-method=socket", "--skip-test-db"]);
         command.arg("--skip-name-resolve");
         answer(&mut command)?;
@@ -53,11 +53,11 @@ impl Engine for Mysql {
         let folder = private.folder().display();
         let mut command = private.command(&present(self.server(), "mariadbd")?);
         command.arg("--no-defaults").arg(data(private));
-        // Seen from its data: the whole path may be longer than a socket's can be.
+        // Relative to its data: a full path may be too long for a socket.
         command.args(["--socket=socket", "--pid-file=pid"]);
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.arg(format!("--port={port}")).arg(format!("--init-file={folder}/init.sql"));
-        // What survives a crash of the machine does not matter here.
+        // Durability does not matter here.
         command.arg("--debug-no-sync");
         Ok(command)
     }

@@ -20,13 +20,13 @@ impl Engine for Postgres {
             schemes: &["postgres", "postgresql"],
             packages: ["postgresql-client", "postgresql"],
             tests: "with_postgres::",
-            // It has processes and shared memory of its own, which it then takes with it.
+            // It has child processes and shared memory, which it then cleans up.
             stop: Some("QUIT"),
         }
     }
 
     fn client(&self) -> Option<PathBuf> {
-        // Debian's `psql` on the path is a script, which looks for a server of its own choice.
+        // Debian's `psql` on the path is a script that chooses a server by itself.
         let beside_server =
             self.server().and_then(|server| find_in(&[server.parent()?.into()], "psql"));
         beside_server.or_else(|| find(&["psql"]))
@@ -53,7 +53,7 @@ impl Engine for Postgres {
         command.arg("-D").arg(private.folder().join("data"));
         let port = format!("port={port}");
         let settings = ["listen_addresses=127.0.0.1", &port, "unix_socket_directories="];
-        // What survives a crash of the machine does not matter here.
+        // Durability does not matter here.
         for setting in settings.into_iter().chain(["fsync=off", "full_page_writes=off"]) {
             command.args(["-c", setting]);
         }
@@ -76,7 +76,7 @@ impl Engine for Postgres {
     }
 
     fn unmake(&self, server: &Url, own: &Url) -> Result<(), Failure> {
-        // Not even a connection that a test has left open keeps it.
+        // Even if a test has left a connection open.
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", own.database());
         ask(server, &statement).map(drop)
     }

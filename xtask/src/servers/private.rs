@@ -1,5 +1,5 @@
-//! A server of our own: in a temporary folder, on a free port of the loopback address, behind a
-//! password that nobody else knows, and ended with whoever started it.
+//! A private server: in a temporary folder, on a free port of the loopback address, with a random
+//! password. It ends with the process that started it.
 
 use std::env;
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use super::engine::{Engine, answer, random};
 use super::url::Url;
 use crate::command::Failure;
 
-/// The name of the one who may do everything.
+/// The name of the administrator.
 pub(super) const PRIVATE_USER: &str = "cloakroom";
 
-/// No server refuses to run as this one, and it owns nothing.
+/// A user as whom every server agrees to run, and who owns nothing.
 const UNPRIVILEGED: &str = "nobody";
 
 /// Far longer than a start takes, even where everything is slow.
@@ -27,12 +27,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a server has to end before it is told again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Everything is gone when it is dropped.
+/// Dropping it removes everything.
 pub(super) struct Private {
     engine: &'static dyn Engine,
     folder: PathBuf,
     password: String,
-    /// Root hands the server to somebody else.
+    /// Root runs the server as another user.
     user: Option<User>,
     process: Option<Child>,
 }
@@ -86,7 +86,7 @@ impl Private {
         let start = Instant::now();
         let answer = loop {
             let answer = self.engine.version(&url);
-            // Asked last: another program on that port may have answered in its place.
+            // Checked last: another program on that port may have answered in its place.
             let runs = matches!(process.try_wait(), Ok(None));
             if !runs || answer.is_ok() || start.elapsed() > PATIENCE || !is_wanted() {
                 break answer
@@ -130,7 +130,7 @@ impl Private {
         Ok(path)
     }
 
-    /// The end of what the server has said.
+    /// The end of the server's output.
     pub(super) fn said(&self) -> String {
         let log = fs::read(self.folder.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);

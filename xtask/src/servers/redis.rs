@@ -8,7 +8,7 @@ use super::private::Private;
 use super::url::Url;
 use crate::command::Failure;
 
-/// Holds the name of the run that the database belongs to. Tests leave it alone.
+/// Holds the name of the run that uses the database. Tests must not touch it.
 const MARK: &str = "cloakroom_test";
 
 /// Takes a database if nothing is in it. Done in a script, as `redis-cli` would go on in database 0
@@ -19,7 +19,7 @@ if redis.call('DBSIZE') > 0 then return 'taken' end
 redis.call('SET', KEYS[1], ARGV[2])
 return 'made'";
 
-/// Empties a database, unless it is no longer that of the run.
+/// Empties a database if the run still uses it.
 const GIVE_BACK: &str = "\
 redis.call('SELECT', ARGV[1])
 if not redis.call('GET', KEYS[1]) and redis.call('DBSIZE') > 0 then return 'taken' end
@@ -82,7 +82,7 @@ impl Engine for Redis {
     }
 
     fn make(&self, server: &Url) -> Result<Url, Failure> {
-        // Whoever names none uses 0: that one comes last.
+        // A client that names none uses 0, so that one comes last.
         let numbers: Vec<String> = match server.database() {
             "" => (0..16).rev().map(|number| number.to_string()).collect(),
             number => vec![number.to_owned()],
@@ -112,7 +112,7 @@ impl Engine for Redis {
     }
 }
 
-/// Says what the server answers; an error that it answers with is an answer, too.
+/// The server's answer; an error from the server is an answer, too.
 pub(super) fn ask(server: &Url, command: &[&str]) -> Result<String, Failure> {
     let mut client = Command::new(present(Redis.client(), "redis-cli")?);
     client.args(["-h", server.host(), "-p", &server.port().unwrap_or(6379).to_string()]);

@@ -1,4 +1,4 @@
-//! Which store is tested with what.
+//! With which server each store is tested.
 
 use std::fmt::{self, Display};
 
@@ -16,9 +16,9 @@ const STORES: [(&str, Place, Option<&str>); 5] = [
 /// Where a store keeps its data.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// In what is always there.
+    /// In the process or in files: always available.
     With(&'static str),
-    /// In the server that has the name of the store.
+    /// In the server of this name.
     Server,
 }
 

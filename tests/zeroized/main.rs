@@ -17,7 +17,7 @@
 //! - the bytes of a signature that is being made, in buffers of `aws-lc-rs`; never the JWT itself;
 //! - the key of a chain on its way into a row, which holds it as it is.
 //!
-//! `cargo test --package cloakroom-benches --test zeroized` runs it.
+//! `cargo test -p cloakroom-tests --test zeroized` runs it.
 #![cfg(debug_assertions)]
 
 mod allocator;
