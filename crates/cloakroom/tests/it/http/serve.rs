@@ -18,6 +18,10 @@ use super::server::Server;
 
 const METADATA: &str = "GET /.well-known/oauth-authorization-server HTTP/1.1\r\nhost: as\r\n\r\n";
 
+/// Its body comes once the server has asked for it.
+const EXPECTS: &str = "POST /token HTTP/1.1\r\nhost: as\r\nexpect: 100-continue\r\n\
+    content-length: 29\r\n\r\n";
+
 /// A server under way.
 struct Served {
     address: SocketAddr,
@@ -175,17 +179,13 @@ async fn where_all_places_are_taken_the_idle_go_first() {
     let mut third = served.sent(METADATA).await;
     assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 "));
     takes(Duration::ZERO, async { assert_eq!(rest(first).await, "") }).await;
-    second.write_all(b"GET").await.unwrap();
-    third.write_all(b"GET").await.unwrap();
-    // They are seen as busy once the server has read that.
-    let refused = loop {
-        let mut other = served.sent(METADATA).await;
-        let text = answer(&mut other).await;
-        if text.starts_with("HTTP/1.1 503 ") {
-            break text;
-        }
-        other.write_all(b"GET").await.unwrap();
-    };
+    // Now both are busy: the server has asked for their bodies.
+    for busy in [&mut second, &mut third] {
+        busy.write_all(EXPECTS.as_bytes()).await.unwrap();
+        assert!(answer(busy).await.starts_with("HTTP/1.1 100 "));
+    }
+    let refused = rest(served.sent(METADATA).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
     assert!(refused.contains("retry-after: 1"), "{refused}");
     // Once they are cut off, there is room again.
     drop((second, third));
@@ -197,7 +197,9 @@ async fn where_all_places_are_taken_the_idle_go_first() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_the_answer_is_cut_off() {
     let mut served = Served::new().await;
-    let deaf = served.sent("GET /large HTTP/1.1\r\nhost: as\r\n\r\n").await;
+    let mut deaf = served.sent("GET /large HTTP/1.1\r\nhost: as\r\n\r\n").await;
+    let mut beginning = [0; 1024];
+    deaf.read_exact(&mut beginning).await.unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
     // No request is under way any more.
     served.stop.take().unwrap().send(()).unwrap();
@@ -234,8 +236,8 @@ async fn a_shutdown_does_not_wait_for_ever() {
         },
     )
     .await;
-    let stream = served.sent("POST /token HTTP/1.1\r\nhost: as\r\ncontent-length: 9\r\n\r\n").await;
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut stream = served.sent(EXPECTS).await;
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 100 "));
     served.stop.take().unwrap().send(()).unwrap();
     takes(Duration::from_secs(3), async { served.task.await.unwrap().unwrap() }).await;
     assert_eq!(rest(stream).await, "");
