@@ -63,6 +63,7 @@ mod test_support;
 pub use format::access_claims::handle_hash;
 pub use format::jwt::JwtFormat;
 pub use format::phantom::{PhantomFormat, Swap, SwappedJwt};
+pub use jws::profile::IssuerProfile;
 pub use jws::verify::{VerifiedJwt, Verifier};
 pub use jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
 pub use key::algorithm::{Algorithm, UnknownAlgorithm};

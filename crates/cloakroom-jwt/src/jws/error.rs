@@ -21,6 +21,10 @@ pub enum VerifyError {
     /// The key is not in the set. Fetching the issuer's set again may help.
     #[error("unknown key {0:?}")]
     UnknownKey(Kid),
+    /// The token has no `kid`, and no key of the set is for its `alg`, or several are. Fetching the
+    /// issuer's set again may help.
+    #[error("the token has no `kid`, and not exactly one key is for its `alg`")]
+    Unnamed,
     /// The signature is wrong.
     #[error("wrong signature")]
     Signature,

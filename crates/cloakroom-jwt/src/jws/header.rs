@@ -8,6 +8,7 @@ use cloakroom_core::Kid;
 use serde::Deserialize;
 
 use crate::jws::error::VerifyError;
+use crate::jws::profile::IssuerProfile;
 use crate::key::algorithm::Algorithm;
 use crate::key::header_segment::ACCESS_TOKEN_TYP;
 use crate::key::jwk::Present;
@@ -17,14 +18,15 @@ use crate::strict_json;
 /// The most bytes of a header segment. It is read before any signature is checked.
 const MAX_SEGMENT: usize = 2048;
 
-/// The key that the header names, once everything the header says has been approved.
+/// The key that the header names, once everything the header says has been approved, and whether the header says that this is an access token (RFC 9068 §2.1).
 pub(crate) fn select<'k>(
     keys: &'k KeySet,
     segment: &str,
-) -> Result<&'k VerificationKey, VerifyError> {
+    profile: &IssuerProfile,
+) -> Result<(&'k VerificationKey, bool), VerifyError> {
     // A header that is, byte for byte, one that we would write says nothing that needs a look.
     if let Some(key) = keys.by_header(segment) {
-        return Ok(key);
+        return Ok((key, true));
     }
     if segment.len() > MAX_SEGMENT {
         return Err(VerifyError::Header("it is too large"));
@@ -34,13 +36,27 @@ pub(crate) fn select<'k>(
         .map_err(|_| VerifyError::Malformed("the header is not canonical base64url"))?;
     let header: Header<'_> = strict_json::from_slice(&json)
         .map_err(|_| VerifyError::Malformed("the header is no unambiguous JSON object"))?;
-    let kid = header.approve()?;
-    match keys.by_kid(&kid) {
-        // RFC 8725 §3.1: each key MUST be used with exactly one algorithm.
-        Some(key) if key.algorithm.as_str() == header.alg => Ok(key),
-        None if header.alg.parse::<Algorithm>().is_ok() => Err(VerifyError::UnknownKey(kid)),
-        _ => Err(VerifyError::Algorithm),
-    }
+    let is_typed = header.approve(profile)?;
+    // RFC 8725 §3.1: each key MUST be used with exactly one algorithm.
+    let key = match header.kid {
+        Some(kid) => match keys.get(&kid, &header.alg) {
+            Some(key) => key,
+            None if !keys.contains(&kid) && header.alg.parse::<Algorithm>().is_ok() => {
+                return Err(VerifyError::UnknownKey(kid));
+            }
+            None => return Err(VerifyError::Algorithm),
+        },
+        // RFC 7515 §4.1.4: "kid" is OPTIONAL. Nothing is tried: one key fits, or none is taken.
+        None => {
+            let mut fitting = keys.of_algorithm(&header.alg);
+            match (fitting.next(), fitting.next()) {
+                (Some(key), None) => key,
+                _ if header.alg.parse::<Algorithm>().is_ok() => return Err(VerifyError::Unnamed),
+                _ => return Err(VerifyError::Algorithm),
+            }
+        }
+    };
+    Ok((key, is_typed))
 }
 
 #[derive(Deserialize)]
@@ -65,7 +81,8 @@ struct Header<'a> {
 }
 
 impl Header<'_> {
-    fn approve(&self) -> Result<Kid, VerifyError> {
+    /// Whether it is typed as an access token.
+    fn approve(&self, profile: &IssuerProfile) -> Result<bool, VerifyError> {
         // RFC 7515 §4.1.11: extensions that are not understood make the JWS invalid. None is.
         if self.crit.0 || self.b64.0 {
             return Err(VerifyError::Header("it asks for an extension"));
@@ -77,16 +94,14 @@ impl Header<'_> {
         }
         // RFC 9068 §4: reject tokens carrying any other value. RFC 7515 §4.1.9: compared without
         // regard to case, with `application/` left out or not.
-        let is_access_token = self.typ.as_deref().is_some_and(|typ| {
-            let typ = match typ.split_at_checked("application/".len()) {
-                Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
-                _ => typ,
-            };
-            typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYP)
+        let typ = self.typ.as_deref().map(|typ| match typ.split_at_checked("application/".len()) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
+            _ => typ,
         });
-        if !is_access_token {
+        let is_typed = typ.is_some_and(|typ| typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYP));
+        if !is_typed && !profile.accepts_typ(typ) {
             return Err(VerifyError::Header("`typ` is not `at+jwt`"));
         }
-        self.kid.clone().ok_or(VerifyError::Header("`kid` is missing"))
+        Ok(is_typed)
     }
 }

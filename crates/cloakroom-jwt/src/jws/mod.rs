@@ -2,6 +2,7 @@
 
 mod error;
 mod header;
+pub(crate) mod profile;
 pub(crate) mod verify;
 
 pub use self::error::VerifyError;
@@ -93,7 +94,13 @@ const fn most_signature_bytes(algorithm: Algorithm) -> usize {
         Algorithm::Danger(_) => 32,
         Algorithm::Es256 | Algorithm::EdDsa => 64,
         Algorithm::Es384 => 96,
-        Algorithm::Rs256 | Algorithm::Ps256 => 512,
+        Algorithm::Es512 => 132,
+        Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512
+        | Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512 => 512,
     }
 }
 

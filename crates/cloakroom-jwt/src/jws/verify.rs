@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::jws::MAX_JWT_BYTES;
 use crate::jws::error::VerifyError;
 use crate::jws::header;
+use crate::jws::profile::IssuerProfile;
 use crate::key::key_set::KeySet;
 use crate::strict_json;
 
@@ -65,6 +66,9 @@ use crate::strict_json;
 pub struct Verifier {
     issuer: Arc<str>,
     audience: Option<Arc<str>>,
+    profile: IssuerProfile,
+    /// Whether the profile is RFC 9068: claims are read as they stand.
+    is_plain: bool,
     leeway: Duration,
     max_bytes: usize,
     clock: Arc<dyn Clock>,
@@ -87,10 +91,20 @@ impl Verifier {
         Self {
             issuer: issuer.into(),
             audience: None,
+            profile: IssuerProfile::rfc9068(),
+            is_plain: true,
             leeway: Duration::from_secs(30),
             max_bytes: MAX_JWT_BYTES,
             clock: Arc::new(SystemClock::new()),
         }
+    }
+
+    /// The shape of the issuer's access tokens: RFC 9068 by default.
+    #[must_use]
+    pub fn profile(mut self, profile: IssuerProfile) -> Self {
+        self.is_plain = profile == IssuerProfile::rfc9068();
+        self.profile = profile;
+        self
     }
 
     /// The leeway for clocks that differ: 30 seconds by default, at most
@@ -126,7 +140,7 @@ impl Verifier {
             return Err(VerifyError::TooLarge);
         }
         let (input, header, payload, signature) = segments(jwt)?;
-        let key = header::select(keys, header)?;
+        let (key, is_typed) = header::select(keys, header, &self.profile)?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map(Zeroizing::new)
@@ -137,9 +151,18 @@ impl Verifier {
         let claims = URL_SAFE_NO_PAD
             .decode(payload)
             .map_err(|_| VerifyError::Malformed("the claims are not canonical base64url"))?;
-        let token: ActiveToken = strict_json::from_slice(&claims).map_err(VerifyError::Json)?;
+        let token = self.read(&claims, is_typed)?;
         self.check(&token, self.clock.now())?;
-        VerifiedJwt::new(key.kid.clone(), token)
+        Ok(VerifiedJwt::new(key.kid.clone(), token))
+    }
+
+    fn read(&self, claims: &[u8], is_typed: bool) -> Result<ActiveToken, VerifyError> {
+        if self.is_plain {
+            return strict_json::from_slice(claims).map_err(VerifyError::Json);
+        }
+        let mut claims = strict_json::from_slice(claims).map_err(VerifyError::Json)?;
+        self.profile.apply(&mut claims, is_typed)?;
+        ActiveToken::deserialize(Value::Object(claims)).map_err(VerifyError::Json)
     }
 
     fn check(&self, token: &ActiveToken, now: UnixTime) -> Result<(), VerifyError> {
@@ -156,9 +179,10 @@ impl Verifier {
         // RFC 9068 §2.2: REQUIRED claims.
         let required = [
             (token.audience.is_some(), "`aud` is missing"),
-            (token.subject.is_some(), "`sub` is missing"),
+            (token.subject.is_some() || !self.profile.needs_subject(), "`sub` is missing"),
             (token.client.is_some(), "`client_id` is missing"),
-            (token.jti.is_some(), "`jti` is missing"),
+            (token.jti.is_some() || !self.profile.needs_jti(), "`jti` is missing"),
+            (token.is_access_token(), "they name another kind of token"),
         ];
         if let Some((_, why)) = required.iter().find(|(there, _)| !there) {
             return Err(VerifyError::Claims(why));
@@ -210,17 +234,18 @@ pub struct VerifiedJwt {
 }
 
 impl VerifiedJwt {
-    fn new(kid: Kid, mut token: ActiveToken) -> Result<Self, VerifyError> {
-        let handle_hash = match token.extra.remove("handle_hash") {
-            None => None,
-            Some(value) => Some(TokenDigest::deserialize(value).map_err(VerifyError::Json)?),
-        };
-        let stateless = match token.extra.remove("stateless") {
-            None => false,
-            Some(Value::Bool(stateless)) => stateless,
-            Some(_) => return Err(VerifyError::Claims("`stateless` is not a boolean")),
-        };
-        Ok(Self { kid, token, handle_hash, stateless })
+    fn new(kid: Kid, mut token: ActiveToken) -> Self {
+        // A value that this library does not write belongs to a claim of the app.
+        let handle_hash =
+            token.extra.get("handle_hash").and_then(|value| TokenDigest::deserialize(value).ok());
+        if handle_hash.is_some() {
+            token.extra.remove("handle_hash");
+        }
+        let stateless = token.extra.get("stateless").and_then(Value::as_bool);
+        if stateless.is_some() {
+            token.extra.remove("stateless");
+        }
+        Self { kid, token, handle_hash, stateless: stateless.unwrap_or(false) }
     }
 }
 

@@ -29,6 +29,16 @@ pub enum Algorithm {
     Ps256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
     /// An algorithm of [`danger`](crate::danger). No name is parsed as one.
     #[doc(hidden)]
     Danger(Hs256),
@@ -44,8 +54,21 @@ impl Algorithm {
             Self::Rs256 => "RS256",
             Self::Ps256 => "PS256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
             Self::Danger(_) => "HS256",
         }
+    }
+}
+
+impl Algorithm {
+    /// Whether a JWS header names it so.
+    pub(crate) fn is_named(self, alg: &str) -> bool {
+        // RFC 9864 §2.2: "Ed25519" is "EdDSA" with its curve named.
+        self.as_str() == alg || (self == Self::EdDsa && alg == "Ed25519")
     }
 }
 
@@ -68,14 +91,18 @@ impl Hs256 {
 
 /// The name is not one of an algorithm that this crate supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the algorithm is not one of ES256, EdDSA, RS256, PS256 and ES384")]
+#[error(
+    "the algorithm is not one of ES256, ES384, ES512, EdDSA, RS256, RS384, RS512, PS256, PS384 and \
+     PS512"
+)]
 #[non_exhaustive]
 pub struct UnknownAlgorithm;
 
 impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 
-    /// Reads a name as RFC 7518 spells it; "alg" is case-sensitive (RFC 7515 §4.1.1).
+    /// Reads a name as RFC 7518 spells it; "alg" is case-sensitive (RFC 7515 §4.1.1). `Ed25519`
+    /// (RFC 9864 §2.2) is EdDSA with the only curve that this crate uses for it.
     fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
         use jsonwebtoken::Algorithm as Named;
         // jsonwebtoken knows the names, and this crate decides which algorithms it allows.
@@ -85,6 +112,13 @@ impl FromStr for Algorithm {
             Ok(Named::RS256) => Ok(Self::Rs256),
             Ok(Named::PS256) => Ok(Self::Ps256),
             Ok(Named::ES384) => Ok(Self::Es384),
+            Ok(Named::RS384) => Ok(Self::Rs384),
+            Ok(Named::RS512) => Ok(Self::Rs512),
+            Ok(Named::PS384) => Ok(Self::Ps384),
+            Ok(Named::PS512) => Ok(Self::Ps512),
+            // Those that it does not know.
+            Err(_) if name == "ES512" => Ok(Self::Es512),
+            Err(_) if name == "Ed25519" => Ok(Self::EdDsa),
             _ => Err(UnknownAlgorithm),
         }
     }
@@ -96,11 +130,15 @@ mod tests {
 
     #[test]
     fn names_are_exact() {
-        for name in ["ES256", "EdDSA", "RS256", "PS256", "ES384"] {
+        for name in [
+            "ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384",
+            "PS512",
+        ] {
             assert_eq!(name.parse::<Algorithm>().unwrap().to_string(), name);
         }
+        assert_eq!("Ed25519".parse(), Ok(Algorithm::EdDsa));
         for bad in [
-            "", "none", "None", "NONE", "HS256", "HS512", "es256", "EDDSA", "Ed25519", "ES512",
+            "", "none", "None", "NONE", "HS256", "HS512", "es256", "EDDSA", "ed25519", "Ed448",
             "ES256 ", "ES256K", "RS1",
         ] {
             assert_eq!(bad.parse::<Algorithm>(), Err(UnknownAlgorithm), "{bad:?}");

@@ -13,7 +13,7 @@ use crate::key::algorithm::Algorithm;
 use crate::key::material::Material;
 use crate::strict_json::Object;
 
-/// A **public** signature key: EC on P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits.
+/// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits.
 ///
 /// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`), an EC
 /// point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
@@ -83,9 +83,9 @@ impl Jwk {
             && self.operations.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"))
     }
 
-    /// The algorithm that it is used with: the declared one, or the only one that is possible.
-    pub(crate) fn pinned(&self) -> Option<Algorithm> {
-        self.algorithm.or_else(|| self.material.natural())
+    /// The algorithm that it is used with: the declared one, or the default of its kind.
+    pub(crate) fn pinned(&self) -> Algorithm {
+        self.algorithm.unwrap_or_else(|| self.material.default_algorithm())
     }
 }
 
@@ -195,6 +195,10 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
             x: bytes(&read.x)?.try_into().map_err(size)?,
             y: bytes(&read.y)?.try_into().map_err(size)?,
         },
+        ("EC", Some("P-521")) => Material::P521 {
+            x: bytes(&read.x)?.try_into().map_err(size)?,
+            y: bytes(&read.y)?.try_into().map_err(size)?,
+        },
         ("OKP", Some("Ed25519")) => {
             Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
         }
@@ -250,6 +254,10 @@ impl Serialize for Jwk {
             }
             Material::P384 { x, y } => {
                 (written.kty, written.crv) = ("EC", Some("P-384"));
+                (written.x, written.y) = (text(x), text(y));
+            }
+            Material::P521 { x, y } => {
+                (written.kty, written.crv) = ("EC", Some("P-521"));
                 (written.x, written.y) = (text(x), text(y));
             }
             Material::Ed25519 { x } => {

@@ -31,7 +31,8 @@ pub struct KeySet(Arc<Keys>);
 #[derive(Default)]
 struct Keys {
     all: Vec<VerificationKey>,
-    by_kid: HashMap<Kid, usize>,
+    /// A `kid` may name several keys with different algorithms.
+    by_kid: HashMap<Kid, Vec<usize>>,
     /// The header segment that `sign_jwt` writes with this key.
     by_header: HashMap<String, usize>,
 }
@@ -39,9 +40,12 @@ struct Keys {
 impl KeySet {
     /// Prepares the keys of a JWK Set that can be used.
     ///
-    /// It leaves out a key without `kid` or with the `kid` of an earlier key, a key whose `use` is not
-    /// `sig` or whose `key_ops` lack `verify`, and an RSA key without `alg`. Each leaves a warning in the
-    /// trace. An EC or Ed25519 key without `alg` gets the algorithm of its curve.
+    /// A key without `alg` gets the algorithm of its curve, or RS256 if it is an RSA key. A key
+    /// without `kid` is named by its thumbprint (RFC 7638). A `kid` may name several keys with
+    /// different algorithms.
+    ///
+    /// It leaves out a key whose `use` is not `sig` or whose `key_ops` lack `verify`, and a second key
+    /// with the same `kid` and algorithm. Each leaves a warning in the trace.
     #[must_use]
     pub fn prepare(set: &JwkSet) -> Self {
         Self::of(set.iter().filter_map(|jwk| {
@@ -73,11 +77,12 @@ impl KeySet {
         let mut set = Keys::default();
         for key in keys {
             let place = set.all.len();
-            if set.by_kid.contains_key(&key.kid) {
-                tracing::warn!(kid = ?key.kid, "a second key with the same kid is ignored");
+            let of_kid = set.by_kid.entry(key.kid.clone()).or_default();
+            if of_kid.iter().any(|&at| set.all[at].algorithm == key.algorithm) {
+                tracing::warn!(kid = ?key.kid, "a second key with the same kid and algorithm is ignored");
                 continue;
             }
-            set.by_kid.insert(key.kid.clone(), place);
+            of_kid.push(place);
             set.by_header.insert(encoded_header(key.algorithm, &key.kid, ACCESS_TOKEN_TYP), place);
             set.all.push(key);
         }
@@ -89,8 +94,15 @@ impl KeySet {
         self.0.by_header.get(segment).map(|&at| &self.0.all[at])
     }
 
-    pub(crate) fn by_kid(&self, kid: &Kid) -> Option<&VerificationKey> {
-        self.0.by_kid.get(kid).map(|&at| &self.0.all[at])
+    /// The key of this name for this algorithm.
+    pub(crate) fn get(&self, kid: &Kid, alg: &str) -> Option<&VerificationKey> {
+        let of_kid = self.0.by_kid.get(kid)?;
+        of_kid.iter().map(|&at| &self.0.all[at]).find(|key| key.algorithm.is_named(alg))
+    }
+
+    /// All keys for this algorithm.
+    pub(crate) fn of_algorithm(&self, alg: &str) -> impl Iterator<Item = &VerificationKey> {
+        self.0.all.iter().filter(move |key| key.algorithm.is_named(alg))
     }
 }
 
@@ -101,13 +113,12 @@ impl fmt::Debug for KeySet {
 }
 
 fn prepare(jwk: &Jwk) -> Result<VerificationKey, &'static str> {
-    let kid = jwk.kid().ok_or("it has no `kid`")?;
     if !jwk.may_verify() {
         return Err("it is not for verifying signatures");
     }
-    let algorithm = jwk.pinned().ok_or("an RSA key without `alg`")?;
+    let algorithm = jwk.pinned();
     Ok(VerificationKey {
-        kid: kid.clone(),
+        kid: jwk.kid().cloned().unwrap_or_else(|| jwk.thumbprint()),
         algorithm,
         key: PreparedKey::Public(jwk.material.prepare(algorithm)?),
     })

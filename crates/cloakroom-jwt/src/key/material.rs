@@ -1,8 +1,10 @@
 //! The material of a public key, without its metadata.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +16,7 @@ use crate::key::algorithm::Algorithm;
 pub(crate) enum Material {
     P256 { x: [u8; 32], y: [u8; 32] },
     P384 { x: [u8; 48], y: [u8; 48] },
+    P521 { x: [u8; 66], y: [u8; 66] },
     Ed25519 { x: [u8; 32] },
     Rsa { n: Vec<u8>, e: Vec<u8> },
 }
@@ -25,27 +28,30 @@ impl Material {
             return None;
         };
         let (x, y) = xy.split_at(xy.len() / 2);
-        match (x.try_into(), y.try_into()) {
-            (Ok(x), Ok(y)) => Some(Self::P256 { x, y }),
-            _ => Some(Self::P384 { x: x.try_into().ok()?, y: y.try_into().ok()? }),
-        }
+        Some(match x.len() {
+            32 => Self::P256 { x: x.try_into().ok()?, y: y.try_into().ok()? },
+            48 => Self::P384 { x: x.try_into().ok()?, y: y.try_into().ok()? },
+            _ => Self::P521 { x: x.try_into().ok()?, y: y.try_into().ok()? },
+        })
     }
 
-    /// Its algorithm, if only one is possible.
-    pub(crate) const fn natural(&self) -> Option<Algorithm> {
+    /// The algorithm of a key that declares none: the only one of its curve, or RS256, which issuers
+    /// that leave it out mean (RFC 9068 §2.1).
+    pub(crate) const fn default_algorithm(&self) -> Algorithm {
         match self {
-            Self::P256 { .. } => Some(Algorithm::Es256),
-            Self::P384 { .. } => Some(Algorithm::Es384),
-            Self::Ed25519 { .. } => Some(Algorithm::EdDsa),
-            Self::Rsa { .. } => None,
+            Self::P256 { .. } => Algorithm::Es256,
+            Self::P384 { .. } => Algorithm::Es384,
+            Self::P521 { .. } => Algorithm::Es512,
+            Self::Ed25519 { .. } => Algorithm::EdDsa,
+            Self::Rsa { .. } => Algorithm::Rs256,
         }
     }
 
     /// Whether it can be used with `algorithm`.
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         match self {
-            Self::Rsa { .. } => matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256),
-            _ => self.natural() == Some(algorithm),
+            Self::Rsa { .. } => rsa_parameters(algorithm).is_some(),
+            _ => self.default_algorithm() == algorithm,
         }
     }
 
@@ -65,11 +71,14 @@ impl Material {
             (Self::Ed25519 { x }, Algorithm::EdDsa) => {
                 ParsedPublicKey::new(&ED25519, x).map_err(|_| "no Ed25519 public key")
             }
-            (Self::Rsa { n, e }, Algorithm::Rs256) => RsaPublicKeyComponents { n, e }
-                .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-                .map_err(|_| "no RSA public key"),
-            (Self::Rsa { n, e }, Algorithm::Ps256) => RsaPublicKeyComponents { n, e }
-                .to_parsed_public_key(&RSA_PSS_2048_8192_SHA256)
+            (Self::P521 { x, y }, Algorithm::Es512) => {
+                ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point(x, y))
+                    .map_err(|_| "the point is not on P-521")
+            }
+            (Self::Rsa { n, e }, algorithm) => RsaPublicKeyComponents { n, e }
+                .to_parsed_public_key(
+                    rsa_parameters(algorithm).ok_or("`alg` does not fit the key")?,
+                )
                 .map_err(|_| "no RSA public key"),
             _ => Err("`alg` does not fit the key"),
         }
@@ -77,7 +86,6 @@ impl Material {
 
     /// The checks that [`prepare`](Self::prepare) leaves to the first verification.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
-        let algorithm = self.natural().unwrap_or(Algorithm::Rs256);
         if let Self::Rsa { n, e } = self {
             // RFC 7518 §6.3.1.1: no extra zero octets. §3.3: 2048 bits or larger MUST be used.
             let leading = |bytes: &[u8]| bytes.first().copied().unwrap_or(0);
@@ -100,7 +108,7 @@ impl Material {
         if matches!(self, Self::Ed25519 { x } if is_weak(x)) {
             return Err("the point is of small order or not canonical");
         }
-        self.prepare(algorithm).map(|_| ())
+        self.prepare(self.default_algorithm()).map(|_| ())
     }
 
     /// RFC 7638 §3.2: only the required members, in lexicographic order, without white space.
@@ -115,6 +123,10 @@ impl Material {
                 let (x, y) = (b64(x), b64(y));
                 format!(r#"{{"crv":"P-384","kty":"EC","x":"{x}","y":"{y}"}}"#)
             }
+            Self::P521 { x, y } => {
+                let (x, y) = (b64(x), b64(y));
+                format!(r#"{{"crv":"P-521","kty":"EC","x":"{x}","y":"{y}"}}"#)
+            }
             Self::Ed25519 { x } => {
                 format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(x))
             }
@@ -123,6 +135,19 @@ impl Material {
             }
         }
     }
+}
+
+/// The parameters of an RSA algorithm.
+fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
+        Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::Rs384 => &RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::Rs512 => &RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+        Algorithm::Ps384 => &RSA_PSS_2048_8192_SHA384,
+        Algorithm::Ps512 => &RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
 }
 
 /// Whether an Ed25519 point has a small order, so that anyone can make signatures for it, or has a `y`

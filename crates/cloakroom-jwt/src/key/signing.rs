@@ -8,9 +8,10 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{self, KeySize};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
-    RsaEncoding,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -300,8 +301,13 @@ impl Kind {
             Algorithm::Es256 => Self::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => Self::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
             Algorithm::EdDsa => Self::Ed25519,
+            Algorithm::Es512 => Self::Ec(&ECDSA_P521_SHA512_FIXED_SIGNING),
             Algorithm::Rs256 => Self::Rsa(&RSA_PKCS1_SHA256),
+            Algorithm::Rs384 => Self::Rsa(&RSA_PKCS1_SHA384),
+            Algorithm::Rs512 => Self::Rsa(&RSA_PKCS1_SHA512),
             Algorithm::Ps256 => Self::Rsa(&RSA_PSS_SHA256),
+            Algorithm::Ps384 => Self::Rsa(&RSA_PSS_SHA384),
+            Algorithm::Ps512 => Self::Rsa(&RSA_PSS_SHA512),
             Algorithm::Danger(_) => return Err(KeyError::Unsupported(algorithm)),
         })
     }

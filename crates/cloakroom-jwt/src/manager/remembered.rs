@@ -74,7 +74,7 @@ impl Remembered {
                 self.keys.insert(record.kid.clone(), Seen::of(record));
                 continue;
             };
-            let loaded = record.version;
+            let (loaded, is_marked) = (record.version, record.compromised_at.is_some());
             let forgotten = seen.put_right(record, now - policy.clock_skew);
             if forgotten.changed {
                 let version = seen.version.max(loaded).saturating_add(1);
@@ -85,6 +85,8 @@ impl Remembered {
                 regressed.push(record.kid.clone());
             }
             seen.learn(record);
+            // Whatever this node knows, the store has it only if it said so.
+            seen.mark_was_stored |= is_marked;
         }
         Reconciled { records, repairs, regressed }
     }
@@ -92,7 +94,10 @@ impl Remembered {
     /// Notes a record that this node wrote.
     pub(crate) fn note(&mut self, record: &KeyRecord) {
         match self.keys.get_mut(&record.kid) {
-            Some(seen) => seen.learn(record),
+            Some(seen) => {
+                seen.learn(record);
+                seen.mark_was_stored |= record.compromised_at.is_some();
+            }
             None => {
                 self.keys.insert(record.kid.clone(), Seen::of(record));
             }
@@ -151,7 +156,6 @@ impl Seen {
         self.version = self.version.max(record.version);
         self.times = record.times.clone();
         self.compromised_at = record.compromised_at;
-        self.mark_was_stored |= record.compromised_at.is_some();
         self.is_there = true;
     }
 

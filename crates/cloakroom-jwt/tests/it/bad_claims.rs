@@ -59,20 +59,16 @@ fn claims_that_are_missing_or_of_the_wrong_type() {
     let exp = NOW + 600;
     for members in [
         json!({"exp": exp.to_string()}),
-        json!({"exp": 1_700_000_600.0_f64}),
-        json!({"exp": 1_700_000_600.5_f64}),
+        json!({"exp": -0.5}),
         json!({"exp": -1}),
         json!({"exp": true}),
         json!({"exp": [exp]}),
         json!({"exp": 1e300}),
         json!({"iat": NOW.to_string()}),
-        json!({"iat": 1_700_000_000.0_f64}),
-        json!({"nbf": 1_699_999_999.0_f64}),
         json!({"nbf": "0"}),
         json!({"auth_time": "0"}),
         json!({"iss": [ISSUER]}),
         json!({"iss": {"iss": ISSUER}}),
-        json!({"aud": []}),
         json!({"aud": [AUDIENCE, 1]}),
         json!({"aud": [[AUDIENCE]]}),
         json!({"aud": {AUDIENCE: true}}),
@@ -81,20 +77,54 @@ fn claims_that_are_missing_or_of_the_wrong_type() {
         json!({"sub": ""}),
         json!({"client_id": 1}),
         json!({"jti": 1}),
-        json!({"scope": ["a", "b"]}),
-        json!({"scope": "a  b"}),
+        json!({"scope": ["a", 1]}),
+        json!({"scope": {"a": true}}),
+        json!({"scope": "a\tb"}),
         json!({"cnf": {"kid": "unknown confirmation"}}),
         json!({"cnf": "jkt"}),
-        json!({"grant_id": "short"}),
-        json!({"handle_hash": "AAAA"}),
-        json!({"handle_hash": 1}),
     ] {
         let jwt = bench.with_claims(members.clone());
         bench.refused(&members.to_string(), &jwt, |e| matches!(e, VerifyError::Json(_)));
     }
-    for members in [json!({"stateless": "true"}), json!({"stateless": 1})] {
-        let jwt = bench.with_claims(members.clone());
-        bench.refused(&members.to_string(), &jwt, |e| matches!(e, VerifyError::Claims(_)));
+    let empty = bench.with_claims(json!({"aud": []}));
+    bench.refused("an empty audience", &empty, |e| matches!(e, VerifyError::Audience));
+    for (member, kind) in [
+        ("token_use", "refresh_token"),
+        ("token_usage", "refresh_token"),
+        ("token_type", "Refresh"),
+        ("typ", "ID"),
+        ("token_use", "id"),
+    ] {
+        let jwt = bench.with_claims(json!({member: kind}));
+        bench.refused(member, &jwt, |e| matches!(e, VerifyError::Claims(_)));
+    }
+}
+
+#[test]
+fn claims_that_others_write_in_their_own_way() {
+    let bench = Bench::new();
+    for members in [
+        json!({"exp": 1_700_000_600.0_f64}),
+        json!({"exp": 1_700_000_600.5_f64}),
+        json!({"iat": 1_700_000_000.25_f64}),
+        json!({"nbf": 1_699_999_999.5_f64}),
+        json!({"scope": ["a", "b"]}),
+        json!({"scope": " a  b "}),
+        json!({"scope": null, "username": null, "nbf": null, "cnf": null, "act": null}),
+        json!({"grant_id": "8a6f6e6e-2f1c-4c5e-9d2c-0c8f3f0d7f11"}),
+        json!({"grant_epoch": "spring"}),
+        json!({"sub_kind": "robot"}),
+        json!({"handle_hash": "AAAA"}),
+        json!({"stateless": "true"}),
+        json!({"token_use": "access", "typ": "Bearer"}),
+    ] {
+        let verified = bench.verify(&bench.with_claims(members.clone()));
+        verified.unwrap_or_else(|error| panic!("{members}: {error:?}"));
+    }
+    // Nothing lives longer for a fraction.
+    let bench = Bench::new();
+    for members in [json!({"exp": 1_699_999_970.9_f64}), json!({"nbf": 1_700_000_030.1_f64})] {
+        assert!(bench.verify(&bench.with_claims(members.clone())).is_err(), "{members}");
     }
 }
 

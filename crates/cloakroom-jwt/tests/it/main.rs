@@ -7,6 +7,7 @@ mod bad_input;
 mod cross;
 mod danger;
 mod keys;
+mod profiles;
 mod properties;
 mod support;
 mod vectors;

@@ -52,6 +52,8 @@ mod introspection;
 mod metadata;
 mod respond;
 mod revocation;
+#[cfg(feature = "serve")]
+mod serve;
 mod token;
 
 use std::sync::Arc;
@@ -67,6 +69,8 @@ use crate::issuer::Issuer;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
+#[cfg(feature = "serve")]
+pub use serve::{Server, serve};
 
 // The foreign types in the signatures above and below.
 pub use ::http::{HeaderMap, Request, Response};
@@ -218,13 +222,42 @@ impl Endpoints {
         let Some(endpoint) = self.endpoint(request.uri().path()) else {
             return respond::not_found();
         };
-        // Scripts of other origins may not call the endpoints of resource servers.
-        let inside =
-            matches!(endpoint, Endpoint::Introspect | Endpoint::Revocations | Endpoint::HandleKeys);
-        let shared = !inside && self.origins.any();
+        let shared = self.is_shared(endpoint);
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
+        let mut response = self.dispatch(endpoint, request).await;
+        if shared {
+            self.origins.mark(request.headers(), response.headers_mut());
+        }
+        if request.method() == Method::HEAD {
+            respond::head_only(&mut response);
+        }
+        response
+    }
+
+    /// The refusal of a request whose body was not read.
+    #[cfg(feature = "axum")]
+    fn refused(
+        &self,
+        request: &::http::request::Parts,
+        mut response: Response<Bytes>,
+    ) -> Response<Bytes> {
+        if self.endpoint(request.uri.path()).is_some_and(|endpoint| self.is_shared(endpoint)) {
+            self.origins.mark(&request.headers, response.headers_mut());
+        }
+        response
+    }
+
+    /// Whether scripts of other origins may call it. They may not call the endpoints of resource
+    /// servers.
+    fn is_shared(&self, endpoint: Endpoint) -> bool {
+        let inside =
+            matches!(endpoint, Endpoint::Introspect | Endpoint::Revocations | Endpoint::HandleKeys);
+        !inside && self.origins.any()
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, request: &Request<Bytes>) -> Response<Bytes> {
         let allowed = match endpoint {
             Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
             Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET].as_slice(),
@@ -250,21 +283,14 @@ impl Endpoints {
             Endpoint::JwkSet => Box::pin(self.jwk_set(request)).await,
             Endpoint::Metadata => Ok(self.metadata()),
         };
-        let mut response = answer.unwrap_or_else(|error| {
+        answer.unwrap_or_else(|error| {
             if let TokenError::InvalidClient(reason) = error {
                 let (claimed, method) = authenticate::claimed(request);
                 let claimed = claimed.as_ref().map(|claimed| claimed.as_str());
                 self.issuer.inner.refusals.authentication(claimed, method, reason);
             }
             respond::error(&error)
-        });
-        if shared {
-            self.origins.mark(request.headers(), response.headers_mut());
-        }
-        if request.method() == Method::HEAD {
-            respond::head_only(&mut response);
-        }
-        response
+        })
     }
 
     fn endpoint(&self, path: &str) -> Option<Endpoint> {

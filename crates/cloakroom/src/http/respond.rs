@@ -160,8 +160,27 @@ pub(super) fn method_not_allowed(allowed: &[Method]) -> Response<Bytes> {
 }
 
 pub(super) fn too_large() -> Response<Bytes> {
-    let body = json!({ "error": "invalid_request", "error_description": "the body is too large" });
+    unread(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+}
+
+/// The body did not come in time.
+#[cfg(feature = "serve")]
+pub(super) fn too_slow() -> Response<Bytes> {
+    unread(StatusCode::REQUEST_TIMEOUT, "the body took too long")
+}
+
+/// The body is not what HTTP allows.
+#[cfg(feature = "axum")]
+pub(super) fn malformed() -> Response<Bytes> {
+    unread(StatusCode::BAD_REQUEST, "the body cannot be read")
+}
+
+/// The refusal of a request whose body was not read to its end: there is no next request on this
+/// connection.
+fn unread(status: StatusCode, why: &str) -> Response<Bytes> {
+    let body = json!({ "error": "invalid_request", "error_description": why });
     let mut response = self::body("application/json", body.to_string());
-    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

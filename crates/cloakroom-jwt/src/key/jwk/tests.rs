@@ -169,16 +169,20 @@ fn only_keys_for_verifying_are_prepared() {
     assert!(!prepared(with(ec(), "use", json!("enc"))));
     assert!(!prepared(with(ec(), "key_ops", json!(["sign"]))));
     assert!(!prepared(with(ec(), "key_ops", json!([]))));
-    assert!(!prepared(with(rsa(), "alg", json!(null))), "which algorithm?");
-    assert!(!prepared(with(ec(), "kid", json!(null))));
+    assert!(prepared(with(rsa(), "alg", json!(null))), "RS256");
+    assert!(prepared(with(ec(), "kid", json!(null))), "named by its thumbprint");
 }
 
 #[test]
-fn the_first_of_two_keys_of_one_name_counts() {
+fn a_kid_names_one_key_for_each_algorithm() {
     let other = with(okp(), "kid", json!("ec"));
-    let set = JwkSet::new(vec![read(ec()).unwrap(), read(other).unwrap()]);
+    let set = JwkSet::new([ec(), other, ec()].map(|key| read(key).unwrap()).to_vec());
     let keys = KeySet::prepare(&set);
-    assert_eq!(keys.kids().count(), 1);
+    assert_eq!(keys.kids().count(), 2);
     let kid = Kid::new("ec").unwrap();
-    assert_eq!(keys.by_kid(&kid).unwrap().algorithm, Algorithm::Es256);
+    assert_eq!(keys.get(&kid, "ES256").unwrap().algorithm, Algorithm::Es256);
+    assert_eq!(keys.get(&kid, "Ed25519").unwrap().algorithm, Algorithm::EdDsa);
+    assert!(keys.get(&kid, "ES384").is_none());
+    assert_eq!(read(rsa()).unwrap().algorithm(), Some(Algorithm::Rs256));
+    assert_eq!(read(ec()).unwrap().algorithm(), None);
 }

@@ -1,3 +1,4 @@
+use cloakroom_core::keys::schedule::Signing;
 use cloakroom_core::keys::{KeyPolicy, KeyStore as _, schedule};
 use cloakroom_core::time::{Clock as _, ManualClock};
 
@@ -166,4 +167,137 @@ async fn what_is_deleted_in_time_is_not_missed() {
     assert!(store.load().await.unwrap().iter().all(|record| record.generation > 1));
     let policy = KeyPolicy::default();
     assert!(clock.now().since(START) > policy.rotation + policy.retention);
+}
+
+/// A record of the key of this generation, whose signing ends then.
+fn record(generation: u64, version: u64, until: Option<UnixTime>) -> KeyRecord {
+    let signing = until.map(|until| Signing::new(START, until, until + secs(1_000)));
+    let mut times = KeyTimes::published(START);
+    times.signing = signing;
+    let kid = Kid::new(format!("key {generation}")).unwrap();
+    let mut record =
+        KeyRecord::new(generation, kid, "ES256", serde_json::Value::Null, vec![1], times);
+    record.version = version;
+    record
+}
+
+fn marked(record: &KeyRecord, at: UnixTime) -> KeyRecord {
+    let mut marked = record.clone();
+    marked.compromised_at = Some(at);
+    marked
+}
+
+/// What one load after another brings, and what is said of the last: who has regressed, and which
+/// generations are to be written.
+fn last(loads: Vec<(Vec<KeyRecord>, UnixTime)>) -> (Vec<KeyRecord>, Vec<String>, Vec<Repair>) {
+    let mut remembered = Remembered::default();
+    let mut last = Reconciled::default();
+    for (records, now) in loads {
+        last = remembered.reconcile(records, now, &KeyPolicy::default());
+    }
+    let regressed = last.regressed.iter().map(|kid| kid.as_str().to_owned()).collect();
+    (last.records, regressed, last.repairs)
+}
+
+#[test]
+fn a_record_that_is_gone_too_early_is_missed() {
+    let policy = KeyPolicy::default();
+    let until = START + secs(100);
+    // `record` lets it be published for 1,000 s after its end.
+    let end = until + secs(1_000) + policy.jwks_max_age;
+    let (first, second) = (record(1, 1, Some(until)), record(2, 1, None));
+    let gone = |at: UnixTime| {
+        last(vec![(vec![first.clone(), second.clone()], START), (vec![second.clone()], at)]).1
+    };
+    assert_eq!(gone(end - secs(1)), ["key 1"]);
+    assert!(gone(end).is_empty());
+    // One that has not got its times yet never goes by itself, a compromised one after its retention.
+    let gone = |record: KeyRecord, at| last(vec![(vec![record], START), (vec![], at)]).1;
+    assert_eq!(gone(second.clone(), START + secs(1 << 32)), ["key 2"]);
+    let end = START + policy.retention + policy.jwks_max_age;
+    assert_eq!(gone(marked(&second, START), end - secs(1)), ["key 2"]);
+    assert!(gone(marked(&second, START), end).is_empty());
+    // It is said once.
+    let loads = vec![(vec![second], START), (vec![], START), (vec![], START)];
+    assert!(last(loads).1.is_empty());
+}
+
+#[test]
+fn an_older_record_is_put_right() {
+    let (old, new) = (record(1, 1, None), record(1, 3, Some(START + secs(9_000))));
+    let loads = vec![(vec![new.clone()], START), (vec![old.clone()], START)];
+    let (records, regressed, repairs) = last(loads.clone());
+    assert_eq!((&records[0].times, records[0].version), (&new.times, 1));
+    assert_eq!(regressed, ["key 1"]);
+    assert_eq!(repairs, [Repair { generation: 1, version: 4 }]);
+    // Again and again until it is written, and told once.
+    let (_, regressed, repairs) = last([loads, vec![(vec![old.clone()], START)]].concat());
+    assert!(regressed.is_empty());
+    assert_eq!(repairs.len(), 1);
+
+    // Of an older version alone nothing is left to write.
+    let mut same = new.clone();
+    same.version = 2;
+    let (_, regressed, repairs) = last(vec![(vec![new.clone()], START), (vec![same], START)]);
+    assert_eq!((regressed.len(), repairs.len()), (1, 0));
+    // A newer one is news.
+    let newer = record(1, 4, Some(START + secs(8_000)));
+    let (records, regressed, repairs) =
+        last(vec![(vec![new], START), (vec![newer.clone()], START)]);
+    assert_eq!((records, regressed.len(), repairs.len()), (vec![newer], 0, 0));
+}
+
+#[test]
+fn what_this_node_wrote_is_known_before_it_is_loaded() {
+    let mut remembered = Remembered::default();
+    let old = record(1, 1, None);
+    remembered.reconcile(vec![old.clone()], START, &KeyPolicy::default());
+    remembered.note(&record(1, 2, Some(START + secs(100))));
+    remembered.note(&record(7, 1, None));
+    assert_eq!(remembered.highest(), 7);
+    let loaded = remembered.reconcile(vec![old], START, &KeyPolicy::default());
+    assert_eq!(loaded.regressed.len(), 2, "one is older, one is missing");
+    assert_eq!(loaded.repairs.len(), 1);
+}
+
+#[test]
+fn a_record_that_is_back_is_as_old_as_the_copy_that_it_comes_from() {
+    let ended = record(1, 1, Some(START + secs(100)));
+    let later = START + secs(1 << 30);
+    let loads = vec![(vec![ended.clone()], START), (vec![], later), (vec![ended.clone()], later)];
+    let (_, regressed, repairs) = last(loads);
+    assert_eq!((regressed.len(), repairs.len()), (1, 0));
+    // A key of which the log alone has told, so far, has not been gone.
+    let mut remembered = Remembered::default();
+    remembered.compromise(&ended.kid, START + secs(5));
+    remembered.compromise(&ended.kid, START + secs(9));
+    let loaded = remembered.reconcile(vec![ended.clone()], START, &KeyPolicy::default());
+    assert_eq!(loaded.records[0].compromised_at, Some(START + secs(5)));
+    assert_eq!((loaded.regressed.len(), loaded.repairs.len()), (0, 1));
+    // The store need not have been told yet; once it was, the mark must not go.
+    let loaded = remembered.reconcile(vec![ended.clone()], START, &KeyPolicy::default());
+    assert_eq!((loaded.regressed.len(), loaded.repairs.len()), (0, 1));
+    let stored = marked(&ended, START + secs(5));
+    let loaded = remembered.reconcile(vec![stored], START, &KeyPolicy::default());
+    assert_eq!((loaded.regressed.len(), loaded.repairs.len()), (0, 0));
+    let loaded = remembered.reconcile(vec![ended], START, &KeyPolicy::default());
+    assert_eq!((loaded.regressed.len(), loaded.repairs.len()), (1, 1));
+}
+
+#[test]
+fn what_had_ended_by_every_clock_stays_so() {
+    let skew = KeyPolicy::default().clock_skew;
+    let until = START + secs(1_000);
+    let known = record(1, 1, Some(until));
+    let revived = record(1, 2, Some(until + secs(50_000)));
+    let load = |now| last(vec![(vec![known.clone()], START), (vec![revived.clone()], now)]);
+
+    let (records, regressed, repairs) = load(until + skew);
+    let signing = records[0].times.signing.as_ref().unwrap();
+    assert_eq!((signing.until, signing.published_until), (until, until + secs(1_000)));
+    assert_eq!(regressed, ["key 1"]);
+    assert_eq!(repairs, [Repair { generation: 1, version: 3 }]);
+    // Where it may still live by the clock of another node, that node may have moved its end.
+    let (records, regressed, repairs) = load(until + skew - secs(1));
+    assert_eq!((records, regressed.len(), repairs.len()), (vec![revived], 0, 0));
 }

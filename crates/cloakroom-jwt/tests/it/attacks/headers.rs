@@ -1,11 +1,11 @@
 //! `none`, keys that come with the token, and `kid` as a way in (RFC 8725 §2.1, §3.10).
 
-use cloakroom_jwt::{Algorithm, KeySet, SigningKey, VerifyError};
+use cloakroom_jwt::{Algorithm, JwkSet, KeySet, SigningKey, VerifyError};
 use serde_json::{Value, json};
 
 use super::{NO_HEADER, OWN_KEY, SEGMENTS, WRONG_TYP};
 use crate::bad_input::Bench;
-use crate::support::{NOW, accepts, b64, claims, header, refuses, signed, verifier};
+use crate::support::{NOW, accepts, b64, claims, header, key_set, refuses, signed, verifier};
 
 /// Signed by the issuer's key, under a header of any text.
 fn under(bench: &Bench, header: &str) -> String {
@@ -125,7 +125,6 @@ fn kid_as_a_way_in() {
         format!("{}{wide}{}", &kid[..at], &kid[at + 1..])
     };
     let unknown = "UnknownKey(";
-    let missing = "Header(`kid` is missing)";
     let rows: Vec<(String, &str)> = vec![
         ("\"../../../../../../dev/null\"".into(), unknown),
         (r#""..\\..\\windows\\win.ini""#.into(), unknown),
@@ -180,7 +179,6 @@ fn kid_as_a_way_in() {
         (format!("[\"{kid}\"]"), NO_HEADER),
         (format!("{{\"kid\":\"{kid}\"}}"), NO_HEADER),
         (kid.into(), NO_HEADER),
-        ("null".into(), missing),
     ];
     for (text, expected) in rows {
         let header = format!(r#"{{"alg":"ES256","kid":{text},"typ":"at+jwt"}}"#);
@@ -190,8 +188,6 @@ fn kid_as_a_way_in() {
             assert!(!line.contains(['\u{202e}', '\u{2028}', '\n', '\0']), "{line:?}");
         }
     }
-    let absent = r#"{"alg":"ES256","typ":"at+jwt"}"#;
-    refuses(&bench.keys, "no kid", &under(&bench, absent), missing);
     refuses(&KeySet::default(), "no keys at all", &bench.good(), unknown);
 
     // Escapes are a spelling of JSON, not of the name.
@@ -232,6 +228,41 @@ fn extensions_that_nobody_understands() {
 }
 
 #[test]
+fn a_token_without_kid_uses_the_only_key_that_fits() {
+    let bench = Bench::new();
+    let edwards = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let second = SigningKey::generate(Algorithm::Es256).unwrap();
+    for absent in
+        [r#"{"alg":"ES256","typ":"at+jwt"}"#, r#"{"alg":"ES256","kid":null,"typ":"at+jwt"}"#]
+    {
+        let jwt = under(&bench, absent);
+        accepts(&bench.keys, absent, &jwt);
+        accepts(&key_set(&[&edwards, &bench.key]), "beside a key for something else", &jwt);
+        refuses(&key_set(&[&second]), "a key of somebody else", &jwt, "Signature");
+        // Nothing is tried one after the other.
+        refuses(&key_set(&[&bench.key, &second]), "two that fit", &jwt, "Unnamed");
+        refuses(&key_set(&[&edwards]), "none that fits", &jwt, "Unnamed");
+        refuses(&KeySet::default(), "no key", &jwt, "Unnamed");
+    }
+    for alg in ["none", "HS256", "RS1"] {
+        let jwt = under(&bench, &format!(r#"{{"alg":"{alg}","typ":"at+jwt"}}"#));
+        refuses(&bench.keys, alg, &jwt, "Algorithm");
+    }
+    // A key without a name is the same key.
+    let mut jwk = serde_json::to_value(bench.key.public_jwk()).unwrap();
+    jwk["kid"] = json!(null);
+    let set = JwkSet::from_json(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+    accepts(
+        &KeySet::prepare(&set),
+        "nobody has a kid",
+        &under(&bench, r#"{"alg":"ES256","typ":"at+jwt"}"#),
+    );
+    accepts(&KeySet::prepare(&set), "its thumbprint", &bench.good());
+    let other = under(&bench, r#"{"alg":"ES256","kid":"1","typ":"at+jwt"}"#);
+    refuses(&KeySet::prepare(&set), "another name", &other, "UnknownKey(");
+}
+
+#[test]
 fn no_refusal_before_the_signature_is_an_invitation_to_fetch_keys() {
     let bench = Bench::new();
     let thief = SigningKey::generate(Algorithm::Es256).unwrap();
@@ -239,11 +270,14 @@ fn no_refusal_before_the_signature_is_an_invitation_to_fetch_keys() {
         let error = verifier().verify(&bench.keys, jwt).unwrap_err();
         matches!(error, VerifyError::UnknownKey(_)) && error.unknown_key().is_some()
     };
-    for alg in ["ES256", "ES384", "EdDSA", "RS256", "PS256"] {
+    for alg in [
+        "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "RS256", "RS384", "RS512", "PS256", "PS384",
+        "PS512",
+    ] {
         let header = format!(r#"{{"alg":"{alg}","kid":"new","typ":"at+jwt"}}"#);
         assert!(fetches(&signed(&thief, &header, "{}")), "{alg} may be a key that is new");
     }
-    for alg in ["none", "HS256", "HS384", "HS512", "ES512", "ES256K", "RS512", "dir", "Ed25519"] {
+    for alg in ["none", "HS256", "HS384", "HS512", "ES256K", "RS1", "dir", "Ed448", "ed25519"] {
         let header = format!(r#"{{"alg":"{alg}","kid":"new","typ":"at+jwt"}}"#);
         assert!(!fetches(&signed(&thief, &header, "{}")), "{alg} is no algorithm of any key");
     }

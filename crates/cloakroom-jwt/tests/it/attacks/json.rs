@@ -193,27 +193,20 @@ fn numbers_that_are_no_times() {
         let text = all.to_string();
         format!("{},\"{name}\":{value}}}", &text[..text.len() - 1])
     };
-    let float = "Json(Error(invalid type: floating point";
-    let negative = "Json(Error(invalid value: integer `-1`";
-    let text = "Json(Error(invalid type: string";
     for name in ["exp", "iat", "nbf", "auth_time"] {
+        let no_time = format!("Json(Error(`{name}` is no time");
+        let text = format!("Json(Error(`{name}` is no number");
+        let (no_time, text) = (&*no_time, &*text);
         for (value, expected) in [
             ("1e400", "Json(Error(number out of range"),
-            ("1e308", float),
-            ("18446744073709551616", float),
-            ("340282366920938463463374607431768211456", float),
-            ("-0", float),
-            ("-0.0", float),
-            ("1.0", float),
-            ("1e3", float),
-            ("1.7e9", float),
-            ("17000006e2", float),
-            ("1700000600.0", float),
-            ("1700000600.5", float),
-            ("0.1", float),
-            ("-1", negative),
-            ("-9223372036854775808", "Json(Error(invalid value: integer `-9"),
-            ("-9223372036854775809", float),
+            ("1e308", no_time),
+            ("18446744073709551616", no_time),
+            ("340282366920938463463374607431768211456", no_time),
+            ("-0.1", no_time),
+            ("-1e-9", no_time),
+            ("-1", no_time),
+            ("-9223372036854775808", no_time),
+            ("-9223372036854775809", no_time),
             ("01700000600", "Json(Error(invalid number"),
             ("+1700000600", "Json(Error(expected value"),
             ("0x6553f358", "Json(Error("),
@@ -221,9 +214,9 @@ fn numbers_that_are_no_times() {
             ("\"1700000600\"", text),
             ("\"2023-11-14T22:23:20Z\"", text),
             ("\"\"", text),
-            ("true", "Json(Error(invalid type: boolean"),
-            ("[1700000600]", "Json(Error(invalid type: sequence"),
-            ("{}", "Json(Error(invalid type: map"),
+            ("true", text),
+            ("[1700000600]", text),
+            ("{}", text),
         ] {
             let jwt = signed(&bench.key, &head, &with(name, value));
             refuses(&bench.keys, &format!("{name}: {value}"), &jwt, expected);
@@ -235,6 +228,15 @@ fn numbers_that_are_no_times() {
         ("iat", "null", Some("Claims(`iat` is missing)")),
         ("nbf", "null", None),
         ("exp", "0", Some("Expired")),
+        ("exp", "-0", Some("Expired")),
+        ("exp", "-0.0", Some("Expired")),
+        ("exp", "0.1", Some("Expired")),
+        ("exp", "1e3", Some("Expired")),
+        ("exp", "1700000600.0", None),
+        ("exp", "1700000600.5", None),
+        ("exp", "17000006e2", None),
+        ("iat", "1.7e9", None),
+        ("nbf", "1.7e9", None),
         ("exp", &now, None),
         ("exp", "18446744073709551615", None),
         ("exp", "18446744073709552", None),
@@ -272,7 +274,7 @@ fn audiences_of_every_shape() {
         (crowd(&[]), Some("Audience")),
         (
             crowd(&["x".repeat(1500).as_str(), AUDIENCE]),
-            Some("Json(Error(the value is not a valid audience"),
+            Some("Json(Error(`aud`: the value is not a valid audience"),
         ),
         (json!(null), Some("Audience")),
         (json!("https://orders.example.thief.example"), Some("Audience")),
@@ -291,7 +293,7 @@ fn audiences_of_every_shape() {
         (json!("https://\u{43e}rders.example"), Some("Audience")),
         (json!(""), Some(json)),
         (json!(["", AUDIENCE]), Some(json)),
-        (json!([]), Some(json)),
+        (json!([]), Some("Audience")),
         (json!([null]), Some(json)),
         (json!([AUDIENCE, null]), Some(json)),
         (json!([AUDIENCE, 1]), Some(json)),

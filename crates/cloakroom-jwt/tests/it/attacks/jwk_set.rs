@@ -32,15 +32,20 @@ fn two_keys_of_one_name() {
         accepts(&keys, "the first", &under(&first));
         refuses(&keys, "the second", &under(&second), "Signature");
     }
-    // Of another kind: the name still has one key, and the key one algorithm.
+    // Of another kind: the issuer's own set says that both are its keys, each for one algorithm.
     let edwards = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let mut impostor = jwk(&edwards);
     impostor["kid"] = json!(first.kid());
-    let keys = read(&json!({"keys": [jwk(&first), impostor]}));
+    let keys = read(&json!({"keys": [jwk(&first), &impostor]}));
     let mut head = header(&edwards);
     head["kid"] = json!(first.kid());
     let forged = signed(&edwards, &head.to_string(), &claims().to_string());
-    refuses(&keys, "another kind", &forged, "Algorithm");
+    accepts(&keys, "another kind", &forged);
+    accepts(&keys, "the first", &under(&first));
+    let crossed = signed(&edwards, &header(&first).to_string(), &claims().to_string());
+    refuses(&keys, "the algorithm of one and the key of the other", &crossed, "Signature");
+    let keys = read(&json!({"keys": [impostor, jwk(&first)]}));
+    accepts(&keys, "whichever stands first", &under(&first));
     // One that cannot be used takes no name away.
     let mut unusable = jwk(&second);
     (unusable["kid"], unusable["use"]) = (json!(first.kid()), json!("enc"));
@@ -78,15 +83,22 @@ fn keys_that_are_not_for_verifying() {
         json!({"use": null, "key_ops": ["encrypt", "wrapKey", "deriveKey"]}),
         json!({"use": "enc", "key_ops": ["verify"]}),
         json!({"use": "sig", "key_ops": ["sign"]}),
-        json!({"kid": null}),
     ] {
         let keys = with(bad.clone());
         assert!(keys.is_empty(), "{bad}");
         refuses(&keys, &bad.to_string(), &jwt, "UnknownKey(");
     }
-    // An RSA key could be meant for either padding; nobody guesses.
-    let rsa = json!({"kty": "RSA", "n": crate::vectors::RFC7638_N, "e": "AQAB", "kid": "rsa"});
-    assert!(read(&json!({"keys": [rsa]})).is_empty());
+    // Whoever leaves `alg` out of an RSA key means RS256. Nobody tries another.
+    let rsa = SigningKey::generate(Algorithm::Rs256).unwrap();
+    let mut bare = jwk(&rsa);
+    bare["alg"] = json!(null);
+    let keys = read(&json!({"keys": [bare]}));
+    accepts(&keys, "RS256", &token(&rsa, &claims()));
+    let der = rsa.to_pkcs8_der().unwrap();
+    for algorithm in [Algorithm::Ps256, Algorithm::Rs384, Algorithm::Rs512, Algorithm::Ps512] {
+        let other = SigningKey::from_pkcs8_der(algorithm, &der).unwrap();
+        refuses(&keys, algorithm.as_str(), &token(&other, &claims()), "Algorithm");
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn appendix_b_brings_a_certificate() {
         "n": "vrjOfz9Ccdgx5nQudyhdoR17V-IubWMeOZCwX_jj0hgAsz2J_pqYW08PLbK_PdiVGKPrqzmDIsLI7sA25VEnHU1uCLNwBuUiCO11_-7dYbsr4iJmG0Qu2j8DsVyT1azpJC_NG84Ty5KKthuCaPod7iI7w0LK9orSMhBEwwZDCxTWq4aYWAchc8t-emd9qOvWtVMDC2BXksRngh6X5bUYLy6AyHKvj-nUy1wgzjYQDwHMTplCoLtU-o-8SNnZ1tmRoGE9uJkBLdh5gFENabWnU5m1ZqZPdwS-qo-meMvVfJb6jJVWRpl2SUtCnYG2C32qvbWbjZ_jBPD5eunqsIo1vQ"});
     let set = parsed([&key]);
     assert_eq!(set.iter().count(), 1);
-    assert!(KeySet::prepare(&set).is_empty(), "it does not say for which padding");
+    assert!(!KeySet::prepare(&set).is_empty(), "RS256 is meant by those who leave it out");
     key["alg"] = json!("PS256");
     assert!(!KeySet::prepare(&parsed([&key])).is_empty());
 }

@@ -21,6 +21,7 @@ mod refused;
 mod request;
 mod revocation;
 mod revocations;
+mod serve;
 mod server;
 mod signed;
 mod silence;

@@ -1,10 +1,13 @@
 //! The answer to an introspection request (RFC 7662): whether a token is active, and what it allows.
 
+mod kind;
+mod wire;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::ids::{ClientId, GrantId, Jti, Subject, UserId};
@@ -164,7 +167,11 @@ impl ActiveToken {
         put(map, "sid", self.session.as_ref())?;
         put(map, "grant_id", self.grant.as_ref())?;
         put(map, "grant_epoch", self.epoch.as_ref())?;
-        self.extra.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))
+        let is_written = |name: &str| name == "sub_kind" && kind.is_some();
+        self.extra
+            .iter()
+            .filter(|(name, _)| !is_written(name))
+            .try_for_each(|(name, value)| map.serialize_entry(name, value))
     }
 }
 
@@ -188,160 +195,5 @@ impl Serialize for Introspection {
     }
 }
 
-#[derive(Deserialize)]
-struct Wire {
-    active: Option<bool>,
-    #[serde(default)]
-    scope: Scope,
-    client_id: Option<ClientId>,
-    username: Option<String>,
-    token_type: Option<Cow<'static, str>>,
-    exp: Option<u64>,
-    iat: Option<u64>,
-    nbf: Option<u64>,
-    sub: Option<String>,
-    sub_kind: Option<String>,
-    aud: Option<Audience>,
-    iss: Option<Arc<str>>,
-    jti: Option<Jti>,
-    cnf: Option<Confirmation>,
-    auth_time: Option<u64>,
-    act: Option<Value>,
-    authorization_details: Option<Value>,
-    sid: Option<String>,
-    grant_id: Option<GrantId>,
-    grant_epoch: Option<Epoch>,
-    #[serde(flatten)]
-    extra: Map<String, Value>,
-}
-
-impl<'de> Deserialize<'de> for Introspection {
-    /// Reads the answer of any RFC 7662 server. A member of the wrong type is an error and is never
-    /// ignored: a `cnf` of an unknown kind must not turn a bound token into a bearer token.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wire = Wire::deserialize(deserializer)?;
-        match wire.active {
-            None => Err(serde::de::Error::missing_field("active")),
-            Some(false) => Ok(Self::Inactive),
-            Some(true) => Ok(Self::Active(Box::new(wire.token()?))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ActiveToken {
-    /// Reads the claims of a JWT, as strictly as it reads an introspection answer.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Wire::deserialize(deserializer)?.token()
-    }
-}
-
-impl Wire {
-    fn token<E: serde::de::Error>(self) -> Result<ActiveToken, E> {
-        let subject = match (self.sub, self.sub_kind.as_deref()) {
-            (None, _) => None,
-            (Some(id), Some("client")) => Some(Subject::client(id)),
-            // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A foreign
-            // server sends no `sub_kind`, so there is no other sign of it.
-            (Some(id), None) if self.client_id.as_ref().is_some_and(|own| own.as_str() == id) => {
-                Some(Subject::client(id))
-            }
-            (Some(id), _) => Some(Subject::user(id)),
-        };
-        Ok(ActiveToken {
-            scope: self.scope,
-            client: self.client_id,
-            username: self.username,
-            token_type: self.token_type,
-            expires_at: self.exp.map(UnixTime::from_secs),
-            issued_at: self.iat.map(UnixTime::from_secs),
-            not_before: self.nbf.map(UnixTime::from_secs),
-            subject: subject.transpose().map_err(E::custom)?,
-            audience: self.aud,
-            issuer: self.iss,
-            jti: self.jti,
-            confirmation: self.cnf,
-            auth_time: self.auth_time.map(UnixTime::from_secs),
-            act: self.act,
-            authorization_details: self.authorization_details,
-            session: self.sid,
-            grant: self.grant_id,
-            epoch: self.grant_epoch,
-            extra: self.extra,
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::test_records::{grant, token};
-
-    #[test]
-    fn inactive_is_nothing_but_inactive() {
-        assert_eq!(serde_json::to_string(&Introspection::Inactive).unwrap(), r#"{"active":false}"#);
-        let chatty = json!({"active": false, "sub": "alice", "exp": "junk-is-not-read"});
-        assert!(serde_json::from_value::<Introspection>(chatty).is_err(), "junk is an error");
-        let chatty = json!({"active": false, "sub": "alice"});
-        assert_eq!(
-            serde_json::from_value::<Introspection>(chatty).unwrap(),
-            Introspection::Inactive
-        );
-    }
-
-    #[test]
-    fn an_active_answer_survives_the_wire() {
-        let grant = grant(1);
-        let token = token(grant.id, 1);
-        let active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
-        let answer = Introspection::Active(Box::new(active));
-        let json = serde_json::to_value(&answer).unwrap();
-        assert_eq!(json["active"], json!(true));
-        assert_eq!(json["sub"], json!("alice"));
-        assert_eq!(json["exp"], json!(token.expires_at.as_secs()));
-        assert_eq!(serde_json::from_value::<Introspection>(json).unwrap(), answer);
-    }
-
-    #[test]
-    fn a_client_is_not_a_user_of_the_same_name() {
-        let grant = GrantRecord { subject: Subject::client("alice").unwrap(), ..grant(1) };
-        let token = token(grant.id, 1);
-        let active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
-        let json = serde_json::to_value(Introspection::Active(Box::new(active))).unwrap();
-        assert_eq!(json["sub_kind"], json!("client"));
-        let read: Introspection = serde_json::from_value(json).unwrap();
-        assert_eq!(read.active().unwrap().subject, Some(grant.subject));
-
-        // A user who is called like the client stays a user.
-        let grant = GrantRecord {
-            subject: Subject::user("web-app").unwrap(),
-            ..crate::test_records::grant(1)
-        };
-        let active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
-        let json = serde_json::to_value(Introspection::Active(Box::new(active))).unwrap();
-        let read: Introspection = serde_json::from_value(json).unwrap();
-        assert_eq!(read.active().unwrap().subject, Some(grant.subject));
-
-        // A foreign server has no mark.
-        let foreign = json!({"active": true, "sub": "job", "client_id": "job"});
-        let read: Introspection = serde_json::from_value(foreign).unwrap();
-        assert_eq!(read.active().unwrap().subject, Some(Subject::client("job").unwrap()));
-    }
-
-    #[test]
-    fn members_of_the_wrong_type_are_errors() {
-        for bad in [
-            json!({}),
-            json!({"active": "true"}),
-            json!({"active": true, "exp": "1700000000"}),
-            json!({"active": true, "exp": 1.5}),
-            json!({"active": true, "exp": -1}),
-            json!({"active": true, "cnf": {"kid": "unknown"}}),
-            json!({"active": true, "aud": []}),
-            json!({"active": true, "sub": ["a"]}),
-        ] {
-            assert!(serde_json::from_value::<Introspection>(bad.clone()).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

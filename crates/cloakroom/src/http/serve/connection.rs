@@ -1,0 +1,284 @@
+//! One connection: its requests, and the time that its peer may take for each part of them.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ::axum::Router;
+use ::axum::body::Body;
+use ::http::Request;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_service::Service as _;
+
+use crate::http::serve::Limits;
+use crate::http::serve::open::{Phase, Place};
+
+/// A connection that was given a place.
+pub(super) struct Connection {
+    stream: TcpStream,
+    place: Arc<Place>,
+    limits: Limits,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, place: Place, limits: Limits) -> Self {
+        Self { stream, place: Arc::new(place), limits }
+    }
+
+    /// Answers requests until the peer or the server has had enough.
+    pub(super) async fn serve(self, app: Router, mut stopped: watch::Receiver<bool>) {
+        let Self { stream, place, limits } = self;
+        let io = Timed { stream, place: Arc::clone(&place), limits, reading: None, writing: None };
+        let service = service_fn({
+            let place = Arc::clone(&place);
+            move |request: Request<Incoming>| {
+                let under_way = UnderWay::begin(&place);
+                let body = |incoming| {
+                    let end = Instant::now() + limits.body;
+                    Body::new(TimedBody { incoming, end, timer: None })
+                };
+                let answer = app.clone().call(request.map(body));
+                async move {
+                    let response = answer.await?;
+                    Ok::<_, Infallible>(response.map(|body| Answer { body, _under_way: under_way }))
+                }
+            }
+        });
+        let connection = http1::Builder::new()
+            // The time limits are those of `Timed`.
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = &mut connection => result,
+            () = place.told_to_leave() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = stop(&mut stopped) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            let error: &dyn std::error::Error = &error;
+            tracing::debug!(error, "a connection was closed before its time");
+        }
+    }
+}
+
+/// Waits until the server stops.
+async fn stop(stopped: &mut watch::Receiver<bool>) {
+    // A server that was dropped has stopped, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Marks the connection as busy as long as it lives.
+struct UnderWay(Arc<Place>);
+
+impl UnderWay {
+    fn begin(place: &Arc<Place>) -> Self {
+        place.set_phase(Phase::Busy);
+        Self(Arc::clone(place))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set_phase(Phase::Idle { since: Instant::now() });
+    }
+}
+
+/// The body of an answer: the request is under way until it is sent.
+struct Answer {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = ::axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a request, which must have come by a certain time.
+struct TimedBody {
+    incoming: Incoming,
+    end: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The peer took too long for a body.
+#[derive(Debug)]
+pub(in crate::http) struct BodyTimeout;
+
+impl fmt::Display for BodyTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body took too long to come")
+    }
+}
+
+impl std::error::Error for BodyTimeout {}
+
+impl HttpBody for TimedBody {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let end = self.end;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyTimeout.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A stream whose peer must not take too long: to begin a request, to send its head, to take an
+/// answer.
+struct Timed {
+    stream: TcpStream,
+    place: Arc<Place>,
+    limits: Limits,
+    reading: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+}
+
+/// Ready with an error when the time is over, and else wakes the task then.
+fn poll_end(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+    end: Instant,
+) -> Poll<io::Error> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+    if timer.deadline() != end {
+        timer.as_mut().reset(end);
+    }
+    timer.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
+}
+
+impl Timed {
+    fn end_of_reading(&self) -> Option<Instant> {
+        match self.place.phase() {
+            Phase::Idle { since } => Some(since + self.limits.idle),
+            Phase::Head { since } => Some(since + self.limits.head),
+            // A body has its own, and who waits for an answer sends nothing.
+            Phase::Busy => None,
+        }
+    }
+
+    /// What a write brought, or its end if the peer makes no room.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.writing = None;
+            return written;
+        }
+        let end = match &self.writing {
+            Some(timer) => timer.deadline(),
+            None => Instant::now() + self.limits.body,
+        };
+        poll_end(&mut self.writing, cx, end).map(Err)
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        // A peer that sends a byte now and then is not done any sooner.
+        if let Phase::Head { since } = self.place.phase()
+            && since.elapsed() >= self.limits.head
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            let has_begun = buffer.filled().len() > before;
+            if has_begun && matches!(self.place.phase(), Phase::Idle { .. }) {
+                self.place.set_phase(Phase::Head { since: Instant::now() });
+            }
+            return Poll::Ready(read);
+        }
+        match self.end_of_reading() {
+            Some(end) => poll_end(&mut self.reading, cx, end).map(Err),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

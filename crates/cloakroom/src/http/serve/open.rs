@@ -1,0 +1,184 @@
+//! The connections that are open, and who has to go if there are too many.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// As many as a default installation carries without being told.
+const MAX_DEFAULT: usize = 10_000;
+
+/// File descriptors for everything else: the store, files, the listener.
+const RESERVED: usize = 64;
+
+/// As many connections as there are file descriptors for.
+pub(super) fn default_limit() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    // Where nothing is known: what the systems with the lowest default have.
+    let soft = soft.unwrap_or(if limits.is_empty() { 256 } else { usize::MAX });
+    soft.saturating_sub(RESERVED).clamp(16, MAX_DEFAULT)
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The first byte of a request.
+    Idle { since: Instant },
+    /// The rest of a request's head.
+    Head { since: Instant },
+    /// A request is under way.
+    Busy,
+}
+
+/// The connections that are open.
+#[derive(Debug)]
+pub(super) struct OpenConnections {
+    limit: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    by_number: HashMap<u64, Arc<State>>,
+    /// How many of these were told to go.
+    leaving: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Mutex<Phase>,
+    is_leaving: std::sync::atomic::AtomicBool,
+    leave: Notify,
+}
+
+/// The place of a connection among the open ones; left when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    all: Arc<OpenConnections>,
+    number: u64,
+    state: Arc<State>,
+}
+
+impl OpenConnections {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, table: Mutex::default() }
+    }
+
+    /// A place for a new connection, if need be that of one that is idle.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
+        let mut table = self.table();
+        if table.by_number.len() - table.leaving >= self.limit && !table.close_longest_idle() {
+            return None;
+        }
+        let number = table.next;
+        table.next += 1;
+        let state = Arc::new(State {
+            phase: Mutex::new(Phase::Idle { since: Instant::now() }),
+            is_leaving: false.into(),
+            leave: Notify::new(),
+        });
+        table.by_number.insert(number, Arc::clone(&state));
+        Some(Place { all: Arc::clone(self), number, state })
+    }
+
+    /// Makes room, if a connection is idle.
+    pub(super) fn close_longest_idle(&self) {
+        self.table().close_longest_idle();
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn close_longest_idle(&mut self) -> bool {
+        let idle =
+            self.by_number.values().filter(|state| !state.is_leaving()).filter_map(|state| {
+                match *state.phase() {
+                    Phase::Idle { since } => Some((since, state)),
+                    Phase::Head { .. } | Phase::Busy => None,
+                }
+            });
+        let Some((_, state)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        state.is_leaving.store(true, std::sync::atomic::Ordering::Release);
+        state.leave.notify_one();
+        self.leaving += 1;
+        true
+    }
+}
+
+impl State {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.is_leaving.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+impl Place {
+    pub(super) fn phase(&self) -> Phase {
+        *self.state.phase()
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        *self.state.phase() = phase;
+    }
+
+    /// Waits until the connection has to make room.
+    pub(super) async fn told_to_leave(&self) {
+        self.state.leave.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.all.table();
+        table.by_number.remove(&self.number);
+        table.leaving -= usize::from(self.state.is_leaving());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_makes_room_and_a_busy_one_never() {
+        let open = Arc::new(OpenConnections::new(3));
+        let places: Vec<_> = (0..3).map(|_| open.admit().unwrap()).collect();
+        places[0].set_phase(Phase::Busy);
+        places[1].set_phase(Phase::Head { since: Instant::now() });
+        assert_eq!(places[2].phase(), Phase::Idle { since: Instant::now() });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        places[0].set_phase(Phase::Idle { since: Instant::now() });
+
+        let fourth = open.admit().unwrap();
+        places[2].told_to_leave().await;
+        fourth.set_phase(Phase::Busy);
+        let fifth = open.admit().unwrap();
+        places[0].told_to_leave().await;
+        fifth.set_phase(Phase::Busy);
+        assert!(open.admit().is_none(), "one sends a head, two are busy");
+        // A place is free only when its connection has gone, and then once.
+        drop(places);
+        let sixth = open.admit();
+        assert!(sixth.is_some());
+        assert_eq!(open.table().leaving, 0);
+    }
+
+    #[test]
+    fn the_default_fits_the_process() {
+        assert!((16..=MAX_DEFAULT).contains(&default_limit()));
+    }
+}
