@@ -10,6 +10,7 @@ use cloakroom_core::{TokenKind, TokenSecret};
 use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
+use crate::flow::chain::mint_credential;
 use crate::flow::new_grant::{create_new, first_chain, new_grant, with_newer_epoch};
 use crate::flow::request::AuthorizationRequest;
 use crate::issuer::{Inner, Issuer};
@@ -73,8 +74,7 @@ async fn authorize_as(
     now: UnixTime,
 ) -> Result<TokenSecret, TokenError> {
     let key = ChainKey::random(&inner.random)?;
-    let (code, digest) =
-        inner.handles.mint_chain(ChainKind::Code, record.id, 0, &key, &inner.random)?;
+    let (code, digest) = mint_credential(inner, ChainKind::Code, record.id, 0, &key)?;
     let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
     let rotates = client.rotates_refresh_tokens();
     let mut chain = first_chain(TokenKind::Code, digest, key, expires_at, rotates);

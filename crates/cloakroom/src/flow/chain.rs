@@ -9,10 +9,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cloakroom_core::handle::{ChainHandle, ChainKind};
-use cloakroom_core::record::{Chain, GrantRecord};
+use cloakroom_core::record::{Chain, ChainKey, GrantRecord};
 use cloakroom_core::revocation::Target;
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ClientId, Confirmation, TokenSecret};
+use cloakroom_core::{ClientId, Confirmation, GrantId, TokenDigest, TokenSecret, scrubbed};
 
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
@@ -133,13 +133,25 @@ pub(crate) async fn chain_handle(
     kind: ChainKind,
     presented: &TokenSecret,
 ) -> Result<ChainHandle, TokenError> {
-    match inner.handles.parse_chain(kind, presented.expose()) {
+    match scrubbed(|| inner.handles.parse_chain(kind, presented.expose())) {
         Some(handle) => Ok(handle),
         None => {
             inner.foreign_keys.check(presented).await?;
             Err(GrantRefusal::Forged.into())
         }
     }
+}
+
+/// Makes a credential of a chain. The stack holds no part of it afterwards, which a future that is
+/// moved to the heap would take along.
+pub(crate) fn mint_credential(
+    inner: &Inner,
+    kind: ChainKind,
+    grant: GrantId,
+    generation: u32,
+    key: &ChainKey,
+) -> Result<(TokenSecret, TokenDigest), TokenError> {
+    Ok(scrubbed(|| inner.handles.mint_chain(kind, grant, generation, key, &inner.random))?)
 }
 
 /// A request that presents a code or a refresh token.

@@ -9,6 +9,7 @@ use cloakroom_core::{Confirmation, TokenKind};
 
 use crate::client::Client;
 use crate::error::TokenError;
+use crate::flow::chain::mint_credential;
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::MintRequest;
 use crate::flow::new_grant::{create_new, first_chain, issued, new_grant, with_newer_epoch};
@@ -58,8 +59,7 @@ async fn issue_as(
     if client.may_refresh(&record.subject) {
         let life = inner.lifetimes.of_client(client).refresh_idle;
         let key = ChainKey::random(&inner.random)?;
-        let (token, digest) =
-            inner.handles.mint_chain(ChainKind::Refresh, record.id, 0, &key, &inner.random)?;
+        let (token, digest) = mint_credential(inner, ChainKind::Refresh, record.id, 0, &key)?;
         let rotates = client.rotates_refresh_tokens();
         let expires_at = refresh_expiry(&record, rotates, now, life);
         record.confirmation = proved.cloned().filter(|_| client.is_public());

@@ -14,7 +14,9 @@ use subtle::ConstantTimeEq;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, CredentialState, Presented, chain_handle, chain_of};
+use crate::flow::chain::{
+    ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
+};
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::MintRequest;
 use crate::flow::narrow::{narrow_audience, narrow_scope};
@@ -88,13 +90,8 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         next.expires_at = next.expires_at.min(now + lifetimes.access_token);
     }
     let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
-    let (refresh_token, digest) = inner.handles.mint_chain(
-        ChainKind::Refresh,
-        grant.id,
-        generation,
-        &chain.key,
-        &inner.random,
-    )?;
+    let (refresh_token, digest) =
+        mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
     let mut moved = chain.clone();
     moved.credential = TokenKind::Refresh;
     moved.generation = generation;

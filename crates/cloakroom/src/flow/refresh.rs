@@ -11,7 +11,9 @@ use cloakroom_core::{TokenKind, TokenSecret};
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
-use crate::flow::chain::{ChainBinding, CredentialState, Presented, chain_handle, chain_of};
+use crate::flow::chain::{
+    ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
+};
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::{MintRequest, NewToken};
 use crate::flow::narrow::{narrow_audience, narrow_scope};
@@ -91,13 +93,8 @@ impl Attempt<'_> {
         let lifetimes = inner.lifetimes.of_client(client);
         // Everything that can fail comes before the one write.
         let generation = chain.generation + 1;
-        let (refresh_token, digest) = inner.handles.mint_chain(
-            ChainKind::Refresh,
-            grant.id,
-            generation,
-            &chain.key,
-            &inner.random,
-        )?;
+        let (refresh_token, digest) =
+            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
         let sealed =
             successor::seal(&inner.url, handle, grant, generation, &refresh_token, &inner.random)?;
         let until = now + lifetimes.retry_window + inner.clock_skew();
