@@ -261,7 +261,7 @@ async fn no_secret_reaches_a_store_a_trace_an_event_or_an_error() {
         "INFO",
         "WARN",
         "a spent refresh token was presented",
-        "a presented JWT is not good",
+        "a presented JWT was refused",
     ] {
         assert!(text.contains(part), "{part} was not traced");
     }
