@@ -263,3 +263,23 @@ impl TokenFormat for OpaqueFormat {
         Ok(handle.map(|handle| Located::new(TokenKind::Access, handle.grant, handle.digest)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::HandleSecret;
+
+    #[test]
+    fn an_opaque_token_is_located_by_its_own_format_alone() {
+        let random = Random::system();
+        let keys = HandleKeys::new(&HandleSecret::new(1, [1; 32]));
+        let grant = GrantId::from_bytes([5; 16]);
+        let (token, digest) = keys.mint_access(grant, &random).unwrap();
+        let located = OpaqueFormat::new(keys).locate(&token).unwrap().unwrap();
+        assert_eq!((located.kind, located.grant), (TokenKind::Access, grant));
+        assert_eq!(located.digest, digest);
+        assert!(located.carried.is_none());
+        let other = OpaqueFormat::new(HandleKeys::new(&HandleSecret::new(1, [2; 32])));
+        assert!(other.locate(&token).unwrap().is_none());
+    }
+}

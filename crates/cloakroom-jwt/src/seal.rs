@@ -259,6 +259,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_shorter_than_a_tag_is_damaged() {
+        let sealer = AesGcmSealer::new(7, [3; 32]);
+        let empty = sealer.seal(b"context", b"").await.unwrap();
+        assert_eq!(empty.len(), 2 + 12 + 16, "a tag alone");
+        assert!(sealer.unseal(b"context", &empty).await.unwrap().is_empty());
+        let short = sealer.unseal(b"context", &empty[..empty.len() - 1]).await;
+        assert!(matches!(short, Err(SealError::Damaged)));
+    }
+
+    #[tokio::test]
     async fn former_keys_open_and_unknown_or_wrong_ones_do_not() {
         let old = AesGcmSealer::new(1, [1; 32]);
         let sealed = old.seal(b"context", b"private").await.unwrap();

@@ -202,4 +202,37 @@ mod tests {
         assert!(Claims::new([("deep", nested(16))]).is_err());
         assert!(Device::new([("name", "x".repeat(1024))]).is_err());
     }
+
+    #[test]
+    fn what_was_put_in_is_there() {
+        let claims = Claims::new([("tenant", json!("acme")), ("plan", json!(7))]).unwrap();
+        assert_eq!(claims.get("tenant"), Some(&json!("acme")));
+        assert_eq!(claims.get("other"), None);
+        let all: Vec<_> = claims.iter().collect();
+        assert_eq!(all, [("plan", &json!(7)), ("tenant", &json!("acme"))]);
+        assert!(!claims.is_empty() && Claims::default().is_empty());
+
+        let device = Device::new([("name", "Firefox"), ("city", "Lisbon")]).unwrap();
+        assert_eq!(device.get("city"), Some("Lisbon"));
+        assert_eq!(device.get("other"), None);
+        let all: Vec<_> = device.iter().collect();
+        assert_eq!(all, [("city", "Lisbon"), ("name", "Firefox")]);
+        assert!(!device.is_empty() && Device::default().is_empty());
+        assert!(Device::new([("name", "x".repeat(Device::MAX_BYTES - 4))]).is_ok());
+    }
+
+    #[test]
+    fn json_is_bounded_to_the_byte_and_to_the_level() {
+        let text = json!("x".repeat(98));
+        assert!(bounded_json("it", &text, 100).is_ok());
+        assert!(bounded_json("it", &text, 99).is_err());
+        let arrays: fn(usize) -> Value =
+            |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        let objects: fn(usize) -> Value =
+            |depth| (0..depth).fold(json!(1), |inner, _| json!({"a": inner}));
+        for nested in [arrays, objects] {
+            assert!(bounded_json("it", &nested(MAX_DEPTH), 1_000).is_ok());
+            assert!(bounded_json("it", &nested(MAX_DEPTH + 1), 1_000).is_err());
+        }
+    }
 }

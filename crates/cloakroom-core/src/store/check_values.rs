@@ -100,3 +100,6 @@ impl CheckValue {
     /// The most bytes in a value.
     pub const MAX_VALUE_BYTES: usize = 1024;
 }
+
+#[cfg(test)]
+mod tests;

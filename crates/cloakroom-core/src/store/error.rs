@@ -48,3 +48,15 @@ impl StoreError {
         matches!(self, Self::Unavailable { .. })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_alone_may_be_tried_again() {
+        assert!(StoreError::unavailable("reading", "down").is_retryable());
+        assert!(!StoreError::corrupt("a row", "junk").is_retryable());
+        assert!(!StoreError::Misuse("twice").is_retryable());
+    }
+}

@@ -204,10 +204,8 @@ impl KeyRingNode {
             let Some(mut record) = find(ring, repair.generation) else { continue };
             let expected = record.version;
             record.version = repair.version;
-            // If somebody else wrote the record meanwhile, the next load shows what is left to do.
-            if self.store.update(record.clone(), expected).await? == KeyUpdated::Updated {
-                self.take_over(&record)?;
-            }
+            // Whether it is written or another node was faster, the next load shows it.
+            self.store.update(record, expected).await?;
         }
         Ok(!repairs.is_empty())
     }

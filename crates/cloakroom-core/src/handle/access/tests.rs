@@ -130,3 +130,22 @@ fn debug_shows_no_key() {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
+
+#[test]
+fn prefixes_and_json_are_bounded() {
+    let long = |length| HandlePrefixes::new(&"a".repeat(length), "b", "c");
+    assert!(long(32).is_ok() && long(33).is_err() && long(0).is_err());
+
+    let json = HandleKeys::new(&secret(1)).access_keys().to_json();
+    let padded = |length: usize| format!("{}{}", *json, " ".repeat(length - json.len()));
+    assert!(AccessHandleKeys::from_json(padded(MAX_JSON_BYTES).as_bytes()).is_ok());
+    assert!(AccessHandleKeys::from_json(padded(MAX_JSON_BYTES + 1).as_bytes()).is_err());
+    assert_eq!(MAX_JSON_BYTES, 65_536);
+}
+
+#[test]
+fn debug_names_the_keys_and_shows_none() {
+    let keys = HandleKeys::new(&secret(7)).with_former(&secret(9)).unwrap();
+    let shown = format!("{:?}", keys.access_keys());
+    assert!(shown.contains("[7, 9]"), "{shown}");
+}

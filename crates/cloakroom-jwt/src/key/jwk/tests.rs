@@ -186,3 +186,10 @@ fn a_kid_names_one_key_for_each_algorithm() {
     assert_eq!(read(rsa()).unwrap().algorithm(), Some(Algorithm::Rs256));
     assert_eq!(read(ec()).unwrap().algorithm(), None);
 }
+
+#[test]
+fn an_exponent_has_four_bytes_at_most() {
+    let exponent = |bytes: &[u8]| read(with(rsa(), "e", json!(URL_SAFE_NO_PAD.encode(bytes))));
+    assert!(exponent(&[1, 0, 0, 1]).is_ok());
+    assert!(exponent(&[1, 0, 0, 0, 1]).is_err());
+}
