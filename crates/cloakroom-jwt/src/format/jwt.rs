@@ -10,7 +10,7 @@ use cloakroom_core::{Jti, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, carried};
 use crate::jws::verify::Verifier;
-use crate::jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
+use crate::jws::{VerifyError, sign_jwt};
 use crate::key::header_segment::ACCESS_TOKEN_TYP;
 use crate::manager::KeyManager;
 

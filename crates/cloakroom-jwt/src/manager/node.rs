@@ -205,7 +205,7 @@ impl KeyRingNode {
             let expected = record.version;
             record.version = repair.version;
             // Whether it is written or another node was faster, the next load shows it.
-            self.store.update(record, expected).await?;
+            let _ = self.store.update(record, expected).await?;
         }
         Ok(!repairs.is_empty())
     }
