@@ -157,15 +157,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
     }
     println!("ready http://{address}");
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
+    cloakroom::http::serve(listener, app)
+        .drain_timeout(Duration::from_secs(5))
+        .graceful_shutdown(async move {
             end.await;
             tracing::info!("ending: open requests have 5 seconds");
-            tokio::spawn(async {
-                // A connection that is held open does not keep the server running.
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                std::process::exit(0);
-            });
         })
         .await?;
     Ok(())

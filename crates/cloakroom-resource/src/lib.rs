@@ -160,12 +160,17 @@ pub use cloakroom_core::{
 };
 /// JWTs, JWK Sets and signing keys. Tests of an API sign their tokens with these.
 pub use cloakroom_jwt as jwt;
-pub use cloakroom_jwt::JwkSet;
+pub use cloakroom_jwt::{IssuerProfile, JwkSet};
 pub use http;
 /// The bound of [`VerifiedToken::claims`].
 pub use serde::de::DeserializeOwned;
 /// The types of [`VerifiedToken::claim`] and [`VerifiedToken::claims`].
 pub use serde_json;
+
+/// The programs of the page about other issuers, compiled.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../../../docs/other-issuers.md")]
+struct OtherIssuers;
 
 /// The longest token that is accepted: 8,192 bytes, about what HTTP servers accept in a header.
 pub const MAX_TOKEN_BYTES: usize = cloakroom_jwt::MAX_JWT_BYTES;

@@ -18,15 +18,24 @@ use crate::strict_json;
 /// The most bytes of a header segment. It is read before any signature is checked.
 const MAX_SEGMENT: usize = 2048;
 
-/// The key that the header names, once everything the header says has been approved, and whether the header says that this is an access token (RFC 9068 §2.1).
+/// The key to verify with, and what the header says beside it.
+pub(crate) struct Selected<'k> {
+    pub(crate) key: &'k VerificationKey,
+    /// Whether it says that this is an access token (RFC 9068 §2.1).
+    pub(crate) is_typed: bool,
+    /// Whether it names the key.
+    pub(crate) is_named: bool,
+}
+
+/// Selects the key, once everything that the header says has been approved.
 pub(crate) fn select<'k>(
     keys: &'k KeySet,
     segment: &str,
     profile: &IssuerProfile,
-) -> Result<(&'k VerificationKey, bool), VerifyError> {
+) -> Result<Selected<'k>, VerifyError> {
     // A header that is, byte for byte, one that we would write says nothing that needs a look.
     if let Some(key) = keys.by_header(segment) {
-        return Ok((key, true));
+        return Ok(Selected { key, is_typed: true, is_named: true });
     }
     if segment.len() > MAX_SEGMENT {
         return Err(VerifyError::Header("it is too large"));
@@ -38,6 +47,7 @@ pub(crate) fn select<'k>(
         .map_err(|_| VerifyError::Malformed("the header is no unambiguous JSON object"))?;
     let is_typed = header.approve(profile)?;
     // RFC 8725 §3.1: each key MUST be used with exactly one algorithm.
+    let is_named = header.kid.is_some();
     let key = match header.kid {
         Some(kid) => match keys.get(&kid, &header.alg) {
             Some(key) => key,
@@ -56,7 +66,7 @@ pub(crate) fn select<'k>(
             }
         }
     };
-    Ok((key, is_typed))
+    Ok(Selected { key, is_typed, is_named })
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::jws::MAX_JWT_BYTES;
 use crate::jws::error::VerifyError;
-use crate::jws::header;
+use crate::jws::header::{self, Selected};
 use crate::jws::profile::IssuerProfile;
 use crate::key::key_set::KeySet;
 use crate::strict_json;
@@ -140,13 +140,14 @@ impl Verifier {
             return Err(VerifyError::TooLarge);
         }
         let (input, header, payload, signature) = segments(jwt)?;
-        let (key, is_typed) = header::select(keys, header, &self.profile)?;
+        let Selected { key, is_typed, is_named } = header::select(keys, header, &self.profile)?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map(Zeroizing::new)
             .map_err(|_| VerifyError::Malformed("the signature is not canonical base64url"))?;
         if !key.verifies(input.as_bytes(), &signature) {
-            return Err(VerifyError::Signature);
+            // Another key may have taken the place of the one that has no name.
+            return Err(if is_named { VerifyError::Signature } else { VerifyError::Unnamed });
         }
         let claims = URL_SAFE_NO_PAD
             .decode(payload)
@@ -250,6 +251,13 @@ impl VerifiedJwt {
 }
 
 impl VerifyError {
+    /// Whether keys that the issuer published meanwhile may verify the token: its key is not in the set,
+    /// or it names none. All other checks that come before the signature have passed.
+    #[must_use]
+    pub const fn may_be_mended_by_new_keys(&self) -> bool {
+        matches!(self, Self::UnknownKey(_) | Self::Unnamed)
+    }
+
     /// The key that is not in the set, for [`VerifyError::UnknownKey`].
     #[must_use]
     pub const fn unknown_key(&self) -> Option<&Kid> {

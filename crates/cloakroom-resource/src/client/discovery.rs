@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::client::endpoint::Endpoint;
 use crate::client::http::{HttpClient, exchange, is_media_type};
 use crate::error::{SetupError, UnavailableError};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
+
+/// OpenID Connect Discovery 1.0 §4: appended to the issuer.
+const OPENID: &str = "/.well-known/openid-configuration";
 
 /// The members this crate uses.
 #[derive(Debug, Deserialize)]
@@ -20,7 +24,34 @@ struct Document {
     handle_keys_endpoint: Option<String>,
 }
 
+/// Whether the server answered, but not with a metadata document.
+fn has_no_document(error: &SetupError) -> bool {
+    match error {
+        SetupError::Fetch { source: UnavailableError::Status(status), .. } => {
+            status.is_client_error()
+        }
+        // A page for people where there is nothing.
+        SetupError::Fetch { source: UnavailableError::Malformed(_), .. } => true,
+        _ => false,
+    }
+}
+
 impl Document {
+    async fn fetch(at: Endpoint, client: &dyn HttpClient) -> Result<Self, SetupError> {
+        let uri = at.uri("issuer")?;
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = uri.clone();
+        request
+            .headers_mut()
+            .insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
+        let document = match exchange(client, request).await {
+            Ok(response) => Self::read(&response),
+            Err(outage) => Err(outage),
+        };
+        document.map_err(|source| SetupError::Fetch { uri, source })
+    }
+
     fn read(response: &Response<Bytes>) -> Result<Self, UnavailableError> {
         // RFC 8414 §3.2: "A successful response MUST use the 200 OK HTTP status code and return a
         // JSON object using the application/json content type"
@@ -30,9 +61,10 @@ impl Document {
         if !is_media_type(response, "application/json") {
             return Err(UnavailableError::Malformed("the metadata is not application/json"));
         }
-        serde_json::from_slice(response.body()).map_err(|_| {
-            UnavailableError::Malformed("the metadata is not the expected JSON object")
-        })
+        let wrong = |_| UnavailableError::Malformed("the metadata is not the expected JSON object");
+        // An array of the members in their order would do for a struct.
+        let members: Map<String, Value> = serde_json::from_slice(response.body()).map_err(wrong)?;
+        Self::deserialize(Value::Object(members)).map_err(wrong)
     }
 }
 
@@ -49,18 +81,13 @@ impl Metadata {
         if endpoint.url().query().is_some() {
             return Err(SetupError::Url { what: "issuer", why: "it has a query" });
         }
-        let mut request = Request::new(Bytes::new());
-        *request.method_mut() = Method::GET;
-        let uri = well_known(&endpoint).uri("issuer")?;
-        *request.uri_mut() = uri.clone();
-        request
-            .headers_mut()
-            .insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-        let document = match exchange(client, request).await {
-            Ok(response) => Document::read(&response),
-            Err(outage) => Err(outage),
+        let document = match Document::fetch(well_known(&endpoint), client).await {
+            // Many servers have the document of OpenID Connect alone, whose members are the same.
+            Err(error) if has_no_document(&error) => Document::fetch(openid(&endpoint), client)
+                .await
+                .map_err(|second| if has_no_document(&second) { error } else { second })?,
+            document => document?,
         };
-        let document = document.map_err(|source| SetupError::Fetch { uri, source })?;
         // RFC 8414 §3.3: "The "issuer" value returned MUST be identical to the authorization
         // server's issuer identifier value into which the well-known URI string was inserted"
         if document.issuer != issuer {
@@ -101,6 +128,13 @@ fn well_known(issuer: &Endpoint) -> Endpoint {
     issuer.with_path(&format!("{WELL_KNOWN}{path}"))
 }
 
+/// OpenID Connect Discovery 1.0 §4.1: "If the Issuer value contains a path component, any
+/// terminating / MUST be removed before appending /.well-known/openid-configuration."
+fn openid(issuer: &Endpoint) -> Endpoint {
+    let path = issuer.url().path().trim_end_matches('/');
+    issuer.with_path(&format!("{path}{OPENID}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +155,9 @@ mod tests {
         ] {
             let endpoint = Endpoint::parse("issuer", issuer).unwrap();
             assert_eq!(well_known(&endpoint).url().as_str(), expected);
+            let path = issuer.trim_end_matches('/');
+            let expected = format!("{path}/.well-known/openid-configuration");
+            assert_eq!(openid(&endpoint).url().as_str(), expected);
         }
     }
 }

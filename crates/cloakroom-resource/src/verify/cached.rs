@@ -4,12 +4,13 @@ use super::{Keys, Verifier, is_jwt_shaped};
 use crate::MAX_TOKEN_BYTES;
 use crate::cache::revocation_check::{RevocationCheck, forget_revoked};
 use crate::cache::{CheckedJwt, TokenKey};
-use crate::error::{InvalidToken, TokenError};
+use crate::error::{InvalidToken, TokenError, UnavailableError};
 use crate::freshness::{self, Freshness};
 use crate::metrics::{Event, Of, count};
 use crate::replica::RevocationReplica;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
+use crate::verify::unverified::Unverified;
 use cloakroom_core::time::ClockReading;
 
 /// What a request demands of a JWT besides a valid signature and claims.
@@ -21,6 +22,13 @@ pub(crate) struct JwtTerms<'a> {
     pub(crate) replica: Option<&'a RevocationReplica>,
     /// When the request began.
     pub(crate) now: ClockReading,
+}
+
+fn fresh_only(jwt: GoodJwt) -> Result<GoodJwt, TokenError> {
+    match jwt {
+        GoodJwt::Fresh(_) => Ok(jwt),
+        GoodJwt::NotFresh(..) => Err(UnavailableError::Stale.into()),
+    }
 }
 
 /// A JWT that passed all checks.
@@ -35,11 +43,21 @@ pub(crate) enum GoodJwt {
 impl Verifier {
     /// What this JWT is remembered under; `None` if nothing is remembered here.
     pub(crate) fn cache_key(&self, token: &str) -> Option<TokenKey> {
-        self.cache.as_ref().map(|_| TokenKey::of(token))
+        let remembers = self.cache.is_some() || self.others.iter().any(|it| it.cache.is_some());
+        remembers.then(|| TokenKey::of(token))
     }
 
     /// Decides about a JWT that is remembered; `None` if it has to be verified.
     pub(crate) fn look_up(
+        &self,
+        key: &TokenKey,
+        terms: JwtTerms<'_>,
+    ) -> Option<Result<GoodJwt, TokenError>> {
+        let own = self.look_up_own(key, terms);
+        own.or_else(|| self.others.iter().find_map(|other| other.look_up_as_other(key, terms)))
+    }
+
+    fn look_up_own(
         &self,
         key: &TokenKey,
         terms: JwtTerms<'_>,
@@ -61,8 +79,49 @@ impl Verifier {
         key: Option<&TokenKey>,
         terms: JwtTerms<'_>,
     ) -> Result<GoodJwt, TokenError> {
-        let entry = self.verify_signature(token, key).await?;
-        self.decide(entry, key, terms)
+        if self.others.is_empty() {
+            let entry = self.verify_signature(token, key).await?;
+            return self.decide(entry, key, terms);
+        }
+        let issuer = Unverified::read(token).map_err(|_| InvalidToken::NotJwt)?.issuer();
+        let is_of = |verifier: &&Self| issuer.as_deref() == Some(&*verifier.issuer);
+        match std::iter::once(self).chain(&self.others).find(is_of) {
+            Some(other) if !std::ptr::eq(other, self) => {
+                let key = other.cache_key(token);
+                let entry = other.verify_signature(token, key.as_ref()).await?;
+                other.decide_as_other(entry, key.as_ref(), terms)
+            }
+            Some(_) => {
+                let entry = self.verify_signature(token, key).await?;
+                self.decide(entry, key, terms)
+            }
+            None => Err(InvalidToken::Issuer.into()),
+        }
+    }
+
+    fn look_up_as_other(
+        &self,
+        key: &TokenKey,
+        terms: JwtTerms<'_>,
+    ) -> Option<Result<GoodJwt, TokenError>> {
+        let found = self.look_up_own(key, self.terms_as_other(terms))?;
+        Some(found.and_then(fresh_only))
+    }
+
+    fn decide_as_other(
+        &self,
+        entry: CheckedJwt,
+        key: Option<&TokenKey>,
+        terms: JwtTerms<'_>,
+    ) -> Result<GoodJwt, TokenError> {
+        fresh_only(self.decide(entry, key, self.terms_as_other(terms))?)
+    }
+
+    /// The replica and the authorization server of the caller are those of the first issuer, and know
+    /// nothing of this one's tokens.
+    fn terms_as_other<'a>(&'a self, terms: JwtTerms<'a>) -> JwtTerms<'a> {
+        let replica = self.replica.as_ref();
+        JwtTerms { freshness: freshness::default_of(replica), replica, ..terms }
     }
 
     fn decide(
@@ -114,8 +173,8 @@ impl Verifier {
         };
         let mut result = self.checks.verify(&keys.keys, token);
         if let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys)
-            && let Some(kid) = error.unknown_key()
-            && let Some(newer) = fetched.with_key(kid, &self.clock).await?
+            && error.may_be_mended_by_new_keys()
+            && let Some(newer) = fetched.newer(keys.version, &self.clock).await?
         {
             keys = newer;
             result = self.checks.verify(&keys.keys, token);

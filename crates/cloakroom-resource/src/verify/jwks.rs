@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom_core::Kid;
 use cloakroom_core::time::Clock;
 use cloakroom_jwt::{JwkSet, KeySet};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -161,22 +160,22 @@ impl FetchedKeys {
         self.fetch_detached(permit, clock).await
     }
 
-    /// The keys, if a fetch brings one of this name; `None` if the key stays unknown. At most one
-    /// fetch per interval for all callers and all names: anyone can invent names.
+    /// Keys that are newer than those of this version, if a fetch brings any; `None` if not. At most
+    /// one fetch per interval for all callers and all tokens: anyone can invent key names.
     ///
     /// # Errors
     ///
     /// If that fetch fails, or failed within the interval: the key may well exist.
-    pub(crate) async fn with_key(
+    pub(crate) async fn newer(
         self: &Arc<Self>,
-        kid: &Kid,
+        version: u64,
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<CurrentKeys>, UnavailableError> {
         let permit = self.shared.permit().await;
         let now = ClockReading::now(&**clock);
         if let Some(keys) = self.shared.read(|state| {
             let keys = state.loaded.as_ref().map(|loaded| &loaded.keys)?;
-            keys.keys.contains(kid).then(|| keys.clone())
+            (keys.version != version).then(|| keys.clone())
         }) {
             return Ok(Some(keys));
         }
@@ -194,7 +193,7 @@ impl FetchedKeys {
         }
         self.shared.write(|state| state.unknown = Some((now, Outcome::Lost)));
         let result = self.fetch_detached(permit, clock).await;
-        result.map(|keys| keys.keys.contains(kid).then_some(keys))
+        result.map(|keys| (keys.version != version).then_some(keys))
     }
 
     fn refresh_ahead(self: &Arc<Self>, clock: &Arc<dyn Clock>, now: ClockReading) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cloakroom_core::time::{Clock, SystemClock};
 use cloakroom_core::{Confirmation, TokenSecret};
-use cloakroom_jwt::{JwkSet, KeySet};
+use cloakroom_jwt::{IssuerProfile, JwkSet, KeySet};
 
 use crate::cache::JwtCache;
 use crate::client::discovery::Metadata;
@@ -89,6 +89,8 @@ pub struct Verifier {
     keys: Keys,
     cache: Option<JwtCache>,
     replica: Option<RevocationReplica>,
+    /// Verifiers for other issuers.
+    others: Vec<Self>,
 }
 
 #[derive(Debug, Clone)]
@@ -189,6 +191,7 @@ impl Verifier {
             keys,
             cache: None,
             replica: None,
+            others: Vec::new(),
         }
         .leeway(Duration::from_secs(30))
     }
@@ -197,7 +200,40 @@ impl Verifier {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.checks = self.checks.clock(Arc::clone(&clock));
+        self.others = self.others.into_iter().map(|it| it.clock(Arc::clone(&clock))).collect();
         self.clock = clock;
+        self
+    }
+
+    /// Accepts access tokens of this shape: for an issuer that does not follow RFC 9068, such as
+    /// Keycloak or Microsoft Entra ID. Set it before the first token.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloakroom_resource::{IssuerProfile, Verifier};
+    ///
+    /// let issuer = "https://id.example/realms/shop";
+    /// let verifier = Verifier::discover(issuer, "https://orders.example")
+    ///     .await?
+    ///     .profile(IssuerProfile::keycloak());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn profile(mut self, profile: IssuerProfile) -> Self {
+        self.checks = self.checks.profile(profile);
+        self
+    }
+
+    /// Also accepts the tokens of another issuer, as `other` does: with its keys, profile, audience,
+    /// leeway, cache and replica. The `iss` of a token decides which issuer's rules apply, before any
+    /// key is looked at; it must be exactly the issuer's identifier.
+    ///
+    /// A token of another issuer is never introspected at the first one's authorization server: where
+    /// `other` follows a replica that is too far behind, its tokens are
+    /// [`UnavailableError::Stale`].
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.others.push(other.clock(Arc::clone(&self.clock)));
         self
     }
 

@@ -51,6 +51,14 @@ impl VerifiedToken {
         self.0.token.subject.as_ref()
     }
 
+    /// The issuer of the token, if the token or the introspection answer names it. Where an API accepts
+    /// the tokens of several issuers ([`Verifier::or`](crate::Verifier::or)), a subject is unique
+    /// together with its issuer only.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.token.issuer.as_deref()
+    }
+
     /// The client that sends the request.
     #[must_use]
     pub fn client(&self) -> Option<&ClientId> {
@@ -181,9 +189,8 @@ impl VerifiedToken {
 /// That it is an access token, whose binding to a key, if there is one, can be seen.
 fn check_kind(token: &ActiveToken) -> Result<(), InvalidToken> {
     check_type(token)?;
-    // Some servers call refresh tokens active, and say so in one of these members.
-    let token_use = token.extra.get("token_use").and_then(Value::as_str);
-    if [token.token_type.as_deref(), token_use].contains(&Some("refresh_token")) {
+    // Some servers call refresh tokens active, and name their kind in a member.
+    if !token.is_access_token() {
         return Err(InvalidToken::NotAccess);
     }
     Ok(())
@@ -220,6 +227,10 @@ mod tests {
         for other in [
             r#"{"token_type":"refresh_token"}"#,
             r#"{"token_type":"Bearer","token_use":"refresh_token"}"#,
+            r#"{"token_type":"Bearer","token_usage":"refresh_token"}"#,
+            r#"{"token_type":"Bearer","typ":"Refresh"}"#,
+            r#"{"token_use":"id"}"#,
+            r#"{"tokenType":"ID_TOKEN"}"#,
         ] {
             assert!(matches!(admit(other), Err(InvalidToken::NotAccess)), "{other}");
         }

@@ -40,6 +40,11 @@ impl Unverified {
         Ok(Self { header, claims })
     }
 
+    /// The issuer that it names.
+    pub(crate) fn issuer(&self) -> Option<String> {
+        self.claims.get("iss").and_then(Value::as_str).map(str::to_owned)
+    }
+
     /// The key that signed it.
     pub(crate) fn kid(&self) -> Option<Kid> {
         self.header.get("kid").and_then(Value::as_str).and_then(|kid| Kid::new(kid).ok())

@@ -56,6 +56,35 @@ async fn an_issuer_is_all_one_needs() {
 }
 
 #[tokio::test]
+async fn the_document_of_openid_connect_serves_where_there_is_no_other() {
+    let key = Key::new();
+    for suffix in ["", "/", "/tenant/1", "/tenant/"] {
+        let path = format!("{}/.well-known/openid-configuration", suffix.trim_end_matches('/'));
+        let (peer, issuer) = issuer(suffix, &path, &key).await;
+        Verifier::discover(&issuer, AUDIENCE).await.unwrap();
+        assert_eq!((peer.count(), peer.last().path), (2, path));
+    }
+    // What it says is held to the same rules.
+    let peer = Peer::start(|_| respond(404, "", "")).await;
+    for document in [json!({ "issuer": "https://other.example" }), json!(["https://as.example"])] {
+        peer.answer_with(move |request| match request.path.ends_with("openid-configuration") {
+            true => json(&document),
+            false => respond(200, "text/html", "<h1>Sign in</h1>"),
+        });
+        let error = Verifier::discover(&peer.url, AUDIENCE).await.unwrap_err();
+        assert!(
+            matches!(error, SetupError::IssuerMismatch { .. } | SetupError::Fetch { .. }),
+            "{error:?}"
+        );
+    }
+    // A server that is down is not asked twice.
+    peer.answer_with(|_| respond(503, "", ""));
+    let before = peer.count();
+    assert!(Verifier::discover(&peer.url, AUDIENCE).await.is_err());
+    assert_eq!(peer.count(), before + 1);
+}
+
+#[tokio::test]
 async fn another_issuers_metadata_is_refused() {
     let key = Key::new();
     // The document of "…/" is served for "…", and the other way round.
@@ -109,6 +138,7 @@ async fn what_is_no_metadata_is_refused() {
         (200, "", good.to_string()),
         (200, "application/json", String::new()),
         (200, "application/json", "[]".to_owned()),
+        (200, "application/json", json!([peer.url, format!("{}/keys", peer.url)]).to_string()),
         (200, "application/json", r#"{"jwks_uri":"https://x.example"}"#.to_owned()),
         (200, "application/json", r#"{"issuer":1}"#.to_owned()),
         (200, "application/json", format!("{good}{}", " ".repeat(256 * 1024))),

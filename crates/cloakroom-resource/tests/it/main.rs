@@ -16,6 +16,7 @@ mod discovery;
 mod extractor;
 mod http_client;
 mod introspection;
+mod issuers;
 mod jwks;
 mod phantom;
 mod proof;

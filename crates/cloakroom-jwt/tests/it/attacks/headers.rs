@@ -238,7 +238,7 @@ fn a_token_without_kid_uses_the_only_key_that_fits() {
         let jwt = under(&bench, absent);
         accepts(&bench.keys, absent, &jwt);
         accepts(&key_set(&[&edwards, &bench.key]), "beside a key for something else", &jwt);
-        refuses(&key_set(&[&second]), "a key of somebody else", &jwt, "Signature");
+        refuses(&key_set(&[&second]), "a key of somebody else", &jwt, "Unnamed");
         // Nothing is tried one after the other.
         refuses(&key_set(&[&bench.key, &second]), "two that fit", &jwt, "Unnamed");
         refuses(&key_set(&[&edwards]), "none that fits", &jwt, "Unnamed");
