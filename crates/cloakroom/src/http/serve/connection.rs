@@ -98,7 +98,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.set_phase(Phase::Idle { since: Instant::now() });
+        self.0.set_idle();
     }
 }
 
@@ -201,7 +201,7 @@ impl Timed {
         match self.place.phase() {
             Phase::Idle { since } => Some(since + self.limits.idle),
             Phase::Head { since } => Some(since + self.limits.head),
-            // A body has its own, and who waits for an answer sends nothing.
+            // A body has its own.
             Phase::Busy => None,
         }
     }
@@ -244,7 +244,13 @@ impl AsyncRead for Timed {
             }
             return Poll::Ready(read);
         }
-        match self.end_of_reading() {
+        // A client that waits for a response sends nothing. Once that is sent, the connection is idle.
+        let end = match self.end_of_reading() {
+            None if self.place.wake_when_idle(cx.waker()) => return Poll::Pending,
+            None => self.end_of_reading(),
+            end => end,
+        };
+        match end {
             Some(end) => poll_end(&mut self.reading, cx, end).map(Err),
             None => Poll::Pending,
         }

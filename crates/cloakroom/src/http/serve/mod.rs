@@ -42,10 +42,10 @@ type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use cloakroom::Issuer;
 /// use cloakroom::http::{Endpoints, serve};
+/// use cloakroom::{Client, Issuer};
 ///
-/// let issuer = Issuer::dev().build().await?;
+/// let issuer = Issuer::dev().static_clients([Client::public("app")])?.build().await?;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let stop = async { /* tokio::signal::ctrl_c().await */ };
 /// serve(listener, Endpoints::new(issuer)).graceful_shutdown(stop).await?;
@@ -107,8 +107,9 @@ impl Server {
     }
 
     /// How many connections may be open at once: by default as many as the process may have file
-    /// descriptors, less 64, and 10,000 at most. Where all are in use, a new one takes the place of
-    /// the one that has been idle for the longest; where none is idle, the answer is 503.
+    /// descriptors, less 64, and 10,000 at most. If all are in use, a new one takes the place of the
+    /// one that has been idle for the longest, a second at least; if there is none, the answer is
+    /// 503.
     pub const fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit;
         self

@@ -1,7 +1,10 @@
 //! The connections that are open, and who has to go if there are too many.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,6 +26,12 @@ pub(super) fn default_limit() -> usize {
     let soft = soft.unwrap_or(if limits.is_empty() { 256 } else { usize::MAX });
     soft.saturating_sub(RESERVED).clamp(16, MAX_DEFAULT)
 }
+
+/// How long a connection has been idle before it has to make room: a new one is about to send.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+
+/// How many connections beyond the limit may be on their way out.
+const MAX_LEAVING: usize = 16;
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +62,9 @@ struct Table {
 #[derive(Debug)]
 struct State {
     phase: Mutex<Phase>,
-    is_leaving: std::sync::atomic::AtomicBool,
+    /// The reader, which must look at the phase again when a request has ended.
+    reader: Mutex<Option<Waker>>,
+    is_leaving: AtomicBool,
     leave: Notify,
 }
 
@@ -73,13 +84,16 @@ impl OpenConnections {
     /// A place for a new connection, if need be that of one that is idle.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
-        if table.by_number.len() - table.leaving >= self.limit && !table.close_longest_idle() {
+        let staying = table.by_number.len() - table.leaving;
+        let has_room = staying < self.limit || table.close_longest_idle();
+        if !has_room || table.by_number.len() >= self.limit + MAX_LEAVING {
             return None;
         }
         let number = table.next;
         table.next += 1;
         let state = Arc::new(State {
             phase: Mutex::new(Phase::Idle { since: Instant::now() }),
+            reader: Mutex::default(),
             is_leaving: false.into(),
             leave: Notify::new(),
         });
@@ -99,15 +113,15 @@ impl OpenConnections {
 
 impl Table {
     fn close_longest_idle(&mut self) -> bool {
-        let idle =
-            self.by_number.values().filter(|state| !state.is_leaving()).filter_map(|state| {
-                match *state.phase() {
-                    Phase::Idle { since } => Some((since, state)),
-                    Phase::Head { .. } | Phase::Busy => None,
-                }
-            });
-        let Some((_, state)) = idle.min_by_key(|(since, _)| *since) else { return false };
-        state.is_leaving.store(true, std::sync::atomic::Ordering::Release);
+        let staying = self.by_number.iter().filter(|(_, state)| !state.is_leaving());
+        let idle = staying.filter_map(|(number, state)| match *state.phase() {
+            Phase::Idle { since } => Some((since, *number, state)),
+            Phase::Head { .. } | Phase::Busy => None,
+        });
+        let idle = idle.filter(|(since, ..)| since.elapsed() >= MIN_IDLE);
+        let longest = idle.min_by_key(|(since, number, _)| (*since, *number));
+        let Some((.., state)) = longest else { return false };
+        state.is_leaving.store(true, Ordering::Release);
         state.leave.notify_one();
         self.leaving += 1;
         true
@@ -120,7 +134,7 @@ impl State {
     }
 
     fn is_leaving(&self) -> bool {
-        self.is_leaving.load(std::sync::atomic::Ordering::Acquire)
+        self.is_leaving.load(Ordering::Acquire)
     }
 }
 
@@ -131,6 +145,26 @@ impl Place {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         *self.state.phase() = phase;
+    }
+
+    /// Wakes this reader once the connection is idle again. `false` if it is by now.
+    pub(super) fn wake_when_idle(&self, reader: &Waker) -> bool {
+        *self.reader() = Some(reader.clone());
+        // A request that ends from here on finds the reader.
+        self.phase() == Phase::Busy
+    }
+
+    /// A request has ended.
+    pub(super) fn set_idle(&self) {
+        self.set_phase(Phase::Idle { since: Instant::now() });
+        let reader = self.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.state.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the connection has to make room.
@@ -149,8 +183,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -160,12 +192,14 @@ mod tests {
         places[0].set_phase(Phase::Busy);
         places[1].set_phase(Phase::Head { since: Instant::now() });
         assert_eq!(places[2].phase(), Phase::Idle { since: Instant::now() });
+        assert!(open.admit().is_none(), "what has just come is about to send");
         tokio::time::advance(Duration::from_secs(1)).await;
         places[0].set_phase(Phase::Idle { since: Instant::now() });
 
         let fourth = open.admit().unwrap();
         places[2].told_to_leave().await;
         fourth.set_phase(Phase::Busy);
+        tokio::time::advance(Duration::from_secs(1)).await;
         let fifth = open.admit().unwrap();
         places[0].told_to_leave().await;
         fifth.set_phase(Phase::Busy);
@@ -175,6 +209,20 @@ mod tests {
         let sixth = open.admit();
         assert!(sixth.is_some());
         assert_eq!(open.table().leaving, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_on_their_way_out_are_bounded() {
+        let open = Arc::new(OpenConnections::new(3));
+        let mut places = Vec::new();
+        while let Some(place) = open.admit() {
+            places.push(place);
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        assert_eq!(places.len(), 3 + MAX_LEAVING);
+        // One that has left makes room, and takes nobody along.
+        drop(places.remove(0));
+        assert!(open.admit().is_some());
     }
 
     #[test]

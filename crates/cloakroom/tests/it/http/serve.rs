@@ -175,7 +175,8 @@ async fn where_all_places_are_taken_the_idle_go_first() {
     answer(&mut first).await;
     let mut second = served.sent(METADATA).await;
     answer(&mut second).await;
-    // The first has been idle for longer.
+    // The first has been idle for longer, and for a second at least.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut third = served.sent(METADATA).await;
     assert!(answer(&mut third).await.starts_with("HTTP/1.1 200 "));
     takes(Duration::ZERO, async { assert_eq!(rest(first).await, "") }).await;
