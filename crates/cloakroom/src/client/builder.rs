@@ -214,10 +214,8 @@ impl ClientBuilder {
             Some("client_credentials needs a secret")
         } else if allows(GrantType::AuthorizationCode) && self.redirect_uris.is_empty() {
             Some("authorization_code needs a redirect URI")
-        } else if !self.redirect_uris.iter().all(|uri| is_absolute(uri)) {
-            // RFC 6749 §3.1.2: "The redirection endpoint URI MUST be an absolute URI [...] MUST NOT
-            // include a fragment component."
-            Some("a redirect URI must be absolute and have no fragment")
+        } else if let Some(why) = self.redirect_uris.iter().find_map(|uri| redirect_fault(uri)) {
+            Some(why)
         } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
             Some("it has grant types, but no audience")
         } else if self.audiences.iter().enumerate().any(repeated) {
@@ -236,8 +234,38 @@ impl ClientBuilder {
     }
 }
 
-fn is_absolute(uri: &str) -> bool {
-    url::Url::parse(uri).is_ok_and(|uri| uri.fragment().is_none())
+/// Schemes under which a browser runs or reads what the URI itself holds.
+const UNSAFE_SCHEMES: [&str; 9] =
+    ["javascript", "vbscript", "data", "file", "blob", "about", "filesystem", "view-source", "ftp"];
+
+/// Why a code must not be sent to this URI.
+fn redirect_fault(text: &str) -> Option<&'static str> {
+    // RFC 6749 §3.1.2: "The redirection endpoint URI MUST be an absolute URI [...] MUST NOT
+    // include a fragment component."
+    let Ok(uri) = url::Url::parse(text) else { return Some("a redirect URI must be absolute") };
+    // A parser drops what stands around a URI, and some of what stands in it; a browser may not.
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Some("a redirect URI must not contain blanks or backslashes");
+    }
+    if uri.fragment().is_some() {
+        return Some("a redirect URI must have no fragment");
+    }
+    if !uri.username().is_empty() || uri.password().is_some() {
+        return Some("a redirect URI must not contain user information");
+    }
+    if UNSAFE_SCHEMES.contains(&uri.scheme()) {
+        return Some("a redirect URI must not have this scheme");
+    }
+    // RFC 8252 §7.3, §8.3: loopback redirects may use plain HTTP, since the request never leaves the
+    // device. RFC 9700 §2.6: anything else would carry the code over the network for all to read.
+    let is_loopback = match uri.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    (uri.scheme() == "http" && !is_loopback)
+        .then_some("a redirect URI with plain http must be on the loopback interface")
 }
 
 #[cfg(test)]
@@ -255,6 +283,22 @@ mod tests {
             (audience(public().grant_types([GrantType::AuthorizationCode])), "redirect"),
             (public().redirect_uri("/callback"), "absolute"),
             (public().redirect_uri("https://app.example/#x"), "fragment"),
+            (public().redirect_uri("https://app.example/#"), "fragment"),
+            (public().redirect_uri("https://user@app.example/cb"), "user information"),
+            (public().redirect_uri("https://:secret@app.example/cb"), "user information"),
+            (public().redirect_uri(" https://app.example/cb"), "blanks"),
+            (public().redirect_uri("https://app.example/c b"), "blanks"),
+            (public().redirect_uri("https://app.example/cb\n"), "blanks"),
+            (public().redirect_uri("https:\\\\app.example\\cb"), "backslashes"),
+            (public().redirect_uri("http://app.example/cb"), "plain http"),
+            (public().redirect_uri("http://127.0.0.1.app.example/cb"), "plain http"),
+            (public().redirect_uri("http://localhost.app.example/cb"), "plain http"),
+            (public().redirect_uri("HTTP://app.example/cb"), "plain http"),
+            (public().redirect_uri("javascript:alert(1)"), "scheme"),
+            (public().redirect_uri("JavaScript:alert(1)"), "scheme"),
+            (public().redirect_uri("data:text/html,x"), "scheme"),
+            (public().redirect_uri("file:///tmp/x"), "scheme"),
+            (public().redirect_uri("blob:https://app.example/x"), "scheme"),
             (public().grant_types([GrantType::RefreshToken]), "audience"),
             (audience(audience(public())), "twice"),
             (public().lifetimes(shortened), "zero"),
@@ -281,6 +325,22 @@ mod tests {
         ] {
             let refused = client.build().unwrap_err();
             assert!(refused.why.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn redirect_uris_of_browsers_apps_and_the_own_device_are_accepted() {
+        for good in [
+            "https://app.example/cb",
+            "https://app.example:8443/cb?x=1",
+            "http://127.0.0.1/cb",
+            "http://127.0.0.1:9000/cb",
+            "http://[::1]/cb",
+            "http://localhost:3000/cb",
+            "com.example.app:/cb",
+            "myapp://cb",
+        ] {
+            assert_eq!(redirect_fault(good), None, "{good}");
         }
     }
 }

@@ -58,7 +58,7 @@ fn a_public_client_always_rotates() {
 fn only_a_loopback_address_has_a_port_to_choose() {
     let client = Client::public("app")
         .redirect_uri("http://localhost/callback")
-        .redirect_uri("http://app.example/callback")
+        .redirect_uri("https://app.example/callback")
         .redirect_uri("http://[::1]/callback")
         .redirect_uri("http://127.0.0.1")
         .build()
@@ -68,7 +68,7 @@ fn only_a_loopback_address_has_a_port_to_choose() {
     }
     for bad in [
         "http://localhost:7/callback",
-        "http://app.example:7/callback",
+        "https://app.example:7/callback",
         "http://[::1]:/callback",
         "http://127.0.0.1:7/",
     ] {
