@@ -176,7 +176,12 @@ impl Attempt<'_> {
             None => Event::Refreshed { grant: id, client, generation },
         };
         match self.presented.inner.advance(Operation::Refresh, step, done).await? {
-            AdvanceOutcome::Advanced => Ok(token.respond(grant.id, refresh_token)),
+            AdvanceOutcome::Advanced => {
+                // A token that does not rotate stays valid. RFC 6749 §6: "The authorization server MAY
+                // issue a new refresh token". Clients that drop theirs without one keep this one.
+                let refresh_token = refresh_token.unwrap_or_else(|| self.request.token.clone());
+                Ok(token.respond(grant.id, Some(refresh_token)))
+            }
             AdvanceOutcome::Stale(_) => Err(GrantRefusal::Spent.into()),
             AdvanceOutcome::Dead | AdvanceOutcome::Unknown => Err(GrantRefusal::Dead.into()),
         }

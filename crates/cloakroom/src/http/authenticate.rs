@@ -82,6 +82,8 @@ impl ClientAuthenticator for SecretAuthenticator {
                 (id, Some(secret))
             }
         };
+        // Some libraries send `Basic id:` or an empty `client_secret` for a client that has no secret.
+        let secret = secret.filter(|secret| !secret.is_empty());
         let id = ClientId::new(&*id).map_err(|_| AuthenticationFailure::UnknownClient)?;
         let client = clients.client(&id).await?;
         let Some(secret) = secret else {

@@ -118,7 +118,8 @@ async fn a_client_that_is_told_to_rotate_does() {
     let shared = app(confidential().without_rotation(), "orders:read");
     let (fixture, directory) = changing(shared.clone()).await;
     let refresh = fixture.session().await.refresh;
-    assert!(fixture.refresh(&refresh).await.unwrap().refresh_token.is_none());
+    let repeated = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
+    assert_eq!(repeated.expose(), refresh.expose());
     directory.change_to(rotating);
     let next = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
     // And goes on, once its chain has begun to.

@@ -23,6 +23,21 @@ fn request(path: &str, more: &[(&str, &str)]) -> Request<Bytes> {
 }
 
 #[tokio::test]
+async fn an_empty_secret_is_no_secret() {
+    let wire = Wire::new().await;
+    // What a public client may not do here says that it was taken for one.
+    let public = request("/token", &[("client_id", "spa-app")]);
+    let expected = wire.send(public).await.refused(400, "unauthorized_client");
+    for empty in [
+        request("/token", &[]).basic("spa-app", ""),
+        request("/token", &[("client_id", "spa-app"), ("client_secret", "")]),
+    ] {
+        let reply = wire.send(empty).await.refused(400, "unauthorized_client");
+        assert_eq!(reply.text(), expected.text());
+    }
+}
+
+#[tokio::test]
 async fn bad_credentials_are_401_with_a_challenge() {
     let wire = Wire::new().await;
     let long = "c".repeat(256);
@@ -35,8 +50,6 @@ async fn bad_credentials_are_401_with_a_challenge() {
             plain().basic("web-app", "wrong"),
             plain().basic("unknown", SECRET),
             plain().basic("web-app", ""),
-            // Public clients have no secret, not an empty one.
-            plain().basic("spa-app", ""),
             plain().basic("spa-app", SECRET),
             // Not form-encoded, as RFC 6749 §2.3.1 asks.
             joined(&format!("odd: 100%+:{ODD_SECRET}")),

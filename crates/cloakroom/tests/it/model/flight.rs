@@ -283,9 +283,13 @@ impl World {
         let own = &self.oracle.sessions[session];
         self.met.extend(situation_of_keys(presented, verdict, answer, own));
         let Reply::Tokens(response) = reply else { return Ok(()) };
-        let successor = if presented.code { terms.refreshes } else { terms.rotates };
-        broken_if(response.refresh_token.is_some() != successor, "a successor, or none")?;
-        if let Some(token) = &response.refresh_token {
+        // A token that does not rotate is repeated.
+        let repeats = !presented.code && !terms.rotates;
+        let expected = !presented.code || terms.refreshes;
+        broken_if(response.refresh_token.is_some() != expected, "a successor, or none")?;
+        if let (true, Some(token)) = (repeats, &response.refresh_token) {
+            self.oracle.told(session, generation, token.expose())?;
+        } else if let Some(token) = &response.refresh_token {
             self.oracle.told(session, generation + 1, token.expose())?;
             // A client stores a new refresh token only over the one that it sent.
             let held = &mut self.held[session].by[who as usize];
