@@ -8,6 +8,7 @@ use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, T
 use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
+use serde_json::Value;
 
 use crate::client::Client;
 use crate::client::registration::Format;
@@ -41,6 +42,7 @@ pub(crate) struct NewToken {
     expires_in: u64,
     token_type: &'static str,
     scope: Scope,
+    authorization_details: Option<Value>,
     /// What the store keeps of it.
     pub(crate) record: Option<TokenRecord>,
     /// Whether the store must hold its grant.
@@ -60,6 +62,7 @@ impl NewToken {
             expires_in: self.expires_in,
             refresh_token,
             scope: self.scope,
+            authorization_details: self.authorization_details,
             grant,
         }
     }
@@ -83,7 +86,16 @@ impl TokenMinter {
             Persisted::Nothing => (None, false),
             _ => (None, true),
         };
-        Ok(NewToken { secret: minted.token, expires_in, token_type, scope, record, needs_grant })
+        let authorization_details = grant.authorization_details.clone();
+        Ok(NewToken {
+            secret: minted.token,
+            expires_in,
+            token_type,
+            scope,
+            authorization_details,
+            record,
+            needs_grant,
+        })
     }
 
     /// The one format that the client is registered with for all of these resources.

@@ -372,10 +372,12 @@ pub struct TokenResponse {
     pub token_type: &'static str,
     /// The life of the access token, in whole seconds.
     pub expires_in: u64,
-    /// The refresh token, if there is a new one.
+    /// The refresh token: a new one, or the presented one if it does not rotate.
     pub refresh_token: Option<TokenSecret>,
     /// The access token's scope.
     pub scope: Scope,
+    /// The authorization details that were granted (RFC 9396 §7).
+    pub authorization_details: Option<Value>,
     /// The grant of the tokens, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). It is
     /// not sent to the client.
     pub grant: GrantId,
@@ -392,6 +394,11 @@ impl Serialize for TokenResponse {
         }
         if !self.scope.is_empty() {
             map.serialize_entry("scope", &self.scope)?;
+        }
+        // RFC 9396 §7: "the AS MUST also return the authorization details as granted by the resource
+        // owner and assigned to the respective access token."
+        if let Some(details) = &self.authorization_details {
+            map.serialize_entry("authorization_details", details)?;
         }
         map.end()
     }

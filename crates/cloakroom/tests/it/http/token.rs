@@ -1,5 +1,6 @@
 //! The token endpoint when it grants (RFC 6749 §4.1, §4.4, §5.1, §6).
 
+use cloakroom::Grant;
 use serde_json::json;
 
 use super::request::{Reply, With, post};
@@ -157,4 +158,20 @@ fn signed_in(client: &str, path: &str, form: &[(&str, &str)]) -> http::Request<b
         return post(path, &[&[("client_id", client)], form].concat());
     }
     post(path, form).basic(client, SECRET)
+}
+
+#[tokio::test]
+async fn authorization_details_stand_in_each_response() {
+    let server = Server::new().await;
+    let details = json!([{ "type": "payment", "amount": "12.00" }]);
+    let grant = Grant::user("web-app", "alice").unwrap().authorization_details(details.clone());
+    let session = server.session_of(grant).await;
+    let form = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
+    let body = server.ask("web-app", "/token", &form).await.ok().json();
+    assert_eq!(body["authorization_details"], details);
+    // And in no response without.
+    let session = server.session("web-app").await;
+    let form = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
+    let body = server.ask("web-app", "/token", &form).await.ok().json();
+    assert!(body.get("authorization_details").is_none(), "{body}");
 }
