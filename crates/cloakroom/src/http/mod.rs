@@ -60,6 +60,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Method;
+use cloakroom_core::InvalidValue;
 use tokio::sync::Semaphore;
 
 use crate::client::Client;
@@ -73,7 +74,7 @@ pub use form::Form;
 pub use serve::{Server, serve};
 
 // The foreign types in the signatures above and below.
-pub use ::http::{HeaderMap, Request, Response};
+pub use ::http::{HeaderMap, HeaderName, Request, Response};
 pub use bytes::Bytes;
 
 /// The default of [`Endpoints::body_limit`], in bytes.
@@ -170,9 +171,31 @@ impl Endpoints {
 
     /// Allows scripts of this origin, such as `https://app.example`, to call `/token` and `/revoke`
     /// and to read the JWK Set and the metadata (CORS). By default no origin is allowed.
+    ///
+    /// It is normalized: capitals in scheme and host, a default port and a slash at the end make no
+    /// difference.
+    ///
+    /// # Errors
+    ///
+    /// If it is not an origin: `*` and `null` are not, since anyone's script could then use what its
+    /// user is allowed to do; nor is a URL with a path.
+    pub fn allow_origin(mut self, origin: &str) -> Result<Self, InvalidValue> {
+        self.origins.allow(origin)?;
+        Ok(self)
+    }
+
+    /// Also allows scripts to send this header; `authorization`, `content-type` and `dpop` always are.
     #[must_use]
-    pub fn allow_origin(mut self, origin: &str) -> Self {
-        self.origins.allow(origin);
+    pub fn allow_header(mut self, name: HeaderName) -> Self {
+        self.origins.allow_header(name);
+        self
+    }
+
+    /// Also lets scripts read this header of a response; `dpop-nonce`, `retry-after` and
+    /// `www-authenticate` they always may.
+    #[must_use]
+    pub fn expose_header(mut self, name: HeaderName) -> Self {
+        self.origins.expose_header(name);
         self
     }
 

@@ -152,7 +152,8 @@ async fn a_connection_stays_between_requests_for_a_while() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_large_need_not_come() {
-    let served = Served::with(|it| it.allow_origin("https://app.example"), |server| server).await;
+    let served =
+        Served::with(|it| it.allow_origin("https://app.example").unwrap(), |server| server).await;
     let head = "POST /token HTTP/1.1\r\nhost: as\r\norigin: https://app.example\r\n";
     let text = rest(served.sent(&format!("{head}content-length: 70000\r\n\r\n")).await).await;
     assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
