@@ -1,53 +1,301 @@
-//! Reading what servers say of a token: ours, and those of others.
+//! Reads what servers say of a token: ours, and those of others.
 //!
-//! A member that decides whether a token may be used is read, or the whole is an error: a `cnf` of
-//! an unknown kind must not turn a bound token into a bearer token. `null` is what a member that is
-//! left out is. A private member that only happens to have one of our names is the app's.
+//! A member that decides whether a token may be used is read, or the whole is an error: a `cnf` of an
+//! unknown kind must not turn a bound token into a bearer token. `null` is the same as absent. A
+//! private member that only has one of our names belongs to the app.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use crate::ids::{ClientId, GrantId, Subject};
+use crate::ids::{ClientId, Jti, Subject};
 use crate::introspection::{ActiveToken, Introspection};
 use crate::record::Confirmation;
-use crate::revocation::Epoch;
 use crate::scope::{Audience, Scope};
 use crate::time::UnixTime;
 
 /// Every integer up to here has a floating point number of its own (RFC 8259 §6).
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The members of a JSON object, each taken once.
-struct Members(Map<String, Value>);
+/// A `NumericDate`: a JSON number of seconds, with or without a fraction (RFC 7519 §2).
+#[derive(Clone, Copy)]
+enum Seconds {
+    Whole(u64),
+    Broken(f64),
+}
 
-/// What is wrong with a member.
-type Wrong = String;
+impl Seconds {
+    fn round(self, round: fn(f64) -> f64) -> UnixTime {
+        match self {
+            Self::Whole(seconds) => UnixTime::from_secs(seconds),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it was in range when it was read"
+            )]
+            Self::Broken(seconds) => UnixTime::from_secs(round(seconds) as u64),
+        }
+    }
+}
 
-impl<'de> Deserialize<'de> for Members {
-    /// A member that occurs twice is an error: two readers would see two tokens.
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time in seconds")
+            }
+
+            fn visit_u64<E>(self, seconds: u64) -> Result<Seconds, E> {
+                Ok(Seconds::Whole(seconds))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Seconds, E> {
+                if (0.0..MAX_EXACT).contains(&seconds) {
+                    Ok(Seconds::Broken(seconds))
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Float(seconds), &self))
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
+}
+
+/// One string or several.
+enum Strings<'a> {
+    One(Cow<'a, str>),
+    Several(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Strings<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = Strings<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Strings<'de>, E> {
+                Ok(Strings::One(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Strings<'de>, E> {
+                Ok(Strings::One(Cow::Borrowed(text)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Strings<'de>, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Strings::Several)
+            }
+        }
+
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+impl Strings<'_> {
+    /// Scopes: separated by blanks (RFC 6749 §3.3) or, at some servers, in an array. Extra blanks
+    /// change nothing.
+    fn scope(&self) -> Result<Scope, String> {
+        let wrong = |error| format!("`scope`: {error}");
+        if let Self::One(text) = self
+            && let Ok(scope) = Scope::parse(text)
+        {
+            return Ok(scope);
+        }
+        let parts: Vec<&str> = match self {
+            Self::One(text) => vec![text],
+            Self::Several(parts) => parts.iter().map(String::as_str).collect(),
+        };
+        let names = parts.iter().flat_map(|part| part.split(' ')).filter(|name| !name.is_empty());
+        Scope::parse(&names.collect::<Vec<_>>().join(" ")).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// An audience; an empty array names none.
+    fn audience(self) -> Result<Option<Audience>, String> {
+        let audience = match self {
+            Self::One(resource) => Audience::one(&*resource),
+            Self::Several(resources) if resources.is_empty() => return Ok(None),
+            Self::Several(resources) => Audience::new(resources),
+        };
+        audience.map(Some).map_err(|error| format!("`aud`: {error}"))
+    }
+}
+
+/// The members that are read, and all others.
+#[derive(Default)]
+struct Members<'a> {
+    scope: Option<Strings<'a>>,
+    client_id: Option<ClientId>,
+    username: Option<String>,
+    token_type: Option<Cow<'static, str>>,
+    exp: Option<Seconds>,
+    iat: Option<Seconds>,
+    nbf: Option<Seconds>,
+    sub: Option<String>,
+    aud: Option<Strings<'a>>,
+    iss: Option<Arc<str>>,
+    jti: Option<Jti>,
+    cnf: Option<Confirmation>,
+    auth_time: Option<Seconds>,
+    act: Option<Value>,
+    authorization_details: Option<Value>,
+    sid: Option<String>,
+    extra: Map<String, Value>,
+}
+
+/// The names of the members that are read.
+const NAMES: [&str; 17] = [
+    "active",
+    "scope",
+    "client_id",
+    "username",
+    "token_type",
+    "exp",
+    "iat",
+    "nbf",
+    "sub",
+    "aud",
+    "iss",
+    "jti",
+    "cnf",
+    "auth_time",
+    "act",
+    "authorization_details",
+    "sid",
+];
+
+impl<'a> Members<'a> {
+    /// Reads the value of the member of this name.
+    fn read<'de: 'a, A: MapAccess<'de>>(
+        &mut self,
+        name: usize,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        match NAMES[name] {
+            // It is not a claim: an answer about the token would hold it twice.
+            "active" => {
+                map.next_value::<IgnoredAny>()?;
+            }
+            "scope" => self.scope = map.next_value()?,
+            "client_id" => self.client_id = map.next_value()?,
+            "username" => self.username = map.next_value()?,
+            "token_type" => self.token_type = map.next_value()?,
+            "exp" => self.exp = map.next_value()?,
+            "iat" => self.iat = map.next_value()?,
+            "nbf" => self.nbf = map.next_value()?,
+            "sub" => self.sub = map.next_value()?,
+            "aud" => self.aud = map.next_value()?,
+            "iss" => self.iss = map.next_value()?,
+            "jti" => self.jti = map.next_value()?,
+            "cnf" => self.cnf = map.next_value()?,
+            "auth_time" => self.auth_time = map.next_value()?,
+            "act" => self.act = map.next_value()?,
+            "authorization_details" => self.authorization_details = map.next_value()?,
+            _ => self.sid = map.next_value()?,
+        }
+        Ok(())
+    }
+
+    /// A member of ours, if it is what we write. If not, it is somebody else's, and stays.
+    fn own<T: for<'de> Deserialize<'de>>(&mut self, name: &str) -> Option<T> {
+        let read = T::deserialize(self.extra.get(name)?).ok()?;
+        self.extra.remove(name);
+        Some(read)
+    }
+
+    fn subject(&mut self) -> Result<Option<Subject>, String> {
+        let kind = match self.extra.get("sub_kind").and_then(Value::as_str) {
+            Some("client") => Some(true),
+            Some("user") => Some(false),
+            _ => None,
+        };
+        if kind.is_some() {
+            self.extra.remove("sub_kind");
+        }
+        let Some(id) = self.sub.take() else { return Ok(None) };
+        // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A foreign
+        // server sends no `sub_kind`, so there is no other sign of it.
+        let is_client = kind
+            .unwrap_or_else(|| self.client_id.as_ref().is_some_and(|client| client.as_str() == id));
+        let subject = if is_client { Subject::client(id) } else { Subject::user(id) };
+        subject.map(Some).map_err(|error| format!("`sub`: {error}"))
+    }
+
+    fn token(mut self) -> Result<ActiveToken, String> {
+        let subject = self.subject()?;
+        let (grant, epoch) = (self.own("grant_id"), self.own("grant_epoch"));
+        let scope = self.scope.as_ref().map_or_else(|| Ok(Scope::empty()), Strings::scope)?;
+        Ok(ActiveToken {
+            scope,
+            client: self.client_id,
+            username: self.username,
+            token_type: self.token_type,
+            // Rounded so that no token lives longer.
+            expires_at: self.exp.map(|time| time.round(f64::floor)),
+            issued_at: self.iat.map(|time| time.round(f64::ceil)),
+            not_before: self.nbf.map(|time| time.round(f64::ceil)),
+            subject,
+            audience: self.aud.map_or(Ok(None), Strings::audience)?,
+            issuer: self.iss,
+            jti: self.jti,
+            confirmation: self.cnf,
+            auth_time: self.auth_time.map(|time| time.round(f64::floor)),
+            act: self.act,
+            authorization_details: self.authorization_details,
+            session: self.sid,
+            grant,
+            epoch,
+            extra: self.extra,
+        })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    /// A member that occurs twice is an error: two readers could see two tokens.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Members;
+            type Value = Members<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("`{name}` occurs twice")));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let twice = |name: &str| A::Error::custom(format_args!("`{name}` occurs twice"));
+                let mut members = Members::default();
+                let mut met = 0_u32;
+                while let Some(Name(name)) = map.next_key()? {
+                    let Some(place) = NAMES.iter().position(|known| *known == name) else {
+                        if members.extra.contains_key(&*name) {
+                            return Err(twice(&name));
+                        }
+                        members.extra.insert(name.into_owned(), map.next_value()?);
+                        continue;
+                    };
+                    if met & (1 << place) != 0 {
+                        return Err(twice(&name));
                     }
-                    members.insert(name, value);
+                    met |= 1 << place;
+                    members
+                        .read(place, &mut map)
+                        .map_err(|error| A::Error::custom(format_args!("`{name}`: {error}")))?;
                 }
-                Ok(Members(members))
+                Ok(members)
             }
         }
 
@@ -55,146 +303,59 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-impl Members {
-    /// RFC 7519 §4 and RFC 7662 §2.2 know no `null`: servers write it where they have nothing.
-    fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
-    }
+/// A member's name, borrowed if it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-    fn read<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Wrong> {
-        let value = self.take(name).map(T::deserialize).transpose();
-        value.map_err(|error| format!("`{name}`: {error}"))
-    }
+/// An object whose members have one value each.
+struct Object(Map<String, Value>);
 
-    /// A member of ours, if it is what we write. If not, it is somebody else's, and stays.
-    fn read_own<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
-        let read = T::deserialize(self.0.get(name)?).ok()?;
-        self.0.remove(name);
-        Some(read)
-    }
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Distinct;
 
-    /// A `NumericDate`: a JSON number of seconds, with or without a fraction (RFC 7519 §2).
-    fn time(&mut self, name: &str, round: fn(f64) -> f64) -> Result<Option<UnixTime>, Wrong> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Number(number)) => match seconds(&number, round) {
-                Some(seconds) => Ok(Some(UnixTime::from_secs(seconds))),
-                None => Err(format!("`{name}` is no time: {number}")),
-            },
-            Some(_) => Err(format!("`{name}` is no number")),
-        }
-    }
+        impl<'de> Visitor<'de> for Distinct {
+            type Value = Object;
 
-    /// Scopes: separated by blanks (RFC 6749 §3.3) or, as some servers write them, in an array. A
-    /// blank too many changes nothing.
-    fn scope(&mut self) -> Result<Scope, Wrong> {
-        let wrong = |error| format!("`scope`: {error}");
-        let parts = match self.take("scope") {
-            None => return Ok(Scope::empty()),
-            Some(Value::String(text)) => vec![text],
-            Some(Value::Array(parts)) => parts
-                .into_iter()
-                .map(|part| match part {
-                    Value::String(text) => Ok(text),
-                    _ => Err("`scope` holds something else than text".to_owned()),
-                })
-                .collect::<Result<_, _>>()?,
-            Some(_) => return Err("`scope` is neither text nor an array".to_owned()),
-        };
-        let names: Vec<&str> = parts.iter().flat_map(|part| part.split(' ')).collect();
-        let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        Scope::parse(&names.join(" ")).map_err(|error| wrong(error.to_string()))
-    }
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
 
-    /// An audience; an empty array names none.
-    fn audience(&mut self) -> Result<Option<Audience>, Wrong> {
-        match self.take("aud") {
-            None => Ok(None),
-            Some(Value::Array(list)) if list.is_empty() => Ok(None),
-            Some(value) => {
-                Audience::deserialize(value).map(Some).map_err(|error| format!("`aud`: {error}"))
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("`{name}` occurs twice")));
+                    }
+                    members.insert(name, value);
+                }
+                Ok(Object(members))
             }
         }
-    }
 
-    fn subject(&mut self, client: Option<&ClientId>) -> Result<Option<Subject>, Wrong> {
-        let kind = self.0.get("sub_kind").and_then(Value::as_str);
-        let kind = kind.and_then(|kind| ["client", "user"].into_iter().find(|own| *own == kind));
-        if kind.is_some() {
-            self.0.remove("sub_kind");
-        }
-        let Some(id) = self.read::<String>("sub")? else { return Ok(None) };
-        let is_client = match kind {
-            Some(kind) => kind == "client",
-            // RFC 9068 §2.2: where no resource owner is involved, `sub` names the client. A server
-            // that says no more than that leaves nothing else to go by.
-            None => client.is_some_and(|client| client.as_str() == id),
-        };
-        let subject = if is_client { Subject::client(id) } else { Subject::user(id) };
-        subject.map(Some).map_err(|error| format!("`sub`: {error}"))
+        deserializer.deserialize_map(Distinct)
     }
-
-    fn token(mut self) -> Result<ActiveToken, Wrong> {
-        let client = self.read("client_id")?;
-        let subject = self.subject(client.as_ref())?;
-        let expires_at = self.time("exp", f64::floor)?;
-        let confirmation: Option<Confirmation> = self.read("cnf")?;
-        Ok(ActiveToken {
-            scope: self.scope()?,
-            client,
-            username: self.read("username")?,
-            token_type: self.read("token_type")?,
-            // Rounded so that nothing lives longer.
-            expires_at,
-            issued_at: self.time("iat", f64::ceil)?,
-            not_before: self.time("nbf", f64::ceil)?,
-            subject,
-            audience: self.audience()?,
-            issuer: self.read::<String>("iss")?.map(Arc::from),
-            jti: self.read("jti")?,
-            confirmation,
-            auth_time: self.time("auth_time", f64::floor)?,
-            act: self.take("act"),
-            authorization_details: self.take("authorization_details"),
-            session: self.read("sid")?,
-            grant: self.read_own::<GrantId>("grant_id"),
-            epoch: self.read_own::<Epoch>("grant_epoch"),
-            extra: self.0,
-        })
-    }
-}
-
-fn seconds(number: &Number, round: fn(f64) -> f64) -> Option<u64> {
-    if let Some(seconds) = number.as_u64() {
-        return Some(seconds);
-    }
-    let seconds = number.as_f64().filter(|seconds| *seconds >= 0.0).map(round)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-    (0.0..=MAX_EXACT).contains(&seconds).then_some(seconds as u64)
 }
 
 impl<'de> Deserialize<'de> for Introspection {
-    /// Reads the answer of any RFC 7662 server. `active` comes first: where it is false, nothing
-    /// else is looked at.
+    /// Reads the answer of any RFC 7662 server. `active` comes first: if it is false, no other member
+    /// is looked at.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut members = Members::deserialize(deserializer)?;
-        match members.take("active") {
-            None => Err(D::Error::missing_field("active")),
+        let Object(mut members) = Object::deserialize(deserializer)?;
+        match members.remove("active") {
+            None | Some(Value::Null) => Err(D::Error::missing_field("active")),
             Some(Value::Bool(false)) => Ok(Self::Inactive),
-            Some(Value::Bool(true)) => {
-                members.token().map(|token| Self::Active(Box::new(token))).map_err(D::Error::custom)
-            }
-            Some(_) => Err(D::Error::custom("`active` is no boolean")),
+            Some(Value::Bool(true)) => ActiveToken::deserialize(Value::Object(members))
+                .map(|token| Self::Active(Box::new(token)))
+                .map_err(D::Error::custom),
+            Some(_) => Err(D::Error::custom("`active` is not a boolean")),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for ActiveToken {
-    /// Reads the claims of a JWT as an introspection answer is read.
+    /// Reads the claims of a JWT as it reads an introspection answer.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut members = Members::deserialize(deserializer)?;
-        // It is no claim: an answer about the token would hold it twice.
-        members.0.remove("active");
-        members.token().map_err(D::Error::custom)
+        Members::deserialize(deserializer)?.token().map_err(D::Error::custom)
     }
 }

@@ -194,8 +194,8 @@ fn numbers_that_are_no_times() {
         format!("{},\"{name}\":{value}}}", &text[..text.len() - 1])
     };
     for name in ["exp", "iat", "nbf", "auth_time"] {
-        let no_time = format!("Json(Error(`{name}` is no time");
-        let text = format!("Json(Error(`{name}` is no number");
+        let no_time = format!("Json(Error(`{name}`: invalid");
+        let text = format!("Json(Error(`{name}`: invalid type");
         let (no_time, text) = (&*no_time, &*text);
         for (value, expected) in [
             ("1e400", "Json(Error(number out of range"),
