@@ -231,18 +231,21 @@ impl ClockReading {
     }
 
     /// A reading of these two values.
+    #[inline]
     #[must_use]
     pub const fn at(wall: UnixTime, monotonic: Duration) -> Self {
         Self { wall, monotonic }
     }
 
     /// The wall time.
+    #[inline]
     #[must_use]
     pub const fn wall(self) -> UnixTime {
         self.wall
     }
 
     /// The monotonic time.
+    #[inline]
     #[must_use]
     pub const fn monotonic(self) -> Duration {
         self.monotonic
@@ -250,6 +253,7 @@ impl ClockReading {
 
     /// The time since `earlier`: the larger of what the two clocks measured. Monotonic time stands
     /// still while a machine sleeps, and wall time can be set back.
+    #[inline]
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.wall.since(earlier.wall).max(self.monotonic.saturating_sub(earlier.monotonic))
