@@ -243,6 +243,8 @@ fn a_token_without_kid_uses_the_only_key_that_fits() {
         refuses(&key_set(&[&bench.key, &second]), "two that fit", &jwt, "Unnamed");
         refuses(&key_set(&[&edwards]), "none that fits", &jwt, "Unnamed");
         refuses(&KeySet::default(), "no key", &jwt, "Unnamed");
+        let error = verifier().verify(&KeySet::default(), &jwt).unwrap_err();
+        assert!(error.may_be_mended_by_new_keys() && error.unknown_key().is_none());
     }
     for alg in ["none", "HS256", "RS1"] {
         let jwt = under(&bench, &format!(r#"{{"alg":"{alg}","typ":"at+jwt"}}"#));
@@ -268,7 +270,10 @@ fn no_refusal_before_the_signature_is_an_invitation_to_fetch_keys() {
     let thief = SigningKey::generate(Algorithm::Es256).unwrap();
     let fetches = |jwt: &str| {
         let error = verifier().verify(&bench.keys, jwt).unwrap_err();
-        matches!(error, VerifyError::UnknownKey(_)) && error.unknown_key().is_some()
+        let is_unknown = matches!(error, VerifyError::UnknownKey(_));
+        assert_eq!(error.unknown_key().is_some(), is_unknown);
+        assert_eq!(error.may_be_mended_by_new_keys(), is_unknown);
+        is_unknown
     };
     for alg in [
         "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "RS256", "RS384", "RS512", "PS256", "PS384",
