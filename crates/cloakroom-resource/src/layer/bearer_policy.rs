@@ -194,7 +194,8 @@ impl BearerPolicy {
     }
 
     fn jwt_terms<'a>(&'a self, proof: &'a Proof, now: ClockReading) -> JwtTerms<'a> {
-        JwtTerms { proof, freshness: self.freshness, replica: self.replica.as_ref(), now }
+        let (freshness, is_named) = (self.freshness, self.is_named);
+        JwtTerms { proof, freshness, is_named, replica: self.replica.as_ref(), now }
     }
 
     /// The terms on which a JWT is introspected that was verified here.

@@ -19,6 +19,8 @@ pub(crate) struct JwtTerms<'a> {
     pub(crate) proof: &'a Proof,
     /// `None` if revocation is not checked.
     pub(crate) freshness: Option<Freshness>,
+    /// Whether the route named its freshness. Otherwise it goes with the replica.
+    pub(crate) is_named: bool,
     pub(crate) replica: Option<&'a RevocationReplica>,
     /// When the request began.
     pub(crate) now: ClockReading,
@@ -121,14 +123,16 @@ impl Verifier {
     /// nothing of this one's tokens.
     fn terms_as_other<'a>(&'a self, terms: JwtTerms<'a>) -> JwtTerms<'a> {
         let replica = self.replica.as_ref();
-        JwtTerms { freshness: freshness::default_of(replica), replica, ..terms }
+        // What the route named holds for every token.
+        let named = terms.freshness.filter(|_| terms.is_named);
+        JwtTerms { freshness: named.or_else(|| freshness::default_of(replica)), replica, ..terms }
     }
 
     fn decide(
         &self,
         entry: CheckedJwt,
         key: Option<&TokenKey>,
-        JwtTerms { proof, freshness, replica, now }: JwtTerms<'_>,
+        JwtTerms { proof, freshness, replica, now, .. }: JwtTerms<'_>,
     ) -> Result<GoodJwt, TokenError> {
         let CheckedJwt { token, complete, confirmation } = entry;
         if !(self.trusts_gateway && token.handle_hash().is_some()) {

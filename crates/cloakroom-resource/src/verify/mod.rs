@@ -228,12 +228,15 @@ impl Verifier {
     /// leeway, cache and replica. The `iss` of a token decides which issuer's rules apply, before any
     /// key is looked at; it must be exactly the issuer's identifier.
     ///
-    /// A token of another issuer is never introspected at the first one's authorization server: where
-    /// `other` follows a replica that is too far behind, its tokens are
-    /// [`UnavailableError::Stale`].
+    /// A [`Freshness`](crate::Freshness) that a route names holds for the tokens of every issuer. A
+    /// token of another issuer is never introspected at the first one's authorization server: where
+    /// `other` has no replica that is fresh enough, its tokens are [`UnavailableError::Stale`].
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
-        self.others.push(other.clock(Arc::clone(&self.clock)));
+        let mut other = other.clock(Arc::clone(&self.clock));
+        let others = std::mem::take(&mut other.others);
+        self.others.push(other);
+        self.others.extend(others);
         self
     }
 
@@ -314,7 +317,7 @@ impl Verifier {
         let (now, replica) = (ClockReading::now(&*self.clock), self.replica.as_ref());
         let proof = Proof { scheme: None, key: proved.cloned() };
         let freshness = freshness::default_of(replica);
-        let terms = JwtTerms { proof: &proof, freshness, replica, now };
+        let terms = JwtTerms { proof: &proof, freshness, is_named: false, replica, now };
         let key = self.cache_key(token);
         let jwt = match key.and_then(|key| self.look_up(&key, terms)) {
             Some(found) => found?,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cloakroom_jwt::{JwkSet, sign_jwt};
 use cloakroom_resource::{
-    Cursor, Epoch, InvalidToken, IssuerProfile, RevocationBatch, RevocationLog, RevocationPage,
+    BearerLayer, ClientCredentials, Cursor, Epoch, Freshness, IntrospectionClient, InvalidToken,
+    IssuerProfile, ReqwestClient, RevocationBatch, RevocationLog, RevocationPage,
     RevocationReplica, TokenError, UnavailableError, Verifier, async_trait,
 };
 use serde_json::json;
@@ -130,7 +131,7 @@ async fn a_token_without_kid_has_new_keys_fetched_once_in_a_while() {
     let (first, second) = (nameless(&old), nameless(&new));
     let peer = Peer::start(move |_| json(&first)).await;
     let clock = manual_clock();
-    let client = cloakroom_resource::ReqwestClient::new().unwrap();
+    let client = ReqwestClient::new().unwrap();
     let verifier = Verifier::fetching(ISSUER, AUDIENCE, &format!("{}/keys", peer.url), client)
         .unwrap()
         .clock(clock.clone());
@@ -156,4 +157,44 @@ async fn a_token_without_kid_has_new_keys_fetched_once_in_a_while() {
     clock.advance(Duration::from_secs(31));
     assert!(verifier.verify(&sign(&old).await).await.is_err());
     assert_eq!(peer.count(), 3);
+}
+
+#[tokio::test]
+async fn three_issuers_may_be_joined_in_any_way() {
+    let keys = [Key::new(), Key::new(), Key::new()];
+    let names = [ISSUER, OTHER, "https://third.example"];
+    let of = |at: usize| verifier(names[at], &keys[at]);
+    for all in [of(0).or(of(1)).or(of(2)), of(0).or(of(1).or(of(2)))] {
+        for (key, name) in keys.iter().zip(names) {
+            let token = secret(key.sign(&claims_with(&json!({ "iss": name }))).await);
+            assert_eq!(all.verify(&token).await.unwrap().issuer(), Some(name));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_freshness_that_a_route_names_holds_for_every_issuer() {
+    let (key, other) = (Key::new(), Key::new());
+    let both = || verifier(ISSUER, &key).cache(10).or(verifier(OTHER, &other).cache(10));
+    let old = claims_with(&json!({ "iss": OTHER, "iat": START.as_secs() - 3600 }));
+    let token = other.sign(&old).await;
+    let peer = Peer::start(|_| json(&json!({ "active": true }))).await;
+    let api = |freshness: Option<Freshness>| {
+        let credentials = ClientCredentials::new("api", "secret");
+        let url = format!("{}/introspect", peer.url);
+        let client = ReqwestClient::new().unwrap();
+        let client = IntrospectionClient::new(&url, credentials, client).unwrap();
+        let layer = BearerLayer::new(both()).or_introspect(client);
+        match freshness {
+            Some(freshness) => layer.freshness(freshness).unwrap(),
+            None => layer,
+        }
+    };
+    let asked = async |layer: &BearerLayer| layer.verify(&secret(&token), None).await;
+    for _ in 0..2 {
+        asked(&api(None)).await.unwrap();
+        let error = asked(&api(Some(Freshness::every_request()))).await.unwrap_err();
+        assert!(matches!(error, TokenError::Unavailable(UnavailableError::Stale)), "{error:?}");
+    }
+    assert_eq!(peer.count(), 0, "the first issuer's server knows nothing of it");
 }
