@@ -86,16 +86,24 @@ impl Inner {
     /// [`TokenError::Unavailable`] during a repair, or if the newest heartbeat is too old; else if
     /// the store fails.
     pub(crate) async fn check_store_is_current(self: &Arc<Self>) -> Result<(), TokenError> {
+        if self.store.memory().is_in_doubt() {
+            self.resolve_doubt().await?;
+        }
+        self.log_watch.check(&*self.clock)
+    }
+
+    /// Repairs the store if it may have gone back in time, unless a task does that already.
+    async fn resolve_doubt(self: &Arc<Self>) -> Result<(), TokenError> {
         const REGRESSED: TokenError = TokenError::Unavailable("the store went back in time");
-        if self.store.memory().open_suspicion().is_some() {
+        let memory = self.store.memory();
+        if memory.open_suspicion().is_some() {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
             Box::pin(self.catch_up(&mut reader)).await?;
         }
-        let now = self.now();
-        if self.store.memory().open_suspicion().is_some() || self.store.memory().is_suspended(now) {
+        if memory.open_suspicion().is_some() || memory.is_suspended(self.now()) {
             return Err(REGRESSED);
         }
-        self.log_watch.check(&*self.clock)
+        Ok(())
     }
 
     /// Follows the log for ever. Reads it when it grows, and at least once in each heartbeat

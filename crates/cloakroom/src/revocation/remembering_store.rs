@@ -1,6 +1,6 @@
 //! A token store that remembers revocations, and notices when the store below goes back in time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub(crate) struct Memory {
     /// When the last call was sent that read the log to its end.
     followed: Mutex<Option<ClockReading>>,
     suspicion: Mutex<Suspicion>,
+    /// Whether `suspicion` may say that this server must not answer. While it is false, a request
+    /// takes no lock.
+    is_in_doubt: AtomicBool,
 }
 
 /// Whether the store may have gone back in time.
@@ -71,6 +74,7 @@ impl RememberingStore {
             fresh_for,
             followed: Mutex::default(),
             suspicion: Mutex::default(),
+            is_in_doubt: AtomicBool::new(false),
         };
         Self { store, memory }
     }
@@ -234,6 +238,7 @@ impl Memory {
         *lock(&self.followed) = None;
         let mut suspicion = lock(&self.suspicion);
         suspicion.count += 1;
+        self.is_in_doubt.store(true, Ordering::Release);
         suspicion.is_reported |=
             noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
         // Every call may notice the same sign, and perhaps nothing reports it: bound the memory.
@@ -268,6 +273,13 @@ impl Memory {
             suspicion.until = suspicion.until.max(until);
         }
         suspicion.is_reported = suspicion.count != count;
+        let is_in_doubt = suspicion.count != count || suspicion.until.is_some();
+        self.is_in_doubt.store(is_in_doubt, Ordering::Release);
+    }
+
+    /// Whether the store may have gone back in time, or this server may be suspended.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::Acquire)
     }
 
     /// Whether this server answers no request, because it has forgotten revocations that it should
