@@ -120,7 +120,7 @@ mod freshness;
 mod introspect;
 mod layer;
 mod metrics;
-mod replica;
+mod revocation_replica;
 mod verify;
 
 pub use client::credentials::ClientCredentials;
@@ -139,7 +139,7 @@ pub use layer::extract::MissingLayer;
 pub use layer::phantom::PhantomLayer;
 pub use layer::response_future::ResponseFuture;
 pub use layer::service::TokenService;
-pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
+pub use revocation_replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 pub use verify::Verifier;
 pub use verify::token::VerifiedToken;
 

@@ -1,16 +1,16 @@
 //! The contract between the engine and the stores.
 
 mod check_values;
+mod decisions;
 mod error;
-mod judge;
 mod single_use;
 mod tenant;
 #[cfg(test)]
 mod torn_find_tests;
 
 pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
+pub use decisions::{fresh_tokens, tokens_of};
 pub use error::StoreError;
-pub use judge::{fresh_tokens, tokens_of};
 pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
 pub use tenant::TenantStore;
 

@@ -3,10 +3,10 @@
 pub(crate) mod builder;
 pub(crate) mod error;
 pub(crate) mod node;
-pub(crate) mod remembered;
+pub(crate) mod remembered_keys;
 pub(crate) mod ring;
 pub(crate) mod sealing;
-pub(crate) mod sent;
+pub(crate) mod unanswered_writes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{Compromised, KeyEvent, KeyManagerError};
 use crate::manager::node::{KeyRingNode, MAX_STEPS};
 use crate::manager::ring::PublishedJwks;
-use crate::manager::sent::Write;
+use crate::manager::unanswered_writes::Write;
 use crate::seal::KeySealer;
 
 /// Manages the signing keys of an issuer: it makes, publishes, rotates and retires them on the schedule

@@ -12,10 +12,10 @@ use tokio::sync::MutexGuard;
 use crate::key::algorithm::Algorithm;
 use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{KeyEvent, KeyManagerError};
-use crate::manager::remembered::{Remembered, Repair};
+use crate::manager::remembered_keys::{Remembered, Repair};
 use crate::manager::ring::{self, Ring};
 use crate::manager::sealing::Sealing;
-use crate::manager::sent::{Sent, Write};
+use crate::manager::unanswered_writes::{Sent, Write};
 
 /// A node: its settings, the ring that it loaded last, and its operations on the shared ring.
 pub(crate) struct KeyRingNode {

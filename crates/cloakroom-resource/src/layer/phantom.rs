@@ -12,7 +12,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::phantom_policy::PhantomPolicy;
 use crate::layer::service::TokenService;
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 
 /// A tower layer for API gateways: it swaps the opaque handle of a request for a short-lived JWT for
 /// one audience (the phantom token pattern), and forwards the request with

@@ -17,7 +17,7 @@ use crate::layer::authorization::{Presented, Token, authorization, cookie_token,
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
 use crate::layer::token_source::{Settings, Terms, TokenSource};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
 
 #[derive(Debug, Clone)]

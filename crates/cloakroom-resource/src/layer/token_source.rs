@@ -15,7 +15,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::introspect::single_flight::{Flight, Joining, SingleFlight};
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
 /// A request about a token to the authorization server, for one audience.

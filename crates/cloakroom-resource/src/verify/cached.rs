@@ -7,7 +7,7 @@ use crate::cache::{CheckedJwt, TokenKey};
 use crate::error::{InvalidToken, TokenError, UnavailableError};
 use crate::freshness::{self, Freshness};
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;

@@ -20,7 +20,7 @@ use crate::client::http::HttpClient;
 use crate::error::{SetupError, TokenError, UnavailableError};
 use crate::freshness;
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
 use crate::verify::jwks::{CurrentKeys, FetchedKeys};
 use crate::verify::proof::Proof;

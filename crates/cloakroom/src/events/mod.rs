@@ -11,7 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{AuthenticationFailure, GrantRefusal};
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// An event for an audit trail. It contains no token, no digest of a token, and no secret.
 ///

@@ -6,7 +6,7 @@ pub(crate) mod chain;
 pub(crate) mod expiry;
 pub(crate) mod issue;
 pub(crate) mod mint;
-pub(crate) mod narrow;
+pub(crate) mod narrow_scope;
 pub(crate) mod new_grant;
 pub(crate) mod redeem;
 pub(crate) mod refresh;

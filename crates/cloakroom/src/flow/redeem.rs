@@ -19,7 +19,7 @@ use crate::flow::chain::{
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::MintRequest;
-use crate::flow::narrow::{narrow_audience, narrow_scope};
+use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 

@@ -6,7 +6,7 @@ use cloakroom_core::{Introspection, TokenSecret};
 use cloakroom_jwt::sign_jwt;
 use serde::Serialize;
 
-use super::accept::{Representation, representation};
+use super::accept_header::{Representation, representation};
 use super::form::Form;
 use super::{Endpoints, respond};
 use crate::client::Client;

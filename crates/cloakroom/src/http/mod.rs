@@ -41,7 +41,7 @@
 
 pub(crate) mod revocations;
 
-mod accept;
+mod accept_header;
 mod authenticate;
 #[cfg(feature = "axum")]
 mod axum;
@@ -51,7 +51,7 @@ mod handle_keys;
 mod introspection;
 mod metadata;
 mod respond;
-mod revocation;
+mod revoke;
 #[cfg(feature = "serve")]
 mod serve;
 mod token;

@@ -19,7 +19,7 @@ use cloakroom_core::time::{ClockReading, UnixTime};
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::Inner;
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// The most entries of one read.
 const BATCH: u32 = 1_000;

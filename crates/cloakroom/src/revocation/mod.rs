@@ -4,10 +4,10 @@ pub(crate) mod known_revocations;
 pub(crate) mod log_follower;
 pub(crate) mod log_notifier;
 pub(crate) mod log_watch;
-pub(crate) mod regression;
 pub(crate) mod remembering_store;
 pub(crate) mod retention;
 pub(crate) mod sessions;
+pub(crate) mod store_regression;
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use cloakroom_core::{GrantId, TokenDigest};
 
 use crate::revocation::known_revocations::KnownRevocations;
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// How many noticed regressions wait to be reported.
 const MAX_NOTICED: usize = 16;

@@ -23,7 +23,7 @@ pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
 use crate::issuer::maintenance::housekeeping_task;
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
 ///

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service as _;
 
 use crate::http::serve::Limits;
-use crate::http::serve::open::{Phase, Place};
+use crate::http::serve::open_connections::{Phase, Place};
 
 /// A connection that was given a place.
 pub(super) struct Connection {

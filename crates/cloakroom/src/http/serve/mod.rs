@@ -1,7 +1,7 @@
 //! A server for the endpoints, for apps that have none yet.
 
 mod connection;
-mod open;
+mod open_connections;
 
 pub(in crate::http) use connection::BodyTimeout;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::http::serve::connection::Connection;
-use crate::http::serve::open::OpenConnections;
+use crate::http::serve::open_connections::OpenConnections;
 
 /// How many refused connections are told so at once; any more are closed without a word.
 const MAX_REFUSALS: usize = 32;
@@ -60,7 +60,7 @@ pub fn serve(listener: TcpListener, app: impl Into<Router>) -> Server {
             body: Duration::from_secs(10),
             idle: Duration::from_secs(75),
         },
-        max_connections: open::default_limit(),
+        max_connections: open_connections::default_limit(),
         drain: Duration::from_secs(10),
         shutdown: None,
     }
