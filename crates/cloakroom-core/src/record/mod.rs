@@ -429,22 +429,4 @@ pub const fn token_type(confirmation: Option<&Confirmation>) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn debug_shows_no_chain_key() {
-        let key = ChainKey([0xab; 16]);
-        assert_eq!(format!("{key:?}"), "ChainKey(redacted)");
-    }
-
-    #[test]
-    fn confirmations_are_written_as_the_rfcs_say() {
-        let jkt = serde_json::to_value(Confirmation::JwkThumbprint([0; 32])).unwrap();
-        assert_eq!(jkt, json!({"jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}));
-        let x5t = serde_json::to_value(Confirmation::CertificateThumbprint([0; 32])).unwrap();
-        assert!(x5t.get("x5t#S256").is_some());
-    }
-}
+mod tests;
