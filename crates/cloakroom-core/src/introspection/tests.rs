@@ -48,6 +48,25 @@ fn a_client_is_not_a_user_of_the_same_name() {
 }
 
 #[test]
+fn only_a_subject_that_may_be_mistaken_is_marked_and_private_claims_stay() {
+    for (subject, mark) in [
+        (Subject::client("web-app"), Some("client")),
+        (Subject::user("web-app"), Some("user")),
+        (Subject::user("alice"), None),
+    ] {
+        let grant = GrantRecord { subject: subject.unwrap(), ..grant(1) };
+        let token = token(grant.id, 1);
+        let mut active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
+        active.extra.insert("sub_kind".to_owned(), json!("private"));
+        let written = serde_json::to_string(&Introspection::Active(Box::new(active))).unwrap();
+        assert_eq!(written.matches("\"sub_kind\"").count(), 1, "{written}");
+        let json: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(json["sub_kind"], json!(mark.unwrap_or("private")), "{written}");
+        assert_eq!(json["tenant"], json!("acme"), "{written}");
+    }
+}
+
+#[test]
 fn members_of_the_wrong_type_are_errors() {
     for bad in [
         json!({}),
