@@ -21,6 +21,7 @@ pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
 pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
+pub use flow::authorization_response::AuthorizationResponse;
 pub use flow::request::{
     AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cloakroom_core::TokenSecret;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::client::uris::resource_fault;
 use crate::error::TokenError;
 
 /// The most parameters of a request. Each is compared with those before it, so that one large body
@@ -14,6 +15,7 @@ use crate::error::TokenError;
 const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
+#[derive(Default)]
 pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
 
 impl Form {
@@ -94,15 +96,17 @@ impl Form {
     pub fn resources(&self) -> Result<Vec<String>, TokenError> {
         let resources = self.0.iter().filter(|(name, _)| **name == "resource");
         resources
-            .map(|(_, value)| match url::Url::parse(value) {
-                // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a
-                // fragment"
-                Ok(url) if url.fragment().is_none() => Ok(value.to_string()),
-                _ => Err(TokenError::InvalidTarget(
-                    "a resource must be an absolute URI without a fragment",
-                )),
+            .map(|(_, value)| match resource_fault(value) {
+                None => Ok(value.to_string()),
+                Some(why) => Err(TokenError::InvalidTarget(why)),
             })
             .collect()
+    }
+
+    /// The parameter of this name alone.
+    pub(super) fn only(mut self, name: &str) -> Self {
+        self.0.retain(|(own, _)| **own == name);
+        self
     }
 }
 
