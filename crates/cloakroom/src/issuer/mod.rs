@@ -163,6 +163,13 @@ impl fmt::Debug for Issuer {
     }
 }
 
+impl Drop for Inner {
+    /// Nothing that was noticed or done stays unreported.
+    fn drop(&mut self) {
+        self.report_pending();
+    }
+}
+
 impl Inner {
     pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
