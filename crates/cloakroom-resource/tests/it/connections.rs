@@ -27,10 +27,14 @@ enum Then {
     CloseAfter,
     /// Closes when the first request has arrived.
     Close,
+    /// Closes some seconds after that.
+    CloseLate(u64),
     Reset,
     /// Sends this, and closes.
     Say(&'static str),
     Silent,
+    /// Begins an answer, and sends one more byte of it each second.
+    Drip,
     /// Answers all requests.
     Answer,
 }
@@ -99,6 +103,17 @@ async fn treat(mut stream: TcpStream, then: Then, answer: &str, requests: &Atomi
             (Then::Say(text), _) => {
                 stream.write_all(text.as_bytes()).await.unwrap();
                 return;
+            }
+            (Then::CloseLate(seconds), _) => {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                return;
+            }
+            (Then::Drip, _) => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+                stream.write_all(head.as_bytes()).await.unwrap();
+                while stream.write_all(b" ").await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
             }
             (Then::Silent, _) => std::future::pending().await,
             _ => return,
@@ -218,19 +233,22 @@ async fn an_answer_that_has_begun_is_never_asked_for_again() {
     }
 }
 
-#[tokio::test]
+/// Time stands still until nobody can go on without it.
+#[tokio::test(start_paused = true)]
 async fn both_attempts_share_one_time_limit() {
-    // The first ends at once, the second never: together they take no longer than one may.
-    let limit = Duration::from_millis(200);
-    let timeouts = HttpTimeouts::default().connect(limit).total(limit);
-    let server = Server::start(&[Then::Close, Then::Silent], INACTIVE).await;
-    let client = introspection(&server, ReqwestClient::with_timeouts(timeouts).unwrap());
-    let error = client.introspect(&token()).await.unwrap_err();
-    assert!(chain(&error).contains("timed out"), "{}", chain(&error));
-    assert_eq!(server.counts(), (2, 2));
-    // One that ran out of time is not tried again.
-    let server = Server::start(&[Then::Silent], INACTIVE).await;
-    let client = introspection(&server, ReqwestClient::with_timeouts(timeouts).unwrap());
-    assert!(client.introspect(&token()).await.is_err());
-    assert_eq!(server.counts(), (1, 1));
+    let timeouts = HttpTimeouts::default().total(Duration::from_secs(50));
+    for (plan, attempts) in [
+        (&[Then::CloseLate(40), Then::Silent][..], 2),
+        // One that ran out of time is not tried again.
+        (&[Then::Silent], 1),
+        (&[Then::Drip], 1),
+        (&[Then::CloseLate(40), Then::Drip], 2),
+    ] {
+        let server = Server::start(plan, INACTIVE).await;
+        let client = introspection(&server, ReqwestClient::with_timeouts(timeouts).unwrap());
+        let began = tokio::time::Instant::now();
+        let error = client.introspect(&token()).await.unwrap_err();
+        assert!(chain(&error).contains("timed out"), "{}", chain(&error));
+        assert_eq!((began.elapsed().as_secs(), server.counts()), (50, (attempts, attempts)));
+    }
 }

@@ -181,8 +181,10 @@ async fn junk_does_not_use_up_the_fetches_of_others() {
     let peer = Peer::jwks(key_set(&[&old])).await;
     let verifier = verifier(&peer, &clock);
     verifier.verify(&secret(old.token().await)).await.unwrap();
+    assert_eq!(peer.last().header("cache-control"), None);
     for kid in 0..3 {
         assert!(is_invalid(&verifier.verify(&secret(junk(kid))).await));
+        assert_eq!(peer.last().header("cache-control"), Some("no-cache"), "past every cache");
     }
     assert_eq!(peer.count(), 4);
     // The issuer rotates now, and nobody may ask it: nobody can tell whether a key exists.

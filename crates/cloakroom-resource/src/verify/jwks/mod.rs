@@ -124,6 +124,14 @@ struct Loaded {
     etag: Option<HeaderValue>,
 }
 
+/// What a fetch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The set has ended, or soon will.
+    Ended,
+    UnknownKey,
+}
+
 enum Freshness {
     Fresh(CurrentKeys),
     /// Fresh, but not for long.
@@ -251,7 +259,7 @@ impl FetchedKeys {
         }
         let result = match self.shared.read(|state| state.recent_failure(now)) {
             Some(error) => Err(error),
-            None => self.fetch_detached(permit, clock).await,
+            None => self.fetch_detached(permit, clock, Why::Ended).await,
         };
         result.or_else(|error| {
             let now = ClockReading::now(&**clock);
@@ -270,7 +278,7 @@ impl FetchedKeys {
         let (keys, is_due) = self.shared.read(lately)?;
         if is_due && let Some((permit, runtime)) = self.shared.try_permit() {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-            runtime.spawn(async move { keys.fetch(permit, &*clock).await });
+            runtime.spawn(async move { keys.fetch(permit, &*clock, Why::Ended).await });
         }
         Some(keys)
     }
@@ -328,7 +336,7 @@ impl FetchedKeys {
         }) {
             return outcome;
         }
-        let keys = self.fetch_detached(permit, clock).await?;
+        let keys = self.fetch_detached(permit, clock, Why::UnknownKey).await?;
         if keys.version == version {
             self.note_absent(unknown);
             return Ok(Newer::None);
@@ -362,7 +370,7 @@ impl FetchedKeys {
         // One that answered between the caller's look and the lock has made this needless.
         if due && matches!(self.shared.read(|state| state.freshness(now)), Freshness::Ageing(_)) {
             let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-            runtime.spawn(async move { keys.fetch(permit, &*clock).await });
+            runtime.spawn(async move { keys.fetch(permit, &*clock, Why::Ended).await });
         }
     }
 
@@ -370,9 +378,10 @@ impl FetchedKeys {
         self: &Arc<Self>,
         permit: FetchPermit,
         clock: &Arc<dyn Clock>,
+        why: Why,
     ) -> Result<CurrentKeys, UnavailableError> {
         let (keys, clock) = (Arc::clone(self), Arc::clone(clock));
-        detached(async move { keys.fetch(permit, &*clock).await })
+        detached(async move { keys.fetch(permit, &*clock, why).await })
             .await
             .unwrap_or_else(|error| Err(UnavailableError::NoAnswer(Arc::new(error))))
     }
@@ -382,6 +391,7 @@ impl FetchedKeys {
         &self,
         _permit: FetchPermit,
         clock: &dyn Clock,
+        why: Why,
     ) -> Result<CurrentKeys, UnavailableError> {
         let sent = ClockReading::now(clock);
         let (before, number) = self.shared.write(|state| {
@@ -389,7 +399,7 @@ impl FetchedKeys {
             state.last_sent = Some(sent);
             (state.loaded.clone(), state.sent)
         });
-        let result = match exchange(&*self.client, self.request(before.as_ref())).await {
+        let result = match exchange(&*self.client, self.request(before.as_ref(), why)).await {
             Ok(response) => read(&response, before, sent),
             Err(error) => Err(error),
         };
@@ -415,7 +425,7 @@ impl FetchedKeys {
         result.map(|loaded| loaded.keys)
     }
 
-    fn request(&self, before: Option<&Loaded>) -> Request<Bytes> {
+    fn request(&self, before: Option<&Loaded>, why: Why) -> Request<Bytes> {
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.uri.clone();
@@ -424,6 +434,10 @@ impl FetchedKeys {
             header::ACCEPT,
             HeaderValue::from_static("application/jwk-set+json, application/json"),
         );
+        if why == Why::UnknownKey {
+            // RFC 9111 §5.2.1.4: a cache on the way asks the issuer. What it holds may be older than the key.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
         if let Some(etag) = before.and_then(|loaded| loaded.etag.clone()) {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
