@@ -23,14 +23,17 @@ impl Form {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is not
-    /// UTF-8, if it has more than 64 parameters, or if a parameter other than `resource` (RFC 8707
-    /// §2) is repeated.
+    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is
+    /// compressed or not UTF-8, if it has more than 64 parameters, or if a parameter other than
+    /// `resource` (RFC 8707 §2) is repeated.
     pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
         if !is_form(request.headers()) {
             return Err(TokenError::InvalidRequest(
                 "the content type must be application/x-www-form-urlencoded",
             ));
+        }
+        if request.headers().contains_key(header::CONTENT_ENCODING) {
+            return Err(TokenError::InvalidRequest("the body must have no content encoding"));
         }
         Self::parse(request.body())
     }
@@ -214,6 +217,10 @@ mod tests {
         assert!(with("application/x-www-form-urlencoded; charset=UTF-8").is_ok());
         assert!(with("Application/X-WWW-Form-Urlencoded").is_ok());
         assert!(with("application/json").is_err());
+        let compressed = Request::post("/")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("content-encoding", "gzip");
+        assert!(Form::of(&compressed.body(Bytes::new()).unwrap()).is_err());
         assert!(Form::of(&Request::post("/").body(Bytes::new()).unwrap()).is_err());
     }
 }

@@ -182,6 +182,15 @@ pub(super) fn malformed() -> Response<Bytes> {
     unread(StatusCode::BAD_REQUEST, "the body cannot be read")
 }
 
+/// The head of a request is not what HTTP allows, or names a transfer coding that is not supported.
+#[cfg(feature = "serve")]
+pub(super) fn bad_head(status: StatusCode, why: &'static str) -> Response<Bytes> {
+    trace_refusal(why);
+    let mut response = empty(status);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The refusal of a request whose body was not read to its end: there is no next request on this
 /// connection.
 fn unread(status: StatusCode, why: &'static str) -> Response<Bytes> {

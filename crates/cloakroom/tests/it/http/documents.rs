@@ -208,6 +208,8 @@ async fn every_algorithm_is_named_that_still_signs() {
         after.issuer().maintain().await.unwrap();
         let (names, algorithm) = (named(&after).await, signer(&after).await);
         assert!(names.as_array().unwrap().contains(&json!(algorithm.as_str())), "{names}");
+        // What an ended key has signed is still verified, but it signs no more.
+        assert_eq!(names == json!(["EdDSA"]), algorithm == Algorithm::EdDsa, "{names}");
         seen.push(names);
     }
     seen.dedup();

@@ -109,6 +109,7 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
         let body = Bytes::from(format!("client_secret={WRONG}"));
         Request::post("/token").body(body).unwrap()
     };
+    let compressed = as_app(&[credentials]).with("content-encoding", "gzip");
     let with_method = |method: Method, path: &str| {
         Request::builder().method(method).uri(path).body(Bytes::new()).unwrap()
     };
@@ -132,6 +133,7 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
             "scripts of this origin may not call",
         ),
         (plain, REFUSED, "the content type must be application/x-www-form-urlencoded"),
+        (compressed, REFUSED, "the body must have no content encoding"),
         (body(b"client_secret=%ff"), REFUSED, "a parameter is not UTF-8"),
         (post("/token", &many), REFUSED, "the request has too many parameters"),
         (
