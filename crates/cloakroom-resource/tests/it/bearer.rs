@@ -203,7 +203,10 @@ async fn an_introspected_token_must_be_meant_for_this_api() {
         (json!({ "active": false }), false),
         (json!({ "active": false, "aud": AUDIENCE }), false),
         (json!({ "active": true, "sub": "alice" }), false),
-        (with(json!({ "aud": "https://orders.example/" })), false),
+        // The same resource: libraries that parse URLs add the slash.
+        (with(json!({ "aud": format!("{AUDIENCE}/") })), true),
+        (with(json!({ "aud": format!("{AUDIENCE}//") })), false),
+        (with(json!({ "aud": format!("{AUDIENCE}/v1") })), false),
         (with(json!({ "iss": "https://evil.example" })), false),
         (with(json!({ "exp": now })), false),
         (with(json!({ "cnf": { "jkt": "A".repeat(43) } })), false),
