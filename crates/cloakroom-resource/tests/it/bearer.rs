@@ -222,7 +222,7 @@ async fn an_introspected_token_must_be_meant_for_this_api() {
             assert_refused(&response, 401, "invalid_token", &text);
         }
     }
-    assert_eq!(peer.count(), asked + 12, "each request asks");
+    assert_eq!(peer.count(), asked + 14, "each request asks");
 
     peer.answer_with(|_| respond(401, "application/json", r#"{"active":false}"#));
     assert_outage(&present(&layer, "cr_at_x").await);
