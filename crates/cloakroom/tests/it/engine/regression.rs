@@ -109,7 +109,7 @@ async fn signer(issuer: &Issuer) -> Kid {
 }
 
 /// Lets a server follow its log for a moment.
-async fn tend(issuer: &Issuer) {
+pub(crate) async fn tend(issuer: &Issuer) {
     let issuer = issuer.clone();
     let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
     for _ in 0..200 {
