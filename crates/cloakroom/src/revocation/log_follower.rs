@@ -97,7 +97,7 @@ impl Inner {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
             Box::pin(self.catch_up(&mut reader)).await?;
         }
-        if memory.open_suspicion().is_some() || memory.is_suspended(self.now()) {
+        if memory.may_lack_revocations(self.now()) {
             return Err(REGRESSED);
         }
         Ok(())
