@@ -24,6 +24,7 @@ use cloakroom_jwt::{Algorithm, PhantomFormat, PublishedJwks};
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
 use crate::error::{AuthenticationFailure, TokenError};
+use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::Events;
 use crate::flow::mint::TokenMinter;
@@ -54,6 +55,10 @@ pub(crate) struct Inner {
     pub(crate) log_notifier: LogNotifier,
     /// How far the log was read. The task that reads it holds the lock.
     pub(crate) reader: tokio::sync::Mutex<LogReader>,
+    /// Whether an entry of the log cannot be read.
+    pub(crate) log_damage: Damage,
+    /// Whether a signing key cannot be read.
+    pub(crate) key_damage: Damage,
     /// The newest heartbeat in the log.
     pub(crate) log_watch: LogWatch,
     pub(crate) clients: Arc<dyn ClientDirectory>,

@@ -97,7 +97,7 @@ impl Inner {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
             Box::pin(self.catch_up(&mut reader)).await?;
         }
-        if memory.open_suspicion().is_some() || memory.is_suspended(self.now()) {
+        if memory.may_lack_revocations(self.now()) {
             return Err(REGRESSED);
         }
         Ok(())
@@ -163,7 +163,13 @@ impl Inner {
     async fn read_on(&self, reader: &mut LogReader) -> Result<bool, StoreError> {
         loop {
             let sent = ClockReading::now(&*self.clock);
-            match self.store.revocations(reader.cursor.clone(), BATCH).await? {
+            let batch = self.store.revocations(reader.cursor.clone(), BATCH).await;
+            match &batch {
+                Ok(_) => self.log_damage.is_gone(),
+                Err(StoreError::Corrupt { .. }) => self.log_damage.is_met(&self.events),
+                Err(_) => {}
+            }
+            match batch? {
                 RevocationBatch::Entries { entries, next, more, newest_bound: found } => {
                     let seen = std::mem::replace(&mut reader.newest_bound, found);
                     if found < seen {

@@ -306,10 +306,11 @@ impl Memory {
         self.is_in_doubt.load(Ordering::Acquire)
     }
 
-    /// Whether this server answers no request, because it has forgotten revocations that it should
-    /// have repeated.
-    pub(crate) fn is_suspended(&self, now: UnixTime) -> bool {
-        lock(&self.suspicion).until.is_some_and(|until| now < until)
+    /// Whether the log may lack revocations that were acknowledged: the store is not repaired, or this
+    /// server has forgotten revocations that it should have repeated.
+    pub(crate) fn may_lack_revocations(&self, now: UnixTime) -> bool {
+        let suspicion = lock(&self.suspicion);
+        suspicion.count != suspicion.settled || suspicion.until.is_some_and(|until| now < until)
     }
 
     /// Takes the signs that are not reported yet.

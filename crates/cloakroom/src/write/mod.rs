@@ -212,6 +212,14 @@ impl Write {
     pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
         let done = self.inner.keys.writer().maintain().await;
         self.unreported = false;
+        match &done {
+            Ok(_) => self.inner.key_damage.is_gone(),
+            Err(
+                KeyManagerError::Store(StoreError::Corrupt { .. })
+                | KeyManagerError::Damaged { .. },
+            ) => self.inner.key_damage.is_met(&self.inner.events),
+            Err(_) => {}
+        }
         done.iter().flatten().for_each(|event| self.inner.report_key(event.clone()));
         self.inner.report_pending();
         done.map(drop)

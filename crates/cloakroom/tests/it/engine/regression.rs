@@ -109,7 +109,7 @@ async fn signer(issuer: &Issuer) -> Kid {
 }
 
 /// Lets a server follow its log for a moment.
-async fn tend(issuer: &Issuer) {
+pub(crate) async fn tend(issuer: &Issuer) {
     let issuer = issuer.clone();
     let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
     for _ in 0..200 {
@@ -491,4 +491,34 @@ async fn what_was_noticed_is_reported_at_the_latest_when_the_issuer_goes() {
     let last = events.take().pop();
     let noticed = matches!(last, Some(Event::StoreRegressed { noticed: Regression::Bound { .. } }));
     assert!(noticed, "{last:?}");
+}
+
+/// A replica that is new, or begins to read anew, knows what the log holds. A heartbeat would make it
+/// look complete.
+#[tokio::test(start_paused = true)]
+async fn no_heartbeat_vouches_for_a_log_that_lacks_revocations() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    let heartbeats = async |seconds| {
+        fixture.store.calls();
+        for _ in 0..seconds {
+            tokio::time::sleep(secs(1)).await;
+            fixture.clock.advance(secs(1));
+        }
+        fixture.store.calls().iter().filter(|call| **call == "heartbeat").count()
+    };
+    assert!((4..=6).contains(&heartbeats(5).await));
+    let copy = fixture.store.copy().await;
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    fixture.store.put_back(copy);
+    fixture.store.fail_all("revoke", true);
+    // Until it is noticed.
+    assert!(heartbeats(3).await <= 2);
+    assert_eq!(heartbeats(20).await, 0);
+    fixture.store.fail_all("revoke", false);
+    assert!(heartbeats(5).await >= 3);
+    assert_eq!(fixture.logged().await, [Target::Grant(grant_of(&session.access))]);
+    running.abort();
 }
