@@ -131,8 +131,8 @@ impl UnavailableError {
         Self::Unreadable(Arc::new(AnswerError { what, source: why.into() }))
     }
 
-    /// Whether there is an answer, which makes no sense: the next one to the same question will hardly
-    /// be better. A server that is down, busy or away may answer the next time.
+    /// Whether the server answered, but the answer cannot be understood. Asking again at once is unlikely
+    /// to help, whereas a server that is down or busy may recover at any time.
     pub(crate) fn is_senseless_answer(&self) -> bool {
         match self {
             Self::Malformed(_) | Self::Unreadable(_) => true,

@@ -76,8 +76,8 @@
 //! Each memory belongs to one audience, stores tokens as SHA-256 digests, and is bounded. Requests
 //! that wait for the same token share one introspection, which continues when some of them are
 //! cancelled. No request gets an answer older than its freshness allows. A failure reaches the
-//! requests that wait for it and is not remembered; except that an answer which cannot be understood
-//! stands for its token for a second, so that one such token does not ask with each request. [`IntrospectionLimits`] and [`GatewayKeys`]
+//! requests that wait for it and is not remembered. There is one exception: if the answer about a token
+//! cannot be understood, that token gets the same error for one second, without a new request. [`IntrospectionLimits`] and [`GatewayKeys`]
 //! keep junk from the authorization server.
 //!
 //! # Features

@@ -10,14 +10,14 @@ use cloakroom_core::time::ClockReading;
 use super::TokenKey;
 use crate::error::UnavailableError;
 
-/// How long one stands for its token.
+/// How long it is remembered.
 const LIFE: Duration = Duration::from_secs(1);
 /// How many are remembered.
 const MAX_ANSWERS: usize = 1_000;
 
-/// The tokens for which the authorization server has just given an answer that makes no sense: one such
-/// token must not cause a question with each request. It says nothing about the token: requests get the
-/// outage again, for a second.
+/// The tokens about which the authorization server has just given an answer that cannot be understood. For
+/// one second, requests with such a token get the same outage, so that one token does not cause an
+/// introspection for every request. The token counts neither as active nor as inactive.
 #[derive(Default)]
 pub(crate) struct SenselessAnswers(Mutex<HashMap<TokenKey, (ClockReading, UnavailableError)>>);
 
@@ -28,7 +28,7 @@ impl SenselessAnswers {
         (now.since(*at) < LIFE).then(|| error.clone())
     }
 
-    /// Remembers an error that is an answer without sense. If there are too many, it does not.
+    /// Remembers an error, if it is an answer that cannot be understood and there is room.
     pub(crate) fn note(&self, key: TokenKey, now: ClockReading, error: &UnavailableError) {
         if !error.is_senseless_answer() {
             return;

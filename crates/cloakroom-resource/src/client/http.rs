@@ -85,7 +85,10 @@ pub(crate) async fn exchange(
         && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let why = format!("its content coding is {}", shown(coding));
-        return Err(UnavailableError::unreadable("it is encoded, which nobody asked for", why));
+        return Err(UnavailableError::unreadable(
+            "it has a content coding that was not requested",
+            why,
+        ));
     }
     Ok(response)
 }

@@ -124,7 +124,8 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(value.strip_prefix(b"=")?.trim_ascii())
 }
 
-const NOT_A_TOKEN: Refusal = Refusal::InvalidRequest("its credential has not the form of a token");
+const NOT_A_TOKEN: Refusal =
+    Refusal::InvalidRequest("its credential does not have the form of a token");
 
 /// RFC 6750 §2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`
 fn check_token68(bytes: &[u8]) -> Result<(), Refusal> {

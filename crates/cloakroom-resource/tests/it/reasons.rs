@@ -303,8 +303,8 @@ async fn why_a_request_is_refused_is_traced() {
         (&[][..], 401, "it has no token"),
         (&["Basic YTpi"], 401, "it has no token"),
         (&[&format!("Bearer {good}"), "Basic YTpi"], 400, "several `Authorization` fields"),
-        (&["Bearer"], 400, "not the form of a token"),
-        (&["Bearer do-not-print do-not-print"], 400, "not the form of a token"),
+        (&["Bearer"], 400, "not have the form of a token"),
+        (&["Bearer do-not-print do-not-print"], 400, "not have the form of a token"),
         (&[&format!("Bearer {}", "a".repeat(8193))], 401, "longer than any that is accepted"),
         (&[&format!("Bearer {HANDLE}")], 401, "not a JWT, and no introspection is configured"),
         (&[&format!("Bearer {header}.{header}.")], 401, "three segments"),
@@ -349,7 +349,7 @@ async fn why_a_request_is_refused_is_traced() {
         (&[("connection", "authorization")][..], "its `Connection` names `Authorization`"),
         (&[("cookie", "token=a; token=b")], "the token's cookie twice"),
         (&[("cookie", "token=a"), ("authorization", "Bearer b")], "and in the cookie"),
-        (&[("cookie", "token=do-not-print=x")], "not the form of a token"),
+        (&[("cookie", "token=do-not-print=x")], "not have the form of a token"),
     ] {
         let service =
             service_fn(|_: Request<()>| async { Ok::<_, ()>(Response::new(String::new())) });

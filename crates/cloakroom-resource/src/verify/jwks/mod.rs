@@ -4,8 +4,8 @@
 //!
 //! It is fetched again, and requests wait for that. If the fetch fails, the set serves on for a bounded
 //! time (`stale_if_error`). While the last failure is younger than [`AWAY`], requests do not wait:
-//! fetches are tried every [`RETRY`] in the background. A fetch that brings a set without any usable key
-//! is no failure of the server but its word: then nothing serves on.
+//! the set is fetched every [`RETRY`] in the background. A set without a usable key is
+//! not an outage: the issuer has withdrawn its keys, and the old set no longer serves.
 //!
 //! # A key that is not in the set
 //!
@@ -105,9 +105,9 @@ pub(crate) struct CurrentKeys {
 /// What a look for newer keys has brought.
 #[derive(Debug)]
 pub(crate) enum Newer {
-    /// Others, asked for after the request began: what they lack is absent.
+    /// New keys, requested after the call began: a key that is not among them is absent.
     Keys(CurrentKeys, Unknown),
-    /// Others, perhaps asked for before that.
+    /// New keys, which may have been requested before the call began.
     Perhaps(CurrentKeys),
     /// There are none for this token.
     None,
@@ -188,7 +188,7 @@ impl State {
         (keys.version != version).then(|| keys.clone())
     }
 
-    /// A fetch that was sent last and has ended did not bring this.
+    /// Notes that the last fetch, which has ended, did not bring this key.
     fn note_absent(&mut self, unknown: Unknown) {
         if let Some(sent) = self.last_sent {
             self.absent.insert(unknown, sent);
@@ -344,7 +344,7 @@ impl FetchedKeys {
         Ok(Newer::Keys(keys, unknown))
     }
 
-    /// The newest set has not brought this.
+    /// Notes that the newest set does not contain this key.
     pub(crate) fn note_absent(&self, unknown: Unknown) {
         self.shared.write(|state| state.note_absent(unknown));
     }

@@ -1,5 +1,5 @@
-//! Keys that are not in the JWK Set. Anyone can invent their names, so the fetches that they cause are
-//! bounded, and what a fetch has shown is remembered.
+//! Keys that are not in the JWK Set. Anyone can invent names of keys, so the fetches for them are limited,
+//! and the result of a fetch is remembered.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -65,11 +65,11 @@ fn period() -> Duration {
     PERIOD.0 + (PERIOD.1 - PERIOD.0).mul_f64(f64::from(random) / f64::from(u16::MAX))
 }
 
-/// What could not be found, under a hash that nobody outside can predict.
+/// A key that could not be found, as a hash that outsiders cannot predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Unknown(u64);
 
-/// What fetches have shown to be absent. The oldest makes room.
+/// The keys that were absent from a fetched set. When it is full, the oldest is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Absent {
     hasher: RandomState,
@@ -80,7 +80,7 @@ pub(super) struct Absent {
 }
 
 impl Absent {
-    /// The key that a token names; the token itself, if it names none.
+    /// The key that a token names, or the token itself if it names none.
     pub(super) fn name(&self, error: &VerifyError, token: &str) -> Unknown {
         Unknown(match error.unknown_key() {
             Some(kid) => self.hasher.hash_one((0, kid.as_str())),
@@ -88,14 +88,14 @@ impl Absent {
         })
     }
 
-    /// Whether a fetch has shown it to be absent, not long before `now`.
+    /// Whether it was absent from a set that was fetched less than 30 s before `now`.
     pub(super) fn contains(&self, unknown: Unknown, now: ClockReading) -> bool {
         self.seen.get(&unknown).is_some_and(|(_, shown)| now.since(*shown) < ABSENT)
     }
 
-    /// A fetch that was sent at this time has not brought it.
+    /// Notes that it was absent from the set that was requested at this time.
     pub(super) fn insert(&mut self, unknown: Unknown, sent: ClockReading) {
-        // Of all who waited for that fetch, one is enough.
+        // Requests that waited for the same fetch are noted once.
         if self.seen.get(&unknown).is_some_and(|(_, shown)| sent.since(*shown).is_zero()) {
             return;
         }
