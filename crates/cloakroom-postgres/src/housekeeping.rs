@@ -1,0 +1,210 @@
+//! Deletes what has ended, by the indexes on expiry, a few rows at a time. Any number of nodes may do so at
+//! once: each skips the rows that another one has locked, so nobody waits.
+
+use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
+use tokio_postgres::types::Type;
+
+use crate::pool::{Kind, Pool};
+use crate::revocation_log;
+use crate::rows::{column, get};
+use crate::sql::{Sql, rounded};
+
+/// The most rows that one statement deletes: few enough that nobody notices its locks.
+const BATCH: u32 = 512;
+
+// Each statement locks the rows that it deletes, and READ COMMITTED checks their ends again on what it locks: a
+// row whose end another transaction moved meanwhile stays.
+
+/// The newest entry stays, so that a cursor that names it is still known.
+static LOG: Sql = Sql::new(
+    "WITH gone AS ( \
+         DELETE FROM cloakroom.log WHERE position = ANY (ARRAY( \
+             SELECT position FROM cloakroom.log \
+             WHERE until < $1 AND position < (SELECT position FROM cloakroom.log_state) \
+             ORDER BY until LIMIT $LIMIT FOR UPDATE SKIP LOCKED)) RETURNING 1) \
+     SELECT count(*) FROM gone",
+    &[Type::INT8],
+);
+
+static RULES: Sql = Sql::new(
+    "WITH gone AS ( \
+         DELETE FROM cloakroom.rules WHERE key = ANY (ARRAY( \
+             SELECT key FROM cloakroom.rules WHERE until < $1 \
+             ORDER BY until LIMIT $LIMIT FOR UPDATE SKIP LOCKED)) RETURNING 1) \
+     SELECT count(*) FROM gone",
+    &[Type::INT8],
+);
+
+static TOKENS: Sql = Sql::new(
+    "WITH gone AS ( \
+         DELETE FROM cloakroom.tokens WHERE ctid = ANY (ARRAY( \
+             SELECT ctid FROM cloakroom.tokens WHERE expires_at < $1 \
+             ORDER BY expires_at LIMIT $LIMIT FOR UPDATE SKIP LOCKED)) RETURNING 1) \
+     SELECT count(*) FROM gone",
+    &[Type::INT8],
+);
+
+/// Looks at the grants that are due, and deletes those that have ended, with their tokens, when all of the
+/// tokens have ended. The others are due again at their exact end, or at that of their last token.
+///
+/// A grant with more ended tokens than fit stays due, and the tokens that fit are deleted.
+///
+/// READ COMMITTED: the rows of the grants are locked, so no token can be added meanwhile.
+static GRANTS: Sql = Sql::new(
+    "WITH due AS ( \
+         SELECT id, row_expires_at FROM cloakroom.grants WHERE due < $1 \
+         ORDER BY due LIMIT $LIMIT FOR UPDATE SKIP LOCKED), \
+     looked AS ( \
+         SELECT due.id, due.row_expires_at, t.last, t.ended FROM due, LATERAL ( \
+             SELECT max(expires_at) AS last, count(*) AS ended FROM cloakroom.tokens t \
+             WHERE t.grant_id = due.id) t), \
+     ended AS (SELECT id, ended FROM looked WHERE row_expires_at < $1 AND coalesce(last < $1, true)), \
+     fits AS ( \
+         SELECT id FROM ( \
+             SELECT id, ended, sum(ended) OVER (ORDER BY ended, id) AS total FROM ended) e \
+         WHERE total <= 512), \
+     tokens AS ( \
+         DELETE FROM cloakroom.tokens t USING fits WHERE t.grant_id = fits.id RETURNING 1), \
+     some_tokens AS ( \
+         DELETE FROM cloakroom.tokens WHERE ctid = ANY (ARRAY( \
+             SELECT t.ctid FROM cloakroom.tokens t \
+             WHERE NOT EXISTS (SELECT FROM fits) \
+                 AND t.grant_id = (SELECT id FROM ended ORDER BY ended LIMIT 1) \
+             LIMIT 512 FOR UPDATE SKIP LOCKED)) RETURNING 1), \
+     gone AS ( \
+         DELETE FROM cloakroom.grants g USING fits WHERE g.id = fits.id \
+         RETURNING g.body IS NULL AS is_tombstone), \
+     later AS ( \
+         UPDATE cloakroom.grants g SET due = greatest(looked.row_expires_at, looked.last) FROM looked \
+         WHERE g.id = looked.id AND (looked.row_expires_at >= $1 OR looked.last >= $1) RETURNING 1) \
+     SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM tokens), \
+         (SELECT count(*) FROM some_tokens), (SELECT count(*) FILTER (WHERE is_tombstone) FROM gone), \
+         (SELECT count(*) FILTER (WHERE NOT is_tombstone) FROM gone)",
+    &[Type::INT8],
+);
+
+/// Whether more can be done now.
+static DUE: Sql = Sql::new(
+    "SELECT EXISTS (SELECT FROM cloakroom.sweeps) \
+         OR EXISTS (SELECT FROM cloakroom.log WHERE until < $1 \
+             AND position < (SELECT position FROM cloakroom.log_state)) \
+         OR EXISTS (SELECT FROM cloakroom.rules WHERE until < $1) \
+         OR EXISTS (SELECT FROM cloakroom.tokens WHERE expires_at < $1) \
+         OR EXISTS (SELECT FROM cloakroom.grants WHERE due < $1)",
+    &[Type::INT8],
+);
+
+/// One round of housekeeping, which touches about `task.limit` rows.
+pub(crate) async fn maintain(
+    pool: &Pool,
+    task: &Housekeeping,
+) -> Result<MaintenanceReport, StoreError> {
+    let mut done = MaintenanceReport::default();
+    let mut left = task.limit.max(1);
+    while left > 0 {
+        let rows = step(pool, task, left, &mut done).await?;
+        if rows == 0 {
+            break;
+        }
+        left = left.saturating_sub(rows);
+    }
+    done.sweeping = match task.sweep {
+        Some(entry) => revocation_log::is_sweeping(pool, entry).await?,
+        None => false,
+    };
+    let before = column(task.before.as_millis());
+    let due = pool.query("looking for what has ended", Kind::Read, (&DUE, 0), &[&before]).await?;
+    done.more = due.first().map(|row| get("what has ended", row, 0)).transpose()?.unwrap_or(false);
+    Ok(done)
+}
+
+/// A few statements. Adds what they did to `done`, and returns how many rows they touched.
+async fn step(
+    pool: &Pool,
+    task: &Housekeeping,
+    limit: u32,
+    done: &mut MaintenanceReport,
+) -> Result<u32, StoreError> {
+    let swept = sweep(pool, task, done).await?;
+    let before = column(task.before.as_millis());
+    let mut left = rounded(limit, BATCH);
+    let half = left.div_ceil(2);
+    // At most half for each: a flood of revocations must not stop the deletion of grants.
+    let mut trimmed = 0;
+    for sql in [&LOG, &RULES] {
+        if trimmed < half {
+            trimmed += delete(pool, sql, before, half - trimmed).await?;
+        }
+    }
+    done.revocations += u64::from(trimmed);
+    left = left.saturating_sub(trimmed);
+    let mut touched = u32::from(swept) + trimmed;
+    if left > 0 {
+        let grants = delete_grants(pool, before, left, done).await?;
+        left = left.saturating_sub(grants);
+        touched += grants;
+    }
+    if left > 0 {
+        let tokens = delete(pool, &TOKENS, before, left).await?;
+        done.tokens += u64::from(tokens);
+        touched += tokens;
+    }
+    Ok(touched)
+}
+
+async fn delete(
+    pool: &Pool,
+    sql: &'static Sql,
+    before: i64,
+    limit: u32,
+) -> Result<u32, StoreError> {
+    let during = "deleting what has ended";
+    let limit = rounded(limit, BATCH);
+    let rows = pool.query(during, Kind::Write, (sql, limit), &[&before]).await?;
+    let deleted: i64 =
+        rows.first().map(|row| get("a count", row, 0)).transpose()?.unwrap_or_default();
+    Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
+}
+
+/// Deletes grants and tombstones that have ended. Returns how many rows it touched.
+async fn delete_grants(
+    pool: &Pool,
+    before: i64,
+    limit: u32,
+    done: &mut MaintenanceReport,
+) -> Result<u32, StoreError> {
+    let during = "deleting grants that have ended";
+    let limit = rounded(limit, BATCH);
+    let rows = pool.query(during, Kind::Write, (&GRANTS, limit), &[&before]).await?;
+    let Some(row) = rows.first() else { return Ok(0) };
+    let count = |index| -> Result<u64, StoreError> {
+        Ok(u64::try_from(get::<i64>("a count", row, index)?).unwrap_or_default())
+    };
+    let (looked, with_grants, alone) = (count(0)?, count(1)?, count(2)?);
+    done.tokens += alone;
+    done.revocations += count(3)?;
+    done.grants += count(4)?;
+    Ok(u32::try_from(looked + with_grants + alone).unwrap_or(u32::MAX))
+}
+
+/// Takes a step of a sweep that is not finished, and returns whether there was one. The grants that it revokes
+/// do not count as deleted.
+async fn sweep(
+    pool: &Pool,
+    task: &Housekeeping,
+    done: &mut MaintenanceReport,
+) -> Result<bool, StoreError> {
+    let Some((position, target)) = revocation_log::unfinished(pool, task.sweep).await? else {
+        return Ok(false);
+    };
+    match target {
+        Some(target) => {
+            revocation_log::sweep(pool, position, &target).await?;
+        }
+        None => {
+            done.unreadable += 1;
+            revocation_log::end_sweep(pool, position).await?;
+        }
+    }
+    Ok(true)
+}
