@@ -79,7 +79,14 @@ fn is_refused(error: &Failed) -> bool {
 /// The version of the tables; 0 if there are none.
 async fn version(client: &Client, names: &Names) -> Result<u32, Failed> {
     let table = names.render("cloakroom.version");
-    let exists = format!("SELECT 1 WHERE to_regclass('{table}') IS NOT NULL");
+    // Read from the catalog with a snapshot. `to_regclass` would ask a cache, which is not up to date in the
+    // middle of a transaction.
+    let exists = format!(
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = '{}' AND c.relname = '{}version'",
+        names.schema(),
+        names.prefix()
+    );
     if first(client, &exists).await?.is_none() {
         return Ok(0);
     }
@@ -102,7 +109,7 @@ async fn migrate(client: &Client, names: &Names, known: Known) -> Result<u32, Fa
     let (schema, channel) = (names.schema(), names.channel());
     // The lock ends with the transaction, also behind a pooler.
     let begin = format!(
-        "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
          SELECT pg_advisory_xact_lock(1668050785, hashtext('{channel}'))"
     );
     client.batch_execute(&begin).await?;

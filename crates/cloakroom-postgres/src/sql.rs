@@ -63,6 +63,10 @@ impl Names {
     }
 
 
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The text with the real names.
     pub(crate) fn render(&self, text: &str) -> String {
         let table = format!("\"{}\".{}", self.schema, self.prefix);

@@ -1,0 +1,4 @@
+//! Tests that need a server.
+
+mod kit;
+mod migrations;
