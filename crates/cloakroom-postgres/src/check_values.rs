@@ -76,3 +76,13 @@ impl CheckValues for PostgresStore {
         Ok(stored == value)
     }
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("LOAD", &LOAD),
+    ("READ", &READ),
+    ("INSERT", &INSERT),
+    ("UPDATE", &UPDATE),
+    ("DELETE", &DELETE),
+];

@@ -487,3 +487,18 @@ pub(crate) async fn list(
     let next = last.filter(|_| rows.len() >= limit as usize);
     Ok(Listing { grants, unreadable, next })
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("FIND", &FIND),
+    ("FIND_TOKEN", &FIND_TOKEN),
+    ("INSERT", &INSERT),
+    ("BAR", &BAR),
+    ("REVOKE", &REVOKE),
+    ("FIND_TOKENS", &FIND_TOKENS),
+    ("MOVE", &MOVE),
+    ("ATTACH", &ATTACH),
+    ("LIST_SUBJECT", &LIST_SUBJECT),
+    ("LIST_CLIENT", &LIST_CLIENT),
+];

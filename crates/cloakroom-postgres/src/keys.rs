@@ -100,3 +100,8 @@ impl KeyStore for PostgresStore {
         Ok(if deleted.is_empty() { KeyUpdated::Stale } else { KeyUpdated::Updated })
     }
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] =
+    &[("LOAD", &LOAD), ("INSERT", &INSERT), ("UPDATE", &UPDATE), ("DELETE", &DELETE)];

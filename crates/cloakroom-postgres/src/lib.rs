@@ -28,3 +28,6 @@ pub use settings::PostgresStoreBuilder;
 pub use store::PostgresStore;
 /// The driver. Its errors are the sources of the errors of this store.
 pub use tokio_postgres;
+
+#[cfg(test)]
+mod plans_tests;

@@ -394,3 +394,7 @@ impl Batch {
         }
     }
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("APPEND", &APPEND)];

@@ -353,3 +353,18 @@ pub(crate) static HEAD: Sql = Sql::new("SELECT position FROM cloakroom.log_state
 pub(crate) fn appended(row: &Row) -> Result<i64, StoreError> {
     row.try_get(0).map_err(|error| damaged(STATE, error))
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("RULES", &RULES),
+    ("LOCATE", &LOCATE),
+    ("ENTRIES", &ENTRIES),
+    ("SWEEP_SUBJECT", &SWEEP_SUBJECT),
+    ("SWEEP_CLIENT", &SWEEP_CLIENT),
+    ("SWEEP_BOTH", &SWEEP_BOTH),
+    ("UNFINISHED", &UNFINISHED),
+    ("SWEEP_OF", &SWEEP_OF),
+    ("END_SWEEP", &END_SWEEP),
+    ("HEAD", &HEAD),
+];

@@ -140,3 +140,7 @@ async fn raise_bound(session: &Session, settings: &Settings) -> Result<(), Faile
     let now = column(Epoch::new(settings.clock.now().as_millis()).get());
     session.query(&RAISE_BOUND, 0, &[&now]).await.map(drop)
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("RAISE_BOUND", &RAISE_BOUND)];

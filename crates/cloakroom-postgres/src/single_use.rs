@@ -86,3 +86,7 @@ impl SingleUseStore for PostgresStore {
         Ok(if is_first && until > forgotten { Spent::First } else { Spent::Again })
     }
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("SPEND", &SPEND), ("FORGET", &FORGET)];

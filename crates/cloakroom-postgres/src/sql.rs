@@ -62,7 +62,6 @@ impl Names {
         &self.schema
     }
 
-
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }

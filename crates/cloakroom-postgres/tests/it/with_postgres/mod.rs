@@ -1,4 +1,6 @@
 //! Tests that need a server.
 
 mod kit;
+mod log;
 mod migrations;
+mod processes;
