@@ -55,3 +55,12 @@ impl Stranger {
         self.query(sql, &[]).await[0].get(0)
     }
 }
+
+/// The URL of another database of the server.
+pub(crate) fn database_url(database: &str) -> String {
+    let (server, rest) = url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    match rest.split_once('?') {
+        Some((_, options)) => format!("{server}/{database}?{options}"),
+        None => format!("{server}/{database}"),
+    }
+}
