@@ -5,7 +5,7 @@ use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use tokio_postgres::types::Type;
 
 use crate::pool::{Kind, Pool};
-use crate::revocation_log;
+use crate::revocation_log::{self, Unfinished};
 use crate::rows::{column, get};
 use crate::sql::{Sql, rounded};
 
@@ -83,41 +83,80 @@ static GRANTS: Sql = Sql::new(
     &[Type::INT8],
 );
 
-/// Whether more can be done now. The first row of each index tells; a question whether any row is due could be
-/// answered by a scan.
+/// What can be done now: the first sweep that is not finished, or the one that the caller waits for, and
+/// whether rows of each table have ended. The first row of each index tells; a question whether any row has
+/// ended could be answered by a scan.
 static DUE: Sql = Sql::new(
-    "SELECT EXISTS (SELECT FROM cloakroom.sweeps) \
-         OR coalesce(least( \
-             (SELECT until FROM cloakroom.log \
-                 WHERE position < (SELECT position FROM cloakroom.log_state) \
-                 ORDER BY until LIMIT 1), \
-             (SELECT until FROM cloakroom.rules ORDER BY until LIMIT 1), \
-             (SELECT expires_at FROM cloakroom.tokens ORDER BY expires_at LIMIT 1), \
-             (SELECT due FROM cloakroom.grants ORDER BY due LIMIT 1)) < $1, false)",
-    &[Type::INT8],
+    "SELECT s.position, s.key, coalesce(s.entry = $2, false), \
+         coalesce((SELECT until FROM cloakroom.log \
+             WHERE position < (SELECT position FROM cloakroom.log_state) \
+             ORDER BY until LIMIT 1) < $1, false), \
+         coalesce((SELECT until FROM cloakroom.rules ORDER BY until LIMIT 1) < $1, false), \
+         coalesce((SELECT due FROM cloakroom.grants ORDER BY due LIMIT 1) < $1, false), \
+         coalesce((SELECT expires_at FROM cloakroom.tokens ORDER BY expires_at LIMIT 1) < $1, false) \
+     FROM (VALUES (1)) one LEFT JOIN LATERAL ( \
+         SELECT position, key, entry FROM cloakroom.sweeps \
+         ORDER BY (entry <> $2), position LIMIT 1) s ON true",
+    &[Type::INT8, Type::BYTEA],
 );
 
-/// One round of housekeeping, which touches about `task.limit` rows.
+#[derive(Debug)]
+struct Due {
+    sweep: Option<Unfinished>,
+    /// Whether the sweep is the one that the caller waits for.
+    is_awaited: bool,
+    log: bool,
+    rules: bool,
+    grants: bool,
+    tokens: bool,
+}
+
+impl Due {
+    async fn look(pool: &Pool, task: &Housekeeping) -> Result<Self, StoreError> {
+        let during = "looking for what has ended";
+        let before = column(task.before.as_millis());
+        let awaited: &[u8] = task.sweep.as_ref().map_or(&[], |entry| entry.as_bytes());
+        let rows = pool.query(during, Kind::Read, (&DUE, 0), &[&before, &awaited]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::corrupt(during, "there is no row"))?;
+        let position: Option<i64> = get(during, row, 0)?;
+        Ok(Self {
+            sweep: match position {
+                Some(position) => Some(Unfinished::new(position, get(during, row, 1)?)),
+                None => None,
+            },
+            is_awaited: get(during, row, 2)?,
+            log: get(during, row, 3)?,
+            rules: get(during, row, 4)?,
+            grants: get(during, row, 5)?,
+            tokens: get(during, row, 6)?,
+        })
+    }
+
+    fn anything(&self) -> bool {
+        self.sweep.is_some() || self.log || self.rules || self.grants || self.tokens
+    }
+}
+
+/// One round of housekeeping, which touches about `task.limit` rows. Where nothing has ended, it is one
+/// statement.
 pub(crate) async fn maintain(
     pool: &Pool,
     task: &Housekeeping,
 ) -> Result<MaintenanceReport, StoreError> {
     let mut done = MaintenanceReport::default();
     let mut left = task.limit.max(1);
-    while left > 0 {
-        let rows = step(pool, task, left, &mut done).await?;
+    let mut due = Due::look(pool, task).await?;
+    while due.anything() && left > 0 {
+        let rows = step(pool, task, &due, left, &mut done).await?;
+        left = left.saturating_sub(rows);
+        due = Due::look(pool, task).await?;
         if rows == 0 {
+            // Other nodes have locked what is due.
             break;
         }
-        left = left.saturating_sub(rows);
     }
-    done.sweeping = match task.sweep {
-        Some(entry) => revocation_log::is_sweeping(pool, entry).await?,
-        None => false,
-    };
-    let before = column(task.before.as_millis());
-    let due = pool.query("looking for what has ended", Kind::Read, (&DUE, 0), &[&before]).await?;
-    done.more = due.first().map(|row| get("what has ended", row, 0)).transpose()?.unwrap_or(false);
+    done.sweeping = due.is_awaited;
+    done.more = due.anything();
     Ok(done)
 }
 
@@ -125,29 +164,32 @@ pub(crate) async fn maintain(
 async fn step(
     pool: &Pool,
     task: &Housekeeping,
+    due: &Due,
     limit: u32,
     done: &mut MaintenanceReport,
 ) -> Result<u32, StoreError> {
-    let swept = sweep(pool, task, done).await?;
+    if let Some(sweep) = &due.sweep {
+        done.unreadable += u64::from(!revocation_log::continue_sweep(pool, sweep).await?);
+    }
     let before = column(task.before.as_millis());
     let mut left = rounded(limit, BATCH);
     let half = left.div_ceil(2);
     // At most half for each: a flood of revocations must not stop the deletion of grants.
     let mut trimmed = 0;
-    for sql in [&LOG, &RULES] {
-        if trimmed < half {
+    for (sql, is_due) in [(&LOG, due.log), (&RULES, due.rules)] {
+        if is_due && trimmed < half {
             trimmed += delete(pool, sql, before, half - trimmed).await?;
         }
     }
     done.revocations += u64::from(trimmed);
     left = left.saturating_sub(trimmed);
-    let mut touched = u32::from(swept) + trimmed;
-    if left > 0 {
+    let mut touched = u32::from(due.sweep.is_some()) + trimmed;
+    if due.grants && left > 0 {
         let grants = delete_grants(pool, before, left, done).await?;
         left = left.saturating_sub(grants);
         touched += grants;
     }
-    if left > 0 {
+    if due.tokens && left > 0 {
         let tokens = delete(pool, &TOKENS, before, left).await?;
         done.tokens += u64::from(tokens);
         touched += tokens;
@@ -188,28 +230,6 @@ async fn delete_grants(
     done.revocations += count(3)?;
     done.grants += count(4)?;
     Ok(u32::try_from(looked + with_grants + alone).unwrap_or(u32::MAX))
-}
-
-/// Takes a step of a sweep that is not finished, and returns whether there was one. The grants that it revokes
-/// do not count as deleted.
-async fn sweep(
-    pool: &Pool,
-    task: &Housekeeping,
-    done: &mut MaintenanceReport,
-) -> Result<bool, StoreError> {
-    let Some((position, target)) = revocation_log::unfinished(pool, task.sweep).await? else {
-        return Ok(false);
-    };
-    match target {
-        Some(target) => {
-            revocation_log::sweep(pool, position, &target).await?;
-        }
-        None => {
-            done.unreadable += 1;
-            revocation_log::end_sweep(pool, position).await?;
-        }
-    }
-    Ok(true)
 }
 
 /// For a look at their plans.

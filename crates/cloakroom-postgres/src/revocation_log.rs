@@ -305,45 +305,34 @@ impl SweepTarget {
     }
 }
 
-static UNFINISHED: Sql = Sql::new(
-    "SELECT position, key FROM cloakroom.sweeps ORDER BY (entry <> $1), position LIMIT 1",
-    &[Type::BYTEA],
-);
-
-static SWEEP_OF: Sql =
-    Sql::new("SELECT 1 FROM cloakroom.sweeps WHERE entry = $1 LIMIT 1", &[Type::BYTEA]);
-
 static END_SWEEP: Sql = Sql::new("DELETE FROM cloakroom.sweeps WHERE position = $1", &[Type::INT8]);
 
-/// A sweep that is not finished: its position, and what it sweeps.
-pub(crate) type Unfinished = (i64, Option<SweepTarget>);
-
-/// The sweep of this entry if it is not finished, and otherwise the first one that is not. There are few.
-pub(crate) async fn unfinished(
-    pool: &Pool,
-    first: Option<EntryId>,
-) -> Result<Option<Unfinished>, StoreError> {
-    let first: &[u8] = first.as_ref().map_or(&[], |entry| entry.as_bytes());
-    let rows = pool.query("looking for sweeps", Kind::Read, (&UNFINISHED, 0), &[&first]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let position = get("a sweep's row", row, 0)?;
-    let target = match RuleKey::from_bytes(get("a sweep's row", row, 1)?) {
-        Ok(key) => SweepTarget::of_key(&key),
-        Err(_) => None,
-    };
-    Ok(Some((position, target)))
+/// A sweep that is not finished.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    position: i64,
+    /// What it sweeps; `None` if that cannot be read.
+    target: Option<SweepTarget>,
 }
 
-/// Whether the sweep of this entry is not finished.
-pub(crate) async fn is_sweeping(pool: &Pool, entry: EntryId) -> Result<bool, StoreError> {
-    let entry = entry.as_bytes().as_slice();
-    let rows = pool.query("looking for a sweep", Kind::Read, (&SWEEP_OF, 0), &[&entry]).await?;
-    Ok(!rows.is_empty())
+impl Unfinished {
+    pub(crate) fn new(position: i64, key: &[u8]) -> Self {
+        let target = RuleKey::from_bytes(key).ok().and_then(|key| SweepTarget::of_key(&key));
+        Self { position, target }
+    }
 }
 
-/// Removes a sweep whose target cannot be read: it would stop all later housekeeping.
-pub(crate) async fn end_sweep(pool: &Pool, position: i64) -> Result<(), StoreError> {
-    pool.query("ending a sweep", Kind::Write, (&END_SWEEP, 0), &[&position]).await.map(drop)
+/// Takes the next step of a sweep. One whose target cannot be read is removed, since it would stop all later
+/// housekeeping. Returns whether it could be read.
+pub(crate) async fn continue_sweep(pool: &Pool, sweep: &Unfinished) -> Result<bool, StoreError> {
+    match &sweep.target {
+        Some(target) => self::sweep(pool, sweep.position, target).await.map(|_| true),
+        None => {
+            let during = "ending a sweep";
+            pool.query(during, Kind::Write, (&END_SWEEP, 0), &[&sweep.position]).await?;
+            Ok(false)
+        }
+    }
 }
 
 /// The position of the newest entry.
@@ -363,8 +352,6 @@ pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[
     ("SWEEP_SUBJECT", &SWEEP_SUBJECT),
     ("SWEEP_CLIENT", &SWEEP_CLIENT),
     ("SWEEP_BOTH", &SWEEP_BOTH),
-    ("UNFINISHED", &UNFINISHED),
-    ("SWEEP_OF", &SWEEP_OF),
     ("END_SWEEP", &END_SWEEP),
     ("HEAD", &HEAD),
 ];
