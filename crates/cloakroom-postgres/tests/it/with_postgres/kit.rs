@@ -185,21 +185,3 @@ impl SingleUseDatabase for Items {
 async fn single_use_items_pass() {
     cloakroom_conformance::single_use::run_all(Postgres).await.assert_ok();
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn timing() {
-    let factory: Arc<dyn Factory> = Arc::new(Postgres);
-    let mut times = Vec::new();
-    for check in cloakroom_conformance::checks() {
-        let begun = std::time::Instant::now();
-        let _ = check.run(Arc::clone(&factory)).await;
-        times.push((begun.elapsed(), check.name));
-    }
-    times.sort();
-    let total: Duration = times.iter().map(|(time, _)| *time).sum();
-    println!("{total:?} {}", times.len());
-    for (time, name) in times.iter().rev().take(45) {
-        println!("{time:?} {name}");
-    }
-    println!("median {:?}", times[times.len() / 2]);
-}
