@@ -8,4 +8,5 @@ mod kit;
 mod log;
 mod migrations;
 mod permissions;
+mod pooler;
 mod processes;
