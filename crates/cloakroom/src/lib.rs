@@ -64,6 +64,9 @@ pub use cloakroom_jwt as jwt;
 /// The in-memory store.
 #[cfg(feature = "memory")]
 pub use cloakroom_memory as memory;
+/// The PostgreSQL store.
+#[cfg(feature = "postgres")]
+pub use cloakroom_postgres as postgres;
 /// The resource side: verifier, introspection client, tower layers.
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;

@@ -8,7 +8,7 @@ use self::Place::{Server, With};
 const STORES: [(&str, Place, Option<&str>); 5] = [
     ("memory", With("in process"), Some("cloakroom-memory")),
     ("sqlite", With("files in a temporary folder"), Some("cloakroom-sqlite")),
-    ("postgres", Server, None),
+    ("postgres", Server, Some("cloakroom-postgres")),
     ("mysql", Server, None),
     ("redis", Server, None),
 ];
