@@ -1,0 +1,12 @@
+//! The MySQL store, held against the contract and against its own promises.
+
+#![allow(clippy::unwrap_used)]
+
+mod proxy;
+mod server;
+mod support;
+
+/// What needs a server. `cargo xtask test --embedded` leaves it out by this name.
+mod with_mysql {
+    mod kit;
+}
