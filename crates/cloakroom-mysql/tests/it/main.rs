@@ -9,4 +9,6 @@ mod support;
 /// What needs a server. `cargo xtask test --embedded` leaves it out by this name.
 mod with_mysql {
     mod kit;
+    mod processes;
+    mod single_use;
 }

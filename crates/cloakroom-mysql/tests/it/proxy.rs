@@ -1,6 +1,8 @@
 //! A proxy before the server that can cut connections, lose answers, or stall. It counts the commands of
-//! clients: packets with the sequence number 0.
+//! clients: packets with the sequence number 0. What only sets up a
+//! session is not counted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +11,20 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+/// Whether a command only tests or sets up its session.
+fn does_nothing(command: &[u8]) -> bool {
+    const QUERY: u8 = 0x03;
+    const PING: u8 = 0x0e;
+    const PREPARE: u8 = 0x16;
+    match command {
+        [PING | PREPARE, ..] => true,
+        [QUERY, text @ ..] => ["SET ", "SHOW ", "SELECT @@", "SELECT VERSION()"]
+            .iter()
+            .any(|start| text.trim_ascii_start().starts_with(start.as_bytes())),
+        _ => false,
+    }
+}
 
 /// What the proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +112,10 @@ async fn accept(listener: TcpListener, address: String, shared: Arc<Shared>) {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let cut = Arc::new(Notify::new());
-        tokio::spawn(commands(from_client, to_server, Arc::clone(&shared), Arc::clone(&cut)));
-        tokio::spawn(answers(from_server, to_client, Arc::clone(&shared), cut));
+        let harmless = Arc::new(AtomicBool::new(false));
+        let (shared_too, harmless_too) = (Arc::clone(&shared), Arc::clone(&harmless));
+        tokio::spawn(commands(from_client, to_server, shared_too, harmless_too, Arc::clone(&cut)));
+        tokio::spawn(answers(from_server, to_client, Arc::clone(&shared), harmless, cut));
     }
 }
 
@@ -106,6 +124,7 @@ async fn commands(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: Arc<Shared>,
+    harmless: Arc<AtomicBool>,
     cut: Arc<Notify>,
 ) {
     loop {
@@ -122,7 +141,10 @@ async fn commands(
         if from.read_exact(&mut body).await.is_err() {
             break;
         }
-        if sequence == 0 {
+        let is_harmless = sequence == 0 && does_nothing(&body);
+        harmless.store(is_harmless, Ordering::SeqCst);
+        let is_unreachable = matches!(shared.mode(), Mode::After(0) | Mode::Stalled(0));
+        if sequence == 0 && (!is_harmless || is_unreachable) {
             match shared.next() {
                 Mode::Normal | Mode::AnswersLost => {}
                 Mode::After(_) => break,
@@ -149,6 +171,7 @@ async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: Arc<Shared>,
+    harmless: Arc<AtomicBool>,
     cut: Arc<Notify>,
 ) {
     let mut buffer = vec![0; 65_536];
@@ -158,7 +181,7 @@ async fn answers(
             () = cut.notified() => break,
         };
         let Ok(count @ 1..) = read else { break };
-        if shared.mode() == Mode::AnswersLost {
+        if shared.mode() == Mode::AnswersLost && !harmless.load(Ordering::SeqCst) {
             let _ = to.shutdown().await;
             // The server finishes, as if the client listened.
             let quiet = Duration::from_millis(50);

@@ -63,7 +63,12 @@ impl Tables {
     pub(crate) fn new() -> Self {
         let bytes: [u8; 8] = Random::system().array().unwrap();
         let name = u64::from_le_bytes(bytes);
-        Self { prefix: format!("t{name:016x}_"), proxy: None }
+        Self::named(format!("t{name:016x}_"))
+    }
+
+    /// Those with this prefix.
+    pub(crate) const fn named(prefix: String) -> Self {
+        Self { prefix, proxy: None }
     }
 
     /// Behind a proxy, which can fail.
