@@ -48,6 +48,8 @@ impl Connection {
         sql: &'static str,
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, Failure> {
+        #[cfg(test)]
+        crate::plans_tests::note(&self.prefix, Script::new().then(sql, &parameters));
         let limit = self.limit;
         within(limit, async {
             let statement = self.prepare(sql).await?;
@@ -77,6 +79,8 @@ impl Connection {
         sql: &'static str,
         parameters: Vec<Value>,
     ) -> Result<u64, Failure> {
+        #[cfg(test)]
+        crate::plans_tests::note(&self.prefix, Script::new().then(sql, &parameters));
         let limit = self.limit;
         within(limit, async {
             let statement = self.prepare(sql).await?;
@@ -103,6 +107,8 @@ impl Connection {
     /// The server has the whole packet or nothing, and needs nothing more of the client: neither a dropped
     /// future nor a lost connection leaves a script half-way with locks held.
     pub(crate) async fn script(&mut self, script: &Script) -> Result<Vec<Answer>, Failure> {
+        #[cfg(test)]
+        crate::plans_tests::note(&self.prefix, script);
         let text = with_prefix(&script.text, &self.prefix);
         within(self.limit, async {
             let mut answers = Vec::with_capacity(script.statements);
@@ -201,6 +207,12 @@ impl Script {
             self.statements += other.statements - 1;
         }
         self
+    }
+
+    /// The statements, one by one.
+    #[cfg(test)]
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &str> {
+        self.text.split(';')
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

@@ -9,17 +9,23 @@ use mysql_async::Error;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL cannot be used. The message does not repeat it, since it may contain a password.
-    #[error("the URL of the database is not valid: {0}")]
-    Url(String),
-    /// The table prefix cannot be used.
-    #[error("the table prefix {0:?} is not 0 to 32 letters, digits and underscores")]
-    Prefix(String),
-    /// A certificate or key for TLS cannot be used.
-    #[error("TLS cannot be used: {0}")]
-    Tls(String),
-    /// The server accepts no writes. It is probably a replica.
-    #[error("the server is read-only: connect to the primary")]
+    /// The URL is not one of MySQL, or says something that this store does not know.
+    #[error("the database URL is invalid: {why}")]
+    Url {
+        /// What is wrong. It does not contain the password.
+        why: String,
+    },
+    /// The table prefix is not a plain name.
+    #[error(
+        "`{name}` cannot be used in the names of tables: use at most 32 letters, digits and \
+         underscores"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The server does not accept writes: it is a replica, or set to read only.
+    #[error("the server does not accept writes: it is a replica, or set to read only")]
     ReadOnly,
     /// The server is too old.
     #[error("the server has version {found}: MySQL 8.0 or MariaDB 10.11 is needed")]
@@ -27,10 +33,10 @@ pub enum ConnectError {
         /// The version of the server.
         found: String,
     },
-    /// A newer version of this program migrated the tables.
+    /// A newer version of this program made the tables.
     #[error(
-        "the tables have schema version {found}, and this program knows up to {known}: use the \
-         newer program"
+        "the tables have schema version {found}, and this program knows up to {known}: use the newer \
+         program"
     )]
     Newer {
         /// The version of the tables.
@@ -38,7 +44,18 @@ pub enum ConnectError {
         /// The newest version that this program knows.
         known: u32,
     },
-    /// The server failed, or cannot be reached.
+    /// The tables are missing or too old, and this program was told not to migrate.
+    #[error(
+        "the tables have schema version {found}, and this program needs at least {needed}: migrate \
+         them first"
+    )]
+    NotMigrated {
+        /// The version of the tables; 0 if there are none.
+        found: u32,
+        /// The oldest version with which this program works.
+        needed: u32,
+    },
+    /// The server could not be reached, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

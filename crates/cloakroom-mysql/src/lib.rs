@@ -28,3 +28,6 @@ pub use error::ConnectError;
 pub use mysql_async;
 pub use settings::MysqlStoreBuilder;
 pub use store::MysqlStore;
+
+#[cfg(test)]
+mod plans_tests;

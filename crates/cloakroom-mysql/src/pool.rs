@@ -177,7 +177,7 @@ impl Pool {
             Lane::Requests => &self.requests,
             Lane::Log => &self.log,
         };
-        let after = self.settings.acquire_timeout;
+        let after = self.settings.statement_timeout;
         let permit = tokio::time::timeout(after, Arc::clone(semaphore).acquire_owned());
         // The semaphore is never closed.
         permit.await.ok().and_then(Result::ok).ok_or(Failure::Exhausted(after))
@@ -199,7 +199,7 @@ impl Pool {
         let (connection, server) = session::open(&self.settings, self.prefix()).await?;
         if server.is_read_only {
             self.discard(Used { connection, age, is_reused: false });
-            return Err(Failure::Refused("the server is read-only"));
+            return Err(Failure::Refused("the server does not accept writes"));
         }
         Ok(Used { connection, age, is_reused: false })
     }

@@ -66,9 +66,9 @@ pub(crate) async fn read(
     Ok(Rules { rules, newest_bound: Epoch::new(time(newest_bound)) })
 }
 
-/// The error of tables that were never migrated, or lost their one row.
+/// The error of tables that were emptied under the store.
 pub(crate) fn not_prepared() -> Failure {
-    let why = "the tables are not prepared: call `MysqlStore::migrate`";
+    let why = "its row is gone: open the store again";
     Failure::Store(StoreError::unavailable("reading the state of the log", why))
 }
 

@@ -17,6 +17,10 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_tables.sql")];
 /// The newest version that this program knows.
 pub(crate) const KNOWN: u32 = 1;
 
+/// The oldest version with which this program works. While nodes are updated one after another, a new program
+/// that does not migrate works with the tables of the program before.
+pub(crate) const NEEDED: u32 = 1;
+
 const _: () = assert!(MIGRATIONS.len() == KNOWN as usize);
 
 /// How many seconds to wait for another node that migrates.
@@ -25,10 +29,7 @@ const PATIENCE: u32 = 60;
 /// Runs the migrations that are missing. Any number of nodes may do so at once: one has the lock, and the
 /// others find its work done.
 #[derive(Debug)]
-pub(crate) struct Migrate {
-    pub(crate) incarnation: EntryId,
-    pub(crate) now: u64,
-}
+pub(crate) struct Migrate;
 
 /// The version of the tables; 0 if there are none.
 #[derive(Debug)]
@@ -45,25 +46,16 @@ impl Operation for Version {
 }
 
 impl Operation for Migrate {
-    type Answer = Result<(), ConnectError>;
+    type Answer = ();
 
     const CONTEXT: &'static str = "migrating the tables";
 
-    async fn run(&self, connection: &mut Connection) -> Result<Self::Answer, Failure> {
-        let found = version(connection).await?;
-        if found > KNOWN {
-            return Ok(Err(ConnectError::Newer { found, known: KNOWN }));
-        }
-        if found < KNOWN {
-            lock(connection).await?;
-            let migrated = migrate(connection).await;
-            // If the connection is lost, so is the lock.
-            let unlocked = unlock(connection).await;
-            migrated?;
-            unlocked?;
-        }
-        begin_log(connection, self.incarnation, self.now).await?;
-        Ok(Ok(()))
+    async fn run(&self, connection: &mut Connection) -> Result<(), Failure> {
+        lock(connection).await?;
+        let migrated = migrate(connection).await;
+        // If the connection is lost, so is the lock.
+        let unlocked = unlock(connection).await;
+        migrated.and(unlocked)
     }
 }
 
@@ -172,12 +164,15 @@ impl Operation for BeginLog {
     }
 }
 
-/// That the tables are there, and no newer than this program.
-pub(crate) fn check(found: u32) -> Result<(), ConnectError> {
-    match found {
-        found if found > KNOWN => Err(ConnectError::Newer { found, known: KNOWN }),
-        _ => Ok(()),
+/// Whether this program works with tables of this version.
+pub(crate) const fn check(found: u32) -> Result<(), ConnectError> {
+    if found > KNOWN {
+        return Err(ConnectError::Newer { found, known: KNOWN });
     }
+    if found < NEEDED {
+        return Err(ConnectError::NotMigrated { found, needed: NEEDED });
+    }
+    Ok(())
 }
 
 /// The id of a new log.

@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let after = settings.connect_timeout;
     let opened = async {
         let conn = connect(settings).await?;
-        let mut connection = Connection::new(conn, prefix, settings.statement_timeout);
+        let mut connection = Connection::new(conn, prefix, settings.patience());
         let server = set_up(&mut connection, settings).await?;
         Ok((connection, server))
     };
@@ -111,7 +111,7 @@ fn options(settings: &Settings, with_tls: bool) -> Opts {
 
 async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Server, Failure> {
     const ABOUT: &str = "SELECT VERSION(), @@global.read_only, @@global.innodb_read_only";
-    let wait = settings.lock_timeout.as_secs().max(1);
+    let wait = settings.lock_seconds();
     connection.run(&format!("{SET_UP}, innodb_lock_wait_timeout = {wait}")).await?;
     let rows = connection.query(ABOUT).await?;
     let (text, read_only, innodb): (String, u64, u64) = rows

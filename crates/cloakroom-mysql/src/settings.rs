@@ -1,5 +1,6 @@
 //! The settings of a store.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,22 @@ pub(crate) struct Settings {
     pub(crate) connections: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) statement_timeout: Duration,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) acquire_timeout: Duration,
     pub(crate) poll: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
+}
+
+impl Settings {
+    /// How long a statement waits for the lock of another transaction, in the whole seconds that the server
+    /// knows. It is shorter than the time-out of the statement, so that the error names the reason.
+    pub(crate) fn lock_seconds(&self) -> u64 {
+        (self.statement_timeout / 2).as_secs().max(1)
+    }
+
+    /// How long to wait for an answer before the connection is given up.
+    pub(crate) fn patience(&self) -> Duration {
+        self.statement_timeout * 5 / 4
+    }
 }
 
 /// Settings of a [`MysqlStore`].
@@ -30,115 +42,149 @@ pub(crate) struct Settings {
 /// use std::time::Duration;
 /// use cloakroom_mysql::MysqlStore;
 ///
-/// # async fn connect() -> Result<(), cloakroom_mysql::ConnectError> {
-/// let store = MysqlStore::builder("mysql://app:secret@db.example/tokens")?
-///     .table_prefix("auth_")
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MysqlStore::builder("mysql://as@db.internal/auth?ssl-ca=/etc/db-ca.pem")
+///     .table_prefix("tokens_")
 ///     .connections(16)
-///     .poll(Duration::from_millis(100))
+///     .statement_timeout(Duration::from_secs(2))
 ///     .connect()
 ///     .await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
-#[must_use = "call `connect` to connect to the database"]
+#[derive(Clone)]
+#[must_use = "call `connect` to open the store"]
 pub struct MysqlStoreBuilder {
-    settings: Settings,
+    url: String,
+    prefix: String,
+    connections: usize,
+    connect_timeout: Duration,
+    statement_timeout: Duration,
+    poll: Duration,
+    migrates: bool,
+    clock: Arc<dyn Clock>,
+    random: Random,
 }
 
-/// The longest time of every time-out and interval.
-const MAX_TIME: Duration = Duration::from_secs(3600);
+/// Longer than anyone needs, and within the range of the server.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
 
-/// The longest prefix. Every name of a table must fit into 64 characters.
+/// The longest prefix. The name of a table has at most 64 characters.
 const MAX_PREFIX: usize = 32;
 
 impl MysqlStoreBuilder {
-    pub(crate) fn new(url: &str) -> Result<Self, ConnectError> {
-        Ok(Self {
-            settings: Settings {
-                url: url.parse()?,
-                prefix: "cloakroom_".to_owned(),
-                connections: 8,
-                connect_timeout: Duration::from_secs(5),
-                statement_timeout: Duration::from_secs(10),
-                lock_timeout: Duration::from_secs(5),
-                acquire_timeout: Duration::from_secs(5),
-                poll: Duration::from_millis(200),
-                clock: Arc::new(SystemClock::new()),
-                random: Random::system(),
-            },
-        })
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            prefix: "cloakroom_".to_owned(),
+            connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(5),
+            poll: Duration::from_millis(100),
+            migrates: true,
+            clock: Arc::new(SystemClock::new()),
+            random: Random::system(),
+        }
     }
 
-    /// What the names of the tables begin with (`cloakroom_`): at most 32 ASCII letters, digits and
-    /// underscores. Stores with different prefixes can share a database, and share nothing else.
+    /// What the names of the tables begin with (`cloakroom_`): up to 32 letters, digits and underscores. With
+    /// different prefixes, several stores can share a database.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.settings.prefix = prefix.into();
+        self.prefix = prefix.into();
         self
     }
 
-    /// The most connections for requests (8; at least 1). Two more serve the revocation log alone, so that a
-    /// flood of requests cannot delay a revocation or a heartbeat.
+    /// How many connections serve requests and housekeeping (8; at least 1). Each carries one statement at a
+    /// time. Two more serve the revocation log alone: however many requests come, revocations and heartbeats
+    /// do not wait for them. Connections are opened when they are first needed.
     pub fn connections(mut self, connections: usize) -> Self {
-        self.settings.connections = connections.clamp(1, 1024);
+        self.connections = connections.clamp(1, 4096);
         self
     }
 
-    /// How long to wait for a new connection, with TLS and sign-in (5 s).
+    /// How long an attempt to connect may take (5 s), with TLS and authentication.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = bounded(timeout);
+        self.connect_timeout = bounded(timeout);
         self
     }
 
-    /// How long to wait for the answer to one statement (10 s). A connection whose answer does not come is
-    /// closed. MariaDB also stops the statement then (`max_statement_time`), and MySQL stops a `SELECT`.
+    /// How long a statement may take (5 s), and how long a call waits for a free connection. MariaDB stops a
+    /// statement then, and MySQL a `SELECT`. A wait for a lock ends after half of this time, but not before
+    /// a second has passed. If the server does not answer within 1.25 times this time, the connection is
+    /// given up.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.statement_timeout = bounded(timeout);
+        self.statement_timeout = bounded(timeout);
         self
     }
 
-    /// How long a statement waits for a row that another transaction has locked (5 s, in whole seconds, at
-    /// least 1 s: `innodb_lock_wait_timeout`).
-    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.lock_timeout = bounded(timeout);
-        self
-    }
-
-    /// How long a call waits for a free connection (5 s).
-    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.acquire_timeout = bounded(timeout);
-        self
-    }
-
-    /// How often to check whether other nodes wrote to the revocation log (200 ms; at least 1 ms). Writes of
-    /// this process are known at once.
+    /// How often to check whether other nodes wrote to the revocation log (100 ms; at least 1 ms, at most an
+    /// hour). Writes of this process are known at once.
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.settings.poll = bounded(interval);
+        self.poll = bounded(interval);
         self
     }
 
-    /// The clock for the times that the contract leaves to the store: the first bound of the log, and how
-    /// long a `create` takes. The default is the system clock.
+    /// Whether [`connect`](Self::connect) creates and migrates the tables (`true`). Otherwise it refuses a
+    /// database without tables, or with tables that are too old for this program.
+    pub const fn auto_migrate(mut self, migrates: bool) -> Self {
+        self.migrates = migrates;
+        self
+    }
+
+    /// The clock for the times that the contract leaves to the store: the first bound of the log, how long a
+    /// `create` takes, and the time at which a grant that a rule bars is revoked. The default is the system
+    /// clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.settings.clock = clock;
+        self.clock = clock;
         self
     }
 
-    /// Connects; see [`MysqlStore::connect`].
+    /// Connects, and opens the store; see [`MysqlStore::connect`].
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, is read-only or too old, or if a newer version of this crate
-    /// migrated the tables.
+    /// If the URL or the prefix is invalid, the server cannot be reached, does not accept writes or is too
+    /// old, or the tables were made by a newer version.
     pub async fn connect(self) -> Result<MysqlStore, ConnectError> {
-        let prefix = &self.settings.prefix;
+        MysqlStore::open(self.settings()?, self.migrates).await
+    }
+
+    /// Creates or migrates the tables, and nothing else: for a step of a deployment whose user may do more
+    /// than the program's. Returns the version that the tables have then.
+    ///
+    /// Any number of nodes may do this at the same time. One migrates, and the others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn migrate(self) -> Result<u32, ConnectError> {
+        MysqlStore::prepare(self.settings()?, true).await.map(|(_, version)| version)
+    }
+
+    fn settings(&self) -> Result<Settings, ConnectError> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if prefix.len() > MAX_PREFIX || !prefix.bytes().all(is_name) {
-            return Err(ConnectError::Prefix(prefix.clone()));
+        if self.prefix.len() > MAX_PREFIX || !self.prefix.bytes().all(is_name) {
+            return Err(ConnectError::Name { name: self.prefix.clone() });
         }
-        MysqlStore::open(self.settings).await
+        Ok(Settings {
+            url: self.url.parse()?,
+            prefix: self.prefix.clone(),
+            connections: self.connections,
+            connect_timeout: self.connect_timeout,
+            statement_timeout: self.statement_timeout,
+            poll: self.poll,
+            clock: Arc::clone(&self.clock),
+            random: self.random.clone(),
+        })
+    }
+}
+
+/// Shows no URL, which may contain a password.
+impl fmt::Debug for MysqlStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlStoreBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
 fn bounded(time: Duration) -> Duration {
-    time.clamp(Duration::from_millis(1), MAX_TIME)
+    time.clamp(Duration::from_millis(1), MAX_WAIT)
 }

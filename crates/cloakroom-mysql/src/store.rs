@@ -42,8 +42,7 @@ use crate::wakeups::{self, LogGrowth};
 /// use cloakroom_mysql::MysqlStore;
 ///
 /// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MysqlStore::connect("mysql://app:secret@db.example/tokens").await?;
-/// store.migrate().await?; // creates or updates the tables
+/// let store = MysqlStore::connect("mysql://as:secret@db.internal/auth").await?;
 /// let tokens: Arc<dyn TokenStore> = Arc::new(store.clone());
 /// let keys: Arc<dyn KeyStore> = Arc::new(store);
 /// # Ok(()) }
@@ -59,67 +58,58 @@ struct Inner {
 }
 
 impl MysqlStore {
-    /// Connects to the database of a URL: `mysql://user:password@host:port/database`, or `mariadb://…`.
-    /// Percent-encode special characters. Call this in a tokio runtime that runs as long as the store.
+    /// Connects to the database of this URL, and creates or migrates the tables in it.
     ///
-    /// It takes these parameters after a `?`:
+    /// The URL is `mysql://user:password@host:port/database?ssl-mode=…`, or begins with `mariadb://`. Special
+    /// characters in the user and the password are percent-encoded. Parameters:
     ///
     /// | parameter | meaning |
     /// |---|---|
-    /// | `ssl-mode` | `DISABLED`, `PREFERRED`, `REQUIRED`, `VERIFY_CA` or `VERIFY_IDENTITY`, as for the programs of MySQL |
-    /// | `ssl-ca` | a file with the certificates that may have signed the server's (PEM); by default those of the web |
-    /// | `ssl-cert`, `ssl-key` | files with a client certificate and its key (PEM) |
+    /// | `ssl-mode` | see below |
+    /// | `ssl-ca` | a PEM file with the certificates that may have signed the server's; without it, those that browsers trust |
+    /// | `ssl-cert`, `ssl-key` | PEM files with a client certificate and its key |
     /// | `socket` | the path of a Unix socket, instead of host and port |
     ///
-    /// Without `ssl-mode`, the connection is encrypted and the server must prove its name
-    /// (`VERIFY_IDENTITY`). To a loopback address, to `localhost` or through a socket, it is not encrypted
-    /// (`DISABLED`). `PREFERRED` and `REQUIRED` do not check who the server is.
+    /// | `ssl-mode` | TLS | the server's certificate |
+    /// |---|---|---|
+    /// | `DISABLED` | never | – |
+    /// | `PREFERRED` | if the server offers it | not checked |
+    /// | `REQUIRED` | always | not checked |
+    /// | `VERIFY_CA` | always | must be signed by `ssl-ca` |
+    /// | `VERIFY_IDENTITY` | always | must also name the host |
     ///
-    /// This does not create tables: see [`MysqlStore::migrate`].
+    /// Without an `ssl-mode`, it is `VERIFY_IDENTITY`, unless the host is this machine (`localhost`, a loopback
+    /// address or a Unix socket): then it is `DISABLED`. So a database on another host that has no TLS needs
+    /// `ssl-mode=DISABLED`.
+    ///
+    /// Must be called on a tokio runtime with its I/O and time drivers. The store does its work on that runtime.
     ///
     /// # Errors
     ///
-    /// If the URL is not valid, if the server cannot be reached, is read-only or too old, or if a newer
-    /// version of this crate migrated the tables.
+    /// If the URL is invalid, the server cannot be reached, does not accept writes or is too old, or the tables
+    /// were made by a newer version.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::builder(url)?.connect().await
+        Self::builder(url).connect().await
     }
 
     /// Settings for a store in the database of this URL.
-    ///
-    /// # Errors
-    ///
-    /// If the URL is not valid.
-    pub fn builder(url: &str) -> Result<MysqlStoreBuilder, ConnectError> {
+    pub fn builder(url: &str) -> MysqlStoreBuilder {
         MysqlStoreBuilder::new(url)
     }
 
-    /// Creates the tables, or brings them up to date. Any number of nodes may call this at the same time.
-    /// A migration that was interrupted is continued.
-    ///
-    /// If you run the statements of `migrations/` yourself, you need not call this.
-    ///
-    /// # Errors
-    ///
-    /// If the server fails, if it does not let this user create tables, or if a newer version of this crate
-    /// migrated the tables.
-    pub async fn migrate(&self) -> Result<(), ConnectError> {
-        let Settings { clock, random, .. } = &self.0.pool.settings;
-        let incarnation = schema::incarnation(random)?;
-        let now = clock.now().as_millis();
-        self.0.pool.steps(Migrate { incarnation, now }).await?
-    }
-
-    pub(crate) async fn open(settings: Settings) -> Result<Self, ConnectError> {
-        let provider = rustls::crypto::CryptoProvider::get_default();
-        if provider.is_none() {
-            // The driver takes the provider of the process. If there is one already, it is used.
+    /// Connects, and checks or migrates the tables. Returns their version.
+    pub(crate) async fn prepare(
+        settings: Settings,
+        migrates: bool,
+    ) -> Result<(Arc<Pool>, u32), ConnectError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // The driver uses the provider of the process. If the app has installed one, it stays.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
         let pool = Arc::new(Pool::new(settings, Handle::current()));
-        let opened = session::open(&pool.settings, pool.prefix()).await;
-        let (connection, server) =
-            opened.map_err(|failure| failure.into_store_error("connecting"))?;
+        let (connection, server) = session::open(&pool.settings, pool.prefix())
+            .await
+            .map_err(|failure| failure.into_store_error("connecting to the database"))?;
         if !server.is_new_enough() {
             return Err(ConnectError::TooOld { found: server.text });
         }
@@ -127,13 +117,21 @@ impl MysqlStore {
             return Err(ConnectError::ReadOnly);
         }
         pool.keep(connection);
-        let found = pool.once(Version).await?;
-        schema::check(found)?;
-        if found > 0 {
-            let Settings { clock, random, .. } = &pool.settings;
-            let incarnation = schema::incarnation(random)?;
-            pool.once(BeginLog { incarnation, now: clock.now().as_millis() }).await?;
+        let mut found = pool.once(Version).await?;
+        if migrates && found < schema::KNOWN {
+            pool.steps(Migrate).await?;
+            found = pool.once(Version).await?;
         }
+        schema::check(found)?;
+        let Settings { clock, random, .. } = &pool.settings;
+        let incarnation = schema::incarnation(random)?;
+        let now = clock.now().as_millis();
+        pool.once(BeginLog { incarnation, now }).await?;
+        Ok((pool, found))
+    }
+
+    pub(crate) async fn open(settings: Settings, migrates: bool) -> Result<Self, ConnectError> {
+        let (pool, _) = Self::prepare(settings, migrates).await?;
         let growth = Arc::new(LogGrowth::default());
         let appender = Arc::new(Appender::new(Arc::clone(&pool), Arc::clone(&growth)));
         pool.handle().spawn(wakeups::watch(Arc::downgrade(&pool), Arc::clone(&growth)));

@@ -131,7 +131,7 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 fn invalid(why: impl Into<String>) -> ConnectError {
-    ConnectError::Url(why.into())
+    ConnectError::Url { why: why.into() }
 }
 
 /// Undoes percent-encoding.

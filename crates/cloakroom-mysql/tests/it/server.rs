@@ -86,7 +86,6 @@ impl Tables {
 
     pub(crate) fn builder(&self) -> MysqlStoreBuilder {
         MysqlStore::builder(&self.url())
-            .unwrap()
             .table_prefix(&self.prefix)
             .connections(4)
             .poll(Duration::from_millis(5))
@@ -94,18 +93,7 @@ impl Tables {
 
     /// A store on these tables. The first creates them.
     pub(crate) async fn open(&self) -> MysqlStore {
-        self.open_with(self.builder()).await
-    }
-
-    pub(crate) async fn open_with(&self, builder: MysqlStoreBuilder) -> MysqlStore {
-        let store = builder.connect().await.unwrap();
-        store.migrate().await.unwrap();
-        store
-    }
-
-    /// The name of a table.
-    pub(crate) fn table(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        self.builder().connect().await.unwrap()
     }
 
     /// SQL with `~` for the prefix.
