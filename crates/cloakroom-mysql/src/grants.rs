@@ -49,9 +49,7 @@ impl Operation for Find {
         let id = binary(self.id.as_bytes());
         let row = match &self.digest {
             None => connection.row(ALONE, vec![id]).await?,
-            Some(digest) => {
-                connection.row(WITH_TOKEN, vec![binary(digest.as_bytes()), id]).await?
-            }
+            Some(digest) => connection.row(WITH_TOKEN, vec![binary(digest.as_bytes()), id]).await?,
         };
         let Some(mut row) = row else { return Ok(Lookup::Absent) };
         let found = match grant(&mut row)? {
@@ -253,7 +251,8 @@ pub(crate) async fn stored_tokens(
         let values: Vec<Value> = std::iter::once(binary(id.as_bytes())).chain(digests).collect();
         let mut script = Script::new();
         script.then(&sql, &values);
-        for mut row in connection.script(&script).await?.into_iter().flat_map(|answer| answer.rows) {
+        for mut row in connection.script(&script).await?.into_iter().flat_map(|answer| answer.rows)
+        {
             let digest = TokenDigest::from_bytes(crate::rows::bytes(&mut row, 4)?);
             if let Some(row) = token(id, &digest, &mut row, 0)? {
                 stored.push(TokenRecord::from_row(&row)?);
@@ -275,8 +274,7 @@ impl Operation for Revoke {
     const CONTEXT: &'static str = "revoking a grant";
 
     async fn run(&self, connection: &mut Connection) -> Result<(), Failure> {
-        const SQL: &str =
-            "UPDATE ~grants SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?";
+        const SQL: &str = "UPDATE ~grants SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?";
         let parameters = vec![column(self.at.as_millis()), binary(self.id.as_bytes())];
         connection.execute(SQL, parameters).await.map(drop)
     }

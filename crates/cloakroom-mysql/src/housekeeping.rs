@@ -15,7 +15,7 @@ use crate::connection::{Connection, Script};
 use crate::error::Failure;
 use crate::pool::Operation;
 use crate::rows::{column, get, marks};
-use crate::sweeps::{Swept, Sweep, Which};
+use crate::sweeps::{Sweep, Swept, Which};
 
 /// How many rows one transaction deletes.
 const BATCH: u32 = 200;
@@ -57,12 +57,22 @@ macro_rules! table {
         Table {
             has_number_as_key: $is_number,
             candidates: concat!(
-                "SELECT ", $key, " FROM ", $name, " WHERE ends_at < ?", $and,
+                "SELECT ",
+                $key,
+                " FROM ",
+                $name,
+                " WHERE ends_at < ?",
+                $and,
                 " ORDER BY ends_at LIMIT ?"
             ),
             lock: concat!(
-                "SELECT ", $key, " FROM ", $name, " FORCE INDEX (PRIMARY) WHERE ends_at < ? AND ",
-                $key, " IN"
+                "SELECT ",
+                $key,
+                " FROM ",
+                $name,
+                " FORCE INDEX (PRIMARY) WHERE ends_at < ? AND ",
+                $key,
+                " IN"
             ),
             delete: concat!("DELETE FROM ", $name, " WHERE ", $key, " IN"),
         }

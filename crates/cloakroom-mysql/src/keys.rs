@@ -72,8 +72,7 @@ impl Operation for Insert {
     const IS_REPEATABLE: bool = false;
 
     async fn run(&self, connection: &mut Connection) -> Result<KeyInserted, Failure> {
-        const RAISE: &str =
-            "UPDATE ~key_generations SET highest = ? WHERE id = 0 AND highest < ?";
+        const RAISE: &str = "UPDATE ~key_generations SET highest = ? WHERE id = 0 AND highest < ?";
         const INSERT: &str = "INSERT INTO ~signing_keys (generation, version, body) \
                               SELECT ?, ?, ? FROM DUAL WHERE ROW_COUNT() = 1";
         let generation = column(self.0.generation);

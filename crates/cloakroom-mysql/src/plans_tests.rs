@@ -23,9 +23,7 @@ mod with_mysql {
     use cloakroom_core::keys::schedule::KeyTimes;
     use cloakroom_core::keys::{KeyRecord, KeyStore as _};
     use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
-    use cloakroom_core::revocation::{
-        Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Target,
-    };
+    use cloakroom_core::revocation::{Cursor, Epoch, Revocation, RevocationBatch, RuleKey, Target};
     use cloakroom_core::store::{
         Advance, ChainUpdate, CheckValues as _, Housekeeping, PageRequest, Selector, SingleUseId,
         SingleUseStore as _, Spend, TokenStore as _,
@@ -85,12 +83,15 @@ mod with_mysql {
             let mut next = grant.clone();
             next.chain.as_mut().unwrap().digest = digest();
             for change in [ChainUpdate::Attach, ChainUpdate::Move(Box::new(next))] {
-                for tokens in [vec![], vec![token.clone()], vec![{
-                    TokenRecord::new(digest(), &grant, NOW, ends)
-                }]] {
+                for tokens in [
+                    vec![],
+                    vec![token.clone()],
+                    vec![{ TokenRecord::new(digest(), &grant, NOW, ends) }],
+                ] {
                     let expected = grant.chain.as_ref().unwrap().position();
                     let change = change.clone();
-                    let step = Advance { grant: grant.id, expected, now: NOW - HOUR, change, tokens };
+                    let step =
+                        Advance { grant: grant.id, expected, now: NOW - HOUR, change, tokens };
                     let _ = store.advance(step).await.unwrap();
                 }
             }
@@ -185,8 +186,11 @@ mod with_mysql {
         for table in ["grants", "tokens", "rules", "log", "single_use"] {
             admin.query_drop(format!("ANALYZE TABLE {prefix}{table}")).await.unwrap();
         }
-        let grants: i64 =
-            admin.query_first(format!("SELECT COUNT(*) FROM {prefix}grants")).await.unwrap().unwrap();
+        let grants: i64 = admin
+            .query_first(format!("SELECT COUNT(*) FROM {prefix}grants"))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(grants > 150_000, "{grants}");
 
         SEEN.lock().unwrap().insert(prefix.clone(), BTreeSet::new());

@@ -72,8 +72,7 @@ impl Operation for AppendAll {
     const LANE: Lane = Lane::Log;
 
     async fn run(&self, connection: &mut Connection) -> Result<Appended, Failure> {
-        const STATE: &str =
-            "SELECT position, newest_bound FROM ~state WHERE id = 0 FOR UPDATE";
+        const STATE: &str = "SELECT position, newest_bound FROM ~state WHERE id = 0 FOR UPDATE";
         let mut script = Script::new();
         script.then("START TRANSACTION", &[]);
         let mut effects: Vec<&Append> = self.entries.iter().collect();
@@ -88,7 +87,8 @@ impl Operation for AppendAll {
         }
         script.then(STATE, &[]);
         let answers = connection.script(&script).await?;
-        let Some(mut state) = answers.into_iter().last().and_then(|state| state.rows.into_iter().next())
+        let Some(mut state) =
+            answers.into_iter().last().and_then(|state| state.rows.into_iter().next())
         else {
             return Err(not_prepared());
         };

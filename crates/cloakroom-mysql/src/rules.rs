@@ -55,7 +55,8 @@ pub(crate) async fn read(
         let values: Vec<Value> = some.iter().map(|key| binary(&key.to_bytes())).collect();
         let mut script = Script::new();
         script.then(&sql, &values);
-        for mut row in connection.script(&script).await?.into_iter().flat_map(|answer| answer.rows) {
+        for mut row in connection.script(&script).await?.into_iter().flat_map(|answer| answer.rows)
+        {
             match get::<Option<Vec<u8>>>(&mut row, 0)? {
                 Some(key) => rules.push(rule(RuleKey::from_bytes(&key)?, &mut row)?),
                 None => newest_bound = Some(get::<i64>(&mut row, 1)?),

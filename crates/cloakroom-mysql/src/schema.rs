@@ -137,8 +137,7 @@ pub(crate) async fn begin_log(
 ) -> Result<(), Failure> {
     const BEGIN: &str = "INSERT IGNORE INTO ~state (id, incarnation, position, newest_bound) \
                          VALUES (0, ?, 0, 0)";
-    const RAISE: &str =
-        "UPDATE ~state SET newest_bound = GREATEST(newest_bound, ?) WHERE id = 0";
+    const RAISE: &str = "UPDATE ~state SET newest_bound = GREATEST(newest_bound, ?) WHERE id = 0";
     let now = Epoch::new(now).get();
     let mut script = Script::new();
     script.then(BEGIN, &[binary(incarnation.as_bytes())]).then(RAISE, &[column(now)]);

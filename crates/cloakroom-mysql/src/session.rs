@@ -119,13 +119,10 @@ async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Serv
         .next()
         .and_then(|row| mysql_async::from_row_opt(row).ok())
         .ok_or(Failure::Refused("the server does not say which version it is"))?;
-    let kind = if text.to_ascii_lowercase().contains("mariadb") { Kind::MariaDb } else { Kind::MySql };
-    let server = Server {
-        kind,
-        version: version(&text),
-        text,
-        is_read_only: read_only != 0 || innodb != 0,
-    };
+    let kind =
+        if text.to_ascii_lowercase().contains("mariadb") { Kind::MariaDb } else { Kind::MySql };
+    let server =
+        Server { kind, version: version(&text), text, is_read_only: read_only != 0 || innodb != 0 };
     let limit = settings.statement_timeout;
     match kind {
         // For every statement.
@@ -155,7 +152,8 @@ async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Serv
 /// The numbers at the beginning: `10.11.6-MariaDB-0+deb12u1`, `8.0.36`, `5.5.5-10.11.6-MariaDB`.
 fn version(text: &str) -> (u16, u16, u16) {
     let text = text.strip_prefix("5.5.5-").unwrap_or(text);
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers =
+        text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     (next(), next(), next())
 }
@@ -176,8 +174,7 @@ mod tests {
             ("", Kind::MySql, (0, 0, 0), false),
         ] {
             assert_eq!(version(text), numbers, "{text}");
-            let server =
-                Server { kind, version: numbers, text: text.into(), is_read_only: false };
+            let server = Server { kind, version: numbers, text: text.into(), is_read_only: false };
             assert_eq!(server.is_new_enough(), is_new_enough, "{text}");
         }
     }

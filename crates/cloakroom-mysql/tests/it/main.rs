@@ -8,7 +8,9 @@ mod support;
 
 /// What needs a server. `cargo xtask test --embedded` leaves it out by this name.
 mod with_mysql {
+    mod by_hand;
     mod kit;
+    mod migrations;
     mod processes;
     mod single_use;
 }

@@ -81,8 +81,7 @@ impl Proxy {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared =
-            Arc::new(Shared { mode: Mutex::new(Mode::Normal), changed: Notify::new() });
+        let shared = Arc::new(Shared { mode: Mutex::new(Mode::Normal), changed: Notify::new() });
         tokio::spawn(accept(listener, address, Arc::clone(&shared)));
         Self { url: format!("{scheme}://{user}@127.0.0.1:{port}/{database}"), shared }
     }
