@@ -80,13 +80,13 @@ fn options(settings: &Settings, with_tls: bool) -> Opts {
     let url = &settings.url;
     let ssl = with_tls.then(|| {
         let ssl = &url.ssl;
-        let is_verified = matches!(ssl.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
+        let is_verified = ssl.mode == SslMode::VerifyIdentity;
         SslOpts::default()
             .with_root_certs(ssl.ca.iter().cloned().map(Into::into).collect())
             .with_disable_built_in_roots(ssl.ca.is_some())
             .with_client_identity(ssl.identity())
             .with_danger_accept_invalid_certs(!is_verified)
-            .with_danger_skip_domain_validation(ssl.mode == SslMode::VerifyCa)
+            .with_danger_tls_hostname_override(ssl.server_name.clone())
     });
     OptsBuilder::default()
         .ip_or_hostname(url.host.clone())

@@ -67,6 +67,7 @@ impl MysqlStore {
     /// |---|---|
     /// | `ssl-mode` | see below |
     /// | `ssl-ca` | a PEM file with the certificates that may have signed the server's; without it, those that browsers trust |
+    /// | `ssl-server-name` | the name in the server's certificate, if it is not the host |
     /// | `ssl-cert`, `ssl-key` | PEM files with a client certificate and its key |
     /// | `socket` | the path of a Unix socket, instead of host and port |
     ///
@@ -75,8 +76,7 @@ impl MysqlStore {
     /// | `DISABLED` | never | – |
     /// | `PREFERRED` | if the server offers it | not checked |
     /// | `REQUIRED` | always | not checked |
-    /// | `VERIFY_CA` | always | must be signed by `ssl-ca` |
-    /// | `VERIFY_IDENTITY` | always | must also name the host |
+    /// | `VERIFY_IDENTITY`, `VERIFY_CA` | always | must be signed by `ssl-ca`, and name the host or the `ssl-server-name` |
     ///
     /// Without an `ssl-mode`, it is `VERIFY_IDENTITY`, unless the host is this machine (`localhost`, a loopback
     /// address or a Unix socket): then it is `DISABLED`. So a database on another host that has no TLS needs

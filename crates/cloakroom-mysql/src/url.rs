@@ -27,6 +27,8 @@ pub(crate) struct DatabaseUrl {
 pub(crate) struct Ssl {
     pub(crate) mode: SslMode,
     pub(crate) ca: Option<PathBuf>,
+    /// The name in the server's certificate, if it is not the host.
+    pub(crate) server_name: Option<String>,
     certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -43,7 +45,6 @@ pub(crate) enum SslMode {
     Disabled,
     Preferred,
     Required,
-    VerifyCa,
     VerifyIdentity,
 }
 
@@ -55,8 +56,8 @@ impl FromStr for SslMode {
             "DISABLED" => Ok(Self::Disabled),
             "PREFERRED" => Ok(Self::Preferred),
             "REQUIRED" => Ok(Self::Required),
-            "VERIFY_CA" => Ok(Self::VerifyCa),
-            "VERIFY_IDENTITY" => Ok(Self::VerifyIdentity),
+            // The driver cannot check the signer alone.
+            "VERIFY_CA" | "VERIFY_IDENTITY" => Ok(Self::VerifyIdentity),
             _ => Err(invalid(
                 "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY",
             )),
@@ -89,14 +90,15 @@ impl FromStr for DatabaseUrl {
         }
         let user = Some(decoded(url.username())?).filter(|user| !user.is_empty());
         let password = url.password().map(decoded).transpose()?;
-        let (mut mode, mut ca, mut certificate, mut key, mut socket) =
-            (None, None, None, None, None);
+        let (mut mode, mut ca, mut server_name) = (None, None, None);
+        let (mut certificate, mut key, mut socket) = (None, None, None);
         for (name, value) in url.query_pairs() {
             match name.to_ascii_lowercase().replace('_', "-").as_str() {
                 "ssl-mode" => mode = Some(value.parse()?),
                 "ssl-ca" => ca = Some(PathBuf::from(&*value)),
                 "ssl-cert" => certificate = Some(PathBuf::from(&*value)),
                 "ssl-key" => key = Some(PathBuf::from(&*value)),
+                "ssl-server-name" => server_name = Some(value.into_owned()),
                 "socket" => socket = Some(value.into_owned()),
                 name => return Err(invalid(format!("the parameter {name:?} is unknown"))),
             }
@@ -110,7 +112,7 @@ impl FromStr for DatabaseUrl {
         // to prove its name, unless the URL says otherwise.
         let is_local = is_local || socket.is_some();
         let usual = if is_local { SslMode::Disabled } else { SslMode::VerifyIdentity };
-        let ssl = Ssl { mode: mode.unwrap_or(usual), ca, certificate };
+        let ssl = Ssl { mode: mode.unwrap_or(usual), ca, server_name, certificate };
         let port = url.port().unwrap_or(3306);
         Ok(Self { host, port, socket, user, password, database, ssl })
     }
@@ -178,7 +180,7 @@ mod tests {
             ("mysql://[::1]/d", SslMode::Disabled),
             ("mysql://localhost/d?socket=/run/mysqld/mysqld.sock", SslMode::Disabled),
             ("mysql://127.0.0.1/d?ssl-mode=REQUIRED", SslMode::Required),
-            ("mysql://db.example/d?ssl_mode=verify_ca", SslMode::VerifyCa),
+            ("mysql://127.0.0.1/d?ssl_mode=verify_ca", SslMode::VerifyIdentity),
             ("mysql://db.example/d?ssl-mode=preferred", SslMode::Preferred),
             ("mysql://db.example/d?ssl-mode=Disabled", SslMode::Disabled),
             ("mysql://db.example/d?ssl-mode=VERIFY_IDENTITY", SslMode::VerifyIdentity),

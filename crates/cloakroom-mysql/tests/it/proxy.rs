@@ -47,6 +47,8 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Shared {
     mode: Mutex<Mode>,
+    /// The sessions on the server, as the server numbers them.
+    sessions: Mutex<Vec<u32>>,
     /// Wakes what is stalled.
     changed: Notify,
 }
@@ -81,7 +83,11 @@ impl Proxy {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { mode: Mutex::new(Mode::Normal), changed: Notify::new() });
+        let shared = Arc::new(Shared {
+            mode: Mutex::new(Mode::Normal),
+            sessions: Mutex::default(),
+            changed: Notify::new(),
+        });
         tokio::spawn(accept(listener, address, Arc::clone(&shared)));
         Self { url: format!("{scheme}://{user}@127.0.0.1:{port}/{database}"), shared }
     }
@@ -95,8 +101,9 @@ impl Proxy {
         self.shared.changed.notify_waiters();
     }
 
-    pub(crate) fn mode(&self) -> Mode {
-        self.shared.mode()
+    /// The numbers of the sessions that were ever opened through the proxy.
+    pub(crate) fn sessions(&self) -> Vec<u32> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -174,12 +181,18 @@ async fn answers(
     cut: Arc<Notify>,
 ) {
     let mut buffer = vec![0; 65_536];
+    let mut is_greeting = true;
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
             () = cut.notified() => break,
         };
         let Ok(count @ 1..) = read else { break };
+        if std::mem::take(&mut is_greeting)
+            && let Some(session) = session(&buffer[..count])
+        {
+            shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
         if shared.mode() == Mode::AnswersLost && !harmless.load(Ordering::SeqCst) {
             let _ = to.shutdown().await;
             // The server finishes, as if the client listened.
@@ -192,4 +205,11 @@ async fn answers(
         }
     }
     cut.notify_one();
+}
+
+/// The number of a session, which the server tells in its greeting after its version.
+fn session(greeting: &[u8]) -> Option<u32> {
+    let version = greeting.get(5..)?;
+    let end = version.iter().position(|byte| *byte == 0)?;
+    version.get(end + 1..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }

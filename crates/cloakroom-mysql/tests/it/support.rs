@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Revocation, Target};
-use cloakroom_core::store::{Advance, ChainUpdate, TokenStore, TokenStoreExt as _};
+use cloakroom_core::store::{Advance, ChainUpdate, StoreError, TokenStore, TokenStoreExt as _};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
 
@@ -17,6 +17,15 @@ pub(crate) fn digest() -> TokenDigest {
 
 /// A grant with a chain, that begins now.
 pub(crate) async fn grant(store: &dyn TokenStore, subject: &str, client: &str) -> GrantRecord {
+    try_grant(store, subject, client).await.unwrap()
+}
+
+/// A grant with a chain, if the store tells its epoch.
+pub(crate) async fn try_grant(
+    store: &dyn TokenStore,
+    subject: &str,
+    client: &str,
+) -> Result<GrantRecord, StoreError> {
     let random = Random::system();
     let mut grant = GrantRecord::new(
         GrantId::random(&random).unwrap(),
@@ -29,8 +38,8 @@ pub(crate) async fn grant(store: &dyn TokenStore, subject: &str, client: &str) -
     let key = ChainKey::random(&random).unwrap();
     grant.chain = Some(Chain::new(TokenKind::Refresh, digest(), key, NOW + DAY));
     grant.scope = Scope::parse("orders:read orders:write").unwrap();
-    grant.epoch = store.epoch().await.unwrap();
-    grant
+    grant.epoch = store.epoch().await?;
+    Ok(grant)
 }
 
 pub(crate) fn token(grant: &GrantRecord) -> TokenRecord {
