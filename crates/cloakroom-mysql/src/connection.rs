@@ -201,7 +201,7 @@ impl Script {
     }
 
     /// Adds the statements of another script.
-    pub(crate) fn append(&mut self, other: Self) -> &mut Self {
+    pub(crate) fn append(&mut self, other: &Self) -> &mut Self {
         if other.statements > 0 {
             self.then(&other.text, &[]);
             self.statements += other.statements - 1;

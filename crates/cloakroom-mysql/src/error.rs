@@ -95,8 +95,8 @@ const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
 const NEEDS_TO_BE_PREPARED_AGAIN: u16 = 1615;
 
-/// `read_only`, a read-only transaction, InnoDB in read-only mode, a server that goes offline, a Galera
-/// node without its cluster.
+/// `read_only`, a read-only transaction, a read-only storage engine, a server that goes offline, a Galera node
+/// without its cluster.
 const DEMOTED: [u16; 6] = [1290, 1792, 1836, 1874, 3032, 1047];
 
 /// A server that shuts down, a connection that was killed or idle for too long, and a proxy that moved the

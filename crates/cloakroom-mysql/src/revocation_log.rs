@@ -9,7 +9,7 @@ use mysql_async::{Row, Value};
 use crate::connection::{Answer, Connection, Script};
 use crate::error::Failure;
 use crate::pool::{Lane, Operation};
-use crate::rows::{binary, bytes, column, get, time};
+use crate::rows::{binary, bytes, column, get, marks, time};
 use crate::rules::not_prepared;
 
 /// What is to be written to the log.
@@ -20,6 +20,12 @@ pub(crate) enum Append {
 }
 
 impl Append {
+    const fn id(&self) -> EntryId {
+        match self {
+            Self::Revocation(id, _) | Self::Heartbeat { id, .. } => *id,
+        }
+    }
+
     /// Whether a sweep follows.
     pub(crate) fn sweeps(&self) -> bool {
         matches!(self, Self::Revocation(_, revocation) if revocation.target.has_bound())
@@ -72,7 +78,10 @@ impl Operation for AppendAll {
     const LANE: Lane = Lane::Log;
 
     async fn run(&self, connection: &mut Connection) -> Result<Appended, Failure> {
-        const STATE: &str = "SELECT position, newest_bound FROM ~state WHERE id = 0 FOR UPDATE";
+        // The entries count as well, in case the row alone was restored from a copy.
+        const STATE: &str = "SELECT GREATEST(position, \
+            COALESCE((SELECT MAX(position) FROM ~log), 0)), newest_bound \
+            FROM ~state WHERE id = 0 FOR UPDATE";
         let mut script = Script::new();
         script.then("START TRANSACTION", &[]);
         let mut effects: Vec<&Append> = self.entries.iter().collect();
@@ -105,7 +114,7 @@ impl Operation for AppendAll {
                 leave(&mut script, numbering.position, *id, revocation, bound);
             }
         }
-        script.append(log);
+        script.append(&log);
         script.then(
             "UPDATE ~state SET position = ?, newest_bound = ? WHERE id = 0",
             &[Value::Int(numbering.position), column(numbering.bound.get())],
@@ -113,13 +122,32 @@ impl Operation for AppendAll {
         script.then("COMMIT", &[]);
         match connection.script(&script).await {
             Ok(_) => Ok(Appended { newest: time(numbering.position) }),
-            // It was committed before.
             Err(failure) if failure.is_duplicate() => {
                 connection.roll_back().await?;
+                if !self.is_committed(connection).await? {
+                    return Err(failure);
+                }
                 Ok(Appended { newest: newest(connection).await? })
             }
             Err(failure) => Err(failure),
         }
+    }
+}
+
+impl AppendAll {
+    /// Whether a transaction whose answer was lost has written the entries.
+    async fn is_committed(&self, connection: &mut Connection) -> Result<bool, Failure> {
+        let ids: Vec<Value> =
+            self.entries.iter().map(|append| binary(append.id().as_bytes())).collect();
+        let sql = format!("SELECT COUNT(*) FROM ~log WHERE id IN ({})", marks(ids.len()));
+        let mut script = Script::new();
+        script.then(&sql, &ids);
+        let answers = connection.script(&script).await?;
+        let count = answers.into_iter().next().and_then(|answer| answer.rows.into_iter().next());
+        Ok(match count {
+            Some(mut row) => get::<u64>(&mut row, 0)? == ids.len() as u64,
+            None => false,
+        })
     }
 }
 

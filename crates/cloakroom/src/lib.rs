@@ -63,6 +63,9 @@ pub use cloakroom_jwt as jwt;
 /// The in-memory store.
 #[cfg(feature = "memory")]
 pub use cloakroom_memory as memory;
+/// The MySQL and MariaDB store.
+#[cfg(feature = "mysql")]
+pub use cloakroom_mysql as mysql;
 /// The resource side: verifier, introspection client, tower layers.
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;

@@ -331,3 +331,27 @@ async fn an_older_dump_is_a_gap_for_those_who_read_further() {
     // What is granted next is newer than what replicas know.
     assert!(store.epoch().await.unwrap() > known);
 }
+
+/// The row of the state alone was put back, or made anew. No position is given twice, and nothing that is
+/// acknowledged is missing from the log.
+#[tokio::test]
+async fn a_state_that_went_back_overwrites_no_entry() {
+    let (tables, store) = store().await;
+    let mut admin = Admin::connect().await;
+    for _ in 0..3 {
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+    }
+    for (count, damage) in
+        [(4, "UPDATE ~state SET position = 1"), (5, "DELETE FROM ~state")].into_iter()
+    {
+        admin.run(tables.sql(damage)).await;
+        let opened = tables.open().await;
+        store
+            .revoke(revocation(Target::Client(grant(&opened, "a", "b").await.client)))
+            .await
+            .unwrap();
+        let (entries, _) = read(&opened, Cursor::start()).await;
+        assert_eq!(entries.len(), count, "{damage}");
+        assert_eq!(admin.number(tables.sql("SELECT MAX(position) FROM ~log")).await, count as i64);
+    }
+}

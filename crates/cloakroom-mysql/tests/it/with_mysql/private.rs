@@ -11,7 +11,7 @@ use cloakroom_core::store::{
     AdvanceOutcome, CreateOutcome, Housekeeping, Lookup, StoreError, TokenStore as _,
 };
 use cloakroom_mysql::mysql_async::prelude::Queryable as _;
-use cloakroom_mysql::mysql_async::{Conn, OptsBuilder};
+use cloakroom_mysql::mysql_async::{Conn, Error, OptsBuilder};
 use cloakroom_mysql::{ConnectError, MysqlStore};
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -84,7 +84,7 @@ impl Server {
         }
     }
 
-    async fn try_admin(&self) -> Result<Conn, cloakroom_mysql::mysql_async::Error> {
+    async fn try_admin(&self) -> Result<Conn, Error> {
         let opts = OptsBuilder::default()
             .ip_or_hostname("127.0.0.1")
             .tcp_port(self.port)
@@ -139,6 +139,35 @@ async fn a_server_that_does_not_accept_writes_is_refused() {
     admin.query_drop("SET GLOBAL read_only = 0").await.unwrap();
     assert_eq!(store.advance(step(&grant).0).await.unwrap(), AdvanceOutcome::Advanced);
     store.heartbeat(NOW, NOW + DAY).await.unwrap();
+}
+
+/// A program whose user may not change tables.
+#[tokio::test]
+async fn a_user_who_may_only_read_and_write_rows_is_enough() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let mut admin = server.admin().await;
+    admin.query_drop("CREATE USER app@'127.0.0.1'").await.unwrap();
+    admin
+        .query_drop("GRANT SELECT, INSERT, UPDATE, DELETE ON tokens.* TO app@'127.0.0.1'")
+        .await
+        .unwrap();
+    let program = || MysqlStore::builder(&server.url("app"));
+    let refused = program().connect().await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Store(_)), "{refused:?}");
+    assert_eq!(MysqlStore::builder(&server.url("root")).migrate().await.unwrap(), 1);
+    for store in [program().auto_migrate(false).connect().await, program().connect().await] {
+        let store = store.unwrap();
+        let grant = grant(&store, "alice", "app").await;
+        let token = token(&grant);
+        assert_eq!(
+            store.create(grant.clone(), vec![token]).await.unwrap(),
+            CreateOutcome::Inserted
+        );
+        store.revoke(revocation(Target::Subject(grant.subject))).await.unwrap();
+        let end = NOW + 9 * DAY;
+        let task = Housekeeping { now: end, before: end, limit: 1_000, sweep: None };
+        while store.maintain(task).await.unwrap().more {}
+    }
 }
 
 /// The server is killed and started again. The same store works again, and nothing acknowledged is lost.
