@@ -64,6 +64,9 @@ pub use cloakroom_jwt as jwt;
 /// The in-memory store.
 #[cfg(feature = "memory")]
 pub use cloakroom_memory as memory;
+/// The MySQL and MariaDB store.
+#[cfg(feature = "mysql")]
+pub use cloakroom_mysql as mysql;
 /// The PostgreSQL store.
 #[cfg(feature = "postgres")]
 pub use cloakroom_postgres as postgres;
