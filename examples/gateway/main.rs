@@ -151,7 +151,8 @@ struct Settings {
     /// For the next piece of a body, either way, and on a WebSocket
     #[arg(long, env = "GATEWAY_IDLE_TIMEOUT", default_value = "60", value_parser = seconds)]
     idle_timeout: Duration,
-    /// For a silent connection to the service; less than the service's own keep-alive time-out
+    /// For a silent connection to the service; less than the service's own keep-alive time-out, since
+    /// only GET, HEAD and OPTIONS are sent again if the service closes just then
     #[arg(long, env = "GATEWAY_KEEP_ALIVE", default_value = "4", value_parser = seconds)]
     keep_alive: Duration,
     /// For a silent connection of a client; more than the keep-alive of a load balancer in front

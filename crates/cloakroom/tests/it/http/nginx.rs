@@ -254,6 +254,41 @@ const DROPPED: &[&str] = &[
     "a-word-of-the-apis-own",
 ];
 
+/// A server that closes a kept connection just as the next request arrives.
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_costs_no_request() {
+    let (server, server_address) = listen().await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = server.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let mut seen = 0;
+                // A request ends with the name of the API.
+                while !request[..seen].ends_with(b"orders.example") {
+                    match stream.read(&mut request[seen..]).await {
+                        Ok(read) if read > 0 => seen += read,
+                        _ => return,
+                    }
+                }
+                let jwt = "HTTP/1.1 200 OK\r\ncontent-type: application/jwt\r\n\
+                           content-length: 12\r\n\r\ne30.e30.c2ln";
+                stream.write_all(jwt.as_bytes()).await.unwrap();
+                let _ = stream.read(&mut request).await;
+            });
+        }
+    });
+    let (api, api_address) = listen().await;
+    let router = axum::Router::new().fallback(async || "the order");
+    tokio::spawn(async move { axum::serve(api, router).await });
+    let nginx = Nginx::start(server_address, api_address).await;
+    let client = Client::builder().no_proxy().unix_socket(nginx.socket()).build().unwrap();
+    for number in 0..6 {
+        let request = client.get(url("/orders")).bearer_auth(format!("cr_at_{number}"));
+        assert_eq!(reply(request).await.ok().text(), "the order", "{number}");
+    }
+}
+
 /// RFC 9110 §7.8: behind a 101 that nobody asked for, a client could send requests that nginx does not
 /// see.
 #[tokio::test]
