@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::axum::Router;
 use ::axum::body::Body;
@@ -55,8 +56,8 @@ impl Connection {
             move |request: Request<Incoming>| {
                 let under_way = UnderWay::begin(&place);
                 let body = |incoming| {
-                    let end = Instant::now() + limits.body;
-                    Body::new(TimedBody { incoming, end, timer: None })
+                    let (since, place) = (Instant::now(), Arc::clone(&place));
+                    Body::new(TimedBody { incoming, since, limit: limits.body, place, timer: None })
                 };
                 let answer = match head_refusal(&request) {
                     None => Ok(app.clone().call(request.map(body))),
@@ -80,6 +81,11 @@ impl Connection {
         let result = tokio::select! {
             result = &mut connection => result,
             () = place.told_to_leave() => {
+                // A request that is still coming is given up, like one of a peer that goes away.
+                if matches!(place.phase(), Phase::Head { .. } | Phase::Body { .. }) {
+                    tracing::debug!("a connection made room: its request took too long to come");
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -180,7 +186,9 @@ impl HttpBody for Answer {
 /// The body of a request, which must have come by a certain time.
 struct TimedBody {
     incoming: Incoming,
-    end: Instant,
+    since: Instant,
+    limit: Duration,
+    place: Arc<Place>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -205,9 +213,11 @@ impl HttpBody for TimedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.place.body_has_come();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let end = self.end;
+        self.place.body_is_to_come(self.since);
+        let end = self.since + self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Some(Err(BodyTimeout.into())))
@@ -219,6 +229,13 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+/// Whoever drops a body needs no more of it.
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        self.place.body_has_come();
     }
 }
 
@@ -251,7 +268,7 @@ impl Timed {
             Phase::Idle { since } => Some(since + self.limits.idle),
             Phase::Head { since } => Some(since + self.limits.head),
             // A body has its own.
-            Phase::Busy => None,
+            Phase::Body { .. } | Phase::Busy => None,
         }
     }
 

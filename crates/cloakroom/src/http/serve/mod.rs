@@ -111,8 +111,8 @@ impl Server {
 
     /// How many connections may be open at once: by default as many as the process may have file
     /// descriptors, less 64, and 10,000 at most. If all are in use, a new one takes the place of the
-    /// one that has been idle for the longest, a second at least; if there is none, the answer is
-    /// 503.
+    /// one that has been idle for the longest, a second at least; or else of the one that has been
+    /// sending a request for the longest, a second at least. If there is none, the answer is 503.
     pub const fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit;
         self
@@ -151,7 +151,7 @@ impl Server {
                 Err(error) if concerns_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
-                    open.close_longest_idle();
+                    open.make_room();
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

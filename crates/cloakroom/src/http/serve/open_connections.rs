@@ -27,8 +27,8 @@ pub(super) fn default_limit() -> usize {
     soft.saturating_sub(RESERVED).clamp(16, MAX_DEFAULT)
 }
 
-/// How long a connection has been idle before it has to make room: a new one is about to send.
-const MIN_IDLE: Duration = Duration::from_secs(1);
+/// How long a connection has been waited for before it has to make room: a new one is about to send.
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// How many connections beyond the limit may be on their way out.
 const MAX_LEAVING: usize = 16;
@@ -40,8 +40,26 @@ pub(super) enum Phase {
     Idle { since: Instant },
     /// The rest of a request's head.
     Head { since: Instant },
-    /// A request is under way.
+    /// The rest of a body, of a request that began then.
+    Body { since: Instant },
+    /// The server: a request is under way.
     Busy,
+}
+
+impl Phase {
+    /// Whether a request is under way, as far as the reader of the stream is concerned.
+    pub(super) const fn is_under_way(self) -> bool {
+        matches!(self, Self::Body { .. } | Self::Busy)
+    }
+
+    /// Since when the peer is waited for, and whether it has begun a request.
+    const fn waits(self) -> Option<(bool, Instant)> {
+        match self {
+            Self::Idle { since } => Some((false, since)),
+            Self::Head { since } | Self::Body { since } => Some((true, since)),
+            Self::Busy => None,
+        }
+    }
 }
 
 /// The connections that are open.
@@ -81,11 +99,11 @@ impl OpenConnections {
         Self { limit, table: Mutex::default() }
     }
 
-    /// A place for a new connection, if need be that of one that is idle.
+    /// A place for a new connection, if need be that of one whose peer is waited for.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
         let staying = table.by_number.len() - table.leaving;
-        let has_room = staying < self.limit || table.close_longest_idle();
+        let has_room = staying < self.limit || table.make_room();
         if !has_room || table.by_number.len() >= self.limit + MAX_LEAVING {
             return None;
         }
@@ -101,9 +119,9 @@ impl OpenConnections {
         Some(Place { all: Arc::clone(self), number, state })
     }
 
-    /// Makes room, if a connection is idle.
-    pub(super) fn close_longest_idle(&self) {
-        self.table().close_longest_idle();
+    /// Makes room, if a connection can go.
+    pub(super) fn make_room(&self) {
+        self.table().make_room();
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -112,15 +130,15 @@ impl OpenConnections {
 }
 
 impl Table {
-    fn close_longest_idle(&mut self) -> bool {
+    /// Closes the connection that has been idle for the longest; if there is none, the one whose peer
+    /// has been at its request for the longest. An honest peer sends a request in one go.
+    fn make_room(&mut self) -> bool {
         let staying = self.by_number.iter().filter(|(_, state)| !state.is_leaving());
-        let idle = staying.filter_map(|(number, state)| match *state.phase() {
-            Phase::Idle { since } => Some((since, *number, state)),
-            Phase::Head { .. } | Phase::Busy => None,
+        let waiting = staying.filter_map(|(number, state)| {
+            let (has_begun, since) = state.phase().waits()?;
+            (since.elapsed() >= MIN_WAIT).then_some(((has_begun, since, *number), state))
         });
-        let idle = idle.filter(|(since, ..)| since.elapsed() >= MIN_IDLE);
-        let longest = idle.min_by_key(|(since, number, _)| (*since, *number));
-        let Some((.., state)) = longest else { return false };
+        let Some((_, state)) = waiting.min_by_key(|(rank, _)| *rank) else { return false };
         state.is_leaving.store(true, Ordering::Release);
         state.leave.notify_one();
         self.leaving += 1;
@@ -151,7 +169,7 @@ impl Place {
     pub(super) fn wake_when_idle(&self, reader: &Waker) -> bool {
         *self.reader() = Some(reader.clone());
         // A request that ends from here on finds the reader.
-        self.phase() == Phase::Busy
+        self.phase().is_under_way()
     }
 
     /// A request has ended.
@@ -165,6 +183,23 @@ impl Place {
 
     fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
         self.state.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request under way waits for its body, which is to come since `since`. A task that reads it
+    /// after the response does not make the connection busy again.
+    pub(super) fn body_is_to_come(&self, since: Instant) {
+        let mut phase = self.state.phase();
+        if *phase == Phase::Busy {
+            *phase = Phase::Body { since };
+        }
+    }
+
+    /// The request under way no longer waits for its body.
+    pub(super) fn body_has_come(&self) {
+        let mut phase = self.state.phase();
+        if matches!(*phase, Phase::Body { .. }) {
+            *phase = Phase::Busy;
+        }
     }
 
     /// Waits until the connection has to make room.
@@ -186,7 +221,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_makes_room_and_a_busy_one_never() {
+    async fn those_that_are_waited_for_make_room_and_a_busy_one_never() {
         let open = Arc::new(OpenConnections::new(3));
         let places: Vec<_> = (0..3).map(|_| open.admit().unwrap()).collect();
         places[0].set_phase(Phase::Busy);
@@ -203,11 +238,24 @@ mod tests {
         let fifth = open.admit().unwrap();
         places[0].told_to_leave().await;
         fifth.set_phase(Phase::Busy);
-        assert!(open.admit().is_none(), "one sends a head, two are busy");
+        // One sends a head, two are busy.
+        let sixth = open.admit().unwrap();
+        places[1].told_to_leave().await;
+        let since = Instant::now();
+        sixth.set_phase(Phase::Body { since });
+        assert!(open.admit().is_none(), "it has just begun");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let seventh = open.admit().unwrap();
+        sixth.told_to_leave().await;
+        seventh.set_phase(Phase::Busy);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(open.admit().is_none(), "three are busy");
+        drop(seventh);
         // A place is free only when its connection has gone, and then once.
         drop(places);
-        let sixth = open.admit();
-        assert!(sixth.is_some());
+        drop(sixth);
+        let eighth = open.admit();
+        assert!(eighth.is_some());
         assert_eq!(open.table().leaving, 0);
     }
 

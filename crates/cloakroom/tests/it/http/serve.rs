@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::body::Body;
+use axum::routing::{get, post};
 use cloakroom::http::{Endpoints, serve};
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -38,7 +40,15 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let endpoints = Server::new().await.mounted(endpoints).endpoints.clone();
         let large = get(|| async { "x".repeat(64 << 20) });
-        let app = Router::new().merge(endpoints.router()).route("/large", large);
+        // Reads a part of the body, and takes its time before it asks for the rest.
+        let slow = post(|body: Body| async {
+            let mut body = body.into_data_stream();
+            body.next().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(body);
+        });
+        let app = Router::new().merge(endpoints.router());
+        let app = app.route("/large", large).route("/slow", slow);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = limits(serve(listener, app)).graceful_shutdown(async {
             let _ = stopped.await;
@@ -278,6 +288,45 @@ async fn where_all_places_are_taken_the_idle_go_first() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     let mut last = served.sent(METADATA).await;
     assert!(answer(&mut last).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_do_not_come_in_make_room() {
+    let head = "POST /token HTTP/1.1\r\nhost: as\r\ncontent-length: 500\r\n\r\n";
+    for half in [head, &head[..20], &format!("{head}grant_type")] {
+        let served = Served::with(|it| it, |server| server.max_connections(3)).await;
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            slow.push(served.sent(half).await);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let refused = rest(served.sent(METADATA).await).await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{half}: {refused}");
+        // Those that have been at it for a second go, the first one first.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut answered = Vec::new();
+        for slow in slow {
+            let mut next = served.sent(METADATA).await;
+            assert!(answer(&mut next).await.starts_with("HTTP/1.1 200 "), "{half}");
+            takes(Duration::ZERO, async { assert_eq!(rest(slow).await, "", "{half}") }).await;
+            answered.push(next);
+        }
+        let refused = rest(served.sent(METADATA).await).await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{half}: {refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_app_is_not_held_against_its_client() {
+    let served = Served::with(|it| it, |server| server.max_connections(1)).await;
+    let head = "POST /slow HTTP/1.1\r\nhost: as\r\ncontent-length: 10\r\n\r\n";
+    let mut client = served.sent(head).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    client.write_all(b"12345").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let refused = rest(served.sent(METADATA).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(answer(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test(start_paused = true)]
