@@ -78,6 +78,7 @@ fn a_step_that_breaks_the_contract_is_refused() {
         ("client", with(|next| next.client = ClientId::new("other").unwrap())),
         ("subject", with(|next| next.subject = Subject::user("bob").unwrap())),
         ("epoch", with(|next| next.epoch = next.epoch.following())),
+        ("a later end", with(|next| next.expires_at = next.expires_at + MILLISECOND)),
     ] {
         let step = step(&stored, ChainUpdate::Move(Box::new(bad)));
         let judged = step.judge(&Arc::new(stored.clone()));
@@ -88,6 +89,24 @@ fn a_step_that_breaks_the_contract_is_refused() {
     let step = Advance { tokens, ..step(&stored, ChainUpdate::Attach) };
     assert!(matches!(step.judge(&Arc::new(stored.clone())), Err(StoreError::Misuse(_))));
     tokens_of(stored.id, &step.tokens[..1]).unwrap();
+}
+
+/// Two nodes whose clocks differ shorten a grant to different ends.
+#[test]
+fn a_step_that_lost_a_race_is_no_misuse_even_if_it_ends_later() {
+    let stored = stored();
+    let step = step(&stored, ChainUpdate::Move(Box::new(next(&stored))));
+    let mut won = next(&stored);
+    won.chain.as_mut().unwrap().digest = TokenDigest::compute(TokenKind::Refresh, b"the winner's");
+    won.expires_at = stored.expires_at - MILLISECOND;
+    let stale = AdvanceOutcome::Stale(Arc::new(won.clone()));
+    assert_eq!(step.judge(&Arc::new(won.clone())).unwrap(), Some(stale));
+    let revoked = GrantRecord { revoked_at: Some(NOW), ..won };
+    assert_eq!(step.judge(&Arc::new(revoked)).unwrap(), Some(AdvanceOutcome::Dead));
+    // Nor if its grant was revoked first.
+    let shorter = stored.expires_at - MILLISECOND;
+    let revoked = GrantRecord { revoked_at: Some(NOW), expires_at: shorter, ..stored };
+    assert_eq!(step.judge(&Arc::new(revoked)).unwrap(), Some(AdvanceOutcome::Dead));
 }
 
 #[test]
