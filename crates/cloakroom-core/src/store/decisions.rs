@@ -48,11 +48,22 @@ impl Advance {
         {
             return Ok(Some(AdvanceOutcome::Advanced));
         }
-        Ok(match &stored.chain {
-            Some(chain) if self.now >= chain.expires_at => Some(AdvanceOutcome::Dead),
-            Some(chain) if chain.position() == self.expected => None,
-            _ => Some(AdvanceOutcome::Stale(Arc::clone(stored))),
-        })
+        match &stored.chain {
+            Some(chain) if self.now >= chain.expires_at => Ok(Some(AdvanceOutcome::Dead)),
+            Some(chain) if chain.position() == self.expected => self.ends_in_time(stored),
+            _ => Ok(Some(AdvanceOutcome::Stale(Arc::clone(stored)))),
+        }
+    }
+
+    /// Checks the end of the next record, when the step may be taken otherwise. A step that lost a race
+    /// is no misuse: the one that won it may have shortened the grant.
+    fn ends_in_time(&self, stored: &GrantRecord) -> Result<Option<AdvanceOutcome>, StoreError> {
+        match &self.change {
+            ChainUpdate::Move(next) if next.expires_at > stored.expires_at => {
+                Err(StoreError::Misuse("the next record ends later than the grant"))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -152,9 +163,6 @@ fn follows(
     };
     if chain.position() == *expected {
         return Err(StoreError::Misuse("the next record does not advance the chain"));
-    }
-    if next.expires_at > stored.expires_at {
-        return Err(StoreError::Misuse("the next record ends later than the grant"));
     }
     if next.id != stored.id
         || next.client != stored.client

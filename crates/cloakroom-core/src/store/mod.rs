@@ -81,10 +81,11 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
-    /// chain or one that is at `step.expected`, or ends later than the grant
-    /// ([`GrantRecord::expires_at`]), or if a token names another grant; another error if the store
-    /// fails.
+    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has no
+    /// chain or one that is at `step.expected`, or if a token names another grant; if the step may be
+    /// taken otherwise, also if the next record ends later than the grant
+    /// ([`GrantRecord::expires_at`]), which the winner of a race may have shortened; another error if
+    /// the store fails.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.

@@ -98,8 +98,9 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     moved.generation = generation;
     moved.digest = digest;
     // A client without refresh tokens gets none. The minted token is discarded, and only marks the
-    // code as spent.
-    moved.expires_at = if refreshable { expires_at } else { now };
+    // code as spent. Its chain ends with the grant, so that a second redemption that comes at the
+    // same time meets a chain that has moved on, and not one that has ended.
+    moved.expires_at = if refreshable { expires_at } else { next.expires_at };
     moved.successor = None;
     moved.bound_from = bound_from;
     moved.rotates = rotates;

@@ -94,6 +94,24 @@ fn a_step_that_breaks_the_contract_is_refused() {
     tokens_of(stored.id, &step.tokens[..1]).unwrap();
 }
 
+/// Two nodes whose clocks differ shorten a grant to different ends.
+#[test]
+fn a_step_that_lost_a_race_is_no_misuse_even_if_it_ends_later() {
+    let stored = stored();
+    let step = step(&stored, ChainUpdate::Move(Box::new(next(&stored))));
+    let mut won = next(&stored);
+    won.chain.as_mut().unwrap().digest = TokenDigest::compute(TokenKind::Refresh, b"the winner's");
+    won.expires_at = stored.expires_at - MILLISECOND;
+    let stale = AdvanceOutcome::Stale(Arc::new(won.clone()));
+    assert_eq!(step.judge(&Arc::new(won.clone())).unwrap(), Some(stale));
+    let revoked = GrantRecord { revoked_at: Some(NOW), ..won };
+    assert_eq!(step.judge(&Arc::new(revoked)).unwrap(), Some(AdvanceOutcome::Dead));
+    // Nor if its grant was revoked first.
+    let shorter = stored.expires_at - MILLISECOND;
+    let revoked = GrantRecord { revoked_at: Some(NOW), expires_at: shorter, ..stored };
+    assert_eq!(step.judge(&Arc::new(revoked)).unwrap(), Some(AdvanceOutcome::Dead));
+}
+
 #[test]
 fn a_token_is_inserted_once_and_its_digest_belongs_to_it() {
     let grant = stored().id;
