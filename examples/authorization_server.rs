@@ -60,8 +60,8 @@ struct Options {
     /// Where to listen, an IP address and a port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path. The secrets are in
-    /// another file beside the database, `<path>.secrets`
+    /// Where grants and keys are kept: `memory`, `sqlite:` and a file's path, or the `mysql://` URL of a
+    /// database. The secrets are in another file: `<path>.secrets` or `mysql.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
@@ -120,7 +120,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
     };
 
-    let (issuer, _) = options.store.open(&url)?;
+    let (issuer, _) = options.store.open(&url).await?;
     let issuer = issuer
         .static_clients(clients)?
         .events(Arc::new(Alarms))
@@ -155,6 +155,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     match &options.store {
         Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
+        Store::Mysql(_) => eprintln!("*** Grants and keys are kept in the database."),
     }
     println!("ready http://{address}");
     cloakroom::http::serve(listener, app)

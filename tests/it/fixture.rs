@@ -8,6 +8,7 @@ use cloakroom::core::keys::KeyStore;
 use cloakroom::core::store::TokenStore;
 use cloakroom::core::time::Clock;
 use cloakroom::memory::MemoryStore;
+use cloakroom::mysql::MysqlStore;
 use cloakroom::sqlite::{SqliteStore, Synchronous};
 use tempfile::TempDir;
 
@@ -73,6 +74,34 @@ impl Fixture for Sqlite {
     }
 }
 
+/// Tables of a database, to which every process connects by itself.
+#[derive(Debug)]
+pub(crate) struct Mysql {
+    prefix: String,
+    clock: Arc<dyn Clock>,
+}
+
+impl Mysql {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let random: [u8; 8] = cloakroom::core::Random::system().array().unwrap();
+        let prefix = format!("w{:016x}_", u64::from_le_bytes(random));
+        Self { prefix, clock }
+    }
+}
+
+#[async_trait]
+impl Fixture for Mysql {
+    async fn open(&self) -> Opened {
+        let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL")
+            .expect("CLOAKROOM_TEST_MYSQL_URL names a database; `cargo xtask test` starts one");
+        let store = MysqlStore::builder(&url)
+            .table_prefix(&self.prefix)
+            .clock(Arc::clone(&self.clock))
+            .connect();
+        Opened::of(Arc::new(store.await.unwrap()))
+    }
+}
+
 /// Tries a test with each store: `each_store!(name_of_the_function);` makes a module of that name.
 macro_rules! each_store {
     ($test:ident) => {
@@ -87,6 +116,14 @@ macro_rules! each_store {
             async fn in_sqlite() {
                 super::$test(|clock| std::sync::Arc::new($crate::fixture::Sqlite::new(clock)))
                     .await;
+            }
+
+            mod with_mysql {
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn in_mysql() {
+                    use $crate::fixture::Mysql;
+                    super::super::$test(|clock| std::sync::Arc::new(Mysql::new(clock))).await;
+                }
             }
         }
     };
