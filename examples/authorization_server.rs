@@ -60,8 +60,8 @@ struct Options {
     /// Where to listen, an IP address and a port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where grants and keys are kept: `memory`, `sqlite:` and a file's path, or the `postgres://` URL of a
-    /// database. The secrets are in another file: `<path>.secrets` or `postgres.secrets`
+    /// Where grants and keys are kept: `memory`, `sqlite:` and a file's path, or the URL of a server
+    /// (`mysql://`, `postgres://`). The secrets are in another file: `<path>.secrets` or `<scheme>.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
@@ -156,7 +156,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
     match &options.store {
         Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
-        Store::Postgres(_) => eprintln!("*** Grants and keys are kept in the database."),
+        Store::Mysql(_) | Store::Postgres(_) => {
+            eprintln!("*** Grants and keys are kept in the database.")
+        }
     }
     println!("ready http://{address}");
     cloakroom::http::serve(listener, app)

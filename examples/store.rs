@@ -13,6 +13,7 @@ use cloakroom::core::store::SingleUseStore;
 use cloakroom::core::store::TokenStore;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
+use cloakroom::mysql::MysqlStore;
 use cloakroom::postgres::PostgresStore;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{HandleKeys, HandleSecret, Issuer, IssuerBuilder};
@@ -24,23 +25,21 @@ pub(crate) enum Store {
     Memory,
     Sqlite(PathBuf),
     /// The URL of a database.
+    Mysql(String),
+    /// The URL of a database.
     Postgres(String),
 }
-
-/// The secrets of a store that is not a file of this machine.
-const SECRETS: &str = "postgres.secrets";
 
 impl FromStr for Store {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.strip_prefix("sqlite:")) {
-            ("memory", _) => Ok(Self::Memory),
-            (_, Some(path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            (url, _) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Ok(Self::Postgres(url.to_owned()))
-            }
-            _ => Err("it is neither `memory`, nor `sqlite:` and a path, nor a `postgres://` URL"),
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("mysql" | "mariadb", _)) => Ok(Self::Mysql(text.to_owned())),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            _ => Err("it is not `memory`, `sqlite:` and a path, or a `mysql:` or `postgres:` URL"),
         }
     }
 }
@@ -62,9 +61,13 @@ impl Store {
                 secrets.push(".secrets");
                 issuer(url, Arc::new(SqliteStore::open(path)?), Path::new(&secrets))
             }
-            Self::Postgres(database) => {
-                let store = PostgresStore::connect(database).await?;
-                issuer(url, Arc::new(store), Path::new(SECRETS))
+            Self::Mysql(server) => {
+                let store = MysqlStore::connect(server).await?;
+                issuer(url, Arc::new(store), Path::new("mysql.secrets"))
+            }
+            Self::Postgres(server) => {
+                let store = PostgresStore::connect(server).await?;
+                issuer(url, Arc::new(store), Path::new("postgres.secrets"))
             }
         }
     }

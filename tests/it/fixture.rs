@@ -8,6 +8,7 @@ use cloakroom::core::keys::KeyStore;
 use cloakroom::core::store::TokenStore;
 use cloakroom::core::time::Clock;
 use cloakroom::memory::MemoryStore;
+use cloakroom::mysql::MysqlStore;
 use cloakroom::postgres::PostgresStore;
 use cloakroom::sqlite::{SqliteStore, Synchronous};
 use tempfile::TempDir;
@@ -74,31 +75,48 @@ impl Fixture for Sqlite {
     }
 }
 
-/// A schema of a database, to which every process connects by itself.
+/// A database on a server, to which every process connects by itself.
 #[derive(Debug)]
-pub(crate) struct Postgres {
-    schema: String,
+pub(crate) struct Server {
+    kind: Kind,
+    /// Keeps the tests apart.
+    name: String,
     clock: Arc<dyn Clock>,
 }
 
-impl Postgres {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Mysql,
+    Postgres,
+}
+
+impl Server {
+    pub(crate) fn new(kind: Kind, clock: Arc<dyn Clock>) -> Self {
         let random: [u8; 8] = cloakroom::core::Random::system().array().unwrap();
-        let schema = random.iter().fold("t_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
-        Self { schema, clock }
+        let name = format!("t{:016x}_", u64::from_le_bytes(random));
+        Self { kind, name, clock }
     }
 }
 
 #[async_trait]
-impl Fixture for Postgres {
+impl Fixture for Server {
     async fn open(&self) -> Opened {
-        let url = std::env::var("CLOAKROOM_TEST_POSTGRES_URL")
-            .expect("CLOAKROOM_TEST_POSTGRES_URL names a database; `cargo xtask test` starts one");
-        let store = PostgresStore::builder(&url)
-            .schema(&self.schema)
-            .clock(Arc::clone(&self.clock))
-            .connect();
-        Opened::of(Arc::new(store.await.unwrap()))
+        let Self { kind, name, clock } = self;
+        let variable = format!("CLOAKROOM_TEST_{}_URL", format!("{kind:?}").to_uppercase());
+        let url = std::env::var(&variable).unwrap_or_else(|_| {
+            panic!("{variable} is not set: `cargo xtask test` starts a server")
+        });
+        let clock = Arc::clone(clock);
+        match kind {
+            Kind::Mysql => {
+                let store = MysqlStore::builder(&url).table_prefix(name).clock(clock).connect();
+                Opened::of(Arc::new(store.await.unwrap()))
+            }
+            Kind::Postgres => {
+                let store = PostgresStore::builder(&url).schema(name).clock(clock).connect();
+                Opened::of(Arc::new(store.await.unwrap()))
+            }
+        }
     }
 }
 
@@ -118,11 +136,23 @@ macro_rules! each_store {
                     .await;
             }
 
+            mod with_mysql {
+                use $crate::fixture::{Kind, Server};
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn in_mysql() {
+                    let server = |clock| std::sync::Arc::new(Server::new(Kind::Mysql, clock));
+                    super::super::$test(server).await;
+                }
+            }
+
             mod with_postgres {
+                use $crate::fixture::{Kind, Server};
+
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn in_postgres() {
-                    use $crate::fixture::Postgres;
-                    super::super::$test(|clock| std::sync::Arc::new(Postgres::new(clock))).await;
+                    let server = |clock| std::sync::Arc::new(Server::new(Kind::Postgres, clock));
+                    super::super::$test(server).await;
                 }
             }
         }
