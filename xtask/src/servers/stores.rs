@@ -10,7 +10,7 @@ const STORES: [(&str, Place, Option<&str>); 5] = [
     ("sqlite", With("files in a temporary folder"), Some("cloakroom-sqlite")),
     ("postgres", Server, None),
     ("mysql", Server, None),
-    ("redis", Server, None),
+    ("redis", Server, Some("cloakroom-redis")),
 ];
 
 /// Where a store keeps its data.
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(line("memory"), "memory    in process                   cloakroom-memory");
         assert_eq!(
             line("redis"),
-            "redis     private Redis 7.0.15         it answers; no store uses it yet"
+            "redis     private Redis 7.0.15         cloakroom-redis"
         );
         assert_eq!(line("mysql"), "mysql     left out by request          none");
     }
