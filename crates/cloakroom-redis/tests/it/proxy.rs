@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,8 +89,9 @@ impl Proxy {
         self.changed.send_replace(());
     }
 
-    pub(crate) fn mode(&self) -> Mode {
-        *self.mode.lock().unwrap()
+    /// The mode, after the proxy as well.
+    pub(crate) fn watch(&self) -> Arc<Mutex<Mode>> {
+        Arc::clone(&self.mode)
     }
 }
 
@@ -175,6 +175,3 @@ fn length(bytes: &[u8]) -> Option<usize> {
         _ => Some(line),
     }
 }
-
-/// Longer than any test waits.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

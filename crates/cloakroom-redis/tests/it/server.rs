@@ -42,9 +42,6 @@ impl Server {
         format!("redis://{}", self.address())
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
-    }
 
     /// Ends it as a crash does.
     pub(crate) fn kill(&mut self) {
