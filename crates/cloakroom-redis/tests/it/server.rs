@@ -42,7 +42,6 @@ impl Server {
         format!("redis://{}", self.address())
     }
 
-
     /// Ends it as a crash does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -53,13 +52,18 @@ impl Server {
 
     /// Starts it again, with what is in its folder.
     pub(crate) fn resume(&mut self) {
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let folder = self.folder.path().display().to_string();
+        let settings = self.settings.clone();
+        let mut args = vec!["--save", "", "--dir", &folder, "--enable-debug-command", "yes"];
+        args.extend(settings.iter().map(String::as_str));
+        self.spawn(&args);
+    }
+
+    fn spawn(&mut self, args: &[&str]) {
+        let log = std::fs::File::create(self.folder.path().join("output")).unwrap();
         let process = Command::new(program("redis-server"))
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .arg("--dir")
-            .arg(self.folder.path())
-            .args(["--enable-debug-command", "yes", "--daemonize", "no"])
-            .args(&self.settings)
+            .args(args)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
             .stdin(Stdio::null())
             .stdout(log)
             .spawn()
@@ -92,5 +96,144 @@ pub(crate) fn free_port() -> u16 {
         if port < 55_000 {
             return port;
         }
+    }
+}
+
+/// A cluster of masters, each with as many replicas.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Server>,
+}
+
+impl Cluster {
+    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
+        let settings = [
+            "--cluster-enabled yes",
+            "--cluster-config-file nodes.conf",
+            "--cluster-node-timeout 1000",
+            // A replica that was cut off for long may still take over: the tests say when.
+            "--cluster-replica-validity-factor 0",
+            "--repl-diskless-sync-delay 0",
+        ];
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| setting.split(' ')).collect();
+        let nodes: Vec<Server> =
+            (0..masters * (1 + replicas)).map(|_| Server::start(&settings)).collect();
+        let mut create = Command::new(program("redis-cli"));
+        create.args(["--cluster", "create"]).args(nodes.iter().map(Server::address));
+        create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
+        let created = create.stdin(Stdio::null()).output().unwrap();
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+        let cluster = Self { nodes };
+        for node in 0..cluster.nodes.len() {
+            cluster.until(node, |info| info.contains("cluster_state:ok"));
+            let start = Instant::now();
+            loop {
+                let info = cluster.nodes[node].says(&["INFO", "replication"]);
+                if info.contains("master_link_status:up")
+                    || info.contains(&format!("connected_slaves:{replicas}"))
+                        && info.contains("role:master")
+                {
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(60), "{info}");
+                std::thread::yield_now();
+            }
+        }
+        cluster
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let addresses: Vec<String> = self.nodes.iter().map(Server::address).collect();
+        format!("redis+cluster://{}", addresses.join(","))
+    }
+
+    /// Moves slots from one node to another.
+    pub(crate) fn reshard(&self, from: usize, to: usize, slots: u32) {
+        let [from, to] = [from, to].map(|node| self.nodes[node].says(&["CLUSTER", "MYID"]));
+        let mut reshard = Command::new(program("redis-cli"));
+        reshard.args(["--cluster", "reshard", &self.nodes[0].address(), "--cluster-yes"]);
+        reshard.args(["--cluster-from", from.trim(), "--cluster-to", to.trim()]);
+        reshard.args(["--cluster-slots", &slots.to_string()]);
+        let done = reshard.stdin(Stdio::null()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    }
+
+    /// Waits until a node says so of the cluster.
+    pub(crate) fn until(&self, node: usize, is_so: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !is_so(&self.nodes[node].says(&["CLUSTER", "INFO"])) {
+            assert!(start.elapsed() < Duration::from_secs(60), "it takes too long");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// A master with a replica, and the sentinels that watch over them.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) master: Server,
+    pub(crate) replica: Server,
+    sentinels: Vec<Server>,
+}
+
+impl Watched {
+    pub(crate) fn start() -> Self {
+        let master = Server::start(&[]);
+        let of = format!("127.0.0.1 {}", master.port());
+        let replica = Server::start(&["--replicaof", &of]);
+        let start = Instant::now();
+        while !replica.says(&["INFO", "replication"]).contains("master_link_status:up") {
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not replicate");
+            std::thread::yield_now();
+        }
+        let sentinels: Vec<_> = (0..3).map(|_| Server::sentinel(master.port())).collect();
+        let watched = Self { master, replica, sentinels };
+        for sentinel in &watched.sentinels {
+            let start = Instant::now();
+            loop {
+                let says = sentinel.says(&["SENTINEL", "MASTERS"]);
+                let value = |name: &str| {
+                    says.lines().skip_while(|line| *line != name).nth(1).map(ToOwned::to_owned)
+                };
+                if value("num-slaves").as_deref() == Some("1")
+                    && value("num-other-sentinels").as_deref() == Some("2")
+                {
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(60), "{says}");
+                std::thread::yield_now();
+            }
+        }
+        watched
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let addresses: Vec<String> = self.sentinels.iter().map(Server::address).collect();
+        format!("redis+sentinel://{}/main", addresses.join(","))
+    }
+}
+
+impl Server {
+    /// A sentinel that watches the server on this port, and soon takes it for dead.
+    fn sentinel(master: u16) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("sentinel.conf");
+        let settings = format!(
+            "sentinel monitor main 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n"
+        );
+        std::fs::write(&file, settings).unwrap();
+        let settings = vec![file.display().to_string(), "--sentinel".to_owned()];
+        let mut server = Self { folder, port: free_port(), settings, process: None };
+        server.spawn(&[&server.settings[0].clone(), "--sentinel"]);
+        server
+    }
+
+    /// What it answers to a command.
+    pub(crate) fn says(&self, command: &[&str]) -> String {
+        let mut client = Command::new(program("redis-cli"));
+        client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(command);
+        String::from_utf8_lossy(&client.stdin(Stdio::null()).output().unwrap().stdout).into_owned()
     }
 }

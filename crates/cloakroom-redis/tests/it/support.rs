@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord};
-use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
 use cloakroom_core::store::{Advance, ChainUpdate, TokenStore, TokenStoreExt as _};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
@@ -67,6 +67,10 @@ pub(crate) fn digest() -> TokenDigest {
 
 /// A grant with a chain, that begins now.
 pub(crate) async fn grant(store: &dyn TokenStore, subject: &str, client: &str) -> GrantRecord {
+    grant_of(store.epoch().await.unwrap(), subject, client)
+}
+
+pub(crate) fn grant_of(epoch: Epoch, subject: &str, client: &str) -> GrantRecord {
     let random = Random::system();
     let mut grant = GrantRecord::new(
         GrantId::random(&random).unwrap(),
@@ -79,7 +83,7 @@ pub(crate) async fn grant(store: &dyn TokenStore, subject: &str, client: &str) -
     let key = ChainKey::random(&random).unwrap();
     grant.chain = Some(Chain::new(TokenKind::Refresh, digest(), key, NOW + DAY));
     grant.scope = Scope::parse("orders:read orders:write").unwrap();
-    grant.epoch = store.epoch().await.unwrap();
+    grant.epoch = epoch;
     grant
 }
 

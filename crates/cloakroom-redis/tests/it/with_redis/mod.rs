@@ -1,8 +1,10 @@
 //! Tests that need a server, or the program that is one.
 
+mod cluster;
 mod faults;
 mod kit;
 mod outages;
 mod processes;
+mod sentinel;
 mod single_use;
 mod ttl;
