@@ -59,28 +59,51 @@ pub(crate) struct Proxy {
     mode: Arc<Mutex<Mode>>,
     /// Says that the mode changed.
     changed: watch::Sender<()>,
+    server: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
     /// A proxy before the server at this address.
     pub(crate) async fn start(server: String) -> Self {
+        Self::start_as(server, false).await
+    }
+
+    /// A proxy that passes on bytes, such as those between a master and its replica, until it is told
+    /// [`Mode::After`].
+    pub(crate) async fn start_raw(server: String) -> Self {
+        Self::start_as(server, true).await
+    }
+
+    async fn start_as(server: String, is_raw: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mode = Arc::new(Mutex::new(Mode::Through));
         let (changed, observed) = watch::channel(());
         let shared = Arc::clone(&mode);
+        let server = Arc::new(Mutex::new(server));
+        let to = Arc::clone(&server);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (mode, observed) = (Arc::clone(&shared), observed.clone());
-                tokio::spawn(serve(client, server.clone(), mode, observed));
+                let server = to.lock().unwrap().clone();
+                if is_raw {
+                    tokio::spawn(pass(client, server, mode, observed));
+                } else {
+                    tokio::spawn(serve(client, server, mode, observed));
+                }
             }
         });
-        Self { port, mode, changed, task }
+        Self { port, mode, changed, server, task }
     }
 
     pub(crate) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// New connections lead to another server.
+    pub(crate) fn lead_to(&self, server: String) {
+        *self.server.lock().unwrap() = server;
     }
 
     /// Reads that wait are broken, too.
@@ -98,6 +121,23 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    server: String,
+    mode: Arc<Mutex<Mode>>,
+    mut changed: watch::Receiver<()>,
+) -> io::Result<()> {
+    changed.mark_unchanged();
+    if *mode.lock().unwrap() == Mode::After(0) {
+        return Ok(());
+    }
+    let mut server = TcpStream::connect(server).await?;
+    tokio::select! {
+        passed = tokio::io::copy_bidirectional(&mut client, &mut server) => passed.map(drop),
+        _ = changed.changed() => Ok(()),
     }
 }
 

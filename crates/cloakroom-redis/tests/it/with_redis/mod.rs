@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod kit;
+mod lost_writes;
 mod outages;
 mod processes;
 mod sentinel;
