@@ -8,9 +8,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use cloakroom::core::TokenSecret;
+use cloakroom::core::keys::KeyStore;
+use cloakroom::core::store::SingleUseStore;
 use cloakroom::core::store::TokenStore;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
+use cloakroom::postgres::PostgresStore;
+use cloakroom::redis::RedisStore;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{HandleKeys, HandleSecret, Issuer, IssuerBuilder};
 
@@ -20,7 +24,15 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) enum Store {
     Memory,
     Sqlite(PathBuf),
+    /// The URL of a database.
+    Postgres(String),
+    /// The URL of a server, of sentinels or of a cluster.
+    Redis(String),
 }
+
+/// The secrets of a store that is not a file of this machine.
+const SECRETS: &str = "postgres.secrets";
+const REDIS_SECRETS: &str = "redis.secrets";
 
 impl FromStr for Store {
     type Err = &'static str;
@@ -29,33 +41,60 @@ impl FromStr for Store {
         match (text, text.strip_prefix("sqlite:")) {
             ("memory", _) => Ok(Self::Memory),
             (_, Some(path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("it is neither `memory` nor `sqlite:` and a path"),
+            (url, _) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Ok(Self::Postgres(url.to_owned()))
+            }
+            (url, _) if url.starts_with("redis") || url.starts_with("valkey") => {
+                Ok(Self::Redis(url.to_owned()))
+            }
+            _ => Err(
+                "it is not `memory`, `sqlite:` and a path, or a `postgres://` or `redis://` URL",
+            ),
         }
     }
 }
 
 impl Store {
     /// An issuer that keeps its grants and keys here, and its token store.
-    pub(crate) fn open(&self, url: &str) -> Result<(IssuerBuilder, Arc<dyn TokenStore>), Failure> {
-        let path = match self {
+    pub(crate) async fn open(
+        &self,
+        url: &str,
+    ) -> Result<(IssuerBuilder, Arc<dyn TokenStore>), Failure> {
+        match self {
             Self::Memory => {
                 let store = Arc::new(MemoryStore::new());
                 // Makes handle keys and a sealing key at random.
-                return Ok((Issuer::dev().url(url).store(Arc::clone(&store)), store));
+                Ok((Issuer::dev().url(url).store(Arc::clone(&store)), store))
             }
-            Self::Sqlite(path) => path,
-        };
-        let store = Arc::new(SqliteStore::open(path)?);
-        let mut secrets = path.clone().into_os_string();
-        secrets.push(".secrets");
-        let (handles, sealing) = secrets_of(Path::new(&secrets))?;
-        let issuer = Issuer::builder(url)
-            .store(Arc::clone(&store))
-            .single_use(store.clone())
-            .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
-            .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?));
-        Ok((issuer, store))
+            Self::Sqlite(path) => {
+                let mut secrets = path.clone().into_os_string();
+                secrets.push(".secrets");
+                issuer(url, Arc::new(SqliteStore::open(path)?), Path::new(&secrets))
+            }
+            Self::Postgres(database) => {
+                let store = PostgresStore::connect(database).await?;
+                issuer(url, Arc::new(store), Path::new(SECRETS))
+            }
+            Self::Redis(server) => {
+                let store = RedisStore::connect(server).await?;
+                issuer(url, Arc::new(store), Path::new(REDIS_SECRETS))
+            }
+        }
     }
+}
+
+fn issuer<S: TokenStore + KeyStore + SingleUseStore>(
+    url: &str,
+    store: Arc<S>,
+    secrets: &Path,
+) -> Result<(IssuerBuilder, Arc<dyn TokenStore>), Failure> {
+    let (handles, sealing) = secrets_of(secrets)?;
+    let issuer = Issuer::builder(url)
+        .store(Arc::clone(&store))
+        .single_use(store.clone())
+        .handle_keys(HandleKeys::new(&HandleSecret::from_hex(1, handles.expose())?))
+        .sealer(Arc::new(AesGcmSealer::from_hex(1, sealing.expose())?));
+    Ok((issuer, store))
 }
 
 /// The handle secret and the key that seals signing keys, created at the first start. They are not in

@@ -21,6 +21,7 @@ use tower::timeout::error::Elapsed;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
+use crate::allowed::Allowed;
 use crate::body::{Activity, Interrupted, Watched};
 use crate::headers::{Caller, is_websocket, remove_hop_by_hop, to_service};
 use crate::server::{Peer, Seat};
@@ -46,6 +47,7 @@ pub(crate) struct Timeouts {
 pub(crate) struct Proxy<C> {
     client: Client<C, Body>,
     authority: uri::Authority,
+    allowed: Allowed,
     timeouts: Timeouts,
     tunnels: Tunnels,
 }
@@ -70,6 +72,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
     pub(crate) fn new(
         connector: C,
         service: &Uri,
+        allowed: Allowed,
         timeouts: Timeouts,
         tunnels: Tunnels,
     ) -> Result<Self, BoxError> {
@@ -82,7 +85,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.keep)
             .build(connector);
-        Ok(Self { client, authority, timeouts, tunnels })
+        Ok(Self { client, authority, allowed, timeouts, tunnels })
     }
 
     /// The answer of the service, or the gateway's error if there is none.
@@ -138,11 +141,16 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         parts.uri = Uri::from_parts(uri).map_err(|_| Failure::Target)?;
 
         let caller = parts.extensions.get::<Caller>().ok_or(Failure::Unannounced)?;
-        to_service(&mut parts.headers, parts.version, caller);
+        let had_length = parts.headers.contains_key(header::CONTENT_LENGTH);
+        to_service(&mut parts.headers, &self.allowed, parts.version, caller);
         if websocket {
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        } else if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        } else if let Some(length) = body.size_hint().exact() {
+            if length > 0 || had_length {
+                parts.headers.insert(header::CONTENT_LENGTH, length.into());
+            }
+        } else if !body.is_end_stream() {
             // Otherwise the client would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
             parts.headers.insert(header::TRANSFER_ENCODING, chunked);

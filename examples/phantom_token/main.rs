@@ -79,7 +79,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Runs the phantom token pattern on this machine, and prints what happens.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where grants and keys are kept: `memory`, or `sqlite:` and a file's path
+    /// Where grants and keys are kept: `memory`, `sqlite:` and a file's path, or a `postgres://` or `redis://` URL
     #[arg(long, default_value = "memory", value_name = "STORE")]
     store: Store,
 }

@@ -50,7 +50,7 @@ pub(crate) async fn authorization_server(
         Client::resource_server(GATEWAY[0], GATEWAY[1], Serves::Everything)
             .role(Role::RevocationLog),
     ];
-    let (issuer, tokens) = store.open(url)?;
+    let (issuer, tokens) = store.open(url).await?;
     let counting = Arc::new(CountingStore::new(tokens));
     let issuer = issuer
         .token_store(counting.clone())

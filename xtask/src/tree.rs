@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("cloakroom-jwt", 3),
     ("cloakroom-conformance", STORES),
     ("cloakroom-memory", STORES),
+    ("cloakroom-postgres", STORES),
     ("cloakroom-redis", STORES),
     ("cloakroom-sqlite", STORES),
     ("cloakroom-core", 1),

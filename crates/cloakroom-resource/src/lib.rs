@@ -76,7 +76,8 @@
 //! Each memory belongs to one audience, stores tokens as SHA-256 digests, and is bounded. Requests
 //! that wait for the same token share one introspection, which continues when some of them are
 //! cancelled. No request gets an answer older than its freshness allows. A failure reaches the
-//! requests that wait for it and is never remembered. [`IntrospectionLimits`] and [`GatewayKeys`]
+//! requests that wait for it and is not remembered. There is one exception: if the answer about a token
+//! cannot be understood, that token gets the same error for one second, without a new request. [`IntrospectionLimits`] and [`GatewayKeys`]
 //! keep junk from the authorization server.
 //!
 //! # Features
@@ -180,7 +181,11 @@ fn trace_refusal(error: &TokenError) {
     match error {
         TokenError::Invalid(_) => tracing::debug!(error = source, "token refused"),
         // A flood of requests must not flood the log as well. A warning was logged elsewhere.
-        TokenError::Unavailable(UnavailableError::Overloaded | UnavailableError::HandleKey) => {
+        TokenError::Unavailable(
+            UnavailableError::Overloaded
+            | UnavailableError::HandleKey
+            | UnavailableError::SigningKey,
+        ) => {
             tracing::debug!(error = source, "token could not be checked");
         }
         TokenError::Unavailable(_) => tracing::warn!(error = source, "token could not be checked"),

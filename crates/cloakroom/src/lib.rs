@@ -21,6 +21,7 @@ pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
 pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
+pub use flow::authorization_response::AuthorizationResponse;
 pub use flow::request::{
     AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };
@@ -63,6 +64,12 @@ pub use cloakroom_jwt as jwt;
 /// The in-memory store.
 #[cfg(feature = "memory")]
 pub use cloakroom_memory as memory;
+/// The PostgreSQL store.
+#[cfg(feature = "postgres")]
+pub use cloakroom_postgres as postgres;
+/// The store in Redis or Valkey.
+#[cfg(feature = "redis")]
+pub use cloakroom_redis as redis;
 /// The resource side: verifier, introspection client, tower layers.
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;

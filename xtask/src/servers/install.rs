@@ -11,6 +11,9 @@ use crate::command::Failure;
 const NGINX: &str = "/usr/lib/nginx/modules/ngx_http_js_module.so";
 const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
 
+/// `PgBouncer` is started by the tests of the PostgreSQL store.
+const POOLER: &str = "pgbouncer";
+
 /// A server that only tests need should not run as a service. Debian's tools read this file to decide
 /// whether a newly installed server may start. An existing policy is kept. The shell removes ours, so
 /// that happens even if xtask is killed.
@@ -61,6 +64,7 @@ pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
     if !Path::new(NGINX).exists() {
         packages.extend(NGINX_PACKAGES);
     }
+    packages.extend(find(&[POOLER]).is_none().then_some(POOLER));
     packages
 }
 

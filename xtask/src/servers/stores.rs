@@ -8,7 +8,7 @@ use self::Place::{Server, With};
 const STORES: [(&str, Place, Option<&str>); 5] = [
     ("memory", With("in process"), Some("cloakroom-memory")),
     ("sqlite", With("files in a temporary folder"), Some("cloakroom-sqlite")),
-    ("postgres", Server, None),
+    ("postgres", Server, Some("cloakroom-postgres")),
     ("mysql", Server, None),
     ("redis", Server, Some("cloakroom-redis")),
 ];
@@ -92,10 +92,7 @@ mod tests {
         let table = Summary::new(&servers).to_string();
         let line = |name| table.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert_eq!(line("memory"), "memory    in process                   cloakroom-memory");
-        assert_eq!(
-            line("redis"),
-            "redis     private Redis 7.0.15         cloakroom-redis"
-        );
+        assert_eq!(line("redis"), "redis     private Redis 7.0.15         cloakroom-redis");
         assert_eq!(line("mysql"), "mysql     left out by request          none");
     }
 }

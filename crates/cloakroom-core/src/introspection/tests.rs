@@ -162,6 +162,45 @@ fn a_private_claim_that_has_one_of_our_names_is_the_apps() {
 }
 
 #[test]
+fn every_member_is_read_and_refused_if_it_occurs_twice() {
+    let members = [
+        ("active", "true"),
+        ("scope", r#""a b""#),
+        ("client_id", r#""app""#),
+        ("username", r#""Alice""#),
+        ("token_type", r#""DPoP""#),
+        ("exp", "1700000060"),
+        ("iat", "1700000000"),
+        ("nbf", "1700000001"),
+        ("sub", r#""alice""#),
+        ("aud", r#"["https://a.example","https://b.example"]"#),
+        ("iss", r#""https://as.example""#),
+        ("jti", r#""j-1""#),
+        ("cnf", r#"{"jkt":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
+        ("auth_time", "1699999999"),
+        ("act", r#"{"sub":"support"}"#),
+        ("authorization_details", r#"[{"type":"payment"}]"#),
+        ("sid", r#""sid-1""#),
+        ("tenant", r#""acme""#),
+    ];
+    let object = |members: &[(&str, &str)]| {
+        let all: Vec<String> =
+            members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", all.join(","))
+    };
+    let read: Introspection = serde_json::from_str(&object(&members)).unwrap();
+    let written = serde_json::to_value(&read).unwrap();
+    for (name, value) in members {
+        let value: serde_json::Value = serde_json::from_str(value).unwrap();
+        assert_eq!(written[name], value, "{name}");
+    }
+    for again in members {
+        let twice = object(&[&members[..], &[again]].concat());
+        assert!(serde_json::from_str::<Introspection>(&twice).is_err(), "{twice}");
+    }
+}
+
+#[test]
 fn a_member_that_occurs_twice_is_an_error() {
     for twice in [
         r#"{"active":true,"active":false}"#,

@@ -1,4 +1,5 @@
-//! Writes to the ring whose answer has not arrived. A load shows whether they were done.
+//! Writes to the ring whose answer has not arrived or does not say that they were done. A load shows
+//! whether they were.
 
 use cloakroom_core::keys::KeyRecord;
 
@@ -48,7 +49,7 @@ impl Write {
     }
 }
 
-/// Writes whose answer has not arrived, each with the event that reports it.
+/// Writes that may have been done, each with the event that reports it.
 #[derive(Debug, Default)]
 pub(crate) struct Sent(Vec<(Write, KeyEvent)>);
 
@@ -62,11 +63,6 @@ impl Sent {
             self.0.remove(0);
         }
         self.0.push((write, event));
-    }
-
-    /// Removes the last write, which was refused.
-    pub(crate) fn pop(&mut self) {
-        self.0.pop();
     }
 
     /// Removes the writes of this generation, after one was done and reported: no earlier one can be done.

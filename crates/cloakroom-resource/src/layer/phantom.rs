@@ -71,6 +71,12 @@ use crate::revocation_replica::RevocationReplica;
 /// assert_eq!(gateway.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(()) }
 /// ```
+/// # Other headers
+///
+/// The layer passes all other headers on. A service that reads in headers who is calling (`X-User`,
+/// `Role`, `Tenant`, …) would believe any client. Forward headers by an allow-list in the proxy behind this
+/// layer, as `examples/gateway` does, or let your services trust the JWT only.
+///
 /// # How often a handle is swapped
 ///
 /// By default, the layer asks the authorization server for every request, so a revoked handle is

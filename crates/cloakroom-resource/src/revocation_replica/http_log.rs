@@ -52,7 +52,8 @@ impl RevocationLog for HttpLog {
             }
             query.append_pair("wait", &wait.as_secs().to_string());
         };
-        RevocationPage::from_json(&self.0.get(query).await?)
-            .map_err(|_| UnavailableError::Malformed("it is not a page of the revocation log"))
+        RevocationPage::from_json(&self.0.get(query).await?).map_err(|error| {
+            UnavailableError::unreadable("it is not a page of the revocation log", error)
+        })
     }
 }

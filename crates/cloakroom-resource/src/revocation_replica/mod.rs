@@ -2,6 +2,7 @@
 
 mod builder;
 mod client_rules;
+mod compromised_keys;
 mod follow;
 #[cfg(test)]
 mod follow_loop_tests;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use crate::error::UnavailableError;
+use cloakroom_core::Kid;
 use cloakroom_core::time::ClockReading;
 use state::ReplicaState;
 
@@ -157,6 +159,11 @@ impl RevocationReplica {
     /// What the rules say of a token. Read the staleness first, then this.
     pub(crate) fn revocation_status(&self, facts: &TokenFacts) -> RevocationStatus {
         self.0.shared.revocation_status(facts)
+    }
+
+    /// Whether the log has named this key as compromised, even if that rule has ended since.
+    pub(crate) fn has_named_key(&self, kid: &Kid) -> bool {
+        self.0.shared.has_named_key(kid)
     }
 }
 

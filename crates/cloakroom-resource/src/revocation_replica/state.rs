@@ -1,12 +1,14 @@
 //! What a replica knows: written by its follower, read on every request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use cloakroom_core::revocation::LogEntry;
+use cloakroom_core::Kid;
+use cloakroom_core::revocation::{LogEntry, LogEvent, Target};
 use cloakroom_core::time::{Clock, UnixTime};
 
+use super::compromised_keys::CompromisedKeys;
 use super::rules::{Limits, RevocationStatus, Rules};
 use super::staleness::{SharedStaleness, StalenessReading};
 use super::token_facts::TokenFacts;
@@ -31,6 +33,7 @@ pub(crate) struct ReplicaState {
     /// By itself, in memory: those who look something up write the lock's counter, and must not
     /// slow down those who read the fields above.
     rules: Box<RwLock<Rules>>,
+    compromised: Mutex<CompromisedKeys>,
 }
 
 impl ReplicaState {
@@ -41,6 +44,7 @@ impl ReplicaState {
             steady: AtomicU64::new(0),
             edition: AtomicU64::new(next_edition()),
             rules: Box::new(RwLock::new(Rules::new(limits))),
+            compromised: Mutex::default(),
         }
     }
 
@@ -67,8 +71,22 @@ impl ReplicaState {
         status
     }
 
+    /// Whether the log has named this key as compromised, even if that rule has ended since.
+    pub(crate) fn has_named_key(&self, kid: &Kid) -> bool {
+        self.compromised().named(kid)
+    }
+
+    fn compromised(&self) -> MutexGuard<'_, CompromisedKeys> {
+        self.compromised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes over what the entries say.
     pub(crate) fn apply(&self, entries: &[LogEntry]) {
+        for entry in entries {
+            if let LogEvent::Revoked { target: Target::Key(kid), .. } = &entry.event {
+                self.compromised().note(kid);
+            }
+        }
         for batch in entries.chunks(BATCH) {
             let mut rules = self.write();
             if batch.iter().filter(|entry| rules.apply(entry)).count() > 0 {

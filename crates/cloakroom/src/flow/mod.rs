@@ -1,6 +1,7 @@
 //! How clients get tokens: new grants, codes, refresh tokens, and tokens of other systems.
 
 pub(crate) mod adopt;
+pub(crate) mod authorization_response;
 pub(crate) mod authorize;
 pub(crate) mod chain;
 pub(crate) mod expiry;

@@ -23,7 +23,8 @@ pub(crate) fn narrow_scope(
     }
 }
 
-/// The resources of the access token: the requested ones, or all that were granted.
+/// The resources of the access token: the requested ones, spelled as they were granted, or all that
+/// were granted.
 pub(crate) fn narrow_audience(
     requested: &[String],
     granted: &Audience,
@@ -31,8 +32,9 @@ pub(crate) fn narrow_audience(
     if requested.is_empty() {
         return Ok(granted.clone());
     }
-    Audience::new(requested)
-        .ok()
-        .filter(|audience| audience.is_subset(granted))
+    let spelled: Option<Vec<&str>> =
+        requested.iter().map(|resource| granted.find(resource)).collect();
+    spelled
+        .and_then(|spelled| Audience::new(spelled).ok())
         .ok_or(TokenError::InvalidTarget("the resource was not granted"))
 }

@@ -78,11 +78,15 @@ fn a_step_that_breaks_the_contract_is_refused() {
         ("client", with(|next| next.client = ClientId::new("other").unwrap())),
         ("subject", with(|next| next.subject = Subject::user("bob").unwrap())),
         ("epoch", with(|next| next.epoch = next.epoch.following())),
+        ("later end", with(|next| next.expires_at = next.expires_at + MILLISECOND)),
     ] {
         let step = step(&stored, ChainUpdate::Move(Box::new(bad)));
         let judged = step.judge(&Arc::new(stored.clone()));
         assert!(matches!(judged, Err(StoreError::Misuse(_))), "{what}: {judged:?}");
     }
+    let earlier = with(|next| next.expires_at = next.expires_at - MILLISECOND);
+    let earlier = step(&stored, ChainUpdate::Move(Box::new(earlier)));
+    assert_eq!(earlier.judge(&Arc::new(stored.clone())).unwrap(), None);
     // One foreign token among its own.
     let tokens = vec![test_records::token(stored.id, 1), test_records::token(other, 2)];
     let step = Advance { tokens, ..step(&stored, ChainUpdate::Attach) };

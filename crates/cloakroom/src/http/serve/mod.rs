@@ -36,6 +36,9 @@ type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Serves an app over HTTP/1.1 on a listener, with limits that a server on the Internet needs.
 /// TLS is for a proxy in front of it.
 ///
+/// The head of a request may have 32 KiB and 100 headers. A request without exactly one valid `Host`
+/// is refused (RFC 9112 §3.2), and so is any transfer coding but `chunked`.
+///
 /// Takes [`Endpoints`](crate::http::Endpoints), or an [`axum::Router`] that they were merged into.
 /// Await it; without [`graceful_shutdown`](Server::graceful_shutdown) it runs until the task ends.
 ///

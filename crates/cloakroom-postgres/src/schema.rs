@@ -1,0 +1,146 @@
+//! The tables, and their migrations.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use cloakroom_core::revocation::Epoch;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::error::{ConnectError, Failed, failed};
+use crate::rows::column;
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::sql::{Names, Sql};
+
+/// The schema as this program knows it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// The statements of each version, from 1 on. A file may only add tables, columns with a default, and
+    /// indexes: nodes of the version before work on the tables at the same time.
+    migrations: &'static [&'static str],
+    /// The oldest version with which this program works.
+    oldest: u32,
+}
+
+const KNOWN: Known =
+    Known { migrations: &[include_str!("../migrations/0001_tables.sql")], oldest: 1 };
+
+impl Known {
+    fn newest(self) -> u32 {
+        u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Checks the tables, or creates and migrates them. Returns their version.
+pub(crate) async fn open(settings: &Arc<Settings>, migrates: bool) -> Result<u32, ConnectError> {
+    open_as(settings, migrates, KNOWN).await
+}
+
+async fn open_as(
+    settings: &Arc<Settings>,
+    migrates: bool,
+    known: Known,
+) -> Result<u32, ConnectError> {
+    let session = match Session::connect(Arc::clone(settings), None).await {
+        Ok(session) => session,
+        Err(error) if is_refused(&error) => return Err(ConnectError::ReadOnly),
+        Err(error) => return Err(failed("connecting to the server", error).into()),
+    };
+    let during = |error: Failed| match error.is_read_only() {
+        true => ConnectError::ReadOnly,
+        false => failed("preparing the tables", error).into(),
+    };
+    let mut found = version(session.client(), &settings.names).await.map_err(during)?;
+    if migrates && found < known.newest() {
+        found = migrate(session.client(), &settings.names, known).await.map_err(during)?;
+    }
+    if found > known.newest() {
+        return Err(ConnectError::Newer { found, known: known.newest() });
+    }
+    if found < known.oldest {
+        return Err(ConnectError::NotMigrated { found, needed: known.oldest });
+    }
+    raise_bound(&session, settings).await.map_err(during)?;
+    Ok(found)
+}
+
+/// Whether the driver refused a server that does not accept writes.
+fn is_refused(error: &Failed) -> bool {
+    let Failed::Driver(error) = error else { return false };
+    std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref).is_some_and(
+        |error: &std::io::Error| {
+            // It is no error of the operating system.
+            error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+        },
+    )
+}
+
+/// The version of the tables; 0 if there are none.
+async fn version(client: &Client, names: &Names) -> Result<u32, Failed> {
+    let table = names.render("cloakroom.version");
+    // Read from the catalog with a snapshot. `to_regclass` would ask a cache, which is not up to date in the
+    // middle of a transaction.
+    let exists = format!(
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = '{}' AND c.relname = '{}version'",
+        names.schema(),
+        names.prefix()
+    );
+    if first(client, &exists).await?.is_none() {
+        return Ok(0);
+    }
+    let version = first(client, &format!("SELECT max(version) FROM {table}")).await?;
+    Ok(version.and_then(|version| version.parse().ok()).unwrap_or(0))
+}
+
+/// The first column of the first row.
+async fn first(client: &Client, sql: &str) -> Result<Option<String>, Failed> {
+    let messages = client.simple_query(sql).await?;
+    Ok(messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    }))
+}
+
+/// Brings the tables to the newest version, in one transaction. Of several nodes, the one that gets the lock
+/// first does it, and the others find it done.
+async fn migrate(client: &Client, names: &Names, known: Known) -> Result<u32, Failed> {
+    let (schema, channel) = (names.schema(), names.channel());
+    // The lock ends with the transaction, also behind a pooler.
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+         SELECT pg_advisory_xact_lock(1668050785, hashtext('{channel}'))"
+    );
+    client.batch_execute(&begin).await?;
+    let found = version(client, names).await?;
+    let exists = format!("SELECT 1 FROM pg_namespace WHERE nspname = '{schema}'");
+    // A user who may not create schemas can use one that exists.
+    if first(client, &exists).await?.is_none() {
+        client.batch_execute(&format!("CREATE SCHEMA \"{schema}\"")).await?;
+    }
+    for migration in known.migrations.iter().skip(found as usize) {
+        client.batch_execute(&names.render(migration)).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    version(client, names).await
+}
+
+/// Raises the newest bound, so that it is newer than every bound that was allotted before: by an earlier
+/// store, or before a failover or a restore. Replicas know those bounds, and would refuse new grants
+/// otherwise.
+///
+/// READ COMMITTED: if an append is under way, this waits for its row, and compares again.
+static RAISE_BOUND: Sql = Sql::new(
+    "UPDATE cloakroom.log_state SET newest_bound = $1 WHERE newest_bound < $1",
+    &[Type::INT8],
+);
+
+async fn raise_bound(session: &Session, settings: &Settings) -> Result<(), Failed> {
+    let now = column(Epoch::new(settings.clock.now().as_millis()).get());
+    session.query(&RAISE_BOUND, 0, &[&now]).await.map(drop)
+}
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("RAISE_BOUND", &RAISE_BOUND)];

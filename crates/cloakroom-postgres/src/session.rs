@@ -1,0 +1,200 @@
+//! One connection. Statements of many callers are in flight on it at the same time, and the server answers
+//! them in order.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use futures_util::future::maybe_done;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
+
+use crate::error::Failed;
+use crate::settings::Settings;
+use crate::sql::Sql;
+
+/// The parameters of a statement.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A connection. When it is dropped, it ends after the last answer.
+pub(crate) struct Session {
+    client: Client,
+    driver: AbortHandle,
+    settings: Arc<Settings>,
+    /// What was prepared here, by the key of the statement and its limit.
+    statements: Mutex<HashMap<(usize, u32), Statement>>,
+}
+
+/// A statement that can be sent at once.
+pub(crate) enum Prepared {
+    Named(Statement),
+    /// Its text, since a pooler may give each statement to another server connection.
+    Unnamed(String, &'static [Type]),
+}
+
+impl Session {
+    /// Connects. What the server announces on channels that this connection listens to is sent to `heard`.
+    pub(crate) async fn connect(
+        settings: Arc<Settings>,
+        heard: Option<watch::Sender<()>>,
+    ) -> Result<Self, Failed> {
+        let patience = settings.connect_timeout;
+        timeout(patience, Self::connecting(settings, heard)).await.map_err(|_| Failed::TimedOut)?
+    }
+
+    async fn connecting(
+        settings: Arc<Settings>,
+        heard: Option<watch::Sender<()>>,
+    ) -> Result<Self, Failed> {
+        let config = &settings.address.config;
+        let (client, driver) = match settings.tls.clone() {
+            Some(tls) => {
+                let (client, connection) = config.connect(tls).await?;
+                (client, settings.runtime.spawn(drive(connection, heard)))
+            }
+            None => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, settings.runtime.spawn(drive(connection, heard)))
+            }
+        };
+        let session = Self {
+            client,
+            driver: driver.abort_handle(),
+            statements: Mutex::new(HashMap::new()),
+            settings,
+        };
+        if let Some(setup) = session.settings.setup() {
+            session.client.batch_execute(&setup).await?;
+        }
+        Ok(session)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Ends the connection now. Whoever waits for an answer gets an error.
+    pub(crate) fn kill(&self) {
+        self.driver.abort();
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Prepares a statement. Two callers at the same time both prepare it: nobody waits for a caller whose
+    /// future is not polled.
+    pub(crate) async fn prepared(&self, sql: &'static Sql, limit: u32) -> Result<Prepared, Failed> {
+        let text = || self.settings.names.render_limited(sql.text, limit);
+        if self.settings.is_pooled {
+            return Ok(Prepared::Unnamed(text(), sql.types));
+        }
+        let key = (sql.key(), limit);
+        let known =
+            self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(statement) = known {
+            return Ok(Prepared::Named(statement));
+        }
+        let text = text();
+        let preparing = async { Ok(self.client.prepare_typed(&text, sql.types).await?) };
+        let statement = self.patiently(preparing).await?;
+        self.statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, statement.clone());
+        Ok(Prepared::Named(statement))
+    }
+
+    /// Runs a prepared statement. It is sent when this future is first polled.
+    pub(crate) async fn run(
+        &self,
+        prepared: &Prepared,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Failed> {
+        self.patiently(async {
+            Ok(match prepared {
+                Prepared::Named(statement) => self.client.query(statement, params).await?,
+                Prepared::Unnamed(text, types) => {
+                    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+                        params.iter().copied().zip(types.iter().cloned()).collect();
+                    self.client.query_typed(text, &typed).await?
+                }
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn query(
+        &self,
+        sql: &'static Sql,
+        limit: u32,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Failed> {
+        let prepared = self.prepared(sql, limit).await?;
+        self.run(&prepared, params).await
+    }
+
+    /// Runs two statements in one flight. The second is sent after the first, without waiting for its answer,
+    /// and the server begins it when the first is committed.
+    pub(crate) async fn run_both(
+        &self,
+        first: (&Prepared, Params<'_>),
+        second: (&Prepared, Params<'_>),
+    ) -> (Result<Vec<Row>, Failed>, Result<Vec<Row>, Failed>) {
+        let mut first = pin!(maybe_done(self.run(first.0, first.1)));
+        let mut second = pin!(maybe_done(self.run(second.0, second.1)));
+        // The first poll of each sends it, so the order of these two lines matters.
+        poll_fn(|cx| {
+            let first = first.as_mut().poll(cx);
+            let second = second.as_mut().poll(cx);
+            if first.is_ready() && second.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let ended = || Err(Failed::Ended);
+        (first.take_output().unwrap_or_else(ended), second.take_output().unwrap_or_else(ended))
+    }
+
+    /// A server that does not answer in time may never answer, and everything that was sent after this
+    /// statement waits for it, too. So the connection ends.
+    async fn patiently<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let answer = match timeout(self.settings.patience(), answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failed::TimedOut),
+        };
+        if answer.as_ref().is_err_and(Failed::is_final) {
+            self.kill();
+        }
+        answer
+    }
+}
+
+/// Moves bytes until the connection ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, heard: Option<watch::Sender<()>>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notification(_))) => {
+                if let Some(heard) = &heard {
+                    heard.send_replace(());
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The settings of a store, and the builder that sets them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::Random;
+use cloakroom_core::time::{Clock, SystemClock};
+use rustls::ClientConfig;
+use tokio::runtime::Handle;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::address::Address;
+use crate::error::ConnectError;
+use crate::schema;
+use crate::sql::Names;
+use crate::store::PostgresStore;
+use crate::tls;
+
+/// What the parts of an open store share.
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    pub(crate) tls: Option<MakeRustlsConnect>,
+    pub(crate) names: Names,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) statement_timeout: Duration,
+    /// Whether a pooler gives each transaction to another server connection.
+    pub(crate) is_pooled: bool,
+    pub(crate) poll: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
+    pub(crate) runtime: Handle,
+}
+
+impl Settings {
+    /// How long a caller waits for an answer: longer than the server works on it, so that the server's own
+    /// error arrives.
+    pub(crate) fn patience(&self) -> Duration {
+        self.statement_timeout + self.statement_timeout / 4
+    }
+
+    /// What a new connection is set to; `None` behind a pooler, where nothing of it would last.
+    pub(crate) fn setup(&self) -> Option<String> {
+        if self.is_pooled {
+            return None;
+        }
+        let timeout = self.statement_timeout.as_millis();
+        // One plan for all values, made once, and never one that scans: a plan that was made while a table
+        // was empty may be in use when it no longer is.
+        Some(format!(
+            "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
+             SET default_transaction_isolation = 'read committed'; \
+             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; \
+             SET client_min_messages = error"
+        ))
+    }
+}
+
+/// Settings of a [`PostgresStore`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use cloakroom_postgres::PostgresStore;
+///
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::builder("postgres://as@db.internal/auth?sslrootcert=/etc/db-ca.pem")
+///     .schema("tokens")
+///     .statement_timeout(Duration::from_secs(2))
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "call `connect` to open the store"]
+pub struct PostgresStoreBuilder {
+    url: String,
+    tls: Option<ClientConfig>,
+    schema: Option<String>,
+    prefix: Option<String>,
+    lookups: usize,
+    writes: usize,
+    connect_timeout: Duration,
+    statement_timeout: Duration,
+    is_pooled: bool,
+    poll: Option<Duration>,
+    migrates: bool,
+    clock: Arc<dyn Clock>,
+    random: Random,
+}
+
+/// Longer than anyone needs, and within the range of the server.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// How often the head of the log is read while a connection listens: a connection can die without a sign.
+const POLL_LISTENING: Duration = Duration::from_secs(1);
+
+/// How often the head of the log is read where nobody can listen.
+const POLL_ALONE: Duration = Duration::from_millis(100);
+
+impl PostgresStoreBuilder {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            tls: None,
+            schema: None,
+            prefix: None,
+            lookups: 2,
+            writes: 4,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(5),
+            is_pooled: false,
+            poll: None,
+            migrates: true,
+            clock: Arc::new(SystemClock::new()),
+            random: Random::system(),
+        }
+    }
+
+    /// The schema of the tables (`cloakroom`): up to 24 lowercase letters, digits and underscores. It is
+    /// created if it is missing.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = Some(schema.into());
+        self
+    }
+
+    /// A prefix of the names of the tables and indexes (none): up to 24 lowercase letters, digits and
+    /// underscores. With a prefix, several stores can share a schema.
+    pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// How many connections serve lookups (2), and how many serve writes of grants (4). At least one each.
+    ///
+    /// A connection carries many statements at the same time, and the server works on one after the other.
+    /// Besides these, the store has one connection for the log, one that listens, and two for lists and
+    /// housekeeping. Connections are opened when they are first needed.
+    pub const fn connections(mut self, lookups: usize, writes: usize) -> Self {
+        self.lookups = lookups;
+        self.writes = writes;
+        self
+    }
+
+    /// How long an attempt to connect may take (5 s), with TLS and authentication.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout.clamp(Duration::from_millis(1), MAX_WAIT);
+        self
+    }
+
+    /// How long a statement may take (5 s), including its wait for locks. The server cancels it then. If the
+    /// server does not answer within 1.25 times this time, the connection is given up.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout.clamp(Duration::from_millis(1), MAX_WAIT);
+        self
+    }
+
+    /// The URL is that of a pooler which gives each transaction to another server connection, such as
+    /// `PgBouncer` with `pool_mode = transaction` (`false`).
+    ///
+    /// The store then prepares no statements, sets nothing on its connections, and polls the log instead of
+    /// listening to it. Set `statement_timeout` for the user or the database instead.
+    pub const fn transaction_pooler(mut self, is_pooled: bool) -> Self {
+        self.is_pooled = is_pooled;
+        self
+    }
+
+    /// How often to check whether other nodes wrote to the revocation log: 1 s by default, as a safeguard
+    /// beside `LISTEN`, and 100 ms behind a [`transaction_pooler`](Self::transaction_pooler). At least 1 ms,
+    /// at most an hour. Writes of this process are known at once.
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.poll = Some(interval.clamp(Duration::from_millis(1), MAX_WAIT));
+        self
+    }
+
+    /// Whether [`connect`](Self::connect) creates and migrates the tables (`true`). Otherwise it refuses a
+    /// database without tables, or with tables that are too old for this program.
+    pub const fn auto_migrate(mut self, migrates: bool) -> Self {
+        self.migrates = migrates;
+        self
+    }
+
+    /// The configuration of TLS, instead of one that follows `sslmode` and `sslrootcert`: for example with a
+    /// client certificate. Whether TLS is used still follows `sslmode`.
+    pub fn tls(mut self, config: ClientConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// The clock for the times that the contract leaves to the store: the first bound of the log, and the time
+    /// at which a grant that a rule bars is revoked. The default is the system clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Connects, and opens the store; see [`PostgresStore::connect`].
+    ///
+    /// # Errors
+    ///
+    /// If the URL or a name is invalid, the server cannot be reached or does not accept writes, or the tables
+    /// were made by a newer version.
+    pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
+        let settings = Arc::new(self.settings()?);
+        schema::open(&settings, self.migrates).await?;
+        Ok(PostgresStore::start(settings, self.lookups, self.writes))
+    }
+
+    /// Creates or migrates the tables, and nothing else: for a step of a deployment whose user may do more
+    /// than the program's. Returns the version that the tables have then.
+    ///
+    /// Any number of nodes may do this at the same time. One migrates, and the others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn migrate(self) -> Result<u32, ConnectError> {
+        schema::open(&Arc::new(self.settings()?), true).await
+    }
+
+    fn settings(&self) -> Result<Settings, ConnectError> {
+        let mut names = Names::default();
+        if let Some(schema) = &self.schema {
+            names = names.with_schema(schema)?;
+        }
+        if let Some(prefix) = &self.prefix {
+            names = names.with_prefix(prefix)?;
+        }
+        let mut address = Address::parse(&self.url)?;
+        let config = &mut address.config;
+        if config.get_tcp_user_timeout().is_none() {
+            // A peer that acknowledges nothing for so long is gone.
+            config.tcp_user_timeout(self.statement_timeout * 2);
+        }
+        let usual = if self.is_pooled { POLL_ALONE } else { POLL_LISTENING };
+        Ok(Settings {
+            tls: tls::connector(&address, self.tls.clone())?,
+            address,
+            names,
+            connect_timeout: self.connect_timeout,
+            statement_timeout: self.statement_timeout,
+            is_pooled: self.is_pooled,
+            poll: self.poll.unwrap_or(usual),
+            clock: Arc::clone(&self.clock),
+            random: self.random.clone(),
+            runtime: Handle::try_current().map_err(|error| {
+                cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
+            })?,
+        })
+    }
+}
+
+impl fmt::Debug for PostgresStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStoreBuilder")
+            .field("schema", &self.schema)
+            .field("table_prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests that need a server.
+
+mod damaged;
+mod dance;
+mod faults;
+mod housekeeping;
+mod kit;
+mod log;
+mod migrations;
+mod permissions;
+mod pooler;
+mod processes;
