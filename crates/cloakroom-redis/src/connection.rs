@@ -9,7 +9,9 @@ use redis::aio::{ConnectionManager, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -60,11 +62,15 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// Sends a command that has the same effect if it is sent twice. If the connection breaks, it is sent
-    /// once more: a server closes idle connections, and nobody notices before the next command.
+    /// Sends a command that has the same effect if it is sent twice. It is sent once more if the connection
+    /// breaks, since a server closes idle connections and nobody notices before the next command, and if a
+    /// former master refused it.
     pub(crate) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match self.send_once(command).await {
-            Err(error) if error.is_connection_dropped() && matches!(self, Self::Own(_)) => {
+            Err(error)
+                if matches!(self, Self::Own(_))
+                    && (error.is_connection_dropped() || is_of_replica(&error)) =>
+            {
                 self.send_once(command).await
             }
             result => result,
@@ -88,6 +94,11 @@ impl Link {
     pub(crate) const fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
+}
+
+/// Whether the server says that it is a replica, which is not written to.
+fn is_of_replica(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
 /// Where to connect to.

@@ -17,6 +17,10 @@ pub(crate) fn string(what: &'static str, value: Value) -> Result<Option<Vec<u8>>
 pub(crate) fn list(what: &'static str, value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),
+        // The same in version 3 of the protocol.
+        Value::Map(pairs) => {
+            Ok(pairs.into_iter().flat_map(|(name, value)| [name, value]).collect())
+        }
         other => Err(unexpected(what, &other)),
     }
 }

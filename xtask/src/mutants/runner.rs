@@ -274,7 +274,7 @@ mod tests {
         let mut here: Vec<&str> =
             SOURCES.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')).collect();
         // A test itself, and stores whose tests need a server.
-        here.extend(["cloakroom-conformance", "cloakroom-postgres"]);
+        here.extend(["cloakroom-conformance", "cloakroom-postgres", "cloakroom-redis"]);
         here.sort_unstable();
         assert_eq!(here, crates().expect("the crates"));
     }

@@ -1,4 +1,4 @@
-//! Servers that a test starts for itself. They end with the test.
+//! Servers that a test starts for itself. They end with the test, however it ends.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ impl Server {
     /// Ends it as a crash does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
+            drop(process.stdin.take());
             process.wait().unwrap();
         }
     }
@@ -61,13 +61,16 @@ impl Server {
 
     fn spawn(&mut self, args: &[&str]) {
         let log = std::fs::File::create(self.folder.path().join("output")).unwrap();
-        let process = Command::new(program("redis-server"))
+        // The shell kills the server when this process closes its input, or ends.
+        let process = Command::new("sh")
+            .args(["-c", "\"$0\" \"$@\" </dev/null & read -r _; kill -9 $!; wait"])
+            .arg(program("redis-server"))
             .args(args)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log)
             .spawn()
-            .expect("redis-server is on this machine");
+            .unwrap();
         self.process = Some(process);
         let start = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {

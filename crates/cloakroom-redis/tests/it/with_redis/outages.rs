@@ -8,8 +8,8 @@ use cloakroom_core::revocation::{
     Cursor, Epoch, LogNotifications, Revocation, RevocationBatch, Target,
 };
 use cloakroom_core::store::{
-    CreateOutcome, Housekeeping, Lookup, RevokeOutcome, StoreError, TokenStore as _,
-    TokenStoreExt as _,
+    CheckValues as _, CreateOutcome, Housekeeping, Lookup, RevokeOutcome, StoreError,
+    TokenStore as _, TokenStoreExt as _,
 };
 use cloakroom_core::time::{Clock as _, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Subject};
@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 
 use crate::server::{Server, free_port};
 use crate::support::{DAY, NOW, ask, connection, grant, prefix, revocation, token, url};
-use crate::with_redis::kit::open;
+use crate::with_redis::kit::{open, path};
 
 async fn entries(store: &RedisStore, after: Cursor) -> Option<(usize, Cursor)> {
     match store.revocations(after, 1_000).await.unwrap() {
@@ -307,6 +307,9 @@ async fn a_connection_of_the_app_serves() {
     let client = Client::open(&url[..]).unwrap();
     let prefix = prefix();
     let manager = client.get_connection_manager().await.unwrap();
+    let question = if url.contains('?') { "&" } else { "?" };
+    let slash = if path(&url).is_empty() { "/" } else { "" };
+    let client = Client::open(format!("{url}{slash}{question}protocol=resp3")).unwrap();
     let multiplexed = client.get_multiplexed_async_connection().await.unwrap();
     let stores = [
         RedisStore::over(manager).prefix(&prefix).connect().await.unwrap(),
@@ -318,6 +321,14 @@ async fn a_connection_of_the_app_serves() {
     for store in &stores {
         assert!(matches!(store.wakeups(), LogNotifications::Poll(_)));
         store.heartbeat(now, NOW).await.unwrap();
+        assert!(store.set_check_value("issuer", None, Some(b"one")).await.unwrap());
+        assert_eq!(store.check_values().await.unwrap().len(), 1);
+        store.revoke(revocation(Target::Subject(record.subject.clone()))).await.unwrap();
+        let task = Housekeeping { now: NOW, before: NOW, limit: 10, sweep: None };
+        store.maintain(task).await.unwrap();
+    }
+    for store in &stores {
+        assert_eq!(entries(store, Cursor::start()).await.unwrap().0, 4);
     }
 }
 
