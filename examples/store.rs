@@ -15,6 +15,7 @@ use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
 use cloakroom::mysql::MysqlStore;
 use cloakroom::postgres::PostgresStore;
+use cloakroom::redis::RedisStore;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{HandleKeys, HandleSecret, Issuer, IssuerBuilder};
 
@@ -28,6 +29,8 @@ pub(crate) enum Store {
     Mysql(String),
     /// The URL of a database.
     Postgres(String),
+    /// The URL of a server, of sentinels or of a cluster.
+    Redis(String),
 }
 
 impl FromStr for Store {
@@ -39,7 +42,12 @@ impl FromStr for Store {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             Some(("mysql" | "mariadb", _)) => Ok(Self::Mysql(text.to_owned())),
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
-            _ => Err("it is not `memory`, `sqlite:` and a path, or a `mysql:` or `postgres:` URL"),
+            Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+                Ok(Self::Redis(text.to_owned()))
+            }
+            _ => Err(
+                "it is not `memory`, `sqlite:` and a path, or a URL of MySQL, PostgreSQL or Redis",
+            ),
         }
     }
 }
@@ -68,6 +76,10 @@ impl Store {
             Self::Postgres(server) => {
                 let store = PostgresStore::connect(server).await?;
                 issuer(url, Arc::new(store), Path::new("postgres.secrets"))
+            }
+            Self::Redis(server) => {
+                let store = RedisStore::connect(server).await?;
+                issuer(url, Arc::new(store), Path::new("redis.secrets"))
             }
         }
     }

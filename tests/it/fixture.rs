@@ -10,6 +10,7 @@ use cloakroom::core::time::Clock;
 use cloakroom::memory::MemoryStore;
 use cloakroom::mysql::MysqlStore;
 use cloakroom::postgres::PostgresStore;
+use cloakroom::redis::RedisStore;
 use cloakroom::sqlite::{SqliteStore, Synchronous};
 use tempfile::TempDir;
 
@@ -88,6 +89,7 @@ pub(crate) struct Server {
 pub(crate) enum Kind {
     Mysql,
     Postgres,
+    Redis,
 }
 
 impl Server {
@@ -114,6 +116,10 @@ impl Fixture for Server {
             }
             Kind::Postgres => {
                 let store = PostgresStore::builder(&url).schema(name).clock(clock).connect();
+                Opened::of(Arc::new(store.await.unwrap()))
+            }
+            Kind::Redis => {
+                let store = RedisStore::builder(&url).prefix(name).clock(clock).connect();
                 Opened::of(Arc::new(store.await.unwrap()))
             }
         }
@@ -152,6 +158,16 @@ macro_rules! each_store {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn in_postgres() {
                     let server = |clock| std::sync::Arc::new(Server::new(Kind::Postgres, clock));
+                    super::super::$test(server).await;
+                }
+            }
+
+            mod with_redis {
+                use $crate::fixture::{Kind, Server};
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn in_redis() {
+                    let server = |clock| std::sync::Arc::new(Server::new(Kind::Redis, clock));
                     super::super::$test(server).await;
                 }
             }

@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("cloakroom-memory", STORES),
     ("cloakroom-postgres", STORES),
     ("cloakroom-mysql", STORES),
+    ("cloakroom-redis", STORES),
     ("cloakroom-sqlite", STORES),
     ("cloakroom-core", 1),
 ];

@@ -70,6 +70,9 @@ pub use cloakroom_mysql as mysql;
 /// The PostgreSQL store.
 #[cfg(feature = "postgres")]
 pub use cloakroom_postgres as postgres;
+/// The store in Redis or Valkey.
+#[cfg(feature = "redis")]
+pub use cloakroom_redis as redis;
 /// The resource side: verifier, introspection client, tower layers.
 #[cfg(feature = "resource")]
 pub use cloakroom_resource as resource;

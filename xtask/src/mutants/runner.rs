@@ -275,6 +275,7 @@ mod tests {
             SOURCES.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')).collect();
         // A test itself, and stores whose tests need a server.
         here.extend(["cloakroom-conformance", "cloakroom-mysql", "cloakroom-postgres"]);
+        here.push("cloakroom-redis");
         here.sort_unstable();
         assert_eq!(here, crates().expect("the crates"));
     }

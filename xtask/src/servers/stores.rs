@@ -10,7 +10,7 @@ const STORES: [(&str, Place, Option<&str>); 5] = [
     ("sqlite", With("files in a temporary folder"), Some("cloakroom-sqlite")),
     ("postgres", Server, Some("cloakroom-postgres")),
     ("mysql", Server, Some("cloakroom-mysql")),
-    ("redis", Server, None),
+    ("redis", Server, Some("cloakroom-redis")),
 ];
 
 /// Where a store keeps its data.
@@ -92,10 +92,7 @@ mod tests {
         let table = Summary::new(&servers).to_string();
         let line = |name| table.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         assert_eq!(line("memory"), "memory    in process                   cloakroom-memory");
-        assert_eq!(
-            line("redis"),
-            "redis     private Redis 7.0.15         it answers; no store uses it yet"
-        );
+        assert_eq!(line("redis"), "redis     private Redis 7.0.15         cloakroom-redis");
         assert_eq!(line("mysql"), "mysql     left out by request          none");
     }
 }

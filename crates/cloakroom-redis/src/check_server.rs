@@ -1,0 +1,116 @@
+//! What the store looks at before it uses a server.
+
+use cloakroom_core::store::StoreError;
+use redis::Value;
+
+use crate::connection::Link;
+use crate::error::{OpenError, failed};
+
+/// Checks the version, the role and the eviction policy, and traces how the server persists its data.
+pub(crate) async fn check(link: &Link, allows_eviction: bool) -> Result<(), OpenError> {
+    let command = redis::cmd("INFO");
+    let infos = match link.send(&command).await {
+        Ok(value) => texts(value),
+        // Some users may run scripts and nothing else.
+        Err(error) if error.code() == Some("NOPERM") => {
+            tracing::warn!(
+                "the user may not run INFO: nobody checked that the server never evicts keys"
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(failed("asking the server what it is", error).into()),
+    };
+    if infos.is_empty() {
+        let error = StoreError::corrupt("the answer to INFO", "it is not text");
+        return Err(error.into());
+    }
+    infos.iter().try_for_each(|info| check_info(info, allows_eviction, link.is_cluster()))
+}
+
+/// The text of a server; of a cluster that of each node.
+fn texts(value: Value) -> Vec<String> {
+    match value {
+        Value::BulkString(text) => vec![String::from_utf8_lossy(&text).into_owned()],
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => vec![text],
+        Value::Map(nodes) => nodes.into_iter().flat_map(|(_, info)| texts(info)).collect(),
+        Value::Array(values) => values.into_iter().flat_map(texts).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn check_info(info: &str, allows_eviction: bool, is_cluster: bool) -> Result<(), OpenError> {
+    let field = |name: &str| {
+        info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
+    };
+    // Valkey says that it is compatible with Redis 7.
+    let found = field("redis_version").unwrap_or_default();
+    let major = found.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < 7) {
+        return Err(OpenError::Version { found: found.to_owned() });
+    }
+    // Nodes of a cluster tell which of them is the master of a slot.
+    if field("role") == Some("slave") && !is_cluster {
+        return Err(OpenError::Replica);
+    }
+    let policy = field("maxmemory_policy").unwrap_or("noeviction");
+    if policy != "noeviction" {
+        // Without a limit, nothing is evicted, until somebody sets one.
+        let has_limit = field("maxmemory").is_none_or(|limit| limit != "0");
+        if has_limit && !allows_eviction {
+            return Err(OpenError::Evicts { policy: policy.to_owned() });
+        }
+        tracing::warn!(
+            policy,
+            "this server may delete revocations when its memory is full: set maxmemory-policy to \
+             noeviction"
+        );
+    }
+    tracing::info!(
+        version = field("valkey_version").unwrap_or(found),
+        append_only_file = field("aof_enabled") == Some("1"),
+        replicas = field("connected_slaves").unwrap_or("?"),
+        "the server keeps what it acknowledged as long as its settings for persistence and \
+         replication provide"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(version: &str, rest: &str) -> String {
+        format!("# Server\r\nredis_version:{version}\r\nrole:master\r\n{rest}\r\n")
+    }
+
+    #[test]
+    fn a_server_that_evicts_is_refused() {
+        let limited = "maxmemory:1000\r\nmaxmemory_policy:";
+        for policy in ["allkeys-lru", "volatile-lru", "volatile-ttl", "allkeys-random"] {
+            let text = info("7.0.15", &format!("{limited}{policy}"));
+            let error = check_info(&text, false, false).unwrap_err();
+            assert!(matches!(error, OpenError::Evicts { .. }), "{error}");
+            check_info(&text, true, false).unwrap();
+            check_info(
+                &info("7.0.15", &format!("maxmemory:0\r\nmaxmemory_policy:{policy}")),
+                false,
+                false,
+            )
+            .unwrap();
+        }
+        check_info(&info("7.0.15", &format!("{limited}noeviction")), false, false).unwrap();
+    }
+
+    #[test]
+    fn an_old_server_and_a_replica_are_refused() {
+        for version in ["6.2.14", "", "x"] {
+            let error = check_info(&info(version, ""), true, false).unwrap_err();
+            assert!(matches!(error, OpenError::Version { .. }), "{error}");
+        }
+        for version in ["7.0.15", "7.2.4", "8.0.0", "10.1.0"] {
+            check_info(&info(version, ""), false, false).unwrap();
+        }
+        let replica = info("7.0.15", "").replace("master", "slave");
+        assert!(matches!(check_info(&replica, false, false), Err(OpenError::Replica)));
+    }
+}

@@ -1,0 +1,79 @@
+//! A store of **cloakroom** in Redis or Valkey, for any number of authorization servers.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use cloakroom_core::store::TokenStore;
+//! use cloakroom_redis::RedisStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let url = std::env::var("REDIS_URL")?; // redis://user:password@host:6379/0
+//! let store = RedisStore::connect(&url).await?;
+//! let tokens: Arc<dyn TokenStore> = Arc::new(store);
+//! # Ok(()) }
+//! ```
+//!
+//! [`RedisStore::connect`] lists the URLs: one server, sentinels, or a cluster. The crate has no features. It runs on
+//! tokio, and uses rustls with aws-lc-rs.
+//!
+//! # What it promises
+//!
+//! - **Any number of nodes** can use the server. Each sees what the others acknowledged at once. Readers of the
+//!   revocation log wait for new entries on a connection of their own.
+//! - **One script, one slot.** All that changes together has one hash tag: a grant, its tokens, and its entries in the
+//!   indexes. A lookup is one command. Creating a grant takes two round trips, revoking one takes three.
+//! - **An acknowledged write survives what the server's settings promise**, and no more. Redis acknowledges a write
+//!   before it is on disk, unless `appendfsync` is `always`, and before its replicas have it. A crash or a failover may
+//!   undo the last second: a login is gone, a spent refresh token is valid again, and what was revoked is live again
+//!   until the servers notice. `docs/redis.md` in the repository says who notices what, and which settings help.
+//! - **Every write may be sent twice.** A command whose connection broke is sent once more, and the cluster client
+//!   repeats commands by itself. Signing keys and single-use items are the exception: the store sends them once, and
+//!   reports an error.
+//! - **Log first.** A revocation is in the log, with its rule, before it takes effect. If its process ends in between,
+//!   [`maintain`](cloakroom_core::store::TokenStore::maintain) finishes it. It does the same work once more
+//!   a minute later, in case a shard failed over and lost it.
+//! - **Every key has a time to live**, at least one hour after the end of what it holds, by the clock of the server. Only
+//!   the log, the signing keys and the check values stay. If housekeeping does not run, memory is still
+//!   given back.
+//! - **Outages are errors**: a server that is gone, full, busy, a replica, or without enough replicas. A
+//!   server that is full still revokes and deletes.
+//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this store while the
+//!   grants are in another one. The server removes each at its end. After a failover that loses writes, or to a
+//!   server whose clock is behind, an item can be spent once more until it ends.
+//!
+//! Keys and values contain digests and no tokens, but they show who uses which client. Give the store an ACL user that may
+//! touch its keys alone: `~{cloakroom*`.
+//!
+//! # Servers
+//!
+//! Redis 7 or newer, or Valkey; the tests run on Redis 7.0. The store refuses a server that evicts keys when
+//! its memory is full, unless you [allow it](RedisStoreBuilder::allow_eviction). It uses database 0, or the one in the
+//! URL.
+
+#![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
+
+mod address;
+mod builder;
+mod check_server;
+mod check_values;
+mod connection;
+mod error;
+mod grants;
+mod housekeeping;
+mod keys;
+mod layout;
+mod reply;
+mod revocation_log;
+mod rows;
+mod scripts;
+mod single_use;
+mod store;
+mod wakeups;
+mod work;
+
+pub use builder::RedisStoreBuilder;
+pub use connection::SharedConnection;
+pub use error::OpenError;
+/// The driver. Its errors are the sources of the errors of this store.
+pub use redis;
+pub use store::RedisStore;

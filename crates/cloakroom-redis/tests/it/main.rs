@@ -1,0 +1,8 @@
+//! The Redis store, held against the contract and against its own promises.
+
+#![allow(clippy::unwrap_used)]
+
+mod proxy;
+mod server;
+mod support;
+mod with_redis;

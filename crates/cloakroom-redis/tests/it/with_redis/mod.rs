@@ -1,0 +1,11 @@
+//! Tests that need a server, or the program that is one.
+
+mod cluster;
+mod faults;
+mod kit;
+mod lost_writes;
+mod outages;
+mod processes;
+mod sentinel;
+mod single_use;
+mod ttl;

@@ -1,0 +1,53 @@
+//! Sentinels: the kit over them, and a fail-over.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cloakroom_conformance::run_all;
+use cloakroom_core::revocation::LogNotifications;
+use cloakroom_core::store::TokenStore as _;
+use futures_util::StreamExt as _;
+
+use crate::server::Watched;
+use crate::support::{DAY, NOW};
+use crate::with_redis::cluster::{Stores, worked};
+use crate::with_redis::kit::open;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_passes() {
+    let watched = Watched::start();
+    run_all(Stores { url: watched.url() }).await.assert_ok();
+}
+
+/// The stores find the new master by themselves, and the streams of their readers go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_promoted_replica_is_found() {
+    let watched = Watched::start();
+    let url = watched.url();
+    // The sentinels are needed until the end.
+    let watched = Arc::new(Mutex::new(watched));
+    let ended = Arc::clone(&watched);
+    let reader = open(&url, "a").await;
+    let LogNotifications::Stream(mut woken) = reader.wakeups() else { panic!("there is a stream") };
+    woken.next().await.unwrap();
+    let (store, works) = worked(&url, move || {
+        let mut watched = ended.lock().unwrap();
+        watched.master.kill();
+        let start = Instant::now();
+        while !watched.replica.says(&["ROLE"]).starts_with("master") {
+            assert!(start.elapsed() < Duration::from_secs(60), "it is not promoted");
+            std::thread::yield_now();
+        }
+    })
+    .await;
+    let (mut lost, mut done) = (0, 0);
+    for work in works {
+        lost += work.check(&store).await;
+        done += work.count();
+    }
+    assert!(lost <= 8 && done > 8, "{lost} lost of {done}");
+    while reader.heartbeat(NOW, NOW + DAY).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    woken.next().await.unwrap();
+}
