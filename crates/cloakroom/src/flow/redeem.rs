@@ -119,7 +119,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         tokens: token.record.clone().into_iter().collect(),
     };
     let done = Event::Redeemed { grant: grant.id, client: request.client };
-    match inner.advance(Operation::Redeem, step, done).await? {
+    match inner.advance(Operation::Redeem, Arc::clone(&grant), step, done).await? {
         AdvanceOutcome::Advanced => {}
         // This request saw the code unspent: a double click, unless the keys prove a second
         // holder.

@@ -125,7 +125,7 @@ impl Attempt<'_> {
             tokens: token.record.clone().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
-        match inner.advance(Operation::Refresh, step, done).await? {
+        match inner.advance(Operation::Refresh, Arc::clone(grant), step, done).await? {
             AdvanceOutcome::Advanced => Ok(token.respond(grant.id, Some(refresh_token))),
             // This request saw its token current and then lost the race. That is a retry or a
             // refusal, and never reuse, whatever the clock says, unless the keys prove a second
@@ -143,7 +143,7 @@ impl Attempt<'_> {
     }
 
     /// Responds with the successor that the presented token already has.
-    async fn retry(&self, grant: &GrantRecord) -> Result<TokenResponse, TokenError> {
+    async fn retry(&self, grant: &Arc<GrantRecord>) -> Result<TokenResponse, TokenError> {
         let chain = chain_of(grant)?;
         let sealed = chain.successor.as_ref().ok_or(GrantRefusal::Spent)?;
         let Presented { inner, handle, .. } = self.presented;
@@ -158,7 +158,7 @@ impl Attempt<'_> {
     /// Adds an access token and does not move the chain. With a refresh token it is a retry.
     async fn attach(
         &self,
-        grant: &GrantRecord,
+        grant: &Arc<GrantRecord>,
         chain: &Chain,
         refresh_token: Option<TokenSecret>,
     ) -> Result<TokenResponse, TokenError> {
@@ -175,7 +175,12 @@ impl Attempt<'_> {
             Some(_) => Event::Retried { grant: id, client, generation },
             None => Event::Refreshed { grant: id, client, generation },
         };
-        match self.presented.inner.advance(Operation::Refresh, step, done).await? {
+        match self
+            .presented
+            .inner
+            .advance(Operation::Refresh, Arc::clone(grant), step, done)
+            .await?
+        {
             AdvanceOutcome::Advanced => {
                 // A token that does not rotate stays valid. RFC 6749 §6: "The authorization server MAY
                 // issue a new refresh token". Clients that drop theirs without one keep this one.

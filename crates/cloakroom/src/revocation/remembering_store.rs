@@ -132,7 +132,16 @@ impl RememberingStore {
         Ok(lookup)
     }
 
-    pub(crate) async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
+    /// Takes a step of the chain of this grant, as it was found.
+    pub(crate) async fn advance(
+        &self,
+        grant: &GrantRecord,
+        step: Advance,
+    ) -> Result<AdvanceOutcome, StoreError> {
+        // It may have been revoked since it was found, and the store may have lost the revocation.
+        if self.memory.known.read().is_some_and(|known| known.grant(grant).is_some()) {
+            return Ok(AdvanceOutcome::Dead);
+        }
         self.store.advance(step).await
     }
 

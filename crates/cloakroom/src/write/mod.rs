@@ -72,15 +72,16 @@ impl Inner {
         })
     }
 
-    /// Takes a step of a chain, and reports `done` if it was taken.
+    /// Takes a step of the chain of this grant, as it was found, and reports `done` if it was taken.
     pub(crate) fn advance(
         self: &Arc<Self>,
         operation: Operation,
+        grant: Arc<GrantRecord>,
         step: Advance,
         done: Event,
     ) -> Finish<Result<AdvanceOutcome, StoreError>> {
         self.write(unconfirmed(operation, step.grant), |mut write| async move {
-            let advanced = write.advance(step).await?;
+            let advanced = write.advance(&grant, step).await?;
             if advanced == AdvanceOutcome::Advanced {
                 write.report(&done);
             }
@@ -152,9 +153,13 @@ impl Write {
         created
     }
 
-    async fn advance(&mut self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
+    async fn advance(
+        &mut self,
+        grant: &GrantRecord,
+        step: Advance,
+    ) -> Result<AdvanceOutcome, StoreError> {
         self.unreported = true;
-        let advanced = self.inner.store.writer().advance(step).await;
+        let advanced = self.inner.store.writer().advance(grant, step).await;
         self.unreported = matches!(advanced, Ok(AdvanceOutcome::Advanced)) || is_unknown(&advanced);
         advanced
     }

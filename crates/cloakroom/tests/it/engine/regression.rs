@@ -9,7 +9,10 @@ use cloakroom::core::revocation::{
 use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::time::{Clock as _, ManualClock, UnixTime};
 use cloakroom::core::{Audience, Kid, Subject};
-use cloakroom::{Caller, Event, Grant, Issuer, IssuerBuilder, Operation, Regression, TokenError};
+use cloakroom::{
+    Caller, Event, Grant, GrantRefusal, Issuer, IssuerBuilder, Operation, RefreshRequest,
+    Regression, TokenError,
+};
 
 use super::store::When;
 use super::support::*;
@@ -521,4 +524,34 @@ async fn no_heartbeat_vouches_for_a_log_that_lacks_revocations() {
     assert!(heartbeats(5).await >= 3);
     assert_eq!(fixture.logged().await, [Target::Grant(grant_of(&session.access))]);
     running.abort();
+}
+
+/// The store goes back right after a revocation, while a refresh has found its grant alive and waits
+/// for a signature.
+#[tokio::test]
+async fn a_step_for_a_grant_that_is_known_to_be_revoked_is_not_taken() {
+    for (client, by_subject) in
+        [("web-app", false), ("web-app", true), ("workers", false), ("workers", true)]
+    {
+        let fixture = Fixture::new().await;
+        let grant = Grant::user(client, "alice").unwrap().audience(Audience::one(JOBS).unwrap());
+        let token = fixture.issuer.issue(grant).await.unwrap().refresh_token.unwrap();
+        let copy = fixture.store.copy().await;
+        // The ring of keys is loaded again.
+        fixture.clock.advance(secs(61));
+        let gate = fixture.store.hold("keys.load", When::After);
+        let request = RefreshRequest::new(token.clone(), client_id(client));
+        let issuer = fixture.issuer.clone();
+        let refreshed = tokio::spawn(async move { issuer.refresh(request).await });
+        gate.holds(1).await;
+        match by_subject {
+            true => fixture.issuer.revoke_subject(&alice()).await.unwrap(),
+            false => fixture.issuer.revoke_grant(grant_of(&token)).await.unwrap(),
+        }
+        fixture.store.put_back(copy);
+        fixture.events.take();
+        gate.open();
+        assert_eq!(refusal(refreshed.await.unwrap()), GrantRefusal::Dead, "{client} {by_subject}");
+        assert_eq!(fixture.events.names(), [""; 0], "{client} {by_subject}");
+    }
 }
