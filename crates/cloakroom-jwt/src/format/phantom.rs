@@ -104,9 +104,12 @@ impl PhantomFormat {
     /// the swap: it has another audience, or has ended.
     pub async fn swap(&self, swap: Swap<'_>) -> Result<SwappedJwt, FormatError> {
         let refused = |error: SwapRefused| FormatError::Other(error.into());
-        if !swap.token.audience.contains(swap.audience) {
-            return Err(refused(SwapRefused::Audience(swap.audience.to_owned())));
-        }
+        // As the token spells it.
+        let audience = swap
+            .token
+            .audience
+            .find(swap.audience)
+            .ok_or_else(|| refused(SwapRefused::Audience(swap.audience.to_owned())))?;
         if swap.token.grant != swap.grant.id {
             return Err(refused(SwapRefused::Grant));
         }
@@ -116,7 +119,7 @@ impl PhantomFormat {
         let life = self.max_life.min(self.keys.policy().max_token_life);
         let end = swap.token.expires_at.min(swap.grant.expires_at);
         let expires_at = UnixTime::from_secs((swap.now + life).min(end).as_secs());
-        let audience = Audience::one(swap.audience).map_err(|error| refused(error.into()))?;
+        let audience = Audience::one(audience).map_err(|error| refused(error.into()))?;
         let mut terms = TokenTerms::new(swap.now, expires_at, swap.scope.clone(), audience);
         terms.confirmation = swap.token.confirmation.clone();
         let jti = Jti::random(swap.random)?;

@@ -78,7 +78,8 @@ impl Verifier {
     /// The largest leeway.
     pub const MAX_LEEWAY: Duration = Duration::from_secs(120);
 
-    /// Accepts tokens of this issuer for this audience.
+    /// Accepts tokens of this issuer for this audience. It is compared byte for byte (RFC 7519 §4.1.3):
+    /// write it as the clients are registered for it.
     #[must_use]
     pub fn new(issuer: &str, audience: &str) -> Self {
         Self { audience: Some(audience.into()), ..Self::any_audience(issuer) }

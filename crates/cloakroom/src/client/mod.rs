@@ -153,7 +153,7 @@ impl Client {
     pub fn serves(&self, resource: &str) -> bool {
         match &self.serves {
             Serves::Nothing => false,
-            Serves::Only(audience) => audience.contains(resource),
+            Serves::Only(audience) => audience.find(resource).is_some(),
             Serves::Everything => true,
         }
     }

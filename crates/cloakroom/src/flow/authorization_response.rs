@@ -70,10 +70,14 @@ impl AuthorizationResponse {
     }
 
     /// Sends the user back with an error code of RFC 6749 §4.1.2.1 and a text for the client's
-    /// developers, in ASCII and without `"` and `\`.
+    /// developers. Characters that may not stand there are left out of the text.
     #[must_use]
     pub fn error(&self, code: &str, description: &str) -> String {
-        match description {
+        // RFC 6749 §4.1.2.1: "MUST NOT include characters outside the set %x20-21 / %x23-5B /
+        // %x5D-7E."
+        let allowed = |c: &char| matches!(c, ' '..='!' | '#'..='[' | ']'..='~');
+        let description: String = description.chars().filter(allowed).collect();
+        match &*description {
             "" => self.with(&[("error", code)]),
             why => self.with(&[("error", code), ("error_description", why)]),
         }

@@ -59,7 +59,7 @@ impl Endpoints {
         let answer = Box::pin(self.issuer.introspect(token, Caller::Client(client))).await?;
         let is_meant = answer.active().is_some_and(|token| {
             resources.iter().all(|resource| {
-                token.audience.as_ref().is_some_and(|audience| audience.contains(resource))
+                token.audience.as_ref().is_some_and(|audience| audience.find(resource).is_some())
             })
         });
         if !is_meant && answer.is_active() {

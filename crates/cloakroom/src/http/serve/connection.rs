@@ -232,7 +232,7 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// Whoever drops a body needs no more of it.
+/// A body that was dropped is not waited for.
 impl Drop for TimedBody {
     fn drop(&mut self) {
         self.place.body_has_come();

@@ -237,6 +237,11 @@ async fn the_user_is_sent_back_with_the_issuer_and_everything_that_was_there() {
     let response = fixture.issuer.authorization_response(CALLBACK, None);
     let iss = "&iss=https%3A%2F%2Fas.example";
     assert_eq!(response.error("access_denied", ""), format!("{CALLBACK}?error=access_denied{iss}"));
+    // RFC 6749 §4.1.2.1 allows no other characters.
+    assert_eq!(
+        response.error("invalid_scope", "\"RFC\u{a0}6749\" \\ \u{a7}3.3\n~!"),
+        format!("{CALLBACK}?error=invalid_scope&error_description=RFC6749++3.3%7E%21{iss}")
+    );
     let request = TokenError::InvalidRequest("the client must send a PKCE challenge");
     for (error, expected) in [
         (TokenError::RedirectUri, None),
