@@ -78,8 +78,9 @@ impl Verifier {
     /// The largest leeway.
     pub const MAX_LEEWAY: Duration = Duration::from_secs(120);
 
-    /// Accepts tokens of this issuer for this audience. It is compared byte for byte (RFC 7519 §4.1.3):
-    /// write it as the clients are registered for it.
+    /// Accepts tokens of this issuer for this audience. It is compared byte for byte, except that
+    /// `https://api.example` and `https://api.example/` are one
+    /// ([`Audience::is_same`](cloakroom_core::Audience::is_same)).
     #[must_use]
     pub fn new(issuer: &str, audience: &str) -> Self {
         Self { audience: Some(audience.into()), ..Self::any_audience(issuer) }
@@ -174,7 +175,7 @@ impl Verifier {
         }
         if let Some(expected) = &self.audience {
             let audience = token.audience.as_ref();
-            if !audience.is_some_and(|audience| audience.contains(expected)) {
+            if !audience.is_some_and(|audience| audience.find(expected).is_some()) {
                 return Err(VerifyError::Audience);
             }
         }

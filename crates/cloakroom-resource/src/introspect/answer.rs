@@ -76,7 +76,7 @@ impl Introspect {
     /// The authorization server says that the token is active; the resource has to check that the token
     /// is meant for it (RFC 7662 §2.2, RFC 9700 §2.3).
     fn check_recipient(&self, token: &ActiveToken) -> Result<(), InvalidToken> {
-        if !matches!(&token.audience, Some(audience) if audience.contains(&self.audience)) {
+        if !matches!(&token.audience, Some(audience) if audience.find(&self.audience).is_some()) {
             return Err(InvalidToken::Audience);
         }
         if matches!(&token.issuer, Some(issuer) if *issuer != self.issuer) {

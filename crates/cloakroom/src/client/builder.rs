@@ -141,7 +141,7 @@ impl ClientBuilder {
     /// A resource is an absolute URI without a fragment (RFC 8707 §2), so that requests can name it. It
     /// is compared byte for byte, except that `https://api.example` and `https://api.example/` are one
     /// resource ([`Audience::is_same`]). Tokens name it as it is spelled here, whichever of the two a
-    /// request sends; give the same spelling to the APIs and gateways, which compare it byte for byte.
+    /// request sends.
     pub fn audience(mut self, resource: &str, format: Format) -> Self {
         self.valid(Audience::one(resource).map(drop));
         self.audiences.push((resource.into(), format));
