@@ -15,12 +15,14 @@ const CONFIG: &str = ".cargo/mutants.toml";
 
 /// The crates that have mutants, and the crates whose tests must notice them. The tests of dependent
 /// crates would often notice, too, but they take minutes, and say less about what is wrong.
-pub(crate) const CRATES: [(&str, &[&str]); 6] = [
+pub(crate) const CRATES: [(&str, &[&str]); 7] = [
     ("cloakroom-core", &["cloakroom-core"]),
     ("cloakroom-jwt", &["cloakroom-jwt"]),
     // The tests of the kit run on this store.
     ("cloakroom-memory", &["cloakroom-memory", "cloakroom-conformance"]),
     ("cloakroom-sqlite", &["cloakroom-sqlite"]),
+    // Its tests need the variable of the environment that names a server.
+    ("cloakroom-postgres", &["cloakroom-postgres"]),
     ("cloakroom-resource", &["cloakroom-resource"]),
     ("cloakroom", &["cloakroom"]),
 ];
