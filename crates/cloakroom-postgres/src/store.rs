@@ -75,8 +75,8 @@ impl PostgresStore {
     /// | `verify-full` | always | must also name the host; without `sslrootcert`, the system's roots count |
     ///
     /// Without an `sslmode`, it is `verify-full`, unless every host is this machine (`localhost`, a loopback
-    /// address or a Unix socket): then it is `prefer`. So a database on another host that has no TLS needs
-    /// `sslmode=disable`.
+    /// address or a Unix socket) and there is no `sslrootcert`: then it is `prefer`. So a database on another
+    /// host that has no TLS needs `sslmode=disable`. [`PostgresStoreBuilder::tls`] replaces what is checked.
     ///
     /// Must be called on a tokio runtime with its I/O and time drivers. The store does its work on that runtime.
     ///
