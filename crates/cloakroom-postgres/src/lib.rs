@@ -63,11 +63,14 @@
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod address;
+mod advance;
 mod check_values;
+mod create;
 mod error;
 mod grants;
 mod housekeeping;
 mod keys;
+mod list;
 mod log_writer;
 mod pool;
 mod revocation_log;
