@@ -147,6 +147,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let sign_in = sign_in::router(&path, issuer.clone());
     let endpoints = Endpoints::new(issuer)
         .authorization_endpoint(&format!("{url}/authorize"))
+        .authorization_response_iss()
         .cache_swapped(Duration::from_secs(options.cache_swapped));
     let app = sign_in.merge(endpoints.router());
 
@@ -241,6 +242,7 @@ struct Entry {
     grant_types: Vec<String>,
     #[serde(default)]
     redirect_uris: Vec<String>,
+    pkce: Option<bool>,
     #[serde(default)]
     scope: Scope,
     #[serde(default)]
@@ -318,6 +320,9 @@ fn client(entry: &Entry) -> Result<Client, String> {
     for uri in &entry.redirect_uris {
         client = client.redirect_uri(absolute("redirect_uris", uri)?);
     }
+    if entry.pkce == Some(false) {
+        client = client.without_pkce();
+    }
     client = client.scope(entry.scope.as_str());
     for (index, AudienceEntry { resource, format }) in entry.audiences.iter().enumerate() {
         if entry.audiences[..index].iter().any(|other| other.resource == *resource) {
@@ -383,4 +388,38 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?
     };
     bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: &str = r#"
+        [[client]]
+        id = "app"
+        grant_types = ["authorization_code"]
+        redirect_uris = ["https://app.example/cb"]
+        audiences = [{ resource = "https://orders.example", format = "opaque" }]
+    "#;
+    const SECRET: &str = "secret = \"a-secret-of-the-test-0123456789\"";
+
+    #[test]
+    fn pkce_is_needed_unless_the_file_says_otherwise() -> Result<(), Failure> {
+        for (more, required) in [("", true), ("pkce = true", true), ("pkce = false", false)] {
+            let clients = clients(&format!("{ENTRY}\n{SECRET}\n{more}"), "test")?;
+            assert_eq!(clients[0].requires_pkce(), required, "{more}");
+        }
+        let public = clients(&format!("{ENTRY}\npublic = true\npkce = false"), "test");
+        assert!(public.is_err_and(|error| error.to_string().contains("PKCE")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_resource_that_no_request_can_name_is_refused() {
+        for resource in ["orders", "https://orders.example#a", "https://orders.example/a b"] {
+            let entry = ENTRY.replace("https://orders.example", resource);
+            let refused = clients(&format!("{entry}\n{SECRET}"), "test");
+            assert!(refused.is_err(), "{resource}");
+        }
+    }
 }

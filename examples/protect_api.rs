@@ -12,6 +12,9 @@
 //! curl -si -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
 //! ```
 //!
+//! axum's server gives clients as much time as they like: put a proxy with time limits in front, such as the
+//! `gateway` of these examples.
+//!
 //! The traces, not the answer, say why a token was refused: set `RUST_LOG=cloakroom_resource=debug`.
 //! A package of your own needs:
 //!

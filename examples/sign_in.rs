@@ -13,7 +13,6 @@ use axum::routing::get;
 use cloakroom::core::{Audience, ClientId, InvalidValue, Subject, TokenSecret};
 use cloakroom::http::Form;
 use cloakroom::{AuthorizationRequest, Client, Grant, Issuer, NonceError, Pkce, TokenError};
-use url::Url;
 
 /// The authorization endpoint, under the issuer's path.
 pub(crate) fn router(path: &str, issuer: Issuer) -> Router {
@@ -27,7 +26,7 @@ pub(crate) fn router(path: &str, issuer: Issuer) -> Router {
 async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     match checked(&issuer, &query).await {
-        Ok((form, ..)) if form.get("prompt") == Some("consent") => consent(&issuer, &query),
+        Ok(request) if request.form.get("prompt") == Some("consent") => consent(&issuer, &query),
         Ok(request) => answer(&issuer, request).await,
         Err((status, why)) => page(status, None, why),
     }
@@ -90,39 +89,41 @@ async fn consented(
 }
 
 /// Sends the user back to the client, with a code or with an error.
-async fn answer(
-    issuer: &Issuer,
-    (form, client, mut redirect): (Form, Arc<Client>, Url),
-) -> Response {
+async fn answer(issuer: &Issuer, request: Checked) -> Response {
+    let Checked { form, client, redirect_uri } = request;
     let user = form.get("login_hint").unwrap_or("alice");
+    let response = issuer.authorization_response(redirect_uri, form.get("state"));
     let answer = match form.get("response_type") {
-        Some("code") => code(issuer, &client, user, &form).await.map_err(|error| refusal(&error)),
-        Some(_) => Err(("unsupported_response_type", "it must be code".into())),
-        None => Err(("invalid_request", "response_type is missing".into())),
+        Some("code") => code(issuer, &client, user, &form).await,
+        Some(_) => {
+            let error = "unsupported_response_type";
+            return found(response.error(error, "it must be code"), error.into());
+        }
+        None => Err(TokenError::InvalidRequest("response_type is missing")),
     };
-    let (mut parameters, text) = match answer {
-        Ok(code) => (
-            vec![("code", code.expose().to_owned())],
+    match answer {
+        Ok(code) => found(
+            response.code(&code).to_string(),
             format!("DEMO: signed in `{user}` without asking"),
         ),
-        Err((error, why)) => (
-            vec![("error", error.to_owned()), ("error_description", why.clone())],
-            format!("{error}: {why}"),
-        ),
-    };
-    parameters.extend(form.get("state").map(|state| ("state", state.to_owned())));
-    // RFC 9207 §2: a client of several servers sees which one answers.
-    parameters.push(("iss", issuer.url().to_owned()));
-    redirect.query_pairs_mut().extend_pairs(parameters);
-    page(StatusCode::FOUND, Some(redirect), text)
+        Err(error) => match response.refusal(&error) {
+            Some(location) => found(location, error.to_string()),
+            // The client was registered anew in this moment.
+            None => page(StatusCode::BAD_REQUEST, None, error.to_string()),
+        },
+    }
+}
+
+/// An authorization request of a known client, and where its user is sent back to.
+struct Checked {
+    form: Form,
+    client: Arc<Client>,
+    redirect_uri: String,
 }
 
 /// The parameters, after the client and its redirect URI were checked. Before that, the user must
 /// not be redirected (RFC 6749 §4.1.2.1).
-async fn checked(
-    issuer: &Issuer,
-    query: &str,
-) -> Result<(Form, Arc<Client>, Url), (StatusCode, String)> {
+async fn checked(issuer: &Issuer, query: &str) -> Result<Checked, (StatusCode, String)> {
     let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
     let form = Form::parse(query.as_bytes()).map_err(|error| bad(&error.to_string()))?;
     let id = form.get("client_id").ok_or(bad("client_id is missing"))?;
@@ -131,12 +132,13 @@ async fn checked(
         Ok(client) => client.ok_or(bad("no client has this client_id"))?,
         Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
     };
-    let uri = form.get("redirect_uri").ok_or(bad("redirect_uri is missing"))?;
-    if !client.is_redirect_uri(uri) {
-        return Err(bad("this redirect_uri is not registered"));
-    }
-    let redirect = Url::parse(uri).map_err(|error| bad(&error.to_string()))?;
-    Ok((form, client, redirect))
+    let redirect_uri = match form.get("redirect_uri") {
+        Some(uri) if client.is_redirect_uri(uri) => uri.to_owned(),
+        Some(_) => return Err(bad("this redirect_uri is not registered")),
+        // RFC 6749 §3.1.2.3: a client with one redirect URI need not name it.
+        None => client.only_redirect_uri().ok_or(bad("redirect_uri is missing"))?.to_owned(),
+    };
+    Ok(Checked { form, client, redirect_uri })
 }
 
 /// A code for this user.
@@ -172,30 +174,24 @@ async fn code(
         let audience = Audience::new(resources);
         grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
     }
-    let redirect_uri = form.get("redirect_uri").unwrap_or_default();
-    issuer.authorize(AuthorizationRequest::new(grant, redirect_uri).pkce(pkce)).await
+    let request = match form.get("redirect_uri") {
+        Some(uri) => AuthorizationRequest::new(grant, uri),
+        None => AuthorizationRequest::without_redirect_uri(grant),
+    };
+    issuer.authorize(request.pkce(pkce)).await
 }
 
-/// What the client gets: an error of RFC 6749 §4.1.2.1, and a description for its developers.
-fn refusal(error: &TokenError) -> (&'static str, String) {
-    match error.code() {
-        // The user was revoked in the meantime.
-        Some("invalid_grant") => ("access_denied", "sign in again".into()),
-        Some(code) => (code, error.description().unwrap_or_default().into()),
-        None => {
-            tracing::error!(error = error as &dyn Error, "no code could be issued");
-            ("temporarily_unavailable", "try again".into())
-        }
-    }
+fn found(location: String, text: String) -> Response {
+    page(StatusCode::FOUND, Some(location), text)
 }
 
-fn page(status: StatusCode, location: Option<Url>, text: String) -> Response {
+fn page(status: StatusCode, location: Option<String>, text: String) -> Response {
     let headers = [
         (header::CACHE_CONTROL, "no-store"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let location = location.map(|url| [(header::LOCATION, url.to_string())]);
+    let location = location.map(|url| [(header::LOCATION, url)]);
     (status, headers, location, text + "\n").into_response()
 }
 

@@ -20,6 +20,8 @@ mod rounds;
 mod servers;
 
 // The gateway of the examples, as it is.
+#[path = "../../examples/gateway/allowed.rs"]
+mod allowed;
 #[path = "../../examples/gateway/body.rs"]
 mod body;
 #[path = "../../examples/gateway/entry.rs"]
@@ -33,8 +35,6 @@ mod prometheus;
 mod proxy;
 #[path = "../../examples/gateway/server.rs"]
 mod server;
-#[path = "../../examples/gateway/spoofable.rs"]
-mod spoofable;
 #[path = "../../examples/gateway/streams.rs"]
 mod streams;
 #[path = "../../examples/gateway/tunnel.rs"]

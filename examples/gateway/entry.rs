@@ -84,10 +84,14 @@ impl Rules {
             return Some((StatusCode::METHOD_NOT_ALLOWED, "its method"));
         }
         // RFC 9112 §6.1: a server that does not understand a transfer coding "SHOULD respond with
-        // 501". hyper decodes `chunked`, and refuses codings that do not end with it.
-        if !names(headers, &header::TRANSFER_ENCODING).all(|it| it.eq_ignore_ascii_case(b"chunked"))
-        {
+        // 501", and a sender "MUST NOT apply the chunked transfer coding more than once". hyper decodes
+        // `chunked` once, and refuses codings that do not end with it.
+        let mut codings = names(headers, &header::TRANSFER_ENCODING);
+        if !codings.all(|it| it.eq_ignore_ascii_case(b"chunked")) {
             return Some((StatusCode::NOT_IMPLEMENTED, "its transfer coding"));
+        }
+        if names(headers, &header::TRANSFER_ENCODING).count() > 1 {
+            return Some((StatusCode::BAD_REQUEST, "its transfer coding"));
         }
         let Some(host) = host(request) else {
             return Some((StatusCode::BAD_REQUEST, "its host"));

@@ -7,7 +7,7 @@ use axum::http::uri::Authority;
 use axum::http::{Method, Request, Version};
 use hyper::body::Body;
 
-use crate::spoofable::remove_spoofable;
+use crate::allowed::Allowed;
 
 /// RFC 9110 §7.6.1: fields about one connection. `Expect` is answered here: this server sends
 /// `100 Continue` once the service reads the body, and never to a request that is refused.
@@ -35,16 +35,24 @@ pub(crate) struct Caller {
 }
 
 /// Prepares the header of a request for the service.
-pub(crate) fn to_service(headers: &mut HeaderMap, received: Version, caller: &Caller) {
+pub(crate) fn to_service(
+    headers: &mut HeaderMap,
+    allowed: &Allowed,
+    received: Version,
+    caller: &Caller,
+) {
     let trailers = names(headers, &header::TE).any(|name| name.eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
-    remove_spoofable(headers);
+    allowed.retain(headers);
     join_cookies(headers);
     // RFC 9110 §6.5.1: trailers may be dropped, and without `Trailer` the HTTP client drops them. A
     // service that merges them into the header would read `X-User` there.
     headers.remove(header::TRAILER);
     // The HTTP client that forwards the request writes it from the URI.
     headers.remove(header::HOST);
+    // And this from the body: a list of equal values is one length for this server, and perhaps not for
+    // the service.
+    headers.remove(header::CONTENT_LENGTH);
     if trailers {
         // RFC 9110 §10.1.4: a sender of `TE` "MUST also send a "TE" connection option".
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -27,8 +27,9 @@
 //! rates, answers no CORS preflights, and checks no `DPoP` proofs, so handles bound to a key are
 //! refused. A `WebSocket` may outlive its token, by at most `--tunnel-lifetime`.
 //!
-//! It strips the header fields by which a client could pretend to be somebody else; the table is in
-//! `spoofable.rs`. **If your service trusts other fields because a gateway is in front, add them there.**
+//! It forwards only the header fields that `allowed.rs` lists and that you name (`--forward`): by any other
+//! field a client could pretend to be somebody else. **Name no field by which your service learns who is
+//! calling.**
 //!
 //! To make it yours, copy this directory without `demo` and `tests`, remove the lines with `demo` from
 //! this file, and add:
@@ -49,6 +50,7 @@
 //! tracing-subscriber = { version = "0.3", features = ["env-filter"] }
 //! ```
 
+mod allowed;
 mod body;
 mod demo;
 mod entry;
@@ -56,7 +58,6 @@ mod headers;
 mod prometheus;
 mod proxy;
 mod server;
-mod spoofable;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -78,7 +79,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use clap::Parser;
 use cloakroom_resource::{
-    ClientCredentials, HttpLog, IntrospectionClient, PhantomLayer, RevocationReplica,
+    ClientCredentials, GatewayKeys, HttpLog, IntrospectionClient, PhantomLayer, RevocationReplica,
+    SetupError,
 };
 use hyper_util::client::legacy::connect::Connect;
 use tokio::net::TcpListener;
@@ -89,6 +91,7 @@ use tower::{ServiceBuilder, service_fn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::allowed::Allowed;
 use crate::entry::{Network, Rules, enter};
 use crate::prometheus::Prometheus;
 use crate::proxy::{Proxy, Timeouts};
@@ -132,6 +135,9 @@ struct Settings {
     /// An origin (scheme and host) whose pages may send changing requests with that cookie
     #[arg(long = "origin", env = "GATEWAY_ORIGINS", value_delimiter = ',')]
     origins: Vec<String>,
+    /// A header field of clients that is forwarded besides the standard ones, such as X-Api-Version
+    #[arg(long = "forward", env = "GATEWAY_FORWARD", value_delimiter = ',')]
+    forward: Vec<String>,
     /// A proxy in front, as an address or 10.0.0.0/8, whose X-Forwarded-For and -Proto are trusted
     #[arg(long = "proxy", env = "GATEWAY_PROXIES", value_delimiter = ',')]
     proxies: Vec<Network>,
@@ -145,7 +151,8 @@ struct Settings {
     /// For the next piece of a body, either way, and on a WebSocket
     #[arg(long, env = "GATEWAY_IDLE_TIMEOUT", default_value = "60", value_parser = seconds)]
     idle_timeout: Duration,
-    /// For a silent connection to the service; less than the service's own keep-alive time-out
+    /// For a silent connection to the service; less than the service's own keep-alive time-out, since
+    /// only GET, HEAD and OPTIONS are sent again if the service closes just then
     #[arg(long, env = "GATEWAY_KEEP_ALIVE", default_value = "4", value_parser = seconds)]
     keep_alive: Duration,
     /// For a silent connection of a client; more than the keep-alive of a load balancer in front
@@ -219,7 +226,8 @@ impl Gateway {
         let tunnels = Tunnels::new(settings.idle_timeout, settings.tunnel_lifetime);
         let timeouts = settings.timeouts();
         let connector = proxy::tcp(timeouts.connect);
-        let proxy = Proxy::new(connector, &settings.service, timeouts, tunnels.clone())?;
+        let allowed = settings.allowed()?;
+        let proxy = Proxy::new(connector, &settings.service, allowed, timeouts, tunnels.clone())?;
         let app = app(settings.rules(), phantom, proxy);
 
         let clients = TcpListener::bind(settings.listen).await?;
@@ -282,16 +290,30 @@ fn operations(ready: Arc<AtomicBool>, metrics: Prometheus) -> Router {
 impl Settings {
     /// The layer that swaps handles. It asks once for each handle, then remembers the JWT, and refuses
     /// the handle as soon as the log says that it is revoked. If the log cannot be read for long, it
-    /// asks the authorization server for every request.
+    /// asks the authorization server for every request. Junk is refused without a question, if the
+    /// server hands out the keys of its handles; this client needs that right.
     async fn phantom(&self, secret: String) -> Outcome<PhantomLayer> {
         let credentials = ClientCredentials::new(&self.client_id, secret);
         let client = IntrospectionClient::discover(&self.issuer, credentials.clone()).await?;
-        let layer = PhantomLayer::new(client, &self.audience);
+        let mut layer = PhantomLayer::new(client, &self.audience);
+        match GatewayKeys::discover(&self.issuer, credentials.clone()).await {
+            Ok(keys) => layer = layer.handle_keys(keys),
+            Err(SetupError::Missing(_)) => {
+                tracing::warn!(
+                    "the authorization server has no handle keys: junk costs a question"
+                );
+            }
+            Err(error) => return Err(error.into()),
+        }
         if self.remember == 0 {
             return Ok(layer);
         }
         let log = HttpLog::discover(&self.issuer, credentials).await?;
         Ok(layer.cache(self.remember).replica(RevocationReplica::follow(log).await?))
+    }
+
+    fn allowed(&self) -> Outcome<Allowed> {
+        Ok(Allowed::and(self.forward.iter().map(String::as_str))?)
     }
 
     fn rules(&self) -> Rules {

@@ -1,6 +1,7 @@
 //! The reverse proxy: it forwards a request to the service, and returns the answer.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use axum::BoxError;
@@ -8,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{self, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, uri};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use hyper::upgrade::{self, OnUpgrade};
@@ -21,6 +22,7 @@ use tower::timeout::error::Elapsed;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
+use crate::allowed::Allowed;
 use crate::body::{Activity, Interrupted, Watched};
 use crate::headers::{Caller, is_websocket, remove_hop_by_hop, to_service};
 use crate::server::{Peer, Seat};
@@ -37,7 +39,8 @@ pub(crate) struct Timeouts {
     /// For the next piece of a body.
     pub(crate) idle: Duration,
     /// How long an idle connection is kept for the next request. It must be less than the service's
-    /// keep-alive time-out; otherwise a request now and then meets a closing connection (502).
+    /// keep-alive time-out; otherwise a request that may not be repeated now and then meets a closing
+    /// connection (502).
     pub(crate) keep: Duration,
 }
 
@@ -45,7 +48,10 @@ pub(crate) struct Timeouts {
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy<C> {
     client: Client<C, Body>,
+    /// Opens a connection for each request.
+    fresh: Client<C, Body>,
     authority: uri::Authority,
+    allowed: Allowed,
     timeouts: Timeouts,
     tunnels: Tunnels,
 }
@@ -70,6 +76,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
     pub(crate) fn new(
         connector: C,
         service: &Uri,
+        allowed: Allowed,
         timeouts: Timeouts,
         tunnels: Tunnels,
     ) -> Result<Self, BoxError> {
@@ -78,11 +85,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         let Some(authority) = host.cloned() else {
             return Err(format!("`{service}` is not http:// and a host alone").into());
         };
+        let mut builder = Client::builder(TokioExecutor::new());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.keep)
             .build(connector);
-        Ok(Self { client, authority, timeouts, tunnels })
+        Ok(Self { client, fresh, authority, allowed, timeouts, tunnels })
     }
 
     /// The answer of the service, or the gateway's error if there is none.
@@ -112,8 +121,18 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         *onward.method_mut() = parts.method;
         *onward.uri_mut() = parts.uri;
         *onward.headers_mut() = parts.headers;
+        let again = may_be_repeated(&onward, waiting.is_some()).then(|| copy_without_body(&onward));
+        let exchange = async {
+            match (self.client.request(onward).await, again) {
+                (Err(error), Some(again)) if is_closed(&error) => {
+                    tracing::debug!(error = &error as &dyn Error, "trying a new connection");
+                    self.fresh.request(again).await
+                }
+                (outcome, _) => outcome,
+            }
+        };
         let mut response = tokio::select! {
-            response = self.client.request(onward) => response?,
+            response = exchange => response?,
             () = activity.stalled(self.timeouts.head) => {
                 return Err(Failure::Slow(self.timeouts.head));
             }
@@ -138,11 +157,16 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         parts.uri = Uri::from_parts(uri).map_err(|_| Failure::Target)?;
 
         let caller = parts.extensions.get::<Caller>().ok_or(Failure::Unannounced)?;
-        to_service(&mut parts.headers, parts.version, caller);
+        let had_length = parts.headers.contains_key(header::CONTENT_LENGTH);
+        to_service(&mut parts.headers, &self.allowed, parts.version, caller);
         if websocket {
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        } else if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        } else if let Some(length) = body.size_hint().exact() {
+            if length > 0 || had_length {
+                parts.headers.insert(header::CONTENT_LENGTH, length.into());
+            }
+        } else if !body.is_end_stream() {
             // Otherwise the client would send a GET without its body.
             let chunked = HeaderValue::from_static("chunked");
             parts.headers.insert(header::TRANSFER_ENCODING, chunked);
@@ -189,6 +213,31 @@ impl Failure {
             },
         }
     }
+}
+
+/// RFC 9110 §9.2.2: "A client SHOULD NOT automatically retry a request with a non-idempotent method".
+/// Bodies are not kept, so a request with one is not repeated, either.
+fn may_be_repeated(request: &Request, websocket: bool) -> bool {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    is_safe && !websocket && request.body().is_end_stream()
+}
+
+fn copy_without_body(request: &Request) -> Request {
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Whether the service ended a connection before an answer: it may close one that was kept just as a
+/// request goes out.
+fn is_closed(error: &hyper_util::client::legacy::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let gone = [BrokenPipe, ConnectionAborted, ConnectionReset];
+    !error.is_connect()
+        && (cause::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+            || cause::<io::Error>(error).is_some_and(|error| gone.contains(&error.kind())))
 }
 
 /// The first of this type among the causes of an error.

@@ -30,4 +30,12 @@ function refuse(r, challenge) {
     r.return(401);
 }
 
-export default { digest, swap };
+// RFC 9110 §7.8: 101 answers a request for an upgrade, and nginx forwards none. An error closes the
+// connection.
+function refuse_switch(r) {
+    if (r.status === 101) {
+        throw new Error('the API switched protocols unasked');
+    }
+}
+
+export default { digest, swap, refuse_switch };

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cloakroom::http::{ClientAuthenticator, Form, SecretAuthenticator};
 use cloakroom::{Client, SecretHash, StaticClients};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
 
 use crate::requests::{basic, encoded};
 use crate::secrets::{assert_wiped, in_a_task};
@@ -68,8 +69,10 @@ fn authenticate(headers: HeaderMap, form: Form) {
     let other =
         Client::confidential("other", "another secret, as long").build().expect("it is long");
     let directory = Arc::new(StaticClients::new([known, other]).expect("two clients"));
+    let mut request = Request::new(Bytes::new());
+    *request.headers_mut() = headers;
     in_a_task(async move {
-        let client = SecretAuthenticator.authenticate(&headers, &form, &*directory).await;
+        let client = SecretAuthenticator.authenticate(&request, &form, &*directory).await;
         assert_eq!(client.expect("it is the one").id().as_str(), "app");
     });
 }

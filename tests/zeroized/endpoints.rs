@@ -1,11 +1,19 @@
 //! Tokens and client secrets on their way through the endpoints. The requests and the names of
 //! tokens belong to the test; each response wipes itself when it is dropped.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
 use bytes::Bytes;
+use cloakroom::core::futures_core::Stream;
 use cloakroom::http::Endpoints;
 use cloakroom::{AuthorizationRequest, Format, Grant};
 use http::header::ACCEPT;
 use http::{HeaderValue, Request};
+use tower::ServiceExt as _;
 
 use crate::issuer::{APP_SECRET, CALLBACK, GATEWAY_SECRET, VERIFIER, issuer, pkce};
 use crate::requests::{basic, post};
@@ -25,6 +33,47 @@ fn what_goes_over_the_wire_is_wiped() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn a_body_that_comes_in_parts_is_wiped() {
+    assert_wiped(|secrets| {
+        secrets.add("a client secret", APP_SECRET);
+        secrets.add("another client secret", GATEWAY_SECRET);
+        for (secret, status) in [(APP_SECRET, 200), (GATEWAY_SECRET, 401)] {
+            in_a_task(in_parts(secret, status));
+        }
+    });
+}
+
+/// Sends a secret in the middle of a body, part by part.
+async fn in_parts(secret: &'static str, status: u16) {
+    let padding = "y".repeat(3_000);
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("x", &*padding),
+        ("client_id", "app"),
+        ("client_secret", secret),
+        ("z", &*padding),
+    ];
+    let (parts, body) = post("/token", None, &form).into_parts();
+    let ends = (0..body.len()).step_by(100).map(|at| at..body.len().min(at + 100));
+    let stream = Body::from_stream(Pieces(ends.map(|piece| body.slice(piece)).collect()));
+    drop(body);
+    let router = Endpoints::new(issuer(Format::Opaque).await).router();
+    let response = router.oneshot(Request::from_parts(parts, stream)).await.expect("a response");
+    assert_eq!(response.status(), status);
+}
+
+/// A body as a stream.
+struct Pieces(VecDeque<Bytes>);
+
+impl Stream for Pieces {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
     }
 }
 

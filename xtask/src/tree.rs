@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("cloakroom-conformance", STORES),
     ("cloakroom-memory", STORES),
     ("cloakroom-postgres", STORES),
+    ("cloakroom-mysql", STORES),
     ("cloakroom-sqlite", STORES),
     ("cloakroom-core", 1),
 ];

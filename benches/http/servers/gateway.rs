@@ -20,6 +20,7 @@ use tower::{ServiceBuilder, service_fn};
 
 use super::{Prepared, api};
 use crate::Failure;
+use crate::allowed::Allowed;
 use crate::case::{API, APP, RESOURCE, SCOPE};
 use crate::entry::{Rules, enter};
 use crate::prometheus::Prometheus;
@@ -58,7 +59,8 @@ pub(super) async fn serve(listener: TcpListener, origin: &str, swaps: bool) -> R
         Timeouts { connect: seconds(2), head: seconds(30), idle: seconds(60), keep: seconds(4) };
     let tunnels = Tunnels::new(timeouts.idle, seconds(600));
     let service: Uri = origin.parse()?;
-    let proxy = Proxy::new(proxy::tcp(timeouts.connect), &service, timeouts, tunnels.clone())?;
+    let (connector, allowed) = (proxy::tcp(timeouts.connect), Allowed::and([])?);
+    let proxy = Proxy::new(connector, &service, allowed, timeouts, tunnels.clone())?;
     let forward = service_fn(move |request: Request| {
         let proxy = proxy.clone();
         async move { Ok::<_, Infallible>(proxy.forward(request).await) }

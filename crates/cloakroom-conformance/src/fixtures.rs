@@ -97,6 +97,7 @@ fn full_chain(seed: u8, at: impl Fn(u32) -> UnixTime) -> Result<Chain, Broken> {
         format!("https://app.example/cb?x=%C3%A9&y='{seed}'"),
         Some(format!("challenge-{seed}")),
     );
+    code.redirect_uri_omitted = seed % 2 == 1;
     code.unknown = unknown(seed);
     let mut spent = SpentBefore::new(0, NOW);
     spent.unknown = unknown(seed);

@@ -51,7 +51,7 @@ promises! {
     AdvanceWrites "advance.writes-whole-record" "`Move` writes the whole next record and inserts the tokens, in one atomic step."
     AdvanceAttaches "advance.attaches-alone" "`Attach` only inserts the tokens: the record stays as it is."
     AdvanceRepeat "advance.repeat" "A move that is sent again is `Advanced` and writes nothing, if the chain is exactly where it puts it."
-    AdvanceMisuse "advance.misuse" "A step is `Misuse`, and nothing is written, if it changes the id, client, subject or epoch, has no chain or one that does not advance, ends later than the grant, or has a token of another grant."
+    AdvanceMisuse "advance.misuse" "A step is `Misuse`, and nothing is written, if it changes the id, client, subject or epoch, has no chain or one that does not advance, or has a token of another grant, or, if it may be taken otherwise, ends later than the grant."
     AdvanceRevokeWins "advance.revoke-wins" "A `revoke` of the grant that overlaps an `advance` wins."
     AdvanceUnknown "advance.unknown" "`advance` of a grant that does not exist is `Unknown`, and creates nothing."
     RevokeVisible "revoke.visible" "When `revoke` returns, every `find` that starts later shows the revocation."

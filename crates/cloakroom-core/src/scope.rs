@@ -146,11 +146,16 @@ impl<'de> Deserialize<'de> for Scope {
 /// identifiers, each once, in the order given. On the wire, one value is a string and several are an
 /// array.
 ///
+/// `https://orders.example` and `https://orders.example/` are one resource, since the URL types of
+/// many clients add the slash ([`Audience::is_same`]). Everything else is compared byte for byte.
+/// `==` compares the spelling.
+///
 /// ```
 /// use cloakroom_core::Audience;
 ///
 /// let audience = Audience::new(["https://orders.example", "https://billing.example"])?;
 /// assert!(audience.contains("https://orders.example"));
+/// assert_eq!(audience.find("https://billing.example/"), Some("https://billing.example"));
 /// assert_eq!(serde_json::to_string(&Audience::one("https://orders.example")?).unwrap(),
 ///            "\"https://orders.example\"");
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
@@ -175,7 +180,7 @@ impl Audience {
             if resource.is_empty() {
                 return Err(InvalidValue::new("audience", "a resource identifier is empty"));
             }
-            if !all.iter().any(|own| &**own == resource) {
+            if !all.iter().any(|own| Self::is_same(own, resource)) {
                 all.push(resource.into());
             }
         }
@@ -206,7 +211,29 @@ impl Audience {
     /// Whether `resource` is one of them.
     #[must_use]
     pub fn contains(&self, resource: &str) -> bool {
-        self.iter().any(|own| own == resource)
+        self.find(resource).is_some()
+    }
+
+    /// `resource` as it is spelled here, if it is one of them.
+    #[must_use]
+    pub fn find(&self, resource: &str) -> Option<&str> {
+        self.iter().find(|own| Self::is_same(own, resource))
+    }
+
+    /// Whether two identifiers name the same resource: they are equal, or they differ only in the
+    /// slash after an authority without a path.
+    ///
+    /// ```
+    /// use cloakroom_core::Audience;
+    ///
+    /// assert!(Audience::is_same("https://api.example", "https://api.example/"));
+    /// assert!(!Audience::is_same("https://api.example/v1", "https://api.example/v1/"));
+    /// ```
+    #[must_use]
+    pub fn is_same(one: &str, other: &str) -> bool {
+        one == other
+            || one.len().abs_diff(other.len()) == 1
+                && at_root(one).is_some_and(|one| at_root(other) == Some(one))
     }
 
     /// Whether every resource is one of `other`'s.
@@ -223,6 +250,20 @@ impl Audience {
             _ => None,
         }
     }
+}
+
+/// The parts before and after the path of a URI whose path is empty or `/`.
+///
+/// RFC 3986 §6.2.3: "In general, a URI that uses the generic syntax for authority with an empty path
+/// should be normalized to a path of "/"."
+fn at_root(uri: &str) -> Option<(&str, &str)> {
+    let authority = uri.find(':')? + "://".len();
+    let host = uri.get(authority..).filter(|_| uri[..authority].ends_with("://"))?;
+    let length = host.find(['/', '?', '#']).unwrap_or(host.len());
+    let (before, path) = uri.split_at(authority + length);
+    let after = path.strip_prefix('/').unwrap_or(path);
+    let is_root = after.is_empty() || after.starts_with('?');
+    (length > 0 && is_root).then_some((before, after))
 }
 
 impl fmt::Debug for Audience {
@@ -337,5 +378,43 @@ mod tests {
         assert!(one.is_subset(&two) && two.is_subset(&two) && !two.is_subset(&one));
         assert!(two.contains("a") && !one.contains("a"));
         assert_eq!((one.single(), two.single()), (Some("b"), None));
+    }
+
+    #[test]
+    fn a_slash_at_an_empty_path_makes_no_other_resource() {
+        for (one, other) in [
+            ("https://api.example", "https://api.example/"),
+            ("https://api.example:8443", "https://api.example:8443/"),
+            ("https://[::1]", "https://[::1]/"),
+            ("https://api.example?v=1", "https://api.example/?v=1"),
+            ("api://orders", "api://orders/"),
+        ] {
+            let (bare, slashed) = (Audience::one(one).unwrap(), Audience::one(other).unwrap());
+            assert_eq!(bare.find(other), Some(one));
+            assert_eq!(slashed.find(one), Some(other));
+            assert!(bare.is_subset(&slashed) && slashed.is_subset(&bare));
+            assert_eq!(Audience::new([one, other]).unwrap().single(), Some(one));
+            assert_ne!(bare, slashed, "the spelling is kept");
+        }
+        for (one, other) in [
+            ("https://api.example", "https://api.example//"),
+            ("https://api.example/", "https://api.example//"),
+            ("https://api.example/v1", "https://api.example/v1/"),
+            ("https://api.example", "https://api.example."),
+            ("https://api.example", "https://api.exampl/"),
+            ("https://api.example?v=1", "https://api.example?v=1/"),
+            ("https://api.example/?", "https://api.example/"),
+            ("https://API.example", "https://api.example/"),
+            ("http://api.example", "https://api.example"),
+            ("https://", "https:///"),
+            ("urn:orders", "urn:orders/"),
+            ("orders", "orders/"),
+            ("x\u{e9}:/a", "x\u{e9}:/a/"),
+            ("", "/"),
+        ] {
+            assert!(!Audience::is_same(one, other), "{one} {other}");
+            assert!(!Audience::is_same(other, one), "{one} {other}");
+            assert!(Audience::is_same(one, one));
+        }
     }
 }

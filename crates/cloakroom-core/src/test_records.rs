@@ -42,6 +42,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
             expires_at: UnixTime::from_secs(1_700_100_000),
             code: Some(CodeBinding {
                 redirect_uri: "https://app.example/cb".into(),
+                redirect_uri_omitted: true,
                 challenge: Some("c".repeat(43)),
                 unknown: Default::default(),
             }),

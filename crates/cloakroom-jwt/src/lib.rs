@@ -68,7 +68,7 @@ pub use jws::verify::{VerifiedJwt, Verifier};
 pub use jws::{MAX_JWT_BYTES, VerifyError, sign_jwt};
 pub use key::algorithm::{Algorithm, UnknownAlgorithm};
 pub use key::danger;
-pub use key::header_segment::ACCESS_TOKEN_TYP;
+pub use key::encoded_header::ACCESS_TOKEN_TYP;
 pub use key::jwk::{Jwk, JwkError};
 pub use key::jwk_set::JwkSet;
 pub use key::key_set::KeySet;

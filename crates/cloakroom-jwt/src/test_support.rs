@@ -80,6 +80,8 @@ pub(crate) struct RingStore {
     pub(crate) last_update: AtomicBool,
     /// Writes are done, and their answers lost.
     pub(crate) answers_lost: AtomicBool,
+    /// Writes are sent twice, and answered the second time.
+    pub(crate) sent_twice: AtomicBool,
     /// How long an insert takes, and the clock that shows it.
     pub(crate) slow_insert: Mutex<Option<(Arc<ManualClock>, Duration)>>,
     /// Every generation that was ever inserted.
@@ -97,6 +99,7 @@ impl RingStore {
             writes_fail: AtomicBool::new(false),
             last_update: AtomicBool::new(false),
             answers_lost: AtomicBool::new(false),
+            sent_twice: AtomicBool::new(false),
             slow_insert: Mutex::default(),
             generations: Mutex::default(),
         })
@@ -131,6 +134,11 @@ impl RingStore {
 
     pub(crate) fn restore(&self, copy: (Vec<KeyRecord>, u64)) {
         *self.ring.lock().unwrap() = copy;
+    }
+
+    fn updated(&self, is_done: bool) -> KeyUpdated {
+        let is_done = is_done && !self.sent_twice.load(Ordering::SeqCst);
+        if is_done { KeyUpdated::Updated } else { KeyUpdated::Stale }
     }
 
     fn check(fails: &AtomicBool) -> Result<(), StoreError> {
@@ -200,7 +208,8 @@ impl KeyStore for RingStore {
         self.generations.lock().unwrap().push(record.generation);
         ring.0.push(record);
         Self::check(&self.answers_lost)?;
-        Ok(KeyInserted::Inserted)
+        let again = self.sent_twice.load(Ordering::SeqCst);
+        Ok(if again { KeyInserted::Taken } else { KeyInserted::Inserted })
     }
 
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {
@@ -217,7 +226,7 @@ impl KeyStore for RingStore {
                     self.down(true);
                 }
                 Self::check(&self.answers_lost)?;
-                Ok(KeyUpdated::Updated)
+                Ok(self.updated(true))
             }
             None => Ok(KeyUpdated::Stale),
         }
@@ -231,7 +240,7 @@ impl KeyStore for RingStore {
         let before = ring.0.len();
         ring.0.retain(|own| own.generation != generation || own.version != expected);
         Self::check(&self.answers_lost)?;
-        Ok(if ring.0.len() < before { KeyUpdated::Updated } else { KeyUpdated::Stale })
+        Ok(self.updated(ring.0.len() < before))
     }
 }
 

@@ -90,6 +90,10 @@ pub enum UnavailableError {
     /// The authorization server's answer cannot be read.
     #[error("the authorization server's answer is malformed: {0}")]
     Malformed(&'static str),
+    /// The authorization server's answer cannot be read. The sources say why, and quote no value of the
+    /// answer.
+    #[error("the authorization server's answer is malformed")]
+    Unreadable(#[source] Arc<dyn Error + Send + Sync>),
     /// The replica is further behind than the route's [`Freshness`](crate::Freshness) allows, or
     /// cannot tell whether the token is revoked; and introspection is not configured, or
     /// [`WhenStale`](crate::WhenStale) rules it out.
@@ -101,6 +105,10 @@ pub enum UnavailableError {
     /// The handle names a key that the [`GatewayKeys`](crate::GatewayKeys) may not have yet.
     #[error("the key of the handle is not known yet")]
     HandleKey,
+    /// The JWT names a key that is not in the JWK Set, and the set cannot be fetched again yet: see
+    /// [`Verifier`](crate::Verifier#unknown-keys).
+    #[error("the key of the JWT is not known yet")]
+    SigningKey,
     /// A custom [`Introspector`](crate::Introspector) or [`RevocationLog`](crate::RevocationLog), or
     /// a store, failed.
     #[error("the token or the revocation log could not be looked up")]
@@ -114,6 +122,41 @@ impl UnavailableError {
     pub fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(Arc::from(source.into()))
     }
+
+    /// An answer that is not `what` it should be, and why.
+    pub(crate) fn unreadable(
+        what: &'static str,
+        why: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreadable(Arc::new(AnswerError { what, source: why.into() }))
+    }
+
+    /// Whether the server answered, but the answer cannot be understood. Asking again at once is unlikely
+    /// to help, whereas a server that is down or busy may recover at any time.
+    pub(crate) fn is_senseless_answer(&self) -> bool {
+        match self {
+            Self::Malformed(_) | Self::Unreadable(_) => true,
+            Self::NoAnswer(source) => {
+                matches!(source.downcast_ref(), Some(crate::HttpError::TooLarge))
+            }
+            Self::Status(status) => {
+                !status.is_server_error()
+                    && !matches!(
+                        *status,
+                        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What an answer is not, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct AnswerError {
+    what: &'static str,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 impl From<crate::HttpError> for UnavailableError {

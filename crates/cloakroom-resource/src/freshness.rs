@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom_core::time::UnixTime;
 
 use crate::error::SetupError;
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
 /// The longest time that a revocation may take to reach a route: from when the authorization server

@@ -76,7 +76,8 @@
 //! Each memory belongs to one audience, stores tokens as SHA-256 digests, and is bounded. Requests
 //! that wait for the same token share one introspection, which continues when some of them are
 //! cancelled. No request gets an answer older than its freshness allows. A failure reaches the
-//! requests that wait for it and is never remembered. [`IntrospectionLimits`] and [`GatewayKeys`]
+//! requests that wait for it and is not remembered. There is one exception: if the answer about a token
+//! cannot be understood, that token gets the same error for one second, without a new request. [`IntrospectionLimits`] and [`GatewayKeys`]
 //! keep junk from the authorization server.
 //!
 //! # Features
@@ -120,7 +121,7 @@ mod freshness;
 mod introspect;
 mod layer;
 mod metrics;
-mod replica;
+mod revocation_replica;
 mod verify;
 
 pub use client::credentials::ClientCredentials;
@@ -139,7 +140,7 @@ pub use layer::extract::MissingLayer;
 pub use layer::phantom::PhantomLayer;
 pub use layer::response_future::ResponseFuture;
 pub use layer::service::TokenService;
-pub use replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
+pub use revocation_replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};
 pub use verify::Verifier;
 pub use verify::token::VerifiedToken;
 
@@ -180,7 +181,11 @@ fn trace_refusal(error: &TokenError) {
     match error {
         TokenError::Invalid(_) => tracing::debug!(error = source, "token refused"),
         // A flood of requests must not flood the log as well. A warning was logged elsewhere.
-        TokenError::Unavailable(UnavailableError::Overloaded | UnavailableError::HandleKey) => {
+        TokenError::Unavailable(
+            UnavailableError::Overloaded
+            | UnavailableError::HandleKey
+            | UnavailableError::SigningKey,
+        ) => {
             tracing::debug!(error = source, "token could not be checked");
         }
         TokenError::Unavailable(_) => tracing::warn!(error = source, "token could not be checked"),

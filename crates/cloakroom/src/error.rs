@@ -103,8 +103,8 @@ pub enum GrantRefusal {
     /// It is bound to a key other than the proved one.
     #[error("it is bound to another key")]
     OtherKey,
-    /// The redirect URI differs from the authorization request's.
-    #[error("the redirect URI differs")]
+    /// The redirect URI differs from the authorization request's, or is missing.
+    #[error("the redirect URI differs or is missing")]
     RedirectUri,
     /// The PKCE verifier is missing or wrong.
     #[error("the code verifier is missing or wrong")]

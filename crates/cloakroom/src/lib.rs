@@ -21,6 +21,7 @@ pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
 pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
+pub use flow::authorization_response::AuthorizationResponse;
 pub use flow::request::{
     AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };
@@ -32,8 +33,8 @@ pub use issuer::builder::IssuerBuilder;
 pub use issuer::lifetimes::Lifetimes;
 pub use issuer::signing_keys::SigningKeys;
 pub use issuer::single_use::NonceError;
-pub use revocation::regression::Regression;
 pub use revocation::sessions::Session;
+pub use revocation::store_regression::Regression;
 
 /// For a [`ClientDirectory`] or a [`ClientAuthenticator`](crate::http::ClientAuthenticator) of your
 /// own.
@@ -63,6 +64,9 @@ pub use cloakroom_jwt as jwt;
 /// The in-memory store.
 #[cfg(feature = "memory")]
 pub use cloakroom_memory as memory;
+/// The MySQL and MariaDB store.
+#[cfg(feature = "mysql")]
+pub use cloakroom_mysql as mysql;
 /// The PostgreSQL store.
 #[cfg(feature = "postgres")]
 pub use cloakroom_postgres as postgres;

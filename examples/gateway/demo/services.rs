@@ -42,7 +42,8 @@ pub(super) async fn authorization_server() -> Outcome<Issuer> {
                 .scope("orders:read orders:write")
                 .audience(ORDERS, Format::Phantom),
             Client::resource_server("gateway", SECRET, Serves::Only(orders))
-                .role(Role::RevocationLog),
+                .role(Role::RevocationLog)
+                .role(Role::HandleKeys),
         ])?
         .build()
         .await?;

@@ -128,6 +128,65 @@ async fn half_an_answer_is_never_passed_off_as_a_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_closes_costs_no_request_that_may_be_repeated() {
+    for (line, fields, expected) in [
+        ("GET /orders", &[][..], 200),
+        ("HEAD /orders", &[], 200),
+        ("OPTIONS /orders", &[], 200),
+        // What it did before it closed, nobody knows.
+        ("DELETE /orders", &[], 502),
+        ("POST /orders", &["content-length: 0"], 502),
+        ("GET /orders", &["content-length: 1"], 502),
+        ("GET /orders", &["connection: upgrade", "upgrade: websocket"], 502),
+    ] {
+        let mut world = World::new();
+        let mut client = world.client();
+        client.send(&request("GET /", &[])).await;
+        let mut kept = world.service().await;
+        kept.head().await;
+        kept.answer("").await;
+        assert_eq!(client.head().await.status(), 200);
+
+        client.send(&request(line, fields)).await;
+        if fields == ["content-length: 1"] {
+            client.send("x").await;
+        }
+        let first = kept.head().await;
+        drop(kept);
+        if expected == 200 {
+            let mut fresh = world.service().await;
+            assert_eq!(fresh.head().await.0, first.0, "{line}");
+            fresh.answer("").await;
+        }
+        assert_eq!(client.head().await.status(), expected, "{line} {fields:?}");
+        assert_eq!(world.more_connections(), 0, "{line} {fields:?}");
+    }
+}
+
+/// Twice at most, and within the time for one.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_closes_every_connection_is_502() {
+    let mut world = World::new();
+    let mut client = world.client();
+    client.send(&request("GET /", &[])).await;
+    for _ in 0..2 {
+        world.service().await.head().await;
+    }
+    assert_eq!(bare_answer(&mut client).await, 502);
+    assert_eq!(world.more_connections(), 0);
+
+    client.send(&request("GET /", &[])).await;
+    let began = tokio::time::Instant::now();
+    let mut first = world.service().await;
+    first.head().await;
+    tokio::time::sleep(TIMEOUTS.head / 3 * 2).await;
+    drop(first);
+    let _silent = world.service().await;
+    assert_eq!(bare_answer(&mut client).await, 504);
+    assert_eq!(began.elapsed().as_secs(), TIMEOUTS.head.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_http_is_502() {
     for nonsense in ["SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", ""] {
         let mut world = World::new();
@@ -137,6 +196,10 @@ async fn what_is_no_http_is_502() {
         service.head().await;
         service.send(nonsense).await;
         drop(service);
+        if nonsense.is_empty() {
+            // Perhaps it just closed a connection that was kept: that is tried once more.
+            drop(world.service().await);
+        }
         assert_eq!(bare_answer(&mut client).await, 502, "{nonsense:?}");
     }
 }

@@ -13,6 +13,9 @@ async fn ambiguous_framing_is_refused() {
         ("transfer-encoding: identity", 400),
         ("transfer-encoding: chunked, identity", 400),
         ("transfer-encoding: gzip, chunked", 501),
+        ("transfer-encoding: chunked, chunked", 400),
+        ("transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
+        ("transfer-encoding: , chunked", 501),
         ("transfer-encoding: gzip\r\ntransfer-encoding: chunked", 501),
         ("transfer-encoding : chunked", 400),
         ("transfer-encoding:\x0bchunked", 400),
@@ -66,6 +69,36 @@ async fn of_two_lengths_of_an_answer_only_one_comes_back() {
         assert!(!head.has("content-length"), "{fields}");
         service.send("6\r\nlonger\r\n0\r\n\r\n").await;
         client.take("6\r\nlonger\r\n0\r\n\r\n").await;
+    }
+}
+
+/// RFC 9110 §8.6: equal lengths in a list are one length. A service may know that or not.
+#[tokio::test(start_paused = true)]
+async fn a_service_gets_one_length() {
+    for (line, fields, expected) in [
+        ("POST /", &["content-length: 5", "content-length: 5"][..], &["5"][..]),
+        ("POST /", &["content-length: 5"], &["5"]),
+        ("POST /", &["content-length: 005"], &["5"]),
+        ("POST /", &["content-length: 0"], &["0"]),
+        ("GET /", &["content-length: 5"], &["5"]),
+        ("GET /", &[], &[]),
+        ("DELETE /", &[], &[]),
+    ] {
+        let mut world = World::new();
+        let mut client = world.client();
+        client.send(&request(line, fields)).await;
+        if expected == ["5"] {
+            client.send("hello").await;
+        }
+        let mut service = world.service().await;
+        let head = service.head().await;
+        assert_eq!(head.all("content-length"), expected, "{line} {fields:?}");
+        assert!(!head.has("transfer-encoding"), "{line} {fields:?}");
+        if expected == ["5"] {
+            service.take("hello").await;
+        }
+        service.answer("").await;
+        assert_eq!(client.head().await.status(), 200);
     }
 }
 

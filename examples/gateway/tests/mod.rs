@@ -7,6 +7,7 @@ mod failures;
 mod framing;
 mod headers;
 mod http2;
+mod junk;
 mod server;
 mod settings;
 mod streaming;
@@ -40,6 +41,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::service_fn;
 
+use crate::allowed::Allowed;
 use crate::app;
 use crate::entry::Rules;
 use crate::proxy::{Proxy, Timeouts, limited};
@@ -50,6 +52,18 @@ use crate::tunnel::Tunnels;
 const HANDLE: &str = "cr_at_good";
 /// `{}` . `{}` . `sig`
 const JWT: &str = "e30.e30.c2ln";
+/// The fields that are forwarded besides the standard ones.
+const NAMED: [&str; 9] = [
+    "x-api-key",
+    "X-Client-Version",
+    "x-csrf-token",
+    "x-mine",
+    "x-also-mine",
+    "x-third",
+    "x-stays",
+    "http2-settings",
+    "x-long",
+];
 /// How much a wire holds that nobody reads.
 const WIRE: usize = 1024;
 
@@ -95,14 +109,19 @@ impl World {
     }
 
     fn with(rules: Rules, service: Service) -> Self {
-        let (open, opened) = unbounded_channel();
         let swaps = Arc::new(AtomicUsize::new(0));
+        let phantom = PhantomLayer::new(Swaps(Arc::clone(&swaps)), "https://orders.example");
+        Self::of(rules, service, phantom, swaps)
+    }
+
+    fn of(rules: Rules, service: Service, phantom: PhantomLayer, swaps: Arc<AtomicUsize>) -> Self {
+        let (open, opened) = unbounded_channel();
         let tunnels = Tunnels::new(TUNNEL_IDLE, TUNNEL_LIFETIME);
         let uri = Uri::from_static("http://orders.internal:9100");
         let connector =
             limited(service_fn(move |_: Uri| dial(service, open.clone())), TIMEOUTS.connect);
-        let proxy = Proxy::new(connector, &uri, TIMEOUTS, tunnels.clone()).unwrap();
-        let phantom = PhantomLayer::new(Swaps(Arc::clone(&swaps)), "https://orders.example");
+        let allowed = Allowed::and(NAMED).unwrap();
+        let proxy = Proxy::new(connector, &uri, allowed, TIMEOUTS, tunnels.clone()).unwrap();
         Self {
             app: app(rules, phantom, proxy),
             ending: watch::Sender::new(()),

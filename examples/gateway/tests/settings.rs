@@ -25,6 +25,8 @@ fn the_flags_are_sound() {
     let settings = parse(&["--head-timeout", "0.5", "--proxy", "10.0.0.0/8,::1"]).unwrap();
     assert_eq!(settings.timeouts().head, Duration::from_millis(500));
     assert_eq!(settings.rules().proxies.len(), 2);
+    assert!(parse(&["--forward", "X-One,x-two"]).unwrap().allowed().is_ok());
+    assert!(parse(&["--forward", "x two"]).unwrap().allowed().is_err());
     for bad in [
         &["--head-timeout", "-1"][..],
         &["--head-timeout", "soon"],
@@ -41,7 +43,8 @@ async fn a_service_is_a_host_alone() {
     let tunnels = Tunnels::new(TUNNEL_IDLE, TUNNEL_LIFETIME);
     let proxy = |uri: &'static str| {
         let connector = crate::proxy::tcp(TIMEOUTS.connect);
-        Proxy::new(connector, &Uri::from_static(uri), TIMEOUTS, tunnels.clone())
+        let allowed = Allowed::and([]).unwrap();
+        Proxy::new(connector, &Uri::from_static(uri), allowed, TIMEOUTS, tunnels.clone())
     };
     for good in ["http://orders.internal", "http://orders.internal:9100/", "http://[::1]:9100"] {
         assert!(proxy(good).is_ok(), "{good}");

@@ -19,11 +19,6 @@ pub(crate) struct Mutant {
 }
 
 impl Mutant {
-    /// The crate that it is in.
-    pub(crate) fn package(&self) -> &str {
-        self.path.split('/').nth(1).unwrap_or_default()
-    }
-
     /// Its name for cargo-mutants, which changes when a line is added above it.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}: {}", self.path, self.position, self.what)
@@ -89,7 +84,6 @@ mod tests {
         );
         let mutants = mutants.expect("names");
         assert_eq!(mutants[0].path, "crates/cloakroom-core/src/judge.rs");
-        assert_eq!(mutants[0].package(), "cloakroom-core");
         let ids: Vec<String> = mutants.iter().map(Mutant::id).collect();
         assert_eq!(
             ids,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use self::held::Held;
 use self::list::Mutant;
-use self::runner::{CRATES, Runner, Tally};
+use self::runner::{Runner, SOURCES, Tally, source_of};
 use crate::command::{Cmd, Failure, cargo, root, target};
 use crate::tools;
 
@@ -152,9 +152,9 @@ fn try_all(mutants: &[Mutant], budget: Option<Duration>) -> Result<Tally, Failur
     }
     let start = Instant::now();
     let mut runner = Runner::new()?;
-    for (package, tests) in CRATES {
-        let here: Vec<Mutant> =
-            mutants.iter().filter(|mutant| mutant.package() == package).cloned().collect();
+    for (source, tests) in SOURCES {
+        let is_here = |mutant: &&Mutant| source_of(&mutant.path) == Some(source);
+        let here: Vec<Mutant> = mutants.iter().filter(is_here).cloned().collect();
         let batch = budget.map_or(here.len(), |_| BATCH).max(1);
         for batch in here.chunks(batch) {
             if budget.is_some_and(|budget| start.elapsed() >= budget) {

@@ -9,7 +9,7 @@ const STORES: [(&str, Place, Option<&str>); 5] = [
     ("memory", With("in process"), Some("cloakroom-memory")),
     ("sqlite", With("files in a temporary folder"), Some("cloakroom-sqlite")),
     ("postgres", Server, Some("cloakroom-postgres")),
-    ("mysql", Server, None),
+    ("mysql", Server, Some("cloakroom-mysql")),
     ("redis", Server, None),
 ];
 

@@ -107,6 +107,7 @@ mod tests {
     fn a_nonce_is_known_again_for_its_purpose_and_context_alone() {
         let keys = keys();
         let nonce = mint(&keys, "consent", b"client=app");
+        assert_eq!(nonce.len(), 56, "version, key, end, 16 random bytes and 16 of the tag");
         let known = keys.parse_nonce("consent", b"client=app", &nonce).unwrap();
         assert_eq!(known.expires_at, END);
         for (purpose, context) in [

@@ -48,6 +48,25 @@ fn a_client_is_not_a_user_of_the_same_name() {
 }
 
 #[test]
+fn only_a_subject_that_may_be_mistaken_is_marked_and_private_claims_stay() {
+    for (subject, mark) in [
+        (Subject::client("web-app"), Some("client")),
+        (Subject::user("web-app"), Some("user")),
+        (Subject::user("alice"), None),
+    ] {
+        let grant = GrantRecord { subject: subject.unwrap(), ..grant(1) };
+        let token = token(grant.id, 1);
+        let mut active = ActiveToken::from_records(&"https://as.example".into(), &grant, &token);
+        active.extra.insert("sub_kind".to_owned(), json!("private"));
+        let written = serde_json::to_string(&Introspection::Active(Box::new(active))).unwrap();
+        assert_eq!(written.matches("\"sub_kind\"").count(), 1, "{written}");
+        let json: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(json["sub_kind"], json!(mark.unwrap_or("private")), "{written}");
+        assert_eq!(json["tenant"], json!("acme"), "{written}");
+    }
+}
+
+#[test]
 fn members_of_the_wrong_type_are_errors() {
     for bad in [
         json!({}),
@@ -140,6 +159,45 @@ fn a_private_claim_that_has_one_of_our_names_is_the_apps() {
     let active = json!({"active": false, "sub": "alice"});
     let token: ActiveToken = serde_json::from_value(active).unwrap();
     assert!(token.extra.is_empty());
+}
+
+#[test]
+fn every_member_is_read_and_refused_if_it_occurs_twice() {
+    let members = [
+        ("active", "true"),
+        ("scope", r#""a b""#),
+        ("client_id", r#""app""#),
+        ("username", r#""Alice""#),
+        ("token_type", r#""DPoP""#),
+        ("exp", "1700000060"),
+        ("iat", "1700000000"),
+        ("nbf", "1700000001"),
+        ("sub", r#""alice""#),
+        ("aud", r#"["https://a.example","https://b.example"]"#),
+        ("iss", r#""https://as.example""#),
+        ("jti", r#""j-1""#),
+        ("cnf", r#"{"jkt":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#),
+        ("auth_time", "1699999999"),
+        ("act", r#"{"sub":"support"}"#),
+        ("authorization_details", r#"[{"type":"payment"}]"#),
+        ("sid", r#""sid-1""#),
+        ("tenant", r#""acme""#),
+    ];
+    let object = |members: &[(&str, &str)]| {
+        let all: Vec<String> =
+            members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", all.join(","))
+    };
+    let read: Introspection = serde_json::from_str(&object(&members)).unwrap();
+    let written = serde_json::to_value(&read).unwrap();
+    for (name, value) in members {
+        let value: serde_json::Value = serde_json::from_str(value).unwrap();
+        assert_eq!(written[name], value, "{name}");
+    }
+    for again in members {
+        let twice = object(&[&members[..], &[again]].concat());
+        assert!(serde_json::from_str::<Introspection>(&twice).is_err(), "{twice}");
+    }
 }
 
 #[test]

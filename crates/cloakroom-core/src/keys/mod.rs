@@ -21,7 +21,8 @@ use crate::time::UnixTime;
 /// A store for the records of signing keys. An issuer has a handful of keys, its *ring*.
 ///
 /// Private keys are sealed before the store receives them. Every write must be one atomic, conditional
-/// step, so that any number of nodes may rotate keys at the same time. A failure must never look like an
+/// step, so that any number of nodes may rotate keys at the same time. If a driver sends a write twice, the
+/// answer may be that the second was refused: callers look at the ring. A failure must never look like an
 /// empty ring. Put [`#[async_trait]`](crate::async_trait) on your `impl`.
 #[async_trait]
 pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {

@@ -235,8 +235,12 @@ pub struct ChainPosition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CodeBinding {
-    /// The redirect URI of the authorization request, byte for byte.
+    /// The redirect URI that the code was sent to, byte for byte.
     pub redirect_uri: String,
+    /// Whether the authorization request named no redirect URI, so that the client's only registered
+    /// one was used. `false` in rows of older versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redirect_uri_omitted: bool,
     /// The PKCE `S256` challenge. `None` only if a confidential client sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
@@ -246,11 +250,12 @@ pub struct CodeBinding {
 }
 
 impl CodeBinding {
-    /// A code for this redirect URI and this challenge.
+    /// A code for this redirect URI, which the authorization request named, and this challenge.
     #[must_use]
     pub fn new(redirect_uri: impl Into<String>, challenge: Option<String>) -> Self {
         let redirect_uri = redirect_uri.into();
-        Self { redirect_uri, challenge, unknown: UnknownFields::default() }
+        let unknown = UnknownFields::default();
+        Self { redirect_uri, redirect_uri_omitted: false, challenge, unknown }
     }
 }
 
@@ -429,22 +434,4 @@ pub const fn token_type(confirmation: Option<&Confirmation>) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn debug_shows_no_chain_key() {
-        let key = ChainKey([0xab; 16]);
-        assert_eq!(format!("{key:?}"), "ChainKey(redacted)");
-    }
-
-    #[test]
-    fn confirmations_are_written_as_the_rfcs_say() {
-        let jkt = serde_json::to_value(Confirmation::JwkThumbprint([0; 32])).unwrap();
-        assert_eq!(jkt, json!({"jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}));
-        let x5t = serde_json::to_value(Confirmation::CertificateThumbprint([0; 32])).unwrap();
-        assert!(x5t.get("x5t#S256").is_some());
-    }
-}
+mod tests;

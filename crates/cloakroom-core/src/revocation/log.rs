@@ -333,6 +333,17 @@ mod tests {
         assert!(Cursor::from_bytes(&[7; Cursor::MAX_BYTES + 1]).is_err());
         let text = "A".repeat(longest.to_string().len() + 1);
         assert!(text.parse::<Cursor>().is_err());
+        // A long text is refused before it is decoded.
+        for (length, why) in [(1368, "not base64url"), (1369, "longer"), (100_000, "longer")] {
+            let refused = "?".repeat(length).parse::<Cursor>().unwrap_err();
+            assert!(refused.why.contains(why), "{length}: {refused}");
+        }
+    }
+
+    #[test]
+    fn only_a_cursor_without_bytes_is_the_start() {
+        assert!(Cursor::start().is_start());
+        assert!(!Cursor::after(&place()).is_start());
     }
 
     #[test]
@@ -359,9 +370,11 @@ mod tests {
             grant: None,
         };
         let place = place().advanced(9, &entry(9, revoked));
+        assert_eq!((place.incarnation, place.entry), ([1; 16], EntryId([9; 16])));
         assert_eq!((place.position, place.revocation), (9, Some((9, EntryId([9; 16])))));
         let place = place.advanced(10, &entry(10, LogEvent::Heartbeat {}));
         assert_eq!((place.position, place.revocation), (10, Some((9, EntryId([9; 16])))));
+        assert_eq!(place.entry, EntryId([10; 16]));
     }
 
     #[test]

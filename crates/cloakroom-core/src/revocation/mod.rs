@@ -294,6 +294,13 @@ mod tests {
         ] {
             assert_eq!(target.has_bound(), has_bound, "{target:?}");
             assert_eq!(target.rule_key(), key, "{target:?}");
+            for (until, rule_until, end) in [(5, 9, 9), (9, 5, 9)] {
+                let [until, rule_until, end] = [until, rule_until, end].map(UnixTime::from_millis);
+                let revocation =
+                    Revocation { rule_until, ..Revocation::new(target.clone(), until, until) };
+                let rule = |key| Rule { key, bound: Some(Epoch(3)), until: end };
+                assert_eq!(revocation.rule(Some(Epoch(3))), key.clone().map(rule), "{target:?}");
+            }
             let at = UnixTime::from_millis(1);
             let revocation = Revocation {
                 client: Some(client.clone()),

@@ -1,16 +1,16 @@
 //! The contract between the engine and the stores.
 
 mod check_values;
+mod decisions;
 mod error;
-mod judge;
 mod single_use;
 mod tenant;
 #[cfg(test)]
 mod torn_find_tests;
 
 pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
+pub use decisions::{fresh_tokens, tokens_of};
 pub use error::StoreError;
-pub use judge::{fresh_tokens, tokens_of};
 pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
 pub use tenant::TenantStore;
 
@@ -81,10 +81,11 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, has no
-    /// chain or one that is at `step.expected`, or ends later than the grant
-    /// ([`GrantRecord::expires_at`]), or if a token names another grant; another error if the store
-    /// fails.
+    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has no
+    /// chain or one that is at `step.expected`, or if a token names another grant; if the step may be
+    /// taken otherwise, also if the next record ends later than the grant
+    /// ([`GrantRecord::expires_at`]), which the winner of a race may have shortened; another error if
+    /// the store fails.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.

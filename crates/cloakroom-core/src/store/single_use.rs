@@ -173,6 +173,16 @@ mod tests {
         assert_eq!(ids.len(), parts.len() + more.len());
     }
 
+    #[test]
+    fn ids_are_equal_if_their_bytes_are_and_are_spread_over_a_table() {
+        use std::hash::{BuildHasher as _, RandomState};
+        let [one, other] = [[1; 32], [2; 32]].map(SingleUseId::from_bytes);
+        assert_eq!(one, SingleUseId::from_bytes(*one.as_bytes()));
+        assert_ne!(one, other);
+        let state = RandomState::new();
+        assert_ne!(state.hash_one(one), state.hash_one(other));
+    }
+
     /// Nodes of two versions must agree on it.
     #[test]
     fn the_id_stays_what_it_is() {

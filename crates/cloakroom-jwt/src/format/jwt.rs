@@ -11,7 +11,7 @@ use cloakroom_core::{Jti, TokenSecret};
 use crate::format::access_claims::{AccessClaims, carried};
 use crate::jws::verify::Verifier;
 use crate::jws::{VerifyError, sign_jwt};
-use crate::key::header_segment::ACCESS_TOKEN_TYP;
+use crate::key::encoded_header::ACCESS_TOKEN_TYP;
 use crate::manager::KeyManager;
 
 /// JWT access tokens. Services verify them and read their claims offline.

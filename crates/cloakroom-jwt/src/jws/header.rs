@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::jws::error::VerifyError;
 use crate::jws::profile::IssuerProfile;
 use crate::key::algorithm::Algorithm;
-use crate::key::header_segment::ACCESS_TOKEN_TYP;
+use crate::key::encoded_header::ACCESS_TOKEN_TYP;
 use crate::key::jwk::Present;
 use crate::key::key_set::{KeySet, VerificationKey};
 use crate::strict_json;

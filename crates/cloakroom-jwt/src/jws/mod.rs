@@ -16,7 +16,7 @@ use cloakroom_core::format::FormatError;
 use serde::Serialize;
 
 use crate::key::algorithm::Algorithm;
-use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::signing::Signer;
 
 /// The most bytes in an access token. HTTP headers can carry as many.

@@ -9,7 +9,7 @@ use aws_lc_rs::signature::ParsedPublicKey;
 use cloakroom_core::Kid;
 
 use crate::key::algorithm::Algorithm;
-use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::jwk::Jwk;
 use crate::key::jwk_set::JwkSet;
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod algorithm;
 pub mod danger;
-pub(crate) mod header_segment;
+pub(crate) mod encoded_header;
 pub(crate) mod jwk;
 pub(crate) mod jwk_set;
 pub(crate) mod key_set;

@@ -19,7 +19,7 @@ use cloakroom_core::Kid;
 use zeroize::Zeroizing;
 
 use crate::key::algorithm::Algorithm;
-use crate::key::header_segment::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::jwk::Jwk;
 use crate::key::material::Material;
 

@@ -3,10 +3,10 @@
 pub(crate) mod builder;
 pub(crate) mod error;
 pub(crate) mod node;
-pub(crate) mod remembered;
+pub(crate) mod remembered_keys;
 pub(crate) mod ring;
 pub(crate) mod sealing;
-pub(crate) mod sent;
+pub(crate) mod unanswered_writes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ use cloakroom_core::Kid;
 use cloakroom_core::keys::{KeyPolicy, KeyStore, schedule};
 use cloakroom_core::time::UnixTime;
 
+use crate::key::algorithm::Algorithm;
 use crate::key::key_set::KeySet;
 use crate::key::signing::Signer;
 use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{Compromised, KeyEvent, KeyManagerError};
 use crate::manager::node::{KeyRingNode, MAX_STEPS};
 use crate::manager::ring::PublishedJwks;
-use crate::manager::sent::Write;
+use crate::manager::unanswered_writes::Write;
 use crate::seal::KeySealer;
 
 /// Manages the signing keys of an issuer: it makes, publishes, rotates and retires them on the schedule
@@ -113,6 +114,13 @@ impl KeyManager {
         let ring = self.inner.ring();
         self.inner.within(&ring, self.inner.policy.max_blind, None)?;
         Ok(ring.keys.clone())
+    }
+
+    /// The algorithms of the keys that sign now or will sign next, each once, the oldest key's first. They
+    /// are those of the ring as it was loaded last. This takes no I/O.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        self.inner.ring().algorithms(self.inner.clock.now())
     }
 
     /// Reloads the ring if it is older than `reload`. A failure is not an error while [`keys`] works.

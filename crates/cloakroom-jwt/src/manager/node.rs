@@ -12,10 +12,10 @@ use tokio::sync::MutexGuard;
 use crate::key::algorithm::Algorithm;
 use crate::manager::builder::KeyManagerBuilder;
 use crate::manager::error::{KeyEvent, KeyManagerError};
-use crate::manager::remembered::{Remembered, Repair};
+use crate::manager::remembered_keys::{Remembered, Repair};
 use crate::manager::ring::{self, Ring};
 use crate::manager::sealing::Sealing;
-use crate::manager::sent::{Sent, Write};
+use crate::manager::unanswered_writes::{Sent, Write};
 
 /// A node: its settings, the ring that it loaded last, and its operations on the shared ring.
 pub(crate) struct KeyRingNode {
@@ -39,7 +39,7 @@ pub(crate) struct Flight {
     failed: Option<(ClockReading, Arc<KeyManagerError>)>,
     /// What the store has lost, by the last load.
     repairs: Vec<Repair>,
-    /// Writes whose answer has not arrived.
+    /// Writes that may have been done.
     sent: Sent,
 }
 
@@ -211,7 +211,7 @@ impl KeyRingNode {
     }
 
     /// Sends a write, and reports it when it is known to be done: by its answer, or by the next load if the
-    /// answer is lost or nobody waits for it. Returns whether it is done.
+    /// answer is lost or a refusal, or nobody waits for it. Returns whether the answer says that it is done.
     pub(crate) async fn write(
         &self,
         flight: &mut Flight,
@@ -232,9 +232,9 @@ impl KeyRingNode {
         if is_done {
             flight.sent.forget(generation);
             self.report(event);
-        } else {
-            flight.sent.pop();
         }
+        // A driver may have sent the write twice, and refused is then only the second. The next load
+        // shows it.
         Ok(is_done)
     }
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::Kid;
 use cloakroom_core::keys::KeyRecord;
-use cloakroom_core::keys::schedule::{self, KeyTimes};
+use cloakroom_core::keys::schedule::{self, KeyState, KeyTimes};
 use cloakroom_core::time::{ClockReading, UnixTime};
 use sha2::{Digest as _, Sha256};
 
@@ -118,6 +118,24 @@ impl Ring {
             .and_then(|record| self.signers.get(&record.kid))
             .ok_or(KeyManagerError::NoKey)?;
         Ok(Arc::<SigningKey>::clone(key))
+    }
+
+    /// The algorithms of the keys that sign at `now` or later, the oldest key's first.
+    pub(crate) fn algorithms(&self, now: UnixTime) -> Vec<Algorithm> {
+        let mut living: Vec<&KeyRecord> = self
+            .records
+            .iter()
+            .filter(|key| matches!(key.state(now), KeyState::Published | KeyState::Signing))
+            .collect();
+        living.sort_by_key(|key| key.generation);
+        let mut all = Vec::new();
+        // What this version does not know cannot sign here.
+        for algorithm in living.into_iter().filter_map(|key| key.algorithm.parse().ok()) {
+            if !all.contains(&algorithm) {
+                all.push(algorithm);
+            }
+        }
+        all
     }
 
     fn prepared(&self, record: &KeyRecord) -> Option<Arc<SigningKey>> {

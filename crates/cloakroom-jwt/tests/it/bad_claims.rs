@@ -24,7 +24,9 @@ fn claims_of_somebody_else_or_of_another_time() {
         (json!({"iss": "https://evil.example"}), issuer),
         (json!({"aud": null}), audience),
         (json!({"aud": "https://billing.example"}), audience),
-        (json!({"aud": "https://orders.example/"}), audience),
+        (json!({"aud": "https://orders.example//"}), audience),
+        (json!({"aud": "https://orders.example/v1"}), audience),
+        (json!({"aud": "https://orders.example?"}), audience),
         (json!({"aud": ["https://billing.example"]}), audience),
         (json!({"exp": 0}), expired),
         (json!({"exp": NOW - 600}), expired),
@@ -37,13 +39,15 @@ fn claims_of_somebody_else_or_of_another_time() {
     for (members, reason) in table {
         bench.refused(&members.to_string(), &bench.with_claims(members.clone()), *reason);
     }
-    // Within the leeway of 30 s.
+    // Within the leeway of 30 s, and meant for this resource.
     for members in [
         json!({"exp": NOW - 29}),
         json!({"nbf": NOW + 30}),
         json!({"iat": NOW + 30}),
         json!({"exp": u64::MAX}),
         json!({"aud": ["https://billing.example", AUDIENCE]}),
+        // The same resource: libraries that parse URLs add the slash.
+        json!({"aud": format!("{AUDIENCE}/")}),
     ] {
         bench.verify(&bench.with_claims(members)).unwrap();
     }

@@ -9,7 +9,7 @@ use cloakroom_core::time::UnixTime;
 use super::{Bounded, Footprint, TokenKey, bounded};
 use crate::error::InvalidToken;
 use crate::freshness::Freshness;
-use crate::replica::TokenFacts;
+use crate::revocation_replica::TokenFacts;
 use cloakroom_core::time::ClockReading;
 
 /// How many refusals are remembered. They are kept apart from good tokens, so that a flood of junk

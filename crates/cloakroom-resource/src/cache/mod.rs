@@ -3,6 +3,7 @@
 mod answer_cache;
 mod jwt_cache;
 pub(crate) mod revocation_check;
+mod senseless;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use answer_cache::{Answer, AnswerCache, CachedAnswer, CachedValue, Refused};
 pub(crate) use jwt_cache::{CheckedJwt, JwtCache};
+pub(crate) use senseless::SenselessAnswers;
 
 /// The key of a token in memory: SHA-256 of its text. The tokens themselves are not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

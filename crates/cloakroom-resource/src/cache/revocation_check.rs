@@ -7,7 +7,7 @@ use cloakroom_core::time::{ClockReading, UnixTime};
 
 use super::{AnswerCache, CachedAnswer, CachedValue, JwtCache, TokenKey};
 use crate::freshness::Freshness;
-use crate::replica::{RevocationReplica, RevocationStatus, TokenFacts};
+use crate::revocation_replica::{RevocationReplica, RevocationStatus, TokenFacts};
 
 /// What a replica says of a token, for a route that wants it this fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::client::endpoint::Endpoint;
-use crate::client::http::{HttpClient, exchange, is_media_type};
+use crate::client::http::{HttpClient, check_media_type, exchange};
+use crate::client::json::read_object;
 use crate::error::{SetupError, UnavailableError};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
@@ -31,7 +31,10 @@ fn has_no_document(error: &SetupError) -> bool {
             status.is_client_error()
         }
         // A page for people where there is nothing.
-        SetupError::Fetch { source: UnavailableError::Malformed(_), .. } => true,
+        SetupError::Fetch {
+            source: UnavailableError::Malformed(_) | UnavailableError::Unreadable(_),
+            ..
+        } => true,
         _ => false,
     }
 }
@@ -58,13 +61,10 @@ impl Document {
         if response.status() != StatusCode::OK {
             return Err(UnavailableError::Status(response.status()));
         }
-        if !is_media_type(response, "application/json") {
-            return Err(UnavailableError::Malformed("the metadata is not application/json"));
-        }
-        let wrong = |_| UnavailableError::Malformed("the metadata is not the expected JSON object");
-        // An array of the members in their order would do for a struct.
-        let members: Map<String, Value> = serde_json::from_slice(response.body()).map_err(wrong)?;
-        Self::deserialize(Value::Object(members)).map_err(wrong)
+        check_media_type(response, "application/json", "the metadata is not application/json")?;
+        read_object(response.body()).map_err(|why| {
+            UnavailableError::unreadable("the metadata is not the expected JSON object", why)
+        })
     }
 }
 
@@ -83,9 +83,22 @@ impl Metadata {
         }
         let document = match Document::fetch(well_known(&endpoint), client).await {
             // Many servers have the document of OpenID Connect alone, whose members are the same.
-            Err(error) if has_no_document(&error) => Document::fetch(openid(&endpoint), client)
-                .await
-                .map_err(|second| if has_no_document(&second) { error } else { second })?,
+            Err(error) if has_no_document(&error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "there is no metadata of RFC 8414; trying that of OpenID Connect"
+                );
+                match Document::fetch(openid(&endpoint), client).await {
+                    Err(second) if has_no_document(&second) => {
+                        tracing::debug!(
+                            error = &second as &dyn std::error::Error,
+                            "there is no metadata of OpenID Connect, either"
+                        );
+                        return Err(error);
+                    }
+                    document => document?,
+                }
+            }
             document => document?,
         };
         // RFC 8414 §3.3: "The "issuer" value returned MUST be identical to the authorization

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header};
 
 use crate::error::UnavailableError;
 
@@ -26,6 +26,9 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// - must not follow redirects, but must return the 3xx response, which is then refused. A redirect
 ///   would carry credentials and tokens elsewhere;
 /// - must not cache;
+/// - should send a request once more, on a new connection and within the same time, if its connection
+///   ends before an answer begins: a server may close a kept connection just as the next request goes
+///   out. All requests of this crate may be repeated;
 /// - must survive being dropped at any time.
 #[async_trait]
 pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
@@ -67,18 +70,57 @@ impl HttpError {
 /// Sends a request, and does not rely on the client to bound the body.
 pub(crate) async fn exchange(
     client: &dyn HttpClient,
-    request: Request<Bytes>,
+    mut request: Request<Bytes>,
 ) -> Result<Response<Bytes>, UnavailableError> {
+    // RFC 9110 §12.5.3: without this field, the server may choose any coding.
+    request
+        .headers_mut()
+        .insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
     let response = client.send(request).await?;
     if response.body().len() > MAX_BODY_BYTES {
         return Err(HttpError::TooLarge.into());
     }
+    if response.status().is_success()
+        && let Some(coding) = response.headers().get(header::CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let why = format!("its content coding is {}", shown(coding));
+        return Err(UnavailableError::unreadable(
+            "it has a content coding that was not requested",
+            why,
+        ));
+    }
     Ok(response)
 }
 
+/// A field value for a trace: short, and ASCII.
+fn shown(value: &header::HeaderValue) -> String {
+    let text: String = value.as_bytes().iter().take(64).map(|byte| char::from(*byte)).collect();
+    text.escape_default().to_string()
+}
+
+/// That the media type of a response is `expected`.
+pub(crate) fn check_media_type(
+    response: &Response<Bytes>,
+    expected: &str,
+    what: &'static str,
+) -> Result<(), UnavailableError> {
+    if is_media_type(response, expected) {
+        return Ok(());
+    }
+    let all: Vec<String> =
+        response.headers().get_all(header::CONTENT_TYPE).iter().map(shown).collect();
+    let why = match &*all {
+        [] => "it has no content type".to_owned(),
+        [one] => format!("its content type is {one}"),
+        _ => format!("it has {} content types", all.len()),
+    };
+    Err(UnavailableError::unreadable(what, why))
+}
+
 /// Whether `Content-Type` is this media type; parameters do not count.
-pub(crate) fn is_media_type(response: &Response<Bytes>, expected: &str) -> bool {
-    let mut values = response.headers().get_all(http::header::CONTENT_TYPE).iter();
+fn is_media_type(response: &Response<Bytes>, expected: &str) -> bool {
+    let mut values = response.headers().get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;
     };

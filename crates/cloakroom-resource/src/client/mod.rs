@@ -4,6 +4,7 @@ pub(crate) mod credentials;
 pub(crate) mod discovery;
 pub(crate) mod endpoint;
 pub(crate) mod http;
+pub(crate) mod json;
 pub(crate) mod protected;
 #[cfg(feature = "client")]
 pub(crate) mod reqwest;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::client::credentials::ClientCredentials;
 use crate::client::discovery::Metadata;
 use crate::client::endpoint::Endpoint;
-use crate::client::http::{HttpClient, exchange, is_media_type};
+use crate::client::http::{HttpClient, check_media_type, exchange};
 use crate::error::{SetupError, UnavailableError};
 
 /// Its URL, the credentials, and the HTTP client.
@@ -177,8 +177,6 @@ pub(crate) fn json(response: &Response<Bytes>) -> Result<Bytes, UnavailableError
     if response.status() != StatusCode::OK {
         return Err(UnavailableError::Status(response.status()));
     }
-    if !is_media_type(response, "application/json") {
-        return Err(UnavailableError::Malformed("it is not application/json"));
-    }
+    check_media_type(response, "application/json", "it is not application/json")?;
     Ok(response.body().clone())
 }

@@ -1,11 +1,14 @@
 //! The built-in HTTP client.
 
+use std::error::Error;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, uri::Scheme};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
@@ -42,6 +45,10 @@ impl HttpTimeouts {
 /// An [`HttpClient`] on reqwest and rustls. It needs a tokio runtime. Cheap to clone; clones share
 /// their connections.
 ///
+/// If the connection of a request ends before an answer begins, the request is sent once more, on a new
+/// connection and within the same time: servers close kept connections without notice. So **send only
+/// requests that may be repeated**, as all of this crate may.
+///
 /// A proxy named by the environment (`HTTPS_PROXY`, `NO_PROXY`) is used for `https` only. Plain HTTP
 /// stays on this machine, so its credentials must not travel to a proxy.
 ///
@@ -56,8 +63,18 @@ impl HttpTimeouts {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReqwestClient {
-    https: reqwest::Client,
-    plain: reqwest::Client,
+    https: Connections,
+    plain: Connections,
+    total: Duration,
+}
+
+/// For one scheme.
+#[derive(Debug, Clone)]
+struct Connections {
+    /// Keeps them for further requests.
+    kept: reqwest::Client,
+    /// Opens a new one for each request.
+    new: reqwest::Client,
 }
 
 impl ReqwestClient {
@@ -84,28 +101,44 @@ impl ReqwestClient {
                 .connect_timeout(timeouts.connect)
                 .timeout(timeouts.total)
         };
-        let built = |result: Result<reqwest::Client, reqwest::Error>| {
-            result.map_err(|error| SetupError::Client(Arc::new(error)))
+        let https = || builder().https_only(true);
+        // It makes no TLS connection, so it need not load the system's certificates.
+        let plain = || builder().no_proxy().tls_certs_only([]);
+        let connections = |builder: &dyn Fn() -> reqwest::ClientBuilder| {
+            let built = |builder: reqwest::ClientBuilder| {
+                builder.build().map_err(|error| SetupError::Client(Arc::new(error)))
+            };
+            Ok(Connections {
+                kept: built(builder())?,
+                new: built(builder().pool_max_idle_per_host(0))?,
+            })
         };
-        Ok(Self {
-            https: built(builder().https_only(true).build())?,
-            plain: built(builder().no_proxy().build())?,
-        })
+        Ok(Self { https: connections(&https)?, plain: connections(&plain)?, total: timeouts.total })
     }
 }
 
 #[async_trait]
 impl HttpClient for ReqwestClient {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client =
+        let connections =
             if request.uri().scheme() == Some(&Scheme::HTTPS) { &self.https } else { &self.plain };
-        let (parts, body) = request.into_parts();
-        let mut outgoing =
-            client.request(parts.method, parts.uri.to_string()).headers(parts.headers);
-        if !body.is_empty() {
-            outgoing = outgoing.body(body);
-        }
-        let mut incoming = outgoing.send().await.map_err(HttpError::failed)?;
+        let began = Instant::now();
+        let first = outgoing(&connections.kept, request.clone()).send().await;
+        let mut incoming = match first {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                let left = self.total.saturating_sub(began.elapsed());
+                if left.is_zero() || !ended_before_an_answer(&error) {
+                    return Err(HttpError::failed(error));
+                }
+                tracing::debug!(
+                    error = &error as &dyn Error,
+                    "the connection ended before an answer began; trying a new one"
+                );
+                let again = outgoing(&connections.new, request).timeout(left);
+                again.send().await.map_err(HttpError::failed)?
+            }
+        };
 
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = incoming.status();
@@ -123,6 +156,40 @@ impl HttpClient for ReqwestClient {
         *response.body_mut() = Bytes::from_owner(body);
         Ok(response)
     }
+}
+
+fn outgoing(client: &reqwest::Client, request: Request<Bytes>) -> reqwest::RequestBuilder {
+    let (parts, body) = request.into_parts();
+    let outgoing = client.request(parts.method, parts.uri.to_string()).headers(parts.headers);
+    if body.is_empty() { outgoing } else { outgoing.body(body) }
+}
+
+/// Whether the server, or something on the way to it, has ended the connection, and no head of an answer
+/// has come.
+fn ended_before_an_answer(error: &reqwest::Error) -> bool {
+    if !error.is_request() || error.is_connect() || error.is_timeout() {
+        return false;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                ErrorKind::BrokenPipe
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::NotConnected
+                    | ErrorKind::UnexpectedEof
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Wipes the buffer that becomes too small, which the vector's own growth would not.

@@ -13,7 +13,7 @@ use crate::error::InvalidToken;
 use crate::introspect::Introspector;
 use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
-use crate::replica::TokenFacts;
+use crate::revocation_replica::TokenFacts;
 use crate::verify::is_jwt_shaped;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;

@@ -252,5 +252,5 @@ impl Keys {
 
 async fn fetch(remote: &Protected) -> Result<AccessHandleKeys, UnavailableError> {
     AccessHandleKeys::from_json(&remote.get(|_| {}).await?)
-        .map_err(|_| UnavailableError::Malformed("these are not handle keys"))
+        .map_err(|error| UnavailableError::unreadable("these are not handle keys", error))
 }

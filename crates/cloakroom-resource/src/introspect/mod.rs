@@ -18,7 +18,8 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use crate::client::discovery::Metadata;
-use crate::client::http::is_media_type;
+use crate::client::http::check_media_type;
+use crate::client::json::reason;
 use crate::client::protected::{Protected, endpoint_constructors, json};
 use crate::error::UnavailableError;
 use crate::introspect::phantom_jwt::PhantomJwt;
@@ -124,8 +125,9 @@ fn form(token: &TokenSecret, resource: Option<&str>) -> Zeroizing<String> {
 impl Introspector for IntrospectionClient {
     async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let response = self.ask(token, None, "application/json").await?;
-        serde_json::from_slice(&json(&response)?)
-            .map_err(|_| UnavailableError::Malformed("it is not an introspection response"))
+        serde_json::from_slice(&json(&response)?).map_err(|error| {
+            UnavailableError::unreadable("it is not an introspection response", reason(&error))
+        })
     }
 
     async fn swap(
@@ -138,9 +140,7 @@ impl Introspector for IntrospectionClient {
             return Ok(None);
         }
         // A body of any other type is no token, however it looks.
-        if !is_media_type(&response, "application/jwt") {
-            return Err(UnavailableError::Malformed("it is not application/jwt"));
-        }
+        check_media_type(&response, "application/jwt", "it is not application/jwt")?;
         let jwt = std::str::from_utf8(response.body())
             .map_err(|_| UnavailableError::Malformed("it is not a JWT"))?;
         PhantomJwt::parse(TokenSecret::new(jwt)).map(Some)

@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::error::UnavailableError;
-use crate::replica::TokenFacts;
+use crate::revocation_replica::TokenFacts;
 use crate::verify::unverified::Unverified;
 
 /// The JWT that a handle was swapped for. The gateway trusts the connection it came over; the service

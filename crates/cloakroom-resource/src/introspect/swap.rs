@@ -13,7 +13,7 @@ use crate::error::{InvalidToken, UnavailableError};
 use crate::introspect::Introspector;
 use crate::layer::token_source::{ServerQuery, ServerReply};
 use crate::metrics::Of;
-use crate::replica::TokenFacts;
+use crate::revocation_replica::TokenFacts;
 
 /// Swaps handles for JWTs for one resource.
 #[derive(Debug)]

@@ -61,7 +61,7 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<(Scheme, Token
     };
     if values.next().is_some() {
         // Two readers of one request might each believe another of them.
-        return Err(Refusal::InvalidRequest);
+        return Err(Refusal::InvalidRequest("it has several `Authorization` fields"));
     }
     let bytes = value.as_bytes();
     let end = bytes.iter().position(|byte| *byte == b' ');
@@ -86,10 +86,10 @@ pub(crate) fn cookie_token(headers: &HeaderMap, name: &str) -> Result<Option<Tok
         if let Some(value) = value_of(pair, name) {
             if found.is_some() {
                 // One may have been set for a parent domain: nobody can tell which.
-                return Err(Refusal::InvalidRequest);
+                return Err(Refusal::InvalidRequest("it has the token's cookie twice"));
             }
             check_token68(value)?;
-            let token = std::str::from_utf8(value).map_err(|_| Refusal::InvalidRequest)?;
+            let token = std::str::from_utf8(value).map_err(|_| NOT_A_TOKEN)?;
             found = Some(Token::Copied(TokenSecret::new(token)));
         }
     }
@@ -124,6 +124,9 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(value.strip_prefix(b"=")?.trim_ascii())
 }
 
+const NOT_A_TOKEN: Refusal =
+    Refusal::InvalidRequest("its credential does not have the form of a token");
+
 /// RFC 6750 §2.1: `b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`
 fn check_token68(bytes: &[u8]) -> Result<(), Refusal> {
     let end = bytes.iter().rposition(|byte| *byte != b'=');
@@ -135,10 +138,10 @@ fn check_token68(bytes: &[u8]) -> Result<(), Refusal> {
         all & (byte.is_ascii_alphanumeric() | mark)
     });
     if body.is_empty() || !all_are_allowed {
-        return Err(Refusal::InvalidRequest);
+        return Err(NOT_A_TOKEN);
     }
     if bytes.len() > MAX_TOKEN_BYTES {
-        return Err(Refusal::InvalidToken);
+        return Err(Refusal::TooLarge);
     }
     Ok(())
 }

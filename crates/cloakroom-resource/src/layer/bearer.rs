@@ -13,7 +13,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::bearer_policy::BearerPolicy;
 use crate::layer::service::{LookUp, Policy as _, TokenService};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::Verifier;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;

@@ -19,7 +19,7 @@ use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;

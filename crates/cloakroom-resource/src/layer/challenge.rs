@@ -13,7 +13,10 @@ use crate::verify::proof::Scheme;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     NoToken,
-    InvalidRequest,
+    /// What is wrong with the request.
+    InvalidRequest(&'static str),
+    /// The token is longer than any that is accepted.
+    TooLarge,
     InvalidToken,
     InsufficientScope,
     Unavailable,
@@ -24,6 +27,20 @@ impl From<&TokenError> for Refusal {
         match error {
             TokenError::Invalid(_) => Self::InvalidToken,
             TokenError::Unavailable(_) => Self::Unavailable,
+        }
+    }
+}
+
+impl Refusal {
+    /// Why a request is refused before its token is looked at. It shows nothing of the request.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::NoToken => "it has no token",
+            Self::InvalidRequest(why) => why,
+            Self::TooLarge => "its token is longer than any that is accepted",
+            Self::InvalidToken => "its token is not valid",
+            Self::InsufficientScope => "its token lacks a scope",
+            Self::Unavailable => "its token cannot be checked",
         }
     }
 }
@@ -76,8 +93,10 @@ impl Challenges {
         let mut response = Response::new(B::default());
         let (status, challenge) = match refusal {
             Refusal::NoToken => (StatusCode::UNAUTHORIZED, &values.plain),
-            Refusal::InvalidRequest => (StatusCode::BAD_REQUEST, &values.invalid_request),
-            Refusal::InvalidToken => (StatusCode::UNAUTHORIZED, &values.invalid_token),
+            Refusal::InvalidRequest(_) => (StatusCode::BAD_REQUEST, &values.invalid_request),
+            Refusal::InvalidToken | Refusal::TooLarge => {
+                (StatusCode::UNAUTHORIZED, &values.invalid_token)
+            }
             Refusal::InsufficientScope => (StatusCode::FORBIDDEN, &values.insufficient_scope),
             Refusal::Unavailable => {
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

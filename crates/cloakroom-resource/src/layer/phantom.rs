@@ -12,7 +12,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::phantom_policy::PhantomPolicy;
 use crate::layer::service::TokenService;
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 
 /// A tower layer for API gateways: it swaps the opaque handle of a request for a short-lived JWT for
 /// one audience (the phantom token pattern), and forwards the request with
@@ -71,6 +71,12 @@ use crate::replica::RevocationReplica;
 /// assert_eq!(gateway.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
 /// # Ok(()) }
 /// ```
+/// # Other headers
+///
+/// The layer passes all other headers on. A service that reads in headers who is calling (`X-User`,
+/// `Role`, `Tenant`, …) would believe any client. Forward headers by an allow-list in the proxy behind this
+/// layer, as `examples/gateway` does, or let your services trust the JWT only.
+///
 /// # How often a handle is swapped
 ///
 /// By default, the layer asks the authorization server for every request, so a revoked handle is

@@ -17,7 +17,7 @@ use crate::layer::authorization::{Presented, Token, authorization, cookie_token,
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
 use crate::layer::token_source::{Settings, Terms, TokenSource};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
 
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl PhantomPolicy {
         // RFC 9110 §7.6.1: a proxy behind this layer removes what `Connection` names, and would
         // remove the JWT: an authenticated request would be forwarded without a token.
         if names_authorization(headers) {
-            return Err(Refusal::InvalidRequest);
+            return Err(Refusal::InvalidRequest("its `Connection` names `Authorization`"));
         }
         let header = authorization(headers)?;
         let cookie = match &self.cookie {
@@ -91,7 +91,9 @@ impl PhantomPolicy {
         match (header, cookie) {
             // RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in
             // each request."
-            (Some(_), Some(_)) => Err(Refusal::InvalidRequest),
+            (Some(_), Some(_)) => {
+                Err(Refusal::InvalidRequest("it has a token in `Authorization` and in the cookie"))
+            }
             (header, cookie) => Ok(header.or(cookie.map(|handle| (Scheme::Bearer, handle)))),
         }
     }

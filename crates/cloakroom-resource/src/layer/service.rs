@@ -122,7 +122,10 @@ where
     let now = ClockReading::now(policy.clock());
     let Presented { token, scheme, proof } = match policy.take_token(&mut request) {
         Ok(presented) => presented,
-        Err(refusal) => return refuse(policy, inner, refusal, Scheme::Bearer),
+        Err(refusal) => {
+            tracing::debug!(reason = refusal.reason(), "request refused");
+            return refuse(policy, inner, refusal, Scheme::Bearer);
+        }
     };
     let pending = match policy.look_up(token.expose(), &proof, now) {
         // Nothing is copied for a request that does not have to wait.

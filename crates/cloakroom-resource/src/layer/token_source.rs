@@ -8,14 +8,16 @@ use cloakroom_core::TokenSecret;
 use cloakroom_core::time::{Clock, SystemClock};
 
 use crate::cache::revocation_check::{RevocationCheck, Revoked, revoked};
-use crate::cache::{Answer, AnswerCache, CachedAnswer, CachedValue, Refused, TokenKey};
+use crate::cache::{
+    Answer, AnswerCache, CachedAnswer, CachedValue, Refused, SenselessAnswers, TokenKey,
+};
 use crate::error::{InvalidToken, TokenError, UnavailableError};
 use crate::freshness::{Freshness, WhenStale};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::introspect::single_flight::{Flight, Joining, SingleFlight};
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use cloakroom_core::time::ClockReading;
 
 /// A request about a token to the authorization server, for one audience.
@@ -59,6 +61,7 @@ impl Terms<'_> {
 pub(crate) struct TokenSource<Q: ServerQuery> {
     query: Arc<Q>,
     answers: AnswerCache<Q::Value>,
+    senseless: SenselessAnswers,
     flights: Arc<SingleFlight<Outcome<Q::Value>>>,
     settings: Settings,
 }
@@ -89,6 +92,7 @@ impl<Q: ServerQuery> TokenSource<Q> {
         Arc::new(Self {
             query,
             answers: AnswerCache::new(settings.capacity),
+            senseless: SenselessAnswers::default(),
             flights: SingleFlight::new(settings.limits),
             settings,
         })
@@ -188,6 +192,9 @@ impl<Q: ServerQuery> TokenSource<Q> {
         terms: &Terms<'_>,
         freshness: Freshness,
     ) -> Result<CachedAnswer<Q::Value>, TokenError> {
+        if let Some(error) = self.senseless.get(&key, terms.now) {
+            return Err(error.into());
+        }
         let terms = Terms { freshness, ..*terms };
         let answered = || self.look_up(&key, &terms);
         let waiter = match self.flights.join_or_start(key, freshness, terms.now, answered) {
@@ -228,7 +235,10 @@ impl<Q: ServerQuery> TokenSource<Q> {
         let told = self.query.send(&token).await;
         drop(token);
         let (key, number) = (flight.key(), flight.number());
-        // A failure reaches the callers that wait, and is never remembered.
+        if let Err(error) = &told {
+            self.senseless.note(key, ClockReading::now(&*self.settings.clock), error);
+        }
+        // A failure reaches the callers that wait. None is remembered as an answer.
         flight.complete(|| told.map(|result| self.answers.keep(key, sent, number, result)));
     }
 }

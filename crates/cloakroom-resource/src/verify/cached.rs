@@ -7,7 +7,8 @@ use crate::cache::{CheckedJwt, TokenKey};
 use crate::error::{InvalidToken, TokenError, UnavailableError};
 use crate::freshness::{self, Freshness};
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
+use crate::verify::jwks::Newer;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 use crate::verify::unverified::Unverified;
@@ -31,6 +32,12 @@ fn fresh_only(jwt: GoodJwt) -> Result<GoodJwt, TokenError> {
         GoodJwt::Fresh(_) => Ok(jwt),
         GoodJwt::NotFresh(..) => Err(UnavailableError::Stale.into()),
     }
+}
+
+/// A JWT whose signature and claims are good, and whether its key is of a JWK Set that has ended.
+struct Verified {
+    entry: CheckedJwt,
+    has_ended: bool,
 }
 
 /// A JWT that passed all checks.
@@ -65,13 +72,15 @@ impl Verifier {
         terms: JwtTerms<'_>,
     ) -> Option<Result<GoodJwt, TokenError>> {
         let cache = self.cache.as_ref()?;
-        let version = match &self.keys {
-            Keys::Static(keys) => keys.version,
-            Keys::Fetched(keys) => keys.fresh_version(&self.clock, terms.now)?,
+        let (version, has_ended) = match &self.keys {
+            Keys::Static(keys) => (keys.version, false),
+            Keys::Fetched(keys) => {
+                keys.fresh_version(&self.clock, self.stale_if_error, terms.now)?
+            }
         };
         let entry = cache.get(key, version, terms.now.wall(), self.leeway)?;
         count(Of::Jwt, Event::Hit);
-        Some(self.decide(entry, Some(key), terms))
+        Some(self.decide(Verified { entry, has_ended }, Some(key), terms))
     }
 
     /// Verifies a JWT that is not remembered, remembers it under `key`, and decides about it.
@@ -85,7 +94,9 @@ impl Verifier {
             let entry = self.verify_signature(token, key).await?;
             return self.decide(entry, key, terms);
         }
-        let issuer = Unverified::read(token).map_err(|_| InvalidToken::NotJwt)?.issuer();
+        let unverified = Unverified::read(token)
+            .map_err(|why| InvalidToken::from(cloakroom_jwt::VerifyError::Malformed(why)))?;
+        let issuer = unverified.issuer();
         let is_of = |verifier: &&Self| issuer.as_deref() == Some(&*verifier.issuer);
         match std::iter::once(self).chain(&self.others).find(is_of) {
             Some(other) if !std::ptr::eq(other, self) => {
@@ -112,11 +123,11 @@ impl Verifier {
 
     fn decide_as_other(
         &self,
-        entry: CheckedJwt,
+        jwt: Verified,
         key: Option<&TokenKey>,
         terms: JwtTerms<'_>,
     ) -> Result<GoodJwt, TokenError> {
-        fresh_only(self.decide(entry, key, self.terms_as_other(terms))?)
+        fresh_only(self.decide(jwt, key, self.terms_as_other(terms))?)
     }
 
     /// The replica and the authorization server of the caller are those of the first issuer, and know
@@ -130,11 +141,18 @@ impl Verifier {
 
     fn decide(
         &self,
-        entry: CheckedJwt,
+        Verified { entry, has_ended }: Verified,
         key: Option<&TokenKey>,
         JwtTerms { proof, freshness, replica, now, .. }: JwtTerms<'_>,
     ) -> Result<GoodJwt, TokenError> {
         let CheckedJwt { token, complete, confirmation } = entry;
+        // The rule about a key ends when the JWK Sets with that key have ended.
+        if has_ended
+            && let Some((replica, kid)) = replica.zip(token.facts().kid.as_ref())
+            && replica.has_named_key(kid)
+        {
+            return Err(InvalidToken::Revoked.into());
+        }
         if !(self.trusts_gateway && token.handle_hash().is_some()) {
             proof.covers(confirmation.as_ref())?;
         }
@@ -160,7 +178,7 @@ impl Verifier {
         &self,
         token: &str,
         key: Option<&TokenKey>,
-    ) -> Result<CheckedJwt, TokenError> {
+    ) -> Result<Verified, TokenError> {
         // Junk must not cause a fetch of keys.
         if token.len() > MAX_TOKEN_BYTES {
             return Err(InvalidToken::TooLarge.into());
@@ -173,21 +191,40 @@ impl Verifier {
         }
         let mut keys = match &self.keys {
             Keys::Static(keys) => keys.clone(),
-            Keys::Fetched(keys) => keys.current(&self.clock).await?,
+            Keys::Fetched(keys) => keys.current(&self.clock, self.stale_if_error).await?,
         };
         let mut result = self.checks.verify(&keys.keys, token);
-        if let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys)
-            && error.may_be_mended_by_new_keys()
-            && let Some(newer) = fetched.newer(keys.version, &self.clock).await?
-        {
-            keys = newer;
+        // Twice: others may have fetched keys a moment ago, which lack a key that was published since.
+        for _ in 0..2 {
+            let (Err(error), Keys::Fetched(fetched)) = (&result, &self.keys) else { break };
+            if !error.may_be_mended_by_new_keys() {
+                break;
+            }
+            let newer = fetched.newer(keys.version, error, token, &self.clock).await?;
+            let absent = match newer {
+                Newer::Keys(newer, unknown) => {
+                    keys = newer;
+                    Some(unknown)
+                }
+                Newer::Perhaps(newer) => {
+                    keys = newer;
+                    None
+                }
+                Newer::None => break,
+            };
             result = self.checks.verify(&keys.keys, token);
+            if let (Err(error), Some(unknown)) = (&result, absent) {
+                if error.may_be_mended_by_new_keys() {
+                    fetched.note_absent(unknown);
+                }
+                break;
+            }
         }
         let jwt = VerifiedToken::of_jwt(result.map_err(InvalidToken::from)?)?;
         let entry = CheckedJwt::new(jwt);
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.keep(*key, keys.version, &entry, token.len());
         }
-        Ok(entry)
+        Ok(Verified { entry, has_ended: keys.has_ended })
     }
 }

@@ -20,7 +20,7 @@ use crate::client::http::HttpClient;
 use crate::error::{SetupError, TokenError, UnavailableError};
 use crate::freshness;
 use crate::metrics::{Event, Of, count};
-use crate::replica::RevocationReplica;
+use crate::revocation_replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
 use crate::verify::jwks::{CurrentKeys, FetchedKeys};
 use crate::verify::proof::Proof;
@@ -45,8 +45,22 @@ use cloakroom_core::time::ClockReading;
 ///
 /// A fetched JWK Set is kept as long as its `Cache-Control: max-age` says, at least 30 s and at most
 /// 24 h, or 1 h without one, counted from the request. It is fetched again before it ends, in the
-/// background, by one request at a time. Tokens with an unknown key cause at most one fetch in 30 s.
-/// If the set has ended and cannot be fetched, tokens are [`TokenError::Unavailable`], never invalid.
+/// background, by one request at a time. If the set has ended and cannot be fetched, it serves for
+/// another hour ([`stale_if_error`](Self::stale_if_error)). After that, tokens are
+/// [`TokenError::Unavailable`], never invalid.
+///
+/// # Unknown keys
+///
+/// A JWT whose key is not in the set causes a fetch of the set. Anyone can invent names of keys, so these
+/// fetches are bounded: three at once, and one more every 7.5 to 12.5 s. The token is then
+///
+/// | the key | result |
+/// |---|---|
+/// | is in the set that was fetched | verified |
+/// | is not in it | 401, also for other tokens with this key for 30 s |
+/// | cannot be looked for yet | 503: [`UnavailableError::SigningKey`] |
+///
+/// # Revocation
 ///
 /// A signature says nothing about revocation: without more, a verifier accepts a JWT until it expires.
 /// With a [`replica`](Self::replica) of the revocation log, it refuses revoked JWTs.
@@ -85,6 +99,7 @@ pub struct Verifier {
     checks: cloakroom_jwt::Verifier,
     clock: Arc<dyn Clock>,
     leeway: Duration,
+    stale_if_error: Duration,
     trusts_gateway: bool,
     keys: Keys,
     cache: Option<JwtCache>,
@@ -165,7 +180,7 @@ impl Verifier {
     /// Uses these keys, and fetches nothing.
     #[must_use]
     pub fn with_keys(issuer: &str, audience: &str, keys: &JwkSet) -> Self {
-        let keys = CurrentKeys { keys: KeySet::prepare(keys), version: 0 };
+        let keys = CurrentKeys { keys: KeySet::prepare(keys), version: 0, has_ended: false };
         Self::new(issuer, audience, Keys::Static(keys))
     }
 
@@ -187,6 +202,7 @@ impl Verifier {
             checks: cloakroom_jwt::Verifier::new(issuer, audience).clock(Arc::clone(&clock)),
             clock,
             leeway: Duration::ZERO,
+            stale_if_error: Duration::from_secs(60 * 60),
             trusts_gateway: false,
             keys,
             cache: None,
@@ -245,6 +261,19 @@ impl Verifier {
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway.min(cloakroom_jwt::Verifier::MAX_LEEWAY);
         self.checks = self.checks.leeway(self.leeway);
+        self
+    }
+
+    /// How long a fetched JWK Set still serves after its end, while it cannot be fetched again (RFC 5861
+    /// §4), whatever its `Cache-Control` says: 1 h by default, at most 24 h; zero turns this off.
+    ///
+    /// **The trade-off:** while the issuer cannot be reached, a verifier cannot see that a key has left
+    /// the set, so it accepts that key for this much longer. A [`replica`](Self::replica) refuses a
+    /// compromised key all the same, as soon as the revocation log names it. An issuer that publishes a
+    /// set without a usable key is not away: then nothing serves on.
+    #[must_use]
+    pub fn stale_if_error(mut self, limit: Duration) -> Self {
+        self.stale_if_error = limit.min(jwks::MAX_STALE);
         self
     }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::InvalidToken;
-use crate::replica::TokenFacts;
+use crate::revocation_replica::TokenFacts;
 use crate::verify::proof::check_type;
 
 /// An access token whose signature, issuer, audience and times were checked, or that the authorization

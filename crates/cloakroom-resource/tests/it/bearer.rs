@@ -203,7 +203,10 @@ async fn an_introspected_token_must_be_meant_for_this_api() {
         (json!({ "active": false }), false),
         (json!({ "active": false, "aud": AUDIENCE }), false),
         (json!({ "active": true, "sub": "alice" }), false),
-        (with(json!({ "aud": "https://orders.example/" })), false),
+        // The same resource: libraries that parse URLs add the slash.
+        (with(json!({ "aud": format!("{AUDIENCE}/") })), true),
+        (with(json!({ "aud": format!("{AUDIENCE}//") })), false),
+        (with(json!({ "aud": format!("{AUDIENCE}/v1") })), false),
         (with(json!({ "iss": "https://evil.example" })), false),
         (with(json!({ "exp": now })), false),
         (with(json!({ "cnf": { "jkt": "A".repeat(43) } })), false),
@@ -219,7 +222,7 @@ async fn an_introspected_token_must_be_meant_for_this_api() {
             assert_refused(&response, 401, "invalid_token", &text);
         }
     }
-    assert_eq!(peer.count(), asked + 12, "each request asks");
+    assert_eq!(peer.count(), asked + 14, "each request asks");
 
     peer.answer_with(|_| respond(401, "application/json", r#"{"active":false}"#));
     assert_outage(&present(&layer, "cr_at_x").await);

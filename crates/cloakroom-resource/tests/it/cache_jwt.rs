@@ -155,7 +155,7 @@ async fn a_key_that_changed_under_its_name_is_another_key() {
 async fn the_same_set_again_changes_nothing_and_no_set_is_an_outage() {
     let (key, time) = (Key::new(), manual_clock());
     let peer = Peer::jwks(key_set(&[&key])).await;
-    let verifier = fetching(&peer, &time).await;
+    let verifier = fetching(&peer, &time).await.stale_if_error(secs(0));
     let token = key.token().await;
     assert!(verifier.verify(&secret(&token)).await.is_ok());
     time.advance(secs(3600));

@@ -221,11 +221,21 @@ impl Log {
         self.write(LogEvent::Revoked { target, bound, client, grant: None }, START);
     }
 
+    /// Writes a revocation whose rule ends at `until`, and waits until it is known.
+    pub(crate) async fn revoke_until(&self, target: Target, until: UnixTime) {
+        let event = LogEvent::Revoked { target, bound: None, client: None, grant: None };
+        self.write_until(event, START, until);
+        self.taken().await;
+    }
+
     fn write(&self, event: LogEvent, at: UnixTime) {
+        self.write_until(event, at, START + Duration::from_secs(1_000_000));
+    }
+
+    fn write_until(&self, event: LogEvent, at: UnixTime, until: UnixTime) {
         self.0.entries.send_modify(|entries| {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&(entries.len() as u64).to_be_bytes());
-            let until = START + Duration::from_secs(1_000_000);
             entries.push(LogEntry { id: EntryId::from_bytes(id), event, at, until });
         });
     }

@@ -1,13 +1,20 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cloakroom_core::time::Clock;
 use cloakroom_core::{Subject, TokenSecret};
 use cloakroom_resource::{
-    ClientCredentials, IntrospectionClient, Introspector, ReqwestClient, SetupError,
-    UnavailableError,
+    BearerLayer, ClientCredentials, Freshness, IntrospectionClient, Introspector, MAX_BODY_BYTES,
+    PhantomLayer, ReqwestClient, SetupError, UnavailableError,
 };
 use serde_json::json;
 
-use crate::support::{Key, Peer, chain, json, respond, with_header};
+use crate::cache_support::{Guard, secs};
+use crate::support::{
+    AUDIENCE, ISSUER, Key, Peer, Received, chain, json, manual_clock, respond, with_header,
+};
 
 const SECRET: &str = "gate+way/s3cret";
 
@@ -144,8 +151,8 @@ async fn nobody_listening_is_an_outage() {
 async fn debug_shows_no_secret() {
     let peer = Peer::start(|_| respond(200, "", "")).await;
     let client = client(&peer);
-    let layer = cloakroom_resource::PhantomLayer::new(client.clone(), "https://orders.example");
-    let bearer = cloakroom_resource::BearerLayer::introspecting(client.clone(), "i", "a");
+    let layer = PhantomLayer::new(client.clone(), "https://orders.example");
+    let bearer = BearerLayer::introspecting(client.clone(), "i", "a");
     let swapped = cloakroom_resource::PhantomJwt::parse(TokenSecret::new(Key::new().token().await));
     let debug = format!("{client:?} {client:#?} {layer:?} {bearer:?} {swapped:?}");
     assert!(debug.contains("gateway"));
@@ -160,5 +167,55 @@ fn secrets_do_not_travel_in_the_clear() {
         let credentials = ClientCredentials::new("gateway", SECRET);
         let client = IntrospectionClient::new(bad, credentials, ReqwestClient::new().unwrap());
         assert!(matches!(client, Err(SetupError::Url { .. })), "{bad}");
+    }
+}
+
+/// One token about which the server says nothing that can be understood does not ask with each request.
+#[tokio::test]
+async fn an_answer_without_sense_stands_for_its_token_for_a_second() {
+    let jwt = Key::new().token().await;
+    let good = json!({ "active": true, "aud": AUDIENCE, "sub": "alice" }).to_string();
+    for (what, status, content_type, body) in [
+        ("a wrong type", 200, "application/json", r#"{"active":"yes"}"#.to_owned()),
+        ("a page", 200, "text/html", "<h1>".to_owned()),
+        ("a redirect", 302, "", String::new()),
+        ("a refused request", 400, "application/json", "{}".to_owned()),
+        ("too much", 200, "application/json", " ".repeat(MAX_BODY_BYTES + 1)),
+    ] {
+        let clock = manual_clock();
+        let time = || Arc::clone(&clock) as Arc<dyn Clock>;
+        let peer = Peer::start(|_| respond(500, "", "")).await;
+        let garbage = move |_: &Received| respond(status, content_type, &body);
+        peer.answer_with(garbage.clone());
+        let bearer = BearerLayer::introspecting(client(&peer), ISSUER, AUDIENCE).clock(time());
+        let cached = bearer.clone().cache(10).freshness(Freshness::within(secs(60))).unwrap();
+        let phantom = PhantomLayer::new(client(&peer), AUDIENCE).clock(time());
+        for (guard, good_type, good) in [
+            (Guard::Bearer(bearer), "application/json", &good),
+            (Guard::Bearer(cached), "application/json", &good),
+            (Guard::Phantom(phantom), "application/jwt", &jwt),
+        ] {
+            peer.answer_with(garbage.clone());
+            let before = peer.count();
+            for _ in 0..3 {
+                assert_eq!(guard.ask("cr_at_a").await, 503, "{what}");
+            }
+            assert_eq!(peer.count(), before + 1, "{what}");
+            // It says nothing of any other token.
+            let good = good.clone();
+            peer.answer_with(move |_| respond(200, good_type, &good));
+            assert_eq!(guard.ask("cr_at_b").await, 200, "{what}");
+            clock.advance(Duration::from_millis(999));
+            assert_eq!(guard.ask("cr_at_a").await, 503, "{what}");
+            clock.advance(Duration::from_millis(1));
+            assert_eq!(guard.ask("cr_at_a").await, 200, "{what}");
+            assert_eq!(peer.count(), before + 3, "{what}");
+        }
+    }
+    // A server that is down is asked each time: it may answer.
+    let peer = Peer::start(|_| respond(503, "", "")).await;
+    let guard = Guard::Bearer(BearerLayer::introspecting(client(&peer), ISSUER, AUDIENCE));
+    for number in 1..=3 {
+        assert_eq!((guard.ask("cr_at_a").await, peer.count()), (503, number));
     }
 }

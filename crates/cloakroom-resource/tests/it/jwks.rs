@@ -18,7 +18,7 @@ use crate::support::{
     with_header,
 };
 
-fn verifier(peer: &Peer, clock: &Arc<ManualClock>) -> Verifier {
+pub(crate) fn verifier(peer: &Peer, clock: &Arc<ManualClock>) -> Verifier {
     verifier_with(ReqwestClient::new().unwrap(), peer, clock)
 }
 
@@ -46,7 +46,7 @@ impl HttpClient for Watched {
 }
 
 /// Lets everything run that can run without waiting for anybody.
-async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..10_000 {
         tokio::task::yield_now().await;
     }
@@ -221,7 +221,8 @@ async fn a_failed_refresh_ahead_changes_nothing_before_the_end() {
     let peer = Peer::jwks(body.clone()).await;
     let (sender, mut done) = watch::channel(0);
     let client = Watched(ReqwestClient::new().unwrap(), sender);
-    let (verifier, token) = (verifier_with(client, &peer, &clock), key.token().await);
+    let verifier = verifier_with(client, &peer, &clock).stale_if_error(Duration::ZERO);
+    let token = key.token().await;
     verifier.verify(&secret(&token)).await.unwrap();
 
     peer.fail();

@@ -212,7 +212,7 @@ async fn whatever_is_no_page_is_an_outage() {
         });
         let error = read().await.unwrap_err();
         let is_outage =
-            matches!(error, UnavailableError::Malformed(_) | UnavailableError::NoAnswer(_));
+            matches!(error, UnavailableError::Unreadable(_) | UnavailableError::NoAnswer(_));
         assert!(is_outage, "{content_type}: {error}");
     }
     drop(peer);

@@ -9,6 +9,7 @@ use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
 use crate::client::Client;
 use crate::client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 use crate::client::secret_hash::SecretHash;
+use crate::client::uris::{redirect_fault, resource_fault};
 
 /// A client's registration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,7 @@ pub struct ClientBuilder {
     audiences: Vec<(Arc<str>, Format)>,
     lifetimes: ClientLifetimes,
     rotates: bool,
+    requires_pkce: bool,
     roles: Vec<Role>,
     serves: Serves,
     /// The first value that could not be parsed.
@@ -79,6 +81,7 @@ impl ClientBuilder {
             audiences: Vec::new(),
             lifetimes: ClientLifetimes::default(),
             rotates: true,
+            requires_pkce: true,
             roles: Vec::new(),
             serves: Serves::Nothing,
             invalid: None,
@@ -134,6 +137,11 @@ impl ClientBuilder {
     }
 
     /// Allows tokens for this resource, in this format. The first resource is the default.
+    ///
+    /// A resource is an absolute URI without a fragment (RFC 8707 §2), so that requests can name it. It
+    /// is compared byte for byte, except that `https://api.example` and `https://api.example/` are one
+    /// resource ([`Audience::is_same`]). Tokens name it as it is spelled here, whichever of the two a
+    /// request sends.
     pub fn audience(mut self, resource: &str, format: Format) -> Self {
         self.valid(Audience::one(resource).map(drop));
         self.audiences.push((resource.into(), format));
@@ -153,13 +161,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Lets the client request codes without PKCE, which every client needs by default. A code that it
+    /// requests with a challenge still needs its verifier.
+    ///
+    /// This is for confidential clients that cannot send a challenge, and that detect an injected code
+    /// in another way, such as OpenID Connect's `nonce` (RFC 9700 §2.1.1). A public client always needs
+    /// PKCE.
+    pub const fn without_pkce(mut self) -> Self {
+        self.requires_pkce = false;
+        self
+    }
+
     /// Gives the client a role.
     pub fn role(mut self, role: Role) -> Self {
         self.roles.push(role);
         self
     }
 
-    /// Sets which resources the client serves, as a resource server.
+    /// Sets which resources the client serves, as a resource server. They are those of
+    /// [`audience`](Self::audience).
     pub fn serves(mut self, serves: Serves) -> Self {
         self.serves = serves;
         self
@@ -191,6 +211,7 @@ impl ClientBuilder {
             audiences: self.audiences,
             lifetimes: self.lifetimes,
             rotates: self.rotates,
+            requires_pkce: self.requires_pkce,
             roles: self.roles,
             serves: self.serves,
         })
@@ -207,7 +228,12 @@ impl ClientBuilder {
         let lifetimes =
             [self.lifetimes.access_token, self.lifetimes.refresh_idle, self.lifetimes.grant];
         let repeated = |(index, (resource, _)): (usize, &(Arc<str>, Format))| {
-            self.audiences[..index].iter().any(|(other, _)| other == resource)
+            self.audiences[..index].iter().any(|(other, _)| Audience::is_same(other, resource))
+        };
+        let mut resources = self.audiences.iter().map(|(resource, _)| &**resource);
+        let served = match &self.serves {
+            Serves::Only(audience) => audience.iter().find_map(resource_fault),
+            Serves::Nothing | Serves::Everything => None,
         };
         if is_public && allows(GrantType::ClientCredentials) {
             // RFC 6749 §4.4: "MUST only be used by confidential clients"
@@ -216,6 +242,11 @@ impl ClientBuilder {
             Some("authorization_code needs a redirect URI")
         } else if let Some(why) = self.redirect_uris.iter().find_map(|uri| redirect_fault(uri)) {
             Some(why)
+        } else if let Some(why) = resources.find_map(resource_fault).or(served) {
+            Some(why)
+        } else if is_public && !self.requires_pkce {
+            // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
+            Some("a public client needs PKCE")
         } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
             Some("it has grant types, but no audience")
         } else if self.audiences.iter().enumerate().any(repeated) {
@@ -234,40 +265,6 @@ impl ClientBuilder {
     }
 }
 
-/// Schemes under which a browser runs or reads what the URI itself holds.
-const UNSAFE_SCHEMES: [&str; 9] =
-    ["javascript", "vbscript", "data", "file", "blob", "about", "filesystem", "view-source", "ftp"];
-
-/// Why a code must not be sent to this URI.
-fn redirect_fault(text: &str) -> Option<&'static str> {
-    // RFC 6749 §3.1.2: "The redirection endpoint URI MUST be an absolute URI [...] MUST NOT
-    // include a fragment component."
-    let Ok(uri) = url::Url::parse(text) else { return Some("a redirect URI must be absolute") };
-    // A parser drops what stands around a URI, and some of what stands in it; a browser may not.
-    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
-        return Some("a redirect URI must not contain blanks or backslashes");
-    }
-    if uri.fragment().is_some() {
-        return Some("a redirect URI must have no fragment");
-    }
-    if !uri.username().is_empty() || uri.password().is_some() {
-        return Some("a redirect URI must not contain user information");
-    }
-    if UNSAFE_SCHEMES.contains(&uri.scheme()) {
-        return Some("a redirect URI must not have this scheme");
-    }
-    // RFC 8252 §7.3, §8.3: loopback redirects may use plain HTTP, since the request never leaves the
-    // device. RFC 9700 §2.6: anything else would carry the code over the network for all to read.
-    let is_loopback = match uri.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    (uri.scheme() == "http" && !is_loopback)
-        .then_some("a redirect URI with plain http must be on the loopback interface")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +275,10 @@ mod tests {
         let confidential = || Client::confidential("app", &"s".repeat(32));
         let audience = |client: ClientBuilder| client.audience("https://a", Format::Opaque);
         let shortened = ClientLifetimes::default().grant(Duration::ZERO);
+        let serving = |resource| {
+            let audience = Audience::new(["https://a", resource]).unwrap();
+            Client::resource_server("app", &"s".repeat(32), Serves::Only(audience))
+        };
         for (client, why) in [
             (audience(public().grant_types([GrantType::ClientCredentials])), "secret"),
             (audience(public().grant_types([GrantType::AuthorizationCode])), "redirect"),
@@ -301,6 +302,13 @@ mod tests {
             (public().redirect_uri("blob:https://app.example/x"), "scheme"),
             (public().grant_types([GrantType::RefreshToken]), "audience"),
             (audience(audience(public())), "twice"),
+            (audience(public()).audience("https://a/", Format::Jwt), "twice"),
+            (public().audience("orders", Format::Jwt), "absolute"),
+            (public().audience("https://a#b", Format::Jwt), "fragment"),
+            (audience(public()).audience("https://a b", Format::Jwt), "absolute"),
+            (serving("orders"), "absolute"),
+            (serving("https://a#b"), "fragment"),
+            (public().without_pkce(), "PKCE"),
             (public().lifetimes(shortened), "zero"),
             (confidential().role(Role::Introspect), "serves nothing"),
             (confidential().serves(Serves::Everything), "lacks the role"),
@@ -325,22 +333,6 @@ mod tests {
         ] {
             let refused = client.build().unwrap_err();
             assert!(refused.why.contains(why), "{refused}");
-        }
-    }
-
-    #[test]
-    fn redirect_uris_of_browsers_apps_and_the_own_device_are_accepted() {
-        for good in [
-            "https://app.example/cb",
-            "https://app.example:8443/cb?x=1",
-            "http://127.0.0.1/cb",
-            "http://127.0.0.1:9000/cb",
-            "http://[::1]/cb",
-            "http://localhost:3000/cb",
-            "com.example.app:/cb",
-            "myapp://cb",
-        ] {
-            assert_eq!(redirect_fault(good), None, "{good}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The directory of registered clients.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,6 +37,13 @@ pub trait ClientDirectory: fmt::Debug + Send + Sync + 'static {
     ///
     /// If the directory is unavailable. Return an error then, and never `None`.
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError>;
+
+    /// The scope values that clients may be granted, as far as the directory can name them without
+    /// reading all its clients. The metadata lists them as `scopes_supported` (RFC 8414 §2), and has no
+    /// such member if there are none, as by default.
+    fn scopes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The client directory is unavailable.
@@ -51,9 +58,13 @@ impl DirectoryError {
     }
 }
 
-/// A fixed set of clients.
+/// A fixed set of clients. [`scopes`](ClientDirectory::scopes) are those of all of them, in alphabetical
+/// order.
 #[derive(Debug, Clone, Default)]
-pub struct StaticClients(HashMap<ClientId, Arc<Client>>);
+pub struct StaticClients {
+    by_id: HashMap<ClientId, Arc<Client>>,
+    scopes: BTreeSet<String>,
+}
 
 impl StaticClients {
     /// A directory of these clients, or of what these builders build.
@@ -74,18 +85,23 @@ impl StaticClients {
             }
             all.insert(id, Arc::new(client));
         }
-        Ok(Self(all))
+        let scopes = all.values().flat_map(|client| client.scope().iter().map(str::to_owned));
+        Ok(Self { scopes: scopes.collect(), by_id: all })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
-        self.0.values().map(|client| &**client)
+        self.by_id.values().map(|client| &**client)
     }
 }
 
 #[async_trait]
 impl ClientDirectory for StaticClients {
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
-        Ok(self.0.get(id).cloned())
+        Ok(self.by_id.get(id).cloned())
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        self.scopes.iter().cloned().collect()
     }
 }
 

@@ -4,10 +4,11 @@ pub(crate) mod builder;
 pub(crate) mod directory;
 pub(crate) mod registration;
 pub(crate) mod secret_hash;
+pub(crate) mod uris;
 
 use std::sync::Arc;
 
-use cloakroom_core::{ClientId, Scope, Subject};
+use cloakroom_core::{Audience, ClientId, Scope, Subject};
 use subtle::Choice;
 
 use crate::client::builder::{Authentication, ClientBuilder};
@@ -44,6 +45,7 @@ pub struct Client {
     audiences: Vec<(Arc<str>, Format)>,
     pub(crate) lifetimes: ClientLifetimes,
     rotates: bool,
+    requires_pkce: bool,
     roles: Vec<Role>,
     serves: Serves,
 }
@@ -118,6 +120,22 @@ impl Client {
         self.redirect_uris.iter().map(String::as_str)
     }
 
+    /// The redirect URI of an authorization request that names none: the registered one, if there is
+    /// exactly one (RFC 6749 §3.1.2.3).
+    #[must_use]
+    pub fn only_redirect_uri(&self) -> Option<&str> {
+        match &*self.redirect_uris {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whether the client must send a PKCE challenge to get a code. Every public client must.
+    #[must_use]
+    pub const fn requires_pkce(&self) -> bool {
+        self.requires_pkce || self.public
+    }
+
     /// Whether the client may use this grant type.
     #[must_use]
     pub fn allows(&self, grant_type: GrantType) -> bool {
@@ -166,7 +184,12 @@ impl Client {
 
     /// The format of tokens for this resource, if the client may have any.
     pub(crate) fn format_for(&self, resource: &str) -> Option<&Format> {
-        self.audiences.iter().find(|(own, _)| **own == *resource).map(|(_, format)| format)
+        self.registered(resource).map(|(_, format)| format)
+    }
+
+    /// The resource as the client is registered for it, with the format of its tokens.
+    pub(crate) fn registered(&self, resource: &str) -> Option<(&str, &Format)> {
+        self.audiences().find(|(own, _)| Audience::is_same(own, resource))
     }
 
     pub(crate) fn default_audience(&self) -> Option<&str> {

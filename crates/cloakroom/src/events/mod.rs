@@ -1,5 +1,6 @@
 //! Events for an audit trail.
 
+pub(crate) mod damage;
 pub(crate) mod refusals;
 pub(crate) mod sink;
 
@@ -11,7 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{AuthenticationFailure, GrantRefusal};
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// An event for an audit trail. It contains no token, no digest of a token, and no secret.
 ///
@@ -136,10 +137,11 @@ pub enum Event {
         #[serde(serialize_with = "write_target")]
         target: Target,
     },
-    /// The store holds rows that cannot be read. They were skipped: a request that needs one fails,
-    /// and no other request does.
+    /// The store holds rows that cannot be read. Grants and sweeps are skipped: a request that needs
+    /// one fails, and no other request does. An entry of the revocation log and a signing key cannot
+    /// be skipped; they are reported once until they can be read. See `docs/operations.md`.
     CorruptRow {
-        /// The grant of the row; `None` if housekeeping met rows that name no grant.
+        /// The grant of the row; `None` for other rows.
         grant: Option<GrantId>,
         /// The number of rows.
         count: u64,

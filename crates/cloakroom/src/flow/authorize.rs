@@ -23,8 +23,9 @@ impl Issuer {
     ///
     /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
     /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
-    /// user back with [`TokenError::code`]: if a public client sends no PKCE challenge, if the
-    /// client may not have what it requests, or if a store, the directory or a format fails.
+    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal): if a
+    /// client that needs PKCE sends no challenge, if the client may not have what it requests, or if a
+    /// store, the directory or a format fails.
     pub async fn authorize(
         &self,
         request: AuthorizationRequest,
@@ -35,22 +36,26 @@ impl Issuer {
         let now = inner.now();
         inner.warn_if_unmaintained(now);
         let client = inner.client(&grant.client).await?;
-        if !client.is_redirect_uri(&redirect_uri) {
-            return Err(TokenError::RedirectUri);
-        }
+        let omitted = redirect_uri.is_none();
+        // RFC 6749 §3.1.2.3: "If multiple redirection URIs have been registered [...], the client MUST
+        // include a redirection URI with the authorization request".
+        let redirect_uri = redirect_uri
+            .filter(|uri| client.is_redirect_uri(uri))
+            .or_else(|| client.only_redirect_uri().filter(|_| omitted).map(str::to_owned))
+            .ok_or(TokenError::RedirectUri)?;
         if !client.allows(GrantType::AuthorizationCode) {
             return Err(TokenError::UnauthorizedClient("the client may not use codes"));
         }
-        // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
-        if client.is_public() && pkce.is_none() {
-            return Err(TokenError::InvalidRequest("a public client needs a PKCE challenge"));
+        if client.requires_pkce() && pkce.is_none() {
+            return Err(TokenError::InvalidRequest("the client must send a PKCE challenge"));
         }
         // Every client's code is bound to the key (RFC 9449 §10).
         let confirmation = grant.confirmation.take();
         let max_epoch = grant.epoch;
         let mut record = new_grant(inner, &client, grant, now).await?;
         record.confirmation = confirmation;
-        let binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
+        let mut binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
+        binding.redirect_uri_omitted = omitted;
         let for_retry =
             inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
         match authorize_as(inner, &client, record, binding, now).await {

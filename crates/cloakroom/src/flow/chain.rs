@@ -18,8 +18,8 @@ use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::issuer::Inner;
-use crate::revocation::regression::Regression;
 use crate::revocation::retention::TargetDetails;
+use crate::revocation::store_regression::Regression;
 
 /// The state of a genuine credential in its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,9 +40,7 @@ pub(crate) async fn new_grant(
             .and_then(|resource| Audience::one(resource).ok())
             .ok_or(TokenError::InvalidTarget("the client has no default audience"))?,
     };
-    if audience.iter().any(|resource| client.format_for(resource).is_none()) {
-        return Err(TokenError::InvalidTarget("the client may not have tokens for this resource"));
-    }
+    let audience = as_registered(client, &audience)?;
     inner.check_store_is_current().await?;
     let most = inner.lifetimes.of_client(client).grant;
     let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
@@ -70,6 +68,17 @@ pub(crate) async fn new_grant(
     record.claims = grant.claims;
     record.device = grant.device;
     Ok(Box::new(record))
+}
+
+/// The resources as the client is registered for them.
+fn as_registered(client: &Client, audience: &Audience) -> Result<Audience, TokenError> {
+    let spelled: Option<Vec<&str>> = audience
+        .iter()
+        .map(|resource| client.registered(resource).map(|(spelled, _)| spelled))
+        .collect();
+    spelled
+        .and_then(|spelled| Audience::new(spelled).ok())
+        .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))
 }
 
 /// The epoch of a grant whose creation begins now: from the log if that is followed, else from the

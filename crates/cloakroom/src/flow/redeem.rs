@@ -11,6 +11,7 @@ use cloakroom_core::{TokenKind, scrubbed};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
 use crate::events::{Event, Operation};
@@ -19,7 +20,7 @@ use crate::flow::chain::{
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::MintRequest;
-use crate::flow::narrow::{narrow_audience, narrow_scope};
+use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 
@@ -57,7 +58,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let presented = Presented { inner, handle: &handle, client: &client, proved, now };
     let grant = presented.grant(&request.client).await?;
     let chain = chain_of(&grant)?;
-    check_binding(chain.code.as_ref(), &request)?;
+    check_binding(chain.code.as_ref(), &request, &client)?;
     match CredentialState::of(&handle, chain, now) {
         // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
         // request. If they do not match, it MUST reject the request."
@@ -97,8 +98,9 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     moved.generation = generation;
     moved.digest = digest;
     // A client without refresh tokens gets none. The minted token is discarded, and only marks the
-    // code as spent.
-    moved.expires_at = if refreshable { expires_at } else { now };
+    // code as spent. Its chain ends with the grant, so that a second redemption that comes at the
+    // same time meets a chain that has moved on, and not one that has ended.
+    moved.expires_at = if refreshable { expires_at } else { next.expires_at };
     moved.successor = None;
     moved.bound_from = bound_from;
     moved.rotates = rotates;
@@ -130,11 +132,20 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     Ok(token.respond(grant.id, refreshable.then_some(refresh_token)))
 }
 
-fn check_binding(binding: Option<&CodeBinding>, request: &CodeRequest) -> Result<(), GrantRefusal> {
+fn check_binding(
+    binding: Option<&CodeBinding>,
+    request: &CodeRequest,
+    client: &Client,
+) -> Result<(), GrantRefusal> {
     let binding = binding.ok_or(GrantRefusal::Verifier)?;
-    // RFC 6749 §4.1.3: "their values MUST be identical"
-    if request.redirect_uri.as_deref() != Some(&*binding.redirect_uri) {
-        return Err(GrantRefusal::RedirectUri);
+    match &request.redirect_uri {
+        // RFC 6749 §4.1.3: "their values MUST be identical"
+        Some(uri) if *uri != binding.redirect_uri => return Err(GrantRefusal::RedirectUri),
+        Some(_) => {}
+        // RFC 6749 §4.1.3: "REQUIRED, if the "redirect_uri" parameter was included in the authorization
+        // request". With PKCE, the verifier proves as much, and OAuth 2.1 (§4.1.3) has no such parameter.
+        None if binding.redirect_uri_omitted || binding.challenge.is_some() => {}
+        None => return Err(GrantRefusal::RedirectUri),
     }
     match (&binding.challenge, &request.verifier) {
         // RFC 7636 §4.6: BASE64URL-ENCODE(SHA256(ASCII(code_verifier))) == code_challenge
@@ -148,7 +159,8 @@ fn check_binding(binding: Option<&CodeBinding>, request: &CodeRequest) -> Result
                 Err(GrantRefusal::Verifier)
             }
         }
-        (None, None) => Ok(()),
+        // The client may have been registered anew since it requested the code.
+        (None, None) if !client.requires_pkce() => Ok(()),
         // RFC 9700 §2.1.1: a verifier without a challenge is a downgrade, and refused.
         _ => Err(GrantRefusal::Verifier),
     }

@@ -16,7 +16,7 @@ use crate::flow::chain::{
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
 use crate::flow::mint::{MintRequest, NewToken};
-use crate::flow::narrow::{narrow_audience, narrow_scope};
+use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
 use crate::issuer::{Inner, Issuer};

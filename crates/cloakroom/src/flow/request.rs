@@ -225,17 +225,27 @@ const fn is_base64url(byte: u8) -> bool {
 #[derive(Debug, Clone)]
 pub struct AuthorizationRequest {
     pub(crate) grant: Grant,
-    pub(crate) redirect_uri: String,
+    /// `None` if the request named none.
+    pub(crate) redirect_uri: Option<String>,
     pub(crate) pkce: Option<Pkce>,
 }
 
 impl AuthorizationRequest {
-    /// A request for a code, which is sent to this redirect URI.
+    /// A request for a code that named this redirect URI, to which the code is sent.
     pub fn new(grant: Grant, redirect_uri: impl Into<String>) -> Self {
-        Self { grant, redirect_uri: redirect_uri.into(), pkce: None }
+        Self { grant, redirect_uri: Some(redirect_uri.into()), pkce: None }
     }
 
-    /// The PKCE challenge. A public client must send one.
+    /// A request that named no redirect URI. The code is sent to
+    /// [`Client::only_redirect_uri`](crate::Client::only_redirect_uri), and the client may leave the
+    /// URI out when it redeems the code, too (RFC 6749 §4.1.3).
+    #[must_use]
+    pub const fn without_redirect_uri(grant: Grant) -> Self {
+        Self { grant, redirect_uri: None, pkce: None }
+    }
+
+    /// The PKCE challenge. A client must send one unless it is registered
+    /// [without PKCE](crate::ClientBuilder::without_pkce).
     #[must_use]
     pub fn pkce(mut self, pkce: impl Into<Option<Pkce>>) -> Self {
         self.pkce = pkce.into();
@@ -285,7 +295,9 @@ impl CodeRequest {
         }
     }
 
-    /// The redirect URI of the authorization request.
+    /// The redirect URI that the client sends with the code. It must be that of the authorization
+    /// request. It may be left out if that request named none (RFC 6749 §4.1.3) or had a PKCE challenge
+    /// (OAuth 2.1 §4.1.3).
     #[must_use]
     pub fn redirect_uri(mut self, uri: impl Into<Option<String>>) -> Self {
         self.redirect_uri = uri.into();

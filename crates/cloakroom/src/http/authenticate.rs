@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use ::http::{HeaderMap, Request, header};
+use ::http::{Request, header};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cloakroom_core::ClientId;
 use zeroize::Zeroizing;
 
+use super::credentials;
 use super::form::{Form, decoded};
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
@@ -21,10 +22,71 @@ use crate::error::{AuthenticationFailure, TokenError};
 ///
 /// [`SecretAuthenticator`] is built in. Implement your own with
 /// [`#[async_trait]`](macro@crate::async_trait), for mutual TLS (RFC 8705) or signed assertions
-/// (RFC 7523), and fall back on the built-in one.
+/// (RFC 7523), and fall back on the built-in one. Every endpoint that needs a client asks it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use cloakroom::http::{Bytes, ClientAuthenticator, Form, Request, SecretAuthenticator};
+/// use cloakroom::{AuthenticationFailure, Client, ClientDirectory, ClientId, TokenError, async_trait};
+///
+/// /// The subject of a client certificate. The app's TLS listener has verified the certificate, and
+/// /// puts this into the extensions of the request, in axum with a middleware.
+/// #[derive(Clone)]
+/// struct CertificateSubject(String);
+///
+/// /// Authenticates clients by certificate (`tls_client_auth`, RFC 8705 §2.1), else by secret.
+/// #[derive(Debug)]
+/// struct Certificates;
+///
+/// #[async_trait]
+/// impl ClientAuthenticator for Certificates {
+///     async fn authenticate(
+///         &self,
+///         request: &Request<Bytes>,
+///         form: &Form,
+///         clients: &dyn ClientDirectory,
+///     ) -> Result<Arc<Client>, TokenError> {
+///         let Some(CertificateSubject(subject)) = request.extensions().get() else {
+///             return SecretAuthenticator.authenticate(request, form, clients).await;
+///         };
+///         let id = form.get("client_id").ok_or(AuthenticationFailure::Malformed)?;
+///         let id = ClientId::new(id).map_err(|_| AuthenticationFailure::UnknownClient)?;
+///         // A real one reads the subject from the client's registration.
+///         if *subject != format!("CN={id}") {
+///             return Err(AuthenticationFailure::WrongCredentials.into());
+///         }
+///         clients.client(&id).await?.ok_or(AuthenticationFailure::UnknownClient.into())
+///     }
+///
+///     fn methods(&self) -> Vec<&'static str> {
+///         vec!["tls_client_auth", "client_secret_basic", "client_secret_post", "none"]
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use cloakroom::{Issuer, Role, http::Endpoints};
+///
+/// let gateway = Client::authenticated_by_app("gateway").role(Role::HandleKeys);
+/// let issuer = Issuer::dev().static_clients([gateway])?.build().await?;
+/// let endpoints = Endpoints::new(issuer).authenticator(Arc::new(Certificates));
+///
+/// let request = || Request::get("/handle-keys?client_id=gateway");
+/// let certificate = CertificateSubject("CN=gateway".into());
+/// let with = request().extension(certificate).body(Bytes::new())?;
+/// assert_eq!(endpoints.handle(with).await.status(), 200);
+/// let without = request().body(Bytes::new())?;
+/// assert_eq!(endpoints.handle(without).await.status(), 401);
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
     /// The client that calls.
+    ///
+    /// `request` has the headers, and the extensions that your server and middleware have set. `form`
+    /// holds the parameters that the client may authenticate with: those of the body, or `client_id` of
+    /// the query if the request is a GET.
     ///
     /// # Errors
     ///
@@ -34,7 +96,7 @@ pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
     /// if the directory fails.
     async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        request: &Request<Bytes>,
         form: &Form,
         clients: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError>;
@@ -53,11 +115,11 @@ pub struct SecretAuthenticator;
 impl ClientAuthenticator for SecretAuthenticator {
     async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        request: &Request<Bytes>,
         form: &Form,
         clients: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError> {
-        let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+        let mut authorization = request.headers().get_all(header::AUTHORIZATION).iter();
         let (id, secret) = match (authorization.next(), authorization.next()) {
             (None, _) => (
                 Zeroizing::new(
@@ -111,7 +173,7 @@ impl ClientAuthenticator for SecretAuthenticator {
 /// The identifier that a caller claims which failed to authenticate, and the method that it tried.
 /// Only for refused requests: the form is parsed again.
 pub(super) fn claimed(request: &Request<Bytes>) -> (Option<Zeroizing<String>>, &'static str) {
-    let form = Form::of(request).ok();
+    let form = credentials(request).ok();
     let field = |name| form.as_ref().and_then(|form| form.get(name));
     let named = || field("client_id").map(|id| Zeroizing::new(id.to_owned()));
     match request.headers().get(header::AUTHORIZATION) {

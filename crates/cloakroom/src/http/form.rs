@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cloakroom_core::TokenSecret;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::client::uris::resource_fault;
 use crate::error::TokenError;
 
 /// The most parameters of a request. Each is compared with those before it, so that one large body
@@ -14,6 +15,7 @@ use crate::error::TokenError;
 const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
+#[derive(Default)]
 pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
 
 impl Form {
@@ -21,14 +23,17 @@ impl Form {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is not
-    /// UTF-8, if it has more than 64 parameters, or if a parameter other than `resource` (RFC 8707
-    /// §2) is repeated.
+    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is
+    /// compressed or not UTF-8, if it has more than 64 parameters, or if a parameter other than
+    /// `resource` (RFC 8707 §2) is repeated.
     pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
         if !is_form(request.headers()) {
             return Err(TokenError::InvalidRequest(
                 "the content type must be application/x-www-form-urlencoded",
             ));
+        }
+        if request.headers().contains_key(header::CONTENT_ENCODING) {
+            return Err(TokenError::InvalidRequest("the body must have no content encoding"));
         }
         Self::parse(request.body())
     }
@@ -94,15 +99,17 @@ impl Form {
     pub fn resources(&self) -> Result<Vec<String>, TokenError> {
         let resources = self.0.iter().filter(|(name, _)| **name == "resource");
         resources
-            .map(|(_, value)| match url::Url::parse(value) {
-                // RFC 8707 §2: "Its value MUST be an absolute URI [...] MUST NOT include a
-                // fragment"
-                Ok(url) if url.fragment().is_none() => Ok(value.to_string()),
-                _ => Err(TokenError::InvalidTarget(
-                    "a resource must be an absolute URI without a fragment",
-                )),
+            .map(|(_, value)| match resource_fault(value) {
+                None => Ok(value.to_string()),
+                Some(why) => Err(TokenError::InvalidTarget(why)),
             })
             .collect()
+    }
+
+    /// The parameter of this name alone.
+    pub(super) fn only(mut self, name: &str) -> Self {
+        self.0.retain(|(own, _)| **own == name);
+        self
     }
 }
 
@@ -210,6 +217,10 @@ mod tests {
         assert!(with("application/x-www-form-urlencoded; charset=UTF-8").is_ok());
         assert!(with("Application/X-WWW-Form-Urlencoded").is_ok());
         assert!(with("application/json").is_err());
+        let compressed = Request::post("/")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("content-encoding", "gzip");
+        assert!(Form::of(&compressed.body(Bytes::new()).unwrap()).is_err());
         assert!(Form::of(&Request::post("/").body(Bytes::new()).unwrap()).is_err());
     }
 }

@@ -4,7 +4,7 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{Endpoints, respond};
+use super::{Endpoints, credentials, respond};
 use crate::client::registration::Role;
 use crate::error::TokenError;
 
@@ -13,7 +13,7 @@ impl Endpoints {
         &self,
         request: &Request<Bytes>,
     ) -> Result<Response<Bytes>, TokenError> {
-        self.authorized(request, Role::HandleKeys).await?;
+        self.authorized(request, &credentials(request)?, Role::HandleKeys).await?;
         let keys: Zeroizing<String> = self.issuer.inner.handles.access_keys().to_json();
         // Wiped after it is sent.
         Ok(respond::body("application/json", Bytes::from_owner(keys)))

@@ -6,7 +6,7 @@ use cloakroom_core::{Introspection, TokenSecret};
 use cloakroom_jwt::sign_jwt;
 use serde::Serialize;
 
-use super::accept::{Representation, representation};
+use super::accept_header::{Representation, representation};
 use super::form::Form;
 use super::{Endpoints, respond};
 use crate::client::Client;
@@ -62,7 +62,13 @@ impl Endpoints {
                 token.audience.as_ref().is_some_and(|audience| audience.contains(resource))
             })
         });
-        Ok(if is_meant { answer } else { Introspection::Inactive })
+        if !is_meant && answer.is_active() {
+            respond::trace_refusal(
+                "the token is not meant for all resources that the caller names",
+            );
+            return Ok(Introspection::Inactive);
+        }
+        Ok(answer)
     }
 
     /// The phantom JWT as the body; 204 if the handle is inactive. A 200 always holds a JWT,

@@ -8,6 +8,8 @@ use super::{Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REVOCATIONS, REVOKE, TO
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
 
+const SCOPES: &str = "scopes_supported";
+
 impl Endpoints {
     pub(super) async fn jwk_set(
         &self,
@@ -31,6 +33,16 @@ impl Endpoints {
         let at = |path: &str| format!("{issuer}{path}");
         let any = self.authenticator.methods();
         let confidential: Vec<_> = any.iter().filter(|method| **method != "none").collect();
+        let has_page =
+            self.metadata.get("authorization_endpoint").is_some_and(|url| !url.is_null());
+        // RFC 8414 §2: an authorization endpoint is "REQUIRED unless no grant types are supported that
+        // use the authorization endpoint".
+        let grant_types: Vec<_> = GrantType::ALL
+            .into_iter()
+            .filter(|grant_type| has_page || *grant_type != GrantType::AuthorizationCode)
+            .map(GrantType::as_str)
+            .collect();
+        let response_types: &[&str] = if has_page { &["code"] } else { &[] };
         let mut metadata = json!({
             "issuer": issuer,
             "token_endpoint": at(TOKEN),
@@ -40,25 +52,40 @@ impl Endpoints {
             "revocations_endpoint": at(REVOCATIONS),
             "handle_keys_endpoint": at(HANDLE_KEYS),
             "jwks_uri": at(JWK_SET),
-            "response_types_supported": ["code"],
-            "grant_types_supported": GrantType::ALL.map(GrantType::as_str),
+            "response_types_supported": response_types,
+            "grant_types_supported": grant_types,
             "token_endpoint_auth_methods_supported": any,
             "revocation_endpoint_auth_methods_supported": any,
             "introspection_endpoint_auth_methods_supported": confidential,
-            "introspection_signing_alg_values_supported":
-                [self.issuer.algorithm().to_string()],
+            "introspection_signing_alg_values_supported": self.signing_algorithms(),
             "code_challenge_methods_supported": ["S256"],
         });
         if let Some(members) = metadata.as_object_mut() {
-            for (name, value) in &self.metadata {
+            for (name, value) in self.metadata.iter().filter(|(_, value)| !value.is_null()) {
                 // The members of the server win: clients rely on them.
                 members.entry(name).or_insert_with(|| value.clone());
+            }
+            let scopes = self.issuer.clients().scopes();
+            if !scopes.is_empty() && !self.metadata.contains_key(SCOPES) {
+                members.insert(SCOPES.into(), scopes.into());
             }
         }
         respond::cached(
             respond::body("application/json", metadata.to_string()),
             "public, max-age=3600",
         )
+    }
+}
+
+impl Endpoints {
+    /// The algorithms of the keys that sign now or next, and that of new keys.
+    fn signing_algorithms(&self) -> Vec<String> {
+        let mut all = self.issuer.keys().algorithms();
+        let new = self.issuer.algorithm();
+        if !all.contains(&new) {
+            all.push(new);
+        }
+        all.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -5,13 +5,15 @@
 //! | `/token` | POST | 6749 §3.2, 7636, 8707 |
 //! | `/introspect` | POST | 7662, 9701, or only the phantom JWT |
 //! | `/revoke` | POST | 7009 |
-//! | `/revocations?after=…&wait=…` | GET | the revocation log, for [`Role::RevocationLog`] |
-//! | `/handle-keys` | GET | the keys that detect forged handles, for [`Role::HandleKeys`] |
+//! | `/revocations?after=…&wait=…` | GET, POST | the revocation log, for [`Role::RevocationLog`] |
+//! | `/handle-keys` | GET, POST | the keys that detect forged handles, for [`Role::HandleKeys`] |
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
 //! The metadata names the two endpoints without an RFC `revocations_endpoint` and
-//! `handle_keys_endpoint`. Clients authenticate there with a header, since there is no form.
+//! `handle_keys_endpoint`. With GET, a client authenticates there with a header, or with its certificate
+//! and the parameter `client_id`; a secret or an assertion in the URL is not read, since URLs are logged.
+//! With POST, all parameters stand in a form, and a client authenticates as everywhere.
 //!
 //! The revocation log is read by long polling. The response is a
 //! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with the entries after the cursor
@@ -20,8 +22,9 @@
 //! most `limit` entries, 1,000 entries, and 192 KiB. However many clients wait for the same page,
 //! the log is read once and the page is encoded once.
 //!
-//! You write the authorization endpoint: it signs the user in, asks for consent, and calls
-//! [`Issuer::authorize`].
+//! You write the authorization endpoint: it signs the user in, asks for consent, calls
+//! [`Issuer::authorize`], and sends the user back with [`Issuer::authorization_response`]. Name its URL
+//! with [`Endpoints::authorization_endpoint`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -41,7 +44,7 @@
 
 pub(crate) mod revocations;
 
-mod accept;
+mod accept_header;
 mod authenticate;
 #[cfg(feature = "axum")]
 mod axum;
@@ -51,7 +54,7 @@ mod handle_keys;
 mod introspection;
 mod metadata;
 mod respond;
-mod revocation;
+mod revoke;
 #[cfg(feature = "serve")]
 mod serve;
 mod token;
@@ -155,14 +158,27 @@ impl Endpoints {
         self
     }
 
-    /// Adds the URL of your authorization endpoint to the metadata.
+    /// Adds the URL of your authorization endpoint to the metadata. Without it, the metadata offers
+    /// neither `code` nor `authorization_code`, since clients would not know where to request a code;
+    /// `/token` redeems codes all the same.
     #[must_use]
     pub fn authorization_endpoint(self, url: &str) -> Self {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Adds a member to the metadata, such as `scopes_supported` (RFC 8414 §2). It does not replace
-    /// a member that the server itself writes, such as `issuer` or `jwks_uri`.
+    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
+    /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
+    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
+    #[must_use]
+    pub fn authorization_response_iss(self) -> Self {
+        self.add_metadata("authorization_response_iss_parameter_supported", true.into())
+    }
+
+    /// Adds a member to the metadata, such as `service_documentation` (RFC 8414 §2). It does not
+    /// replace a member that the server itself writes, such as `issuer` or `jwks_uri`, except
+    /// `scopes_supported`, which otherwise lists what the directory names
+    /// ([`ClientDirectory::scopes`](crate::ClientDirectory::scopes)). A member that is `null` is left
+    /// out.
     #[must_use]
     pub fn add_metadata(mut self, name: &str, value: serde_json::Value) -> Self {
         self.metadata.insert(name.into(), value);
@@ -283,7 +299,7 @@ impl Endpoints {
     async fn dispatch(&self, endpoint: Endpoint, request: &Request<Bytes>) -> Response<Bytes> {
         let allowed = match endpoint {
             Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
-            Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET].as_slice(),
+            Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET, Method::POST].as_slice(),
             _ => [Method::POST].as_slice(),
         };
         if !allowed.contains(request.method()) {
@@ -337,23 +353,34 @@ impl Endpoints {
         request: &Request<Bytes>,
         form: &Form,
     ) -> Result<Arc<Client>, TokenError> {
-        self.authenticator.authenticate(request.headers(), form, self.issuer.clients()).await
+        self.authenticator.authenticate(request, form, self.issuer.clients()).await
     }
 
-    /// Authenticates the client of a request without a form. It must have this role.
+    /// Authenticates the client of an endpoint that no RFC defines. It must have this role.
     async fn authorized(
         &self,
         request: &Request<Bytes>,
+        form: &Form,
         role: Role,
-    ) -> Result<Arc<Client>, TokenError> {
-        // RFC 6749 §2.3.1: credentials as parameters "MUST NOT be included in the request URI".
-        let client = self.authenticate(request, &Form::parse(b"")?).await?;
+    ) -> Result<(), TokenError> {
+        let client = self.authenticate(request, form).await?;
         if client.is_public() {
             return Err(AuthenticationFailure::PublicClient.into());
         }
         if !client.has_role(role) {
             return Err(TokenError::UnauthorizedClient("the client lacks the role for this"));
         }
-        Ok(client)
+        Ok(())
     }
+}
+
+/// The parameters that a client may authenticate with: the form of a POST, and with GET no more than
+/// `client_id`, which a client that shows a certificate sends (RFC 8705 §2).
+fn credentials(request: &Request<Bytes>) -> Result<Form, TokenError> {
+    if request.method() == Method::POST {
+        return Form::of(request);
+    }
+    // RFC 6749 §2.3.1: credentials as parameters "MUST NOT be included in the request URI".
+    let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
+    Ok(query.unwrap_or_default().only("client_id"))
 }

@@ -146,11 +146,18 @@ pub(super) fn head_only(response: &mut Response<Bytes>) {
     *response.body_mut() = Bytes::new();
 }
 
+/// The trace of a refusal that is not a [`TokenError`].
+pub(super) fn trace_refusal(reason: &'static str) {
+    tracing::debug!(error = reason, "a request was refused");
+}
+
 pub(super) fn not_found() -> Response<Bytes> {
+    trace_refusal("no endpoint has this path");
     empty(StatusCode::NOT_FOUND)
 }
 
 pub(super) fn method_not_allowed(allowed: &[Method]) -> Response<Bytes> {
+    trace_refusal("the endpoint does not have this method");
     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
     let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
@@ -175,9 +182,19 @@ pub(super) fn malformed() -> Response<Bytes> {
     unread(StatusCode::BAD_REQUEST, "the body cannot be read")
 }
 
+/// The head of a request is not what HTTP allows, or names a transfer coding that is not supported.
+#[cfg(feature = "serve")]
+pub(super) fn bad_head(status: StatusCode, why: &'static str) -> Response<Bytes> {
+    trace_refusal(why);
+    let mut response = empty(status);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The refusal of a request whose body was not read to its end: there is no next request on this
 /// connection.
-fn unread(status: StatusCode, why: &str) -> Response<Bytes> {
+fn unread(status: StatusCode, why: &'static str) -> Response<Bytes> {
+    trace_refusal(why);
     let body = json!({ "error": "invalid_request", "error_description": why });
     let mut response = self::body("application/json", body.to_string());
     *response.status_mut() = status;

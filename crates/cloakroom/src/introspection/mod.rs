@@ -76,8 +76,7 @@ impl Issuer {
             return Ok(Introspection::Inactive);
         };
         if !caller.may_see(&active.grant, &active.token) {
-            tracing::debug!(grant = %active.grant.id, "the caller may not see the token");
-            return Ok(Introspection::Inactive);
+            return Ok(inactive(INVISIBLE));
         }
         let mut answer = ActiveToken::from_records(&inner.url, &active.grant, &active.token);
         if let Some(carried) = active.carried {
@@ -96,7 +95,8 @@ impl Issuer {
     /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
     /// if handles in the client's format for the resource are not swapped.
     ///
-    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one.
+    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one. The
+    /// JWT names the resource as the token does.
     ///
     /// # Errors
     ///
@@ -111,15 +111,18 @@ impl Issuer {
         let inner = &self.inner;
         inner.check_store_is_current().await?;
         let now = inner.now();
-        let Some(Active { grant, token, carried: None }) = active(inner, token, now).await? else {
+        let Some(Active { grant, token, carried }) = active(inner, token, now).await? else {
             return Ok(None);
         };
+        if carried.is_some() {
+            return Ok(refused("it is a JWT, which is not swapped"));
+        }
         // A JWT counts whole seconds: one made in the handle's last second would have expired.
         if token.expires_at.as_secs() <= now.as_secs() {
-            return Ok(None);
+            return Ok(refused(ENDED));
         }
         if !caller.may_see(&grant, &token) {
-            return Ok(None);
+            return Ok(refused(INVISIBLE));
         }
         let served = match caller {
             Caller::Internal => None,
@@ -132,13 +135,16 @@ impl Issuer {
             Caller::Internal => true,
             Caller::Client(client) => client.has_role(Role::Introspect) && client.serves(resource),
         };
-        if !allowed || !token.audience.contains(resource) {
-            return Ok(None);
+        if !allowed {
+            return Ok(refused("the caller does not serve the resource"));
         }
+        let Some(resource) = token.audience.find(resource) else {
+            return Ok(refused("it is not meant for the resource"));
+        };
         let owner = inner.clients.client(&grant.client).await?;
         let format = owner.as_ref().and_then(|owner| owner.format_for(resource));
         if !matches!(format, Some(Format::Phantom | Format::Custom(_))) {
-            return Ok(None);
+            return Ok(refused("its client has no tokens to swap for the resource"));
         }
         let scope = (inner.scope_mapper)(resource, &token.scope);
         let swap = Swap {
@@ -154,6 +160,24 @@ impl Issuer {
     }
 }
 
+const INVISIBLE: &str = "the caller may not see it";
+const ENDED: &str = "it has expired or was revoked, or its grant was";
+
+/// Traces why a token is inactive, which the caller is not told.
+fn trace_inactive(reason: &'static str) {
+    tracing::debug!(reason, "a token is inactive");
+}
+
+fn inactive(reason: &'static str) -> Introspection {
+    trace_inactive(reason);
+    Introspection::Inactive
+}
+
+fn refused<T>(reason: &'static str) -> Option<T> {
+    trace_inactive(reason);
+    None
+}
+
 /// The access token, if it is unexpired, not revoked, and its grant is live.
 async fn active(
     inner: &Inner,
@@ -163,18 +187,19 @@ async fn active(
     match inner.locator.locate(token).await? {
         Some(Located { kind: TokenKind::Access, grant, digest, carried: None, .. }) => {
             let Lookup::Found(found) = inner.store.find(grant, Some(digest)).await? else {
-                return Ok(None);
+                return Ok(refused("its grant is unknown"));
             };
             let grant = found.grant;
             Ok(found
                 .token
                 .filter(|token| token.is_live(now) && grant.is_live(now))
-                .map(|token| Active { grant, token, carried: None }))
+                .map(|token| Active { grant, token, carried: None })
+                .or_else(|| refused(ENDED)))
         }
         Some(Located { kind: TokenKind::Access, carried: Some(carried), .. }) => {
             active_carried(inner, carried, now).await
         }
-        _ => Ok(None),
+        _ => Ok(refused("it is not an access token of this issuer")),
     }
 }
 
@@ -185,19 +210,20 @@ async fn active_carried(
     now: UnixTime,
 ) -> Result<Option<Active>, TokenError> {
     if !carried.token.is_live(now) {
-        return Ok(None);
+        return Ok(refused(ENDED));
     }
     let grant = match inner.store.find(carried.grant.id, None).await? {
         Lookup::Found(found) if found.grant.is_live(now) => found.grant,
+        Lookup::Found(_) => return Ok(refused(ENDED)),
         Lookup::Absent if carried.stateless => Arc::new(carried.grant.clone()),
-        _ => return Ok(None),
+        Lookup::Absent | Lookup::Tombstone => return Ok(refused("its grant is unknown")),
     };
     let mut keys = Vec::from(grant.rule_keys());
     keys.push(RuleKey::Jti(carried.jti.clone()));
     keys.push(RuleKey::Key(carried.kid.clone()));
     let rules = inner.store.rules(keys).await?;
     if rules.rules.iter().any(|rule| rule.denies(grant.epoch)) {
-        return Ok(None);
+        return Ok(refused("a revocation covers it"));
     }
     let token = Arc::new(carried.token.clone());
     Ok(Some(Active { grant, token, carried: Some(carried) }))
@@ -209,20 +235,23 @@ async fn introspect_refresh(
     caller: Caller<'_>,
     now: UnixTime,
 ) -> Result<Introspection, TokenError> {
+    const OTHERS: &str = "a refresh token is shown to its own client alone";
     let Caller::Client(client) = caller else {
-        return Ok(Introspection::Inactive);
+        return Ok(inactive(OTHERS));
     };
     let Some(grant) = inner.find(handle.grant).await? else {
-        return Ok(Introspection::Inactive);
+        return Ok(inactive("its grant is unknown"));
     };
+    if grant.client != *client.id() {
+        return Ok(inactive(OTHERS));
+    }
     let Some(chain) = grant.chain.as_ref().filter(|chain| {
         grant.is_live(now)
-            && grant.client == *client.id()
             && handle.is_genuine(&chain.key)
             && CredentialState::of(handle, chain, now) == CredentialState::Current
             && now < chain.expires_at
     }) else {
-        return Ok(Introspection::Inactive);
+        return Ok(inactive("it is not the current one, or has ended"));
     };
     let mut answer = ActiveToken::default();
     answer.scope = grant.scope.clone();

@@ -22,6 +22,7 @@ use crate::client::directory::{ClientDirectory, StaticClients};
 use crate::client::registration::Format;
 use crate::error::BuildError;
 use crate::events::Event;
+use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::{EventSink, Events};
 use crate::flow::mint::TokenMinter;
@@ -402,6 +403,8 @@ impl IssuerBuilder {
                 foreign_keys,
                 log_notifier: LogNotifier::new(store.clone()),
                 reader: tokio::sync::Mutex::default(),
+                log_damage: Damage::default(),
+                key_damage: Damage::default(),
                 log_watch: LogWatch::new(self.max_log_staleness, clock_skew),
                 store,
                 single_use: self.single_use,

@@ -36,7 +36,7 @@ impl Issuer {
     /// ([`IssuerBuilder::heartbeat_interval`]), rotates keys and deletes what has ended
     /// ([`IssuerBuilder::housekeeping_interval`]). Housekeeping never delays a heartbeat. It also
     /// follows the log, so that this server learns what other servers revoke, and notices a store
-    /// that went back in time.
+    /// that went back in time. Until such a store is repaired, it writes no heartbeat.
     ///
     /// Spawn it once on every node; the nodes do not disturb each other. Failures are logged and
     /// tried again. You may drop the future at any time.
@@ -190,9 +190,14 @@ async fn delete_ended(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenErro
     Ok(total)
 }
 
-/// Writes a heartbeat into the revocation log.
+/// Writes a heartbeat into the revocation log, unless the log may lack revocations: a heartbeat tells
+/// readers that it lacks none.
 async fn write_heartbeat(inner: &Arc<Inner>) -> Result<(), TokenError> {
     let now = inner.now();
+    let memory = inner.store.memory();
+    if memory.is_in_doubt() && memory.may_lack_revocations(now) {
+        return Ok(());
+    }
     // A reader needs the newest heartbeats.
     let until = now + HEARTBEAT_LIFE.max(10 * inner.heartbeat) + inner.clock_skew();
     Ok(inner.write(None, |write| async move { write.heartbeat(now, until).await }).await?)

@@ -24,6 +24,7 @@ use cloakroom_jwt::{Algorithm, PhantomFormat, PublishedJwks};
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
 use crate::error::{AuthenticationFailure, TokenError};
+use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::Events;
 use crate::flow::mint::TokenMinter;
@@ -54,6 +55,10 @@ pub(crate) struct Inner {
     pub(crate) log_notifier: LogNotifier,
     /// How far the log was read. The task that reads it holds the lock.
     pub(crate) reader: tokio::sync::Mutex<LogReader>,
+    /// Whether an entry of the log cannot be read.
+    pub(crate) log_damage: Damage,
+    /// Whether a signing key cannot be read.
+    pub(crate) key_damage: Damage,
     /// The newest heartbeat in the log.
     pub(crate) log_watch: LogWatch,
     pub(crate) clients: Arc<dyn ClientDirectory>,
@@ -160,6 +165,13 @@ impl fmt::Debug for Issuer {
             .field("url", &self.inner.url)
             .field("store", &self.inner.store)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    /// Nothing that was noticed or done stays unreported.
+    fn drop(&mut self) {
+        self.report_pending();
     }
 }
 

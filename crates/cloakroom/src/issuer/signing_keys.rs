@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cloakroom_core::keys::KeyPolicy;
 use cloakroom_core::time::Clock;
-use cloakroom_jwt::{JwtFormat, KeyManager, Signer};
+use cloakroom_jwt::{Algorithm, JwtFormat, KeyManager, Signer};
 
 use crate::error::TokenError;
 
@@ -30,6 +30,13 @@ impl SigningKeys<'_> {
     /// If the key store fails and the keys in memory are too old to be used.
     pub async fn signer(&self) -> Result<Arc<dyn Signer>, TokenError> {
         Ok(self.keys.signer().await?)
+    }
+
+    /// The algorithms of the keys that sign now or will sign next, each once. While the issuer changes
+    /// to another algorithm there are two.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        self.keys.algorithms()
     }
 
     /// How signing keys live.

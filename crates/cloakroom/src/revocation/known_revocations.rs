@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::{Epoch, LogEntry, LogEvent, Revocation, Rule, RuleKey, Target};
@@ -187,13 +186,7 @@ impl KnownRevocations {
     /// repeated in it, and marks them as repeated. The reading must have come to its end. A
     /// repeated revocation of a subject or client gets a new bound, so that it also ends the logins
     /// since the first one.
-    pub(crate) fn take_missing(
-        &self,
-        reading: u64,
-        most: usize,
-        now: UnixTime,
-        rule_life: Duration,
-    ) -> Vec<Revocation> {
+    pub(crate) fn take_missing(&self, reading: u64, most: usize, now: UnixTime) -> Vec<Revocation> {
         let mut state = self.write();
         let is_missing = |known: &KnownRevocation| {
             known.until > now && !known.is_logged(reading) && known.repeated != Some(reading)
@@ -203,13 +196,8 @@ impl KnownRevocations {
         missing
             .map(|(target, known)| {
                 known.repeated = Some(reading);
-                let rule_until = match known.rule_until {
-                    Some(rule_until) => rule_until,
-                    None if target.has_bound() => known.until.max(known.at + rule_life),
-                    None => known.until,
-                };
                 Revocation {
-                    rule_until,
+                    rule_until: known.rule_until.unwrap_or(known.until),
                     client: known.client.clone(),
                     grant: known.grant,
                     ..Revocation::new(target.clone(), known.at, known.until)
@@ -286,6 +274,11 @@ impl KnownGuard<'_> {
         let denying =
             targets.iter().filter_map(|target| state.revocations.get(target)).find(denies);
         denying.map(|known| known.at)
+    }
+
+    /// Whether the grant with this identifier is known to be revoked alone.
+    pub(crate) fn is_grant_revoked(&self, id: GrantId) -> bool {
+        self.0.revocations.contains_key(&Target::Grant(id))
     }
 
     /// When the token was revoked alone; `None` if that is not known.

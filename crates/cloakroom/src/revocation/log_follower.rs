@@ -8,7 +8,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cloakroom_core::revocation::{
     Cursor, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,
@@ -19,7 +18,8 @@ use cloakroom_core::time::{ClockReading, UnixTime};
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::Inner;
-use crate::revocation::regression::Regression;
+use crate::revocation::retention::TargetDetails;
+use crate::revocation::store_regression::Regression;
 
 /// The most entries of one read.
 const BATCH: u32 = 1_000;
@@ -30,9 +30,6 @@ const REPEATS: usize = 100;
 
 /// How often one call may start over at the beginning of the log.
 const MAX_BEGINNINGS: usize = 3;
-
-/// How far the newest bound may be ahead of this server's clock to be written as a time.
-const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 /// How far the log was read.
 #[derive(Debug, Default)]
@@ -86,16 +83,24 @@ impl Inner {
     /// [`TokenError::Unavailable`] during a repair, or if the newest heartbeat is too old; else if
     /// the store fails.
     pub(crate) async fn check_store_is_current(self: &Arc<Self>) -> Result<(), TokenError> {
+        if self.store.memory().is_in_doubt() {
+            self.resolve_doubt().await?;
+        }
+        self.log_watch.check(&*self.clock)
+    }
+
+    /// Repairs the store if it may have gone back in time, unless a task does that already.
+    async fn resolve_doubt(self: &Arc<Self>) -> Result<(), TokenError> {
         const REGRESSED: TokenError = TokenError::Unavailable("the store went back in time");
-        if self.store.memory().open_suspicion().is_some() {
+        let memory = self.store.memory();
+        if memory.open_suspicion().is_some() {
             let mut reader = self.reader.try_lock().map_err(|_| REGRESSED)?;
             Box::pin(self.catch_up(&mut reader)).await?;
         }
-        let now = self.now();
-        if self.store.memory().open_suspicion().is_some() || self.store.memory().is_suspended(now) {
+        if memory.may_lack_revocations(self.now()) {
             return Err(REGRESSED);
         }
-        self.log_watch.check(&*self.clock)
+        Ok(())
     }
 
     /// Follows the log for ever. Reads it when it grows, and at least once in each heartbeat
@@ -158,7 +163,13 @@ impl Inner {
     async fn read_on(&self, reader: &mut LogReader) -> Result<bool, StoreError> {
         loop {
             let sent = ClockReading::now(&*self.clock);
-            match self.store.revocations(reader.cursor.clone(), BATCH).await? {
+            let batch = self.store.revocations(reader.cursor.clone(), BATCH).await;
+            match &batch {
+                Ok(_) => self.log_damage.is_gone(),
+                Err(StoreError::Corrupt { .. }) => self.log_damage.is_met(&self.events),
+                Err(_) => {}
+            }
+            match batch? {
                 RevocationBatch::Entries { entries, next, more, newest_bound: found } => {
                     let seen = std::mem::replace(&mut reader.newest_bound, found);
                     if found < seen {
@@ -219,10 +230,9 @@ impl Inner {
         self.report_regressions();
         let suspicion = self.store.memory().open_suspicion().unwrap_or(suspicion);
         self.raise_bound(reader, now).await?;
-        let rule_life = self.lifetimes.grant + self.clock_skew();
         loop {
             let known = &self.store.memory().known;
-            let missing = known.take_missing(reader.reading, REPEATS, now, rule_life);
+            let missing = known.take_missing(reader.reading, REPEATS, now);
             if missing.is_empty() {
                 break;
             }
@@ -236,11 +246,15 @@ impl Inner {
         Ok(())
     }
 
-    async fn repeat(self: &Arc<Self>, revocation: Revocation) -> Result<(), StoreError> {
+    /// Repeats a revocation, which then lasts at least as long as a new one: servers that know
+    /// nothing of it may have issued tokens for what it revokes since the store lost it.
+    async fn repeat(self: &Arc<Self>, mut revocation: Revocation) -> Result<(), StoreError> {
         let target = revocation.target.clone();
         tracing::warn!(?target, "repeating a revocation that the store lost");
-        let done = Event::Revoked { target };
-        self.write(None, |mut write| async move { write.revoke(revocation, &done).await }).await
+        let new = self.retention().revocation(target, TargetDetails::default(), self.now());
+        revocation.until = revocation.until.max(new.until);
+        revocation.rule_until = revocation.rule_until.max(new.rule_until);
+        self.revoke_and_report(revocation).await
     }
 
     /// Raises the newest bound to the one that this server has seen. Otherwise a grant could get an
@@ -254,16 +268,8 @@ impl Inner {
         if reader.newest_bound >= seen {
             return Ok(());
         }
-        let as_time = UnixTime::from_millis(seen.get()).max(now);
-        if as_time.since(now) > MAX_AHEAD {
-            tracing::error!(
-                ?seen,
-                "the store lost the newest bound, which is too far ahead of the clock to restore"
-            );
-            return Ok(());
-        }
-        let until = as_time + crate::issuer::maintenance::HEARTBEAT_LIFE + self.clock_skew();
-        self.write(None, |write| async move { write.heartbeat(as_time, until).await }).await
+        let until = now + crate::issuer::maintenance::HEARTBEAT_LIFE + self.clock_skew();
+        self.write(None, |write| async move { write.raise_bound(seen, until).await }).await
     }
 
     async fn repair_keys(self: &Arc<Self>) {

@@ -4,10 +4,10 @@ pub(crate) mod known_revocations;
 pub(crate) mod log_follower;
 pub(crate) mod log_notifier;
 pub(crate) mod log_watch;
-pub(crate) mod regression;
 pub(crate) mod remembering_store;
 pub(crate) mod retention;
 pub(crate) mod sessions;
+pub(crate) mod store_regression;
 
 use std::sync::Arc;
 
@@ -18,7 +18,6 @@ use cloakroom_core::store::Lookup;
 use cloakroom_core::{ClientId, GrantId, Subject, TokenKind, TokenSecret};
 
 use crate::error::TokenError;
-use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
 use crate::revocation::retention::TargetDetails;
 
@@ -160,10 +159,8 @@ async fn revoke_now(
     target: Target,
     details: TargetDetails<'_>,
 ) -> Result<(), TokenError> {
-    let revocation = inner.retention().revocation(target.clone(), details, inner.now());
-    let operation = Operation::Revoke;
-    let otherwise = Event::Unconfirmed { operation, target: Some(target.clone()) };
-    Ok(inner.revoke_fully(revocation, Event::Revoked { target }, otherwise).await?)
+    let revocation = inner.retention().revocation(target, details, inner.now());
+    Ok(inner.revoke_and_report(revocation).await?)
 }
 
 /// RFC 7009 §2.1: the server "verifies whether the token was issued to the client making the

@@ -1,22 +1,22 @@
 //! A token store that remembers revocations, and notices when the store below goes back in time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{
-    Cursor, Epoch, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
+    Cursor, Epoch, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules, Target,
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CheckValue, CreateOutcome, Housekeeping, Listing, Lookup,
     MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
 };
 use cloakroom_core::time::{Clock, ClockReading, UnixTime};
-use cloakroom_core::{GrantId, TokenDigest};
+use cloakroom_core::{ClientId, GrantId, Subject, TokenDigest};
 
 use crate::revocation::known_revocations::KnownRevocations;
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// How many noticed regressions wait to be reported.
 const MAX_NOTICED: usize = 16;
@@ -40,6 +40,9 @@ pub(crate) struct Memory {
     /// When the last call was sent that read the log to its end.
     followed: Mutex<Option<ClockReading>>,
     suspicion: Mutex<Suspicion>,
+    /// Whether `suspicion` may say that this server must not answer. While it is false, a request
+    /// takes no lock.
+    is_in_doubt: AtomicBool,
 }
 
 /// Whether the store may have gone back in time.
@@ -71,6 +74,7 @@ impl RememberingStore {
             fresh_for,
             followed: Mutex::default(),
             suspicion: Mutex::default(),
+            is_in_doubt: AtomicBool::new(false),
         };
         Self { store, memory }
     }
@@ -109,15 +113,21 @@ impl RememberingStore {
         token: Option<TokenDigest>,
     ) -> Result<Lookup, StoreError> {
         let mut lookup = self.store.find(grant, token).await?;
-        if let (Lookup::Found(found), Some(known)) = (&mut lookup, self.memory.known.read()) {
-            if let Some(at) = known.grant(&found.grant) {
-                Arc::make_mut(&mut found.grant).revoked_at.get_or_insert(at);
+        let Some(known) = self.memory.known.read() else { return Ok(lookup) };
+        match &mut lookup {
+            Lookup::Found(found) => {
+                if let Some(at) = known.grant(&found.grant) {
+                    Arc::make_mut(&mut found.grant).revoked_at.get_or_insert(at);
+                }
+                if let Some(token) = &mut found.token
+                    && let Some(at) = known.token(grant, token.digest)
+                {
+                    Arc::make_mut(token).revoked_at.get_or_insert(at);
+                }
             }
-            if let Some(token) = &mut found.token
-                && let Some(at) = known.token(grant, token.digest)
-            {
-                Arc::make_mut(token).revoked_at.get_or_insert(at);
-            }
+            // A JWT may be active without a stored grant.
+            Lookup::Absent if known.is_grant_revoked(grant) => lookup = Lookup::Tombstone,
+            Lookup::Absent | Lookup::Tombstone => {}
         }
         Ok(lookup)
     }
@@ -191,6 +201,24 @@ impl RememberingStore {
         self.store.revocations(after, limit).await
     }
 
+    /// Raises the newest bound of the store to at least `bound`, by revoking a subject and a client
+    /// that do not exist. A heartbeat of a later time would also raise it, and would make a reader
+    /// that gets it late seem to be up to date.
+    pub(crate) async fn raise_bound(
+        &self,
+        bound: Epoch,
+        until: UnixTime,
+        nobody: &str,
+    ) -> Result<(), StoreError> {
+        let invalid = |error| StoreError::unavailable("naming nobody", error);
+        let subject = Subject::user(nobody).map_err(invalid)?;
+        let client = ClientId::new(nobody).map_err(invalid)?;
+        let target = Target::SubjectAtClient(subject, client);
+        let at = UnixTime::from_millis(bound.get());
+        // A store with a slow sweep finds nothing to do in housekeeping.
+        self.store.revoke(Revocation::new(target, at, until)).await.map(drop)
+    }
+
     pub(crate) async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         self.store.heartbeat(now, until).await
     }
@@ -234,6 +262,7 @@ impl Memory {
         *lock(&self.followed) = None;
         let mut suspicion = lock(&self.suspicion);
         suspicion.count += 1;
+        self.is_in_doubt.store(true, Ordering::Release);
         suspicion.is_reported |=
             noticed.as_ref().is_some_and(|why| !matches!(why, Regression::Key { .. }));
         // Every call may notice the same sign, and perhaps nothing reports it: bound the memory.
@@ -268,12 +297,20 @@ impl Memory {
             suspicion.until = suspicion.until.max(until);
         }
         suspicion.is_reported = suspicion.count != count;
+        let is_in_doubt = suspicion.count != count || suspicion.until.is_some();
+        self.is_in_doubt.store(is_in_doubt, Ordering::Release);
     }
 
-    /// Whether this server answers no request, because it has forgotten revocations that it should
-    /// have repeated.
-    pub(crate) fn is_suspended(&self, now: UnixTime) -> bool {
-        lock(&self.suspicion).until.is_some_and(|until| now < until)
+    /// Whether the store may have gone back in time, or this server may be suspended.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::Acquire)
+    }
+
+    /// Whether the log may lack revocations that were acknowledged: the store is not repaired, or this
+    /// server has forgotten revocations that it should have repeated.
+    pub(crate) fn may_lack_revocations(&self, now: UnixTime) -> bool {
+        let suspicion = lock(&self.suspicion);
+        suspicion.count != suspicion.settled || suspicion.until.is_some_and(|until| now < until)
     }
 
     /// Takes the signs that are not reported yet.

@@ -9,7 +9,7 @@ mod stores;
 use std::sync::Arc;
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::revocation::{Revocation, Target};
+use cloakroom_core::revocation::{Epoch, Revocation, Target};
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CreateOutcome, Housekeeping, MaintenanceReport, RevokeOutcome,
     StoreError,
@@ -23,7 +23,7 @@ pub(crate) use self::stores::{Keys, Store};
 use crate::events::{Event, Operation};
 use crate::issuer::Inner;
 use crate::issuer::maintenance::housekeeping_task;
-use crate::revocation::regression::Regression;
+use crate::revocation::store_regression::Regression;
 
 /// The right to write, for one operation, and the duty to report it.
 ///
@@ -98,6 +98,36 @@ impl Inner {
     ) -> Finish<Result<(), StoreError>> {
         self.write(otherwise, |mut write| async move { write.revoke(revocation, &done).await })
     }
+
+    /// Revokes as [`Inner::revoke_fully`] does, and reports that the target is revoked.
+    pub(crate) fn revoke_and_report(
+        self: &Arc<Self>,
+        revocation: Revocation,
+    ) -> Finish<Result<(), StoreError>> {
+        let target = revocation.target.clone();
+        let otherwise =
+            Event::Unconfirmed { operation: Operation::Revoke, target: Some(target.clone()) };
+        self.revoke_fully(revocation, Event::Revoked { target }, otherwise)
+    }
+
+    /// Reports what is waiting to be reported: what the key manager has done so far, even if it
+    /// failed halfway, and the signs that the store went back in time.
+    pub(crate) fn report_pending(&self) {
+        for event in self.keys.writer().take_events() {
+            self.report_key(event);
+        }
+        self.report_regressions();
+    }
+
+    fn report_key(&self, event: KeyEvent) {
+        match event {
+            KeyEvent::Regressed { kid } => {
+                self.store.memory().suspect_regression(Some(Regression::Key { kid }));
+                self.report_regressions();
+            }
+            event => self.events.record(&Event::Key(event)),
+        }
+    }
 }
 
 fn unconfirmed(operation: Operation, grant: GrantId) -> Event {
@@ -162,6 +192,17 @@ impl Write {
         Ok(done)
     }
 
+    /// Raises the newest bound to at least this one. It needs no report, because it revokes nothing.
+    pub(crate) async fn raise_bound(
+        &self,
+        bound: Epoch,
+        until: UnixTime,
+    ) -> Result<(), StoreError> {
+        let nobody = |error| StoreError::unavailable("drawing the name of nobody", error);
+        let name = GrantId::random(&self.inner.random).map_err(nobody)?.to_string();
+        self.inner.store.writer().raise_bound(bound, until, &name).await
+    }
+
     /// Writes a heartbeat, which needs no report.
     pub(crate) async fn heartbeat(&self, now: UnixTime, until: UnixTime) -> Result<(), StoreError> {
         self.inner.store.writer().heartbeat(now, until).await
@@ -171,8 +212,16 @@ impl Write {
     pub(crate) async fn maintain_keys(&mut self) -> Result<(), KeyManagerError> {
         let done = self.inner.keys.writer().maintain().await;
         self.unreported = false;
-        done.iter().flatten().for_each(|event| self.report_key(event.clone()));
-        self.report_keys();
+        match &done {
+            Ok(_) => self.inner.key_damage.is_gone(),
+            Err(
+                KeyManagerError::Store(StoreError::Corrupt { .. })
+                | KeyManagerError::Damaged { .. },
+            ) => self.inner.key_damage.is_met(&self.inner.events),
+            Err(_) => {}
+        }
+        done.iter().flatten().for_each(|event| self.inner.report_key(event.clone()));
+        self.inner.report_pending();
         done.map(drop)
     }
 
@@ -184,7 +233,7 @@ impl Write {
         if let Ok(event) = &rotated {
             self.report(&Event::Key(event.clone()));
         }
-        self.report_keys();
+        self.inner.report_pending();
         rotated
     }
 
@@ -196,25 +245,8 @@ impl Write {
         self.unreported = true;
         let compromised = self.inner.keys.writer().compromise(kid).await;
         self.unreported = matches!(compromised, Err(KeyManagerError::Store(_)));
-        self.report_keys();
+        self.inner.report_pending();
         compromised
-    }
-
-    /// Reports what the key manager has done so far, even if it failed halfway.
-    fn report_keys(&self) {
-        for event in self.inner.keys.writer().take_events() {
-            self.report_key(event);
-        }
-    }
-
-    fn report_key(&self, event: KeyEvent) {
-        match event {
-            KeyEvent::Regressed { kid } => {
-                self.inner.store.memory().suspect_regression(Some(Regression::Key { kid }));
-                self.inner.report_regressions();
-            }
-            event => self.inner.events.record(&Event::Key(event)),
-        }
     }
 }
 

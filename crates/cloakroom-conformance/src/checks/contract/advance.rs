@@ -19,6 +19,7 @@ checks! { "contract::advance":
     the_generation_is_compared => AdvanceCompares,
     the_digest_is_compared => AdvanceCompares,
     a_step_that_was_taken_is_stale => AdvanceCompares,
+    a_step_that_lost_to_a_shorter_grant_is_stale => AdvanceCompares,
     a_grant_without_a_chain_takes_no_step => AdvanceCompares,
     a_revoked_grant_takes_no_step => AdvanceRevoked,
     a_grant_that_a_rule_covers_takes_no_step => AdvanceRevoked,
@@ -116,6 +117,29 @@ async fn a_step_that_was_taken_is_stale(context: Context) -> Result<(), Broken> 
             stale(&*store, &stands, old.generation, now.digest).await?;
         }
     }
+    Ok(())
+}
+
+/// Two nodes whose clocks differ shorten a grant to different ends.
+async fn a_step_that_lost_to_a_shorter_grant_is_stale(context: Context) -> Result<(), Broken> {
+    let store = context.tokens().await;
+    let before = with_generation(&*store, 0).await?;
+    let (mut won, mut lost) = (moved(&before)?, moved(&before)?);
+    (won.expires_at, lost.expires_at) = (NOW + MINUTE, NOW + MINUTE + Duration::from_millis(1));
+    store.advanced(&before, ChainUpdate::Move(Box::new(won.clone())), &[]).await?;
+    let own = token(&before)?;
+    let step = step_from(&before, ChainUpdate::Move(Box::new(lost)), std::slice::from_ref(&own))?;
+    match store.advance(step.clone()).await? {
+        AdvanceOutcome::Stale(known) => same("the grant in `Stale`", &*known, &won)?,
+        other => return Err(format!("the step that lost was {other:?}").into()),
+    }
+    untouched(&*store, &won, &own).await?;
+    store.revoked(Target::Grant(before.id)).await?;
+    let answer = store.advance(step).await?;
+    ensure!(
+        answer == AdvanceOutcome::Dead,
+        "after a revocation, the step that lost was {answer:?}"
+    );
     Ok(())
 }
 

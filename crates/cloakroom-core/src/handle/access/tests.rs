@@ -45,6 +45,31 @@ fn what_is_handed_out_judges_as_the_issuer_does() {
 }
 
 #[test]
+fn a_handle_of_another_version_is_forged_even_if_its_key_is_unknown() {
+    let unknown = mint(&HandleKeys::new(&secret(2)));
+    let keys = handed_out(&handles());
+    assert_eq!(keys.check(&unknown), HandleCheck::UnknownKey);
+    let (prefix, text) = unknown.split_at("cr_at_".len());
+    let mut bytes: [u8; ACCESS] = decode_array(text).unwrap();
+    bytes[0] ^= 0x80;
+    let other = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
+    assert_eq!(keys.check(&other), HandleCheck::Forged);
+}
+
+#[test]
+fn the_json_has_its_room_from_the_start() {
+    // A buffer that grows leaves copies of the keys behind.
+    for length in [4, 20, 32] {
+        let prefix = |kind: &str| format!("{}{kind}_", "a".repeat(length - 2));
+        let prefixes = HandlePrefixes::new(&prefix("x"), &prefix("y"), &prefix("z")).unwrap();
+        let json = handles().with_prefixes(prefixes).access_keys().to_json();
+        // Two prefixes, each with two quotes and a comma.
+        let room = 64 * 2 + (length + 3) + ("cr_at_".len() + 3);
+        assert_eq!(json.capacity(), room, "{} bytes", json.len());
+    }
+}
+
+#[test]
 fn every_changed_character_is_forged_or_no_handle() {
     let (token, keys) = (mint(&handles()), handed_out(&handles()));
     for at in 0..token.len() {

@@ -332,8 +332,9 @@ fn every_setting_is_bounded_and_the_error_names_it() {
         change(&mut policy);
         // Of any settings, too.
         let _ = policy.known_after();
-        policy.check().unwrap_err().to_string()
+        policy.check().unwrap_err()
     };
+    assert_eq!(KeyPolicy::MAX_DURATION.as_secs(), 3_162_240_000, "a hundred years");
     for (error, setting) in [
         (with(|p| p.rotation = Duration::MAX), "rotation"),
         (with(|p| p.publish_ahead = Duration::MAX), "publish_ahead"),
@@ -350,6 +351,7 @@ fn every_setting_is_bounded_and_the_error_names_it() {
         (with(|p| p.publish_ahead = Duration::ZERO), "publish_ahead"),
         (with(|p| p.retention = Duration::ZERO), "retention"),
     ] {
-        assert!(error.starts_with(setting), "{error}");
+        assert_eq!(error.setting(), setting);
+        assert!(error.to_string().starts_with(setting), "{error}");
     }
 }

@@ -344,3 +344,35 @@ async fn a_change_that_is_made_at_the_second_attempt_is_reported_once() {
     let marked = KeyEvent::Compromised { kid };
     assert_eq!(events.iter().filter(|event| **event == marked).count(), 1, "{events:?}");
 }
+
+/// A driver that sends a write again gets the answer to the second one, which comes too late.
+#[tokio::test]
+async fn a_change_that_was_sent_twice_is_reported_once() {
+    let (store, clock) = (RingStore::new(), clock());
+    store.sent_twice.store(true, Ordering::SeqCst);
+    let manager = manager(&store, &clock).await;
+    let mut events = manager.maintain().await.unwrap();
+    for _ in 0..40 {
+        clock.advance(KeyPolicy::default().rotation / 4);
+        events.extend(manager.maintain().await.unwrap());
+    }
+    let kid = signer(&manager).await;
+    let _ = manager.compromise(&kid).await.unwrap();
+    clock.advance(KeyPolicy::default().publish_ahead);
+    events.extend(manager.maintain().await.unwrap());
+    let from = signer(&manager).await;
+    let rotated = manager.rotate().await.unwrap();
+    assert_eq!(rotated, KeyEvent::Rotated { from, to: signer(&manager).await });
+    events.extend(manager.maintain().await.unwrap());
+
+    let told: std::collections::BTreeSet<_> =
+        events.iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(told.len(), events.len(), "none twice: {events:#?}");
+    let count = |is: fn(&KeyEvent) -> bool| events.iter().filter(|event| is(event)).count();
+    let made = store.generations.lock().unwrap().len();
+    assert_eq!(count(|event| matches!(event, KeyEvent::Published { .. })), made);
+    let deleted = count(|event| matches!(event, KeyEvent::Deleted { .. }));
+    assert_eq!(deleted, made - store.records().len());
+    assert!(count(|event| matches!(event, KeyEvent::Scheduled { .. })) >= made);
+    assert!(events.contains(&KeyEvent::Compromised { kid }));
+}

@@ -4,14 +4,14 @@ pub(crate) mod page_cache;
 
 use std::time::Duration;
 
-use ::http::{Request, Response};
+use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use cloakroom_core::revocation::Cursor;
 use tokio::time::{Instant, timeout_at};
 
 use self::page_cache::{Page, Source, Wanted};
 use super::form::Form;
-use super::{Endpoints, respond};
+use super::{Endpoints, credentials, respond};
 use crate::client::registration::Role;
 use crate::error::TokenError;
 
@@ -25,8 +25,13 @@ impl Endpoints {
         &self,
         request: &Request<Bytes>,
     ) -> Result<Response<Bytes>, TokenError> {
-        self.authorized(request, Role::RevocationLog).await?;
-        let asked = Form::parse(request.uri().query().unwrap_or_default().as_bytes())?;
+        let form = credentials(request)?;
+        self.authorized(request, &form, Role::RevocationLog).await?;
+        let asked = if request.method() == Method::POST {
+            form
+        } else {
+            Form::parse(request.uri().query().unwrap_or_default().as_bytes())?
+        };
         let after: Cursor = asked
             .get("after")
             .unwrap_or_default()

@@ -7,10 +7,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::axum::Router;
 use ::axum::body::Body;
-use ::http::Request;
+use ::http::uri::Authority;
+use ::http::{Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,8 +25,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service as _;
 
+use crate::http::respond;
 use crate::http::serve::Limits;
-use crate::http::serve::open::{Phase, Place};
+use crate::http::serve::open_connections::{Phase, Place};
+
+/// The most bytes that the head of a request may have.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// The most bytes that are read at once.
+const MAX_READ: usize = 4 * 1024;
 
 /// A connection that was given a place.
 pub(super) struct Connection {
@@ -47,12 +56,18 @@ impl Connection {
             move |request: Request<Incoming>| {
                 let under_way = UnderWay::begin(&place);
                 let body = |incoming| {
-                    let end = Instant::now() + limits.body;
-                    Body::new(TimedBody { incoming, end, timer: None })
+                    let (since, place) = (Instant::now(), Arc::clone(&place));
+                    Body::new(TimedBody { incoming, since, limit: limits.body, place, timer: None })
                 };
-                let answer = app.clone().call(request.map(body));
+                let answer = match head_refusal(&request) {
+                    None => Ok(app.clone().call(request.map(body))),
+                    Some(refused) => Err(refused.map(Body::from)),
+                };
                 async move {
-                    let response = answer.await?;
+                    let response = match answer {
+                        Ok(answer) => answer.await?,
+                        Err(refused) => refused,
+                    };
                     Ok::<_, Infallible>(response.map(|body| Answer { body, _under_way: under_way }))
                 }
             }
@@ -60,11 +75,17 @@ impl Connection {
         let connection = http1::Builder::new()
             // The time limits are those of `Timed`.
             .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = &mut connection => result,
             () = place.told_to_leave() => {
+                // A request that is still coming is given up, like one of a peer that goes away.
+                if matches!(place.phase(), Phase::Head { .. } | Phase::Body { .. }) {
+                    tracing::debug!("a connection made room: its request took too long to come");
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -78,6 +99,40 @@ impl Connection {
             tracing::debug!(error, "a connection was closed before its time");
         }
     }
+}
+
+/// The refusal of a head that a proxy and this server could read differently.
+fn head_refusal<B>(request: &Request<B>) -> Option<Response<Bytes>> {
+    let headers = request.headers();
+    // RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1
+    // request message that lacks a Host header field and to any request message that contains more
+    // than one Host header field line or a Host header field with an invalid field value."
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let is_good = match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => {
+            let is_authority = Authority::try_from(host.as_bytes()).is_ok();
+            host.is_empty() || is_authority && !host.as_bytes().contains(&b'@')
+        }
+        (Some(_), Some(_)) => false,
+    };
+    if !is_good {
+        let why = "a request must have one valid Host";
+        return Some(respond::bad_head(StatusCode::BAD_REQUEST, why));
+    }
+    // RFC 9112 §6.1: "A server that receives a request message with a transfer coding it does not
+    // understand SHOULD respond with 501 (Not Implemented)." hyper looks at the last one alone.
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_good = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_good {
+        let why = "the transfer coding must be chunked alone";
+        return Some(respond::bad_head(StatusCode::NOT_IMPLEMENTED, why));
+    }
+    None
 }
 
 /// Waits until the server stops.
@@ -131,7 +186,9 @@ impl HttpBody for Answer {
 /// The body of a request, which must have come by a certain time.
 struct TimedBody {
     incoming: Incoming,
-    end: Instant,
+    since: Instant,
+    limit: Duration,
+    place: Arc<Place>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -156,9 +213,11 @@ impl HttpBody for TimedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.place.body_has_come();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let end = self.end;
+        self.place.body_is_to_come(self.since);
+        let end = self.since + self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Some(Err(BodyTimeout.into())))
@@ -170,6 +229,13 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+/// Whoever drops a body needs no more of it.
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        self.place.body_has_come();
     }
 }
 
@@ -202,8 +268,23 @@ impl Timed {
             Phase::Idle { since } => Some(since + self.limits.idle),
             Phase::Head { since } => Some(since + self.limits.head),
             // A body has its own.
-            Phase::Busy => None,
+            Phase::Body { .. } | Phase::Busy => None,
         }
+    }
+
+    /// Reads a few bytes at a time. hyper doubles the buffer of a connection whenever a read fills it,
+    /// and thousands of peers could make it do so.
+    fn poll_read_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining().min(MAX_READ);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
     }
 
     /// What a write brought, or its end if the peer makes no room.
@@ -237,7 +318,7 @@ impl AsyncRead for Timed {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+        if let Poll::Ready(read) = self.poll_read_some(cx, buffer) {
             let has_begun = buffer.filled().len() > before;
             if has_begun && matches!(self.place.phase(), Phase::Idle { .. }) {
                 self.place.set_phase(Phase::Head { since: Instant::now() });

@@ -1,7 +1,7 @@
 //! A server for the endpoints, for apps that have none yet.
 
 mod connection;
-mod open;
+mod open_connections;
 
 pub(in crate::http) use connection::BodyTimeout;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::http::serve::connection::Connection;
-use crate::http::serve::open::OpenConnections;
+use crate::http::serve::open_connections::OpenConnections;
 
 /// How many refused connections are told so at once; any more are closed without a word.
 const MAX_REFUSALS: usize = 32;
@@ -35,6 +35,9 @@ type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves an app over HTTP/1.1 on a listener, with limits that a server on the Internet needs.
 /// TLS is for a proxy in front of it.
+///
+/// The head of a request may have 32 KiB and 100 headers. A request without exactly one valid `Host`
+/// is refused (RFC 9112 §3.2), and so is any transfer coding but `chunked`.
 ///
 /// Takes [`Endpoints`](crate::http::Endpoints), or an [`axum::Router`] that they were merged into.
 /// Await it; without [`graceful_shutdown`](Server::graceful_shutdown) it runs until the task ends.
@@ -60,7 +63,7 @@ pub fn serve(listener: TcpListener, app: impl Into<Router>) -> Server {
             body: Duration::from_secs(10),
             idle: Duration::from_secs(75),
         },
-        max_connections: open::default_limit(),
+        max_connections: open_connections::default_limit(),
         drain: Duration::from_secs(10),
         shutdown: None,
     }
@@ -108,8 +111,8 @@ impl Server {
 
     /// How many connections may be open at once: by default as many as the process may have file
     /// descriptors, less 64, and 10,000 at most. If all are in use, a new one takes the place of the
-    /// one that has been idle for the longest, a second at least; if there is none, the answer is
-    /// 503.
+    /// one that has been idle for the longest, a second at least; or else of the one that has been
+    /// sending a request for the longest, a second at least. If there is none, the answer is 503.
     pub const fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit;
         self
@@ -148,7 +151,7 @@ impl Server {
                 Err(error) if concerns_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
-                    open.close_longest_idle();
+                    open.make_room();
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

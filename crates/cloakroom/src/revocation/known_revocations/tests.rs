@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use cloakroom_core::revocation::EntryId;
 use cloakroom_core::{Audience, Jti, Subject};
 
@@ -45,7 +47,7 @@ fn is_dead(known: &KnownRevocations, epoch: u64) -> bool {
 }
 
 fn missing(known: &KnownRevocations, reading: u64) -> Vec<Revocation> {
-    known.take_missing(reading, usize::MAX, NOW, LIFE)
+    known.take_missing(reading, usize::MAX, NOW)
 }
 
 #[test]
@@ -93,16 +95,6 @@ fn what_a_reading_does_not_bring_is_missing_once() {
     known.remember_logged(&[entry(&own, Some(5)), entry(&logged, None)], 3, NOW);
     assert!(!known.is_missing_any(3, NOW) && missing(&known, 3).is_empty());
     assert!(!known.is_missing_any(4, NOW + LIFE), "what has ended is not missed");
-}
-
-#[test]
-fn a_rule_that_came_by_the_log_is_repeated_for_as_long_as_a_grant_may_live() {
-    let known = KnownRevocations::new();
-    let logout = revocation(alice(), NOW + LIFE);
-    known.remember_logged(&[entry(&logout, Some(5))], 1, NOW);
-    let rule_life = 10 * LIFE;
-    let repeated = known.take_missing(2, 10, NOW, rule_life);
-    assert_eq!(repeated, [Revocation { rule_until: NOW + rule_life, ..logout }]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn a_code_brings_tokens() {
 async fn a_wrong_redemption_changes_nothing() {
     let other_key = Some(Confirmation::JwkThumbprint([9; 32]));
     type Wrong = (&'static str, GrantRefusal, fn(CodeRequest, &TokenSecret) -> CodeRequest);
-    let wrong: [Wrong; 8] = [
+    let wrong: [Wrong; 7] = [
         ("wrong verifier", GrantRefusal::Verifier, |right, _| {
             right.verifier(TokenSecret::new(VERIFIER.to_uppercase()))
         }),
@@ -47,7 +47,6 @@ async fn a_wrong_redemption_changes_nothing() {
         ("wrong redirect URI", GrantRefusal::RedirectUri, |right, _| {
             right.redirect_uri(format!("{CALLBACK}/"))
         }),
-        ("no redirect URI", GrantRefusal::RedirectUri, |right, _| right.redirect_uri(None)),
         ("another client", GrantRefusal::OtherClient, |_, code| {
             redemption_by("other-app", code).confirmation(Confirmation::JwkThumbprint([4; 32]))
         }),
@@ -92,14 +91,164 @@ async fn a_wrong_redemption_changes_nothing() {
     assert!(!fixture.is_active(&tokens.access_token).await);
 }
 
+/// How `oidc-app`, which may do without PKCE, requests and redeems a code.
+struct Exchange {
+    /// Whether the authorization request named the redirect URI.
+    named: bool,
+    pkce: bool,
+    /// What the redemption sends.
+    uri: Option<&'static str>,
+    verifier: bool,
+}
+
+impl Exchange {
+    async fn run(&self, fixture: &Fixture) -> Result<TokenSecret, TokenError> {
+        let grant = Grant::user("oidc-app", "alice").unwrap();
+        let request = match self.named {
+            true => AuthorizationRequest::new(grant, CALLBACK),
+            false => AuthorizationRequest::without_redirect_uri(grant),
+        };
+        let request = request.pkce(self.pkce.then(challenge));
+        let code = fixture.issuer.authorize(request).await.unwrap();
+        let redemption = CodeRequest::new(code, client_id("oidc-app"))
+            .redirect_uri(self.uri.map(str::to_owned))
+            .verifier(self.verifier.then(|| TokenSecret::new(VERIFIER)));
+        fixture.issuer.redeem(redemption).await.map(|tokens| tokens.access_token)
+    }
+}
+
 #[tokio::test]
-async fn a_verifier_without_a_challenge_is_a_downgrade() {
+async fn a_redirect_uri_may_be_left_out_where_nothing_depends_on_it() {
     let fixture = Fixture::new().await;
-    let grant = Grant::user("web-app", "alice").unwrap();
+    for named in [true, false] {
+        for pkce in [true, false] {
+            for uri in [Some(CALLBACK), None, Some("https://app.example/other"), Some("")] {
+                let answer = Exchange { named, pkce, uri, verifier: pkce }.run(&fixture).await;
+                // RFC 6749 §4.1.3; with PKCE, OAuth 2.1 §4.1.3.
+                let good = uri.map_or(!named || pkce, |uri| uri == CALLBACK);
+                if good {
+                    assert!(fixture.is_active(&answer.unwrap()).await, "{named} {pkce} {uri:?}");
+                } else {
+                    assert_eq!(refusal(answer), GrantRefusal::RedirectUri);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pkce_cannot_be_left_out_or_made_up_halfway() {
+    let fixture = Fixture::new().await;
+    for named in [true, false] {
+        let uri = Some(CALLBACK);
+        for (pkce, verifier) in [(true, false), (false, true)] {
+            let answer = Exchange { named, pkce, uri, verifier }.run(&fixture).await;
+            assert_eq!(refusal(answer), GrantRefusal::Verifier);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_client_needs_pkce_that_is_not_registered_without() {
+    let fixture = Fixture::new().await;
+    for (client, required) in
+        [("web-app", true), ("spa-app", true), ("workers", true), ("oidc-app", false)]
+    {
+        assert_eq!(fixture.client(client).await.requires_pkce(), required, "{client}");
+        let request = || {
+            let grant = Grant::user(client, "alice").unwrap();
+            AuthorizationRequest::new(grant, CALLBACK)
+        };
+        let bare = fixture.issuer.authorize(request()).await;
+        assert_eq!(matches!(bare, Err(TokenError::InvalidRequest(_))), required, "{client}");
+        assert_eq!(bare.is_ok(), !required, "{client}");
+        fixture.issuer.authorize(request().pkce(challenge())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_now_needs_pkce_redeems_no_code_without_it() {
+    let fixture = Fixture::new().await;
+    let grant = Grant::user("oidc-app", "alice").unwrap();
     let code = fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK)).await.unwrap();
-    assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Verifier);
-    let right = redemption(&code).verifier(None);
-    fixture.issuer.redeem(right).await.unwrap();
+    let strict = |builder: cloakroom::IssuerBuilder| {
+        let client = cloakroom::Client::confidential("oidc-app", CLIENT_SECRET)
+            .grant_types([cloakroom::GrantType::AuthorizationCode])
+            .redirect_uri(CALLBACK)
+            .audience(ORDERS, cloakroom::Format::Phantom);
+        builder.static_clients([client]).unwrap()
+    };
+    let node = strict(builder(&fixture.store, &fixture.clock)).build().await.unwrap();
+    let request = || redemption_by("oidc-app", &code).verifier(None);
+    assert_eq!(refusal(node.redeem(request()).await), GrantRefusal::Verifier);
+    fixture.issuer.redeem(request()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_with_several_redirect_uris_must_name_one() {
+    let several = |client: &str, uris: &[&str]| {
+        let client = cloakroom::Client::public(client)
+            .grant_types([cloakroom::GrantType::AuthorizationCode])
+            .audience(ORDERS, cloakroom::Format::Opaque);
+        uris.iter().fold(client, |client, uri| client.redirect_uri(*uri)).build().unwrap()
+    };
+    let clients =
+        [several("one", &[CALLBACK]), several("two", &[CALLBACK, "https://app.example/other"])];
+    assert_eq!(clients[0].only_redirect_uri(), Some(CALLBACK));
+    assert_eq!(clients[1].only_redirect_uri(), None);
+    let fixture = Fixture::with(|builder| builder.static_clients(clients).unwrap()).await;
+    let request = |client| {
+        let grant = Grant::user(client, "alice").unwrap();
+        AuthorizationRequest::without_redirect_uri(grant).pkce(challenge())
+    };
+    fixture.issuer.authorize(request("one")).await.unwrap();
+    let answer = fixture.issuer.authorize(request("two")).await;
+    assert!(matches!(answer, Err(TokenError::RedirectUri)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_user_is_sent_back_with_the_issuer_and_everything_that_was_there() {
+    let fixture = Fixture::new().await;
+    let code = fixture.code().await;
+    for (uri, begins) in [
+        ("https://app.example/cb", "https://app.example/cb?code="),
+        ("https://app.example/cb?", "https://app.example/cb?code="),
+        ("https://app.example/cb?a=1", "https://app.example/cb?a=1&code="),
+        ("https://app.example/cb?a=1&", "https://app.example/cb?a=1&code="),
+        ("com.example.app:/cb", "com.example.app:/cb?code="),
+        ("myapp:cb", "myapp:cb?code="),
+    ] {
+        let response = fixture.issuer.authorization_response(uri, Some("x&y=#1 \u{e9}"));
+        let url = response.code(&code);
+        assert!(url.starts_with(begins), "{url:?}");
+        let parsed = url::Url::parse(&url).unwrap();
+        assert!(parsed.fragment().is_none());
+        let pairs: Vec<_> = parsed.query_pairs().into_owned().collect();
+        let of = |name: &str| {
+            let mut values = pairs.iter().filter(|(own, _)| own == name);
+            let value = values.next().map(|(_, value)| value.as_str());
+            assert!(values.next().is_none(), "{name} twice: {url:?}");
+            value
+        };
+        assert_eq!(of("code"), Some(code.expose()));
+        assert_eq!(of("state"), Some("x&y=#1 \u{e9}"));
+        assert_eq!(of("iss"), Some(ISSUER));
+    }
+    let response = fixture.issuer.authorization_response(CALLBACK, None);
+    let iss = "&iss=https%3A%2F%2Fas.example";
+    assert_eq!(response.error("access_denied", ""), format!("{CALLBACK}?error=access_denied{iss}"));
+    let request = TokenError::InvalidRequest("the client must send a PKCE challenge");
+    for (error, expected) in [
+        (TokenError::RedirectUri, None),
+        (cloakroom::AuthenticationFailure::UnknownClient.into(), None),
+        (TokenError::Barred, Some("access_denied")),
+        (request, Some("invalid_request&error_description=the+client+must+send+a+PKCE+challenge")),
+        (TokenError::InvalidTarget("x"), Some("invalid_target&error_description=x")),
+        (TokenError::Unavailable("x"), Some("temporarily_unavailable")),
+    ] {
+        let expected = expected.map(|error| format!("{CALLBACK}?error={error}{iss}"));
+        assert_eq!(response.refusal(&error), expected);
+    }
 }
 
 #[tokio::test]

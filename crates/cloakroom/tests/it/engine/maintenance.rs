@@ -9,6 +9,7 @@ use cloakroom::core::store::{Lookup, TokenStore as _};
 use cloakroom::jwt::KeyEvent;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::regression::tend;
 use super::store::When;
 use super::support::*;
 
@@ -180,4 +181,22 @@ async fn damage_is_told_even_if_the_rest_of_the_round_fails() {
     fixture.store.before_next("maintain", async move { store.fail_next("maintain", When::Before) });
     fixture.issuer.maintain().await.unwrap_err();
     assert_eq!(fixture.events.names(), ["CorruptRow"]);
+}
+
+/// The log is read every second. An alarm for each time would fill a disk.
+#[tokio::test]
+async fn damage_that_stops_the_log_or_the_keys_is_told_once_until_it_is_mended() {
+    for method in ["revocations", "keys.load"] {
+        let fixture = Fixture::new().await;
+        for _ in 0..2 {
+            fixture.store.damage(method, true);
+            for _ in 0..3 {
+                tend(&fixture.issuer).await;
+            }
+            assert_eq!(fixture.events.names(), ["CorruptRow"], "{method}");
+            fixture.store.damage(method, false);
+            tend(&fixture.issuer).await;
+            assert_eq!(fixture.events.names(), [""; 0], "{method}");
+        }
+    }
 }

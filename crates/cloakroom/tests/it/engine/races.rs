@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use cloakroom::core::TokenSecret;
 use cloakroom::core::time::ManualClock;
-use cloakroom::{Event, GrantRefusal, RefreshRequest, Regression, TokenError};
+use cloakroom::core::{Confirmation, TokenSecret};
+use cloakroom::{
+    AuthorizationRequest, Client, Event, Format, Grant, GrantRefusal, GrantType, RefreshRequest,
+    Regression, TokenError,
+};
 use tokio::task::JoinSet;
 
 use super::store::When;
@@ -276,4 +279,55 @@ async fn a_forged_generation_ends_nothing() {
         assert_eq!(refusal(refused), GrantRefusal::Forged);
     }
     fixture.refresh(&next.refresh).await.unwrap();
+}
+
+/// A client without refresh tokens: whoever redeems its code shortens the grant, by its own clock, to
+/// the end of the access token. Another node, whose clock is behind, does so right before the first.
+async fn redeemed_by_two(
+    first: Option<Confirmation>,
+    second: Option<Confirmation>,
+    is_revoked_between: bool,
+) -> (Fixture, GrantRefusal) {
+    let kiosk = || {
+        [Client::public("kiosk")
+            .grant_types([GrantType::AuthorizationCode])
+            .redirect_uri(CALLBACK)
+            .audience(ORDERS, Format::Opaque)]
+    };
+    let fixture = Fixture::with(|builder| builder.static_clients(kiosk()).unwrap()).await;
+    let behind = Arc::new(ManualClock::at(START - secs(1)));
+    let other = builder(&fixture.store, &behind).static_clients(kiosk()).unwrap();
+    let other = other.build().await.unwrap();
+    let grant = Grant::user("kiosk", "alice").unwrap();
+    let request = AuthorizationRequest::new(grant, CALLBACK).pkce(challenge());
+    let code = fixture.issuer.authorize(request).await.unwrap();
+    fixture.store.before_next("advance", {
+        let request = redemption_by("kiosk", &code).confirmation(first);
+        async move {
+            let tokens = other.redeem(request).await.unwrap();
+            if is_revoked_between {
+                other.revoke_grant(tokens.grant).await.unwrap();
+            }
+        }
+    });
+    fixture.events.take();
+    let request = redemption_by("kiosk", &code).confirmation(second);
+    let refused = refusal(fixture.issuer.redeem(request).await);
+    (fixture, refused)
+}
+
+#[tokio::test]
+async fn a_code_that_another_node_redeems_first_is_spent_or_reused_whatever_the_clocks() {
+    let key = |byte| Some(Confirmation::JwkThumbprint([byte; 32]));
+    for (first, second) in [(None, None), (key(1), key(1))] {
+        let (_, refused) = redeemed_by_two(first, second, false).await;
+        assert_eq!(refused, GrantRefusal::Spent);
+    }
+    for (first, second) in [(key(2), None), (None, key(1)), (key(2), key(1))] {
+        let (fixture, refused) = redeemed_by_two(first, second, false).await;
+        assert_eq!(refused, GrantRefusal::Reused);
+        assert_eq!(fixture.events.names(), ["ReuseDetected"]);
+    }
+    let (_, refused) = redeemed_by_two(None, None, true).await;
+    assert_eq!(refused, GrantRefusal::Dead);
 }

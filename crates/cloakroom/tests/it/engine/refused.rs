@@ -76,7 +76,8 @@ async fn refusals_are_told_apart_by_client_credential_and_reason() {
     fixture.issuer.redeem(CodeRequest::new(junk(), client_id("web-app"))).await.unwrap_err();
     let stolen = RefreshRequest::new(session.refresh.clone(), client_id("other-app"));
     fixture.issuer.refresh(stolen).await.unwrap_err();
-    fixture.issuer.redeem(CodeRequest::new(code, client_id("web-app"))).await.unwrap_err();
+    let elsewhere = redemption(&code).redirect_uri(format!("{CALLBACK}/"));
+    fixture.issuer.redeem(elsewhere).await.unwrap_err();
     fixture.issuer.revoke_grant(grant_of(&session.refresh)).await.unwrap();
     fixture.refresh(&session.refresh).await.unwrap_err();
     let events = fixture.events.refused();

@@ -1,13 +1,17 @@
 //! A store that goes back in time: what a server knows stays in force, and the store learns it again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use cloakroom::core::Kid;
-use cloakroom::core::revocation::{Cursor, Epoch, LogEvent, RevocationBatch, Target};
+use cloakroom::core::revocation::{
+    Cursor, Epoch, LogEntry, LogEvent, RevocationBatch, RuleKey, Target,
+};
 use cloakroom::core::store::TokenStore as _;
-use cloakroom::core::time::{Clock as _, ManualClock};
-use cloakroom::{Caller, Grant, Issuer, Regression, TokenError};
+use cloakroom::core::time::{Clock as _, ManualClock, UnixTime};
+use cloakroom::core::{Audience, Kid, Subject};
+use cloakroom::{Caller, Event, Grant, Issuer, IssuerBuilder, Operation, Regression, TokenError};
 
+use super::store::When;
 use super::support::*;
 
 /// What a server has revoked, and what lives.
@@ -49,27 +53,55 @@ impl Fixture {
         issuer.compromise_key(&story.key).await.unwrap();
     }
 
+    /// What was revoked, except nobody, whose revocation raises the newest bound.
     async fn logged(&self) -> Vec<Target> {
-        let batch = self.store.memory().revocations(Cursor::start(), 1_000).await.unwrap();
-        let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap at the start") };
+        let is_nobody = |target: &Target| match target {
+            Target::SubjectAtClient(Subject::User(user), client) => {
+                user.as_str() == client.as_str()
+            }
+            _ => false,
+        };
         let revoked = |event| match event {
-            LogEvent::Revoked { target, .. } => Some(target),
+            LogEvent::Revoked { target, .. } => Some(target).filter(|target| !is_nobody(target)),
             _ => None,
         };
-        entries.into_iter().filter_map(|entry| revoked(entry.event)).collect()
+        self.entries().await.into_iter().filter_map(|entry| revoked(entry.event)).collect()
+    }
+
+    async fn entries(&self) -> Vec<LogEntry> {
+        let batch = self.store.memory().revocations(Cursor::start(), 1_000).await.unwrap();
+        let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap at the start") };
+        entries
+    }
+
+    /// When the newest entry of each revocation ends.
+    async fn log_ends(&self) -> HashMap<Target, UnixTime> {
+        let revoked = |entry: LogEntry| match entry.event {
+            LogEvent::Revoked { target, .. } => Some((target, entry.until)),
+            _ => None,
+        };
+        self.entries().await.into_iter().filter_map(revoked).collect()
+    }
+
+    /// When each heartbeat was written, by its writer.
+    async fn heartbeats(&self) -> Vec<UnixTime> {
+        let entries = self.entries().await;
+        let heartbeats =
+            entries.iter().filter(|entry| matches!(entry.event, LogEvent::Heartbeat {}));
+        heartbeats.map(|entry| entry.at).collect()
     }
 
     fn regressions(&self) -> Vec<Regression> {
         let noticed = |event| match event {
-            cloakroom::Event::StoreRegressed { noticed } => Some(noticed),
+            Event::StoreRegressed { noticed } => Some(noticed),
             _ => None,
         };
         self.events.take().into_iter().filter_map(noticed).collect()
     }
 }
 
-fn bob() -> cloakroom::Subject {
-    cloakroom::Subject::user("bob").unwrap()
+fn bob() -> Subject {
+    Subject::user("bob").unwrap()
 }
 
 async fn signer(issuer: &Issuer) -> Kid {
@@ -77,7 +109,7 @@ async fn signer(issuer: &Issuer) -> Kid {
 }
 
 /// Lets a server follow its log for a moment.
-async fn tend(issuer: &Issuer) {
+pub(crate) async fn tend(issuer: &Issuer) {
     let issuer = issuer.clone();
     let maintenance = tokio::spawn(async move { issuer.run_maintenance().await });
     for _ in 0..200 {
@@ -323,4 +355,170 @@ async fn a_bound_that_is_lost_is_raised_again() {
     assert!(!fixture.is_active(&tokens.access_token).await);
     let fresh = fixture.node(&fixture.clock).await;
     assert!(!is_active(&fresh, &tokens.access_token).await);
+}
+
+#[tokio::test]
+async fn a_jwt_without_a_row_stays_revoked_with_its_grant() {
+    let fixture = Fixture::with(IssuerBuilder::stateless_jwt).await;
+    let for_itself = Grant::client("web-app").unwrap().audience(Audience::one(JOBS).unwrap());
+    let jwt = fixture.issuer.issue(for_itself).await.unwrap();
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    fixture.issuer.revoke_grant(jwt.grant).await.unwrap();
+    fixture.store.put_back(copy);
+    assert!(!fixture.is_active(&jwt.access_token).await);
+    fixture.tend().await;
+    assert!(!fixture.is_active(&jwt.access_token).await);
+    assert_eq!(fixture.logged().await, [Target::Grant(jwt.grant)]);
+}
+
+/// Until the store was put right, servers that know nothing of a revocation may have issued tokens.
+#[tokio::test]
+async fn a_repeated_revocation_lasts_as_long_as_a_new_one() {
+    let fixture = Fixture::new().await;
+    let other_server = fixture.node(&fixture.clock).await;
+    let (session, other) = (fixture.session().await, fixture.session().await);
+    fixture.tend().await;
+    let copy = fixture.store.copy().await;
+    let lost = [Target::Grant(grant_of(&session.access)), Target::Subject(bob())];
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    other_server.revoke_subject(&bob()).await.unwrap();
+    for _ in 0..5 {
+        fixture.clock.advance(10 * MINUTE);
+        fixture.tend().await;
+    }
+    fixture.store.put_back(copy);
+    let ignorant = fixture.node(&fixture.clock).await;
+    ignorant.refresh(refreshing(&session.refresh)).await.unwrap();
+    fixture.tend().await;
+    fixture.issuer.revoke_grant(grant_of(&other.access)).await.unwrap();
+    let ends = fixture.log_ends().await;
+    let new = ends[&Target::Grant(grant_of(&other.access))];
+    for target in lost {
+        assert!(ends[&target] >= new, "{target:?}");
+    }
+    // Its rule denies whoever signed in since, for as long as a grant lives.
+    let rules = fixture.store.memory().rules(vec![RuleKey::Subject(bob())]).await.unwrap().rules;
+    assert!(rules[0].until >= fixture.clock.now() + 90 * DAY, "{rules:?}");
+}
+
+#[tokio::test]
+async fn a_revocation_is_repeated_and_reported_even_if_the_store_fails() {
+    for when in [When::Before, When::After] {
+        let fixture = Fixture::new().await;
+        let session = fixture.session().await;
+        fixture.tend().await;
+        let copy = fixture.store.copy().await;
+        fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+        fixture.store.put_back(copy);
+        fixture.events.take();
+        fixture.store.fail_next("revoke", when);
+        for _ in 0..2 {
+            fixture.clock.advance(secs(61));
+            fixture.tend().await;
+        }
+        let target = Target::Grant(grant_of(&session.access));
+        assert_eq!(fixture.logged().await, std::slice::from_ref(&target));
+        let mut events = fixture.events.take();
+        events.retain(|event| !matches!(event, Event::StoreRegressed { .. }));
+        let operation = Operation::Revoke;
+        let mut expected = vec![Event::Unconfirmed { operation, target: Some(target.clone()) }];
+        if when == When::Before {
+            expected.push(Event::Revoked { target });
+        }
+        assert_eq!(events, expected, "{when:?}");
+    }
+}
+
+/// Bounds run ahead of the clock where thousands of subjects are revoked each second.
+#[tokio::test]
+async fn a_bound_far_ahead_of_the_clock_is_raised_again() {
+    for ahead in [secs(10), secs(100), 300 * DAY] {
+        let fixture = Fixture::new().await;
+        let copy = fixture.store.copy().await;
+        let now = fixture.clock.now();
+        fixture.store.memory().heartbeat(now + ahead, now + MINUTE).await.unwrap();
+        fixture.tend().await;
+        let epoch = fixture.issuer.epoch().await.unwrap();
+        fixture.store.put_back(copy);
+        fixture.tend().await;
+        let tokens = fixture.sign_in("web-app").await;
+        assert!(fixture.issuer.epoch().await.unwrap() >= epoch);
+        fixture.issuer.revoke_subject(&alice()).await.unwrap();
+        let fresh = fixture.node(&fixture.clock).await;
+        assert!(!is_active(&fresh, &tokens.access_token).await, "{ahead:?}");
+        // A heartbeat from the future would make whoever reads it late look up to date.
+        let heartbeats = fixture.heartbeats().await;
+        assert!(heartbeats.iter().all(|at| *at <= fixture.clock.now()), "{heartbeats:?}");
+        // Nothing is missing now.
+        fixture.events.take();
+        let logged = fixture.logged().await;
+        for _ in 0..2 {
+            fixture.clock.advance(secs(61));
+            fixture.tend().await;
+        }
+        assert_eq!(fixture.regressions(), []);
+        assert_eq!(fixture.logged().await, logged);
+    }
+}
+
+#[tokio::test]
+async fn what_was_noticed_is_reported_at_the_latest_when_the_issuer_goes() {
+    let fixture = Fixture::new().await;
+    let key = signer(&fixture.issuer).await;
+    let copy = fixture.store.copy().await;
+    fixture.issuer.compromise_key(&key).await.unwrap();
+    fixture.store.put_back(copy);
+    fixture.clock.advance(secs(61));
+    fixture.issuer.jwks().await.unwrap();
+    let Fixture { issuer, events, .. } = fixture;
+    events.take();
+    drop(issuer);
+    let kid = key;
+    let events = events.take();
+    let noticed = Event::StoreRegressed { noticed: Regression::Key { kid } };
+    assert!(events.contains(&noticed), "{events:?}");
+
+    let fixture = Fixture::new().await;
+    let copy = fixture.store.copy().await;
+    for _ in 0..3 {
+        fixture.issuer.revoke_subject(&bob()).await.unwrap();
+    }
+    fixture.store.put_back(copy);
+    fixture.issuer.epoch().await.unwrap_err();
+    let Fixture { issuer, events, .. } = fixture;
+    drop(issuer);
+    let last = events.take().pop();
+    let noticed = matches!(last, Some(Event::StoreRegressed { noticed: Regression::Bound { .. } }));
+    assert!(noticed, "{last:?}");
+}
+
+/// A replica that is new, or begins to read anew, knows what the log holds. A heartbeat would make it
+/// look complete.
+#[tokio::test(start_paused = true)]
+async fn no_heartbeat_vouches_for_a_log_that_lacks_revocations() {
+    let fixture = Fixture::new().await;
+    let session = fixture.session().await;
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    let heartbeats = async |seconds| {
+        fixture.store.calls();
+        for _ in 0..seconds {
+            tokio::time::sleep(secs(1)).await;
+            fixture.clock.advance(secs(1));
+        }
+        fixture.store.calls().iter().filter(|call| **call == "heartbeat").count()
+    };
+    assert!((4..=6).contains(&heartbeats(5).await));
+    let copy = fixture.store.copy().await;
+    fixture.issuer.revoke_grant(grant_of(&session.access)).await.unwrap();
+    fixture.store.put_back(copy);
+    fixture.store.fail_all("revoke", true);
+    // Until it is noticed.
+    assert!(heartbeats(3).await <= 2);
+    assert_eq!(heartbeats(20).await, 0);
+    fixture.store.fail_all("revoke", false);
+    assert!(heartbeats(5).await >= 3);
+    assert_eq!(fixture.logged().await, [Target::Grant(grant_of(&session.access))]);
+    running.abort();
 }

@@ -150,7 +150,7 @@ async fn story(fixture: &Fixture) -> (Vec<Secret>, String) {
     let client = client_id("web-app");
 
     let code = fixture.code().await;
-    let wrong = redemption(&code).redirect_uri(None);
+    let wrong = redemption(&code).redirect_uri(format!("{CALLBACK}/"));
     refused(issuer.redeem(wrong).await.unwrap_err());
     let session = Session::of(fixture.redeem(&code).await.unwrap());
     let lost = Session::of(fixture.refresh(&session.refresh).await.unwrap());

@@ -53,6 +53,7 @@ pub(crate) struct ProbeStore {
     fault: Mutex<Option<(&'static str, When)>>,
     fails: Mutex<Option<&'static str>>,
     swallows: AtomicBool,
+    damaged: Mutex<Option<&'static str>>,
     /// Everything that was ever created.
     created: Mutex<Vec<(GrantRecord, Vec<TokenRecord>)>>,
     between: Mutex<VecDeque<(&'static str, Boxed)>>,
@@ -91,6 +92,7 @@ impl ProbeStore {
             fault: Mutex::default(),
             fails: Mutex::default(),
             swallows: AtomicBool::new(false),
+            damaged: Mutex::default(),
             created: Mutex::default(),
             between: Mutex::default(),
             meeting: Mutex::default(),
@@ -213,6 +215,11 @@ impl ProbeStore {
         *self.fails.lock().unwrap() = fails.then_some(method);
     }
 
+    /// What calls of this method read is damaged, or is mended.
+    pub(crate) fn damage(&self, method: &'static str, is_damaged: bool) {
+        *self.damaged.lock().unwrap() = is_damaged.then_some(method);
+    }
+
     /// The next revocation is acknowledged, and lost.
     pub(crate) fn swallow_revocation(&self) {
         self.swallows.store(true, Ordering::SeqCst);
@@ -242,6 +249,9 @@ impl ProbeStore {
         tokio::task::yield_now().await;
         self.wait(method, When::Before).await;
         self.check(method, When::Before)?;
+        if *self.damaged.lock().unwrap() == Some(method) {
+            return Err(StoreError::corrupt("a row", "for the test"));
+        }
         let answer = operation.await;
         self.wait(method, When::After).await;
         let meeting = self.meeting.lock().unwrap().clone();

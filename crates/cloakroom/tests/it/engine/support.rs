@@ -169,7 +169,7 @@ impl Fixture {
 /// Keeps every trace switched on. A place that traces is switched off for good if a thread that
 /// nobody listens to comes by it first; the tests that do listen, each on its own thread, would then
 /// hear nothing from there.
-fn hear_everything() {
+pub(crate) fn hear_everything() {
     struct Deaf;
     impl Subscriber for Deaf {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -237,6 +237,7 @@ fn clients() -> Vec<Client> {
         confidential("web-app"),
         confidential("other-app"),
         confidential("workers").without_rotation(),
+        confidential("oidc-app").without_pkce(),
         app(Client::public("spa-app")),
         serves("orders-api", only(ORDERS)),
         serves("billing-api", only(BILLING)),

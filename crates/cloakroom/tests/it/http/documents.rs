@@ -1,8 +1,13 @@
 //! What everyone may read: the JWK Set (RFC 7517) and the metadata (RFC 8414).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use cloakroom::core::ClientId;
+use cloakroom::http::Endpoints;
 use cloakroom::jwt::Algorithm;
+use cloakroom::{Client, ClientDirectory, DirectoryError};
 use serde_json::{Value, json};
 
 use super::request::{Reply, With, get, post};
@@ -95,8 +100,9 @@ async fn the_metadata_says_where_everything_is() {
             "revocations_endpoint": at("/revocations"),
             "handle_keys_endpoint": at("/handle-keys"),
             "jwks_uri": at(JWK_SET),
-            "response_types_supported": ["code"],
-            "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+            // There is no authorization endpoint, so clients are offered no code.
+            "response_types_supported": [],
+            "grant_types_supported": ["refresh_token", "client_credentials"],
             "token_endpoint_auth_methods_supported":
                 ["client_secret_basic", "client_secret_post", "none"],
             "revocation_endpoint_auth_methods_supported":
@@ -105,8 +111,113 @@ async fn the_metadata_says_where_everything_is() {
                 ["client_secret_basic", "client_secret_post"],
             "introspection_signing_alg_values_supported": ["ES256"],
             "code_challenge_methods_supported": ["S256"],
+            "scopes_supported": ["orders:read", "orders:write"],
         })
     );
+}
+
+#[tokio::test]
+async fn codes_are_offered_with_the_page_that_issues_them() {
+    let page = "https://login.example/authorize";
+    let metadata = |mount: fn(Endpoints) -> Endpoints| async move {
+        Server::new().await.mounted(mount).send(get(METADATA)).await.json()
+    };
+    let with: [fn(Endpoints) -> Endpoints; 2] = [
+        |e| {
+            e.authorization_endpoint("https://login.example/authorize").authorization_response_iss()
+        },
+        |e| {
+            e.add_metadata("authorization_endpoint", "https://login.example/authorize".into())
+                .add_metadata("authorization_response_iss_parameter_supported", true.into())
+        },
+    ];
+    for mount in with {
+        let metadata = metadata(mount).await;
+        assert_eq!(metadata["authorization_endpoint"], page);
+        assert_eq!(metadata["response_types_supported"], json!(["code"]));
+        assert_eq!(metadata["grant_types_supported"][0], "authorization_code");
+        assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
+    }
+    let without: [fn(Endpoints) -> Endpoints; 2] =
+        [|e| e, |e| e.add_metadata("authorization_endpoint", Value::Null)];
+    for mount in without {
+        let metadata = metadata(mount).await;
+        let metadata = metadata.as_object().unwrap();
+        assert!(!metadata.contains_key("authorization_endpoint"), "{metadata:?}");
+        assert!(!metadata.contains_key("authorization_response_iss_parameter_supported"));
+        assert_eq!(metadata["response_types_supported"], json!([]));
+        assert!(!metadata["grant_types_supported"].to_string().contains("code"));
+    }
+}
+
+/// A directory that can name no scopes.
+#[derive(Debug)]
+struct Registry;
+
+#[async_trait]
+impl ClientDirectory for Registry {
+    async fn client(&self, _: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_those_of_the_directory_or_of_the_app() {
+    let named = |e: Endpoints| e.add_metadata("scopes_supported", json!(["orders:read"]));
+    let hidden = |e: Endpoints| e.add_metadata("scopes_supported", Value::Null);
+    let registry = || Server::with(|issuer| issuer.clients(Arc::new(Registry)));
+    for (server, scopes) in [
+        (Server::new().await, json!(["orders:read", "orders:write"])),
+        (Server::new().await.mounted(named), json!(["orders:read"])),
+        (Server::new().await.mounted(hidden), Value::Null),
+        (registry().await, Value::Null),
+        (registry().await.mounted(named), json!(["orders:read"])),
+    ] {
+        let metadata = server.send(get(METADATA)).await.json();
+        assert_eq!(metadata["scopes_supported"], scopes);
+        assert_eq!(metadata.get("scopes_supported").is_none(), scopes.is_null());
+    }
+}
+
+#[tokio::test]
+async fn every_algorithm_is_named_that_still_signs() {
+    const DAYS: Duration = Duration::from_secs(86_400);
+    let named = |server: &Server| {
+        let endpoints = server.endpoints.clone();
+        async move {
+            let reply: Reply = endpoints.handle(get(METADATA)).await.into();
+            reply.json()["introspection_signing_alg_values_supported"].clone()
+        }
+    };
+    let signer = |server: &Server| {
+        let issuer = server.issuer().clone();
+        async move { issuer.keys().signer().await.unwrap().algorithm() }
+    };
+    let before = Server::new().await;
+    assert_eq!(named(&before).await, json!(["ES256"]));
+    // The same keys, and new ones in another algorithm.
+    let store = before.store.clone();
+    let clock = before.clock.clone();
+    let after =
+        Server::with(|issuer| issuer.store(store).clock(clock).algorithm(Algorithm::EdDsa)).await;
+    assert_eq!(signer(&after).await, Algorithm::Es256);
+    assert_eq!(named(&after).await, json!(["ES256", "EdDSA"]));
+    let mut seen = Vec::new();
+    for _ in 0..120 {
+        before.clock.advance(DAYS);
+        after.issuer().maintain().await.unwrap();
+        let (names, algorithm) = (named(&after).await, signer(&after).await);
+        assert!(names.as_array().unwrap().contains(&json!(algorithm.as_str())), "{names}");
+        // What an ended key has signed is still verified, but it signs no more.
+        assert_eq!(names == json!(["EdDSA"]), algorithm == Algorithm::EdDsa, "{names}");
+        seen.push(names);
+    }
+    seen.dedup();
+    assert_eq!(seen, [json!(["ES256", "EdDSA"]), json!(["EdDSA"])]);
+    // Without its keys it names what it knew.
+    after.store.keys_down(true);
+    before.clock.advance(DAYS);
+    assert_eq!(named(&after).await, json!(["EdDSA"]));
 }
 
 #[tokio::test]
@@ -187,10 +298,12 @@ async fn what_the_app_adds_to_the_metadata_replaces_nothing() {
         endpoints
             .add_metadata("issuer", "https://evil.example".into())
             .add_metadata("jwks_uri", "https://evil.example/jwks.json".into())
-            .add_metadata("scopes_supported", serde_json::json!(["orders:read"]))
+            .add_metadata("service_documentation", "https://docs.example".into())
+            .add_metadata("response_types_supported", json!(["token"]))
     });
     let metadata = server.send(get(METADATA)).await.json();
     assert_eq!(metadata["issuer"], ISSUER);
     assert!(metadata["jwks_uri"].as_str().unwrap().starts_with(ISSUER), "{metadata}");
-    assert_eq!(metadata["scopes_supported"], serde_json::json!(["orders:read"]));
+    assert_eq!(metadata["service_documentation"], "https://docs.example");
+    assert_eq!(metadata["response_types_supported"], json!([]));
 }

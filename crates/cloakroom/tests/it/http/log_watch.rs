@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::time::{Clock as _, UnixTime};
-use cloakroom::{AuthorizationRequest, Grant, TokenError};
+use cloakroom::{AuthorizationRequest, Grant, Pkce, TokenError};
 use tokio::task::yield_now;
 
 use super::request::{Reply, With, post};
-use super::server::{REDIRECT, SECRET, Server, Session};
+use super::server::{CHALLENGE, REDIRECT, SECRET, Server, Session, VERIFIER};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -200,16 +200,22 @@ async fn it_issues_nothing_and_still_revokes() {
     let silent = |error| assert!(matches!(error, TokenError::Unavailable(_)), "{error:?}");
     let grant = || Grant::user("web-app", "alice").unwrap();
     silent(issuer.issue(grant()).await.unwrap_err());
-    silent(issuer.authorize(AuthorizationRequest::new(grant(), REDIRECT)).await.unwrap_err());
+    let request =
+        || AuthorizationRequest::new(grant(), REDIRECT).pkce(Pkce::s256(CHALLENGE).unwrap());
+    silent(issuer.authorize(request()).await.unwrap_err());
     let refresh = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
     server.0.ask("web-app", "/token", &refresh).await.refused(503, "temporarily_unavailable");
 
     server.heartbeat().await;
     server.run_maintenance().await;
-    let code = issuer.authorize(AuthorizationRequest::new(grant(), REDIRECT)).await.unwrap();
+    let code = issuer.authorize(request()).await.unwrap();
     server.0.clock.advance(11 * SECOND);
-    let redeem =
-        [("grant_type", "authorization_code"), ("code", code.expose()), ("redirect_uri", REDIRECT)];
+    let redeem = [
+        ("grant_type", "authorization_code"),
+        ("code", code.expose()),
+        ("redirect_uri", REDIRECT),
+        ("code_verifier", VERIFIER),
+    ];
     server.0.ask("web-app", "/token", &redeem).await.refused(503, "temporarily_unavailable");
     server.0.ask("web-app", "/revoke", &[("token", &session.access)]).await.ok();
 

@@ -17,8 +17,8 @@ async fn every_endpoint_has_its_methods() {
         ("/token", "POST"),
         ("/introspect", "POST"),
         ("/revoke", "POST"),
-        ("/revocations", "GET"),
-        ("/handle-keys", "GET"),
+        ("/revocations", "GET, POST"),
+        ("/handle-keys", "GET, POST"),
         ("/.well-known/jwks.json", "GET, HEAD"),
         ("/.well-known/oauth-authorization-server", "GET, HEAD"),
     ] {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
 
 mod authentication;
+mod authenticators;
 mod cors;
 mod documents;
 mod faulty_store;
@@ -19,6 +20,7 @@ mod outage;
 mod phantom;
 mod refused;
 mod request;
+mod resources;
 mod revocation;
 mod revocations;
 mod serve;
@@ -28,3 +30,4 @@ mod silence;
 mod story;
 mod token;
 mod token_errors;
+mod traces;

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloakroom::http::Endpoints;
 use cloakroom::{Caller, TokenSecret};
 use reqwest::{Client, RequestBuilder};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinSet;
 
@@ -164,8 +166,13 @@ impl Scene {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&seen);
         let api = axum::Router::new().fallback(async move |uri: Uri, headers: HeaderMap, body| {
+            let switches = uri.path() == "/switch";
             keep.lock().unwrap().push(Seen { headers, uri, body });
-            "the order"
+            if switches {
+                let fields = [("connection", "upgrade"), ("upgrade", "websocket")];
+                return (StatusCode::SWITCHING_PROTOCOLS, fields, "tunnel").into_response();
+            }
+            "the order".into_response()
         });
         tokio::spawn(async move { axum::serve(listener, api).await });
 
@@ -217,13 +224,104 @@ fn assert_refused(reply: &Reply, challenge: &str) {
 const MINUTE: Duration = Duration::from_secs(60);
 const INVALID: &str = "Bearer error=\"invalid_token\"";
 
+/// What a client wants, which reaches the API.
+const PASSED: &[&str] = &[
+    "accept-language",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "range",
+    "traceparent",
+    "x-requested-with",
+];
+
+/// What a client says of itself.
+const DROPPED: &[&str] = &[
+    "role",
+    "sub",
+    "scope",
+    "tenant",
+    "client-id",
+    "jwt",
+    "id-token",
+    "x-user",
+    "x-forwarded-for",
+    "x-real-ip",
+    "x-original-url",
+    "forwarded",
+    "remote-user",
+    "proxy",
+    "a-word-of-the-apis-own",
+];
+
+/// A server that closes a kept connection just as the next request arrives.
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_costs_no_request() {
+    let (server, server_address) = listen().await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = server.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let mut seen = 0;
+                // A request ends with the name of the API.
+                while !request[..seen].ends_with(b"orders.example") {
+                    match stream.read(&mut request[seen..]).await {
+                        Ok(read) if read > 0 => seen += read,
+                        _ => return,
+                    }
+                }
+                let jwt = "HTTP/1.1 200 OK\r\ncontent-type: application/jwt\r\n\
+                           content-length: 12\r\n\r\ne30.e30.c2ln";
+                stream.write_all(jwt.as_bytes()).await.unwrap();
+                let _ = stream.read(&mut request).await;
+            });
+        }
+    });
+    let (api, api_address) = listen().await;
+    let router = axum::Router::new().fallback(async || "the order");
+    tokio::spawn(async move { axum::serve(api, router).await });
+    let nginx = Nginx::start(server_address, api_address).await;
+    let client = Client::builder().no_proxy().unix_socket(nginx.socket()).build().unwrap();
+    for number in 0..6 {
+        let request = client.get(url("/orders")).bearer_auth(format!("cr_at_{number}"));
+        assert_eq!(reply(request).await.ok().text(), "the order", "{number}");
+    }
+}
+
+/// RFC 9110 §7.8: behind a 101 that nobody asked for, a client could send requests that nginx does not
+/// see.
+#[tokio::test]
+async fn a_switch_of_protocols_is_not_relayed() {
+    let scene = Scene::new(|endpoints| endpoints).await;
+    let session = scene.session().await;
+    for fields in ["", "connection: upgrade\r\nupgrade: websocket\r\n", "upgrade: h2c\r\n"] {
+        let mut client = UnixStream::connect(scene.nginx.socket()).await.unwrap();
+        let request = format!(
+            "GET /switch HTTP/1.1\r\nhost: api.example\r\n{fields}authorization: Bearer {}\r\n\r\n",
+            session.access
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer).await;
+        assert!(!answer.contains("101") && !answer.contains("tunnel"), "{fields:?}: {answer}");
+        let Seen { headers, .. } = scene.seen().remove(0);
+        assert!(!headers.contains_key("upgrade"), "{headers:?}");
+    }
+    // And the next request is served as ever.
+    scene.orders(&session.access).await.ok();
+}
+
 #[tokio::test]
 async fn the_api_gets_a_jwt_and_never_the_handle() {
     let scene = Scene::new(|endpoints| endpoints.cache_swapped(MINUTE)).await;
     let session = scene.session().await;
     let large = "x".repeat(300_000);
     let posted = scene.client.post(url("/orders?page=2"));
-    let posted = posted.bearer_auth(&session.access).header("x-app", "kept").body(large.clone());
+    let mut posted = posted.bearer_auth(&session.access).body(large.clone());
+    for name in PASSED.iter().chain(DROPPED) {
+        posted = posted.header(*name, "the client's");
+    }
     assert_eq!(reply(posted).await.ok().text(), "the order");
     assert_eq!(scene.orders(&session.access).await.ok().text(), "the order");
 
@@ -241,10 +339,18 @@ async fn the_api_gets_a_jwt_and_never_the_handle() {
         assert!(!all.contains("Basic"), "{headers:?}");
     }
     assert_eq!((&*seen[0].uri.to_string(), &*seen[0].body), ("/orders?page=2", large.as_bytes()));
-    assert_eq!(seen[0].headers["x-app"], "kept");
+    let headers = &seen[0].headers;
+    for name in PASSED {
+        assert_eq!(headers.get_all(*name).iter().collect::<Vec<_>>(), ["the client's"], "{name}");
+    }
+    for name in DROPPED {
+        assert!(!headers.contains_key(*name), "{name}: {headers:?}");
+    }
+    assert_eq!(headers["content-length"], "300000");
+    assert!(!headers.contains_key("transfer-encoding"));
     // The server behind learns nothing of the request but its handle.
-    let asked = scene.asked.lock().unwrap().remove(0);
-    assert!(!asked.contains_key("x-app") && !format!("{asked:?}").contains("cr_at_"), "{asked:?}");
+    let asked = format!("{:?}", scene.asked.lock().unwrap().remove(0));
+    assert!(!asked.contains("the client's") && !asked.contains("cr_at_"), "{asked}");
     let cached = scene.nginx.cached();
     assert!(cached.contains("application/jwt"), "it is what was cached");
     assert!(!cached.contains(&session.access));

@@ -12,7 +12,7 @@ use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::{GrantId, UserId};
 use cloakroom::http::{ClientAuthenticator, Form};
 use cloakroom::{Client, ClientDirectory, Subject, TokenError};
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
 
 use super::request::{Reply, With, get, post};
 use super::server::{SECRET, START, Server, Wire, client_id};
@@ -117,7 +117,7 @@ struct Careless;
 impl ClientAuthenticator for Careless {
     async fn authenticate(
         &self,
-        _: &HeaderMap,
+        _: &Request<Bytes>,
         _: &Form,
         _: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError> {

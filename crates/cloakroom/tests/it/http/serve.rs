@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::body::Body;
+use axum::routing::{get, post};
 use cloakroom::http::{Endpoints, serve};
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -38,7 +40,15 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let endpoints = Server::new().await.mounted(endpoints).endpoints.clone();
         let large = get(|| async { "x".repeat(64 << 20) });
-        let app = Router::new().merge(endpoints.router()).route("/large", large);
+        // Reads a part of the body, and takes its time before it asks for the rest.
+        let slow = post(|body: Body| async {
+            let mut body = body.into_data_stream();
+            body.next().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(body);
+        });
+        let app = Router::new().merge(endpoints.router());
+        let app = app.route("/large", large).route("/slow", slow);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = limits(serve(listener, app)).graceful_shutdown(async {
             let _ = stopped.await;
@@ -170,6 +180,90 @@ async fn a_body_that_is_too_large_need_not_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_could_be_read_in_two_ways_is_refused() {
+    let served = Served::new().await;
+    let body = "grant_type=client_credentials";
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let plain = format!("content-length: {}\r\n\r\n{body}", body.len());
+    let coded = |coding: &str| format!("host: as\r\n{coding}\r\n{chunks}");
+    for (head, status) in [
+        // RFC 9112 §3.2
+        (format!("HTTP/1.1\r\n{plain}"), 400),
+        (format!("HTTP/1.1\r\nhost: as\r\nhost: as\r\n{plain}"), 400),
+        (format!("HTTP/1.1\r\nhost: a b\r\n{plain}"), 400),
+        (format!("HTTP/1.1\r\nhost: as/x\r\n{plain}"), 400),
+        (format!("HTTP/1.1\r\nhost: me@as\r\n{plain}"), 400),
+        (format!("HTTP/1.0\r\nhost: as\r\nhost: as\r\n{plain}"), 400),
+        // RFC 9112 §6.1
+        (format!("HTTP/1.1\r\n{}", coded("transfer-encoding: chunked, chunked\r\n")), 501),
+        (format!("HTTP/1.1\r\n{}", coded("transfer-encoding: gzip, chunked\r\n")), 501),
+        (
+            format!(
+                "HTTP/1.1\r\n{}",
+                coded("transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n")
+            ),
+            501,
+        ),
+    ] {
+        let text = rest(served.sent(&format!("POST /token {head}")).await).await;
+        let (version, _) = head.split_once("\r\n").unwrap();
+        assert!(text.starts_with(&format!("{version} {status} ")), "{head}: {text}");
+        assert!(text.contains("connection: close"), "{head}: {text}");
+    }
+    // These get as far as the endpoint, which misses the content type.
+    for head in [
+        format!("HTTP/1.1\r\nhost: as:8443\r\n{plain}"),
+        format!("HTTP/1.1\r\nhost: [::1]:8443\r\n{plain}"),
+        format!("HTTP/1.1\r\nhost:\r\n{plain}"),
+        format!("HTTP/1.1\r\n{}", coded("transfer-encoding: Chunked\r\n")),
+    ] {
+        let mut stream = served.sent(&format!("POST /token {head}")).await;
+        let text = answer(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 400 "), "{head}: {text}");
+        assert!(!text.contains("connection: close"), "{head}: {text}");
+    }
+    let text = rest(served.sent(&format!("POST /token HTTP/1.0\r\n{plain}")).await).await;
+    assert!(text.contains("the content type must be"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_a_limit() {
+    let served = Served::new().await;
+    let head = |length| {
+        let value = "x".repeat(length);
+        format!("GET /.well-known/jwks.json HTTP/1.1\r\nhost: as\r\nx: {value}\r\n\r\n")
+    };
+    let mut stream = served.sent(&head(24 * 1024)).await;
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    for length in [33 * 1024, 400 * 1024] {
+        let text = rest(served.sent(&head(length)).await).await;
+        assert!(text.starts_with("HTTP/1.1 431 ") || text.is_empty(), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_may_come_in_any_parts() {
+    let served = Served::new().await;
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    let body = format!("grant_type=client_credentials&x={}", "y".repeat(60_000));
+    let split = |size: usize| {
+        let chunks = body.as_bytes().chunks(size);
+        let chunks = chunks.map(|part| std::str::from_utf8(part).unwrap());
+        chunks.map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect::<String>()
+    };
+    for sent in [
+        format!("content-length: {}\r\n\r\n{body}", body.len()),
+        format!("transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", split(1)),
+        format!("transfer-encoding: chunked\r\n\r\n{}0\r\nx: y\r\n\r\n", split(5_000)),
+    ] {
+        let request = format!("POST /token HTTP/1.1\r\nhost: as\r\n{form}{sent}");
+        let text = answer(&mut served.sent(&request).await).await;
+        // The whole form was read, and it names no client.
+        assert!(text.starts_with("HTTP/1.1 401 "), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_all_places_are_taken_the_idle_go_first() {
     let served = Served::with(|it| it, |server| server.max_connections(2)).await;
     let mut first = served.sent(METADATA).await;
@@ -194,6 +288,45 @@ async fn where_all_places_are_taken_the_idle_go_first() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     let mut last = served.sent(METADATA).await;
     assert!(answer(&mut last).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_do_not_come_in_make_room() {
+    let head = "POST /token HTTP/1.1\r\nhost: as\r\ncontent-length: 500\r\n\r\n";
+    for half in [head, &head[..20], &format!("{head}grant_type")] {
+        let served = Served::with(|it| it, |server| server.max_connections(3)).await;
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            slow.push(served.sent(half).await);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let refused = rest(served.sent(METADATA).await).await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{half}: {refused}");
+        // Those that have been at it for a second go, the first one first.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut answered = Vec::new();
+        for slow in slow {
+            let mut next = served.sent(METADATA).await;
+            assert!(answer(&mut next).await.starts_with("HTTP/1.1 200 "), "{half}");
+            takes(Duration::ZERO, async { assert_eq!(rest(slow).await, "", "{half}") }).await;
+            answered.push(next);
+        }
+        let refused = rest(served.sent(METADATA).await).await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{half}: {refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_app_is_not_held_against_its_client() {
+    let served = Served::with(|it| it, |server| server.max_connections(1)).await;
+    let head = "POST /slow HTTP/1.1\r\nhost: as\r\ncontent-length: 10\r\n\r\n";
+    let mut client = served.sent(head).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    client.write_all(b"12345").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let refused = rest(served.sent(METADATA).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(answer(&mut client).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,12 +29,12 @@ pub(super) const SECRET: &str = "a-secret-of-the-http-tests-0123456789";
 pub(super) const REDIRECT: &str = "https://app.example/callback";
 /// The pair of RFC 7636 appendix B.
 pub(super) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+pub(super) const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 /// Half a second past a whole one, so that rounding shows.
 pub(super) const START: UnixTime = UnixTime::from_millis(1_760_000_000_500);
 
 /// The clients: `web-app`, `other-app` and `odd: 100%+` are confidential and `spa-app` is public;
-/// `batch-job` gets JWTs; `orders-api`, `billing-api` and `gateway` are resource servers; `follower`
+/// `oidc-app` may do without PKCE; `batch-job` gets JWTs; `orders-api`, `billing-api` and `gateway` are resource servers; `follower`
 /// may follow the revocation log, and `edge` may have the handle keys.
 fn clients() -> Vec<Client> {
     let app = |client: ClientBuilder| {
@@ -53,6 +53,7 @@ fn clients() -> Vec<Client> {
     let clients = [
         confidential("web-app", SECRET),
         confidential("other-app", SECRET),
+        confidential("oidc-app", SECRET).without_pkce(),
         confidential("odd: 100%+", ODD_SECRET),
         app(Client::public("spa-app")),
         Client::confidential("batch-job", SECRET)
@@ -143,6 +144,13 @@ impl Server {
             .await
             .unwrap();
         code.expose().to_owned()
+    }
+
+    /// A code for `oidc-app`, without PKCE.
+    pub(super) async fn code_without_pkce(&self) -> String {
+        let grant = Grant::user("oidc-app", "alice").unwrap();
+        let code = self.issuer().authorize(AuthorizationRequest::new(grant, REDIRECT)).await;
+        code.unwrap().expose().to_owned()
     }
 
     /// The client credentials of a client, as a token.

@@ -26,6 +26,7 @@ async fn every_refused_code_gets_the_same_answer() {
     let redirect = |uri| [("redirect_uri", uri), right[1]];
     let verifier = |verifier| [right[0], ("code_verifier", verifier)];
     let code = server.code("web-app").await;
+    let bare = server.code_without_pkce().await;
     let spent = server.code("web-app").await;
     server.redeem("web-app", &spent, &right).await.ok();
     let revoked = server.code("web-app").await;
@@ -44,7 +45,8 @@ async fn every_refused_code_gets_the_same_answer() {
         ("an unknown grant", server.redeem("web-app", &lost, &right).await),
         ("a revoked grant", server.redeem("web-app", &revoked, &right).await),
         ("another client's", server.redeem("other-app", &code, &right).await),
-        ("no redirect URI", server.redeem("web-app", &code, &right[1..]).await),
+        ("neither redirect URI nor PKCE", server.redeem("oidc-app", &bare, &[]).await),
+        ("a verifier, but no challenge", server.redeem("oidc-app", &bare, &right).await),
         ("another redirect URI", server.redeem("web-app", &code, &redirect("https://b")).await),
         ("no verifier", server.redeem("web-app", &code, &right[..1]).await),
         ("a short verifier", server.redeem("web-app", &code, &short).await),
@@ -54,6 +56,7 @@ async fn every_refused_code_gets_the_same_answer() {
     ];
     // None of that spent it.
     server.redeem("web-app", &code, &right).await.ok();
+    server.redeem("oidc-app", &bare, &right[..1]).await.ok();
     let late = server.code("web-app").await;
     server.advance(60);
     replies.push(("expired", server.redeem("web-app", &late, &right).await));

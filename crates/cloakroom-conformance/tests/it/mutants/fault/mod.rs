@@ -153,6 +153,8 @@ faults! {
     advance_loses_chain AdvanceLosesChain: AdvanceMisuse;
     /// The next record may end later than the grant.
     advance_lengthens AdvanceLengthens: AdvanceMisuse;
+    /// The end of the next record is compared before the position of the chain.
+    advance_compares_ends_first AdvanceComparesEndsFirst: AdvanceCompares;
     /// The end of the row stays where it was first.
     move_keeps_the_rows_end MoveKeepsTheRowsEnd: AdvanceWrites, MaintainSpares;
     /// An entry of an index goes when the row ends that it was written with.

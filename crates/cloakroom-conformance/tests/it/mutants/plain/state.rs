@@ -303,6 +303,7 @@ impl State {
             }
             return Ok(Some(AdvanceOutcome::Stale(Arc::new(shown))));
         }
+        self.ends_in_time(record, step)?;
         self.fresh(&step.tokens)?;
         Ok(None)
     }
@@ -357,8 +358,8 @@ impl State {
             return Err(StoreError::Misuse("the next record has no chain"));
         }
         let stays = next.chain.as_ref().is_some_and(|chain| chain.position() == step.expected);
-        if next.expires_at > record.expires_at && !self.has(Fault::AdvanceLengthens) {
-            return Err(StoreError::Misuse("the next record ends later than the grant"));
+        if self.has(Fault::AdvanceComparesEndsFirst) {
+            self.ends_in_time(record, step)?;
         }
         if stays && !self.has(Fault::AdvanceStays) {
             return Err(StoreError::Misuse("the next record leaves the chain where it stands"));
@@ -370,6 +371,17 @@ impl State {
             return Err(StoreError::Misuse("the next record is another grant's"));
         }
         Ok(())
+    }
+
+    fn ends_in_time(&self, record: &GrantRecord, step: &Advance) -> Result<(), StoreError> {
+        match &step.change {
+            ChainUpdate::Move(next)
+                if next.expires_at > record.expires_at && !self.has(Fault::AdvanceLengthens) =>
+            {
+                Err(StoreError::Misuse("the next record ends later than the grant"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_dead(&self, record: &GrantRecord, step: &Advance) -> bool {

@@ -1,0 +1,19 @@
+//! The MySQL store, held against the contract and against its own promises.
+
+#![allow(clippy::unwrap_used)]
+
+mod proxy;
+mod server;
+mod support;
+
+/// What needs a server. `cargo xtask test --embedded` leaves it out by this name.
+mod with_mysql {
+    mod by_hand;
+    mod damaged;
+    mod kit;
+    mod lost_connections;
+    mod migrations;
+    mod private;
+    mod processes;
+    mod single_use;
+}
