@@ -40,7 +40,7 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(ConnectError::Url { why: "it names no host".to_owned() });
         }
-        let (mut tls, mut root) = (None, None);
+        let (mut tls, mut root, mut is_system) = (None, None, false);
         for (name, value) in options {
             match (name, &*value) {
                 ("sslmode", "disable") => tls = Some(Tls::Never),
@@ -48,7 +48,7 @@ impl Address {
                 ("sslmode", "require") => tls = Some(Tls::Unchecked),
                 ("sslmode", "verify-ca") => tls = Some(Tls::Chain),
                 ("sslmode", "verify-full") => tls = Some(Tls::ChainAndName),
-                ("sslrootcert", "system") => root = None,
+                ("sslrootcert", "system") => is_system = true,
                 ("sslrootcert", path) => root = Some(PathBuf::from(path)),
                 (_, mode) => {
                     return Err(ConnectError::Url { why: format!("there is no sslmode `{mode}`") });
@@ -56,12 +56,17 @@ impl Address {
             }
         }
         let tls = match tls {
-            None if is_local(&config) => Tls::IfOffered,
+            None if is_local(&config) && root.is_none() && !is_system => Tls::IfOffered,
             None => Tls::ChainAndName,
             // As in libpq: who names a root certificate wants it checked.
             Some(Tls::Unchecked) if root.is_some() => Tls::Chain,
             Some(tls) => tls,
         };
+        if is_system && (root.is_some() || tls != Tls::ChainAndName) {
+            return Err(ConnectError::Url {
+                why: "sslrootcert `system` needs the sslmode `verify-full`".to_owned(),
+            });
+        }
         if tls == Tls::Chain && root.is_none() {
             return Err(ConnectError::Url {
                 why: "sslmode `verify-ca` needs an `sslrootcert`: anybody can get a certificate from \
@@ -203,7 +208,13 @@ mod tests {
         assert_eq!(tls("postgres://localhost?sslmode=require&sslrootcert=a.pem"), Tls::Chain);
         let system = Address::parse("postgres://a.example?sslrootcert=system").unwrap();
         assert_eq!((system.tls, system.root), (Tls::ChainAndName, None));
+        assert_eq!(tls("postgres://localhost?sslrootcert=a.pem"), Tls::ChainAndName);
+        assert_eq!(tls("postgres://localhost?sslrootcert=system"), Tls::ChainAndName);
         assert!(Address::parse("postgres://localhost?sslmode=verify-ca").is_err());
+        for weak in ["allow", "prefer", "require", "verify-ca", "disable"] {
+            let url = format!("postgres://a.example?sslmode={weak}&sslrootcert=system");
+            assert!(Address::parse(&url).is_err(), "{weak}");
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@
 //!
 //! # Poolers
 //!
-//! Behind a pooler that gives each transaction to another server connection, such as PgBouncer with
+//! Behind a pooler that gives each transaction to another server connection, such as `PgBouncer` with
 //! `pool_mode = transaction`, set [`transaction_pooler`](PostgresStoreBuilder::transaction_pooler).
 //!
 //! # Versions
@@ -63,11 +63,14 @@
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod address;
+mod advance;
 mod check_values;
+mod create;
 mod error;
 mod grants;
 mod housekeeping;
 mod keys;
+mod list;
 mod log_writer;
 mod pool;
 mod revocation_log;
@@ -91,3 +94,8 @@ pub use tokio_postgres;
 
 #[cfg(test)]
 mod plans_tests;
+
+/// The programs of the page about this store, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/postgresql.md")]
+struct Page;

@@ -8,7 +8,8 @@ mod with_postgres {
 
     use crate::sql::{Names, Sql};
     use crate::{
-        check_values, grants, housekeeping, keys, log_writer, revocation_log, schema, single_use,
+        advance, check_values, create, grants, housekeeping, keys, list, log_writer,
+        revocation_log, schema, single_use,
     };
 
     /// How many grants there are.
@@ -17,10 +18,13 @@ mod with_postgres {
     /// Every statement, each under the name of its variable.
     fn statements() -> Vec<(&'static str, &'static Sql)> {
         [
+            advance::STATEMENTS,
             check_values::STATEMENTS,
+            create::STATEMENTS,
             grants::STATEMENTS,
             housekeeping::STATEMENTS,
             keys::STATEMENTS,
+            list::STATEMENTS,
             log_writer::STATEMENTS,
             revocation_log::STATEMENTS,
             schema::STATEMENTS,

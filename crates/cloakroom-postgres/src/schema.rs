@@ -144,3 +144,100 @@ async fn raise_bound(session: &Session, settings: &Settings) -> Result<(), Faile
 /// For a look at their plans.
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("RAISE_BOUND", &RAISE_BOUND)];
+
+/// Two versions of the program over one database, as when nodes are updated one by one.
+#[cfg(test)]
+mod with_postgres {
+    use cloakroom_core::Random;
+    use cloakroom_core::store::{TokenStore as _, TokenStoreExt as _};
+
+    use super::*;
+    use crate::PostgresStore;
+
+    /// The version after this one. It works with the tables of this version.
+    const NEXT: Known = Known {
+        migrations: &[
+            KNOWN.migrations[0],
+            "ALTER TABLE cloakroom.grants ADD COLUMN colour bytea; \
+             CREATE INDEX grants_by_colour ON cloakroom.grants (colour); \
+             UPDATE cloakroom.version SET version = 2;",
+        ],
+        oldest: 1,
+    };
+
+    /// A version that needs what the next one added.
+    const LATER: Known = Known { oldest: 2, ..NEXT };
+
+    fn settings() -> Arc<Settings> {
+        let random: [u8; 8] = Random::system().array().unwrap();
+        let schema = random.iter().fold("t_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+        let url = std::env::var("CLOAKROOM_TEST_POSTGRES_URL").unwrap();
+        let builder = PostgresStore::builder(&url).schema(&schema);
+        Arc::new(builder.settings().unwrap())
+    }
+
+    #[tokio::test]
+    async fn nodes_of_two_versions_work_side_by_side() {
+        let settings = settings();
+        assert_eq!(open(&settings, true).await.unwrap(), 1);
+        let old = PostgresStore::start(Arc::clone(&settings), 1, 1);
+        assert!(old.epoch().await.is_ok());
+        // The new program starts on the old tables, and does not migrate them until it is told to.
+        assert_eq!(open_as(&settings, false, NEXT).await.unwrap(), 1);
+        let new = PostgresStore::start(Arc::clone(&settings), 1, 1);
+        assert!(new.epoch().await.is_ok());
+        assert!(matches!(
+            open_as(&settings, false, LATER).await.unwrap_err(),
+            ConnectError::NotMigrated { found: 1, needed: 2 }
+        ));
+        assert_eq!(open_as(&settings, true, NEXT).await.unwrap(), 2);
+        assert_eq!(open_as(&settings, false, LATER).await.unwrap(), 2);
+        // Nodes that run go on, and the old program does not start again.
+        for store in [&old, &new] {
+            let now = settings.clock.now();
+            store.heartbeat(now, now).await.unwrap();
+        }
+        for migrates in [true, false] {
+            assert!(matches!(
+                open(&settings, migrates).await.unwrap_err(),
+                ConnectError::Newer { found: 2, known: 1 }
+            ));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_nodes_migrate_what_is_there() {
+        let settings = settings();
+        open(&settings, true).await.unwrap();
+        let nodes: Vec<_> = (0..8)
+            .map(|_| {
+                let settings = Arc::clone(&settings);
+                tokio::spawn(async move { open_as(&settings, true, NEXT).await.unwrap() })
+            })
+            .collect();
+        for node in nodes {
+            assert_eq!(node.await.unwrap(), 2);
+        }
+    }
+
+    /// A migration that fails leaves the tables as they were.
+    #[tokio::test]
+    async fn a_migration_that_fails_is_undone() {
+        const BROKEN: Known = Known {
+            migrations: &[
+                KNOWN.migrations[0],
+                "CREATE TABLE cloakroom.half (id bytea); SELECT * FROM cloakroom.nothing;",
+            ],
+            oldest: 1,
+        };
+        let settings = settings();
+        assert!(open_as(&settings, true, BROKEN).await.is_err());
+        assert!(matches!(
+            open(&settings, false).await.unwrap_err(),
+            ConnectError::NotMigrated { found: 0, needed: 1 }
+        ));
+        assert_eq!(open(&settings, true).await.unwrap(), 1);
+        assert!(open_as(&settings, true, BROKEN).await.is_err());
+        assert_eq!(open(&settings, false).await.unwrap(), 1);
+    }
+}

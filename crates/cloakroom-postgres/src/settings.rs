@@ -217,7 +217,7 @@ impl PostgresStoreBuilder {
         schema::open(&Arc::new(self.settings()?), true).await
     }
 
-    fn settings(&self) -> Result<Settings, ConnectError> {
+    pub(crate) fn settings(&self) -> Result<Settings, ConnectError> {
         let mut names = Names::default();
         if let Some(schema) = &self.schema {
             names = names.with_schema(schema)?;

@@ -16,9 +16,12 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
 use tokio::task::AbortHandle;
 
+use crate::advance;
+use crate::create;
 use crate::error::{ConnectError, Failed, failed};
 use crate::grants;
 use crate::housekeeping;
+use crate::list;
 use crate::log_writer::{Append, LogWriter};
 use crate::pool::Pool;
 use crate::revocation_log::{self, SweepTarget, Swept};
@@ -75,8 +78,8 @@ impl PostgresStore {
     /// | `verify-full` | always | must also name the host; without `sslrootcert`, the system's roots count |
     ///
     /// Without an `sslmode`, it is `verify-full`, unless every host is this machine (`localhost`, a loopback
-    /// address or a Unix socket): then it is `prefer`. So a database on another host that has no TLS needs
-    /// `sslmode=disable`.
+    /// address or a Unix socket) and there is no `sslrootcert`: then it is `prefer`. So a database on another
+    /// host that has no TLS needs `sslmode=disable`. [`PostgresStoreBuilder::tls`] replaces what is checked.
     ///
     /// Must be called on a tokio runtime with its I/O and time drivers. The store does its work on that runtime.
     ///
@@ -156,7 +159,7 @@ impl TokenStore for PostgresStore {
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
         let now = self.0.settings.clock.now();
-        grants::create(&self.0.writes, &grant, tokens, now).await
+        create::create(&self.0.writes, &grant, tokens, now).await
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
@@ -164,7 +167,7 @@ impl TokenStore for PostgresStore {
     }
 
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
-        grants::advance(&self.0.writes, &step).await
+        advance::advance(&self.0.writes, &step).await
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<RevokeOutcome, StoreError> {
@@ -191,7 +194,7 @@ impl TokenStore for PostgresStore {
         now: UnixTime,
     ) -> Result<Listing, StoreError> {
         let pool = self.0.long.clone();
-        self.apart("listing grants", async move { grants::list(&pool, &of, page, now).await }).await
+        self.apart("listing grants", async move { list::list(&pool, &of, page, now).await }).await
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {

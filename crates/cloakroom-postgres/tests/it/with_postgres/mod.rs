@@ -10,3 +10,4 @@ mod migrations;
 mod permissions;
 mod pooler;
 mod processes;
+mod tls;

@@ -1,4 +1,4 @@
-//! Behind PgBouncer, which gives each transaction to another server connection.
+//! Behind `PgBouncer`, which gives each transaction to another server connection.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 
 use crate::server::{schema, stranger, url, without_sslmode};
 
-/// A PgBouncer of the test's own. It ends with the test.
+/// A `PgBouncer` of the test's own. It ends with the test.
 #[derive(Debug)]
 struct Pooler {
     process: Child,
