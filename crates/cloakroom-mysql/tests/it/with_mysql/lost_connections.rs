@@ -201,3 +201,34 @@ async fn dropped_futures_do_not_use_connections_up() {
     let opened = proxy.sessions().len();
     assert!(opened <= 4, "{opened} connections were opened");
 }
+
+/// A future that is kept and not polled, as in a `select!` that waits for something else. The server has refused
+/// its transaction, which must not keep the row of the grant locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_future_that_nobody_polls_holds_no_lock() {
+    let tables = Tables::new();
+    let store = tables.builder().statement_timeout(Duration::from_secs(2)).connect().await.unwrap();
+    let grant = grant(&store, "alice", "app").await;
+    let held = token(&grant);
+    assert_eq!(
+        store.create(grant.clone(), vec![held.clone()]).await.unwrap(),
+        CreateOutcome::Inserted
+    );
+    // Of an id that is taken, and with a token that is there.
+    let mut create = store.create(grant.clone(), vec![token(&grant)]);
+    let (mut taken, _) = step(&grant);
+    taken.tokens = vec![held];
+    let mut advance = store.advance(taken);
+    let (next, _) = step(&grant);
+    assert!(poll!(create.as_mut()).is_pending());
+    assert!(poll!(advance.as_mut()).is_pending());
+    let blocked = |sql: &str| {
+        let lock = tables.sql(sql) + &crate::server::hex(grant.id.as_bytes()) + " FOR UPDATE";
+        async move { Admin::connect().await.rows(lock).await.len() }
+    };
+    assert_eq!(blocked("SELECT * FROM ~grants WHERE id = ").await, 1);
+    assert_eq!(blocked("SELECT * FROM ~tokens WHERE grant_id = ").await, 1);
+    let _ = store.advance(next).await.unwrap();
+    assert_eq!(create.await.unwrap(), CreateOutcome::Exists);
+    let _ = advance.await;
+}
