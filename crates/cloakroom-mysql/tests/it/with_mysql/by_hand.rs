@@ -235,6 +235,29 @@ async fn a_lock_that_is_held_for_too_long_is_an_outage() {
     assert!(is_revoked(&store, held.id).await && is_revoked(&store, free.id).await);
 }
 
+/// Somebody keeps a whole table locked, as a migration by hand does. The server stops the statement.
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_an_outage() {
+    let tables = Tables::new();
+    let builder = tables.builder().statement_timeout(Duration::from_secs(1));
+    let store = builder.connect().await.unwrap();
+    let known = grant(&store, "alice", "app").await;
+    assert_eq!(store.create(known.clone(), vec![]).await.unwrap(), CreateOutcome::Inserted);
+    let mut stranger = stranger().await;
+    stranger.run(tables.sql("LOCK TABLES ~grants WRITE")).await;
+    for answer in
+        [store.find(known.id, None).await.map(drop), store.advance(step(&known).0).await.map(drop)]
+    {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert!(std::error::Error::source(&error).is_some(), "{error:?}");
+    }
+    store.heartbeat(NOW, NOW + DAY).await.unwrap();
+    stranger.run("UNLOCK TABLES").await;
+    assert!(!is_revoked(&store, known.id).await);
+    assert_eq!(store.advance(step(&known).0).await.unwrap(), AdvanceOutcome::Advanced);
+}
+
 /// The server ends one of two transactions that wait for each other. If it is the store's, it runs again.
 #[tokio::test]
 async fn the_victim_of_a_deadlock_tries_again() {
