@@ -16,14 +16,14 @@ use crate::server::{Admin, Tables, hex, store};
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// A stranger, at the isolation of the store.
-async fn stranger() -> Admin {
+pub(crate) async fn stranger() -> Admin {
     let mut admin = Admin::connect().await;
     admin.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
     admin
 }
 
 /// Waits until a session waits for a lock in one of these tables.
-async fn until_blocked(tables: &Tables) {
+pub(crate) async fn until_blocked(tables: &Tables) {
     // The server renews what it tells only if nobody has asked for 0.1 s.
     const RENEWED: Duration = Duration::from_millis(110);
     let mut admin = Admin::connect().await;
