@@ -1,16 +1,17 @@
 //! Connections that are killed by the server, cut, or silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloakroom_core::GrantId;
 use cloakroom_core::keys::KeyStore as _;
-use cloakroom_core::revocation::Target;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, RevocationBatch, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, CreateOutcome, Housekeeping, Lookup, StoreError, TokenStore as _,
 };
+use cloakroom_core::{GrantId, TokenDigest};
 use cloakroom_mysql::MysqlStore;
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -148,6 +149,61 @@ async fn connections_that_died_while_they_were_idle_are_replaced() {
             _ => break,
         }
         calls += 1;
+    }
+}
+
+/// The answer to one command of a call is lost, whichever it is. The call runs again on another connection, and finds
+/// what it did before.
+#[tokio::test]
+async fn a_call_whose_answer_was_lost_is_done_once() {
+    let (tables, proxy) = Tables::behind_proxy().await;
+    let store = tables.builder().connections(1).connect().await.unwrap();
+    for lost in 0..3 {
+        let lose = || proxy.set(Mode::OneAnswerLost(lost));
+        let mut grant = grant(&store, "alice", "app").await;
+        grant.epoch = Epoch::new(u64::MAX);
+        let held = token(&grant);
+        lose();
+        let created = store.create(grant.clone(), vec![held]).await.unwrap();
+        assert_eq!(created, CreateOutcome::Inserted, "{lost}");
+        let (step, next) = step(&grant);
+        lose();
+        assert_eq!(store.advance(step).await.unwrap(), AdvanceOutcome::Advanced, "{lost}");
+        let before = log(&store).await;
+        for target in [
+            Target::Grant(grant.id),
+            Target::Subject(grant.subject.clone()),
+            Target::Jti(cloakroom_core::Jti::new("jti").unwrap()),
+        ] {
+            lose();
+            store.revoke(revocation(target)).await.unwrap();
+        }
+        lose();
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+        proxy.set(Mode::Normal);
+        let entries = log(&store).await;
+        assert_eq!(entries.len(), before.len() + 4, "{lost}: an entry is there twice, or not");
+        let ids: BTreeSet<_> = entries.iter().map(|entry| *entry.id.as_bytes()).collect();
+        assert_eq!(ids.len(), entries.len(), "{lost}");
+        let Lookup::Found(found) = store.find(grant.id, Some(next_token(&next))).await.unwrap()
+        else {
+            panic!("{lost}: gone");
+        };
+        assert_eq!(found.grant.chain, next.chain, "{lost}");
+        assert!(found.grant.revoked_at.is_some(), "{lost}");
+        let sweeps = tables.sql("SELECT COUNT(*) FROM ~sweeps");
+        assert_eq!(Admin::connect().await.number(sweeps).await, 0, "{lost}");
+    }
+}
+
+fn next_token(grant: &GrantRecord) -> TokenDigest {
+    grant.chain.as_ref().unwrap().digest
+}
+
+async fn log(store: &MysqlStore) -> Vec<LogEntry> {
+    match store.revocations(Cursor::start(), 1_000).await.unwrap() {
+        RevocationBatch::Entries { entries, more: false, .. } => entries,
+        other => panic!("{other:?}"),
     }
 }
 
