@@ -104,6 +104,10 @@ impl Appender {
             }
             Err(failure) => {
                 let error = Arc::new(unavailable(failure));
+                tracing::warn!(
+                    error = &*error as &dyn std::error::Error,
+                    "the revocation log was not written"
+                );
                 for waiting in batch {
                     let shared = BatchFailed(Arc::clone(&error));
                     let _ = waiting.reply.send(Err(failed(shared)));

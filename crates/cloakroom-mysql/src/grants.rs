@@ -106,17 +106,7 @@ impl Operation for Create {
 
     async fn run(&self, connection: &mut Connection) -> Result<Created, Failure> {
         let begun = self.clock.monotonic();
-        let mut script = Script::new();
-        let row = grant_values(&self.grant.to_row());
-        if self.tokens.is_empty() {
-            script.then(INSERT_GRANT, &row);
-        } else {
-            script.then("START TRANSACTION", &[]).then(INSERT_GRANT, &row);
-            insert_tokens(&mut script, &self.tokens);
-            script.then("COMMIT", &[]);
-        }
-        rules::look(&mut script, &self.grant);
-        let answers = match connection.script(&script).await {
+        let answers = match connection.script(&self.script()).await {
             Ok(answers) => answers,
             Err(failure) if failure.is_duplicate() => {
                 connection.roll_back().await?;
@@ -131,6 +121,22 @@ impl Operation for Create {
             return Ok(Created::TooLate);
         }
         Ok(Created::Inserted)
+    }
+}
+
+impl Create {
+    fn script(&self) -> Script {
+        let mut script = Script::new();
+        let row = grant_values(&self.grant.to_row());
+        if self.tokens.is_empty() {
+            script.then(INSERT_GRANT, &row);
+        } else {
+            script.then("START TRANSACTION", &[]).then(INSERT_GRANT, &row);
+            insert_tokens(&mut script, &self.tokens);
+            script.then("COMMIT", &[]);
+        }
+        rules::look(&mut script, &self.grant);
+        script
     }
 }
 
@@ -348,4 +354,48 @@ impl Operation for List {
 /// The id of a row, which stays in the row.
 fn first_id(row: &Row) -> Result<GrantId, StoreError> {
     grant_id(&mut row.clone(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::time::SystemClock;
+    use cloakroom_core::{Audience, ClientId, Subject};
+
+    use super::*;
+
+    /// A server cannot be stopped between two statements of one packet, so no race shows their order.
+    #[test]
+    fn the_rules_are_looked_at_after_the_commit() {
+        let now = UnixTime::from_secs(1);
+        let grant = GrantRecord::new(
+            GrantId::from_bytes([1; 16]),
+            ClientId::new("app").unwrap(),
+            Subject::user("alice").unwrap(),
+            Audience::one("https://orders.example").unwrap(),
+            now,
+            now,
+        );
+        let token = TokenRecord::new(TokenDigest::from_bytes([2; 32]), &grant, now, now);
+        for (tokens, kinds) in [
+            (vec![], &["INSERT INTO ~grants", "SELECT 1 FROM ~rules"][..]),
+            (
+                vec![token],
+                &[
+                    "START TRANSACTION",
+                    "INSERT INTO ~grants",
+                    "INSERT INTO ~tokens",
+                    "COMMIT",
+                    "SELECT 1 FROM ~rules",
+                ],
+            ),
+        ] {
+            let clock = Arc::new(SystemClock::new());
+            let script = Create { grant: grant.clone(), tokens, clock }.script();
+            let statements: Vec<&str> = script.statements().collect();
+            assert_eq!(statements.len(), kinds.len());
+            for (statement, kind) in statements.iter().zip(kinds) {
+                assert!(statement.starts_with(kind), "{statement}");
+            }
+        }
+    }
 }

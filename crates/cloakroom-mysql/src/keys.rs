@@ -19,7 +19,7 @@ impl KeyStore for MysqlStore {
     }
 
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
-        self.pool().once(Insert(record)).await
+        self.pool().steps(Insert(record)).await
     }
 
     async fn update(&self, record: KeyRecord, expected: u64) -> Result<KeyUpdated, StoreError> {

@@ -102,8 +102,9 @@ impl Pool {
         &self.handle
     }
 
-    /// Runs an operation that sends one packet. It is polled in place, which saves a switch of tasks. If the
-    /// future is dropped, a task reads the answer, so that the connection can be used again.
+    /// Runs an operation that leaves nothing open on the server between two packets, most often since it sends
+    /// only one. It is polled in place, which saves a switch of tasks. If the future is dropped, a task reads
+    /// the answer, so that the connection can be used again.
     pub(crate) async fn once<O: Operation>(
         self: &Arc<Self>,
         operation: O,
@@ -114,8 +115,8 @@ impl Pool {
         answer.map_err(|failure| failure.into_store_error(O::CONTEXT))
     }
 
-    /// Runs an operation that sends several packets, on a task: a future that is dropped, or not polled for a
-    /// while, must not keep a transaction and its locks open.
+    /// Runs an operation that has transactions, on a task: a future that is dropped, or not polled for a while,
+    /// must not keep a transaction and its locks open, for more statements or for a rollback.
     pub(crate) async fn steps<O: Operation>(
         self: &Arc<Self>,
         operation: O,

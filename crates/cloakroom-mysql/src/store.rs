@@ -186,7 +186,12 @@ impl TokenStore for MysqlStore {
         for _ in 0..MAX_MEETINGS {
             let clock = Arc::clone(&pool.settings.clock);
             let create = Create { grant: grant.clone(), tokens: tokens.clone(), clock };
-            match pool.once(create).await? {
+            // A transaction that fails has to be rolled back, whoever polls.
+            let created = match create.tokens.is_empty() {
+                true => pool.once(create).await?,
+                false => pool.steps(create).await?,
+            };
+            match created {
                 Created::Inserted => return Ok(CreateOutcome::Inserted),
                 Created::Denied => {
                     self.revoke_created(id).await?;
@@ -219,7 +224,11 @@ impl TokenStore for MysqlStore {
         tokens_of(step.grant, &step.tokens)?;
         let tokens = fresh_tokens(step.tokens.clone(), |_| Ok(None::<TokenRecord>))?;
         let first = Step { step: step.clone(), tokens };
-        match self.pool().once(first).await? {
+        let taken = match first.tokens.is_empty() {
+            true => self.pool().once(first).await?,
+            false => self.pool().steps(first).await?,
+        };
+        match taken {
             Taken::Advanced => Ok(AdvanceOutcome::Advanced),
             Taken::Refused(refused) => Ok(refused),
             Taken::Undecided => self.pool().steps(LockedStep { step }).await,

@@ -34,6 +34,8 @@ pub(crate) enum Mode {
     After(u32),
     /// Commands reach the server. Their answers do not come back, and the connection is cut.
     AnswersLost,
+    /// After so many more commands, the answer to one is lost, and its connection is cut.
+    OneAnswerLost(u32),
     /// After so many more commands, nothing moves any more, and connections stay open.
     Stalled(u32),
 }
@@ -63,9 +65,13 @@ impl Shared {
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
         let now = *mode;
         match &mut *mode {
-            Mode::After(left) | Mode::Stalled(left) if *left > 0 => {
+            Mode::After(left) | Mode::Stalled(left) | Mode::OneAnswerLost(left) if *left > 0 => {
                 *left -= 1;
                 Mode::Normal
+            }
+            Mode::OneAnswerLost(_) => {
+                *mode = Mode::Normal;
+                now
             }
             _ => now,
         }
@@ -117,94 +123,102 @@ async fn accept(listener: TcpListener, address: String, shared: Arc<Shared>) {
         let _ = server.set_nodelay(true);
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let cut = Arc::new(Notify::new());
-        let harmless = Arc::new(AtomicBool::new(false));
-        let (shared_too, harmless_too) = (Arc::clone(&shared), Arc::clone(&harmless));
-        tokio::spawn(commands(from_client, to_server, shared_too, harmless_too, Arc::clone(&cut)));
-        tokio::spawn(answers(from_server, to_client, Arc::clone(&shared), harmless, cut));
+        let link = Arc::new(Link {
+            shared: Arc::clone(&shared),
+            is_answer_wanted: AtomicBool::new(true),
+            cut: Notify::new(),
+        });
+        tokio::spawn(Arc::clone(&link).commands(from_client, to_server));
+        tokio::spawn(link.answers(from_server, to_client));
     }
 }
 
-/// Passes the packets of a client on.
-async fn commands(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+/// One connection.
+struct Link {
     shared: Arc<Shared>,
-    harmless: Arc<AtomicBool>,
-    cut: Arc<Notify>,
-) {
-    loop {
-        let mut head = [0; 4];
-        let read = tokio::select! {
-            read = from.read_exact(&mut head) => read,
-            () = cut.notified() => break,
-        };
-        if read.is_err() {
-            break;
-        }
-        let [a, b, c, sequence] = head;
-        let mut body = vec![0; u32::from_le_bytes([a, b, c, 0]) as usize];
-        if from.read_exact(&mut body).await.is_err() {
-            break;
-        }
-        let is_harmless = sequence == 0 && does_nothing(&body);
-        harmless.store(is_harmless, Ordering::SeqCst);
-        let is_unreachable = matches!(shared.mode(), Mode::After(0) | Mode::Stalled(0));
-        if sequence == 0 && (!is_harmless || is_unreachable) {
-            match shared.next() {
-                Mode::Normal | Mode::AnswersLost => {}
-                Mode::After(_) => break,
-                Mode::Stalled(_) => {
-                    while matches!(shared.mode(), Mode::Stalled(_)) {
-                        let changed = shared.changed.notified();
-                        if matches!(shared.mode(), Mode::Stalled(_)) {
-                            changed.await;
-                        }
-                    }
-                    break;
-                }
+    /// Whether the answer to the last command comes back.
+    is_answer_wanted: AtomicBool,
+    /// Both sides end, whichever ends first.
+    cut: Notify,
+}
+
+impl Link {
+    /// Passes the packets of a client on.
+    async fn commands(self: Arc<Self>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        loop {
+            let mut head = [0; 4];
+            let read = tokio::select! {
+                read = from.read_exact(&mut head) => read,
+                () = self.cut.notified() => break,
+            };
+            if read.is_err() {
+                break;
+            }
+            let [a, b, c, sequence] = head;
+            let mut body = vec![0; u32::from_le_bytes([a, b, c, 0]) as usize];
+            if from.read_exact(&mut body).await.is_err() {
+                break;
+            }
+            if sequence == 0 && !self.may_pass(&body).await {
+                break;
+            }
+            if to.write_all(&head).await.is_err() || to.write_all(&body).await.is_err() {
+                break;
             }
         }
-        if to.write_all(&head).await.is_err() || to.write_all(&body).await.is_err() {
-            break;
-        }
+        self.cut.notify_one();
     }
-    // Both sides end, whichever ends first.
-    cut.notify_one();
-}
 
-async fn answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    shared: Arc<Shared>,
-    harmless: Arc<AtomicBool>,
-    cut: Arc<Notify>,
-) {
-    let mut buffer = vec![0; 65_536];
-    let mut is_greeting = true;
-    loop {
-        let read = tokio::select! {
-            read = from.read(&mut buffer) => read,
-            () = cut.notified() => break,
+    /// Whether a command reaches the server.
+    async fn may_pass(&self, command: &[u8]) -> bool {
+        let shared = &self.shared;
+        let is_unreachable = matches!(shared.mode(), Mode::After(0) | Mode::Stalled(0));
+        let mode = match does_nothing(command) && !is_unreachable {
+            true => Mode::Normal,
+            false => shared.next(),
         };
-        let Ok(count @ 1..) = read else { break };
-        if std::mem::take(&mut is_greeting)
-            && let Some(session) = session(&buffer[..count])
-        {
-            shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        let is_lost = matches!(mode, Mode::AnswersLost | Mode::OneAnswerLost(_));
+        self.is_answer_wanted.store(!is_lost, Ordering::SeqCst);
+        if matches!(mode, Mode::Stalled(_)) {
+            loop {
+                let changed = shared.changed.notified();
+                if !matches!(shared.mode(), Mode::Stalled(_)) {
+                    return false;
+                }
+                changed.await;
+            }
         }
-        if shared.mode() == Mode::AnswersLost && !harmless.load(Ordering::SeqCst) {
-            let _ = to.shutdown().await;
-            // The server finishes, as if the client listened.
-            let quiet = Duration::from_millis(50);
-            while let Ok(Ok(1..)) = timeout(quiet, from.read(&mut buffer)).await {}
-            break;
-        }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            break;
-        }
+        !matches!(mode, Mode::After(_))
     }
-    cut.notify_one();
+
+    async fn answers(self: Arc<Self>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 65_536];
+        let mut is_greeting = true;
+        loop {
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read,
+                () = self.cut.notified() => break,
+            };
+            let Ok(count @ 1..) = read else { break };
+            if std::mem::take(&mut is_greeting)
+                && let Some(session) = session(&buffer[..count])
+            {
+                let sessions = &self.shared.sessions;
+                sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+            }
+            if !self.is_answer_wanted.load(Ordering::SeqCst) {
+                let _ = to.shutdown().await;
+                // The server finishes, as if the client listened.
+                let quiet = Duration::from_millis(50);
+                while let Ok(Ok(1..)) = timeout(quiet, from.read(&mut buffer)).await {}
+                break;
+            }
+            if to.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        self.cut.notify_one();
+    }
 }
 
 /// The number of a session, which the server tells in its greeting after its version.

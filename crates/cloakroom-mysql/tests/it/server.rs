@@ -1,6 +1,7 @@
 //! The server that the environment names, and fresh tables in it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::Random;
@@ -77,10 +78,15 @@ impl Tables {
         (Self { proxy: Some(Arc::clone(&proxy)), ..Self::new() }, proxy)
     }
 
+    /// Without a proxy, stores use both nodes of a cluster by turns, if a second one is named.
     pub(crate) fn url(&self) -> String {
-        match &self.proxy {
-            Some(proxy) => proxy.url(),
-            None => url(),
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        let second = std::env::var("CLOAKROOM_TEST_MYSQL_SECOND_URL");
+        let turn = std::process::id() as usize + TURN.fetch_add(1, Ordering::Relaxed);
+        match (&self.proxy, second) {
+            (Some(proxy), _) => proxy.url(),
+            (None, Ok(second)) if turn.is_multiple_of(2) => second,
+            (None, _) => url(),
         }
     }
 

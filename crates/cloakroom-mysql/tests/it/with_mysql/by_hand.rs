@@ -16,14 +16,14 @@ use crate::server::{Admin, Tables, hex, store};
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// A stranger, at the isolation of the store.
-async fn stranger() -> Admin {
+pub(crate) async fn stranger() -> Admin {
     let mut admin = Admin::connect().await;
     admin.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await;
     admin
 }
 
 /// Waits until a session waits for a lock in one of these tables.
-async fn until_blocked(tables: &Tables) {
+pub(crate) async fn until_blocked(tables: &Tables) {
     // The server renews what it tells only if nobody has asked for 0.1 s.
     const RENEWED: Duration = Duration::from_millis(110);
     let mut admin = Admin::connect().await;
@@ -233,6 +233,29 @@ async fn a_lock_that_is_held_for_too_long_is_an_outage() {
     assert_eq!(store.advance(step(&held).0).await.unwrap(), AdvanceOutcome::Advanced);
     store.revoke(revocation(Target::Grant(held.id))).await.unwrap();
     assert!(is_revoked(&store, held.id).await && is_revoked(&store, free.id).await);
+}
+
+/// Somebody keeps a whole table locked, as a migration by hand does. The server stops the statement.
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_an_outage() {
+    let tables = Tables::new();
+    let builder = tables.builder().statement_timeout(Duration::from_secs(1));
+    let store = builder.connect().await.unwrap();
+    let known = grant(&store, "alice", "app").await;
+    assert_eq!(store.create(known.clone(), vec![]).await.unwrap(), CreateOutcome::Inserted);
+    let mut stranger = stranger().await;
+    stranger.run(tables.sql("LOCK TABLES ~grants WRITE")).await;
+    for answer in
+        [store.find(known.id, None).await.map(drop), store.advance(step(&known).0).await.map(drop)]
+    {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert!(std::error::Error::source(&error).is_some(), "{error:?}");
+    }
+    store.heartbeat(NOW, NOW + DAY).await.unwrap();
+    stranger.run("UNLOCK TABLES").await;
+    assert!(!is_revoked(&store, known.id).await);
+    assert_eq!(store.advance(step(&known).0).await.unwrap(), AdvanceOutcome::Advanced);
 }
 
 /// The server ends one of two transactions that wait for each other. If it is the store's, it runs again.

@@ -1,16 +1,17 @@
 //! Connections that are killed by the server, cut, or silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloakroom_core::GrantId;
 use cloakroom_core::keys::KeyStore as _;
-use cloakroom_core::revocation::Target;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::revocation::{Cursor, Epoch, LogEntry, RevocationBatch, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, CreateOutcome, Housekeeping, Lookup, StoreError, TokenStore as _,
 };
+use cloakroom_core::{GrantId, TokenDigest};
 use cloakroom_mysql::MysqlStore;
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -151,6 +152,61 @@ async fn connections_that_died_while_they_were_idle_are_replaced() {
     }
 }
 
+/// The answer to one command of a call is lost, whichever it is. The call runs again on another connection, and finds
+/// what it did before.
+#[tokio::test]
+async fn a_call_whose_answer_was_lost_is_done_once() {
+    let (tables, proxy) = Tables::behind_proxy().await;
+    let store = tables.builder().connections(1).connect().await.unwrap();
+    for lost in 0..3 {
+        let lose = || proxy.set(Mode::OneAnswerLost(lost));
+        let mut grant = grant(&store, "alice", "app").await;
+        grant.epoch = Epoch::new(u64::MAX);
+        let held = token(&grant);
+        lose();
+        let created = store.create(grant.clone(), vec![held]).await.unwrap();
+        assert_eq!(created, CreateOutcome::Inserted, "{lost}");
+        let (step, next) = step(&grant);
+        lose();
+        assert_eq!(store.advance(step).await.unwrap(), AdvanceOutcome::Advanced, "{lost}");
+        let before = log(&store).await;
+        for target in [
+            Target::Grant(grant.id),
+            Target::Subject(grant.subject.clone()),
+            Target::Jti(cloakroom_core::Jti::new("jti").unwrap()),
+        ] {
+            lose();
+            store.revoke(revocation(target)).await.unwrap();
+        }
+        lose();
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+        proxy.set(Mode::Normal);
+        let entries = log(&store).await;
+        assert_eq!(entries.len(), before.len() + 4, "{lost}: an entry is there twice, or not");
+        let ids: BTreeSet<_> = entries.iter().map(|entry| *entry.id.as_bytes()).collect();
+        assert_eq!(ids.len(), entries.len(), "{lost}");
+        let Lookup::Found(found) = store.find(grant.id, Some(next_token(&next))).await.unwrap()
+        else {
+            panic!("{lost}: gone");
+        };
+        assert_eq!(found.grant.chain, next.chain, "{lost}");
+        assert!(found.grant.revoked_at.is_some(), "{lost}");
+        let sweeps = tables.sql("SELECT COUNT(*) FROM ~sweeps");
+        assert_eq!(Admin::connect().await.number(sweeps).await, 0, "{lost}");
+    }
+}
+
+fn next_token(grant: &GrantRecord) -> TokenDigest {
+    grant.chain.as_ref().unwrap().digest
+}
+
+async fn log(store: &MysqlStore) -> Vec<LogEntry> {
+    match store.revocations(Cursor::start(), 1_000).await.unwrap() {
+        RevocationBatch::Entries { entries, more: false, .. } => entries,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The network swallows everything, and no connection is closed.
 #[tokio::test]
 async fn a_server_that_is_silent_is_an_outage() {
@@ -200,4 +256,35 @@ async fn dropped_futures_do_not_use_connections_up() {
     assert!(matches!(store.find(grant.id, None).await.unwrap(), Lookup::Found(_)));
     let opened = proxy.sessions().len();
     assert!(opened <= 4, "{opened} connections were opened");
+}
+
+/// A future that is kept and not polled, as in a `select!` that waits for something else. The server has refused
+/// its transaction, which must not keep the row of the grant locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_future_that_nobody_polls_holds_no_lock() {
+    let tables = Tables::new();
+    let store = tables.builder().statement_timeout(Duration::from_secs(2)).connect().await.unwrap();
+    let grant = grant(&store, "alice", "app").await;
+    let held = token(&grant);
+    assert_eq!(
+        store.create(grant.clone(), vec![held.clone()]).await.unwrap(),
+        CreateOutcome::Inserted
+    );
+    // Of an id that is taken, and with a token that is there.
+    let mut create = store.create(grant.clone(), vec![token(&grant)]);
+    let (mut taken, _) = step(&grant);
+    taken.tokens = vec![held];
+    let mut advance = store.advance(taken);
+    let (next, _) = step(&grant);
+    assert!(poll!(create.as_mut()).is_pending());
+    assert!(poll!(advance.as_mut()).is_pending());
+    let blocked = |sql: &str| {
+        let lock = tables.sql(sql) + &crate::server::hex(grant.id.as_bytes()) + " FOR UPDATE";
+        async move { Admin::connect().await.rows(lock).await.len() }
+    };
+    assert_eq!(blocked("SELECT * FROM ~grants WHERE id = ").await, 1);
+    assert_eq!(blocked("SELECT * FROM ~tokens WHERE grant_id = ").await, 1);
+    let _ = store.advance(next).await.unwrap();
+    assert_eq!(create.await.unwrap(), CreateOutcome::Exists);
+    let _ = advance.await;
 }
