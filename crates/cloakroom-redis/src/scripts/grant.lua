@@ -19,4 +19,14 @@ local function revoked(value, at)
   return string.sub(value, 1, 1) .. at .. string.sub(value, 10)
 end
 
+-- Reads a grant to change it. A key of another type is damage, and makes room for a tombstone.
+local function stored_at(key)
+  local value = redis.pcall('HGET', key, 'g')
+  if type(value) == 'table' and value.err then
+    redis.call('DEL', key)
+    return ''
+  end
+  return value
+end
+
 -- The value of a token: 1-8 ends at   9-16 issued at   17-24 revoked at   body
