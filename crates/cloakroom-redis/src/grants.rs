@@ -19,7 +19,7 @@ use redis::Value;
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
 use crate::reply::{string, strings};
-use crate::rows::{grant, grant_value, is_revoked, time, token, token_value};
+use crate::rows::{Stored, grant, grant_value, stored, time, token, token_value};
 use crate::scripts::{ADVANCE, CREATE};
 use crate::store::RedisStore;
 
@@ -299,17 +299,21 @@ impl RedisStore {
         let next = page.ids.last().copied().filter(|_| page.more);
         let (mut listed, mut unreadable, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (id, value) in self.values_of(&page.ids).await? {
-            let Some(value) = value else {
-                gone.push(id);
-                continue;
+            let row = match value.map(|value| stored(id, &value)) {
+                Some(Ok(Stored::Grant(row))) => Ok(row),
+                None | Some(Ok(Stored::Tombstone)) => {
+                    gone.push(id);
+                    continue;
+                }
+                Some(Err(error)) => Err(error),
             };
             // The columns alone tell it, so that a revoked grant is not reported as damaged.
-            if is_revoked(&value) {
+            if row.as_ref().is_ok_and(|row| row.revoked_at.is_some()) {
                 gone.push(id);
                 continue;
             }
-            match grant(id, &value) {
-                Ok(Some(grant)) if of.selects(&grant) && grant.is_live(now) => {
+            match row.and_then(|row| GrantRecord::from_row(&row)) {
+                Ok(grant) if of.selects(&grant) && grant.is_live(now) => {
                     listed.push(Arc::new(grant));
                 }
                 Ok(_) => {}

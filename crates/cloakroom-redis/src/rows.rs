@@ -99,15 +99,6 @@ fn grant_row(id: GrantId, mut rest: &[u8]) -> Option<Result<GrantRow, std::str::
     }))
 }
 
-/// Whether the columns of a value say that it is revoked, as the scripts read them.
-pub(crate) fn is_revoked(value: &[u8]) -> bool {
-    match value {
-        [TOMBSTONE, ..] => value.len() == 9,
-        [GRANT, rest @ ..] => rest.len() >= 80 && rest[..8] != NONE,
-        _ => false,
-    }
-}
-
 /// The grant behind a value; `None` if it is a tombstone.
 pub(crate) fn grant(id: GrantId, value: &[u8]) -> Result<Option<GrantRecord>, StoreError> {
     match stored(id, value)? {
@@ -187,7 +178,6 @@ mod tests {
             record.revoked_at = revoked_at;
             let (value, names) = grant_value(&record.to_row());
             assert_eq!(grant(id, &value).unwrap().unwrap(), record);
-            assert_eq!(is_revoked(&value), revoked_at.is_some());
             assert_eq!(
                 value[77..77 + names].len(),
                 4 + "an app".len() + record.subject.to_key().len()
@@ -203,10 +193,8 @@ mod tests {
         let id = GrantId::from_bytes([7; 16]);
         let value = [&[TOMBSTONE][..], &number(5)].concat();
         assert!(grant(id, &value).unwrap().is_none());
-        assert!(is_revoked(&value));
         for bad in [&value[..8], &[2; 9], &[]] {
             assert!(matches!(grant(id, bad), Err(StoreError::Corrupt { .. })));
-            assert!(!is_revoked(bad));
         }
     }
 }

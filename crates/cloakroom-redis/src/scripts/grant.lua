@@ -4,7 +4,9 @@
 -- and of a tombstone 2-9 its end. `rows.rs` writes and reads the same.
 
 local function is_grant(value)
-  return #value >= 81 and string.byte(value) == 1
+  if #value < 81 or string.byte(value) ~= 1 then return false end
+  local subject = 80 + struct.unpack('>I2', value, 78)
+  return #value > subject and #value > subject + 1 + struct.unpack('>I2', value, subject)
 end
 
 local function is_tombstone(value)
