@@ -186,7 +186,7 @@ impl RedisStoreBuilder {
                 let connection = connection
                     .unwrap_or_else(|elapsed| Err(std::io::Error::from(elapsed).into()))
                     .map_err(during)?;
-                return Ok((Link::Cluster(connection), Some(Source::Cluster(client))));
+                return Ok((Link::Cluster(connection), Some(Source::Cluster(Box::new(client)))));
             }
             Address::Server(info) => Target::Server(
                 match self.certificates() {

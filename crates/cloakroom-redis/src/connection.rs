@@ -71,7 +71,8 @@ impl Link {
                 if matches!(self, Self::Own(_))
                     && (error.is_connection_dropped() || is_of_replica(&error)) =>
             {
-                self.send_once(command).await
+                // What happens rarely is boxed, so that the futures of calls stay small.
+                Box::pin(self.send_once(command)).await
             }
             result => result,
         }
@@ -135,7 +136,7 @@ impl Target {
 /// What [`wakeups`](crate::wakeups) need for a connection that nobody else uses.
 pub(crate) enum Source {
     Target(std::sync::Arc<Reconnecting>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
@@ -168,7 +169,10 @@ impl Reconnecting {
     }
 
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let (attempt, mut connection) = self.connection().await?;
+        let (attempt, mut connection) = match self.current() {
+            (attempt, Some(connection)) => (attempt, connection),
+            (attempt, None) => Box::pin(self.connected_after(attempt)).await?,
+        };
         let result = connection.send_packed_command(command).await;
         let is_broken = match &result {
             // A former master that was demoted.
@@ -191,12 +195,8 @@ impl Reconnecting {
         (current.attempts, current.connection.clone())
     }
 
-    /// The connection. Callers that wait for the same attempt to connect get its error.
-    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
-        let (before, connection) = self.current();
-        if let Some(connection) = connection {
-            return Ok((before, connection));
-        }
+    /// A new connection. Callers that wait for the same attempt to connect get its error.
+    async fn connected_after(&self, before: u64) -> RedisResult<(u64, MultiplexedConnection)> {
         let mut failure = within(self.connect, async { Ok(self.connecting.lock().await) }).await?;
         let (attempts, connection) = self.current();
         if let Some(connection) = connection {

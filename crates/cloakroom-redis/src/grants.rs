@@ -19,7 +19,7 @@ use redis::Value;
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
 use crate::reply::{string, strings};
-use crate::rows::{grant, grant_value, time, token, token_value};
+use crate::rows::{Stored, grant, grant_value, stored, time, token, token_value};
 use crate::scripts::{ADVANCE, CREATE};
 use crate::store::RedisStore;
 
@@ -276,9 +276,12 @@ impl RedisStore {
             .map(|id| async move {
                 let mut command = redis::cmd("HGET");
                 command.arg(self.0.layout.grant(id)).arg(GRANT);
-                let answer = self.0.link.send(&command).await;
-                let answer = answer.map_err(|error| failed("reading grants", error))?;
-                Ok((id, string("a grant", answer)?))
+                match self.0.link.send(&command).await {
+                    Ok(answer) => Ok((id, string("a grant", answer)?)),
+                    // It cannot be read, like one of a wrong length.
+                    Err(error) if error.code() == Some("WRONGTYPE") => Ok((id, Some(Vec::new()))),
+                    Err(error) => Err(failed("reading grants", error)),
+                }
             })
             .buffered(PARALLEL)
             .try_collect()
@@ -296,20 +299,26 @@ impl RedisStore {
         let next = page.ids.last().copied().filter(|_| page.more);
         let (mut listed, mut unreadable, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (id, value) in self.values_of(&page.ids).await? {
-            match value.map(|value| grant(id, &value)) {
-                Some(Ok(Some(grant))) if grant.revoked_at.is_some() => gone.push(id),
-                Some(Ok(Some(grant))) => {
-                    if of.selects(&grant) && grant.is_live(now) {
-                        listed.push(Arc::new(grant));
-                    }
+            let row = match value.map(|value| stored(id, &value)) {
+                Some(Ok(Stored::Grant(row))) => Ok(row),
+                None | Some(Ok(Stored::Tombstone)) => {
+                    gone.push(id);
+                    continue;
                 }
-                None | Some(Ok(None)) => gone.push(id),
-                Some(Err(StoreError::Corrupt { .. })) => {
-                    if !self.is_revoked(id).await? {
-                        unreadable.push(id);
-                    }
+                Some(Err(error)) => Err(error),
+            };
+            // The columns alone tell it, so that a revoked grant is not reported as damaged.
+            if row.as_ref().is_ok_and(|row| row.revoked_at.is_some()) {
+                gone.push(id);
+                continue;
+            }
+            match row.and_then(|row| GrantRecord::from_row(&row)) {
+                Ok(grant) if of.selects(&grant) && grant.is_live(now) => {
+                    listed.push(Arc::new(grant));
                 }
-                Some(Err(error)) => return Err(error),
+                Ok(_) => {}
+                Err(StoreError::Corrupt { .. }) => unreadable.push(id),
+                Err(error) => return Err(error),
             }
         }
         // Read after the grants, so that every rule that was in force then counts.
@@ -333,18 +342,6 @@ impl RedisStore {
         let keys: HashSet<_> = grants.iter().flat_map(|grant| grant.rule_keys()).collect();
         let rules = self.read_rules(keys.into_iter().collect()).await?.rules;
         Ok(rules.into_iter().map(|rule| (rule.key.clone(), rule)).collect())
-    }
-
-    /// Whether the columns of a grant that cannot be read say that it is revoked.
-    async fn is_revoked(&self, id: GrantId) -> Result<bool, StoreError> {
-        let values = self.values_of(&[id]).await?;
-        let value = values.into_iter().next().and_then(|(_, value)| value);
-        let row = value.map(|value| crate::rows::stored(id, &value));
-        Ok(match row {
-            Some(Ok(crate::rows::Stored::Grant(row))) => row.revoked_at.is_some(),
-            Some(Ok(crate::rows::Stored::Tombstone)) | None => true,
-            Some(Err(_)) => false,
-        })
     }
 
     /// Removes grants that are revoked or gone from an index. It is tried again by the next reader.

@@ -157,3 +157,44 @@ fn take_name<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     *rest = tail;
     Some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloakroom_core::{Audience, ClientId, Subject};
+
+    #[test]
+    fn a_grant_survives_its_value_and_no_part_of_it_is_one() {
+        let id = GrantId::from_bytes([7; 16]);
+        let mut record = GrantRecord::new(
+            id,
+            ClientId::new("an app").unwrap(),
+            Subject::user("alice").unwrap(),
+            Audience::one("https://api.example").unwrap(),
+            UnixTime::from_millis(0),
+            UnixTime::MAX,
+        );
+        for revoked_at in [None, Some(UnixTime::from_millis(0)), Some(UnixTime::MAX)] {
+            record.revoked_at = revoked_at;
+            let (value, names) = grant_value(&record.to_row());
+            assert_eq!(grant(id, &value).unwrap().unwrap(), record);
+            assert_eq!(
+                value[77..77 + names].len(),
+                4 + "an app".len() + record.subject.to_key().len()
+            );
+            for length in 0..value.len() {
+                assert!(matches!(grant(id, &value[..length]), Err(StoreError::Corrupt { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_no_grant() {
+        let id = GrantId::from_bytes([7; 16]);
+        let value = [&[TOMBSTONE][..], &number(5)].concat();
+        assert!(grant(id, &value).unwrap().is_none());
+        for bad in [&value[..8], &[2; 9], &[]] {
+            assert!(matches!(grant(id, bad), Err(StoreError::Corrupt { .. })));
+        }
+    }
+}

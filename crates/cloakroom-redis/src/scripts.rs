@@ -23,7 +23,7 @@ impl Script {
         match link.send(&call("EVALSHA", &self.digest, keys, args)).await {
             // Not `SCRIPT LOAD`, which does not go to the node that the keys are on.
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                link.send(&call("EVAL", self.code, keys, args)).await
+                Box::pin(link.send(&call("EVAL", self.code, keys, args))).await
             }
             result => result,
         }
@@ -38,7 +38,7 @@ impl Script {
     ) -> RedisResult<Value> {
         match link.send_once(&call("EVALSHA", &self.digest, keys, args)).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                link.send_once(&call("EVAL", self.code, keys, args)).await
+                Box::pin(link.send_once(&call("EVAL", self.code, keys, args))).await
             }
             result => result,
         }

@@ -4,7 +4,9 @@
 -- and of a tombstone 2-9 its end. `rows.rs` writes and reads the same.
 
 local function is_grant(value)
-  return #value >= 81 and string.byte(value) == 1
+  if #value < 81 or string.byte(value) ~= 1 then return false end
+  local subject = 80 + struct.unpack('>I2', value, 78)
+  return #value > subject and #value > subject + 1 + struct.unpack('>I2', value, subject)
 end
 
 local function is_tombstone(value)
@@ -17,6 +19,16 @@ end
 
 local function revoked(value, at)
   return string.sub(value, 1, 1) .. at .. string.sub(value, 10)
+end
+
+-- Reads a grant to change it. A key of another type is damage, and makes room for a tombstone.
+local function stored_at(key)
+  local value = redis.pcall('HGET', key, 'g')
+  if type(value) == 'table' and value.err then
+    redis.call('DEL', key)
+    return ''
+  end
+  return value
 end
 
 -- The value of a token: 1-8 ends at   9-16 issued at   17-24 revoked at   body

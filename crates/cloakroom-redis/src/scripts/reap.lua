@@ -3,7 +3,7 @@
 -- tokens are left.
 -- KEYS grant, ends, then subject and client if the caller could read them. ARGV id, before.
 local id, before = ARGV[1], ARGV[2]
-local stored = redis.call('HGET', KEYS[1], 'g')
+local stored = stored_at(KEYS[1])
 local function forget()
   redis.call('DEL', KEYS[1])
   for i = 2, #KEYS do
@@ -27,6 +27,7 @@ if not is_grant(stored) then
   -- Its ends are unknown. The server removes the key when its time to live is over.
   redis.call('HSET', KEYS[1], 'g', '\0' .. NONE)
   redis.call('ZREM', KEYS[2], id)
+  keep(KEYS[1], before)
   return {0, 0, 0, 1}
 end
 local ended, earliest = {}, nil

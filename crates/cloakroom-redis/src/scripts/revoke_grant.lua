@@ -1,7 +1,7 @@
 -- Revokes a grant; the first revocation counts. Leaves a tombstone where there is no grant that can be
 -- read. Returns the grant.
 -- KEYS grant, ends. ARGV id, at, end of a tombstone.
-local stored = redis.call('HGET', KEYS[1], 'g')
+local stored = stored_at(KEYS[1])
 if stored and is_grant(stored) then
   if not is_revoked(stored) then
     redis.call('HSET', KEYS[1], 'g', revoked(stored, ARGV[2]))

@@ -4,7 +4,7 @@
 local unreadable = 0
 for i = 3, #KEYS do
   local id = ARGV[i + 2]
-  local stored = redis.call('HGET', KEYS[i], 'g')
+  local stored = stored_at(KEYS[i])
   local is_done = true
   if stored and is_grant(stored) then
     if not is_revoked(stored) then

@@ -85,9 +85,9 @@ async fn at_every_command(mut call: impl AsyncFnMut(Scene)) {
     }
 }
 
-fn is<T: Debug + PartialEq>(answer: Result<T, StoreError>, should: T) {
+fn is<T: Debug + PartialEq>(answer: Result<T, StoreError>, should: impl Into<T>) {
     match answer {
-        Ok(answer) => assert_eq!(answer, should),
+        Ok(answer) => assert_eq!(answer, should.into()),
         Err(error) => panic!("{error:?}"),
     }
 }

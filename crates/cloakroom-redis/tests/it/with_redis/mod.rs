@@ -1,6 +1,7 @@
 //! Tests that need a server, or the program that is one.
 
 mod cluster;
+mod damaged;
 mod faults;
 mod kit;
 mod lost_writes;
