@@ -7,6 +7,7 @@
 //! | `crossed` | answers that a revocation crosses |
 //! | `load` | how often the authorization server is asked |
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
+//! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
 //! | `stuck` | followers of the log that read nothing |
 //!
 //! Nothing here is judged by how long it takes. Where a promise is about time, those who take part
@@ -21,6 +22,7 @@ mod convicted;
 mod crossed;
 mod dice;
 mod edge;
+mod failover;
 mod faults;
 mod fixture;
 mod flood;

@@ -7,6 +7,7 @@ mod ci;
 mod command;
 mod coverage;
 mod coverage_report;
+mod failover;
 mod features;
 mod fuzz;
 mod mutants;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use crate::bench::Bench;
 use crate::command::Failure;
+use crate::failover::FailOver;
 use crate::fuzz::Fuzz;
 use crate::mutants::Mutants;
 use crate::test::Test;
@@ -38,6 +40,10 @@ Usage: cargo xtask <task>
           those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or are started for
           the run, or installed first (on Debian, as root); --embedded leaves out the tests that need
           a server
+  failover postgres [--rounds N] [--synchronous]
+          kill, stop and cut off the primary of a replicated database under load, 20 times, and judge
+          what clients saw (see docs/postgresql.md); installs the programs that are missing (on Debian,
+          as root)
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
@@ -87,6 +93,10 @@ fn task(args: &[String]) -> Option<Task> {
         ("semver", []) => Some(Box::new(semver::task)),
         ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
+        ("failover", rest) => {
+            let failover = FailOver::parse(rest)?;
+            Some(Box::new(move || failover.run()))
+        }
         ("fuzz", rest) => {
             let fuzz = Fuzz::parse(rest)?;
             Some(Box::new(move || fuzz.run()))
@@ -136,6 +146,8 @@ mod tests {
             assert!(!is_task(&[name, "more"]), "{name} more");
         }
         assert!(is_task(&["test", "--embedded"]));
+        assert!(is_task(&["failover", "postgres", "--rounds", "2"]));
+        assert!(!is_task(&["failover"]));
         assert!(is_task(&["mutants", "crates/cloakroom-core"]));
         assert!(!is_task(&["ci", "--embedded"]));
         assert!(!is_task(&[]));

@@ -88,6 +88,46 @@ impl Address {
     }
 }
 
+/// The same settings for each host alone, in their order. The driver would wait for a host that does not
+/// answer, and never come to the next one.
+pub(crate) fn each_host(all: &Config) -> Vec<Config> {
+    let (hosts, addresses, ports) = (all.get_hosts(), all.get_hostaddrs(), all.get_ports());
+    (0..hosts.len().max(addresses.len()))
+        .map(|index| {
+            let mut one = without_hosts(all);
+            match hosts.get(index) {
+                Some(Host::Tcp(name)) => drop(one.host(name)),
+                #[cfg(unix)]
+                Some(Host::Unix(path)) => drop(one.host_path(path)),
+                None => {}
+            }
+            addresses.get(index).map(|address| one.hostaddr(*address));
+            ports.get(index).or(ports.first()).map(|port| one.port(*port));
+            one
+        })
+        .collect()
+}
+
+fn without_hosts(all: &Config) -> Config {
+    let mut one = Config::new();
+    all.get_user().map(|user| one.user(user));
+    all.get_password().map(|password| one.password(password));
+    all.get_dbname().map(|name| one.dbname(name));
+    all.get_options().map(|options| one.options(options));
+    all.get_application_name().map(|name| one.application_name(name));
+    all.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+    all.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
+    all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+    all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+    one.ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .keepalives(all.get_keepalives())
+        .keepalives_idle(all.get_keepalives_idle())
+        .target_session_attrs(all.get_target_session_attrs())
+        .channel_binding(all.get_channel_binding());
+    one
+}
+
 /// Whether all hosts are this machine.
 fn is_local(config: &Config) -> bool {
     let is_local = |host: &Host| match host {
@@ -233,6 +273,24 @@ mod tests {
             assert!(matches!(error, ConnectError::Url { .. }), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    /// The whole of each host, and nothing of the others.
+    #[test]
+    fn each_host_has_the_settings_of_all() {
+        let parse = |url: &str| Address::parse(url).unwrap().config;
+        let options = "connect_timeout=3&keepalives_idle=7&channel_binding=require&options=-cx%3D1\
+                       &keepalives_interval=8&keepalives_retries=9&tcp_user_timeout=10&keepalives=0\
+                       &application_name=app&sslmode=require&sslnegotiation=direct";
+        let all = parse(&format!("postgres://u:p@a.example:1,b.example:2/x?{options}"));
+        let each = ["a.example:1", "b.example:2"]
+            .map(|host| parse(&format!("postgres://u:p@{host}/x?{options}")));
+        assert_eq!(each_host(&all), each);
+        let all = parse("user=u host=a.example,/run/pg port=5 hostaddr=10.0.0.1,10.0.0.2");
+        let each = ["a.example", "/run/pg"].into_iter().zip(["10.0.0.1", "10.0.0.2"]);
+        let each = each
+            .map(|(host, address)| parse(&format!("user=u host={host} port=5 hostaddr={address}")));
+        assert_eq!(each_host(&all), each.collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Errors of the store.
 
+use std::io;
 use std::sync::Arc;
 
 use cloakroom_core::store::StoreError;
@@ -100,6 +101,16 @@ impl Failed {
     /// Whether the server refuses writes: the primary became a standby, or the connection was routed to one.
     pub(crate) fn is_read_only(&self) -> bool {
         self.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Whether a server refused to connect because it does not accept writes.
+    pub(crate) fn is_standby(&self) -> bool {
+        let Self::Driver(error) = self else { return false };
+        let source = std::error::Error::source(error);
+        source.and_then(<dyn std::error::Error>::downcast_ref).is_some_and(|error: &io::Error| {
+            // It is no error of the operating system.
+            error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+        })
     }
 
     /// Whether the connection is of no more use, as far as the error tells.

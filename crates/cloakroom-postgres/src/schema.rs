@@ -1,6 +1,5 @@
 //! The tables, and their migrations.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use cloakroom_core::revocation::Epoch;
@@ -44,7 +43,7 @@ async fn open_as(
 ) -> Result<u32, ConnectError> {
     let session = match Session::connect(Arc::clone(settings), None).await {
         Ok(session) => session,
-        Err(error) if is_refused(&error) => return Err(ConnectError::ReadOnly),
+        Err(error) if error.is_standby() => return Err(ConnectError::ReadOnly),
         Err(error) => return Err(failed("connecting to the server", error).into()),
     };
     let during = |error: Failed| match error.is_read_only() {
@@ -63,17 +62,6 @@ async fn open_as(
     }
     raise_bound(&session, settings).await.map_err(during)?;
     Ok(found)
-}
-
-/// Whether the driver refused a server that does not accept writes.
-fn is_refused(error: &Failed) -> bool {
-    let Failed::Driver(error) = error else { return false };
-    std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref).is_some_and(
-        |error: &std::io::Error| {
-            // It is no error of the operating system.
-            error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
-        },
-    )
 }
 
 /// The version of the tables; 0 if there are none.

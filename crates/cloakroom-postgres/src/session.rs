@@ -4,10 +4,14 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::maybe_done;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -17,6 +21,9 @@ use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
 use crate::error::Failed;
 use crate::settings::Settings;
 use crate::sql::Sql;
+
+/// How long a host has to answer before the next one is tried, too.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// The parameters of a statement.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -51,23 +58,8 @@ impl Session {
         settings: Arc<Settings>,
         heard: Option<watch::Sender<()>>,
     ) -> Result<Self, Failed> {
-        let config = &settings.address.config;
-        let (client, driver) = match settings.tls.clone() {
-            Some(tls) => {
-                let (client, connection) = config.connect(tls).await?;
-                (client, settings.runtime.spawn(drive(connection, heard)))
-            }
-            None => {
-                let (client, connection) = config.connect(NoTls).await?;
-                (client, settings.runtime.spawn(drive(connection, heard)))
-            }
-        };
-        let session = Self {
-            client,
-            driver: driver.abort_handle(),
-            statements: Mutex::new(HashMap::new()),
-            settings,
-        };
+        let (client, driver) = primary(&settings, heard.as_ref()).await?;
+        let session = Self { client, driver, statements: Mutex::new(HashMap::new()), settings };
         if let Some(setup) = session.settings.setup() {
             session.client.batch_execute(&setup).await?;
         }
@@ -174,6 +166,60 @@ impl Session {
         }
         answer
     }
+}
+
+/// Connects to the first host that accepts writes. A host that does not answer may never do so, so the next one
+/// is tried meanwhile. The host that was the primary last comes first.
+async fn primary(
+    settings: &Settings,
+    heard: Option<&watch::Sender<()>>,
+) -> Result<(Client, AbortHandle), Failed> {
+    let hosts = settings.hosts.len();
+    let first = settings.primary.load(Ordering::Relaxed);
+    let mut left = (0..hosts).map(|number| (first + number) % hosts);
+    let mut attempts = FuturesUnordered::new();
+    let mut failed = None;
+    loop {
+        attempts.extend(left.next().map(|host| connect(settings, host, heard)));
+        let next = attempts.next();
+        let ended = match left.len() {
+            0 => next.await,
+            _ => match timeout(HEAD_START, next).await {
+                Ok(ended) => ended,
+                Err(_) => continue,
+            },
+        };
+        match ended {
+            Some((host, Ok(connected))) => {
+                settings.primary.store(host, Ordering::Relaxed);
+                return Ok(connected);
+            }
+            // A primary may be among those that cannot be reached.
+            Some((_, Err(error))) if failed.as_ref().is_none_or(Failed::is_standby) => {
+                failed = Some(error);
+            }
+            Some(_) => {}
+            None => return Err(failed.unwrap_or(Failed::Ended)),
+        }
+    }
+}
+
+async fn connect(
+    settings: &Settings,
+    host: usize,
+    heard: Option<&watch::Sender<()>>,
+) -> (usize, Result<(Client, AbortHandle), Failed>) {
+    let config = &settings.hosts[host];
+    let runtime = &settings.runtime;
+    let connected = match settings.tls.clone() {
+        Some(tls) => config.connect(tls).await.map(|(client, connection)| {
+            (client, runtime.spawn(drive(connection, heard.cloned())).abort_handle())
+        }),
+        None => config.connect(NoTls).await.map(|(client, connection)| {
+            (client, runtime.spawn(drive(connection, heard.cloned())).abort_handle())
+        }),
+    };
+    (host, connected.map_err(Failed::from))
 }
 
 /// Moves bytes until the connection ends.

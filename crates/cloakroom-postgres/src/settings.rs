@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use cloakroom_core::Random;
 use cloakroom_core::time::{Clock, SystemClock};
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
+use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::address::Address;
+use crate::address::{Address, each_host};
 use crate::error::ConnectError;
 use crate::schema;
 use crate::sql::Names;
@@ -19,7 +21,10 @@ use crate::tls;
 
 /// What the parts of an open store share.
 pub(crate) struct Settings {
-    pub(crate) address: Address,
+    /// The settings of each host, in the order of the URL.
+    pub(crate) hosts: Vec<Config>,
+    /// The host that was the primary last.
+    pub(crate) primary: AtomicUsize,
     pub(crate) tls: Option<MakeRustlsConnect>,
     pub(crate) names: Names,
     pub(crate) connect_timeout: Duration,
@@ -234,7 +239,8 @@ impl PostgresStoreBuilder {
         let usual = if self.is_pooled { POLL_ALONE } else { POLL_LISTENING };
         Ok(Settings {
             tls: tls::connector(&address, self.tls.clone())?,
-            address,
+            hosts: each_host(&address.config),
+            primary: AtomicUsize::new(0),
             names,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,

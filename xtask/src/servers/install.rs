@@ -33,20 +33,28 @@ DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recomm
 /// Installs the programs that are missing for these servers, each of which is given or to be
 /// started.
 pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
-    let packages = missing(servers);
+    install_missing(|| missing(servers), |packages| advice(packages, servers))
+}
+
+/// Installs the packages that are missing.
+pub(super) fn install_missing(
+    missing: impl Fn() -> Vec<&'static str>,
+    advice: impl Fn(&[&str]) -> Failure,
+) -> Result<(), Failure> {
+    let packages = missing();
     if packages.is_empty() {
         return Ok(());
     }
     if !is_root() || find(&["apt-get"]).is_none() {
-        return Err(advice(&packages, servers));
+        return Err(advice(&packages));
     }
     println!("$ apt-get install {}", packages.join(" "));
     let mut install = Command::new("sh");
     install.args(["-c", INSTALL, "sh"]).args(&packages).stdin(Stdio::null());
     // It printed what went wrong; the check below counts.
     let _ = install.status();
-    let missing = missing(servers);
-    if missing.is_empty() { Ok(()) } else { Err(advice(&missing, servers)) }
+    let missing = missing();
+    if missing.is_empty() { Ok(()) } else { Err(advice(&missing)) }
 }
 
 /// Debian's packages for the missing programs.

@@ -180,7 +180,7 @@ pub(super) fn given(engine: &dyn Engine) -> Result<Option<Url>, Failure> {
 }
 
 /// Disconnects when standard input has ended.
-fn end_of_input() -> Receiver<()> {
+pub(super) fn end_of_input() -> Receiver<()> {
     let (sender, end) = channel();
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
@@ -190,6 +190,6 @@ fn end_of_input() -> Receiver<()> {
 }
 
 /// To the xtask that has started the keeper, if it is still there.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -4,6 +4,7 @@
 //! Each has a keeper, a process that cleans up whatever happens to xtask. The tests get the same
 //! variables that a developer may set.
 
+mod cluster;
 mod engine;
 mod install;
 mod keeper;
@@ -17,8 +18,10 @@ mod url;
 #[cfg(test)]
 mod tests;
 
+use std::process::ExitCode;
+
+pub(crate) use self::cluster::Cluster;
 use self::engine::{ENGINES, Engine};
-pub(crate) use self::keeper::run as run_keeper;
 use self::keeper::{Keeper, Kept};
 pub(crate) use self::stores::Summary;
 pub(crate) use self::url::Url;
@@ -26,6 +29,14 @@ use crate::command::{Cmd, Failure};
 
 /// The tests that start nginx.
 const NGINX_TESTS: &str = "http::nginx::";
+
+/// The tests that only `cargo xtask failover` runs.
+const CLUSTER_TESTS: &str = "with_patroni::";
+
+/// Keeps servers, if xtask was started for that.
+pub(crate) fn run_keeper() -> Option<ExitCode> {
+    keeper::run().or_else(cluster::run_keeper)
+}
 
 /// The servers of a run. Dropping this ends them.
 #[derive(Debug)]
@@ -76,11 +87,8 @@ impl Servers {
         for Running { engine, kept, .. } in &self.running {
             tests = tests.secret(engine.facts().variable, &kept.url);
         }
-        let mut left_out = self.left_out().into_iter().peekable();
-        if left_out.peek().is_some() {
-            tests = tests.arg("--");
-        }
-        left_out.fold(tests, |tests, name| tests.arg("--skip").arg(name))
+        let left_out = self.left_out().into_iter().chain([CLUSTER_TESTS.to_owned()]);
+        left_out.fold(tests.arg("--"), |tests, name| tests.arg("--skip").arg(name))
     }
 
     fn left_out(&self) -> Vec<String> {

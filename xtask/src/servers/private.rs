@@ -22,7 +22,7 @@ const UNPRIVILEGED: &str = "nobody";
 
 /// Far longer than a start takes, even where everything is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a server has to end before it is told again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,9 +38,9 @@ pub(super) struct Private {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct User {
-    uid: u32,
-    gid: u32,
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 impl Private {
@@ -182,18 +182,18 @@ fn send(signal: &str, process: &Child) {
 }
 
 #[cfg(unix)]
-fn make_folder(folder: &Path, user: Option<User>) -> io::Result<()> {
+pub(super) fn make_folder(folder: &Path, user: Option<User>) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, chown};
     fs::DirBuilder::new().mode(0o700).create(folder)?;
     user.map_or(Ok(()), |user| chown(folder, Some(user.uid), Some(user.gid)))
 }
 
 #[cfg(not(unix))]
-fn make_folder(folder: &Path, _: Option<User>) -> io::Result<()> {
+pub(super) fn make_folder(folder: &Path, _: Option<User>) -> io::Result<()> {
     fs::create_dir(folder)
 }
 
-fn unprivileged() -> Result<Option<User>, Failure> {
+pub(super) fn unprivileged() -> Result<Option<User>, Failure> {
     if !is_root() {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ const HELD: &str = "held\t";
 #[test]
 fn in_a_role() {
     // First, as a keeper inherits what its xtask was told.
-    if let Some(code) = keeper::run() {
+    if let Some(code) = super::run_keeper() {
         process::exit(i32::from(code != process::ExitCode::SUCCESS));
     }
     if let Ok(name) = env::var(HOLDS) {
@@ -276,7 +276,7 @@ fn without_servers_the_tests_that_need_one_are_left_out() {
     assert_eq!(
         command,
         "cargo test -- --skip with_postgres:: --skip with_mysql:: --skip with_redis:: \
-         --skip http::nginx::"
+         --skip http::nginx:: --skip with_patroni::"
     );
     let summary = Servers::none().summary().to_string();
     for name in ["postgres", "mysql", "redis", "(nginx)"] {

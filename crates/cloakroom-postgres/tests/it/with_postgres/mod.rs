@@ -3,6 +3,7 @@
 mod damaged;
 mod dance;
 mod faults;
+mod hosts;
 mod housekeeping;
 mod kit;
 mod log;
