@@ -157,7 +157,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
         Store::Mysql(_) | Store::Postgres(_) | Store::Redis(_) => {
-            eprintln!("*** Grants and keys are kept on the server.")
+            eprintln!("*** Grants and keys are kept on the server.");
         }
     }
     println!("ready http://{address}");

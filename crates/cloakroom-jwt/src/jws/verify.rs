@@ -175,9 +175,7 @@ impl Verifier {
         }
         if let Some(expected) = &self.audience {
             let audience = token.audience.as_ref();
-            if !audience.is_some_and(|audience| audience.find(expected).is_some()) {
-                return Err(VerifyError::Audience);
-            }
+            audience.and_then(|audience| audience.find(expected)).ok_or(VerifyError::Audience)?;
         }
         // RFC 9068 §2.2: REQUIRED claims.
         let required = [
