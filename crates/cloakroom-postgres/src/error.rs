@@ -147,5 +147,5 @@ pub(crate) fn damaged(
 
 /// The error of a statement that several callers shared.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the statement that wrote several revocations failed")]
+#[error("the statement that several calls shared failed")]
 pub(crate) struct BatchFailed(#[source] pub(crate) Arc<dyn std::error::Error + Send + Sync>);
