@@ -46,8 +46,9 @@
 //! The tables are in a schema of your choice, `cloakroom` by default. [`PostgresStore::connect`] creates and
 //! migrates them, from any number of nodes at once. If the program's user may not do that, run
 //! [`PostgresStoreBuilder::migrate`] as a user who may, or the files in the crate's folder `migrations`, and set
-//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on the schema and
-//! `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables.
+//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on the schema,
+//! `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables, and `EXECUTE` on its function (which everybody has
+//! unless you revoke it).
 //!
 //! An older program refuses newer tables when it starts. A newer program works with the tables of the version
 //! before, so you can update node by node.
