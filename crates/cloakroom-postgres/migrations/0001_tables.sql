@@ -116,3 +116,11 @@ CREATE TABLE cloakroom.single_use_forgotten (
     until bigint NOT NULL
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 INSERT INTO cloakroom.single_use_forgotten VALUES (0);
+
+-- The latest end that was forgotten, as it is now and not as it was when the calling statement began: a
+-- volatile function takes a snapshot of its own. (READ COMMITTED.)
+CREATE FUNCTION cloakroom.latest_forgotten() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN (SELECT until FROM cloakroom.single_use_forgotten);
+END
+$$;

@@ -59,6 +59,16 @@ pub enum ConnectError {
     /// The server does not accept writes: it is a standby, or the user or the database is set to read only.
     #[error("the server does not accept writes: it is a standby, or set to read only")]
     ReadOnly,
+    /// The server runs transactions at another isolation level than `READ COMMITTED`, and the store cannot change
+    /// it behind a pooler.
+    #[error(
+        "transactions run at the isolation level `{found}`: set `default_transaction_isolation` to \
+         `read committed` for the user of the store"
+    )]
+    Isolation {
+        /// The level.
+        found: String,
+    },
     /// The server could not be reached, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -158,5 +168,5 @@ pub(crate) fn damaged(
 
 /// The error of a statement that several callers shared.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the statement that wrote several revocations failed")]
+#[error("the statement that several calls shared failed")]
 pub(crate) struct BatchFailed(#[source] pub(crate) Arc<dyn std::error::Error + Send + Sync>);

@@ -45,7 +45,16 @@ pub(crate) async fn find(
             pool.query(during, Kind::Read, (&FIND_TOKEN, 0), &[&key, &digest]).await?
         }
     };
-    let Some(row) = rows.first() else { return Ok(Lookup::Absent) };
+    lookup(id, digest, rows.first())
+}
+
+/// The answer that a row holds.
+pub(crate) fn lookup(
+    id: GrantId,
+    digest: Option<&TokenDigest>,
+    row: Option<&Row>,
+) -> Result<Lookup, StoreError> {
+    let Some(row) = row else { return Ok(Lookup::Absent) };
     let grant = match stored_grant(id, row)? {
         Stored::Tombstone => return Ok(Lookup::Tombstone),
         Stored::Grant(grant) => grant,

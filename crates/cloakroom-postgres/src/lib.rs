@@ -25,10 +25,11 @@
 //!   the repository). With a synchronous standby nothing is lost.
 //! - **Nothing is left open.** Each operation on the path of a request is one statement that commits by itself;
 //!   creating a grant is two in one flight. So a dropped future leaves no transaction, and no lock.
-//! - **Few connections.** Statements of many callers are in flight on a connection at the same time. By default a
-//!   node opens up to ten connections: two for lookups, four for writes, two for lists and housekeeping, one for
-//!   the log, and one that listens. A connection that breaks is replaced when it is next needed, with a pause that
-//!   grows to half a second while the server cannot be reached.
+//! - **Few connections.** Statements of many callers are in flight on a connection at the same time, and lookups that
+//!   arrive while others are under way go out together, in one statement. By default a node opens up to ten
+//!   connections: two for lookups, four for writes, two for lists and housekeeping, one for the log, and one that
+//!   listens. A connection that breaks is replaced when it is next needed, with a pause that grows to half a second
+//!   while the server cannot be reached.
 //! - **Outages are errors**: a server that is gone, read only or full, a time-out, a missing privilege. Lookups are
 //!   sent once more if their connection had ended, and statements that lost a conflict are sent again. Nothing
 //!   else is repeated. When the cause is gone, the same store works again.
@@ -45,8 +46,9 @@
 //! The tables are in a schema of your choice, `cloakroom` by default. [`PostgresStore::connect`] creates and
 //! migrates them, from any number of nodes at once. If the program's user may not do that, run
 //! [`PostgresStoreBuilder::migrate`] as a user who may, or the files in the crate's folder `migrations`, and set
-//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on the schema and
-//! `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables.
+//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on the schema,
+//! `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables, and `EXECUTE` on its function (which everybody has
+//! unless you revoke it).
 //!
 //! An older program refuses newer tables when it starts. A newer program works with the tables of the version
 //! before, so you can update node by node.
@@ -72,6 +74,7 @@ mod housekeeping;
 mod keys;
 mod list;
 mod log_writer;
+mod lookups;
 mod pool;
 mod revocation_log;
 mod rows;

@@ -8,7 +8,7 @@ mod with_postgres {
 
     use crate::sql::{Names, Sql};
     use crate::{
-        advance, check_values, create, grants, housekeeping, keys, list, log_writer,
+        advance, check_values, create, grants, housekeeping, keys, list, log_writer, lookups,
         revocation_log, schema, single_use,
     };
 
@@ -26,6 +26,7 @@ mod with_postgres {
             keys::STATEMENTS,
             list::STATEMENTS,
             log_writer::STATEMENTS,
+            lookups::STATEMENTS,
             revocation_log::STATEMENTS,
             schema::STATEMENTS,
             single_use::STATEMENTS,

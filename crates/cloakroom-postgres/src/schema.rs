@@ -50,6 +50,14 @@ async fn open_as(
         true => ConnectError::ReadOnly,
         false => failed("preparing the tables", error).into(),
     };
+    // What each statement survives is argued for this level.
+    let level = first(session.client(), "SHOW transaction_isolation").await.map_err(during)?;
+    match level {
+        Some(level) if level != "read committed" => {
+            return Err(ConnectError::Isolation { found: level });
+        }
+        _ => {}
+    }
     let mut found = version(session.client(), &settings.names).await.map_err(during)?;
     if migrates && found < known.newest() {
         found = migrate(session.client(), &settings.names, known).await.map_err(during)?;

@@ -2,13 +2,13 @@
 //!
 //! A call sends two statements in one flight. The first spends the item: the unique index decides between calls
 //! for one id, and the row decides between a call and the end of the item. The second forgets some items that
-//! are over, and reads the latest end that was forgotten. If that end is not before the end of this item, the
-//! item may have been spent and forgotten before, and the answer is `Again`.
+//! are over.
 //!
-//! It is read after the item was inserted, and not before: an earlier row of the item would have stood in the
-//! way of the insert, so if there was one, its deletion was committed, and with it the end that the second
-//! statement reads. A look before the insert could miss a row that another call spends, and a third one
-//! forgets, between the two.
+//! The latest end that was forgotten is read when the row has been inserted, with a snapshot of that moment. An
+//! earlier row of the item would have stood in the way of the insert; so if there was one, its deletion is
+//! committed, and the latest end with it. A look before the insert could miss a row that another call spends and
+//! a third one forgets in between. A look after the commit could see an end that was forgotten later, and then
+//! nobody would get `First`.
 
 use async_trait::async_trait;
 use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
@@ -33,13 +33,13 @@ static SPEND: Sql = Sql::new(
          WHERE $2 > (SELECT until FROM cloakroom.single_use_forgotten) \
              AND NOT EXISTS (SELECT FROM held) \
          ON CONFLICT (id) DO UPDATE SET until = excluded.until, first = item.until <= $3 \
-         WHERE item.until < excluded.until RETURNING first) \
+         WHERE item.until < excluded.until \
+         RETURNING first AND until > cloakroom.latest_forgotten() AS first) \
      SELECT first FROM held UNION ALL SELECT first FROM spent",
     &[Type::BYTEA, Type::INT8, Type::INT8],
 );
 
-/// Forgets at most 16 items that are over, and keeps the latest end among them in the same step. Returns the
-/// latest end that was forgotten before.
+/// Forgets at most 16 items that are over, and keeps the latest end among them in the same step.
 ///
 /// READ COMMITTED: each call deletes other rows, since it skips those that another one has locked, and it
 /// waits for nothing but the one row that it locks last. So nobody waits in a circle.
@@ -53,7 +53,7 @@ static FORGET: Sql = Sql::new(
      kept AS ( \
          UPDATE cloakroom.single_use_forgotten f SET until = latest.until FROM latest \
          WHERE f.until < latest.until) \
-     SELECT until FROM cloakroom.single_use_forgotten",
+     SELECT count(*) FROM over",
     &[Type::INT8],
 );
 
@@ -73,17 +73,14 @@ impl SingleUseStore for PostgresStore {
         let forgetting = session.prepared(&FORGET, 0).await.map_err(error)?;
         let (spent, forgotten) =
             session.run_both((&spending, &[&id, &until, &now]), (&forgetting, &[&now])).await;
-        let (spent, forgotten) = (spent.map_err(error)?, forgotten.map_err(error)?);
-        const ROW: &str = "a single-use item's row";
+        let spent = spent.map_err(error)?;
+        // An item that was spent stays spent, whatever becomes of the others.
+        forgotten.map_err(error)?;
         let is_first = match spent.first() {
-            Some(row) => get(ROW, row, 0)?,
+            Some(row) => get("a single-use item's row", row, 0)?,
             None => false,
         };
-        let forgotten: i64 = match forgotten.first() {
-            Some(row) => get(ROW, row, 0)?,
-            None => return Err(StoreError::corrupt(ROW, "the latest end is missing")),
-        };
-        Ok(if is_first && until > forgotten { Spent::First } else { Spent::Again })
+        Ok(if is_first { Spent::First } else { Spent::Again })
     }
 }
 

@@ -19,10 +19,10 @@ use tokio::task::AbortHandle;
 use crate::advance;
 use crate::create;
 use crate::error::{ConnectError, Failed, failed};
-use crate::grants;
 use crate::housekeeping;
 use crate::list;
 use crate::log_writer::{Append, LogWriter};
+use crate::lookups::Lookups;
 use crate::pool::Pool;
 use crate::revocation_log::{self, SweepTarget, Swept};
 use crate::settings::{PostgresStoreBuilder, Settings};
@@ -53,7 +53,7 @@ pub struct PostgresStore(Arc<Inner>);
 struct Inner {
     settings: Arc<Settings>,
     /// For lookups, which must not wait for writes.
-    lookups: Pool,
+    lookups: Lookups,
     /// For writes of grants, tokens and items.
     writes: Pool,
     /// For what takes longer: lists, housekeeping, sweeps, and what happens seldom.
@@ -102,7 +102,7 @@ impl PostgresStore {
         let watching = watch::watch(Arc::clone(&settings), growth.clone());
         let watch = settings.runtime.spawn(watching).abort_handle();
         Self(Arc::new(Inner {
-            lookups: Pool::new(&settings, lookups),
+            lookups: Lookups::start(&settings, lookups),
             writes: Pool::new(&settings, writes),
             long: Pool::new(&settings, 2),
             log,
@@ -163,7 +163,7 @@ impl TokenStore for PostgresStore {
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
-        grants::find(&self.0.lookups, grant, token.as_ref()).await
+        self.0.lookups.find(grant, token).await
     }
 
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
@@ -184,7 +184,7 @@ impl TokenStore for PostgresStore {
     }
 
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
-        revocation_log::rules(&self.0.lookups, keys).await
+        revocation_log::rules(self.0.lookups.pool(), keys).await
     }
 
     async fn list(
@@ -198,7 +198,7 @@ impl TokenStore for PostgresStore {
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
-        let pool = self.0.lookups.clone();
+        let pool = self.0.lookups.pool().clone();
         self.apart("reading the revocation log", async move {
             revocation_log::read(&pool, &after, limit).await
         })

@@ -1,6 +1,6 @@
 //! A proxy before the server, which cuts connections or lets them wait, at the statement that a test names.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::server::{url, without_sslmode};
+
+/// The number of the next connection.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// What the proxy does with a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +34,8 @@ struct State {
     mode: watch::Sender<Mode>,
     /// Counts the calls of `cut`.
     cuts: watch::Sender<u32>,
-    /// Connections that the client has not yet closed.
-    open: AtomicUsize,
+    /// The numbers of the connections that the client has not yet closed.
+    open: Mutex<BTreeSet<usize>>,
     /// Connections that end.
     doomed: AtomicUsize,
     closed: watch::Sender<()>,
@@ -61,7 +64,7 @@ impl Proxy {
         let state = Arc::new(State {
             mode: watch::Sender::new(Mode::Works),
             cuts: watch::Sender::new(0),
-            open: AtomicUsize::new(0),
+            open: Mutex::default(),
             doomed: AtomicUsize::new(0),
             closed: watch::Sender::new(()),
         });
@@ -91,11 +94,12 @@ impl Proxy {
         self.settle().await;
     }
 
-    /// Ends all connections.
+    /// Ends all connections, and waits until the client has noticed. It may make new ones meanwhile.
     pub(crate) async fn cut(&self) {
-        self.state.cuts.send_modify(|cuts| *cuts += 1);
         let mut closed = self.state.closed.subscribe();
-        while self.state.open.load(Ordering::SeqCst) > 0 {
+        let old = self.state.open.lock().unwrap().clone();
+        self.state.cuts.send_modify(|cuts| *cuts += 1);
+        while !self.state.open.lock().unwrap().is_disjoint(&old) {
             closed.changed().await.unwrap();
         }
     }
@@ -136,13 +140,13 @@ impl State {
         let Ok(server) = TcpStream::connect(server).await else { return };
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        self.open.fetch_add(1, Ordering::SeqCst);
+        let mut cut = self.cuts.subscribe();
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        self.open.lock().unwrap().insert(number);
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let owed = Arc::new(Mutex::new(Owed::default()));
         let (settled, settles) = watch::channel(());
-        let mut cut = self.cuts.subscribe();
-        cut.borrow_and_update();
         let mut from_client = Some(from_client);
         {
             let forth = self.forth(from_client.as_mut().unwrap(), to_server, &owed, settles);
@@ -160,7 +164,7 @@ impl State {
         // The client closes when it has noticed.
         while rest.read(&mut sink).await.is_ok_and(|read| read > 0) {}
         self.doomed.fetch_sub(1, Ordering::SeqCst);
-        self.open.fetch_sub(1, Ordering::SeqCst);
+        self.open.lock().unwrap().remove(&number);
         self.closed.send_replace(());
     }
 

@@ -384,6 +384,18 @@ async fn a_server_that_takes_no_writes_is_refused() {
     }
 }
 
+/// Another isolation level is set right on the store's connections, and refused behind a pooler.
+#[tokio::test]
+async fn another_isolation_level_is_not_used() {
+    let mark = if url().contains('?') { '&' } else { '?' };
+    let options = "options=-c%20default_transaction_isolation%3Dserializable";
+    let url = format!("{}{mark}{options}", url());
+    let open = || PostgresStore::builder(&url).schema(schema());
+    open().connect().await.unwrap();
+    let error = open().transaction_pooler(true).connect().await.unwrap_err();
+    assert!(matches!(&error, ConnectError::Isolation { found } if found == "serializable"));
+}
+
 /// The primary becomes a standby while the store is open.
 #[tokio::test]
 async fn a_primary_that_becomes_read_only_is_an_outage_of_writes() {

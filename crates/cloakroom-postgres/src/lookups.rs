@@ -1,0 +1,167 @@
+//! Lookups of many callers. While others are under way, those that arrive go out together in one statement.
+//!
+//! A lookup joins only a statement that is not yet sent. So what was acknowledged before the lookup began is in
+//! the snapshot of its statement.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cloakroom_core::store::{Lookup, StoreError};
+use cloakroom_core::{GrantId, TokenDigest};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use crate::error::{BatchFailed, Failed, failed};
+use crate::grants;
+use crate::pool::{Kind, Pool};
+use crate::rows::{get, grant_columns};
+use crate::settings::Settings;
+use crate::sql::Sql;
+
+/// The most lookups in one statement.
+const BATCH: usize = 128;
+
+/// As [`grants::find`] does it, for several grants: one snapshot of all rows.
+static FIND_MANY: Sql = Sql::new(
+    concat!(
+        "SELECT ",
+        grant_columns!(),
+        ", t.issued_at, t.expires_at, t.revoked_at, t.body, k.number \
+         FROM unnest($1, $2) WITH ORDINALITY AS k (id, digest, number) \
+         JOIN cloakroom.grants g ON g.id = k.id \
+         LEFT JOIN cloakroom.tokens t ON t.grant_id = k.id AND t.digest = k.digest"
+    ),
+    &[Type::BYTEA_ARRAY, Type::BYTEA_ARRAY],
+);
+
+/// The column with the number of the lookup, from 1.
+const NUMBER: usize = 14;
+
+struct Job {
+    id: GrantId,
+    digest: Option<TokenDigest>,
+    reply: oneshot::Sender<Result<Lookup, StoreError>>,
+}
+
+/// Where lookups are made. Its tasks end when it is dropped.
+pub(crate) struct Lookups {
+    pool: Pool,
+    /// How many lookups go out by themselves at the same time: one for each connection.
+    most: usize,
+    alone: AtomicUsize,
+    queue: mpsc::UnboundedSender<Job>,
+}
+
+impl Lookups {
+    pub(crate) fn start(settings: &Arc<Settings>, connections: usize) -> Self {
+        let most = connections.max(1);
+        let pool = Pool::new(settings, most);
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..most {
+            settings.runtime.spawn(work(pool.clone(), Arc::clone(&jobs)));
+        }
+        Self { pool, most, alone: AtomicUsize::new(0), queue }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) async fn find(
+        &self,
+        id: GrantId,
+        digest: Option<TokenDigest>,
+    ) -> Result<Lookup, StoreError> {
+        {
+            let _alone = Alone(&self.alone);
+            if self.alone.fetch_add(1, Ordering::Relaxed) < self.most {
+                return grants::find(&self.pool, id, digest.as_ref()).await;
+            }
+        }
+        let ended = || failed("finding a grant", Failed::Ended);
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Job { id, digest, reply }).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// Counts a lookup that goes out by itself, until it ends or is dropped.
+struct Alone<'a>(&'a AtomicUsize);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends one statement after the other. What arrives meanwhile is in the next one.
+async fn work(pool: Pool, jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
+        find_many(&pool, std::mem::take(&mut batch)).await;
+    }
+}
+
+async fn find_many(pool: &Pool, jobs: Vec<Job>) {
+    let during = "finding grants";
+    let ids: Vec<&[u8]> = jobs.iter().map(|job| job.id.as_bytes().as_slice()).collect();
+    let digests: Vec<Option<&[u8]>> = jobs
+        .iter()
+        .map(|job| job.digest.as_ref().map(|digest| digest.as_bytes().as_slice()))
+        .collect();
+    let rows = match pool.query(during, Kind::Read, (&FIND_MANY, 0), &[&ids, &digests]).await {
+        Ok(rows) => rows,
+        Err(error) => return fail(during, jobs, error),
+    };
+    let found = match in_order(during, &rows, jobs.len()) {
+        Ok(found) => found,
+        Err(error) => return fail(during, jobs, error),
+    };
+    for (job, row) in jobs.into_iter().zip(found) {
+        let _ = job.reply.send(grants::lookup(job.id, job.digest.as_ref(), row));
+    }
+}
+
+/// The row of each lookup, if it has one. A row that belongs to none is an error: it must not look as if its
+/// grant were absent.
+fn in_order<'a>(
+    during: &'static str,
+    rows: &'a [Row],
+    lookups: usize,
+) -> Result<Vec<Option<&'a Row>>, StoreError> {
+    let mut found = vec![None; lookups];
+    for row in rows {
+        let number: i64 = get(during, row, NUMBER)?;
+        let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        match place.and_then(|place| found.get_mut(place)) {
+            Some(place) => *place = Some(row),
+            None => return Err(StoreError::corrupt(during, "a row belongs to no lookup")),
+        }
+    }
+    Ok(found)
+}
+
+fn fail(during: &'static str, jobs: Vec<Job>, error: StoreError) {
+    let error = Arc::new(error);
+    for job in jobs {
+        let _ = job.reply.send(Err(shared(during, &error)));
+    }
+}
+
+/// The error for one of several callers.
+fn shared(during: &'static str, error: &Arc<StoreError>) -> StoreError {
+    let source = BatchFailed(Arc::clone(error) as _);
+    match &**error {
+        StoreError::Corrupt { what, .. } => StoreError::corrupt(what, source),
+        _ => StoreError::unavailable(during, source),
+    }
+}
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] = &[("FIND_MANY", &FIND_MANY)];
