@@ -9,4 +9,5 @@ mod outages;
 mod processes;
 mod sentinel;
 mod single_use;
+mod tls;
 mod ttl;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cloakroom_core::Random;
 use cloakroom_core::revocation::{Revocation, Target};
 use cloakroom_core::store::{
-    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, SingleUseId,
-    SingleUseStore as _, Spend, Spent, TokenStore as _,
+    Advance, AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, PageRequest, Selector,
+    SingleUseId, SingleUseStore as _, Spend, Spent, TokenStore as _,
 };
 use cloakroom_core::time::{Clock as _, SystemClock};
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject};
@@ -212,6 +212,37 @@ async fn nothing_is_left_when_everything_has_ended() {
         tokio::task::yield_now().await;
     }
     assert_eq!(names(&prefix).await, names(&other).await);
+}
+
+/// Otherwise each list and each sweep of a large client would read them again.
+#[tokio::test]
+async fn what_is_revoked_leaves_the_indexes_of_its_owners() {
+    let (url, prefix) = (url(), prefix());
+    let store = open(&url, &prefix).await;
+    let listed = async |store: &RedisStore| {
+        let of = Selector::Client(ClientId::new("app").unwrap());
+        let page = PageRequest { after: None, limit: 100 };
+        store.list(of, page, NOW).await.unwrap().grants.len()
+    };
+    let indexes = async || -> usize {
+        let keys = keys(&url, &prefix).await;
+        let is_index = |key: &&Vec<u8>| {
+            let at = key.iter().position(|byte| *byte == b'}').unwrap();
+            key[at..].starts_with(b"}:s:") || key[at..].starts_with(b"}:c:")
+        };
+        keys.iter().filter(is_index).count()
+    };
+    let one = grant(&store, "alice", "app").await;
+    let _ = store.create(one.clone(), vec![]).await.unwrap();
+    assert_eq!((listed(&store).await, indexes().await), (1, 2));
+    store.revoke(revocation(Target::Grant(one.id))).await.unwrap();
+    assert_eq!(indexes().await, 0);
+    // A sweep knows one of its owners alone. Whoever reads the index of the other removes it there.
+    let other = grant(&store, "alice", "app").await;
+    let _ = store.create(other.clone(), vec![]).await.unwrap();
+    store.revoke(revocation(Target::Subject(other.subject))).await.unwrap();
+    assert_eq!(indexes().await, 1);
+    assert_eq!((listed(&store).await, indexes().await), (0, 0));
 }
 
 #[tokio::test]
