@@ -61,7 +61,8 @@ struct Options {
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where grants and keys are kept: `memory`, `sqlite:` and a file's path, or the URL of a server
-    /// (`mysql://`, `postgres://`, `redis://`). The secrets are in another file: `<path>.secrets` or `<scheme>.secrets`
+    /// (`mysql://`, `postgres://`, `redis://`; build with the feature of that name). The secrets are in
+    /// another file: `<path>.secrets` or `<feature>.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
@@ -156,9 +157,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     match &options.store {
         Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
-        Store::Mysql(_) | Store::Postgres(_) | Store::Redis(_) => {
-            eprintln!("*** Grants and keys are kept on the server.");
-        }
+        #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+        _ => eprintln!("*** Grants and keys are kept on the server."),
     }
     println!("ready http://{address}");
     cloakroom::http::serve(listener, app)

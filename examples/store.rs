@@ -13,8 +13,11 @@ use cloakroom::core::store::SingleUseStore;
 use cloakroom::core::store::TokenStore;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
+#[cfg(feature = "mysql")]
 use cloakroom::mysql::MysqlStore;
+#[cfg(feature = "postgres")]
 use cloakroom::postgres::PostgresStore;
+#[cfg(feature = "redis")]
 use cloakroom::redis::RedisStore;
 use cloakroom::sqlite::SqliteStore;
 use cloakroom::{HandleKeys, HandleSecret, Issuer, IssuerBuilder};
@@ -26,10 +29,13 @@ pub(crate) enum Store {
     Memory,
     Sqlite(PathBuf),
     /// The URL of a database.
+    #[cfg(feature = "mysql")]
     Mysql(String),
     /// The URL of a database.
+    #[cfg(feature = "postgres")]
     Postgres(String),
     /// The URL of a server, of sentinels or of a cluster.
+    #[cfg(feature = "redis")]
     Redis(String),
 }
 
@@ -37,13 +43,25 @@ impl FromStr for Store {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            None if text == "memory" => Ok(Self::Memory),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            Some(("mysql" | "mariadb", _)) => Ok(Self::Mysql(text.to_owned())),
-            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
-            Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+        let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
+        match scheme {
+            "memory" if text == scheme => Ok(Self::Memory),
+            "sqlite" if !rest.is_empty() => Ok(Self::Sqlite(rest.into())),
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => Ok(Self::Mysql(text.to_owned())),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Ok(Self::Postgres(text.to_owned())),
+            #[cfg(feature = "redis")]
+            _ if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
                 Ok(Self::Redis(text.to_owned()))
+            }
+            #[cfg(not(feature = "mysql"))]
+            "mysql" | "mariadb" => Err("build the example with `--features mysql`"),
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => Err("build the example with `--features postgres`"),
+            #[cfg(not(feature = "redis"))]
+            _ if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+                Err("build the example with `--features redis`")
             }
             _ => Err(
                 "it is not `memory`, `sqlite:` and a path, or a URL of MySQL, PostgreSQL or Redis",
@@ -69,14 +87,17 @@ impl Store {
                 secrets.push(".secrets");
                 issuer(url, Arc::new(SqliteStore::open(path)?), Path::new(&secrets))
             }
+            #[cfg(feature = "mysql")]
             Self::Mysql(server) => {
                 let store = MysqlStore::connect(server).await?;
                 issuer(url, Arc::new(store), Path::new("mysql.secrets"))
             }
+            #[cfg(feature = "postgres")]
             Self::Postgres(server) => {
                 let store = PostgresStore::connect(server).await?;
                 issuer(url, Arc::new(store), Path::new("postgres.secrets"))
             }
+            #[cfg(feature = "redis")]
             Self::Redis(server) => {
                 let store = RedisStore::connect(server).await?;
                 issuer(url, Arc::new(store), Path::new("redis.secrets"))

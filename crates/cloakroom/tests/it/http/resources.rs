@@ -50,13 +50,11 @@ impl Server {
         }
     }
 
-    /// Checks the audience of a JWT as an API does, byte for byte (RFC 7519 §4.1.3).
+    /// Checks the audience of a JWT as an API does, whichever way it spells its own resource.
     async fn assert_verified(&self, jwt: &str, registered: &str) {
         for audience in BOTH {
-            let verified = self.verifier(audience).verify(&self.keys().await, jwt);
-            assert_eq!(verified.is_ok(), audience == registered, "{audience}");
-            let audience = verified.ok().and_then(|verified| verified.token.audience);
-            assert!(audience.is_none_or(|audience| audience.single() == Some(registered)));
+            let verified = self.verifier(audience).verify(&self.keys().await, jwt).unwrap();
+            assert_eq!(verified.token.audience.unwrap().single(), Some(registered), "{audience}");
         }
     }
 }
