@@ -26,9 +26,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a standby has to follow a new primary before it is copied anew, and how often that is tried.
-const REPAIR: Duration = Duration::from_secs(45);
-const REPAIRS: usize = 6;
+/// How long a standby has to follow a new primary before it is restarted.
+const REPAIR: Duration = Duration::from_secs(20);
 
 /// What `cargo xtask failover` says.
 #[derive(Debug)]
@@ -167,22 +166,28 @@ impl Cluster {
     }
 
     /// Waits until every server follows the primary. On a busy machine it may not be the first one that
-    /// followed the old one. A standby that does not find its way back is copied anew, as an operator does.
+    /// followed the old one. A standby that does not find its way back is restarted, or copied anew, as an
+    /// operator does.
     pub(crate) async fn until_whole(&self) {
-        for _ in 0..REPAIRS {
+        for (patience, repair) in [
+            (REPAIR, "POST /restart"),
+            (REPAIR, "POST /restart"),
+            (REPAIR, "POST /reinitialize"),
+            (PATIENCE, "nothing"),
+        ] {
             let whole = async {
                 while !matches!(self.view().await, Some((_, behind)) if behind.is_empty()) {
                     sleep(PAUSE).await;
                 }
             };
-            if timeout(REPAIR, whole).await.is_ok() {
+            if timeout(patience, whole).await.is_ok() {
                 return;
             }
             let behind = self.view().await.map(|(_, behind)| behind).unwrap_or_default();
             for number in behind {
                 let node = &self.nodes[number];
-                println!("{} does not follow, and is copied anew", node.name);
-                call(node.api, "POST /reinitialize", "{\"force\": true}").await;
+                println!("{} does not follow: {repair}", node.name);
+                call(node.api, repair, "{\"force\": true}").await;
             }
         }
         panic!("the servers do not follow their primary: {}", self.said());
@@ -389,6 +394,7 @@ postgresql:
   data_dir: {folder}/{name}
   bin_dir: {programs}
   pgpass: {folder}/{name}.pgpass
+  basebackup: [{{checkpoint: fast}}]
   authentication:
     superuser: {{username: cloakroom, password: '{password}'}}
     replication: {{username: replicator, password: '{password}'}}
