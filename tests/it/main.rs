@@ -8,6 +8,7 @@
 //! | `load` | how often the authorization server is asked |
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
+//! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!
 //! Nothing here is judged by how long it takes. Where a promise is about time, those who take part
@@ -30,6 +31,7 @@ mod load;
 mod nothing_revoked;
 mod oracle;
 mod people;
+mod standby;
 mod storm;
 mod stuck;
 mod tape;

@@ -31,7 +31,7 @@ pub(crate) const STALENESS: Duration = Duration::from_secs(3);
 /// Longer than any outage, so that a client whose answer was lost gets the successor.
 pub(crate) const RETRY_WINDOW: Duration = Duration::from_secs(300);
 
-const APP: &str = "app";
+pub(crate) const APP: &str = "app";
 const USERS: u32 = 200;
 /// Sessions at a time; two clients share each.
 const SLOTS: usize = 40;
@@ -118,7 +118,7 @@ impl Load {
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             let sink = Sink { history: Arc::clone(&history), sessions: Arc::clone(&sessions) };
-            servers.push(server(url, sink).await);
+            servers.push(server(url, Arc::new(sink)).await);
         }
         Arc::new(Self {
             history,
@@ -321,7 +321,8 @@ impl Load {
     }
 }
 
-async fn server(url: &str, sink: Sink) -> Issuer {
+/// An authorization server over the database of this URL.
+pub(crate) async fn server(url: &str, events: Arc<dyn EventSink>) -> Issuer {
     let store = PostgresStore::builder(url)
         .statement_timeout(Duration::from_secs(2))
         .connect_timeout(Duration::from_secs(2))
@@ -338,7 +339,7 @@ async fn server(url: &str, sink: Sink) -> Issuer {
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         .static_clients([app])
         .unwrap()
-        .events(Arc::new(sink))
+        .events(events)
         .lifetimes(
             Lifetimes::default().access_token(Duration::from_secs(3600)).retry_window(RETRY_WINDOW),
         )

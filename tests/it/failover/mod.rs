@@ -13,8 +13,8 @@
 //! like `with_patroni`, and a line in `xtask/src/failover`.
 
 mod history;
-mod load;
+pub(crate) mod load;
 mod oracle;
 mod patroni;
-mod proxy;
+pub(crate) mod proxy;
 mod with_patroni;

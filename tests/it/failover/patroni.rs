@@ -26,6 +26,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a standby has to follow a new primary before it is restarted.
+const REPAIR: Duration = Duration::from_secs(20);
+
 /// What `cargo xtask failover` says.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -163,19 +166,60 @@ impl Cluster {
     }
 
     /// Waits until every server follows the primary. On a busy machine it may not be the first one that
-    /// followed the old one.
+    /// followed the old one. A standby that does not find its way back is restarted, or copied anew, as an
+    /// operator does.
     pub(crate) async fn until_whole(&self) {
-        self.patiently("all servers", || async {
-            for node in &self.nodes {
-                if ask(node.api, "/primary").await.is_some() {
-                    let view = ask(node.api, "/cluster").await?;
-                    let is_whole = is_whole(&view, &node.name, self.settings.is_synchronous);
-                    return is_whole.then_some(());
+        for (patience, repair) in [
+            (REPAIR, "POST /restart"),
+            (REPAIR, "POST /restart"),
+            (REPAIR, "POST /reinitialize"),
+            (PATIENCE, "nothing"),
+        ] {
+            let whole = async {
+                while !matches!(self.view().await, Some((_, behind)) if behind.is_empty()) {
+                    sleep(PAUSE).await;
                 }
+            };
+            if timeout(patience, whole).await.is_ok() {
+                return;
             }
-            None
+            let behind = self.view().await.map(|(_, behind)| behind).unwrap_or_default();
+            for number in behind {
+                let node = &self.nodes[number];
+                println!("{} does not follow: {repair}", node.name);
+                call(node.api, repair, "{\"force\": true}").await;
+            }
+        }
+        panic!("the servers do not follow their primary: {}", self.said());
+    }
+
+    /// The primary, and the servers that do not follow it.
+    async fn view(&self) -> Option<(usize, Vec<usize>)> {
+        for (leader, node) in self.nodes.iter().enumerate() {
+            if ask(node.api, "/primary").await.is_some() {
+                let view = ask(node.api, "/cluster").await?;
+                let behind = |number: &usize| !self.follows(&view, *number);
+                let mut behind: Vec<usize> = (0..NODES).filter(behind).collect();
+                let members = view["members"].as_array()?;
+                let is_safe = members.iter().any(|it| it["role"] == "sync_standby");
+                if self.settings.is_synchronous && !is_safe && behind.is_empty() {
+                    behind = (0..NODES).filter(|number| *number != leader).collect();
+                }
+                return Some((leader, behind));
+            }
+        }
+        None
+    }
+
+    fn follows(&self, view: &Value, number: usize) -> bool {
+        let members = view["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(primary) = members.iter().find(|it| it["role"] == "leader") else { return false };
+        members.iter().any(|it| {
+            it["name"] == *self.nodes[number].name
+                && (it["state"] == "running" || it["state"] == "streaming")
+                && it["timeline"] == primary["timeline"]
+                && it["lag"].as_u64().unwrap_or_default() < 1 << 20
         })
-        .await;
     }
 
     /// From now on the standbys read nothing of this server, until its fault is mended.
@@ -350,6 +394,7 @@ postgresql:
   data_dir: {folder}/{name}
   bin_dir: {programs}
   pgpass: {folder}/{name}.pgpass
+  basebackup: [{{checkpoint: fast}}]
   authentication:
     superuser: {{username: cloakroom, password: '{password}'}}
     replication: {{username: replicator, password: '{password}'}}
@@ -369,29 +414,22 @@ postgresql:
 
 /// What Patroni's API on this port answers with status 200.
 async fn ask(port: u16, path: &str) -> Option<Value> {
-    let asking = async {
+    let (status, body) = call(port, &format!("GET {path}"), "").await?;
+    (status == "200").then(|| serde_json::from_str(&body).ok()).flatten()
+}
+
+async fn call(port: u16, what: &str, body: &str) -> Option<(String, String)> {
+    let calling = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
+        let length = body.len();
+        let request = format!("{what} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
-        let is_ok = head.split(' ').nth(1) == Some("200");
-        is_ok.then(|| serde_json::from_str(body).ok()).flatten()
+        Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
     };
-    timeout(Duration::from_secs(2), asking).await.ok().flatten()
-}
-
-/// Whether all servers are there and follow this leader.
-fn is_whole(view: &Value, leader: &str, is_synchronous: bool) -> bool {
-    let Some(members) = view["members"].as_array() else { return false };
-    let Some(primary) = members.iter().find(|it| it["role"] == "leader") else { return false };
-    let follows = |it: &Value| {
-        (it["state"] == "running" || it["state"] == "streaming")
-            && it["timeline"] == primary["timeline"]
-            && it["lag"].as_u64().unwrap_or_default() < 1 << 20
-    };
-    let is_safe = !is_synchronous || members.iter().any(|it| it["role"] == "sync_standby");
-    members.len() == NODES && primary["name"] == leader && members.iter().all(follows) && is_safe
+    timeout(Duration::from_secs(2), calling).await.ok().flatten()
 }
 
 /// The process of PostgreSQL, if it runs.

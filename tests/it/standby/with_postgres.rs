@@ -1,0 +1,165 @@
+//! The tests.
+
+use std::sync::{Arc, Mutex};
+
+use cloakroom::core::revocation::{Cursor, RevocationBatch};
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::{Subject, TokenSecret};
+use cloakroom::postgres::{ConnectError, PostgresStore};
+use cloakroom::{
+    Caller, Event, EventSink, Grant, Introspection, Issuer, TokenError, TokenResponse,
+};
+use tokio::sync::watch;
+
+use crate::failover::load;
+use crate::standby::servers::Pair;
+
+/// Keeps what a server reports.
+#[derive(Debug)]
+struct Sink {
+    events: Mutex<Vec<Event>>,
+    count: watch::Sender<usize>,
+}
+
+impl EventSink for Sink {
+    fn record(&self, event: &Event) {
+        self.events.lock().unwrap().push(event.clone());
+        self.count.send_modify(|count| *count += 1);
+    }
+}
+
+impl Sink {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { events: Mutex::default(), count: watch::Sender::new(0) })
+    }
+
+    fn regressions(&self) -> usize {
+        let events = self.events.lock().unwrap();
+        events.iter().filter(|event| matches!(event, Event::StoreRegressed { .. })).count()
+    }
+
+    async fn until_regressed(&self) {
+        let mut changes = self.count.subscribe();
+        while self.regressions() == 0 {
+            changes.changed().await.unwrap();
+        }
+    }
+}
+
+/// An authorization server with its maintenance.
+async fn server(url: &str) -> (Issuer, Arc<Sink>) {
+    let sink = Sink::new();
+    let issuer = load::server(url, sink.clone()).await;
+    let maintained = issuer.clone();
+    tokio::spawn(async move { maintained.run_maintenance().await });
+    (issuer, sink)
+}
+
+/// Until the server vouches again.
+async fn patiently<T, F>(mut call: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, TokenError>>,
+{
+    loop {
+        match call().await {
+            Ok(value) => return value,
+            Err(TokenError::Unavailable(_) | TokenError::Store(_)) => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+async fn log_in(issuer: &Issuer, user: &str) -> TokenResponse {
+    patiently(|| issuer.issue(Grant::user(load::APP, user).unwrap())).await
+}
+
+async fn is_active(issuer: &Issuer, response: &TokenResponse) -> bool {
+    let token = TokenSecret::new(response.access_token.expose().to_owned());
+    let answer = patiently(|| issuer.introspect(&token, Caller::Internal)).await;
+    matches!(answer, Introspection::Active(_))
+}
+
+/// The end of the log.
+async fn end_of_log(store: &PostgresStore) -> Cursor {
+    match store.revocations(Cursor::start(), 4_000).await.unwrap() {
+        RevocationBatch::Entries { next, more: false, .. } => next,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_asynchronous_standby_lacks_is_noticed_and_revoked_again() {
+    let mut pair = Pair::start(false).await;
+    let (one, events) = server(&pair.url()).await;
+    let alice = log_in(&one, "alice").await;
+    let bob = log_in(&one, "bob").await;
+    let carol = log_in(&one, "carol").await;
+    pair.until_replayed().await;
+
+    // The stream stops, and nobody knows.
+    pair.stream.cut(true);
+    patiently(|| one.revoke_grant(alice.grant)).await;
+    let subject = Subject::user("bob").unwrap();
+    patiently(|| one.revoke_subject(&subject)).await;
+    let lost = log_in(&one, "dora").await;
+    let store = PostgresStore::connect(&pair.url()).await.unwrap();
+    let read = end_of_log(&store).await;
+    pair.fail_over().await;
+
+    events.until_regressed().await;
+    for revoked in [&alice, &bob, &lost] {
+        assert!(!is_active(&one, revoked).await);
+    }
+    assert!(is_active(&one, &carol).await);
+    let store = PostgresStore::connect(&pair.url()).await.unwrap();
+    let after = store.revocations(read, 10).await.unwrap();
+    assert!(matches!(after, RevocationBatch::Gap), "{after:?}");
+    // The database itself has the revocations again: another server knows nothing else.
+    let (other, _) = server(&pair.url()).await;
+    assert!(!is_active(&other, &alice).await);
+    assert!(!is_active(&other, &bob).await);
+    assert!(is_active(&other, &carol).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_synchronous_standby_lacks_nothing() {
+    let mut pair = Pair::start(true).await;
+    let (one, events) = server(&pair.url()).await;
+    let alice = log_in(&one, "alice").await;
+    let bob = log_in(&one, "bob").await;
+    patiently(|| one.revoke_grant(alice.grant)).await;
+    // What the standby does not get is not acknowledged.
+    pair.stream.cut(true);
+    let unheard = one.issue(Grant::user(load::APP, "dora").unwrap()).await;
+    assert!(
+        matches!(unheard, Err(TokenError::Store(_) | TokenError::Unavailable(_))),
+        "{unheard:?}"
+    );
+    pair.fail_over().await;
+
+    let (other, _) = server(&pair.standby.url()).await;
+    for issuer in [&one, &other] {
+        assert!(!is_active(issuer, &alice).await);
+        assert!(is_active(issuer, &bob).await);
+        log_in(issuer, "carol").await;
+    }
+    // Each has read the log by now, or it would not vouch.
+    assert_eq!(events.regressions(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_is_given_by_mistake_is_refused() {
+    let pair = Pair::start(false).await;
+    let builder = PostgresStore::builder(&pair.standby.url());
+    for error in [
+        builder.clone().connect().await.unwrap_err(),
+        builder.clone().migrate().await.unwrap_err(),
+        builder.transaction_pooler(true).connect().await.unwrap_err(),
+    ] {
+        assert!(matches!(error, ConnectError::ReadOnly), "{error:?}");
+    }
+    let (issuer, _) = server(&pair.url()).await;
+    log_in(&issuer, "alice").await;
+}
