@@ -1,5 +1,7 @@
 //! `cargo xtask failover`: the primary of a replicated database fails under load, again and again.
 
+use std::fmt::{self, Display};
+
 use crate::command::{Failure, cargo};
 use crate::servers::Cluster;
 
@@ -48,12 +50,25 @@ impl FailOver {
         let command = command.env("CLOAKROOM_FAILOVER_ROUNDS", self.rounds);
         let command = command.env("CLOAKROOM_FAILOVER_SYNCHRONOUS", self.is_synchronous);
         let mut passed = 0;
-        cluster.tell(command).stream(|line| {
+        let result = cluster.tell(command).stream(|line| {
             passed += usize::from(line.starts_with("test result: ok. 1 passed"));
-        })?;
+        });
         cluster.end()?;
-        // A name that no test has would pass, too.
-        if passed == 1 { Ok(()) } else { Err(Failure::new(format!("no test is named `{test}`"))) }
+        match (result, passed) {
+            // A name that no test has would pass, too.
+            (Ok(()), 1) => Ok(()),
+            (Ok(()), _) => Err(Failure::new(format!("no test is named `{test}`"))),
+            // The command that failed would not work again: its folder is gone.
+            (Err(_), _) => Err(Failure::new(format!("the test failed: {self}"))),
+        }
+    }
+}
+
+impl Display for FailOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Database::Postgres = self.database;
+        write!(f, "cargo xtask failover postgres --rounds {}", self.rounds)?;
+        if self.is_synchronous { f.write_str(" --synchronous") } else { Ok(()) }
     }
 }
 
@@ -74,6 +89,11 @@ mod tests {
         assert_eq!(parse("postgres"), task(20, false));
         assert_eq!(parse("postgres --rounds 2"), task(2, false));
         assert_eq!(parse("postgres --synchronous --rounds 3"), task(3, true));
+        let shown = "cargo xtask failover postgres --rounds 3 --synchronous";
+        assert_eq!(
+            parse("postgres --synchronous --rounds 3").map(|it| it.to_string()),
+            Some(shown.to_owned())
+        );
         for bad in ["", "oracle", "postgres --rounds", "postgres --rounds 0", "postgres twice"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

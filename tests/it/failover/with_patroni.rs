@@ -104,6 +104,12 @@ fn show(facts: &Facts, verdict: &Verdict) {
 /// One round: how long nothing was written.
 async fn fail_over(cluster: &Cluster, load: &Load, fault: Fault) -> Duration {
     let history = &load.history;
+    // Replication has taken up the load: otherwise the first round would lose the tables.
+    let start = history.now();
+    while history.written_since(start) < WRITES {
+        sleep(Duration::from_millis(100)).await;
+    }
+    cluster.until_whole().await;
     let old = cluster.until_leader(None).await;
     let begun = history.now();
     cluster.cut_replication(old);

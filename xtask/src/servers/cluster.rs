@@ -175,3 +175,41 @@ fn named(folder: &Path) -> Vec<String> {
         processes.filter(|it| it.file_name().to_string_lossy().parse::<u32>().is_ok_and(is_other));
     numbered.filter(names_it).map(|it| it.file_name().to_string_lossy().into_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_test_has_started_ends_with_its_cluster() {
+        let cluster = Cluster::keep(Vec::new()).unwrap();
+        let folder = cluster.folder.clone();
+        assert!(folder.exists());
+        // One that inherits the environment, one that was stopped, and one with the name of a file.
+        let mut inherits = Command::new("sh");
+        inherits.args(["-c", "sleep 600; :"]).env("HOME", &folder);
+        let mut stopped = Command::new("sh");
+        stopped.args(["-c", "kill -s STOP $$; sleep 600"]).env("HOME", &folder);
+        let mut named = Command::new("tail");
+        named.arg("-f").arg("/dev/null").arg(folder.join("log"));
+        let started = [inherits, stopped, named].map(|mut it| {
+            let quiet = it.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            quiet.spawn().unwrap()
+        });
+        cluster.end().unwrap();
+        for mut process in started {
+            assert!(!process.wait().unwrap().success());
+        }
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_test_is_told_where_its_cluster_is() {
+        let program = PathBuf::from("/usr/bin/patroni");
+        let cluster = Cluster::keep(vec![("CLOAKROOM_FAILOVER_PATRONI", program)]).unwrap();
+        let command = cluster.tell(crate::command::cargo("test")).to_string();
+        let folder = cluster.folder.display();
+        assert!(command.contains(&format!("CLOAKROOM_FAILOVER_FOLDER='{folder}'")), "{command}");
+        assert!(command.contains("CLOAKROOM_FAILOVER_PATRONI='/usr/bin/patroni'"), "{command}");
+    }
+}
