@@ -331,3 +331,24 @@ impl Memory {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use cloakroom_core::time::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_forgotten_revocations_stays_in_doubt_after_the_repair() {
+        let clock = Arc::new(SystemClock::new());
+        let store = Arc::new(cloakroom_memory::MemoryStore::new());
+        let store = RememberingStore::new(store, clock, Duration::ZERO);
+        let memory = store.memory();
+        assert!(!memory.is_in_doubt());
+        memory.suspect_regression_reported();
+        assert!(memory.is_in_doubt());
+        let count = memory.open_suspicion().unwrap_or_default();
+        memory.settle(count, Some(UnixTime::from_secs(10)));
+        assert!(memory.is_in_doubt() && memory.may_lack_revocations(UnixTime::from_secs(9)));
+    }
+}
