@@ -1,4 +1,4 @@
-//! The URIs of a registration: where codes are sent, and what tokens are meant for.
+//! The URIs of a registration: redirect URIs and resources.
 
 /// Schemes under which a browser runs or reads what the URI itself holds.
 const UNSAFE_SCHEMES: [&str; 9] =

@@ -27,7 +27,7 @@ use crate::issuer::{Inner, Issuer};
 pub enum Caller<'a> {
     /// Your own code, in the same process: it may see every access token.
     Internal,
-    /// An authenticated client. A resource server sees the access tokens meant for what it serves.
+    /// An authenticated client. A resource server sees the access tokens whose audience it serves.
     /// Every client sees its own tokens.
     Client(&'a Client),
 }
@@ -56,7 +56,7 @@ struct Active {
 impl Issuer {
     /// Whether a token is active, and what it grants.
     ///
-    /// A refresh token is active only for its own client, and a code for nobody.
+    /// A refresh token is active only for its own client, and a code is never active.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl Issuer {
     /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
     /// if handles in the client's format for the resource are not swapped.
     ///
-    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one. The
-    /// JWT names the resource as the token does.
+    /// `resource` may be `None` if the caller serves only one resource, or the token has only one
+    /// audience. The JWT contains the resource as it is written in the token.
     ///
     /// # Errors
     ///

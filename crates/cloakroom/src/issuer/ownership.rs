@@ -1,8 +1,8 @@
 //! Checks that the stores belong to the issuer and its secrets, when the issuer is built.
 //!
 //! The token store holds the issuer's URL (`issuer`), and for each handle secret (`handle-key/1`)
-//! either a check value or a note that the secret was given up. The key store holds the issuer's
-//! URL and the check values of the key-encryption keys; the key manager checks the latter.
+//! either a check value or a note that the secret was retired. The key store holds the issuer's URL
+//! and the check values of the key-encryption keys; the key manager checks the latter.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -62,7 +62,7 @@ impl LogWatch {
                 let ahead = entry.at.since(now);
                 tracing::warn!(
                     ?ahead,
-                    "ignored a heartbeat that is further ahead than clocks may differ"
+                    "ignored a heartbeat: its time is ahead of this server's clock by more than the allowed skew"
                 );
             }
             is_heartbeat && !is_ahead

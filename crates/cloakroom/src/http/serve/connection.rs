@@ -83,7 +83,7 @@ impl Connection {
             () = place.told_to_leave() => {
                 // A request that is still coming is given up, like one of a peer that goes away.
                 if matches!(place.phase(), Phase::Head { .. } | Phase::Body { .. }) {
-                    tracing::debug!("a connection made room: its request took too long to come");
+                    tracing::debug!("a connection was closed to make room for another: its request took too long to arrive");
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
@@ -96,7 +96,7 @@ impl Connection {
         };
         if let Err(error) = result {
             let error: &dyn std::error::Error = &error;
-            tracing::debug!(error, "a connection was closed before its time");
+            tracing::debug!(error, "a connection failed");
         }
     }
 }
