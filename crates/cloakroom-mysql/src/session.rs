@@ -1,4 +1,4 @@
-//! How a session begins: TLS, what is set, and which servers are refused.
+//! How a session begins: TLS, session settings, and which servers are refused.
 
 use std::sync::Arc;
 use std::time::Duration;

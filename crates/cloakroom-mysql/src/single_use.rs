@@ -44,7 +44,7 @@ impl MysqlStore {
         if let Err(error) = self.pool().steps(Forget(now)).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "items that are over were not deleted"
+                "expired items could not be deleted"
             );
         }
     }

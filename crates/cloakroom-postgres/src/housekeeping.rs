@@ -1,5 +1,5 @@
-//! Deletes what has ended, by the indexes on expiry, a few rows at a time. Any number of nodes may do so at
-//! once: each skips the rows that another one has locked, so nobody waits.
+//! Deletes rows that have ended, by the indexes on expiry, a few at a time. Any number of nodes may
+//! do so at once: each skips the rows that another one has locked, so none of them waits.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use tokio_postgres::types::Type;

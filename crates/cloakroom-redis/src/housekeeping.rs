@@ -1,5 +1,5 @@
-//! Finishes revocations, and deletes what has ended, by the indexes on ends. Any number of nodes may do so at
-//! once: each script looks again at what it changes.
+//! Finishes revocations, and deletes rows that have ended, by the indexes on their ends. Any number
+//! of nodes may do so at once: each script checks again what it changes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

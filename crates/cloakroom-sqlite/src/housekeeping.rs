@@ -1,4 +1,4 @@
-//! Deletes what has ended, by the indexes on expiry, a few rows at a time.
+//! Deletes rows that have ended, by the indexes on expiry, a few at a time.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use rusqlite::Connection;

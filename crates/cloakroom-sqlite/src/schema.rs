@@ -123,8 +123,9 @@ pub enum Synchronous {
     /// A commit is on disk before it is acknowledged. It survives a power cut.
     #[default]
     Full,
-    /// A commit survives the end of the process. The last commits may be lost in a crash of the operating
-    /// system or a power cut, and what they revoked is then live again. This is faster.
+    /// A commit survives the end of the process. The last commits may be lost in a crash of the
+    /// operating system or a power cut, and tokens that they revoked are then live again. This is
+    /// faster.
     Normal,
 }
 

@@ -1,4 +1,4 @@
-//! What the header of an access token must say (RFC 7515 §4, RFC 9068 §2.1, RFC 8725 §3).
+//! What the header of an access token must contain (RFC 7515 §4, RFC 9068 §2.1, RFC 8725 §3).
 
 use std::borrow::Cow;
 

@@ -21,7 +21,7 @@ use crate::key::signing::{Signer, SigningKey};
 use crate::manager::error::KeyManagerError;
 use crate::manager::sealing::Sealing;
 
-/// A JWK Set with what its HTTP response needs (RFC 7517 §5).
+/// A JWK Set, and the values for its HTTP response (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishedJwks {
