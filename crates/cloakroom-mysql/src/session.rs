@@ -118,7 +118,7 @@ async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Serv
         .into_iter()
         .next()
         .and_then(|row| mysql_async::from_row_opt(row).ok())
-        .ok_or(Failure::Refused("the server does not say which version it is"))?;
+        .ok_or(Failure::Refused("the server does not report its version"))?;
     let kind =
         if text.to_ascii_lowercase().contains("mariadb") { Kind::MariaDb } else { Kind::MySql };
     let server =

@@ -149,7 +149,7 @@ impl MysqlStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.pool.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 
     async fn revoke_created(&self, id: GrantId) -> Result<(), StoreError> {

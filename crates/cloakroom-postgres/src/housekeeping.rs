@@ -113,7 +113,7 @@ struct Due {
 
 impl Due {
     async fn look(pool: &Pool, task: &Housekeeping) -> Result<Self, StoreError> {
-        let during = "looking for what has ended";
+        let during = "looking for expired rows";
         let before = column(task.before.as_millis());
         let awaited: &[u8] = task.sweep.as_ref().map_or(&[], |entry| entry.as_bytes());
         let rows = pool.query(during, Kind::Read, (&DUE, 0), &[&before, &awaited]).await?;

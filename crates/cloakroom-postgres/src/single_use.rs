@@ -60,7 +60,7 @@ static FORGET: Sql = Sql::new(
 #[async_trait]
 impl SingleUseStore for PostgresStore {
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
-        let during = "spending an item that is good once";
+        let during = "spending a single-use item";
         let Spend { id, until, now } = spend;
         if until <= now {
             return Ok(Spent::Again);

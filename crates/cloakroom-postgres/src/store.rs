@@ -123,7 +123,7 @@ impl PostgresStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 
     /// Runs a read with a large answer in a task. A caller that does not take its answer would otherwise hold

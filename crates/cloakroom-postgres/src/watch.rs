@@ -55,7 +55,7 @@ pub(crate) async fn watch(settings: Arc<Settings>, growth: Growth) {
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "the revocation log is not watched"
+                    "changes of the revocation log are not being watched"
                 );
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

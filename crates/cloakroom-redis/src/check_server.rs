@@ -18,7 +18,9 @@ pub(crate) async fn check(link: &Link, allows_eviction: bool) -> Result<(), Open
             );
             return Ok(());
         }
-        Err(error) => return Err(failed("asking the server what it is", error).into()),
+        Err(error) => {
+            return Err(failed("asking the server for its version and role", error).into());
+        }
     };
     if infos.is_empty() {
         let error = StoreError::corrupt("the answer to INFO", "it is not text");

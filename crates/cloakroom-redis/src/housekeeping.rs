@@ -199,7 +199,7 @@ impl RedisStore {
         command.arg(index).arg("-inf").arg(format!("({before}"));
         command.arg("LIMIT").arg(0).arg(limit);
         let answer = self.0.link.send(&command).await;
-        let answer = answer.map_err(|error| failed("looking for what has ended", error))?;
+        let answer = answer.map_err(|error| failed("looking for expired rows", error))?;
         Ok(strings("an index", answer)?.into_iter().flatten().collect())
     }
 

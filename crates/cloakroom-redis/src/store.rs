@@ -90,7 +90,7 @@ impl RedisStore {
     /// 16 random bytes: the id of a log entry, or the incarnation of a log.
     pub(crate) fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

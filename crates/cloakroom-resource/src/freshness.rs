@@ -113,7 +113,7 @@ pub(crate) fn without_introspection(
     };
     match replica {
         Some(replica) if bound < reliable(replica) => Err(SetupError::Freshness(
-            "no introspection is configured, and the replica is further behind even while nothing is wrong",
+            "no introspection is configured, and the replica is further behind even in normal operation",
         )),
         None if bound < clock_skew(None) => Err(SetupError::Freshness(
             "neither introspection nor a replica is configured, and clocks may differ by more",
@@ -129,7 +129,7 @@ pub(crate) fn from_replica_alone(
 ) -> Result<(), SetupError> {
     match (freshness.bound(), replica) {
         (Some(bound), Some(replica)) if bound < reliable(replica) => Err(SetupError::Freshness(
-            "`WhenStale::Refuse` is set, and the replica is further behind even while nothing is wrong",
+            "`WhenStale::Refuse` is set, and the replica is further behind even in normal operation",
         )),
         _ => Ok(()),
     }

@@ -176,7 +176,7 @@ pub(crate) fn migrate(
     }
     if found == 0 {
         let incarnation = EntryId::random(random)
-            .map_err(|error| StoreError::unavailable("drawing the log's incarnation", error))?;
+            .map_err(|error| StoreError::unavailable("generating the log's incarnation", error))?;
         transaction
             .execute("INSERT INTO state VALUES (?1, 0, 0)", [incarnation.as_bytes()])
             .map_err(during)?;

@@ -111,7 +111,7 @@ impl SqliteStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.shared.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

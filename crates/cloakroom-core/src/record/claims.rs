@@ -128,7 +128,7 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
         }
     }
     if !is_within(value, MAX_DEPTH) {
-        return Err(InvalidValue::new(what, "it is nested more than 16 deep"));
+        return Err(InvalidValue::new(what, "it is nested more than 16 levels deep"));
     }
     if value.to_string().len() > most {
         return Err(InvalidValue::new(what, "it takes too many bytes"));

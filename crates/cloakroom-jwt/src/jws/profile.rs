@@ -290,7 +290,7 @@ impl IssuerProfile {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let is_id_token = self.values.is_empty() && OF_ID_TOKENS.into_iter().any(there);
         if is_id_token || OF_OTHERS.into_iter().any(there) {
-            return Err(VerifyError::Claims("a claim of another kind of token is there"));
+            return Err(VerifyError::Claims("a claim of another kind of token is present"));
         }
         let is_access_token = self.any.iter().all(|names| names.iter().any(|name| there(name)))
             && self.values.iter().all(|(name, values)| {
@@ -305,7 +305,9 @@ impl IssuerProfile {
                 .iter()
                 .all(|(name, other)| text(name).is_some() && text(name) == text(other));
         if !is_access_token {
-            return Err(VerifyError::Claims("what the issuer's access tokens have is missing"));
+            return Err(VerifyError::Claims(
+                "a claim that the issuer's access tokens must have is missing",
+            ));
         }
         Ok(())
     }

@@ -185,7 +185,7 @@ async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, Key
     let private = sealing.unseal(record.generation, algorithm, &record.kid, &record.sealed).await?;
     let key = SigningKey::from_pkcs8_der(algorithm, &private)?;
     if *key.kid() != record.kid {
-        return Err(damaged("the private key in it is another's"));
+        return Err(damaged("its private key does not match its `kid`"));
     }
     Ok(key)
 }

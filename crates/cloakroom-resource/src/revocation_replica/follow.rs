@@ -211,7 +211,7 @@ impl Follower {
             let ahead = at.since(now.wall());
             tracing::warn!(
                 ?ahead,
-                "ignored a heartbeat: its time is ahead of this machine's clock by more than the allowed skew"
+                "ignored a heartbeat that is ahead of the local clock by more than the skew"
             );
         }
         let Some(at) = new.into_iter().filter(|at| *at <= latest).max() else { return };

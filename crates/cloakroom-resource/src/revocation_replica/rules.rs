@@ -200,7 +200,9 @@ impl Rules {
                 self.give_way(place, RuleTarget::ClientOverflow(client));
             } else if let Some(rule) = self.first_to_end().and_then(|place| self.remove(place)) {
                 if self.everyone.is_none() {
-                    tracing::error!("{TOO_MUCH}: there are more revocations than this replica may hold");
+                    tracing::error!(
+                        "{TOO_MUCH}: there are more revocations than this replica may hold"
+                    );
                 }
                 self.everyone = self.everyone.max(Some(rule.until));
             } else {

@@ -40,7 +40,7 @@ impl std::str::FromStr for GrantType {
         Self::ALL
             .into_iter()
             .find(|grant_type| grant_type.as_str() == name)
-            .ok_or(InvalidValue { what: "grant type", why: "this server does not know it" })
+            .ok_or(InvalidValue { what: "grant type", why: "this server does not support it" })
     }
 }
 

@@ -128,9 +128,10 @@ impl Issuer {
             Caller::Internal => None,
             Caller::Client(client) => client.only_served(),
         };
-        let resource = resource.or(served).or_else(|| token.audience.single()).ok_or(
-            TokenError::InvalidTarget("the token is meant for several resources: name one"),
-        )?;
+        let resource = resource
+            .or(served)
+            .or_else(|| token.audience.single())
+            .ok_or(TokenError::InvalidTarget("the token has several audiences: name one"))?;
         let allowed = match caller {
             Caller::Internal => true,
             Caller::Client(client) => client.has_role(Role::Introspect) && client.serves(resource),
@@ -139,7 +140,7 @@ impl Issuer {
             return Ok(refused("the caller does not serve the resource"));
         }
         let Some(resource) = token.audience.find(resource) else {
-            return Ok(refused("it is not meant for the resource"));
+            return Ok(refused("its audience does not contain the resource"));
         };
         let owner = inner.clients.client(&grant.client).await?;
         let format = owner.as_ref().and_then(|owner| owner.format_for(resource));
@@ -235,7 +236,7 @@ async fn introspect_refresh(
     caller: Caller<'_>,
     now: UnixTime,
 ) -> Result<Introspection, TokenError> {
-    const OTHERS: &str = "a refresh token is shown to its own client alone";
+    const OTHERS: &str = "a refresh token is shown only to its own client";
     let Caller::Client(client) = caller else {
         return Ok(inactive(OTHERS));
     };
@@ -251,7 +252,7 @@ async fn introspect_refresh(
             && CredentialState::of(handle, chain, now) == CredentialState::Current
             && now < chain.expires_at
     }) else {
-        return Ok(inactive("it is not the current one, or has ended"));
+        return Ok(inactive("it is not the current one, or has expired"));
     };
     let mut answer = ActiveToken::default();
     answer.scope = grant.scope.clone();

@@ -62,7 +62,7 @@ impl LogWatch {
                 let ahead = entry.at.since(now);
                 tracing::warn!(
                     ?ahead,
-                    "ignored a heartbeat: its time is ahead of this server's clock by more than the allowed skew"
+                    "ignored a heartbeat that is ahead of the local clock by more than the skew"
                 );
             }
             is_heartbeat && !is_ahead

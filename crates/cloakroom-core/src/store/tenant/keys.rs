@@ -120,7 +120,7 @@ impl<S: KeyStore + CheckValues + ?Sized> KeyStore for TenantStore<S> {
                 let _ = self.store.insert(shown).await?;
             }
         }
-        let why = "other nodes insert all the time";
+        let why = "other nodes keep inserting keys";
         Err(StoreError::unavailable("inserting a tenant's signing key", why))
     }
 

@@ -234,7 +234,7 @@ impl<S: CheckValues + ?Sized> CheckValues for TenantStore<S> {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
         let values = self.store.check_values().await?;
         if values.iter().any(|value| value.name == CheckValue::ISSUER) {
-            let why = "the store belongs to one issuer, without tenants: give tenants another";
+            let why = "the store belongs to a single issuer without tenants: use another store for tenants";
             return Err(StoreError::Misuse(why));
         }
         let own = |value: CheckValue| {
@@ -269,7 +269,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         let created = self.store.create(self.grant_in(grant)?, tokens).await?;
         // The id of a foreign token's grant comes from its digest, so two tenants may use the same id.
         if created == CreateOutcome::Exists && self.is_others(id).await? {
-            return Err(StoreError::Misuse("another tenant holds a grant of this id"));
+            return Err(StoreError::Misuse("another tenant has a grant with this id"));
         }
         Ok(created)
     }

@@ -59,7 +59,7 @@ const AWAY: Duration = Duration::from_secs(30);
 /// The time between two tries while it does.
 const RETRY: Duration = Duration::from_secs(5);
 
-const NO_KEY: &str = "the JWK Set has no key of use here";
+const NO_KEY: &str = "the JWK Set has no usable key";
 
 /// A JWK Set by URL. One fetch at a time, whoever asks; a fetch outlives the request that started
 /// it.
