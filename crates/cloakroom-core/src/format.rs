@@ -210,7 +210,7 @@ pub enum FormatError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// No key can sign or verify at the moment.

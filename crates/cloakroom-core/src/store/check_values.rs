@@ -88,7 +88,7 @@ pub struct CheckValue {
 }
 
 impl CheckValue {
-    /// The most bytes in a name.
+    /// The largest size of a name, in bytes.
     pub const MAX_NAME_BYTES: usize = 128;
 
     /// The name of the value that holds the URL of the issuer.
@@ -97,7 +97,7 @@ impl CheckValue {
     /// The prefix of names of tenants' values ([`TenantStore`](crate::store::TenantStore)).
     pub const TENANTS: &str = "tenant/";
 
-    /// The most bytes in a value.
+    /// The largest size of a value, in bytes.
     pub const MAX_VALUE_BYTES: usize = 1024;
 }
 

@@ -98,7 +98,7 @@ pub enum JwkError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// The JWK Set has too many keys.
