@@ -302,7 +302,7 @@ impl Settings {
             Ok(keys) => layer = layer.handle_keys(keys),
             Err(SetupError::Missing(_)) => {
                 tracing::warn!(
-                    "the authorization server has no handle keys: each forged handle costs a request"
+                    "the authorization server has no handle keys: forged handles cost requests"
                 );
             }
             Err(error) => return Err(error.into()),

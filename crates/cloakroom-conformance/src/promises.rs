@@ -36,7 +36,7 @@ promises! {
     CreateAtomic "create.all-or-nothing" "`create` inserts a grant with its first tokens, all or nothing."
     CreateNeverOverwrites "create.never-overwrites" "`create` never overwrites: another grant under the id is `Exists`."
     CreateBarredByRule "create.barred-by-rule" "`create` answers `Barred`, and leaves nothing live behind, if a rule of the grant's subject, its client or the pair has a bound ≥ its epoch."
-    CreateBarredByOverlap "create.barred-by-overlap" "`create` makes its writes visible before it looks for rules: a revocation that overlaps covers the grant."
+    CreateBarredByOverlap "create.barred-by-overlap" "`create` makes its writes visible before it looks for rules: a revocation that overlaps bars the grant."
     CreateBarredByTombstone "create.barred-by-tombstone" "`create` answers `Barred` if the id has a tombstone."
     CreateRetry "create.retry" "A retry of `create` has the same record. If that record was revoked, the answer is `Barred`. If it is present, `create` looks for rules again, and the answer is `Inserted`."
     CreateLoginAfter "create.login-after" "A revocation does not cover a grant whose epoch is newer than its bound: the next login is live."

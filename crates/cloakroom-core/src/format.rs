@@ -22,6 +22,7 @@ pub trait TokenFormat: fmt::Debug + Send + Sync + 'static {
     /// Makes an access token. This is asynchronous because a signer may be remote.
     ///
     /// # Errors
+    ///
     /// If no token can be made. Nothing has been written by then.
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError>;
 

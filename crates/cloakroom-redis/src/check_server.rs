@@ -14,7 +14,7 @@ pub(crate) async fn check(link: &Link, allows_eviction: bool) -> Result<(), Open
         // Some users may run scripts and nothing else.
         Err(error) if error.code() == Some("NOPERM") => {
             tracing::warn!(
-                "the user may not run INFO: the store cannot check that the server never evicts keys"
+                "the user may not run INFO, so the eviction policy could not be checked"
             );
             return Ok(());
         }
@@ -71,8 +71,7 @@ fn check_info(info: &str, allows_eviction: bool, is_cluster: bool) -> Result<(),
         version = field("valkey_version").unwrap_or(found),
         append_only_file = field("aof_enabled") == Some("1"),
         replicas = field("connected_slaves").unwrap_or("?"),
-        "the server's durability depends on its settings for persistence and \
-         replication"
+        "the server's durability depends on its settings for persistence and replication"
     );
     Ok(())
 }

@@ -23,7 +23,7 @@ pub enum VerifyError {
     UnknownKey(Kid),
     /// The token has no `kid`. No key of the set has its `alg`, or several have it, or the only one
     /// did not sign the token. Fetching the issuer's set again may help.
-    #[error("the token has no `kid`, and no single key of the set can have signed it")]
+    #[error("the token has no `kid`, and the key that signed it cannot be determined")]
     Unnamed,
     /// The signature is wrong.
     #[error("wrong signature")]

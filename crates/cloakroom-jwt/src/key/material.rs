@@ -101,7 +101,7 @@ impl Material {
                 return Err("`e` must be odd, at least 3, and at most 4 bytes long");
             }
             if n.last().is_none_or(|byte| byte % 2 == 0) {
-                return Err("`n` must be odd, as a product of two large primes is");
+                return Err("`n` is even, so it is not the product of two large primes");
             }
         }
         // RFC 8032 §5.1.7 leaves it to the application.

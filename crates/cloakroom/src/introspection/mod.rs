@@ -252,7 +252,7 @@ async fn introspect_refresh(
             && CredentialState::of(handle, chain, now) == CredentialState::Current
             && now < chain.expires_at
     }) else {
-        return Ok(inactive("it is not the current one, or has expired"));
+        return Ok(inactive("it is not the current one, or has expired or been revoked"));
     };
     let mut answer = ActiveToken::default();
     answer.scope = grant.scope.clone();

@@ -18,7 +18,7 @@ const OFF_P384: &str = "the point is not on P-384";
 const ZERO: &str = "`n` or `e` is empty or has a leading zero";
 const BITS: &str = "an RSA key must have 2048 to 8192 bits";
 const EXPONENT: &str = "`e` must be odd, at least 3, and at most 4 bytes long";
-const EVEN: &str = "`n` must be odd, as a product of two large primes is";
+const EVEN: &str = "`n` is even, so it is not the product of two large primes";
 const ALG: &str = "`alg` does not match the key";
 const NO_ALG: &str = "its `alg` is not supported";
 

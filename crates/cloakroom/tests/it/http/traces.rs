@@ -256,7 +256,7 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
         (
             introspect("web-app", &[("token", &revoked.refresh)]),
             INACTIVE,
-            "it is not the current one, or has expired",
+            "it is not the current one, or has expired or been revoked",
         ),
         (
             introspect("gateway", &[("token", &session.access), ("resource", BILLING)]),
