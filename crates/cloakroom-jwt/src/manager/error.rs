@@ -79,7 +79,7 @@ pub enum KeyManagerError {
     #[error("the key policy is inconsistent: {0}")]
     Policy(#[from] PolicyError),
     /// The algorithm has no public keys, but others verify with the JWK Set.
-    #[error("keys for {0} have no public half to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
+    #[error("keys for {0} have no public key to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
     NotPublic(crate::Algorithm),
     /// The key store failed.
     #[error("the key store failed")]
