@@ -228,7 +228,7 @@ impl Subject {
         ClientId::new(id).map(Self::Client)
     }
 
-    /// The identifier alone, as `sub` shows it.
+    /// The identifier without its kind, as in `sub`.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {

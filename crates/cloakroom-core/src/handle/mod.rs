@@ -373,7 +373,7 @@ impl HandleKeys {
     }
 
     /// Parses a chain handle of this kind. `None` if the string is not one, or its outer tag is
-    /// forged. Only [`ChainHandle::is_genuine`] tells whether the handle was made for its grant.
+    /// forged. Only [`ChainHandle::is_genuine`] shows whether the handle was made for its grant.
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();

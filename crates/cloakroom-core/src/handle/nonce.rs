@@ -31,8 +31,8 @@ pub struct Nonce {
 }
 
 impl HandleKeys {
-    /// A new nonce for this purpose. It is bound to a context, which must be the same when the nonce
-    /// comes back. A nonce contains no secret.
+    /// A new nonce for this purpose. It is bound to a context, which must be the same when the
+    /// nonce is used. A nonce contains no secret.
     ///
     /// # Errors
     ///

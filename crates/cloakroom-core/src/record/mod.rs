@@ -366,7 +366,7 @@ pub struct TokenRecord {
     pub issued_at: UnixTime,
     /// When it expires; not after its grant.
     pub expires_at: UnixTime,
-    /// When the token alone was revoked.
+    /// When the token itself was revoked.
     pub revoked_at: Option<UnixTime>,
     /// Its scope: the grant's, or less.
     pub scope: Scope,

@@ -1,4 +1,4 @@
-//! Values that tell whether a store belongs to an issuer and its secrets.
+//! Values that show whether a store belongs to an issuer and its secrets.
 
 use std::fmt;
 

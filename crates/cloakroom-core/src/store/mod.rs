@@ -70,8 +70,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   has expired at `step.now`, and the chain is at `step.expected`: generation *and* digest.
     /// - If the grant is revoked or expired, or is a tombstone, the answer must be
     ///   [`AdvanceOutcome::Dead`], whatever the position of the chain.
-    /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens; [`ChainUpdate::Attach`]
-    ///   must insert the tokens alone.
+    /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens;
+    ///   [`ChainUpdate::Attach`] must insert only the tokens.
     /// - Of any number of concurrent moves of a chain, exactly one must get
     ///   [`AdvanceOutcome::Advanced`]. The others get [`AdvanceOutcome::Stale`] with the current grant.
     /// - If the chain is already exactly where a move puts it, generation and digest, the answer must
@@ -114,7 +114,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   checks its end.
     /// - The newest bound must not be older than the bound of any rule returned. It may be raised at
     ///   any time, and must never be lowered.
-    /// - An empty list of keys must return the newest bound alone.
+    /// - An empty list of keys must return only the newest bound.
     ///
     /// # Errors
     ///

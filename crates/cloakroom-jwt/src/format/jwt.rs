@@ -23,8 +23,8 @@ use crate::manager::KeyManager;
 /// Anyone who holds the token can read it. If clients must not read your tokens, use opaque handles with
 /// [`PhantomFormat`](crate::PhantomFormat).
 ///
-/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle tells whether
-/// it is still active.
+/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle shows
+/// whether it is still active.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -109,8 +109,8 @@ use crate::revocation_replica::RevocationReplica;
 ///
 /// # Handles bound to a key
 ///
-/// A handle with `cnf` is swapped only with a proof of that key. A middleware of yours verifies the
-/// proof and puts the key into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
+/// A handle with `cnf` is swapped only with a proof of that key. Your middleware verifies the proof
+/// and puts the key into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
 /// describes. A handle bound by `DPoP` must be sent in that scheme; in a cookie it is refused.
 ///
 /// The JWT is forwarded as `Bearer` and keeps its `cnf`. **The service behind the gateway gets a bound

@@ -90,7 +90,7 @@ impl Issuer {
         Ok(Introspection::Active(Box::new(answer)))
     }
 
-    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. The
+    /// Swaps a handle for a JWT with one resource as its audience, signed with the current key. The
     /// JWT lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never
     /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
     /// if handles in the client's format for the resource are not swapped.

@@ -294,7 +294,7 @@ impl IssuerBuilder {
     /// Makes the server refuse requests about tokens while the newest heartbeat that it has read
     /// from its own revocation log may be older than this. Introspection, swap and the token
     /// endpoint then answer 503; revocations are still accepted. Without this setting, a server
-    /// whose database node is cut off from the others keeps answering from what that node holds.
+    /// whose database node is cut off from the others keeps answering from that node's data.
     ///
     /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The minimum is two
     /// heartbeat intervals plus the clock skew: 7 s with the defaults.
