@@ -141,7 +141,7 @@ text_id! {
 }
 
 text_id! {
-    /// The identifier of a user, as the app knows it: 1 to 255 bytes of any UTF-8.
+    /// The app's identifier of a user: 1 to 255 bytes of any UTF-8.
     UserId, "user id", bounded
 }
 
@@ -151,8 +151,8 @@ text_id! {
 }
 
 text_id! {
-    /// The identifier of a key (RFC 7515 §4.1.4): 1 to 255 bytes without control characters.
-    /// Ours are RFC 7638 thumbprints.
+    /// The identifier of a key (RFC 7515 §4.1.4): 1 to 255 bytes without control characters. Those
+    /// of Cloakroom's own keys are RFC 7638 thumbprints.
     Kid, "kid", printable
 }
 
@@ -181,10 +181,11 @@ impl Jti {
     }
 }
 
-/// Whom a client acts for: a user, or the client itself.
+/// The party that a client acts for: a user, or the client itself.
 ///
-/// A client must not be able to pass for a user by its choice of a name (RFC 9700 §4.15). A user and
-/// a client of the same name are therefore different subjects, in every index and every rule.
+/// A client must not be able to impersonate a user by choosing the user's name (RFC 9700 §4.15). A
+/// user and a client of the same name are therefore different subjects, in every index and every
+/// rule.
 ///
 /// ```
 /// use cloakroom_core::Subject;
@@ -227,7 +228,7 @@ impl Subject {
         ClientId::new(id).map(Self::Client)
     }
 
-    /// The identifier alone, as `sub` shows it.
+    /// The identifier without its kind, as in `sub`.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {

@@ -50,7 +50,7 @@ impl Random {
         Self(None)
     }
 
-    /// The generator that you pass, behind a lock.
+    /// Uses this generator, behind a lock.
     #[must_use]
     pub fn from_rng<R>(rng: R) -> Self
     where

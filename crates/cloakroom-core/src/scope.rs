@@ -142,12 +142,12 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// The resources that a token is meant for (RFC 7519 §4.1.3, RFC 8707): one or more resource
-/// identifiers, each once, in the order given. On the wire, one value is a string and several are an
-/// array.
+/// The resources that a token is intended for (RFC 7519 §4.1.3, RFC 8707): one or more resource
+/// identifiers, each once, in the order given. On the wire, one value is a string and several are
+/// an array.
 ///
-/// Identifiers are compared byte for byte (RFC 7519 §4.1.3), except by [`Audience::find`]: an
-/// authorization server understands a client whose URL type adds a slash.
+/// Identifiers are compared byte for byte (RFC 7519 §4.1.3), except by [`Audience::find`], because
+/// the URL libraries of some clients add a trailing slash.
 ///
 /// ```
 /// use cloakroom_core::Audience;
@@ -167,7 +167,7 @@ impl Audience {
     ///
     /// # Errors
     ///
-    /// If there is none, if one is empty, or if they have more than 4,096 bytes together.
+    /// If there is none, if one is empty, or if they are longer than 4,096 bytes in total.
     pub fn new<I>(resources: I) -> Result<Self, InvalidValue>
     where
         I: IntoIterator,
@@ -213,7 +213,8 @@ impl Audience {
         self.iter().any(|own| own == resource)
     }
 
-    /// The spelling of `resource` here, if it [is the same](Self::is_same) as one of them.
+    /// The resource in this audience that [is the same](Self::is_same) as `resource`, as it is
+    /// written here.
     #[must_use]
     pub fn find(&self, resource: &str) -> Option<&str> {
         self.iter().find(|own| Self::is_same(own, resource))
@@ -235,7 +236,7 @@ impl Audience {
                 && at_root(one).is_some_and(|one| at_root(other) == Some(one))
     }
 
-    /// Whether every resource is one of `other`'s.
+    /// Whether `other` contains every resource.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.iter().all(|resource| other.contains(resource))

@@ -31,7 +31,7 @@ impl TokenSecret {
         Self(Zeroizing::new(token.into()))
     }
 
-    /// The plain token. Every call is a place where a secret leaves its wrapper.
+    /// The plaintext token.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -93,7 +93,7 @@ pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
     hashed
 }
 
-/// SHA-256 of a token. A store never sees more of a token than this. Compared in constant time.
+/// SHA-256 of a token. This is all that a store gets of a token. It is compared in constant time.
 ///
 /// ```
 /// use cloakroom_core::{TokenDigest, TokenKind};

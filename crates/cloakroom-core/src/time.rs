@@ -1,4 +1,4 @@
-//! Points in time, and the clocks that tell them.
+//! Points in time, and clocks.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -130,7 +130,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The clocks of the operating system. All values in a process show the same time.
+/// The clocks of the operating system. All instances in a process show the same time.
 #[derive(Debug, Clone, Default)]
 pub struct SystemClock(());
 
@@ -182,7 +182,7 @@ impl ManualClock {
         Self { now: AtomicU64::new(now.as_millis()), monotonic: Mutex::default() }
     }
 
-    /// Moves wall time and monotonic time on together.
+    /// Moves wall time and monotonic time forward by the same amount.
     pub fn advance(&self, by: Duration) {
         self.now.fetch_add(millis(by), Ordering::SeqCst);
         *self.monotonic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
@@ -204,8 +204,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// A reading of both clocks at one moment. An age that is measured with it does not shrink when the
-/// wall clock is set back or the machine sleeps.
+/// A reading of both clocks at one moment. An age that is measured with it does not become smaller
+/// when the wall clock is set back or the machine sleeps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -251,8 +251,8 @@ impl ClockReading {
         self.monotonic
     }
 
-    /// The time since `earlier`: the larger of what the two clocks measured. Monotonic time stands
-    /// still while a machine sleeps, and wall time can be set back.
+    /// The time since `earlier`: the larger of the two clocks' differences. Monotonic time stops
+    /// while a machine sleeps, and wall time can be set back.
     #[inline]
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -24,7 +24,7 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// If the sealer fails.
     async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError>;
 
-    /// Opens what [`seal`](KeySealer::seal) made for the same context.
+    /// Unseals bytes that [`seal`](KeySealer::seal) made for the same context.
     ///
     /// # Errors
     ///
@@ -32,10 +32,10 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// fails.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 
-    /// For each key-encryption key, its name and a check value that identifies the key without revealing
-    /// it, if the sealer can compute one. The key store remembers them, so that a different key of the
-    /// same name is noticed at the start, even if nothing has been sealed. A name is short printable
-    /// ASCII.
+    /// For each key-encryption key, its name and a check value that identifies the key without
+    /// revealing it, if the sealer can compute one. The key store remembers them, so that a
+    /// different key with the same name is detected at the start, even if nothing has been sealed.
+    /// A name is short printable ASCII.
     fn checks(&self) -> Vec<CheckValue> {
         Vec::new()
     }
@@ -97,8 +97,8 @@ impl AesGcmSealer {
         Ok(Self::new(id, decode_hex(hex)?))
     }
 
-    /// Also opens under a key that was or will be the current one. A key with the `id` of the current
-    /// key is never used.
+    /// Also unseals with a key that was or will be the current one. A key with the `id` of the
+    /// current key is never used.
     #[must_use]
     pub fn with_former(mut self, id: u8, key: [u8; 32]) -> Self {
         self.former.push(SealingKey::new(id, key));
@@ -112,8 +112,8 @@ impl AesGcmSealer {
         self
     }
 
-    /// Seals under a random key that is not kept. This is for development and tests, where the signing
-    /// keys end with the process.
+    /// Seals under a random key that is not kept. This is for development and tests, in which the
+    /// signing keys are lost when the process ends.
     ///
     /// # Errors
     ///
@@ -204,17 +204,17 @@ impl fmt::Debug for AesGcmSealer {
 #[non_exhaustive]
 pub enum SealError {
     /// The bytes were not made by this kind of sealer.
-    #[error("the sealed bytes are cut short or of an unknown version")]
+    #[error("the sealed bytes are truncated, or have an unknown version")]
     Damaged,
     /// They were sealed under a key that this sealer does not have.
     #[error(
         "it was sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
     )]
     UnknownKey(u8),
-    /// The key with this id is not the key that sealed them, or they are damaged, or they belong to
-    /// another record.
+    /// The key with this id did not seal the bytes, or they are damaged, or they belong to another
+    /// record.
     #[error(
-        "the sealed bytes do not open: another key-encryption key sealed them, they are damaged, or they belong to another record"
+        "the bytes cannot be unsealed: another key-encryption key sealed them, they are damaged, or they belong to another record"
     )]
     Refused,
     /// The source of random bytes failed.

@@ -12,7 +12,7 @@ use cloakroom_core::time::UnixTime;
 /// What the store keeps under one grant id.
 pub(crate) enum GrantEntry {
     Grant(Grant),
-    /// The grant was revoked before it was seen.
+    /// The grant was revoked before it was created.
     Tombstone {
         until: UnixTime,
     },

@@ -239,7 +239,7 @@ impl State {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The keys that tell genuine access handles from forged ones. Gateways may have them.
+//! The keys that distinguish genuine access handles from forged ones. Gateways may have them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub(crate) const ACCESS: usize = ACCESS_BODY + TAG;
 /// The most bytes of JSON that are read: enough for 256 keys and many prefixes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 
-/// The keys and prefixes of access handles. With them, a gateway tells a genuine handle from a forged
-/// one without a request. Refresh tokens and codes have other keys.
+/// The keys and prefixes of access handles. With them, a gateway can detect forged handles without
+/// a request. Refresh tokens and codes have other keys.
 ///
 /// An authorization server gives them as JSON to gateways that it trusts:
 ///
@@ -62,8 +62,8 @@ pub struct AccessHandleKeys {
 pub enum HandleCheck {
     /// A handle whose tag is genuine. Only its issuer knows whether it is active.
     Genuine(AccessHandle),
-    /// It has the prefix of a handle and is not genuine. Its issuer would refuse it without reading the
-    /// store.
+    /// It has the prefix of a handle, but is not genuine. Its issuer would refuse it without
+    /// reading the store.
     Forged,
     /// It names a key that is not among these. The issuer may have a new key, or the handle is forged.
     UnknownKey,

@@ -36,10 +36,10 @@ const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
 const CHAIN: usize = CHAIN_BODY + TAG + TAG;
 
 /// The secret that handle keys are derived from: 32 random bytes that the app keeps, and a number
-/// that names them. It is wiped on drop and redacted in `Debug`.
+/// that identifies them. It is wiped on drop and redacted in `Debug`.
 ///
 /// Anyone who knows it can make handles that pass the tag check, but no more: no store knows their
-/// digest. Replace it when you have a reason; it needs no schedule.
+/// digest. You need not replace it on a schedule, only if it may have leaked.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct HandleSecret {
     #[zeroize(skip)]
@@ -163,7 +163,7 @@ fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
     })
 }
 
-/// Makes handles and nonces, and tells genuine ones from forged ones before a store is read.
+/// Makes handles and nonces, and detects forged ones before a store is read.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, Random};
@@ -220,7 +220,7 @@ impl HandleKeys {
     }
 
     /// Also accepts handles under another secret: a former one, or one that becomes the current one
-    /// when every node knows it. Keep a former secret for the longest life of a grant.
+    /// when every node knows it. Keep a former secret for the longest lifetime of a grant.
     ///
     /// # Errors
     ///
@@ -234,12 +234,12 @@ impl HandleKeys {
         Ok(self)
     }
 
-    /// Declares that the secret with this id was given up on purpose. Every node that does not have it
-    /// refuses its handles. An issuer is not built if its store knows a secret that the settings
+    /// Declares that the secret with this id was retired on purpose. Every node that does not have
+    /// it refuses its handles. An issuer is not built if its store knows a secret that the settings
     /// neither contain nor retire.
     ///
-    /// The store remembers it once an issuer was built with it, and you can remove the setting. Do not
-    /// use the id again.
+    /// The store remembers this once an issuer has been built with it; then you can remove the
+    /// setting. Do not use the id again.
     ///
     /// # Errors
     ///
@@ -271,13 +271,14 @@ impl HandleKeys {
         self.access.replace(access);
     }
 
-    /// For each secret, its id and a check value: the HMAC of a fixed text, which reveals nothing of
-    /// the secret. A store keeps it, so that a different secret under the same id is noticed.
+    /// For each secret, its id and a check value: the HMAC of a fixed text, which reveals nothing
+    /// about the secret. A store keeps it, so that a different secret under the same id is
+    /// detected.
     pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
         self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
     }
 
-    /// The ids of the secrets that were given up with [`HandleKeys::with_retired`].
+    /// The ids of the secrets that were retired with [`HandleKeys::with_retired`].
     #[must_use]
     pub fn retired(&self) -> &[u8] {
         &self.retired
@@ -306,8 +307,9 @@ impl HandleKeys {
         self
     }
 
-    /// The keys that let a gateway refuse forged access handles by itself. They neither make nor check
-    /// refresh tokens and codes. Call [`HandleKeys::for_issuer`] first: the keys belong to an issuer.
+    /// The keys with which a gateway refuses forged access handles without a request. They neither
+    /// make nor check refresh tokens and codes. Call [`HandleKeys::for_issuer`] first: the keys
+    /// belong to an issuer.
     #[must_use]
     pub const fn access_keys(&self) -> &AccessHandleKeys {
         &self.access
@@ -371,7 +373,7 @@ impl HandleKeys {
     }
 
     /// Parses a chain handle of this kind. `None` if the string is not one, or its outer tag is
-    /// forged. Only [`ChainHandle::is_genuine`] tells whether the handle was made for its grant.
+    /// forged. Only [`ChainHandle::is_genuine`] shows whether the handle was made for its grant.
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();

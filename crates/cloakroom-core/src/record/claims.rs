@@ -1,4 +1,4 @@
-//! What an app adds to a grant: claims, and the description of a device. Both are bounded.
+//! What an app adds to a grant: claims, and the description of a device. Both are limited in size.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// The most bytes of JSON that claims may take.
+    /// The largest size of claims, in bytes of JSON.
     pub const MAX_BYTES: usize = 4096;
 
     /// Claims by name.
@@ -86,7 +86,7 @@ impl Claims {
         }
     }
 
-    /// The claim of this name.
+    /// The claim with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
@@ -128,7 +128,7 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
         }
     }
     if !is_within(value, MAX_DEPTH) {
-        return Err(InvalidValue::new(what, "it is nested more than 16 deep"));
+        return Err(InvalidValue::new(what, "it is nested more than 16 levels deep"));
     }
     if value.to_string().len() > most {
         return Err(InvalidValue::new(what, "it takes too many bytes"));
@@ -136,14 +136,14 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
     Ok(())
 }
 
-/// How a session is described to its user, for example "Firefox on Linux, Lisbon": at most 1,024
+/// The description of a session for its user, for example "Firefox on Linux, Lisbon": at most 1,024
 /// bytes of names and values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Device(BTreeMap<String, String>);
 
 impl Device {
-    /// The most bytes that names and values may take together.
+    /// The largest total size of names and values, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
     /// A description by name.
@@ -167,7 +167,7 @@ impl Device {
         Ok(Self(fields))
     }
 
-    /// The value of this name.
+    /// The value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

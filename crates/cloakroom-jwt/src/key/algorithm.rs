@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). A key has exactly one.
 ///
-/// `none` cannot be expressed. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
+/// `none` is not supported. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
 ///
 /// ```
 /// use cloakroom_jwt::Algorithm;
@@ -39,7 +39,7 @@ pub enum Algorithm {
     Ps384,
     /// RSASSA-PSS with SHA-512.
     Ps512,
-    /// An algorithm of [`danger`](crate::danger). No name is parsed as one.
+    /// An algorithm of [`danger`](crate::danger). It is never parsed from a name.
     #[doc(hidden)]
     Danger(Hs256),
 }

@@ -98,7 +98,7 @@ pub enum JwkError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// The JWK Set has too many keys.
@@ -172,8 +172,8 @@ impl TryFrom<Read<'_>> for Jwk {
         let algorithm = match read.alg.as_deref().map(str::parse) {
             None => None,
             Some(Ok(algorithm)) if material.fits(algorithm) => Some(algorithm),
-            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not fit the key")),
-            Some(Err(_)) => return Err(JwkError::Unusable("an `alg` that is not supported")),
+            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not match the key")),
+            Some(Err(_)) => return Err(JwkError::Unusable("its `alg` is not supported")),
         };
         Ok(Self { material, kid: read.kid, algorithm, usage: read.usage, operations: read.key_ops })
     }
@@ -203,7 +203,7 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
             Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
         }
         ("RSA", _) => Material::Rsa { n: bytes(&read.n)?, e: bytes(&read.e)? },
-        _ => return Err("a `kty` or `crv` that is not supported"),
+        _ => return Err("its `kty` or `crv` is not supported"),
     })
 }
 

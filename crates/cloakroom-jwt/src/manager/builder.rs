@@ -36,7 +36,7 @@ impl KeyManagerBuilder {
         }
     }
 
-    /// The algorithm of new signing keys (ES256). Existing keys keep theirs.
+    /// The algorithm of new signing keys (ES256 by default). Existing keys keep theirs.
     pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
@@ -48,7 +48,7 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// The clock (the system clock).
+    /// The clock (the system clock by default).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -70,9 +70,9 @@ impl KeyManagerBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting is inconsistent, the store fails, the sealer cannot unseal the keys of the ring, or
-    /// one of its own keys has changed ([`KeySealer::checks`]). Keys that cannot be unsealed are never
-    /// replaced with new ones.
+    /// If a setting is inconsistent, the store fails, the sealer cannot unseal the keys of the
+    /// ring, or one of the sealer's own keys has changed ([`KeySealer::checks`]). Keys that cannot
+    /// be unsealed are never replaced with new ones.
     pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
         self.policy.check()?;
         if self.algorithm.as_str().parse() != Ok(self.algorithm) {

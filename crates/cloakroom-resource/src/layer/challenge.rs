@@ -1,4 +1,4 @@
-//! The answers to refused requests (RFC 6750 §3, RFC 9449 §7.1).
+//! The responses to refused requests (RFC 6750 §3, RFC 9449 §7.1).
 
 use std::sync::Arc;
 

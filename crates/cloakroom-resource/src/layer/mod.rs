@@ -1,4 +1,4 @@
-//! The tower layers, and how a token is looked for, decided about and answered in them.
+//! The tower layers: where they find a token, how they decide about it, and how they respond.
 
 pub(crate) mod authorization;
 pub(crate) mod bearer;

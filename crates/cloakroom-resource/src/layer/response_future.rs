@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The future of [`TokenService`](crate::TokenService): the inner service's future if the request
-    /// was decided about at once, or else a future on the heap.
+    /// The future of [`TokenService`](crate::TokenService): the inner service's future if the
+    /// request was decided at once, otherwise a future on the heap.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, T> {
         #[pin]

@@ -1,4 +1,4 @@
-//! Clients, and the directory that knows them.
+//! Clients, and the directory of registered clients.
 
 pub(crate) mod builder;
 pub(crate) mod directory;
@@ -62,7 +62,7 @@ impl Client {
         ClientBuilder::new(id.as_ref(), Authentication::Required).secret(secret)
     }
 
-    /// A confidential client whose secrets are known as hashes. A client without a secret cannot
+    /// A confidential client whose secrets are given as hashes. A client without a secret cannot
     /// authenticate with [`SecretAuthenticator`](crate::http::SecretAuthenticator).
     pub fn hashed(
         id: impl AsRef<str>,
@@ -74,13 +74,13 @@ impl Client {
 
     /// A confidential client that your own
     /// [`ClientAuthenticator`](crate::http::ClientAuthenticator) authenticates, by a certificate or
-    /// a signed assertion. It has no secret here.
+    /// a signed assertion. It has no registered secret.
     pub fn authenticated_by_app(id: impl AsRef<str>) -> ClientBuilder {
         ClientBuilder::new(id.as_ref(), Authentication::Required)
     }
 
-    /// A resource server: it introspects tokens meant for what it serves, and gets none itself. The
-    /// secret is that of [`Client::confidential`].
+    /// A resource server: it introspects tokens whose audience it serves, and gets no tokens
+    /// itself. The secret must satisfy the rules of [`Client::confidential`].
     pub fn resource_server(id: impl AsRef<str>, secret: &str, serves: Serves) -> ClientBuilder {
         Self::confidential(id, secret).role(Role::Introspect).serves(serves)
     }
@@ -91,7 +91,7 @@ impl Client {
         &self.id
     }
 
-    /// The name that people know it by, for a consent page.
+    /// The human-readable name of the client, for a consent page.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()

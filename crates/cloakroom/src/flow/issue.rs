@@ -25,7 +25,7 @@ impl Issuer {
     /// If the client may not have what the grant names, if a revocation of the subject or client
     /// covers the grant ([`TokenError::Barred`]), if a token would not fit into HTTP headers, or if
     /// a store, the directory or a format fails. If the store fails after it has written the grant,
-    /// a session without holder remains until it expires.
+    /// a session whose tokens nobody has remains until it expires.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below, to keep every future on the way small.
         let mut grant = Box::new(grant);

@@ -111,7 +111,7 @@ impl TokenMinter {
             .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
         if formats.any(|format| format != Some(first)) {
             return Err(TokenError::InvalidTarget(
-                "the resources have tokens of different formats: ask for one at a time",
+                "the resources have tokens of different formats: request one at a time",
             ));
         }
         self.formats.get(first).ok_or_else(|| {

@@ -130,7 +130,8 @@ pub(crate) async fn create_new(
     if create(inner, Operation::Issue, record, tokens).await? {
         return Ok(());
     }
-    let repeated = "a grant with this random id exists: the source of random bytes repeats itself";
+    let repeated =
+        "a grant with this random id exists: the source of random bytes repeats its values";
     Err(TokenError::Store(StoreError::Misuse(repeated)))
 }
 

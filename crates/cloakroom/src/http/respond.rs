@@ -157,7 +157,7 @@ pub(super) fn not_found() -> Response<Bytes> {
 }
 
 pub(super) fn method_not_allowed(allowed: &[Method]) -> Response<Bytes> {
-    trace_refusal("the endpoint does not have this method");
+    trace_refusal("the endpoint does not support this method");
     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
     let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {

@@ -1,4 +1,4 @@
-//! What an app may do with the signing keys: read them.
+//! Read-only access to the signing keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,14 +32,14 @@ impl SigningKeys<'_> {
         Ok(self.keys.signer().await?)
     }
 
-    /// The algorithms of the keys that sign now or will sign next, each once. While the issuer changes
-    /// to another algorithm there are two.
+    /// The algorithms of the keys that sign now or will sign next, each once. While the issuer is
+    /// changing to another algorithm, there are two.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
         self.keys.algorithms()
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     #[must_use]
     pub fn policy(&self) -> &KeyPolicy {
         self.keys.policy()
