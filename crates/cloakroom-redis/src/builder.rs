@@ -43,6 +43,7 @@ pub struct RedisStoreBuilder {
     connect: Duration,
     response: Duration,
     login: Option<(String, String)>,
+    sentinel_login: Option<(String, String)>,
     roots: Option<Vec<u8>>,
     certificate: Option<(Vec<u8>, Vec<u8>)>,
     allows_eviction: bool,
@@ -79,6 +80,7 @@ impl RedisStoreBuilder {
             connect: Duration::from_secs(3),
             response: Duration::from_secs(2),
             login: None,
+            sentinel_login: None,
             roots: None,
             certificate: None,
             allows_eviction: false,
@@ -97,6 +99,13 @@ impl RedisStoreBuilder {
     /// The ACL user and its password, instead of those in the URL.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = Some((user.into(), password.into()));
+        self
+    }
+
+    /// The user (usually `default`) and the password for the sentinels, which have users of their own.
+    /// Without this, the store does not log in to them.
+    pub fn sentinel_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.sentinel_login = Some((user.into(), password.into()));
         self
     }
 
@@ -260,6 +269,11 @@ impl RedisStoreBuilder {
         }
         if let Some(password) = login.password() {
             builder = builder.set_client_to_redis_password(password);
+        }
+        if let Some((user, password)) = &self.sentinel_login {
+            builder = builder
+                .set_client_to_sentinel_username(user)
+                .set_client_to_sentinel_password(password);
         }
         if is_tls {
             builder = builder
