@@ -41,6 +41,8 @@ use clap::Parser;
 use cloakroom::core::keys::KeyPolicy;
 use cloakroom::core::{Audience, ClientId, InvalidValue, Scope};
 use cloakroom::http::Endpoints;
+#[cfg(feature = "redis")]
+use cloakroom::redis::RedisStore;
 use cloakroom::{
     Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,
     TokenError,
@@ -65,6 +67,10 @@ struct Options {
     /// another file: `<path>.secrets` or `<feature>.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
+    /// The Redis server that keeps single-use items, such as nonces, in place of the store
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "URL")]
+    single_use: Option<String>,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
@@ -122,6 +128,11 @@ async fn serve(options: Options) -> Result<(), Failure> {
     };
 
     let (issuer, _) = options.store.open(&url).await?;
+    #[cfg(feature = "redis")]
+    let issuer = match &options.single_use {
+        Some(server) => issuer.single_use(Arc::new(RedisStore::connect(server).await?)),
+        None => issuer,
+    };
     let issuer = issuer
         .static_clients(clients)?
         .events(Arc::new(Alarms))
