@@ -44,6 +44,7 @@ mod introspection;
 mod random;
 mod scope;
 mod secret;
+mod text;
 
 #[cfg(test)]
 mod test_records;

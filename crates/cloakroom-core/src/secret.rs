@@ -110,10 +110,13 @@ impl TokenDigest {
     /// handle, or the whole string in a format of your own.
     #[must_use]
     pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
+        scrubbed(|| Self::compute_unscrubbed(kind, token))
+    }
+
+    /// [`TokenDigest::compute`] for a caller that clears the stack itself, once for all that it hashes.
+    pub(crate) fn compute_unscrubbed(kind: TokenKind, token: &[u8]) -> Self {
         tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
-        scrubbed(|| {
-            Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
-        })
+        Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
     }
 
     /// A digest read back from a store.

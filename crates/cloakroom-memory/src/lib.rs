@@ -66,14 +66,16 @@
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod check_values;
+mod due_queue;
 mod grant_entry;
 mod grants;
-mod index;
 mod keys;
 mod locks;
 mod revocation_log;
+mod shard;
 mod single_use;
 mod store;
+mod subject_index;
 mod wakeups;
 
 pub use single_use::MemorySingleUse;

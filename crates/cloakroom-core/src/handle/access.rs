@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::handle::prefixes::check_prefix;
 use crate::handle::{TAG, TagKey, VERSION};
 use crate::ids::{GrantId, InvalidValue};
-use crate::secret::{TokenDigest, TokenKind, decode_into};
+use crate::secret::{TokenDigest, TokenKind, decode_into, scrubbed};
 
 /// version, key, grant id, secret.
 pub(crate) const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
@@ -125,6 +125,10 @@ impl AccessHandleKeys {
     /// Tells whether a presented token is a genuine access handle.
     #[must_use]
     pub fn check(&self, presented: &str) -> HandleCheck {
+        scrubbed(|| self.check_unscrubbed(presented))
+    }
+
+    fn check_unscrubbed(&self, presented: &str) -> HandleCheck {
         let mut bytes = Zeroizing::new([0; ACCESS]);
         if let Err(other) = self.decode(presented, &mut bytes) {
             return other;
@@ -142,7 +146,7 @@ impl AccessHandleKeys {
         grant.copy_from_slice(&body[2..18]);
         HandleCheck::Genuine(AccessHandle {
             grant: GrantId::from_bytes(grant),
-            digest: TokenDigest::compute(TokenKind::Access, &*bytes),
+            digest: TokenDigest::compute_unscrubbed(TokenKind::Access, &*bytes),
         })
     }
 

@@ -145,22 +145,21 @@ impl TagKey {
         Hmac::clone(&self.mac)
     }
 
-    /// Whether the tag of this body was made with this key, in constant time.
+    /// Whether the tag of this body was made with this key, in constant time. Call it in [`scrubbed`].
     pub(crate) fn made(&self, kind: TokenKind, body: &[u8], presented: &[u8]) -> bool {
         tag(&self.mac, kind, body).ct_eq(presented).into()
     }
 }
 
+/// Call it in [`scrubbed`], which then covers all that is hashed for one handle.
 fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
-    scrubbed(|| {
-        let mut mac = mac.clone();
-        mac.update(&[kind.domain()]);
-        mac.update(body);
-        let full = mac.finalize().into_bytes();
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&full[..TAG]);
-        tag
-    })
+    let mut mac = mac.clone();
+    mac.update(&[kind.domain()]);
+    mac.update(body);
+    let full = mac.finalize().into_bytes();
+    let mut tag = [0; TAG];
+    tag.copy_from_slice(&full[..TAG]);
+    tag
 }
 
 /// Makes handles and nonces, and detects forged ones before a store is read.
@@ -326,14 +325,16 @@ impl HandleKeys {
         random: &Random,
     ) -> Result<(TokenSecret, TokenDigest), RandomError> {
         let key = self.access.minting();
-        let mut bytes = Zeroizing::new([0; ACCESS]);
-        bytes[0] = VERSION;
-        bytes[1] = key.id;
-        bytes[2..18].copy_from_slice(grant.as_bytes());
-        random.fill(&mut bytes[18..ACCESS_BODY])?;
-        let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
-        bytes[ACCESS_BODY..].copy_from_slice(&tag);
-        Ok(self.spell(TokenKind::Access, &*bytes))
+        scrubbed(|| {
+            let mut bytes = Zeroizing::new([0; ACCESS]);
+            bytes[0] = VERSION;
+            bytes[1] = key.id;
+            bytes[2..18].copy_from_slice(grant.as_bytes());
+            random.fill(&mut bytes[18..ACCESS_BODY])?;
+            let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
+            bytes[ACCESS_BODY..].copy_from_slice(&tag);
+            Ok(self.spell(TokenKind::Access, &*bytes))
+        })
     }
 
     /// Parses an access handle. `None` if the string is not one, or its tag is forged.
@@ -359,23 +360,34 @@ impl HandleKeys {
         random: &Random,
     ) -> Result<(TokenSecret, TokenDigest), RandomError> {
         let (kind, key) = (kind.token_kind(), &self.chain[0]);
-        let mut bytes = Zeroizing::new([0; CHAIN]);
-        bytes[0] = VERSION;
-        bytes[1] = key.id;
-        bytes[2..18].copy_from_slice(grant.as_bytes());
-        bytes[18..22].copy_from_slice(&generation.to_be_bytes());
-        random.fill(&mut bytes[22..CHAIN_BODY])?;
-        let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
-        bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
-        let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
-        bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
-        Ok(self.spell(kind, &*bytes))
+        scrubbed(|| {
+            let mut bytes = Zeroizing::new([0; CHAIN]);
+            bytes[0] = VERSION;
+            bytes[1] = key.id;
+            bytes[2..18].copy_from_slice(grant.as_bytes());
+            bytes[18..22].copy_from_slice(&generation.to_be_bytes());
+            random.fill(&mut bytes[22..CHAIN_BODY])?;
+            let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
+            bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
+            let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
+            bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
+            Ok(self.spell(kind, &*bytes))
+        })
     }
 
     /// Parses a chain handle of this kind. `None` if the string is not one, or its outer tag is
     /// forged. Only [`ChainHandle::is_genuine`] shows whether the handle was made for its grant.
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
+        // Most tokens that are asked about are of another kind.
+        let mut prefixes = self.prefixes.iter().map(|all| all.prefix(kind.token_kind()));
+        if !prefixes.any(|prefix| presented.starts_with(prefix)) {
+            return None;
+        }
+        scrubbed(|| self.parse_chain_unscrubbed(kind, presented))
+    }
+
+    fn parse_chain_unscrubbed(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();
         let bytes = self.decode_chain(kind, presented)?;
         let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
@@ -390,7 +402,7 @@ impl HandleKeys {
             kind,
             grant: GrantId::from_bytes(grant),
             generation: u32::from_be_bytes(generation),
-            digest: TokenDigest::compute(token_kind, &bytes),
+            digest: TokenDigest::compute_unscrubbed(token_kind, &bytes),
             bytes,
         })
     }
@@ -408,13 +420,14 @@ impl HandleKeys {
             .filter(|bytes| bytes[0] == VERSION)
     }
 
+    /// Call it in [`scrubbed`].
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
         let prefix = self.prefixes[0].prefix(kind);
         // The capacity is exact, so that no reallocation leaves a copy of the secret behind.
         let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
         text.push_str(prefix);
         URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
-        (TokenSecret::new(text), TokenDigest::compute(kind, bytes))
+        (TokenSecret::new(text), TokenDigest::compute_unscrubbed(kind, bytes))
     }
 }
 
@@ -474,7 +487,8 @@ impl ChainHandle {
     #[must_use]
     pub fn is_genuine(&self, key: &ChainKey) -> bool {
         let (body, rest) = self.bytes.split_at(CHAIN_BODY);
-        tag(&keyed(key.expose()), self.kind.token_kind(), body).ct_eq(&rest[..TAG]).into()
+        let made = || tag(&keyed(key.expose()), self.kind.token_kind(), body);
+        scrubbed(made).ct_eq(&rest[..TAG]).into()
     }
 
     /// The decoded handle, a secret. The key of a sealed successor is derived from it.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::InvalidValue;
+use crate::record::UnknownFields;
 
 /// Claims that the library writes. An app cannot set them.
 #[doc(hidden)]
@@ -55,7 +56,10 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(
+    // For its size: most grants have no claims.
+    UnknownFields,
+);
 
 impl Claims {
     /// The largest size of claims, in bytes of JSON.
@@ -81,7 +85,7 @@ impl Claims {
         let value = Value::Object(map);
         bounded_json("set of claims", &value, Self::MAX_BYTES)?;
         match value {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(Self(map.into())),
             _ => Err(InvalidValue::new("set of claims", "it is not a JSON object")),
         }
     }
@@ -103,7 +107,7 @@ impl Claims {
         self.0.is_empty()
     }
 
-    pub(crate) const fn as_map(&self) -> &Map<String, Value> {
+    pub(crate) fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 }
@@ -139,8 +143,23 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
 /// The description of a session for its user, for example "Firefox on Linux, Lisbon": at most 1,024
 /// bytes of names and values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Device(BTreeMap<String, String>);
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Device(
+    // On the heap, and never an empty map: many grants have no device.
+    Option<Box<BTreeMap<String, String>>>,
+);
+
+impl From<BTreeMap<String, String>> for Device {
+    fn from(fields: BTreeMap<String, String>) -> Self {
+        Self((!fields.is_empty()).then(|| Box::new(fields)))
+    }
+}
+
+impl From<Device> for BTreeMap<String, String> {
+    fn from(device: Device) -> Self {
+        device.0.map(|fields| *fields).unwrap_or_default()
+    }
+}
 
 impl Device {
     /// The largest total size of names and values, in bytes.
@@ -164,24 +183,24 @@ impl Device {
                 "it takes more than 1,024 bytes",
             ));
         }
-        Ok(Self(fields))
+        Ok(fields.into())
     }
 
     /// The value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.as_ref()?.get(name).map(String::as_str)
     }
 
     /// All values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().flat_map(|fields| fields.iter()).map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 

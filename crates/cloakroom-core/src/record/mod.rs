@@ -2,16 +2,18 @@
 
 mod claims;
 mod codec;
+mod members;
 
 pub use claims::{Claims, Device};
 #[doc(hidden)]
 pub use claims::{RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
+pub use members::UnknownFields;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -21,10 +23,6 @@ use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
 use crate::time::UnixTime;
-
-/// Fields that a newer version wrote and this version does not know. They are kept unchanged when an
-/// older node writes the record.
-pub type UnknownFields = Map<String, Value>;
 
 /// One authorization: a client may act for a subject, with a scope.
 ///

@@ -1,7 +1,6 @@
 //! Builds a client, and checks every rule for registrations.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
@@ -34,7 +33,7 @@ pub struct ClientBuilder {
     grant_types: Vec<GrantType>,
     redirect_uris: Vec<String>,
     scope: Scope,
-    audiences: Vec<(Arc<str>, Format)>,
+    audiences: Vec<(Audience, Format)>,
     lifetimes: ClientLifetimes,
     rotates: bool,
     requires_pkce: bool,
@@ -143,8 +142,10 @@ impl ClientBuilder {
     /// `https://api.example/` are one resource ([`Audience::is_same`]). Tokens contain it as it is
     /// written here, whichever of the two a request sends.
     pub fn audience(mut self, resource: &str, format: Format) -> Self {
-        self.valid(Audience::one(resource).map(drop));
-        self.audiences.push((resource.into(), format));
+        match Audience::one(resource) {
+            Ok(audience) => self.audiences.push((audience, format)),
+            Err(invalid) => self.valid(Err(invalid)),
+        }
         self
     }
 
@@ -227,10 +228,10 @@ impl ClientBuilder {
         let introspects = self.roles.contains(&Role::Introspect);
         let lifetimes =
             [self.lifetimes.access_token, self.lifetimes.refresh_idle, self.lifetimes.grant];
-        let repeated = |(index, (resource, _)): (usize, &(Arc<str>, Format))| {
-            self.audiences[..index].iter().any(|(other, _)| Audience::is_same(other, resource))
+        let resources = || self.audiences.iter().flat_map(|(audience, _)| audience.iter());
+        let repeated = |(index, resource): (usize, &str)| {
+            resources().take(index).any(|other| Audience::is_same(other, resource))
         };
-        let mut resources = self.audiences.iter().map(|(resource, _)| &**resource);
         let served = match &self.serves {
             Serves::Only(audience) => audience.iter().find_map(resource_fault),
             Serves::Nothing | Serves::Everything => None,
@@ -242,14 +243,14 @@ impl ClientBuilder {
             Some("authorization_code needs a redirect URI")
         } else if let Some(why) = self.redirect_uris.iter().find_map(|uri| redirect_fault(uri)) {
             Some(why)
-        } else if let Some(why) = resources.find_map(resource_fault).or(served) {
+        } else if let Some(why) = resources().find_map(resource_fault).or(served) {
             Some(why)
         } else if is_public && !self.requires_pkce {
             // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
             Some("a public client needs PKCE")
         } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
             Some("it has grant types, but no audience")
-        } else if self.audiences.iter().enumerate().any(repeated) {
+        } else if resources().enumerate().any(repeated) {
             Some("an audience is listed twice")
         } else if lifetimes.contains(&Some(Duration::ZERO)) {
             Some("a lifetime is zero")

@@ -6,8 +6,6 @@ pub(crate) mod registration;
 pub(crate) mod secret_hash;
 pub(crate) mod uris;
 
-use std::sync::Arc;
-
 use cloakroom_core::{Audience, ClientId, Scope, Subject};
 use subtle::Choice;
 
@@ -42,7 +40,8 @@ pub struct Client {
     grant_types: Vec<GrantType>,
     redirect_uris: Vec<String>,
     scope: Scope,
-    audiences: Vec<(Arc<str>, Format)>,
+    /// Each an audience of one, which the grants of the client share.
+    audiences: Vec<(Audience, Format)>,
     pub(crate) lifetimes: ClientLifetimes,
     rotates: bool,
     requires_pkce: bool,
@@ -112,7 +111,7 @@ impl Client {
     /// The resources that the client may have tokens for, each with the format of its tokens. The
     /// first one is the default.
     pub fn audiences(&self) -> impl Iterator<Item = (&str, &Format)> {
-        self.audiences.iter().map(|(resource, format)| (&**resource, format))
+        self.audiences.iter().filter_map(|(resource, format)| Some((resource.single()?, format)))
     }
 
     /// The registered redirect URIs.
@@ -192,8 +191,15 @@ impl Client {
         self.audiences().find(|(own, _)| Audience::is_same(own, resource))
     }
 
-    pub(crate) fn default_audience(&self) -> Option<&str> {
-        self.audiences.first().map(|(resource, _)| &**resource)
+    /// The one resource of this audience, as the client is registered for it.
+    pub(crate) fn registered_audience(&self, audience: &Audience) -> Option<&Audience> {
+        let resource = audience.single()?;
+        let is_it = |own: &&Audience| own.find(resource).is_some();
+        self.audiences.iter().map(|(own, _)| own).find(is_it)
+    }
+
+    pub(crate) fn default_audience(&self) -> Option<&Audience> {
+        self.audiences.first().map(|(audience, _)| audience)
     }
 
     /// Whether the client gets a refresh token for a grant of this subject: never for itself, since

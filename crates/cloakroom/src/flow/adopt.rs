@@ -61,7 +61,7 @@ impl Issuer {
         let client = inner.client(&grant.client).await?;
         let confirmation = grant.confirmation.take();
         let max_epoch = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
-        let mut record = new_grant(inner, &client, grant, now).await?;
+        let mut record = new_grant(inner, &client, grant, now, &inner.random).await?;
         record.id = located.grant;
         // The id is fixed, so there is no second try: the epoch comes from the store itself. A
         // bound is a time of this issuer's clock: what was issued before it must not seem to come

@@ -20,7 +20,6 @@ pub(crate) struct TokenMinter {
     /// The issuer's URL.
     pub(crate) issuer: Arc<str>,
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
-    pub(crate) random: Random,
 }
 
 /// What an access token is made for.
@@ -34,6 +33,7 @@ pub(crate) struct MintRequest<'a> {
     /// How long it lives, unless its grant ends before.
     pub(crate) life: Duration,
     pub(crate) now: UnixTime,
+    pub(crate) random: &'a Random,
 }
 
 /// A new access token, ready for the response and for the store.
@@ -71,12 +71,12 @@ impl NewToken {
 impl TokenMinter {
     /// Makes an access token.
     pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<NewToken, TokenError> {
-        let MintRequest { client, grant, scope, audience, proved, life, now } = request;
+        let MintRequest { client, grant, scope, audience, proved, life, now, random } = request;
         let expires_at = (now + life).min(grant.expires_at);
         let mut terms = TokenTerms::new(now, expires_at, scope, audience);
         terms.confirmation = proved.cloned();
         let format = self.format_of(client, &terms.audience)?;
-        let context = MintContext::new(&self.issuer, grant, &terms, &self.random);
+        let context = MintContext::new(&self.issuer, grant, &terms, random);
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
         let token_type = token_type(terms.confirmation.as_ref());

@@ -396,7 +396,7 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter = TokenMinter { issuer: Arc::clone(&url), formats, random: self.random.clone() };
+        let minter = TokenMinter { issuer: Arc::clone(&url), formats };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,
