@@ -1,6 +1,9 @@
+mod algorithms;
 mod ends;
+mod operator;
 mod outage;
 mod races;
+mod reseal;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
