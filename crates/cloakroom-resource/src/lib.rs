@@ -7,6 +7,7 @@
 //! | an API gateway | [`IntrospectionClient`] and [`PhantomLayer`] |
 //! | a service without tower | [`Verifier::verify`] or [`BearerLayer::verify`] |
 //! | an API or a gateway that learns of revocations at once | [`RevocationReplica`] |
+//! | an API whose clients find the authorization server by themselves, such as an MCP server | [`BearerLayer::resource_metadata`] |
 //!
 //! The crate works with every authorization server that follows RFC 9068 (JWT access tokens),
 //! RFC 7662 (introspection) and RFC 8414 (metadata). [`PhantomLayer`] needs a server that answers an
@@ -139,6 +140,7 @@ pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
 pub use layer::extract::MissingLayer;
 pub use layer::phantom::PhantomLayer;
+pub use layer::resource_metadata::{ResourceMetadata, ResourceMetadataService};
 pub use layer::response_future::ResponseFuture;
 pub use layer::service::TokenService;
 pub use revocation_replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationReplica, StoreLog};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cloakroom_core::time::{Clock, ClockReading};
-use cloakroom_core::{Confirmation, InvalidValue, TokenSecret};
+use cloakroom_core::{Confirmation, InvalidValue, Scope, TokenSecret};
+use http::Response;
 use tower_layer::Layer;
 
 use crate::error::{SetupError, TokenError};
@@ -12,6 +13,7 @@ use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::bearer_policy::BearerPolicy;
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy as _, TokenService};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::Verifier;
@@ -231,8 +233,53 @@ impl BearerLayer {
         self
     }
 
-    /// Checks a token as the layer does, for messages that do not pass through tower, such as those
-    /// of a WebSocket. It does not check scopes.
+    /// The metadata of what this layer protects (RFC 9728): its audience is the resource, and its issuers
+    /// are the authorization servers. Serve it, and [`announce`](Self::announce) it.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Url`] if the audience is not an `https` URL (or `http` on this machine).
+    pub fn resource_metadata(&self) -> Result<ResourceMetadata, SetupError> {
+        self.0.resource_metadata()
+    }
+
+    /// Names this metadata in each refusal (`resource_metadata`, RFC 9728 §5.1), and the required scope
+    /// in each 401, so that clients find the authorization server and request what they need:
+    ///
+    /// ```text
+    /// HTTP/1.1 401 Unauthorized
+    /// WWW-Authenticate: Bearer realm="https://api.example/notes", scope="notes:read",
+    ///     resource_metadata="https://api.example/.well-known/oauth-protected-resource/notes"
+    /// ```
+    #[must_use]
+    pub fn announce(mut self, metadata: &ResourceMetadata) -> Self {
+        self.policy().announce(metadata);
+        self
+    }
+
+    /// The refusal of a token that lacks some of this scope, for a handler that learns late what a request
+    /// needs: 403 `insufficient_scope`, as from this layer. It names the scope that the layer requires and
+    /// this one together, so that a client gets all it needs with one step-up. The body is empty.
+    ///
+    /// ```
+    /// use cloakroom_resource::http::Response;
+    /// use cloakroom_resource::{BearerLayer, Scope, VerifiedToken};
+    ///
+    /// fn check(bearer: &BearerLayer, token: &VerifiedToken, scope: &Scope) -> Option<Response<String>> {
+    ///     (!scope.is_subset(token.scope())).then(|| bearer.insufficient_scope(token, scope))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn insufficient_scope<B: Default>(
+        &self,
+        token: &VerifiedToken,
+        scope: &Scope,
+    ) -> Response<B> {
+        self.0.insufficient_scope(token, scope)
+    }
+
+    /// Checks a token as the layer does, for messages that do not pass through tower, such as those of a
+    /// WebSocket. It does not check scopes.
     ///
     /// `proved` is the key that the request proves: see [`Verifier::verify_with`].
     ///

@@ -8,6 +8,7 @@ pub(crate) mod challenge;
 pub(crate) mod extract;
 pub(crate) mod phantom;
 pub(crate) mod phantom_policy;
+pub(crate) mod resource_metadata;
 pub(crate) mod response_future;
 pub(crate) mod service;
 pub(crate) mod token_source;

@@ -11,6 +11,7 @@ use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::phantom_policy::PhantomPolicy;
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::TokenService;
 use crate::revocation_replica::RevocationReplica;
 
@@ -207,6 +208,15 @@ impl PhantomLayer {
     #[must_use]
     pub fn cookie(mut self, name: &str) -> Self {
         self.policy().cookie = Some(name.into());
+        self
+    }
+
+    /// Names this metadata in each 401 (`resource_metadata`, RFC 9728 §5.1). Serve it as well: it is a
+    /// layer. Its `resource` is what clients request tokens for, which may be another audience than that
+    /// of the JWTs.
+    #[must_use]
+    pub fn announce(mut self, metadata: &ResourceMetadata) -> Self {
+        self.policy().announce(metadata);
         self
     }
 

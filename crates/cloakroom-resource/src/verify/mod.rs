@@ -372,6 +372,11 @@ impl Verifier {
         &self.issuer
     }
 
+    /// The issuers of the verifiers that [`or`](Self::or) added.
+    pub(crate) fn other_issuers(&self) -> impl Iterator<Item = &str> {
+        self.others.iter().map(|other| &*other.issuer)
+    }
+
     pub(crate) fn audience(&self) -> &Arc<str> {
         &self.audience
     }
