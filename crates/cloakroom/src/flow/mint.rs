@@ -23,7 +23,6 @@ pub(crate) struct TokenMinter {
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
     /// The resources whose JWTs have another algorithm than the others.
     pub(crate) algorithms: Vec<(String, Algorithm)>,
-    pub(crate) random: Random,
 }
 
 /// What an access token is made for.

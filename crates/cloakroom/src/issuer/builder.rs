@@ -431,7 +431,6 @@ impl IssuerBuilder {
             issuer: Arc::clone(&url),
             formats,
             algorithms: self.resource_algorithms,
-            random: self.random.clone(),
         };
         Ok(Issuer {
             inner: Arc::new(Inner {
