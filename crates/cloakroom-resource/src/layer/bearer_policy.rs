@@ -1,6 +1,7 @@
 //! What a [`BearerLayer`](crate::BearerLayer) does with a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading, SystemClock};
 use cloakroom_core::{InvalidValue, Scope};
@@ -17,6 +18,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::layer::authorization::{Presented, authorization};
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
+use crate::layer::step_up::StepUp;
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
 use crate::revocation_replica::RevocationReplica;
@@ -50,6 +52,9 @@ pub(crate) struct BearerPolicy {
     is_named: bool,
     pub(crate) when_stale: WhenStale,
     required: Scope,
+    step_up: Option<StepUp>,
+    /// Whether requests without a token pass.
+    pub(crate) is_optional: bool,
     pub(crate) challenges: Challenges,
 }
 
@@ -88,7 +93,9 @@ impl BearerPolicy {
             is_named: false,
             when_stale: WhenStale::default(),
             required: Scope::empty(),
-            challenges: Challenges::new(audience, &Scope::empty()),
+            step_up: None,
+            is_optional: false,
+            challenges: Challenges::new(audience, &Scope::empty(), &StepUp::default()),
         }
     }
 
@@ -134,8 +141,24 @@ impl BearerPolicy {
         let all = [self.required.as_str(), scope];
         let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
         self.required = Scope::parse(&all.join(" "))?;
-        self.challenges = Challenges::new(&self.audience, &self.required);
+        self.make_challenges();
         Ok(())
+    }
+
+    pub(crate) fn require_sign_in(
+        &mut self,
+        max_age: Option<Duration>,
+        acr_values: &str,
+    ) -> Result<(), InvalidValue> {
+        self.step_up = Some(StepUp::new(max_age, acr_values)?);
+        self.make_challenges();
+        Ok(())
+    }
+
+    fn make_challenges(&mut self) {
+        let none = StepUp::default();
+        let step_up = self.step_up.as_ref().unwrap_or(&none);
+        self.challenges = Challenges::new(&self.audience, &self.required, step_up);
     }
 
     /// Decides about a JWT in which nothing is wrong: what is known of revocations may be too old.
@@ -238,6 +261,13 @@ impl Policy for BearerPolicy {
         Ok(Presented::new(scheme, token, request.extensions()))
     }
 
+    fn passes_without_token<B>(&self, request: &mut Request<B>) -> bool {
+        if self.is_optional {
+            request.extensions_mut().insert(Anonymous);
+        }
+        self.is_optional
+    }
+
     fn look_up(
         &self,
         token: &str,
@@ -309,10 +339,20 @@ impl Policy for BearerPolicy {
                 "the token lacks a scope");
             return Err(Refusal::InsufficientScope);
         }
+        if let Some(step_up) = &self.step_up
+            && !step_up.is_met(token.token(), self.clock().now())
+        {
+            tracing::debug!(acr = token.token().acr.as_deref(), "the user has to sign in again");
+            return Err(Refusal::InsufficientAuthentication);
+        }
         request.extensions_mut().insert(token);
         Ok(())
     }
 }
+
+/// Marks a request without a token that passed an optional layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anonymous;
 
 /// The token, if its time has come and not passed, and its key is proved.
 fn in_time_and_proved(

@@ -10,4 +10,5 @@ pub(crate) mod phantom;
 pub(crate) mod phantom_policy;
 pub(crate) mod response_future;
 pub(crate) mod service;
+pub(crate) mod step_up;
 pub(crate) mod token_source;

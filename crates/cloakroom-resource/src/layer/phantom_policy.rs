@@ -16,6 +16,7 @@ use crate::introspect::swap::{Replacement, Swap};
 use crate::layer::authorization::{Presented, Token, authorization, cookie_token, remove_cookie};
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::service::{LookUp, Policy};
+use crate::layer::step_up::StepUp;
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
@@ -47,7 +48,7 @@ impl PhantomPolicy {
             is_named: false,
             when_stale: WhenStale::default(),
             cookie: None,
-            challenges: Challenges::new(audience, &Scope::empty()),
+            challenges: Challenges::new(audience, &Scope::empty(), &StepUp::default()),
         }
     }
 
