@@ -26,6 +26,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
         auth_time: Some(now),
+        acr: Some("urn:example:mfa".into()),
         created_at: now,
         epoch: Epoch::new(1_700_000_000_000),
         username: Some("Alice".into()),
@@ -44,6 +45,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
                 redirect_uri: "https://app.example/cb".into(),
                 redirect_uri_omitted: true,
                 challenge: Some("c".repeat(43)),
+                nonce: Some("n-1".into()),
                 unknown: Default::default(),
             }),
             successor: Some(SealedSuccessor {
@@ -74,6 +76,7 @@ pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
         scope: Scope::parse("orders:read").unwrap(),
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: None,
+        claims: Some(Claims::new([("role", serde_json::json!("admin"))]).unwrap()),
         unknown: Default::default(),
     }
 }

@@ -86,7 +86,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` (default) | [`VerifiedToken`] as an extractor |
+//! | `axum` (default) | [`VerifiedToken`] and `Token<YourClaims>` as extractors |
 //! | `client` (default) | `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the constructors that use it |
 //! | `metrics` | counters and gauges through the `metrics` crate |
 //!
@@ -138,7 +138,7 @@ pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
 pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
-pub use layer::extract::MissingLayer;
+pub use layer::extract::{MissingLayer, Token, TokenRejection};
 pub use layer::phantom::PhantomLayer;
 pub use layer::resource_metadata::{ResourceMetadata, ResourceMetadataService};
 pub use layer::response_future::ResponseFuture;
