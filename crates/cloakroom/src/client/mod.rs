@@ -165,6 +165,14 @@ impl Client {
         }
     }
 
+    /// The resources that the client serves, unless it serves none or all.
+    pub(crate) const fn served(&self) -> Option<&Audience> {
+        match &self.serves {
+            Serves::Only(audience) => Some(audience),
+            Serves::Nothing | Serves::Everything => None,
+        }
+    }
+
     /// Whether this redirect URI is registered.
     #[must_use]
     pub fn is_redirect_uri(&self, uri: &str) -> bool {

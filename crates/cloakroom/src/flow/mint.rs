@@ -129,6 +129,13 @@ impl TokenMinter {
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
     }
+    /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
+    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
+        let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
+        let first = algorithms.next().flatten();
+        first.filter(|first| algorithms.all(|other| other == Some(*first)))
+    }
+
     fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
         let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
         found.map(|(_, algorithm)| *algorithm)
