@@ -265,8 +265,8 @@ pub(crate) fn grant() -> GrantRecord {
     grant.acr = Some("urn:example:mfa".into());
     grant.epoch = Epoch::new(1_700_000_000_250);
     grant.username = Some("Alice Liddell".into());
-    grant.act = Some(json!({"sub": "support"}));
-    grant.authorization_details = Some(json!([{"type": "payment"}]));
+    grant.act = Some(Box::new(json!({"sub": "support"})));
+    grant.authorization_details = Some(Box::new(json!([{"type": "payment"}])));
     grant.session = Some("sid-1".into());
     grant.claims = Claims::new([("tenant", json!("acme"))]).unwrap();
     grant.row_expires_at = START + secs(90_000);

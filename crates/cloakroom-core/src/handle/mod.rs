@@ -437,10 +437,12 @@ impl HandleKeys {
     /// Call it in [`scrubbed`].
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
         let prefix = self.prefixes[0].prefix(kind);
-        // The capacity is exact, so that no reallocation leaves a copy of the secret behind.
-        let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
-        text.push_str(prefix);
-        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        // In place: a buffer that grows, or one in between, would leave a copy of the secret behind.
+        let mut text = vec![0; prefix.len() + (bytes.len() * 8).div_ceil(6)];
+        text[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        let encoded = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text[prefix.len()..]);
+        debug_assert_eq!(encoded, Ok(text.len() - prefix.len()));
+        let text = String::from_utf8(text).expect("base64url is ASCII");
         (TokenSecret::new(text), TokenDigest::compute_unscrubbed(kind, bytes))
     }
 }

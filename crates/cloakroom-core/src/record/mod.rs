@@ -58,9 +58,9 @@ pub struct GrantRecord {
     /// A human-readable name of the user (RFC 7662 §2.2 `username`), at most 255 bytes.
     pub username: Option<String>,
     /// Who acts for the subject (RFC 8693 §4.1 `act`).
-    pub act: Option<Value>,
+    pub act: Option<Box<Value>>,
     /// The details of the authorization (RFC 9396).
-    pub authorization_details: Option<Value>,
+    pub authorization_details: Option<Box<Value>>,
     /// The OpenID Connect session (`sid`).
     pub session: Option<String>,
     /// Claims that the app adds. Introspection and JWTs show them.
@@ -177,9 +177,9 @@ pub struct Chain {
     pub expires_at: UnixTime,
     /// What the code is bound to. It is kept after the code has been redeemed: presenting an old
     /// code counts as reuse only with the right verifier.
-    pub code: Option<CodeBinding>,
+    pub code: Option<Box<CodeBinding>>,
     /// The refresh token that the last rotation made, sealed for the holder of the previous one.
-    pub successor: Option<SealedSuccessor>,
+    pub successor: Option<Box<SealedSuccessor>>,
     /// The first generation that needs the key [`GrantRecord::confirmation`], if the grant has one.
     /// Earlier generations were issued without a key. `None` stands for the current generation; it
     /// occurs in new chains, and in rows that an older version wrote.

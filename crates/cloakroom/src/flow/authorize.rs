@@ -88,7 +88,7 @@ async fn authorize_as(
     let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
     let rotates = client.rotates_refresh_tokens();
     let mut chain = first_chain(TokenKind::Code, digest, key, expires_at, rotates);
-    chain.code = Some(binding);
+    chain.code = Some(Box::new(binding));
     record.chain = Some(chain);
     // A grant whose code is never redeemed ends with its code.
     record.row_expires_at = expires_at;

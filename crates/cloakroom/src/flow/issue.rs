@@ -88,10 +88,10 @@ async fn issue_as(
     let life = inner.lifetimes.of_client(client).access_token;
     let grant = &record;
     let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
-    let token = inner.minter.mint(mint).await?;
+    let mut token = inner.minter.mint(mint).await?;
     let id = record.id;
     if token.needs_grant || record.chain.is_some() {
-        create_new(inner, record, token.record.clone().into_iter().collect()).await?;
+        create_new(inner, record, token.record.take().into_iter().collect()).await?;
     } else {
         allow_stateless(inner, &record).await?;
     }

@@ -89,7 +89,7 @@ impl TokenMinter {
             Persisted::Nothing => (None, false),
             _ => (None, true),
         };
-        let authorization_details = grant.authorization_details.clone();
+        let authorization_details = grant.authorization_details.as_deref().cloned();
         Ok(NewToken {
             secret: minted.token,
             expires_in,

@@ -58,7 +58,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let presented = Presented { inner, handle: &handle, client: &client, proved, now };
     let grant = presented.grant(&request.client).await?;
     let chain = chain_of(&grant)?;
-    check_binding(chain.code.as_ref(), &request, &client)?;
+    check_binding(chain.code.as_deref(), &request, &client)?;
     match CredentialState::of(&handle, chain, now) {
         // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
         // request. If they do not match, it MUST reject the request."
@@ -111,14 +111,14 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let life = lifetimes.access_token;
     let mint =
         MintRequest { client: &client, grant: &next, scope, audience, proved, life, now, random };
-    let token = inner.minter.mint(mint).await?;
+    let mut token = inner.minter.mint(mint).await?;
 
     let step = Advance {
         grant: grant.id,
         expected: chain.position(),
         now,
         change: ChainUpdate::Move(Box::new(next)),
-        tokens: token.record.clone().into_iter().collect(),
+        tokens: token.record.take().into_iter().collect(),
     };
     let done = Event::Redeemed { grant: grant.id, client: request.client };
     match inner.advance(Operation::Redeem, Arc::clone(&grant), step, done).await? {

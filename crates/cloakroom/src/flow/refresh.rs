@@ -116,17 +116,17 @@ impl Attempt<'_> {
         moved.digest = digest;
         moved.expires_at = expires_at;
         moved.rotates = true;
-        moved.successor = Some(successor);
+        moved.successor = Some(Box::new(successor));
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let token = self.mint(&next, random).await?;
+        let mut token = self.mint(&next, random).await?;
 
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
             now,
             change: ChainUpdate::Move(Box::new(next)),
-            tokens: token.record.clone().into_iter().collect(),
+            tokens: token.record.take().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, Arc::clone(grant), step, done).await? {

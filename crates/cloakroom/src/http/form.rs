@@ -21,8 +21,8 @@ const TYPICAL_PARAMETERS: usize = 6;
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
 #[derive(Default)]
 pub struct Form {
-    /// The decoded names and values, one after another: each is UTF-8.
-    text: Zeroizing<Vec<u8>>,
+    /// The decoded names and values, one after another.
+    text: Zeroizing<String>,
     parameters: Vec<Parameter>,
 }
 
@@ -59,7 +59,7 @@ impl Form {
     /// As [`Form::of`].
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
         // Decoded text is not longer: a buffer that grows would leave parts of a secret behind.
-        let text = Zeroizing::new(Vec::with_capacity(body.len()));
+        let text = Zeroizing::new(String::with_capacity(body.len()));
         let mut form = Self { text, parameters: Vec::with_capacity(TYPICAL_PARAMETERS) };
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             if form.parameters.len() == MAX_PARAMETERS {
@@ -87,13 +87,16 @@ impl Form {
     /// Decodes a name or a value, and says where it stands; `None` if it is not UTF-8.
     fn push(&mut self, encoded: &[u8]) -> Option<Range<usize>> {
         let start = self.text.len();
-        decode(encoded, &mut self.text);
-        str::from_utf8(&self.text[start..]).ok()?;
+        if encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+            self.text.push_str(&decoded(encoded)?);
+        } else {
+            self.text.push_str(str::from_utf8(encoded).ok()?);
+        }
         Some(start..self.text.len())
     }
 
     fn text(&self, range: &Range<usize>) -> &str {
-        str::from_utf8(&self.text[range.clone()]).unwrap_or_default()
+        &self.text[range.clone()]
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -102,7 +105,7 @@ impl Form {
 
     /// The values of the parameters of this name.
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let named = |parameter: &&Parameter| self.text[parameter.name.clone()] == *name.as_bytes();
+        let named = move |parameter: &&Parameter| self.text(&parameter.name) == name;
         self.parameters.iter().filter(named).map(|parameter| self.text(&parameter.value))
     }
 
@@ -147,7 +150,7 @@ impl Form {
     /// The parameter of this name alone.
     pub(super) fn only(mut self, name: &str) -> Self {
         let text = &self.text;
-        self.parameters.retain(|parameter| text[parameter.name.clone()] == *name.as_bytes());
+        self.parameters.retain(|parameter| text[parameter.name.clone()] == *name);
         self
     }
 }
@@ -156,18 +159,6 @@ impl Form {
 /// the start: one that grows would leave parts of a secret behind.
 pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
     let mut plain = Vec::with_capacity(encoded.len());
-    decode(encoded, &mut plain);
-    match String::from_utf8(plain) {
-        Ok(text) => Some(Zeroizing::new(text)),
-        Err(error) => {
-            error.into_bytes().zeroize();
-            None
-        }
-    }
-}
-
-/// Appends what the form-encoded text means, which takes no more bytes.
-fn decode(encoded: &[u8], plain: &mut Vec<u8>) {
     let mut rest = encoded;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
         let (run, escape) = rest.split_at(at);
@@ -181,6 +172,13 @@ fn decode(encoded: &[u8], plain: &mut Vec<u8>) {
         rest = &escape[length..];
     }
     plain.extend_from_slice(rest);
+    match String::from_utf8(plain) {
+        Ok(text) => Some(Zeroizing::new(text)),
+        Err(error) => {
+            error.into_bytes().zeroize();
+            None
+        }
+    }
 }
 
 /// The byte that `%` and two hexadecimal digits at the beginning encode.

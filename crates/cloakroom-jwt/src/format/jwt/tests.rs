@@ -225,7 +225,7 @@ async fn what_cannot_be_a_token_is_refused_at_issue() {
 
     let (mut big, random) = (grant(), Random::system());
     big.claims = Claims::new([("a", json!("x".repeat(4000)))]).unwrap();
-    big.authorization_details = Some(json!("x".repeat(4000)));
+    big.authorization_details = Some(Box::new(json!("x".repeat(4000))));
     let own = terms();
     let minted = format.mint(MintContext::new(ISSUER, &big, &own, &random)).await;
     assert!(matches!(minted, Err(FormatError::TooLarge { limit: 8192, .. })));
