@@ -200,6 +200,18 @@ impl BearerLayer {
         self
     }
 
+    /// Answers refused requests as gRPC does, for a service such as one of tonic: status 200 with
+    /// `grpc-status` `UNAUTHENTICATED` (for 400 and 401), `PERMISSION_DENIED` (403) or `UNAVAILABLE` (503).
+    /// The other headers are those of HTTP.
+    ///
+    /// With tonic, add it with `Server::builder().layer(bearer.grpc())`. A method finds the token with
+    /// `request.extensions().get::<VerifiedToken>()`.
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.policy().challenges.is_grpc = true;
+        self
+    }
+
     /// Remembers up to this many introspected tokens, each until it expires. Set a
     /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
     /// request is introspected anyway.

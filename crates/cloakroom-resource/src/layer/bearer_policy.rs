@@ -158,7 +158,9 @@ impl BearerPolicy {
     fn make_challenges(&mut self) {
         let none = StepUp::default();
         let step_up = self.step_up.as_ref().unwrap_or(&none);
+        let is_grpc = self.challenges.is_grpc;
         self.challenges = Challenges::new(&self.audience, &self.required, step_up);
+        self.challenges.is_grpc = is_grpc;
     }
 
     /// Decides about a JWT in which nothing is wrong: what is known of revocations may be too old.
