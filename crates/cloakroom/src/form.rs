@@ -1,10 +1,7 @@
-//! Form bodies (RFC 6749 appendix B).
+//! Parameters in a form body or a query (RFC 6749 appendix B).
 
 use std::fmt;
 
-use ::http::{HeaderMap, Request, header};
-use bytes::Bytes;
-use cloakroom_core::TokenSecret;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::client::uris::resource_fault;
@@ -14,36 +11,30 @@ use crate::error::TokenError;
 /// could keep a core busy.
 const MAX_PARAMETERS: usize = 64;
 
+pub(crate) const REPEATED: &str = "a parameter is repeated";
+
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
 #[derive(Default)]
-pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
+pub struct Form(pub(crate) Vec<(Zeroizing<String>, Zeroizing<String>)>);
 
 impl Form {
-    /// Parses the form in the body of a request.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError::InvalidRequest`] if the content type is not that of a form, if the body is
-    /// compressed or not UTF-8, if it has more than 64 parameters, or if a parameter other than
-    /// `resource` (RFC 8707 §2) is repeated.
-    pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
-        if !is_form(request.headers()) {
-            return Err(TokenError::InvalidRequest(
-                "the content type must be application/x-www-form-urlencoded",
-            ));
-        }
-        if request.headers().contains_key(header::CONTENT_ENCODING) {
-            return Err(TokenError::InvalidRequest("the body must have no content encoding"));
-        }
-        Self::parse(request.body())
-    }
-
     /// Parses a form.
     ///
     /// # Errors
     ///
-    /// As [`Form::of`].
+    /// [`TokenError::InvalidRequest`] if it is not UTF-8, has more than 64 parameters, or repeats a
+    /// parameter other than `resource` (RFC 8707 §2).
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
+        match Self::parse_repeated(body)? {
+            (form, repeated) if repeated.is_empty() => Ok(form),
+            _ => Err(TokenError::InvalidRequest(REPEATED)),
+        }
+    }
+
+    /// Parses a form, and names the parameters that are repeated and must not be. Their first value
+    /// counts.
+    pub(crate) fn parse_repeated(body: &[u8]) -> Result<(Self, Vec<String>), TokenError> {
+        let mut repeated = Vec::new();
         let mut parameters: Vec<(Zeroizing<String>, Zeroizing<String>)> = Vec::new();
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             if parameters.len() == MAX_PARAMETERS {
@@ -57,14 +48,13 @@ impl Form {
             // RFC 6749 §3.2: "Parameters sent without a value MUST be treated as if they were
             // omitted from the request. [...] Request and response parameters MUST NOT be included
             // more than once."
-            let repeated = parameters.iter().any(|(known, _)| *known == name);
-            if repeated && *name != "resource" {
-                return Err(TokenError::InvalidRequest("a parameter is repeated"));
+            if *name != "resource" && parameters.iter().any(|(known, _)| *known == name) {
+                repeated.push(name.to_string());
             }
             parameters.push((name, value));
         }
         parameters.retain(|(_, value)| !value.is_empty());
-        Ok(Self(parameters))
+        Ok((Self(parameters), repeated))
     }
 
     /// The value of a parameter, if it is present and not empty.
@@ -82,15 +72,6 @@ impl Form {
         self.get(name).ok_or(TokenError::InvalidRequest(missing))
     }
 
-    /// The value of a required parameter that is secret.
-    pub(crate) fn secret(
-        &self,
-        name: &str,
-        missing: &'static str,
-    ) -> Result<TokenSecret, TokenError> {
-        self.require(name, missing).map(TokenSecret::new)
-    }
-
     /// The resources that the request names (RFC 8707 §2).
     ///
     /// # Errors
@@ -105,17 +86,11 @@ impl Form {
             })
             .collect()
     }
-
-    /// The parameter of this name alone.
-    pub(super) fn only(mut self, name: &str) -> Self {
-        self.0.retain(|(own, _)| **own == name);
-        self
-    }
 }
 
 /// Decodes a form-encoded name or value; `None` if it is not UTF-8. The buffer is long enough from
 /// the start: one that grows would leave parts of a secret behind.
-pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
+pub(crate) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
     let mut plain = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
@@ -146,17 +121,6 @@ fn escaped(text: &[u8]) -> Option<u8> {
         [b'%', high, low, ..] => Some(digit(*high)? << 4 | digit(*low)?),
         _ => None,
     }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (types.next(), types.next()) else {
-        return false;
-    };
-    value.to_str().is_ok_and(|value| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    })
 }
 
 impl fmt::Debug for Form {
@@ -206,21 +170,5 @@ mod tests {
     fn debug_shows_names_alone() {
         let form = Form::parse(b"client_secret=hush").unwrap();
         assert_eq!(format!("{form:?}"), r#"{"client_secret"}"#);
-    }
-
-    #[test]
-    fn the_content_type_is_checked() {
-        let with = |value: &str| {
-            let request = Request::post("/").header("content-type", value);
-            Form::of(&request.body(Bytes::new()).unwrap())
-        };
-        assert!(with("application/x-www-form-urlencoded; charset=UTF-8").is_ok());
-        assert!(with("Application/X-WWW-Form-Urlencoded").is_ok());
-        assert!(with("application/json").is_err());
-        let compressed = Request::post("/")
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("content-encoding", "gzip");
-        assert!(Form::of(&compressed.body(Bytes::new()).unwrap()).is_err());
-        assert!(Form::of(&Request::post("/").body(Bytes::new()).unwrap()).is_err());
     }
 }

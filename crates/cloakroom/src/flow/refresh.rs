@@ -15,7 +15,8 @@ use crate::flow::chain::{
     ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
-use crate::flow::mint::{MintRequest, NewToken};
+use crate::flow::hook::Occasion;
+use crate::flow::mint::{MintRequest, MintedToken};
 use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
@@ -101,6 +102,9 @@ impl Attempt<'_> {
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
+        if let Some(device) = &self.request.device {
+            next.device = next.device.updated(device);
+        }
         let binding = ChainBinding::of(grant, chain, client);
         let (confirmation, bound_from) = binding.after(generation, proved);
         next.confirmation = confirmation;
@@ -115,7 +119,7 @@ impl Attempt<'_> {
         moved.successor = Some(successor);
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let token = self.mint(&next).await?;
+        let token = self.mint(&next, Occasion::Refresh).await?;
 
         let step = Advance {
             grant: grant.id,
@@ -162,7 +166,8 @@ impl Attempt<'_> {
         chain: &Chain,
         refresh_token: Option<TokenSecret>,
     ) -> Result<TokenResponse, TokenError> {
-        let token = self.mint(grant).await?;
+        let occasion = if refresh_token.is_some() { Occasion::Retry } else { Occasion::Refresh };
+        let token = self.mint(grant, occasion).await?;
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
@@ -193,12 +198,16 @@ impl Attempt<'_> {
     }
 
     /// The access token that this request asks for. Narrowing it does not narrow the grant.
-    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+    async fn mint(
+        &self,
+        grant: &GrantRecord,
+        occasion: Occasion,
+    ) -> Result<MintedToken, TokenError> {
         let Presented { inner, client, proved, now, .. } = self.presented;
         let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
         let audience = narrow_audience(&self.request.resources, &grant.audience)?;
         let life = inner.lifetimes.of_client(client).access_token;
-        let mint = MintRequest { client, grant, scope, audience, proved, life, now };
+        let mint = MintRequest { client, grant, scope, audience, proved, life, now, occasion };
         inner.minter.mint(mint).await
     }
 }
