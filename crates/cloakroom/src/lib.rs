@@ -15,7 +15,13 @@ mod write;
 pub use client::Client;
 pub use client::builder::{ClientBuilder, ClientConfigError};
 pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
+#[cfg(feature = "client-documents")]
+pub use client::document::{
+    ClientDocument, ClientDocuments, ClientDocumentsBuilder, DocumentRedirects,
+};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+#[cfg(feature = "http")]
+pub use client::registry::{ClientRegistry, RegisteredClient, RegisteredClients};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
