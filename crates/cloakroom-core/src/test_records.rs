@@ -49,7 +49,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
             successor: Some(SealedSuccessor {
                 sealed: vec![1, 2, 3],
                 until: now,
-                earlier: vec![SpentBefore::new(0, now)],
+                earlier: vec![SpentBefore { sealed: vec![4, 5], ..SpentBefore::new(0, now) }],
                 unknown: Default::default(),
             }),
             bound_from: Some(1),

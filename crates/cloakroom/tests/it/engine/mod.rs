@@ -10,6 +10,7 @@ mod finished;
 mod formats;
 mod jwts;
 mod keys;
+mod laggards;
 mod maintenance;
 mod outage;
 mod ownership;
