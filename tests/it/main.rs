@@ -8,6 +8,7 @@
 //! | `load` | how often the authorization server is asked |
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
+//! | `sixteen` | sixteen processes of one client share one refresh token |
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!
@@ -31,6 +32,7 @@ mod load;
 mod nothing_revoked;
 mod oracle;
 mod people;
+mod sixteen;
 mod standby;
 mod storm;
 mod stuck;
