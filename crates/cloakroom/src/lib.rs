@@ -87,6 +87,17 @@ pub use cloakroom_resource as resource;
 #[cfg(feature = "sqlite")]
 pub use cloakroom_sqlite as sqlite;
 
+/// The programs of the page about MCP servers, compiled.
+#[cfg(all(
+    doctest,
+    feature = "client-documents",
+    feature = "axum",
+    feature = "resource",
+    feature = "memory"
+))]
+#[doc = include_str!("../../../docs/mcp.md")]
+struct McpServers;
+
 /// The programs of the repository's README, compiled.
 #[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../README.md")]
