@@ -122,8 +122,8 @@ impl ActiveToken {
             confirmation: token.confirmation.clone(),
             auth_time: grant.auth_time,
             acr: grant.acr.clone(),
-            act: grant.act.clone(),
-            authorization_details: grant.authorization_details.clone(),
+            act: grant.act.as_deref().cloned(),
+            authorization_details: grant.authorization_details.as_deref().cloned(),
             session: grant.session.clone(),
             grant: Some(grant.id),
             epoch: Some(grant.epoch),
@@ -132,7 +132,7 @@ impl ActiveToken {
     }
 
     fn is_named_like_its_client(&self, user: &UserId) -> bool {
-        self.client.as_ref().is_some_and(|client| client.as_str() == user.as_str())
+        self.client.as_ref().is_some_and(|client| user.is_named_like(client))
     }
 
     /// The members of the answer but `active`, in the order of RFC 7662.

@@ -1,5 +1,6 @@
-//! The conversion between records and rows. A row has the few columns that a store indexes or updates,
-//! and one versioned body of bytes. A new field changes only the body, so that no store has to migrate.
+//! The conversion between records and rows. A row has the few columns that a store indexes or
+//! updates, and one versioned body of bytes. A new field changes only the body, so no store has to
+//! migrate.
 //!
 //! A body is one version byte followed by JSON. Members that this version does not know are kept.
 
@@ -92,9 +93,9 @@ struct GrantBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     username: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    act: Option<Value>,
+    act: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    authorization_details: Option<Value>,
+    authorization_details: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     #[serde(default, skip_serializing_if = "Claims::is_empty")]
@@ -114,9 +115,9 @@ struct ChainBody {
     credential: TokenKind,
     key: ChainKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    code: Option<CodeBinding>,
+    code: Option<Box<CodeBinding>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    successor: Option<SealedSuccessor>,
+    successor: Option<Box<SealedSuccessor>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bound_from: Option<u32>,
     rotates: bool,

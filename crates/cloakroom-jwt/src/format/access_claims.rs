@@ -84,8 +84,8 @@ pub(crate) fn carried(
     grant.auth_time = token.auth_time;
     grant.acr = token.acr;
     grant.epoch = epoch;
-    grant.act = token.act;
-    grant.authorization_details = token.authorization_details;
+    grant.act = token.act.map(Box::new);
+    grant.authorization_details = token.authorization_details.map(Box::new);
     grant.session = token.session;
     grant.claims = claims;
     let record = terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes()));

@@ -8,6 +8,7 @@ use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, T
 use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
+use cloakroom_jwt::Algorithm;
 use serde_json::{Map, Value};
 
 use crate::client::Client;
@@ -21,7 +22,8 @@ pub(crate) struct TokenMinter {
     /// The issuer's URL.
     pub(crate) issuer: Arc<str>,
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
-    pub(crate) random: Random,
+    /// The resources whose JWTs have another algorithm than the others.
+    pub(crate) algorithms: Vec<(String, Algorithm)>,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -36,6 +38,7 @@ pub(crate) struct MintRequest<'a> {
     /// How long it lives, unless its grant ends before.
     pub(crate) life: Duration,
     pub(crate) now: UnixTime,
+    pub(crate) random: &'a Random,
     pub(crate) occasion: Occasion,
 }
 
@@ -76,7 +79,8 @@ impl MintedToken {
 impl TokenMinter {
     /// Makes an access token.
     pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<MintedToken, TokenError> {
-        let MintRequest { client, grant, scope, audience, proved, life, now, occasion } = request;
+        let MintRequest { client, grant, scope, audience, proved, life, now, random, occasion } =
+            request;
         let expires_at = (now + life).min(grant.expires_at);
         let mut terms = TokenTerms::new(now, expires_at, scope, audience);
         terms.confirmation = proved.cloned();
@@ -84,7 +88,7 @@ impl TokenMinter {
         // Before anything is signed, and long before anything is written.
         let Applied { claims, members: extra } = self.ask_hook(occasion, grant, &terms).await?;
         terms.claims = claims;
-        let context = MintContext::new(&self.issuer, grant, &terms, &self.random);
+        let context = MintContext::new(&self.issuer, grant, &terms, random);
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
         let token_type = token_type(terms.confirmation.as_ref());
@@ -94,7 +98,7 @@ impl TokenMinter {
             Persisted::Nothing => (None, false),
             _ => (None, true),
         };
-        let authorization_details = grant.authorization_details.clone();
+        let authorization_details = grant.authorization_details.as_deref().cloned();
         Ok(MintedToken {
             secret: minted.token,
             expires_in,
@@ -139,12 +143,30 @@ impl TokenMinter {
             .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
         if formats.any(|format| format != Some(first)) {
             return Err(TokenError::InvalidTarget(
-                "the resources have tokens of different formats: ask for one at a time",
+                "the resources have tokens of different formats: request one at a time",
+            ));
+        }
+        let mut algorithms = audience.iter().map(|resource| self.algorithm_for(resource));
+        let algorithm = algorithms.next().flatten();
+        if *first == Format::Jwt && algorithms.any(|other| other != algorithm) {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different algorithms: ask for one at a time",
             ));
         }
         self.formats.get(first).ok_or_else(|| {
             tracing::error!(format = first.as_str(), "a client uses an unregistered token format");
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
+    }
+    /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
+    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
+        let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
+        let first = algorithms.next().flatten();
+        first.filter(|first| algorithms.all(|other| other == Some(*first)))
+    }
+
+    fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
+        let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
+        found.map(|(_, algorithm)| *algorithm)
     }
 }

@@ -28,12 +28,6 @@ impl Form {
     ) -> Result<TokenSecret, TokenError> {
         self.require(name, missing).map(TokenSecret::new)
     }
-
-    /// The parameter of this name alone.
-    pub(super) fn only(mut self, name: &str) -> Self {
-        self.0.retain(|(own, _)| **own == name);
-        self
-    }
 }
 
 /// That the headers announce a form.

@@ -157,7 +157,7 @@ fn terms(
     if nonce.as_ref().is_some_and(|nonce| nonce.len() > MAX_NONCE) {
         return Err(("invalid_request", "nonce is too long"));
     }
-    let others = form.0.iter().filter(|(name, _)| !READ.contains(&name.as_str()));
+    let others = form.iter().filter(|(name, _)| !READ.contains(name));
     Ok(Box::new(Terms {
         id,
         requested_at: now,
@@ -176,7 +176,7 @@ fn terms(
         max_age: max_age(form)?,
         acr_values: words(form.get("acr_values")).map(str::to_owned).collect(),
         login_hint: owned("login_hint"),
-        others: others.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        others: others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }))
 }
 
@@ -200,8 +200,10 @@ fn audience(client: &Client, form: &Form) -> Result<Audience, Refused> {
         .resources()
         .map_err(|_| ("invalid_target", "a resource must be an absolute URI without a fragment"))?;
     if requested.is_empty() {
-        let default = client.default_audience().and_then(|one| Audience::one(one).ok());
-        return default.ok_or(("invalid_target", "the client has no default audience"));
+        return client
+            .default_audience()
+            .cloned()
+            .ok_or(("invalid_target", "the client has no default audience"));
     }
     let spelled: Option<Vec<&str>> = requested
         .iter()
