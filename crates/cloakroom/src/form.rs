@@ -12,11 +12,10 @@ use crate::error::TokenError;
 /// could keep a core busy.
 const MAX_PARAMETERS: usize = 64;
 
-/// Why a request with a repeated parameter is refused.
-pub(crate) const REPEATED: &str = "a parameter is repeated";
-
 /// As many parameters as most requests have, or fewer.
 const TYPICAL_PARAMETERS: usize = 6;
+
+pub(crate) const REPEATED: &str = "a parameter is repeated";
 
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
 #[derive(Default)]
@@ -66,7 +65,7 @@ impl Form {
             // omitted from the request. [...] Request and response parameters MUST NOT be included
             // more than once."
             let text = form.text(&name);
-            if text != "resource" && form.names().any(|known| known == text) {
+            if text != "resource" && form.fields().any(|(known, _)| known == text) {
                 repeated.push(text.to_owned());
             }
             form.parameters.push(Parameter { name, value });
@@ -90,20 +89,15 @@ impl Form {
         &self.text[range.clone()]
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.parameters.iter().map(|parameter| self.text(&parameter.name))
+    /// Names and values.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let texts = |own: &Parameter| (self.text(&own.name), self.text(&own.value));
+        self.parameters.iter().map(texts)
     }
 
     /// The values of the parameters of this name.
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let named = move |parameter: &&Parameter| self.text(&parameter.name) == name;
-        self.parameters.iter().filter(named).map(|parameter| self.text(&parameter.value))
-    }
-
-    /// The names and values that are not empty, in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let both = |one: &Parameter| (self.text(&one.name), self.text(&one.value));
-        self.parameters.iter().map(both)
+        self.fields().filter(move |(own, _)| *own == name).map(|(_, value)| value)
     }
 
     /// The value of a parameter, if it is present and not empty.
@@ -181,7 +175,7 @@ fn escaped(text: &[u8]) -> Option<u8> {
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.names()).finish()
+        f.debug_set().entries(self.fields().map(|(name, _)| name)).finish()
     }
 }
 

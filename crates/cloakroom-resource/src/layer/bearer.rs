@@ -217,8 +217,8 @@ impl BearerLayer {
     }
 
     /// Caches up to this many introspected tokens, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
-    /// every request is introspected anyway.
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request is introspected anyway.
     ///
     /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
     /// entry for each KiB begun. Up to 10,000 refused tokens are cached separately, for the route's

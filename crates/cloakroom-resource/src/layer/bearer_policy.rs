@@ -161,8 +161,8 @@ impl BearerPolicy {
     fn challenges_for(&self, required: &Scope) -> Challenges {
         let none = StepUp::default();
         let step_up = self.step_up.as_ref().unwrap_or(&none);
-        let mut challenges =
-            Challenges::new(&self.audience, required, self.metadata.as_deref(), step_up);
+        let metadata = self.metadata.as_deref();
+        let mut challenges = Challenges::new(&self.audience, required, metadata, step_up);
         challenges.is_grpc = self.challenges.is_grpc;
         challenges
     }

@@ -26,9 +26,9 @@ impl Issuer {
     ///
     /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
     /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
-    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal).
-    /// These errors occur if a client that needs PKCE sends no challenge, if the client may not
-    /// have what it requests, or if a store, the directory or a format fails.
+    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal): if a
+    /// client that needs PKCE sends no challenge, if the client may not have what it requests, or if a
+    /// store, the directory or a format fails.
     pub async fn authorize(&self, request: ApprovedRequest) -> Result<TokenSecret, TokenError> {
         let ApprovedRequest { grant, redirect_uri, pkce, nonce } = request;
         let mut grant = Box::new(grant);

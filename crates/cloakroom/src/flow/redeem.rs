@@ -114,6 +114,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
     let scope = narrow_scope(None, &next.scope, &client)?;
     let life = lifetimes.access_token;
+    let occasion = Occasion::Redeem;
     let mint = MintRequest {
         client: &client,
         grant: &next,
@@ -123,7 +124,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         life,
         now,
         random,
-        occasion: Occasion::Redeem,
+        occasion,
     };
     let mut token = inner.minter.mint(mint).await?;
 

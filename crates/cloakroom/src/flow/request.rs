@@ -278,7 +278,7 @@ pub struct ApprovedRequest {
 }
 
 impl ApprovedRequest {
-    /// A request that named this redirect URI. The code is sent there.
+    /// A request for a code that named this redirect URI, to which the code is sent.
     pub fn new(grant: Grant, redirect_uri: impl Into<String>) -> Self {
         Self { grant, redirect_uri: Some(redirect_uri.into()), pkce: None, nonce: None }
     }

@@ -184,10 +184,9 @@ impl Endpoints {
             .add_metadata("request_uri_parameter_supported", false.into())
     }
 
-    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of
-    /// its responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207
-    /// §3). [`Issuer::authorization_response`] does so. Clients then refuse a response without
-    /// `iss`.
+    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
+    /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
+    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
     #[must_use]
     pub fn authorization_response_iss(self) -> Self {
         self.add_metadata("authorization_response_iss_parameter_supported", true.into())
@@ -252,7 +251,7 @@ impl Endpoints {
         self
     }
 
-    /// The largest size of a request body, in bytes (64 KiB by default).
+    /// The most bytes that the body of a request may have (64 KiB).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;

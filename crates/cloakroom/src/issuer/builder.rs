@@ -387,12 +387,12 @@ impl IssuerBuilder {
             clock_skew: self.key_policy.clock_skew,
         })?;
         check_formats(&self.formats)?;
+        check_algorithms(&self.resource_algorithms)?;
         check_types(&self.extension_grants).map_err(|why| refused("extension_grant", why))?;
         // A request that waits longer than a code lives, or than a retry window, has lost its purpose.
         if self.guard.limit.is_zero() || self.guard.limit > Duration::from_secs(30) {
             return Err(refused("on_token_timeout", "it must be more than zero, and at most 30 s"));
         }
-        check_algorithms(&self.resource_algorithms)?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -478,7 +478,7 @@ impl IssuerBuilder {
             issuer: Arc::clone(&url),
             formats,
             algorithms: self.resource_algorithms,
-            hook: self.hook.map(|hook| Hook { hook, guard, at_swap: self.hook_at_swap }),
+            hook: self.hook.map(|hook| Hook { hook, guard }),
         };
         Ok(Issuer {
             inner: Arc::new(Inner {

@@ -157,7 +157,7 @@ fn terms(
     if nonce.as_ref().is_some_and(|nonce| nonce.len() > MAX_NONCE) {
         return Err(("invalid_request", "nonce is too long"));
     }
-    let others = form.iter().filter(|(name, _)| !READ.contains(name));
+    let others = form.fields().filter(|(name, _)| !READ.contains(name));
     Ok(Box::new(Terms {
         id,
         requested_at: now,
@@ -200,10 +200,8 @@ fn audience(client: &Client, form: &Form) -> Result<Audience, Refused> {
         .resources()
         .map_err(|_| ("invalid_target", "a resource must be an absolute URI without a fragment"))?;
     if requested.is_empty() {
-        return client
-            .default_audience()
-            .cloned()
-            .ok_or(("invalid_target", "the client has no default audience"));
+        let default = client.default_audience().cloned();
+        return default.ok_or(("invalid_target", "the client has no default audience"));
     }
     let spelled: Option<Vec<&str>> = requested
         .iter()
