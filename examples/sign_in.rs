@@ -1,8 +1,6 @@
 //! `/authorize`: the page that signs users in. The library checks the requests and makes the responses;
 //! the page is a demo.
 
-use std::error::Error;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
