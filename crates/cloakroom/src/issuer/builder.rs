@@ -478,7 +478,7 @@ impl IssuerBuilder {
             issuer: Arc::clone(&url),
             formats,
             algorithms: self.resource_algorithms,
-            hook: self.hook.map(|hook| Hook { hook, guard }),
+            hook: self.hook.map(|hook| Hook { hook, guard, at_swap: self.hook_at_swap }),
         };
         Ok(Issuer {
             inner: Arc::new(Inner {
