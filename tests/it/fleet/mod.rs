@@ -280,7 +280,7 @@ async fn every_token_is_accepted_everywhere(place: Place, rotations: usize) {
         fleet.forget();
         if fleet.now >= rest && dice.percent(4) {
             // No process runs maintenance for a while, so that the next key is published late.
-            rest = fleet.now + Duration::from_millis(dice.draw() % 110_000);
+            rest = fleet.now + Duration::from_millis(dice.draw() % 300_000);
             rest = rest.min(fleet.last_end().await - SKEW - secs(30));
         }
         let is_resting = fleet.now < rest;
