@@ -262,10 +262,11 @@ pub(crate) fn grant() -> GrantRecord {
     grant.scope = Scope::parse("orders:read orders:write").unwrap();
     grant.confirmation = Some(Confirmation::JwkThumbprint([4; 32]));
     grant.auth_time = Some(UnixTime::from_secs(1_699_999_000));
+    grant.acr = Some("urn:example:mfa".into());
     grant.epoch = Epoch::new(1_700_000_000_250);
     grant.username = Some("Alice Liddell".into());
-    grant.act = Some(json!({"sub": "support"}));
-    grant.authorization_details = Some(json!([{"type": "payment"}]));
+    grant.act = Some(Box::new(json!({"sub": "support"})));
+    grant.authorization_details = Some(Box::new(json!([{"type": "payment"}])));
     grant.session = Some("sid-1".into());
     grant.claims = Claims::new([("tenant", json!("acme"))]).unwrap();
     grant.row_expires_at = START + secs(90_000);

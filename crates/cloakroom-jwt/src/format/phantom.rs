@@ -82,7 +82,7 @@ pub struct SwappedJwt {
 }
 
 impl PhantomFormat {
-    /// The longest life of a phantom JWT, and the default: five minutes.
+    /// The longest lifetime of a phantom JWT, and the default: five minutes.
     pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
     /// Makes the handles of `outside`, and signs JWTs with `keys`.
@@ -92,7 +92,7 @@ impl PhantomFormat {
         Self { outside, keys, max_life: Self::MAX_LIFE, algorithms }
     }
 
-    /// The longest life of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
+    /// The longest lifetime of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
     /// `max_token_life` of the key policy.
     #[must_use]
     pub fn max_life(mut self, max_life: Duration) -> Self {
@@ -134,6 +134,7 @@ impl PhantomFormat {
         let audience = Audience::one(audience).map_err(|error| refused(error.into()))?;
         let mut terms = TokenTerms::new(swap.now, expires_at, swap.scope.clone(), audience);
         terms.confirmation = swap.token.confirmation.clone();
+        terms.claims = swap.token.claims.clone();
         let jti = Jti::random(swap.random)?;
         let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
         claims.handle_hash = Some(handle_hash(&swap.token.digest));
@@ -168,7 +169,7 @@ impl TokenFormat for PhantomFormat {
 /// The token does not allow the swap. The caller should have checked.
 #[derive(Debug, thiserror::Error)]
 enum SwapRefused {
-    #[error("the token is not meant for {0}")]
+    #[error("the token's audience does not contain {0}")]
     Audience(String),
     #[error("the token does not belong to this grant")]
     Grant,

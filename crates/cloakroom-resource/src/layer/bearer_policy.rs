@@ -1,11 +1,12 @@
 //! What a [`BearerLayer`](crate::BearerLayer) does with a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading, SystemClock};
-use cloakroom_core::{InvalidValue, Scope};
-use http::Request;
+use cloakroom_core::{Confirmation, InvalidValue, Scope};
 use http::header;
+use http::{Request, Response};
 
 use crate::cache::revocation_check::RevocationCheck;
 use crate::cache::{CachedAnswer, TokenKey};
@@ -16,12 +17,14 @@ use crate::introspect::answer::{Introspect, is_in_time};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::layer::authorization::{Presented, authorization};
 use crate::layer::challenge::{Challenges, Refusal};
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy};
+use crate::layer::step_up::StepUp;
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
-use crate::verify::proof::Proof;
+use crate::verify::proof::{Proof, Scheme};
 use crate::verify::token::VerifiedToken;
 use crate::verify::{Verifier, is_jwt_shaped};
 
@@ -50,6 +53,11 @@ pub(crate) struct BearerPolicy {
     is_named: bool,
     pub(crate) when_stale: WhenStale,
     required: Scope,
+    /// The URL of the announced metadata.
+    metadata: Option<Arc<str>>,
+    step_up: Option<StepUp>,
+    /// Whether requests without a token pass.
+    pub(crate) is_optional: bool,
     pub(crate) challenges: Challenges,
 }
 
@@ -88,7 +96,10 @@ impl BearerPolicy {
             is_named: false,
             when_stale: WhenStale::default(),
             required: Scope::empty(),
-            challenges: Challenges::new(audience, &Scope::empty()),
+            metadata: None,
+            step_up: None,
+            is_optional: false,
+            challenges: Challenges::new(audience, &Scope::empty(), None, &StepUp::default()),
         }
     }
 
@@ -131,10 +142,57 @@ impl BearerPolicy {
     }
 
     pub(crate) fn require(&mut self, scope: &str) -> Result<(), InvalidValue> {
+        self.required = self.required_and(scope)?;
+        self.challenges = self.challenges_for(&self.required);
+        Ok(())
+    }
+
+    pub(crate) fn announce(&mut self, metadata: &ResourceMetadata) {
+        self.metadata = Some(metadata.url().into());
+        self.challenges = self.challenges_for(&self.required);
+    }
+
+    fn required_and(&self, scope: &str) -> Result<Scope, InvalidValue> {
         let all = [self.required.as_str(), scope];
         let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
-        self.required = Scope::parse(&all.join(" "))?;
-        self.challenges = Challenges::new(&self.audience, &self.required);
+        Scope::parse(&all.join(" "))
+    }
+
+    fn challenges_for(&self, required: &Scope) -> Challenges {
+        let none = StepUp::default();
+        let step_up = self.step_up.as_ref().unwrap_or(&none);
+        let metadata = self.metadata.as_deref();
+        let mut challenges = Challenges::new(&self.audience, required, metadata, step_up);
+        challenges.is_grpc = self.challenges.is_grpc;
+        challenges
+    }
+
+    /// The refusal of a token that lacks some of this scope, beside what the layer requires.
+    pub(crate) fn insufficient_scope<B: Default>(
+        &self,
+        token: &VerifiedToken,
+        scope: &Scope,
+    ) -> Response<B> {
+        // Too many values for one scope: those of the handler are what the token lacks.
+        let all = self.required_and(scope.as_str()).unwrap_or_else(|_| scope.clone());
+        let is_dpop = matches!(token.token().confirmation, Some(Confirmation::JwkThumbprint(_)));
+        let scheme = if is_dpop { Scheme::Dpop } else { Scheme::Bearer };
+        self.challenges_for(&all).response(Refusal::InsufficientScope, scheme)
+    }
+
+    pub(crate) fn resource_metadata(&self) -> Result<ResourceMetadata, SetupError> {
+        let metadata = ResourceMetadata::new(&self.audience, &self.issuer)?;
+        let others = self.verifier.iter().flat_map(Verifier::other_issuers);
+        Ok(others.fold(metadata, ResourceMetadata::authorization_server))
+    }
+
+    pub(crate) fn require_sign_in(
+        &mut self,
+        max_age: Option<Duration>,
+        acr_values: &str,
+    ) -> Result<(), InvalidValue> {
+        self.step_up = Some(StepUp::new(max_age, acr_values)?);
+        self.challenges = self.challenges_for(&self.required);
         Ok(())
     }
 
@@ -238,6 +296,13 @@ impl Policy for BearerPolicy {
         Ok(Presented::new(scheme, token, request.extensions()))
     }
 
+    fn passes_without_token<B>(&self, request: &mut Request<B>) -> bool {
+        if self.is_optional {
+            request.extensions_mut().insert(Anonymous);
+        }
+        self.is_optional
+    }
+
     fn look_up(
         &self,
         token: &str,
@@ -309,10 +374,20 @@ impl Policy for BearerPolicy {
                 "the token lacks a scope");
             return Err(Refusal::InsufficientScope);
         }
+        if let Some(step_up) = &self.step_up
+            && !step_up.is_met(token.token(), self.clock().now())
+        {
+            tracing::debug!(acr = token.token().acr.as_deref(), "the user has to sign in again");
+            return Err(Refusal::InsufficientAuthentication);
+        }
         request.extensions_mut().insert(token);
         Ok(())
     }
 }
+
+/// Marks a request without a token that passed an optional layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anonymous;
 
 /// The token, if its time has come and not passed, and its key is proved.
 fn in_time_and_proved(

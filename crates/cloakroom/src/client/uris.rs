@@ -1,4 +1,4 @@
-//! The URIs of a registration: where codes are sent, and what tokens are meant for.
+//! The URIs of a registration: redirect URIs and resources.
 
 /// Schemes under which a browser runs or reads what the URI itself holds.
 const UNSAFE_SCHEMES: [&str; 9] =
@@ -11,7 +11,7 @@ pub(crate) fn redirect_fault(text: &str) -> Option<&'static str> {
     let Ok(uri) = url::Url::parse(text) else { return Some("a redirect URI must be absolute") };
     // A parser drops what stands around a URI, and some of what stands in it; a browser may not.
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
-        return Some("a redirect URI must not contain blanks or backslashes");
+        return Some("a redirect URI must not contain spaces or backslashes");
     }
     if uri.fragment().is_some() {
         return Some("a redirect URI must have no fragment");
@@ -24,14 +24,25 @@ pub(crate) fn redirect_fault(text: &str) -> Option<&'static str> {
     }
     // RFC 8252 §7.3, §8.3: loopback redirects may use plain HTTP, since the request never leaves the
     // device. RFC 9700 §2.6: anything else would carry the code over the network for all to read.
-    let is_loopback = match uri.host() {
+    (uri.scheme() == "http" && !is_loopback(&uri))
+        .then_some("a redirect URI with plain http must be on the loopback interface")
+}
+
+fn is_loopback(uri: &url::Url) -> bool {
+    match uri.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
-    };
-    (uri.scheme() == "http" && !is_loopback)
-        .then_some("a redirect URI with plain http must be on the loopback interface")
+    }
+}
+
+/// Whether a page may link to this URL as the home page of a client.
+pub(crate) fn is_home_page(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|uri| {
+        let is_web = uri.scheme() == "https" || uri.scheme() == "http" && is_loopback(&uri);
+        is_web && uri.username().is_empty() && uri.password().is_none()
+    })
 }
 
 /// Why this is not a resource indicator (RFC 8707 §2). What a client may be registered for and what a

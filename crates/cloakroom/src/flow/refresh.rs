@@ -6,7 +6,7 @@ use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{TokenKind, TokenSecret};
+use cloakroom_core::{Random, TokenKind, TokenSecret};
 
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
@@ -15,11 +15,15 @@ use crate::flow::chain::{
     ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
-use crate::flow::mint::{MintRequest, NewToken};
+use crate::flow::hook::Occasion;
+use crate::flow::mint::{MintRequest, MintedToken};
 use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
 use crate::issuer::{Inner, Issuer};
+
+/// The random bytes of a rotation: the secrets of two tokens, and the nonce of the sealed successor.
+const RANDOM_BYTES: usize = 24 + 24 + 12;
 
 impl Issuer {
     /// Redeems a refresh token for a new access token, and for its successor if it rotates.
@@ -93,14 +97,18 @@ impl Attempt<'_> {
         let lifetimes = inner.lifetimes.of_client(client);
         // Everything that can fail comes before the one write.
         let generation = chain.generation + 1;
+        let random = &inner.random.batch(RANDOM_BYTES);
         let (refresh_token, digest) =
-            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
+            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key, random)?;
         let sealed =
-            successor::seal(&inner.url, handle, grant, generation, &refresh_token, &inner.random)?;
+            successor::seal(&inner.url, handle, grant, generation, &refresh_token, random)?;
         let until = now + lifetimes.retry_window + inner.clock_skew();
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
+        if let Some(device) = &self.request.device {
+            next.device = next.device.updated(device);
+        }
         let binding = ChainBinding::of(grant, chain, client);
         let (confirmation, bound_from) = binding.after(generation, proved);
         next.confirmation = confirmation;
@@ -112,17 +120,17 @@ impl Attempt<'_> {
         moved.digest = digest;
         moved.expires_at = expires_at;
         moved.rotates = true;
-        moved.successor = Some(successor);
+        moved.successor = Some(Box::new(successor));
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let token = self.mint(&next).await?;
+        let mut token = self.mint(&next, random, Occasion::Refresh).await?;
 
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
             now,
             change: ChainUpdate::Move(Box::new(next)),
-            tokens: token.record.clone().into_iter().collect(),
+            tokens: token.record.take().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, Arc::clone(grant), step, done).await? {
@@ -162,7 +170,8 @@ impl Attempt<'_> {
         chain: &Chain,
         refresh_token: Option<TokenSecret>,
     ) -> Result<TokenResponse, TokenError> {
-        let token = self.mint(grant).await?;
+        let occasion = if refresh_token.is_some() { Occasion::Retry } else { Occasion::Refresh };
+        let token = self.mint(grant, &self.presented.inner.random, occasion).await?;
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
@@ -193,12 +202,18 @@ impl Attempt<'_> {
     }
 
     /// The access token that this request asks for. Narrowing it does not narrow the grant.
-    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+    async fn mint(
+        &self,
+        grant: &GrantRecord,
+        random: &Random,
+        occasion: Occasion,
+    ) -> Result<MintedToken, TokenError> {
         let Presented { inner, client, proved, now, .. } = self.presented;
         let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
         let audience = narrow_audience(&self.request.resources, &grant.audience)?;
         let life = inner.lifetimes.of_client(client).access_token;
-        let mint = MintRequest { client, grant, scope, audience, proved, life, now };
+        let mint =
+            MintRequest { client, grant, scope, audience, proved, life, now, random, occasion };
         inner.minter.mint(mint).await
     }
 }

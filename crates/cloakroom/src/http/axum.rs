@@ -22,7 +22,7 @@ use crate::flow::request::TokenResponse;
 
 impl Endpoints {
     /// A router with all endpoints, each below the path of the issuer's URL. Only the well-known
-    /// part of the metadata comes before that path
+    /// part of the metadata URL comes before that path
     /// (`/.well-known/oauth-authorization-server/tenant`, RFC 8414 §3.1). Merge the router into
     /// yours at the root; nesting would change the paths.
     ///
@@ -56,7 +56,7 @@ async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Res
 }
 
 /// The whole body, or the refusal of one that is too large or cannot be read.
-async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         // The client has said that the body is too large, so it need not send it.
         return Err(respond::too_large());

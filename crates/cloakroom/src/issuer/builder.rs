@@ -25,10 +25,12 @@ use crate::events::Event;
 use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::{EventSink, Events};
+use crate::flow::extension_grant::{ExtensionGrant, ExtensionGrants, check_types};
+use crate::flow::hook::{Guard, Hook, TokenHook};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
 use crate::issuer::checks::{
-    Intervals, check_algorithms, check_formats, check_intervals, check_issuer,
+    Intervals, check_algorithms, check_formats, check_intervals, check_issuer, refused,
 };
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
@@ -77,6 +79,9 @@ pub struct IssuerBuilder {
     /// The formats that the static clients use.
     used_formats: Vec<Format>,
     scope_mapper: ScopeMapper,
+    hook: Option<Arc<dyn TokenHook>>,
+    guard: Guard,
+    extension_grants: ExtensionGrants,
     stateless_jwt: bool,
     clock: Arc<dyn Clock>,
     random: Random,
@@ -105,6 +110,9 @@ impl IssuerBuilder {
             formats: Vec::new(),
             used_formats: Vec::new(),
             scope_mapper: Arc::new(|_, scope| scope.clone()),
+            hook: None,
+            guard: Guard::DEFAULT,
+            extension_grants: Vec::new(),
             stateless_jwt: false,
             clock: Arc::new(SystemClock::new()),
             random: Random::system(),
@@ -141,11 +149,11 @@ impl IssuerBuilder {
     }
 
     /// Adds a URL that the issuer had before it was renamed. The issuer may then use the store of
-    /// that URL, and what was issued under it stays valid. Keep it on every node until the longest
+    /// that URL, and tokens issued under it stay valid. Keep it on every node until the longest
     /// grant has ended.
     ///
-    /// Rename an issuer while none of its nodes runs: a node that knows only the old URL refuses
-    /// what is issued under the new one.
+    /// Rename an issuer while none of its nodes is running: a node that knows only the old URL
+    /// refuses tokens issued under the new one.
     pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
         self.former_urls.push(url.into());
         self
@@ -170,9 +178,9 @@ impl IssuerBuilder {
         self
     }
 
-    /// The store of single-use items that were used, such as nonces ([`Issuer::use_nonce`]). It may
-    /// be a database other than that of the grants, and must be the same for all nodes.
-    /// [`Issuer::dev`] has one in memory.
+    /// The store of spent single-use items, such as nonces ([`Issuer::use_nonce`]). It may use a
+    /// database other than that of the grants, and must be the same for all nodes. [`Issuer::dev`]
+    /// has one in memory.
     pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
         self.single_use = Some(store);
         self
@@ -185,9 +193,9 @@ impl IssuerBuilder {
     /// To replace a secret, first add the new one on every node with
     /// [`with_former`](HandleKeys::with_former). Then make the new secret the current one
     /// everywhere, and the old secret a former one. When the longest grant under the old secret has
-    /// ended, give it up with [`with_retired`](HandleKeys::with_retired). A node that receives a
+    /// ended, retire it with [`with_retired`](HandleKeys::with_retired). A node that receives a
     /// handle under a secret that it does not have answers
-    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never that the token is
+    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never reports the token as
     /// invalid.
     pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
         self.handles = Some(keys);
@@ -224,7 +232,7 @@ impl IssuerBuilder {
         Ok(self)
     }
 
-    /// Adds a token format of your own, for [`Format::Custom`] of this name.
+    /// Adds a token format of your own, for [`Format::Custom`] with this name.
     pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
         self.formats.push((Format::Custom(name.into()), format));
         self
@@ -244,6 +252,30 @@ impl IssuerBuilder {
         mapper: impl Fn(&str, &Scope) -> Scope + Send + Sync + 'static,
     ) -> Self {
         self.scope_mapper = Arc::new(mapper);
+        self
+    }
+
+    /// Calls this hook before each access token is made: see [`TokenHook`]. A closure is a hook.
+    pub fn on_token(mut self, hook: impl TokenHook) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// The longest time that requests wait for the [`TokenHook`] and for an [`ExtensionGrant`]
+    /// (5 seconds). After that, no token is issued.
+    pub const fn on_token_timeout(mut self, limit: Duration) -> Self {
+        self.guard = Guard { limit };
+        self
+    }
+
+    /// Adds a grant type of your own to the token endpoint: see [`ExtensionGrant`]. It is an absolute
+    /// URI (RFC 6749 §4.5), and the metadata lists it.
+    pub fn extension_grant(
+        mut self,
+        grant_type: impl Into<String>,
+        handler: impl ExtensionGrant,
+    ) -> Self {
+        self.extension_grants.push((grant_type.into(), Arc::new(handler)));
         self
     }
 
@@ -271,7 +303,7 @@ impl IssuerBuilder {
         self
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     pub const fn key_policy(mut self, policy: KeyPolicy) -> Self {
         self.key_policy = policy;
         self
@@ -303,18 +335,19 @@ impl IssuerBuilder {
         self
     }
 
-    /// How often maintenance rotates signing keys and deletes what has ended (30 seconds).
+    /// How often maintenance rotates signing keys and deletes what has ended (every 30 seconds by
+    /// default).
     pub const fn housekeeping_interval(mut self, interval: Duration) -> Self {
         self.housekeeping = interval;
         self
     }
 
-    /// Answers no request about tokens while the newest heartbeat that this server has read from
-    /// its own revocation log may be older than this. Introspection, swap and the token endpoint
-    /// then answer 503; revocations are still accepted. Without this setting, a server whose
-    /// database node is cut off from the others keeps answering from what that node holds.
+    /// Makes the server refuse requests about tokens while the newest heartbeat that it has read
+    /// from its own revocation log may be older than this. Introspection, swap and the token
+    /// endpoint then answer 503; revocations are still accepted. Without this setting, a server
+    /// whose database node is cut off from the others keeps answering from that node's data.
     ///
-    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The least value is two
+    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The minimum is two
     /// heartbeat intervals plus the clock skew: 7 s with the defaults.
     ///
     /// [`Issuer::run_maintenance`] must run: it writes and reads the heartbeats.
@@ -346,6 +379,11 @@ impl IssuerBuilder {
         })?;
         check_formats(&self.formats)?;
         check_algorithms(&self.resource_algorithms)?;
+        check_types(&self.extension_grants).map_err(|why| refused("extension_grant", why))?;
+        // A request that waits longer than a code lives, or than a retry window, has lost its purpose.
+        if self.guard.limit.is_zero() || self.guard.limit > Duration::from_secs(30) {
+            return Err(refused("on_token_timeout", "it must be more than zero, and at most 30 s"));
+        }
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -426,11 +464,12 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
+        let guard = self.guard;
         let minter = TokenMinter {
             issuer: Arc::clone(&url),
             formats,
             algorithms: self.resource_algorithms,
-            random: self.random.clone(),
+            hook: self.hook.map(|hook| Hook { hook, guard }),
         };
         Ok(Issuer {
             inner: Arc::new(Inner {
@@ -450,6 +489,8 @@ impl IssuerBuilder {
                 algorithm: self.algorithm,
                 phantom,
                 minter,
+                extension_grants: self.extension_grants,
+                guard,
                 locator,
                 scope_mapper: self.scope_mapper,
                 refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),

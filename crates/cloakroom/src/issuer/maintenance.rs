@@ -32,14 +32,14 @@ const BATCH: u32 = 1_000;
 const BATCHES: usize = 20;
 
 impl Issuer {
-    /// Runs maintenance for ever. It writes a heartbeat into the revocation log
+    /// Runs maintenance forever. It writes a heartbeat into the revocation log
     /// ([`IssuerBuilder::heartbeat_interval`]), rotates keys and deletes what has ended
     /// ([`IssuerBuilder::housekeeping_interval`]). Housekeeping never delays a heartbeat. It also
     /// follows the log, so that this server learns what other servers revoke, and notices a store
     /// that went back in time. Until such a store is repaired, it writes no heartbeat.
     ///
-    /// Spawn it once on every node; the nodes do not disturb each other. Failures are logged and
-    /// tried again. You may drop the future at any time.
+    /// Spawn it once on every node; the nodes do not interfere with each other. Failures are
+    /// logged, and the work is tried again. You may drop the future at any time.
     ///
     /// [`IssuerBuilder::heartbeat_interval`]: crate::IssuerBuilder::heartbeat_interval
     /// [`IssuerBuilder::housekeeping_interval`]: crate::IssuerBuilder::housekeeping_interval
@@ -222,7 +222,7 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
     let done = delete_ended(inner).await;
     if let (Err(_), Err(error)) = (&keys, &done) {
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "ended rows could not be deleted");
+        tracing::warn!(error, "expired rows could not be deleted");
     }
     keys?;
     let done = done?;

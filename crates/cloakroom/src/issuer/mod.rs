@@ -1,4 +1,4 @@
-//! The issuer: its state, and what the steps of a request share.
+//! The issuer: its state, which the steps of all requests share.
 
 pub(crate) mod builder;
 pub(crate) mod checks;
@@ -27,6 +27,8 @@ use crate::error::{AuthenticationFailure, TokenError};
 use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::Events;
+use crate::flow::extension_grant::ExtensionGrants;
+use crate::flow::hook::Guard;
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
 use crate::issuer::builder::IssuerBuilder;
@@ -69,6 +71,9 @@ pub(crate) struct Inner {
     pub(crate) algorithm: Algorithm,
     pub(crate) phantom: PhantomFormat,
     pub(crate) minter: TokenMinter,
+    pub(crate) extension_grants: ExtensionGrants,
+    /// Bounds the code of the app.
+    pub(crate) guard: Guard,
     pub(crate) locator: TokenLocator,
     pub(crate) scope_mapper: ScopeMapper,
     pub(crate) clock: Arc<dyn Clock>,
@@ -119,7 +124,7 @@ impl Issuer {
         SigningKeys { keys: keys.manager(), issuer: url, clock }
     }
 
-    /// The keys that tell genuine access handles from forged ones, for a gateway in the same
+    /// The keys that distinguish genuine access handles from forged ones, for a gateway in the same
     /// process.
     #[must_use]
     pub fn access_handle_keys(&self) -> &AccessHandleKeys {
@@ -148,7 +153,7 @@ impl Issuer {
     }
 
     /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch). It is read
-    /// from the store, because a login that carries its epoch has no second try.
+    /// from the store, because a grant with a given epoch cannot be created again with a newer one.
     ///
     /// # Errors
     ///
