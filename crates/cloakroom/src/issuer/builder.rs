@@ -427,11 +427,8 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter = TokenMinter {
-            issuer: Arc::clone(&url),
-            formats,
-            algorithms: self.resource_algorithms,
-        };
+        let minter =
+            TokenMinter { issuer: Arc::clone(&url), formats, algorithms: self.resource_algorithms };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,
