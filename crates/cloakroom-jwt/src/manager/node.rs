@@ -20,7 +20,7 @@ use crate::manager::unanswered_writes::{Sent, Write};
 /// A node: its settings, the ring that it loaded last, and its operations on the shared ring.
 pub(crate) struct KeyRingNode {
     pub(crate) store: Arc<dyn KeyStore>,
-    sealing: Sealing,
+    pub(super) sealing: Sealing,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: KeyPolicy,
     pub(crate) algorithm: Algorithm,
@@ -73,7 +73,7 @@ impl KeyRingNode {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+    pub(super) fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -162,8 +162,17 @@ pub(crate) async fn generate(
     algorithm: Algorithm,
     sealing: &Sealing,
 ) -> Result<KeyRecord, KeyManagerError> {
-    let key = SigningKey::generate(algorithm)?;
-    let kid = key.kid().clone();
+    record_of(generation, &SigningKey::generate(algorithm)?, sealing).await
+}
+
+/// A key as a record of this generation, with a sealed private half. The caller sets the time of its
+/// publication, right before the insert.
+pub(crate) async fn record_of(
+    generation: u64,
+    key: &SigningKey,
+    sealing: &Sealing,
+) -> Result<KeyRecord, KeyManagerError> {
+    let (kid, algorithm) = (key.kid().clone(), key.algorithm());
     let private = key.to_pkcs8_der()?;
     let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
     let public = serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?;
@@ -176,7 +185,10 @@ pub(crate) async fn generate(
 
 /// Unseals the private key of a record, and checks that it is the key that the record names. The published key
 /// is derived from it, and never read from the record.
-async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, KeyManagerError> {
+pub(crate) async fn unseal(
+    record: &KeyRecord,
+    sealing: &Sealing,
+) -> Result<SigningKey, KeyManagerError> {
     let damaged = |why| KeyManagerError::Damaged { kid: record.kid.clone(), why };
     let algorithm: Algorithm = record
         .algorithm

@@ -215,6 +215,8 @@ pub enum Operation {
     RotateKeys,
     /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
     CompromiseKey,
+    /// [`Issuer::import_key`](crate::Issuer::import_key).
+    ImportKey,
 }
 
 impl Event {

@@ -19,7 +19,7 @@ use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
 
 /// How long after its end a row is deleted, in addition to the clock skew.
-const MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const MARGIN: Duration = Duration::from_secs(60);
 
 /// How long a heartbeat stays in the log at least. A reader whose last heartbeat is gone continues
 /// after the newest revocation before it.

@@ -4,17 +4,19 @@ use cloakroom_core::record::{Device, GrantRecord};
 use cloakroom_core::store::{PageRequest, Selector};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Scope, Subject, TokenKind};
+use serde::Serialize;
 
 use crate::error::TokenError;
-use crate::events::Event;
 use crate::issuer::Issuer;
 
-/// A live grant of a user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A live grant of a user. Times serialize as milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Session {
     /// The grant, for [`Issuer::revoke_session`].
     pub grant: GrantId,
+    /// The user, or the client that acts for itself.
+    pub subject: Subject,
     /// The client that holds it.
     pub client: ClientId,
     /// The granted scope.
@@ -36,27 +38,12 @@ impl Issuer {
     ///
     /// If the store fails.
     pub async fn sessions(&self, subject: &Subject) -> Result<Vec<Session>, TokenError> {
-        let (inner, now) = (&*self.inner, self.inner.now());
         let mut sessions = Vec::new();
         let mut page = PageRequest { after: None, limit: 100 };
         loop {
-            let of = Selector::Subject(subject.clone());
-            let listing = inner.store.list(of, page, now).await?;
-            sessions.extend(listing.grants.iter().filter(|grant| is_session(grant, now)).map(
-                |grant| Session {
-                    grant: grant.id,
-                    client: grant.client.clone(),
-                    scope: grant.scope.clone(),
-                    device: grant.device.clone(),
-                    created_at: grant.created_at,
-                    refreshed_at: grant.refreshed_at,
-                    expires_at: grant.expires_at,
-                },
-            ));
-            for grant in listing.unreadable {
-                inner.events.record(&Event::CorruptRow { grant: Some(grant), count: 1 });
-            }
-            match listing.next {
+            let listed = self.list_sessions(Selector::Subject(subject.clone()), page).await?;
+            sessions.extend(listed.sessions);
+            match listed.next {
                 Some(after) => page.after = Some(after),
                 None => break,
             }
@@ -66,7 +53,20 @@ impl Issuer {
     }
 }
 
-fn is_session(grant: &GrantRecord, now: UnixTime) -> bool {
-    grant.is_live(now)
-        && grant.chain.as_ref().is_none_or(|chain| chain.credential != TokenKind::Code)
+impl Session {
+    /// The session of a grant. `None` if the grant is not live, or its code was not redeemed.
+    pub(crate) fn of(grant: &GrantRecord, now: UnixTime) -> Option<Self> {
+        let has_begun =
+            grant.chain.as_ref().is_none_or(|chain| chain.credential != TokenKind::Code);
+        (grant.is_live(now) && has_begun).then(|| Self {
+            grant: grant.id,
+            subject: grant.subject.clone(),
+            client: grant.client.clone(),
+            scope: grant.scope.clone(),
+            device: grant.device.clone(),
+            created_at: grant.created_at,
+            refreshed_at: grant.refreshed_at,
+            expires_at: grant.expires_at,
+        })
+    }
 }

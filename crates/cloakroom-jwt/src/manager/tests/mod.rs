@@ -1,4 +1,5 @@
 mod ends;
+mod import;
 mod outage;
 mod races;
 

@@ -1,0 +1,9 @@
+//! The program as an operator runs it, on stores that the library filled.
+
+mod commands;
+mod doctor;
+mod keys;
+mod secrecy;
+mod servers;
+mod support;
+mod tokens;

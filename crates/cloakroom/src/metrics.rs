@@ -1,0 +1,118 @@
+//! The counters, gauges and histograms of the feature `metrics`. `docs/metrics.md` lists them.
+//!
+//! Without the feature, every function here is empty.
+
+#[cfg(feature = "metrics")]
+pub(crate) mod metered_store;
+
+use std::time::Duration;
+
+use cloakroom_core::store::MaintenanceReport;
+use cloakroom_core::time::UnixTime;
+
+use crate::events::Event;
+
+/// What is counted under the feature, and nothing without it.
+macro_rules! metered {
+    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        #[cfg(feature = "metrics")]
+        pub(crate) fn $name($($argument: $type),*) $body
+
+        $(#[$doc])*
+        #[cfg(not(feature = "metrics"))]
+        pub(crate) fn $name($(_: $type),*) {}
+    };
+}
+
+metered! {
+    /// An endpoint answered with this status.
+    fn request(endpoint: &'static str, status: u16, took: Duration) {
+        let status = status.to_string();
+        metrics::counter!(
+            "cloakroom_server_requests_total", "endpoint" => endpoint, "status" => status
+        )
+        .increment(1);
+        metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
+            .record(took.as_secs_f64());
+    }
+}
+
+metered! {
+    /// An event was reported.
+    fn event(event: &Event) {
+        let name = match event {
+            Event::Issued { .. } => "cloakroom_grants_issued_total",
+            Event::Redeemed { .. } => "cloakroom_codes_redeemed_total",
+            Event::Refreshed { .. } => "cloakroom_refreshes_total",
+            Event::Retried { .. } => "cloakroom_refresh_retries_total",
+            Event::ReuseDetected { .. } => "cloakroom_reuse_detected_total",
+            Event::Revoked { .. } => "cloakroom_revocations_total",
+            Event::StoreRegressed { .. } => "cloakroom_store_regressions_total",
+            Event::Unconfirmed { .. } => "cloakroom_unconfirmed_writes_total",
+            Event::CorruptRow { count, .. } => {
+                return metrics::counter!("cloakroom_corrupt_rows_total").increment(*count);
+            }
+            Event::GrantRefused { reason, count, .. } => {
+                let reason = label(reason);
+                return metrics::counter!("cloakroom_grants_refused_total", "reason" => reason)
+                    .increment(*count);
+            }
+            Event::AuthenticationFailed { reason, count, .. } => {
+                let reason = label(reason);
+                return metrics::counter!(
+                    "cloakroom_authentication_failures_total", "reason" => reason
+                )
+                .increment(*count);
+            }
+            Event::Key(_) => "cloakroom_key_changes_total",
+        };
+        metrics::counter!(name).increment(1);
+    }
+}
+
+/// The name of a reason, as events have it.
+#[cfg(feature = "metrics")]
+fn label(reason: &impl serde::Serialize) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => "other".to_owned(),
+    }
+}
+
+metered! {
+    /// A round of housekeeping ended.
+    fn housekeeping(done: &MaintenanceReport) {
+        for (what, rows) in
+            [("grants", done.grants), ("tokens", done.tokens), ("revocations", done.revocations)]
+        {
+            metrics::counter!("cloakroom_housekeeping_deleted_total", "what" => what)
+                .increment(rows);
+        }
+    }
+}
+
+metered! {
+    /// How many ended rows wait to be deleted.
+    fn backlog(rows: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("cloakroom_housekeeping_backlog_rows").set(rows as f64);
+    }
+}
+
+metered! {
+    /// How old the newest heartbeat in the revocation log is: infinitely, if there is none.
+    fn log_lag(age: Option<Duration>) {
+        let seconds = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        metrics::gauge!("cloakroom_log_lag_seconds").set(seconds);
+    }
+}
+
+metered! {
+    /// When the key that signs at `now` began to, and when it ends.
+    fn signing_key(now: UnixTime, from: UnixTime, until: UnixTime) {
+        metrics::gauge!("cloakroom_signing_key_age_seconds").set(now.since(from).as_secs_f64());
+        metrics::gauge!("cloakroom_signing_key_remaining_seconds")
+            .set(until.since(now).as_secs_f64());
+    }
+}
