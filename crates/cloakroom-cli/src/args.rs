@@ -120,13 +120,34 @@ pub(crate) enum Keys {
     /// Lists the signing keys.
     List,
     /// Ends the current signing key. Its successor, which every verifier knows, signs at once.
-    Rotate,
+    Rotate {
+        /// The key that signs with this algorithm, if the servers use several.
+        #[arg(long)]
+        algorithm: Option<String>,
+    },
+    /// Ends a key now. It stays in the JWK Set until the tokens that it signed have expired.
+    Retire {
+        /// The key's `kid`.
+        kid: String,
+    },
     /// Marks a key as compromised, which cannot be undone. It leaves the JWK Set, and a revocation
     /// denies everything that it has signed.
     Compromise {
         /// The key's `kid`.
         kid: String,
     },
+    /// Publishes a private key of another program: PEM (PKCS#8, PKCS#1, SEC 1) or a JWK. It signs
+    /// after the keys that are there already, when every verifier knows it.
+    Import {
+        /// A file with the private key alone.
+        file: PathBuf,
+        /// The algorithm that it signs with.
+        #[arg(long, default_value = "ES256")]
+        algorithm: String,
+    },
+    /// Seals the private keys under the current key-encryption key, and says which older ones may
+    /// go.
+    Reseal,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! The settings of the servers that are not the defaults, from a TOML file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::failure::Failure;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     algorithm: Option<String>,
+    /// The algorithm of JWTs for a resource, by resource.
+    #[serde(default)]
+    algorithms: BTreeMap<String, String>,
     #[serde(default)]
     former_issuers: Vec<String>,
     #[serde(default)]
@@ -70,14 +74,19 @@ impl Settings {
             .key_policy(self.keys.applied_to(KeyPolicy::default()))
             .lifetimes(self.lifetimes.applied_to(Lifetimes::default()));
         if let Some(name) = &self.algorithm {
-            let algorithm: Algorithm = name.parse().map_err(|error| {
-                Failure::usage(format!("the settings name the algorithm `{name}`: {error}"))
-            })?;
-            builder = builder.algorithm(algorithm);
+            builder = builder.algorithm(algorithm(name)?);
+        }
+        for (resource, name) in &self.algorithms {
+            builder = builder.algorithm_for(resource, algorithm(name)?);
         }
         if let Some(seconds) = self.heartbeat_interval {
             builder = builder.heartbeat_interval(Duration::from_secs(seconds));
         }
         Ok(self.former_issuers.iter().fold(builder, IssuerBuilder::former_issuer))
     }
+}
+
+/// An algorithm by its name in a JWS header.
+pub(crate) fn algorithm(name: &str) -> Result<Algorithm, Failure> {
+    name.parse().map_err(|error| Failure::usage(format!("the algorithm `{name}`: {error}")))
 }

@@ -85,6 +85,7 @@ pub(crate) fn key() -> KeyRecord {
         version: 1,
         kid: Kid::new("k").unwrap(),
         algorithm: "ES256".into(),
+        ring: String::new(),
         public_jwk: json!({"kty": "EC"}),
         sealed: vec![1, 2],
         times: KeyTimes {

@@ -8,7 +8,7 @@
 //! | issue JWTs to clients | [`JwtFormat`] |
 //! | issue opaque tokens that a gateway swaps for JWTs | [`PhantomFormat`] |
 //!
-//! The crate has no features.
+//! The feature `ml-dsa` adds the post-quantum algorithms ML-DSA-44 and ML-DSA-65 (RFC 9964).
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -46,7 +46,7 @@
 //! - **Leaked secrets**: a JWK with a private member is not accepted as a [`Jwk`], and private keys are
 //!   redacted in `Debug`.
 //!
-//! Shared secrets (HS256) exist only in [`danger`].
+//! Shared secrets (HS256) and unsealed private keys exist only in [`danger`].
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -78,7 +78,9 @@ pub use manager::KeyManager;
 pub use manager::builder::KeyManagerBuilder;
 pub use manager::check_ring::RingCheck;
 pub use manager::error::{Compromised, KeyEvent, KeyManagerError};
+pub use manager::reseal::Resealed;
 pub use manager::ring::PublishedJwks;
+pub use manager::status::KeyStatus;
 pub use seal::{AesGcmSealer, KeySealer, SealError};
 
 /// Wraps private keys, and wipes them on drop.

@@ -18,7 +18,8 @@ use crate::store::CheckValues;
 use crate::store::StoreError;
 use crate::time::UnixTime;
 
-/// A store for the records of signing keys. An issuer has a handful of keys, its *ring*.
+/// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring
+/// for each further algorithm. They share the generations, and a store does not tell them apart.
 ///
 /// Private keys are sealed before the store receives them. Every write must be one atomic, conditional
 /// step, so that any number of nodes may rotate keys at the same time. If a driver sends a write twice, the
@@ -90,7 +91,7 @@ pub enum KeyUpdated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
-    /// Its number in the ring, from 1.
+    /// Its number among all keys, from 1.
     pub generation: u64,
     /// The number of times that this record was written, from 1.
     pub version: u64,
@@ -98,6 +99,9 @@ pub struct KeyRecord {
     pub kid: Kid,
     /// The JWS algorithm that it signs with (RFC 7518 §3.1), such as `ES256`.
     pub algorithm: String,
+    /// The name of its ring: empty for the main ring, otherwise the algorithm of the ring.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ring: String,
     /// The public key, as in the JWK Set (RFC 7517).
     pub public_jwk: Value,
     /// The private key, sealed.
@@ -129,6 +133,7 @@ impl KeyRecord {
             version: 1,
             kid,
             algorithm: algorithm.into(),
+            ring: String::new(),
             public_jwk,
             sealed,
             times,

@@ -13,9 +13,10 @@ use crate::key::algorithm::Algorithm;
 use crate::key::material::Material;
 use crate::strict_json::Object;
 
-/// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits.
+/// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, RSA of 2048 to 8192 bits, or, with the
+/// feature `ml-dsa`, ML-DSA-44 or ML-DSA-65.
 ///
-/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`), an EC
+/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`, `priv`), an EC
 /// point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
 /// an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
 ///
@@ -143,6 +144,9 @@ struct Read<'a> {
     n: Option<Cow<'a, str>>,
     #[serde(borrow)]
     e: Option<Cow<'a, str>>,
+    #[cfg(feature = "ml-dsa")]
+    #[serde(borrow, rename = "pub")]
+    public: Option<Cow<'a, str>>,
     kid: Option<Kid>,
     #[serde(borrow)]
     alg: Option<Cow<'a, str>>,
@@ -157,13 +161,25 @@ struct Read<'a> {
     qi: Present,
     oth: Present,
     k: Present,
+    #[serde(rename = "priv")]
+    private: Present,
 }
 
 impl TryFrom<Read<'_>> for Jwk {
     type Error = JwkError;
 
     fn try_from(read: Read<'_>) -> Result<Self, JwkError> {
-        let private = [&read.d, &read.p, &read.q, &read.dp, &read.dq, &read.qi, &read.oth, &read.k];
+        let private = [
+            &read.d,
+            &read.p,
+            &read.q,
+            &read.dp,
+            &read.dq,
+            &read.qi,
+            &read.oth,
+            &read.k,
+            &read.private,
+        ];
         if private.iter().any(|member| member.0) {
             return Err(JwkError::Unusable("it holds a private or a shared secret"));
         }
@@ -203,6 +219,13 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
             Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
         }
         ("RSA", _) => Material::Rsa { n: bytes(&read.n)?, e: bytes(&read.e)? },
+        // RFC 9964 §3: `alg` is required.
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) => match read.alg.as_deref() {
+            Some("ML-DSA-44") => Material::MlDsa44 { public: bytes(&read.public)? },
+            Some("ML-DSA-65") => Material::MlDsa65 { public: bytes(&read.public)? },
+            _ => return Err("an `alg` that is not supported"),
+        },
         _ => return Err("a `kty` or `crv` that is not supported"),
     })
 }
@@ -235,6 +258,9 @@ struct Written<'a> {
     n: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     e: Option<String>,
+    #[cfg(feature = "ml-dsa")]
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    public: Option<String>,
 }
 
 impl Serialize for Jwk {
@@ -267,6 +293,12 @@ impl Serialize for Jwk {
             Material::Rsa { n, e } => {
                 written.kty = "RSA";
                 (written.n, written.e) = (text(n), text(e));
+            }
+            #[cfg(feature = "ml-dsa")]
+            Material::MlDsa44 { public } | Material::MlDsa65 { public } => {
+                written.kty = "AKP";
+                written.alg = Some(self.material.default_algorithm().as_str());
+                written.public = text(public);
             }
         }
         written.serialize(serializer)

@@ -39,8 +39,19 @@ pub enum KeyEvent {
         /// The key that signs now.
         to: Kid,
     },
+    /// A key was ended on request. It signs no more, and stays published until what it signed has
+    /// expired.
+    Retired {
+        /// The key.
+        kid: Kid,
+    },
     /// A key was declared compromised.
     Compromised {
+        /// The key.
+        kid: Kid,
+    },
+    /// The private half of a key was sealed again, under the current key-encryption key.
+    Resealed {
         /// The key.
         kid: Kid,
     },
@@ -90,14 +101,43 @@ pub enum KeyManagerError {
          the old key as a former key"
     )]
     OtherSealingKey(String),
+    /// The sealer lacks a key-encryption key of the key store, and no published key proves that it is not
+    /// needed.
+    #[error(
+        "the sealer lacks the key-encryption key {0}, under which signing keys were sealed: give it that \
+         key as a former key; if the key is lost and new signing keys shall be made, delete the check \
+         value `sealing-key/{0}` of the key store"
+    )]
+    MissingSealingKey(String),
+    /// The key-encryption key that this node seals with was replaced by a newer one.
+    #[error(
+        "the key-encryption key {key}, which seals here, was replaced by {by}: make {by} the current \
+         key of the sealer, and keep {key} as a former key"
+    )]
+    ReplacedSealingKey {
+        /// The name of the key.
+        key: String,
+        /// The name of the key that replaced it.
+        by: String,
+    },
+    /// The sealer does not name its key-encryption keys, so nothing tells what must be sealed again.
+    #[error(
+        "the sealer does not name its key-encryption keys: implement `current_key` and `key_of`"
+    )]
+    UnnamedSealingKeys,
     /// A private key could not be sealed or unsealed.
     #[error(
-        "the private key of {kid} could not be sealed or unsealed: give the sealer the \
-         key-encryption key that sealed it, or, if that is lost, delete the key's record"
+        "the private key of {kid} could not be sealed or unsealed with {}: give the sealer the \
+         key-encryption key that sealed it, or, if that is lost, delete the key's record",
+        sealing_key.as_ref().map_or("its key-encryption key".to_owned(), |name| {
+            format!("the key-encryption key {name}")
+        })
     )]
     Seal {
         /// The key.
         kid: Kid,
+        /// The name of the key-encryption key, if the sealer names its keys.
+        sealing_key: Option<String>,
         /// The cause.
         #[source]
         source: SealError,

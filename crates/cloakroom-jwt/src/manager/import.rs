@@ -1,5 +1,7 @@
 //! Importing a key that another program made.
 
+use cloakroom_core::keys::schedule::MAIN_RING;
+
 use crate::key::signing::SigningKey;
 use crate::manager::KeyManager;
 use crate::manager::error::{KeyEvent, KeyManagerError};
@@ -11,7 +13,8 @@ impl KeyManager {
     /// Publishes an existing key, such as one of a server that this one replaces. It is in the JWK Set
     /// at once, and signs after the keys that are in the ring already, when every verifier knows it.
     /// From then on it lives on the schedule like any other key: call [`rotate`](Self::rotate) to let
-    /// it sign earlier.
+    /// it sign earlier. A key for the algorithm of a further ring joins that ring, and any other key
+    /// the main ring.
     ///
     /// The key is sealed before it is stored, and gets its thumbprint as `kid`.
     ///
@@ -25,24 +28,27 @@ impl KeyManager {
         let mut flight = inner.flight.lock().await;
         let kid = key.kid();
         let event = KeyEvent::Published { kid: kid.clone() };
-        let mut is_sent = false;
+        let joined = inner.rings().find(|(_, algorithm)| *algorithm == key.algorithm());
+        let name = joined.map_or(MAIN_RING, |(name, _)| name);
+        let mut taken = 0;
         for _ in 0..MAX_STEPS {
             inner.settle(&mut flight).await?;
             let ring = inner.ring();
             match ring.records.iter().any(|record| record.kid == *kid) {
                 // The driver sent the insert twice, and the second was refused.
-                true if is_sent => return Ok(event),
+                true if taken > 0 => return Ok(event),
                 true => return Err(KeyManagerError::KnownKid(kid.clone())),
                 false => {}
             }
             if inner.remembered().compromised_at(kid).is_some() {
                 return Err(KeyManagerError::KnownKid(kid.clone()));
             }
-            let highest = ring.records.iter().map(|record| record.generation).max().unwrap_or(0);
-            let generation = highest.max(inner.remembered().highest()).saturating_add(1);
-            let mut record = ring::record_of(generation, key, &inner.sealing).await?;
+            let generation = inner.next_generation(taken);
+            // Read after the load that found this generation free: see `reseal`.
+            inner.sealing.may_seal(&*inner.store).await?;
+            let mut record = ring::record_of(generation, name, key, &inner.sealing).await?;
             record.times.published = inner.clock.now();
-            is_sent = true;
+            taken = generation;
             if inner.write(&mut flight, Write::Insert(record), event.clone()).await? {
                 inner.settle_after(&mut flight).await;
                 return Ok(event);

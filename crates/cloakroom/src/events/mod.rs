@@ -213,10 +213,14 @@ pub enum Operation {
     Revoke,
     /// [`Issuer::rotate_keys`](crate::Issuer::rotate_keys).
     RotateKeys,
+    /// [`Issuer::retire_key`](crate::Issuer::retire_key).
+    RetireKey,
     /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
     CompromiseKey,
     /// [`Issuer::import_key`](crate::Issuer::import_key).
     ImportKey,
+    /// [`Issuer::reseal_keys`](crate::Issuer::reseal_keys).
+    ResealKeys,
 }
 
 impl Event {

@@ -8,6 +8,7 @@ use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, T
 use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
+use cloakroom_jwt::Algorithm;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -20,6 +21,8 @@ pub(crate) struct TokenMinter {
     /// The issuer's URL.
     pub(crate) issuer: Arc<str>,
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
+    /// The resources whose JWTs have another algorithm than the others.
+    pub(crate) algorithms: Vec<(String, Algorithm)>,
     pub(crate) random: Random,
 }
 
@@ -114,9 +117,20 @@ impl TokenMinter {
                 "the resources have tokens of different formats: ask for one at a time",
             ));
         }
+        let mut algorithms = audience.iter().map(|resource| self.algorithm_for(resource));
+        let algorithm = algorithms.next().flatten();
+        if *first == Format::Jwt && algorithms.any(|other| other != algorithm) {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different algorithms: ask for one at a time",
+            ));
+        }
         self.formats.get(first).ok_or_else(|| {
             tracing::error!(format = first.as_str(), "a client uses an unregistered token format");
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
+    }
+    fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
+        let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
+        found.map(|(_, algorithm)| *algorithm)
     }
 }

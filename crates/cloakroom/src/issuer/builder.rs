@@ -27,7 +27,9 @@ use crate::events::refusals::Refusals;
 use crate::events::sink::{EventSink, Events};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
-use crate::issuer::checks::{Intervals, check_formats, check_intervals, check_issuer};
+use crate::issuer::checks::{
+    Intervals, check_algorithms, check_formats, check_intervals, check_issuer,
+};
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
@@ -83,6 +85,8 @@ pub struct IssuerBuilder {
     lifetimes: Lifetimes,
     key_policy: KeyPolicy,
     algorithm: Algorithm,
+    /// The resources whose JWTs have another algorithm.
+    resource_algorithms: Vec<(String, Algorithm)>,
     heartbeat: Duration,
     housekeeping: Duration,
     max_log_staleness: Option<Duration>,
@@ -109,6 +113,7 @@ impl IssuerBuilder {
             lifetimes: Lifetimes::default(),
             key_policy: KeyPolicy::default(),
             algorithm: Algorithm::Es256,
+            resource_algorithms: Vec::new(),
             heartbeat: Duration::from_secs(1),
             housekeeping: Duration::from_secs(30),
             max_log_staleness: None,
@@ -273,9 +278,23 @@ impl IssuerBuilder {
         self
     }
 
-    /// The algorithm of new signing keys (ES256).
+    /// The algorithm of new signing keys (ES256). A change takes effect when the key that is published
+    /// next signs.
     pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
+        self
+    }
+
+    /// Signs the JWTs for this resource with this algorithm, for example RS256 for a resource server
+    /// that does not know ES256 (RFC 9068 §2.1). The issuer keeps a ring of keys for each algorithm,
+    /// and the JWK Set contains all of them.
+    ///
+    /// If the issuer has signed before, the first key of a new algorithm is published for
+    /// [`KeyPolicy::publish_ahead`] before it signs. Until then, the JWTs for this resource are signed
+    /// as before. A client that asks for a JWT for several resources gets `invalid_target` if they
+    /// need different algorithms.
+    pub fn algorithm_for(mut self, resource: impl Into<String>, algorithm: Algorithm) -> Self {
+        self.resource_algorithms.push((resource.into(), algorithm));
         self
     }
 
@@ -327,6 +346,7 @@ impl IssuerBuilder {
             clock_skew: self.key_policy.clock_skew,
         })?;
         check_formats(&self.formats)?;
+        check_algorithms(&self.resource_algorithms)?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -343,6 +363,10 @@ impl IssuerBuilder {
             .policy(self.key_policy)
             .clock(Arc::clone(&self.clock));
         let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
+        let keys = self
+            .resource_algorithms
+            .iter()
+            .fold(keys, |keys, (_, algorithm)| keys.further_algorithm(*algorithm));
         let events = self.events.clone();
         // This makes the first keys.
         let keys = Finish::new(async move {
@@ -357,6 +381,13 @@ impl IssuerBuilder {
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
         let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
+        let (phantom, jwt) = self.resource_algorithms.iter().fold(
+            (phantom, jwt),
+            |(phantom, jwt), (resource, algorithm)| {
+                let phantom = phantom.algorithm_for(resource, *algorithm);
+                (phantom, jwt.algorithm_for(resource, *algorithm))
+            },
+        );
         // JWTs that were signed under a former URL are valid until they expire.
         let former_jwts = self.former_urls.iter().map(|url| -> Arc<dyn TokenFormat> {
             Arc::new(JwtFormat::new(keys.clone(), url, Arc::clone(&self.clock)))
@@ -396,7 +427,12 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter = TokenMinter { issuer: Arc::clone(&url), formats, random: self.random.clone() };
+        let minter = TokenMinter {
+            issuer: Arc::clone(&url),
+            formats,
+            algorithms: self.resource_algorithms,
+            random: self.random.clone(),
+        };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,

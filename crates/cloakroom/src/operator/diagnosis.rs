@@ -1,11 +1,12 @@
 //! What is wrong with a store, without changing it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::handle::HandleKeys;
-use cloakroom_core::keys::schedule::{self, KeyStep};
+use cloakroom_core::keys::schedule::{self, KeyStep, MAIN_RING};
 use cloakroom_core::keys::{KeyPolicy, KeyRecord, KeyStore};
 use cloakroom_core::revocation::{Cursor, LogEvent, RevocationBatch};
 use cloakroom_core::store::{StoreError, StoreStatus, TokenStore};
@@ -384,18 +385,19 @@ impl Examined {
             let text = "there are no signing keys: a server makes them when it starts";
             return found.add(check, Outcome::Warning, text);
         }
-        let overdue =
-            [now - PATIENCE, now].map(|at| schedule::next_step(records, at, &self.policy));
-        if let [Some(KeyStep::Publish { .. } | KeyStep::Schedule { .. }), Some(step)] = overdue
-            && !matches!(step, KeyStep::Delete { .. })
-        {
+        let rings: BTreeSet<&str> = records.iter().map(|record| record.ring.as_str()).collect();
+        let is_due = |ring: &str, at| {
+            let step = schedule::next_step(records, ring, at, &self.policy);
+            matches!(step, Some(KeyStep::Publish { .. } | KeyStep::Schedule { .. }))
+        };
+        if rings.iter().any(|ring| is_due(ring, now - PATIENCE) && is_due(ring, now)) {
             found.failed(
                 check,
                 "a rotation is overdue: does a server run `run_maintenance`? `maintain` makes up \
                  for it, and verifiers that know the next key lose nothing",
             );
         }
-        let Some(signer) = schedule::signer(records, now) else {
+        let Some(signer) = schedule::signer(records, MAIN_RING, now) else {
             let text = "no key can sign: run maintenance, and look at its errors";
             return found.failed(check, text);
         };

@@ -16,7 +16,7 @@ use cloakroom_core::store::{
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid};
-use cloakroom_jwt::{Compromised, KeyEvent, KeyManagerError, SigningKey};
+use cloakroom_jwt::{Algorithm, Compromised, KeyEvent, KeyManagerError, Resealed, SigningKey};
 
 pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
@@ -230,16 +230,45 @@ impl Write {
         done.map(drop)
     }
 
-    /// Retires the current signing key.
-    pub(crate) async fn rotate_keys(&mut self) -> Result<KeyEvent, KeyManagerError> {
+    /// Retires the current signing key, that of the main ring or of this algorithm.
+    pub(crate) async fn rotate_keys(
+        &mut self,
+        of: Option<Algorithm>,
+    ) -> Result<KeyEvent, KeyManagerError> {
         self.unreported = true;
-        let rotated = self.inner.keys.writer().rotate().await;
+        let keys = self.inner.keys.writer();
+        let rotated = match of {
+            Some(algorithm) => keys.rotate_of(algorithm).await,
+            None => keys.rotate().await,
+        };
         self.unreported = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
         if let Ok(event) = &rotated {
             self.report(&Event::Key(event.clone()));
         }
         self.inner.report_pending();
         rotated
+    }
+
+    /// Ends a signing key.
+    pub(crate) async fn retire_key(&mut self, kid: &Kid) -> Result<KeyEvent, KeyManagerError> {
+        self.unreported = true;
+        let retired = self.inner.keys.writer().retire(kid).await;
+        self.unreported = retired.is_ok() || matches!(retired, Err(KeyManagerError::Store(_)));
+        if let Ok(event) = &retired {
+            self.report(&Event::Key(event.clone()));
+        }
+        self.inner.report_pending();
+        retired
+    }
+
+    /// Seals the private halves of the signing keys again.
+    pub(crate) async fn reseal_keys(&mut self) -> Result<Resealed, KeyManagerError> {
+        self.unreported = true;
+        let resealed = self.inner.keys.writer().reseal().await;
+        // Each key that was sealed again is an event of its own.
+        self.unreported = matches!(resealed, Err(KeyManagerError::Store(_)));
+        self.inner.report_pending();
+        resealed
     }
 
     /// Publishes an existing key. The key manager reports it.

@@ -168,7 +168,7 @@ async fn foreign_damaged_and_expired_tokens_are_not_located() {
     none(sign_jwt(&*signer, typ, &claims).await.unwrap().expose());
     let other =
         AccessClaims::new("https://other.example", &grant(), terms(), Jti::new("1").unwrap());
-    none(sign(&keys, &other).await.unwrap().expose());
+    none(sign(&keys, None, &other).await.unwrap().expose());
     // Without the grant that all of ours name.
     let bare = json!({
         "iss": ISSUER, "aud": ORDERS, "sub": "alice", "client_id": "web-app", "jti": "1",
@@ -178,7 +178,7 @@ async fn foreign_damaged_and_expired_tokens_are_not_located() {
     // A phantom JWT is not an access token that a client may hold.
     let mut phantom = AccessClaims::new(ISSUER, &grant(), terms(), Jti::new("1").unwrap());
     phantom.handle_hash = Some(TokenDigest::from_bytes([1; 32]));
-    none(sign(&keys, &phantom).await.unwrap().expose());
+    none(sign(&keys, None, &phantom).await.unwrap().expose());
 
     assert!(format.locate(&good).unwrap().is_some());
     clock.advance(secs(600 + 119));

@@ -1,7 +1,10 @@
+mod algorithms;
 mod ends;
 mod import;
+mod operator;
 mod outage;
 mod races;
+mod reseal;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
