@@ -1,4 +1,4 @@
-//! Records that checks are made of.
+//! Records for the checks.
 
 use std::time::Duration;
 

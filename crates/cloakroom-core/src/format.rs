@@ -23,7 +23,7 @@ pub trait TokenFormat: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If no token can be made. Nothing has been written at that time.
+    /// If no token can be made. Nothing has been written by then.
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError>;
 
     /// Recognizes a presented token, without I/O. `Ok(None)` means that the token is forged or has
@@ -176,8 +176,8 @@ impl From<SelfContained> for Located {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SelfContained {
-    /// The grant, as far as the token describes it. If the grant is stored, the stored record
-    /// counts.
+    /// The grant, as far as the token describes it. If the grant is stored, the stored record takes
+    /// precedence.
     pub grant: GrantRecord,
     /// The token's own terms.
     pub token: TokenRecord,
@@ -211,13 +211,13 @@ pub enum FormatError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// No key can sign or verify at the moment.
     #[error("no signing key is available")]
     KeysUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Any other failure, for formats outside this workspace.
+    /// Any other failure, for formats of your own.
     #[error("the token format failed")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -34,15 +34,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! # What this crate resists
+//! # Attacks that this crate prevents
 //!
-//! - **`alg: none` and algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, which is fixed
-//!   when the key is prepared. A header must name the same algorithm. `none` cannot be expressed, and a
-//!   public key is never used as an HMAC secret.
+//! - **`alg: none` and algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, which is
+//!   fixed when the key is prepared. A header must name the same algorithm. `none` is not
+//!   supported, and a public key is never used as an HMAC secret.
 //! - **Keys that come with the token** (`jwk`, `jku`, `x5c`, `x5u`): they are refused.
 //! - **One kind of JWT used as another** (RFC 8725 §2.8): `typ` must be `at+jwt`.
-//! - **Ambiguity**: duplicate members at any depth, padded or non-canonical base64url, times that are
-//!   not integers, and `iss` as an array are refused.
+//! - **Ambiguous tokens**: duplicate members at any depth, padded or non-canonical base64url, times
+//!   that are not integers, and `iss` as an array are refused.
 //! - **Leaked secrets**: a JWK with a private member is not accepted as a [`Jwk`], and private keys are
 //!   redacted in `Debug`.
 //!

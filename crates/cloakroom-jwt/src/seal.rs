@@ -25,7 +25,7 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// If the sealer fails.
     async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError>;
 
-    /// Opens what [`seal`](KeySealer::seal) made for the same context.
+    /// Unseals bytes that [`seal`](KeySealer::seal) made for the same context.
     ///
     /// # Errors
     ///
@@ -33,10 +33,10 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// fails.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 
-    /// For each key-encryption key, its name and a check value that identifies the key without revealing
-    /// it, if the sealer can compute one. The key store remembers them, so that a different key of the
-    /// same name is noticed at the start, even if nothing has been sealed. A name is short printable
-    /// ASCII.
+    /// For each key-encryption key, its name and a check value that identifies the key without
+    /// revealing it, if the sealer can compute one. The key store remembers them, so that a
+    /// different key with the same name is detected at the start, even if nothing has been sealed.
+    /// A name is short printable ASCII.
     fn checks(&self) -> Vec<CheckValue> {
         Vec::new()
     }
@@ -139,8 +139,8 @@ impl AesGcmSealer {
         self
     }
 
-    /// Seals under a random key that is not kept. This is for development and tests, where the signing
-    /// keys end with the process.
+    /// Seals under a random key that is not kept. This is for development and tests, in which the
+    /// signing keys are lost when the process ends.
     ///
     /// # Errors
     ///
@@ -247,17 +247,17 @@ impl fmt::Debug for AesGcmSealer {
 #[non_exhaustive]
 pub enum SealError {
     /// The bytes were not made by this kind of sealer.
-    #[error("the sealed bytes are cut short or of an unknown version")]
+    #[error("the sealed bytes are truncated, or have an unknown version")]
     Damaged,
     /// They were sealed under a key that this sealer does not have.
     #[error(
         "it was sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
     )]
     UnknownKey(u8),
-    /// The key with this id is not the key that sealed them, or they are damaged, or they belong to
-    /// another record.
+    /// The key with this id did not seal the bytes, or they are damaged, or they belong to another
+    /// record.
     #[error(
-        "the sealed bytes do not open: another key-encryption key sealed them, they are damaged, or they belong to another record"
+        "the bytes cannot be unsealed: another key-encryption key sealed them, they are damaged, or they belong to another record"
     )]
     Refused,
     /// The source of random bytes failed.

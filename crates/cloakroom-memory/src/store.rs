@@ -16,9 +16,10 @@ use cloakroom_core::store::{
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
 
-use crate::grants::{Grants, Inserted, Reaped};
+use crate::grants::{Grants, Inserted};
 use crate::keys::KeyRing;
 use crate::revocation_log::RevocationLog;
+use crate::shard::Reaped;
 use crate::wakeups::wakeups;
 
 /// A [`TokenStore`] and [`KeyStore`](cloakroom_core::keys::KeyStore) in memory. A clone shares the state.
@@ -38,9 +39,9 @@ pub struct MemoryStore(Arc<State>);
 
 // # Locks
 //
-// - One shard of the grants: one lock covers a grant, its tokens and their place in the index on
-//   expiry.
-// - One shard of the index on subjects, or of that on clients.
+// - One shard of the grants: one lock covers a grant, its tokens, and their places in the index on
+//   expiry and in the list of its client.
+// - One shard of the index on subjects.
 // - The revocation_log: the log, its bounds and the rules.
 // - The key ring, and the check values, which nothing else touches.
 //
@@ -239,7 +240,7 @@ impl State {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

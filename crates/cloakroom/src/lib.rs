@@ -9,6 +9,7 @@ mod flow;
 pub mod http;
 mod introspection;
 mod issuer;
+mod metrics;
 pub mod operator;
 mod revocation;
 mod write;

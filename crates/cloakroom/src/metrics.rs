@@ -11,6 +11,8 @@ use cloakroom_core::store::MaintenanceReport;
 use cloakroom_core::time::UnixTime;
 
 use crate::events::Event;
+#[cfg(feature = "metrics")]
+pub(crate) use metered_store::MeteredStore;
 
 /// What is counted under the feature, and nothing without it.
 macro_rules! metered {
@@ -27,10 +29,10 @@ macro_rules! metered {
 
 metered! {
     /// An endpoint answered with this status.
-    fn request(endpoint: &'static str, status: u16, took: Duration) {
-        let status = status.to_string();
+    fn request(endpoint: &str, status: u16, took: Duration) {
+        let (endpoint, status) = (endpoint.to_owned(), status.to_string());
         metrics::counter!(
-            "cloakroom_server_requests_total", "endpoint" => endpoint, "status" => status
+            "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
         )
         .increment(1);
         metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
@@ -109,10 +111,12 @@ metered! {
 }
 
 metered! {
-    /// When the key that signs at `now` began to, and when it ends.
-    fn signing_key(now: UnixTime, from: UnixTime, until: UnixTime) {
-        metrics::gauge!("cloakroom_signing_key_age_seconds").set(now.since(from).as_secs_f64());
-        metrics::gauge!("cloakroom_signing_key_remaining_seconds")
+    /// When the key that signs at `now` with this algorithm began to, and when it ends.
+    fn signing_key(algorithm: &str, now: UnixTime, from: UnixTime, until: UnixTime) {
+        let algorithm = algorithm.to_owned();
+        metrics::gauge!("cloakroom_signing_key_age_seconds", "algorithm" => algorithm.clone())
+            .set(now.since(from).as_secs_f64());
+        metrics::gauge!("cloakroom_signing_key_remaining_seconds", "algorithm" => algorithm)
             .set(until.since(now).as_secs_f64());
     }
 }

@@ -1,8 +1,8 @@
-//! Reads what servers say of a token: ours, and those of others.
+//! Reads the introspection responses of Cloakroom and of other servers.
 //!
-//! A member that decides whether a token may be used is read, or the whole is an error: a `cnf` of an
-//! unknown kind must not turn a bound token into a bearer token. `null` is the same as absent. A
-//! private member that only has one of our names belongs to the app.
+//! If a member that decides whether a token may be used cannot be read, the whole response is an
+//! error: a `cnf` of an unknown kind must not turn a bound token into a bearer token. `null` means
+//! absent. A private member that has one of Cloakroom's names but another form belongs to the app.
 
 use std::borrow::Cow;
 use std::fmt;

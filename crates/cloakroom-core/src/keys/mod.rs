@@ -1,4 +1,4 @@
-//! The store contract for signing keys, and the schedule of their lives.
+//! The store contract for signing keys, and the schedule of their rotation.
 
 pub mod schedule;
 
@@ -21,10 +21,11 @@ use crate::time::UnixTime;
 /// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring
 /// for each further algorithm. They share the generations, and a store does not tell them apart.
 ///
-/// Private keys are sealed before the store receives them. Every write must be one atomic, conditional
-/// step, so that any number of nodes may rotate keys at the same time. If a driver sends a write twice, the
-/// answer may be that the second was refused: callers look at the ring. A failure must never look like an
-/// empty ring. Put [`#[async_trait]`](crate::async_trait) on your `impl`.
+/// Private keys are sealed before the store receives them. Every write must be one atomic,
+/// conditional step, so that any number of nodes may rotate keys at the same time. If a driver
+/// sends a write twice, the answer may be that the second one was refused, so callers look at the
+/// ring. A failure must never look like an empty ring. Put [`#[async_trait]`](crate::async_trait)
+/// on your `impl`.
 #[async_trait]
 pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Every record, ordered by generation. It must be read from the primary.
@@ -43,8 +44,8 @@ pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError>;
 
     /// Replaces the record of the same generation if its stored version is still `expected`. The
-    /// version of the new record must differ from it. So a node that missed a rotation cannot write old
-    /// times back.
+    /// version of the new record must differ from it. So a node that missed a rotation cannot
+    /// restore old times.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The life of signing keys, as pure functions of time.
+//! The rotation of signing keys, as pure functions of time.
 //!
 //! A key is in the JWK Set before it signs, and until the last token that it signed has expired:
 //! [`KeyTimes::published`] → [`Signing::from`] → [`Signing::until`] → [`Signing::published_until`]. The
@@ -25,8 +25,8 @@ use crate::time::UnixTime;
 pub struct KeyTimes {
     /// When it was added to the JWK Set.
     pub published: UnixTime,
-    /// When it signs. `None` until a second write sets it, by a clock that is read after the insert
-    /// returned. So a slow insert cannot make a key sign before it was published.
+    /// When it signs. `None` until a second write sets it, from a clock that is read after the
+    /// insert has returned. So a slow insert cannot make a key sign before it is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
     /// Fields of a newer version.
@@ -65,8 +65,8 @@ impl Signing {
     }
 }
 
-/// Settings for the life of signing keys. [`KeyPolicy::check`] refuses combinations under which a
-/// verifier could receive a signature of a key that it does not know.
+/// Settings for the rotation of signing keys. [`KeyPolicy::check`] refuses combinations under which
+/// a verifier could receive a signature by a key that it does not have.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,22 +86,22 @@ pub struct KeyPolicy {
     pub rotation: Duration,
     /// How long a key is published before it signs (1 day).
     pub publish_ahead: Duration,
-    /// How long a key stays published after it stopped signing (2 days).
+    /// How long a key stays published after it has stopped signing (2 days).
     pub retention: Duration,
     /// `max-age` of the JWK Set (1 hour).
     pub jwks_max_age: Duration,
     /// How old the copy of the ring on a node may be (1 minute).
     pub reload: Duration,
-    /// How long a node may continue to sign while it cannot reach the store (1 hour). It may use a key
-    /// that was compromised in the meantime for as long.
+    /// How long a node may continue to sign while it cannot reach the store (1 hour). For that long
+    /// it may also use a key that has been compromised in the meantime.
     pub max_blind: Duration,
     /// The largest difference between any two clocks (5 seconds).
     pub clock_skew: Duration,
     /// The leeway of verifiers on `exp` (30 seconds).
     pub leeway: Duration,
-    /// The longest life of a signed token (1 hour). Revocations of grants, subjects and clients are
-    /// remembered for as long. After lowering a lifetime, lower this setting only when the longest
-    /// token that was issued before has ended.
+    /// The longest lifetime of a signed token (1 hour). Revocations of grants, subjects and clients
+    /// are remembered for as long. If you shorten the lifetime of tokens, lower this setting only
+    /// after the last of the longer-lived tokens has expired.
     pub max_token_life: Duration,
 }
 
@@ -190,7 +190,7 @@ impl KeyPolicy {
     /// The longest duration of any setting: a hundred years. Sums of such durations do not overflow.
     pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-    /// Refuses settings under which a key would sign before every verifier knows it, or would be
+    /// Refuses settings under which a key would sign before every verifier has it, or would be
     /// removed before the last token that it signed has expired.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl KeyPolicy {
         )
     }
 
-    /// How long after its publication every verifier knows a key.
+    /// How long after its publication every verifier has a key.
     #[must_use]
     pub fn known_after(&self) -> Duration {
         // The settings may not have been checked.

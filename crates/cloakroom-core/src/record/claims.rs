@@ -1,4 +1,4 @@
-//! What an app adds to a grant: claims, and the description of a device. Both are bounded.
+//! What an app adds to a grant: claims, and the description of a device. Both are limited in size.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::InvalidValue;
+use crate::record::UnknownFields;
 
 /// Claims that the library writes. An app cannot set them.
 #[doc(hidden)]
@@ -55,10 +56,13 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(
+    // For its size: most grants have no claims.
+    UnknownFields,
+);
 
 impl Claims {
-    /// The most bytes of JSON that claims may take.
+    /// The largest size of claims, in bytes of JSON.
     pub const MAX_BYTES: usize = 4096;
 
     /// Claims by name.
@@ -81,12 +85,12 @@ impl Claims {
         let value = Value::Object(map);
         bounded_json("set of claims", &value, Self::MAX_BYTES)?;
         match value {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(Self(map.into())),
             _ => Err(InvalidValue::new("set of claims", "it is not a JSON object")),
         }
     }
 
-    /// The claim of this name.
+    /// The claim with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
@@ -103,7 +107,7 @@ impl Claims {
         self.0.is_empty()
     }
 
-    pub(crate) const fn as_map(&self) -> &Map<String, Value> {
+    pub(crate) fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 }
@@ -128,7 +132,7 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
         }
     }
     if !is_within(value, MAX_DEPTH) {
-        return Err(InvalidValue::new(what, "it is nested more than 16 deep"));
+        return Err(InvalidValue::new(what, "it is nested more than 16 levels deep"));
     }
     if value.to_string().len() > most {
         return Err(InvalidValue::new(what, "it takes too many bytes"));
@@ -136,14 +140,29 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
     Ok(())
 }
 
-/// How a session is described to its user, for example "Firefox on Linux, Lisbon": at most 1,024
+/// The description of a session for its user, for example "Firefox on Linux, Lisbon": at most 1,024
 /// bytes of names and values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Device(BTreeMap<String, String>);
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Device(
+    // On the heap, and never an empty map: many grants have no device.
+    Option<Box<BTreeMap<String, String>>>,
+);
+
+impl From<BTreeMap<String, String>> for Device {
+    fn from(fields: BTreeMap<String, String>) -> Self {
+        Self((!fields.is_empty()).then(|| Box::new(fields)))
+    }
+}
+
+impl From<Device> for BTreeMap<String, String> {
+    fn from(device: Device) -> Self {
+        device.0.map(|fields| *fields).unwrap_or_default()
+    }
+}
 
 impl Device {
-    /// The most bytes that names and values may take together.
+    /// The largest total size of names and values, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
     /// A description by name.
@@ -164,24 +183,24 @@ impl Device {
                 "it takes more than 1,024 bytes",
             ));
         }
-        Ok(Self(fields))
+        Ok(fields.into())
     }
 
-    /// The value of this name.
+    /// The value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.as_ref()?.get(name).map(String::as_str)
     }
 
     /// All values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().flat_map(|fields| fields.iter()).map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 

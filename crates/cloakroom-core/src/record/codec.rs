@@ -1,5 +1,6 @@
-//! The conversion between records and rows. A row has the few columns that a store indexes or updates,
-//! and one versioned body of bytes. A new field changes only the body, so that no store has to migrate.
+//! The conversion between records and rows. A row has the few columns that a store indexes or
+//! updates, and one versioned body of bytes. A new field changes only the body, so no store has to
+//! migrate.
 //!
 //! A body is one version byte followed by JSON. Members that this version does not know are kept.
 

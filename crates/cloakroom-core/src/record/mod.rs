@@ -2,16 +2,18 @@
 
 mod claims;
 mod codec;
+mod members;
 
 pub use claims::{Claims, Device};
 #[doc(hidden)]
 pub use claims::{RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
+pub use members::UnknownFields;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -21,10 +23,6 @@ use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
 use crate::time::UnixTime;
-
-/// Fields that a newer version wrote and this version does not know. They are kept unchanged when an
-/// older node writes the record.
-pub type UnknownFields = Map<String, Value>;
 
 /// One authorization: a client may act for a subject, with a scope.
 ///
@@ -39,9 +37,9 @@ pub struct GrantRecord {
     pub client: ClientId,
     /// The subject that the client acts for.
     pub subject: Subject,
-    /// What was granted. The scope of a token is never wider.
+    /// The granted scope. The scope of a token is never wider.
     pub scope: Scope,
-    /// The resources that it is for. The audience of a token is never wider.
+    /// The granted resources. The audience of a token is never wider.
     pub audience: Audience,
     /// The key that the credential of the chain is bound to: first the key of the code, if the
     /// authorization request named one (RFC 9449 §10), and later the key of a public client's refresh
@@ -71,7 +69,7 @@ pub struct GrantRecord {
     pub chain: Option<Chain>,
     /// When the grant ends, regardless of its chain.
     pub expires_at: UnixTime,
-    /// When the row can be deleted: not before the last token of the grant has expired.
+    /// When the row may be deleted: not before the last token of the grant has expired.
     pub row_expires_at: UnixTime,
     /// When a refresh token was last redeemed.
     pub refreshed_at: Option<UnixTime>,
@@ -170,17 +168,17 @@ pub struct Chain {
     pub digest: TokenDigest,
     /// The key of the tags in the chain's handles.
     pub key: ChainKey,
-    /// When the current credential expires: at the end of the code's life, or of the refresh token's
-    /// idle time.
+    /// When the current credential expires: at the end of the code's lifetime, or of the refresh
+    /// token's idle time.
     pub expires_at: UnixTime,
-    /// What the code is bound to. It stays after the code was redeemed: an old code counts as reuse
-    /// only if it comes with the right verifier.
+    /// What the code is bound to. It is kept after the code has been redeemed: presenting an old
+    /// code counts as reuse only with the right verifier.
     pub code: Option<CodeBinding>,
     /// The refresh token that the last rotation made, sealed for the holder of the previous one.
     pub successor: Option<SealedSuccessor>,
     /// The first generation that needs the key [`GrantRecord::confirmation`], if the grant has one.
-    /// Earlier generations were issued without a key. `None` stands for the current generation: new
-    /// chains have it, and rows that an older version wrote.
+    /// Earlier generations were issued without a key. `None` stands for the current generation; it
+    /// occurs in new chains, and in rows that an older version wrote.
     pub bound_from: Option<u32>,
     /// Whether a refresh token is replaced at each use.
     pub rotates: bool,
@@ -189,7 +187,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that rotates and stands at its first credential.
+    /// A chain that rotates and is at its first credential.
     #[must_use]
     pub fn new(
         credential: TokenKind,
@@ -211,7 +209,7 @@ impl Chain {
         }
     }
 
-    /// Where the chain stands.
+    /// The current position of the chain.
     #[must_use]
     pub const fn position(&self) -> ChainPosition {
         ChainPosition { generation: self.generation, digest: self.digest }
@@ -279,8 +277,8 @@ pub struct SealedSuccessor {
 }
 
 impl SealedSuccessor {
-    /// How many credentials that were spent before the last one are remembered. A client that rotates
-    /// more often within one window does not wait for answers.
+    /// How many credentials that were spent before the last one are remembered. Only a client that
+    /// does not wait for responses rotates more often within one window.
     pub const MAX_EARLIER: usize = 8;
 
     /// A successor whose retry window ends at `until`, without earlier credentials.
@@ -354,7 +352,7 @@ impl fmt::Debug for ChainKey {
     }
 }
 
-/// The record of an access token. It has the digest of the token, and never the token itself.
+/// The record of an access token. It contains the digest of the token, and never the token itself.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenRecord {
@@ -366,7 +364,7 @@ pub struct TokenRecord {
     pub issued_at: UnixTime,
     /// When it expires; not after its grant.
     pub expires_at: UnixTime,
-    /// When the token alone was revoked.
+    /// When the token itself was revoked.
     pub revoked_at: Option<UnixTime>,
     /// Its scope: the grant's, or less.
     pub scope: Scope,

@@ -18,15 +18,15 @@ use crate::manager::KeyManager;
 
 /// JWT access tokens. Services verify them and read their claims offline.
 ///
-/// The store keeps the grant of such a token and nothing of the token itself. With
-/// [`stateless`](JwtFormat::stateless) it keeps nothing. Introspection shows a revocation at once. Services
-/// that verify offline learn of it through the revocation log.
+/// The store keeps the grant of such a token, but not the token itself. With
+/// [`stateless`](JwtFormat::stateless) it keeps neither. Introspection shows a revocation at once.
+/// Services that verify offline learn of it through the revocation log.
 ///
 /// Anyone who holds the token can read it. If clients must not read your tokens, use opaque handles with
 /// [`PhantomFormat`](crate::PhantomFormat).
 ///
-/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle tells whether
-/// it is still active.
+/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle shows
+/// whether it is still active.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -164,12 +164,12 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> FormatE
 #[derive(Debug, thiserror::Error)]
 enum JwtMisuse {
     #[error(
-        "the format makes tokens of the issuer {expected}, not of {found}: give both the same issuer"
+        "the format makes tokens of the issuer {expected}, not of {found}: configure the same issuer for both"
     )]
     Issuer { expected: String, found: String },
     #[error(
         "a JWT would live for {life:?}, but its key is published for tokens of at most {limit:?}: \
-         shorten the token's life, or raise `max_token_life` of the key policy"
+         shorten the token's lifetime, or raise `max_token_life` of the key policy"
     )]
     TooLong { life: Duration, limit: Duration },
 }

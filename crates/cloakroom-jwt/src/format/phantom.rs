@@ -82,7 +82,7 @@ pub struct SwappedJwt {
 }
 
 impl PhantomFormat {
-    /// The longest life of a phantom JWT, and the default: five minutes.
+    /// The longest lifetime of a phantom JWT, and the default: five minutes.
     pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
     /// Makes the handles of `outside`, and signs JWTs with `keys`.
@@ -92,7 +92,7 @@ impl PhantomFormat {
         Self { outside, keys, max_life: Self::MAX_LIFE, algorithms }
     }
 
-    /// The longest life of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
+    /// The longest lifetime of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
     /// `max_token_life` of the key policy.
     #[must_use]
     pub fn max_life(mut self, max_life: Duration) -> Self {
@@ -168,7 +168,7 @@ impl TokenFormat for PhantomFormat {
 /// The token does not allow the swap. The caller should have checked.
 #[derive(Debug, thiserror::Error)]
 enum SwapRefused {
-    #[error("the token is not meant for {0}")]
+    #[error("the token's audience does not contain {0}")]
     Audience(String),
     #[error("the token does not belong to this grant")]
     Grant,

@@ -19,7 +19,7 @@ use crate::key::algorithm::Algorithm;
 use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::signing::Signer;
 
-/// The most bytes in an access token. HTTP headers can carry as many.
+/// The largest size of an access token, in bytes. It fits into an HTTP header.
 pub const MAX_JWT_BYTES: usize = 8192;
 
 /// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. It makes
@@ -42,9 +42,9 @@ pub const MAX_JWT_BYTES: usize = 8192;
 ///
 /// # Errors
 ///
-/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs have
-/// no limit, since they travel in bodies), [`FormatError::KeysUnavailable`] if the signer fails, and
-/// [`FormatError::Other`] if the claims cannot be written as JSON.
+/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs
+/// have no limit, since they are sent in bodies), [`FormatError::KeysUnavailable`] if the signer
+/// fails, and [`FormatError::Other`] if the claims cannot be written as JSON.
 pub async fn sign_jwt(
     signer: &dyn Signer,
     typ: &str,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1, with the feature `ml-dsa` RFC 9964). A key has exactly one.
 ///
-/// `none` cannot be expressed. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
+/// `none` is not supported. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
 ///
 /// ```
 /// use cloakroom_jwt::Algorithm;

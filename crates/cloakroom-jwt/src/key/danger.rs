@@ -8,10 +8,10 @@
 //!
 //! # Shared secrets
 //!
-//! **Anyone who can verify an HS256 token can also forge one.** Every resource server that has the secret
-//! can issue tokens for any user and any audience. A leak at any of them is a leak of the issuer's key,
-//! and there is no JWK Set from which you could remove a leaked key. Use another [`Algorithm`] unless the
-//! same process signs and verifies.
+//! **Anyone who can verify an HS256 token can also forge one.** Every resource server that has the
+//! secret can issue tokens for any user and any audience. If any of them leaks the secret, the
+//! issuer's key has leaked, and there is no JWK Set from which you could remove it. Use another
+//! [`Algorithm`] unless the same process signs and verifies.
 //!
 //! HS256 exists only in this module: its name is never parsed, a JWK of type `oct` is never read, and the
 //! bytes of a public key are never used as a secret.
@@ -59,8 +59,8 @@ pub struct Hs256Key {
 }
 
 impl Hs256Key {
-    /// The fewest bytes of a secret. RFC 7518 §3.2: a key of the same size as the hash output, or
-    /// larger, MUST be used.
+    /// The smallest size of a secret, in bytes. RFC 7518 §3.2: a key of the same size as the hash
+    /// output, or larger, MUST be used.
     pub const MIN_BYTES: usize = 32;
 
     /// A new random secret of 32 bytes.

@@ -50,6 +50,9 @@ pub enum ImportRefusal {
         /// The `alg` of the JWK.
         found: String,
     },
+    /// Keys for this algorithm cannot be imported.
+    #[error("keys for {0} cannot be imported: let the issuer make one")]
+    NotImported(Algorithm),
     /// An RSA key of less than 2048 bits (RFC 7518 §3.3).
     #[error("the RSA key has {bits} bits, and at least 2048 are needed")]
     TooSmall {
@@ -106,6 +109,8 @@ impl SigningKey {
                 check_modulus(modulus.ok_or(MALFORMED)?)?;
                 Private::Rsa(Box::new(pair.map_err(inconsistent)?), encoding)
             }
+            #[cfg(feature = "ml-dsa")]
+            Kind::MlDsa(_) => return Err(ImportRefusal::NotImported(algorithm).into()),
         };
         Self::new(algorithm, private)
     }
@@ -162,6 +167,8 @@ impl SigningKey {
                 let pair = rsa::KeyPair::from_components(&components);
                 Private::Rsa(Box::new(pair.map_err(inconsistent)?), encoding)
             }
+            #[cfg(feature = "ml-dsa")]
+            Kind::MlDsa(_) => return Err(ImportRefusal::NotImported(algorithm).into()),
         };
         Self::new(algorithm, private)
     }
@@ -181,6 +188,8 @@ fn shortened(text: &str) -> String {
 /// Refuses a key of another type than the algorithm needs.
 fn expect(algorithm: Algorithm, kind: Kind, found: KeyType) -> Result<(), ImportRefusal> {
     let needed = match kind {
+        #[cfg(feature = "ml-dsa")]
+        Kind::MlDsa(_) => return Err(ImportRefusal::NotImported(algorithm)),
         Kind::Rsa(_) => KeyType::Rsa,
         Kind::Ed25519 => KeyType::Ed25519,
         Kind::Ec(_) => match algorithm {

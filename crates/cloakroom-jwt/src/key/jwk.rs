@@ -99,7 +99,7 @@ pub enum JwkError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// The JWK Set has too many keys.
@@ -188,8 +188,8 @@ impl TryFrom<Read<'_>> for Jwk {
         let algorithm = match read.alg.as_deref().map(str::parse) {
             None => None,
             Some(Ok(algorithm)) if material.fits(algorithm) => Some(algorithm),
-            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not fit the key")),
-            Some(Err(_)) => return Err(JwkError::Unusable("an `alg` that is not supported")),
+            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not match the key")),
+            Some(Err(_)) => return Err(JwkError::Unusable("its `alg` is not supported")),
         };
         Ok(Self { material, kid: read.kid, algorithm, usage: read.usage, operations: read.key_ops })
     }
@@ -224,9 +224,9 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
         ("AKP", _) => match read.alg.as_deref() {
             Some("ML-DSA-44") => Material::MlDsa44 { public: bytes(&read.public)? },
             Some("ML-DSA-65") => Material::MlDsa65 { public: bytes(&read.public)? },
-            _ => return Err("an `alg` that is not supported"),
+            _ => return Err("its `alg` is not supported"),
         },
-        _ => return Err("a `kty` or `crv` that is not supported"),
+        _ => return Err("its `kty` or `crv` is not supported"),
     })
 }
 

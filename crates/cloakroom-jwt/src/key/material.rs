@@ -105,7 +105,7 @@ impl Material {
             }
             (Self::Rsa { n, e }, algorithm) => RsaPublicKeyComponents { n, e }
                 .to_parsed_public_key(
-                    rsa_parameters(algorithm).ok_or("`alg` does not fit the key")?,
+                    rsa_parameters(algorithm).ok_or("`alg` does not match the key")?,
                 )
                 .map_err(|_| "no RSA public key"),
             // The library also takes another encoding, so the length is checked first.
@@ -124,7 +124,7 @@ impl Material {
             #[cfg(feature = "ml-dsa")]
             (Self::MlDsa44 { .. }, Algorithm::MlDsa44)
             | (Self::MlDsa65 { .. }, Algorithm::MlDsa65) => Err("`pub` has the wrong size"),
-            _ => Err("`alg` does not fit the key"),
+            _ => Err("`alg` does not match the key"),
         }
     }
 
@@ -138,14 +138,14 @@ impl Material {
             }
             let bits = n.len() * 8 - leading(n).leading_zeros() as usize;
             if !(2048..=8192).contains(&bits) {
-                return Err("an RSA key has 2048 to 8192 bits");
+                return Err("an RSA key must have 2048 to 8192 bits");
             }
             let even = e.last().is_none_or(|byte| byte % 2 == 0);
             if e.len() > 4 || **e == [1] || even {
-                return Err("`e` is odd, at least 3, and has 4 bytes at most");
+                return Err("`e` must be odd, at least 3, and at most 4 bytes long");
             }
             if n.last().is_none_or(|byte| byte % 2 == 0) {
-                return Err("`n` is even, and so no product of two large primes");
+                return Err("`n` is even, so it is not the product of two large primes");
             }
         }
         // RFC 8032 §5.1.7 leaves it to the application.

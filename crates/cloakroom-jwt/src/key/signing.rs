@@ -58,7 +58,7 @@ pub(super) enum Private {
 }
 
 impl SigningKey {
-    /// Generates a key. An RSA key has 2048 bits, and takes tens of milliseconds.
+    /// Generates a key. An RSA key has 2048 bits, and generating it takes tens of milliseconds.
     ///
     /// # Errors
     ///

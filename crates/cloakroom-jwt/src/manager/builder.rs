@@ -60,7 +60,7 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// The clock (the system clock).
+    /// The clock (the system clock by default).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self

@@ -60,8 +60,8 @@ pub enum KeyEvent {
         /// The key.
         kid: Kid,
     },
-    /// The store went back in time: it lost something that this node knows about a key. The node uses
-    /// the key as it knows it, and writes the record again.
+    /// The store went back in time: it lost something that this node knows about a key. The node
+    /// relies on what it knows, and writes the record again.
     Regressed {
         /// The key.
         kid: Kid,
@@ -70,7 +70,8 @@ pub enum KeyEvent {
 
 /// A key that was declared compromised. It is not in the JWK Set and never signs again.
 ///
-/// Tell verifiers that follow the revocation log: write a rule on `kid` that ends at `rule_until`.
+/// To inform verifiers that follow the revocation log, write a rule about `kid` that ends at
+/// `rule_until`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "verifiers refuse what the key signed only after you write a rule on its `kid`"]
 #[non_exhaustive]
@@ -88,8 +89,8 @@ pub enum KeyManagerError {
     /// Two settings contradict each other.
     #[error("the key policy is inconsistent: {0}")]
     Policy(#[from] PolicyError),
-    /// Other parties verify with the JWK Set, so every key in it must have a public half.
-    #[error("keys for {0} have no public half to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
+    /// The algorithm has no public keys, but others verify with the JWK Set.
+    #[error("keys for {0} have no public key to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
     NotPublic(crate::Algorithm),
     /// The key store failed.
     #[error("the key store failed")]
@@ -170,8 +171,8 @@ pub enum KeyManagerError {
     /// No key of the ring can sign, or none is published.
     #[error("the ring has no usable key: run maintenance")]
     NoKey,
-    /// Not every verifier knows the next signing key yet.
-    #[error("not every verifier knows the next key yet: rotate again at {ready_at:?}")]
+    /// Some verifiers may not have the next signing key yet.
+    #[error("some verifiers may not have the next key yet: rotate again at {ready_at:?}")]
     SuccessorNotKnown {
         /// When the rotation becomes possible.
         ready_at: UnixTime,

@@ -34,20 +34,20 @@ use crate::seal::KeySealer;
 /// of [`cloakroom_core::keys::schedule`]. Any number of nodes can share one [`KeyStore`]. A clone is cheap.
 ///
 /// Requests are served from a copy of the ring, which is reloaded when it is older than
-/// [`reload`](KeyPolicy::reload). A planned rotation takes effect in it by the clock. Run
-/// [`maintain`](KeyManager::maintain) regularly, best every `reload`, so that keys are made in time and no
-/// request has to wait for the store.
+/// [`reload`](KeyPolicy::reload). A scheduled rotation takes effect without a reload. Run
+/// [`maintain`](KeyManager::maintain) regularly, preferably once every `reload`, so that keys are
+/// made in time and no request has to wait for the store.
 ///
-/// **While the store is down**, nodes continue to sign and verify for [`max_blind`](KeyPolicy::max_blind)
-/// with the ring that they loaded last. The JWK Set is an error when its copy is older than `reload`, so
-/// that no verifier takes it for a new one. So a node without a connection may use a key that was
-/// [declared compromised](KeyManager::compromise) for up to `max_blind`. A ring that the sealer cannot
-/// unseal is never used, and counts as an outage.
+/// **While the store is down**, nodes continue to sign and verify for
+/// [`max_blind`](KeyPolicy::max_blind) with the ring that they loaded last. A JWK Set that is older
+/// than `reload` is not served, so that no verifier caches it as a new one. A node without a
+/// connection may use a key that was [declared compromised](KeyManager::compromise) for up to
+/// `max_blind`. A ring that the sealer cannot unseal is never used, and counts as an outage.
 ///
-/// **If the store goes back in time**, each node relies on what it knows: a key that it knows as
+/// **If the store goes back in time**, each node relies on what it knows: a key that it knows to be
 /// compromised never signs and is never published again, a key that has ended stays ended, and no
-/// generation is used twice. [`maintain`](KeyManager::maintain) writes back what the store has lost, and
-/// reports [`KeyEvent::Regressed`].
+/// generation is used twice. [`maintain`](KeyManager::maintain) writes back what the store has
+/// lost, and reports [`KeyEvent::Regressed`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -71,7 +71,7 @@ pub struct KeyManager {
 }
 
 impl KeyManager {
-    /// Settings for a manager of the keys in `store`. `sealer` seals their private halves.
+    /// Settings for a manager of the keys in `store`. `sealer` seals the private keys.
     pub fn builder(store: Arc<dyn KeyStore>, sealer: Arc<dyn KeySealer>) -> KeyManagerBuilder {
         KeyManagerBuilder::new(store, sealer)
     }
@@ -166,8 +166,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// If the store or the sealer fails. Changes that were made before the failure stay, and the next call
-    /// that succeeds reports them.
+    /// If the store or the sealer fails. Changes that were made before the failure remain, and the
+    /// next call that succeeds reports them.
     pub async fn maintain(&self) -> Result<Vec<KeyEvent>, KeyManagerError> {
         let mut flight = self.inner.flight.lock().await;
         self.inner.settle(&mut flight).await?;
@@ -187,8 +187,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`SuccessorNotKnown`](KeyManagerError::SuccessorNotKnown) while a verifier may not know the
-    /// successor; another error if the store or the sealer fails.
+    /// [`SuccessorNotKnown`](KeyManagerError::SuccessorNotKnown) while some verifiers may not have
+    /// the next key; another error if the store or the sealer fails.
     pub async fn rotate(&self) -> Result<KeyEvent, KeyManagerError> {
         self.rotate_ring(MAIN_RING).await
     }
@@ -284,13 +284,14 @@ impl KeyManager {
     /// never signs again, and the published successor signs. Other nodes follow with their next load, and
     /// a node that cannot reach the store after `max_blind`.
     ///
-    /// Verifiers accept what it signed until they know. Write a rule on the `kid` that ends at
-    /// [`Compromised::rule_until`]. You can repeat the call; it returns the same value.
+    /// Verifiers accept the tokens that it signed until they learn of this. Write a rule about the
+    /// `kid` that ends at [`Compromised::rule_until`]. You can repeat the call; it returns the same
+    /// value.
     ///
     /// # Errors
     ///
-    /// If the ring has no such key, or the store fails. The call succeeds if the key was marked, even if
-    /// the next key after its successor could not be published yet.
+    /// If the ring has no such key, or the store fails. The call succeeds if the key was marked,
+    /// even if no further key could be published yet.
     pub async fn compromise(&self, kid: &Kid) -> Result<Compromised, KeyManagerError> {
         let inner = &*self.inner;
         let mut flight = inner.flight.lock().await;
@@ -323,9 +324,9 @@ impl KeyManager {
         Err(KeyManagerError::Contended)
     }
 
-    /// Notes that the revocation log declares a key compromised, before the next load of the ring. From now
-    /// on this node neither signs with it nor publishes it, whatever the store says, and
-    /// [`maintain`](KeyManager::maintain) marks its record.
+    /// Records that the revocation log declares a key compromised, without waiting for the next
+    /// load of the ring. From now on this node neither signs with it nor publishes it, whatever the
+    /// store says, and [`maintain`](KeyManager::maintain) marks its record.
     ///
     /// # Errors
     ///

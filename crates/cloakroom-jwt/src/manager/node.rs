@@ -329,7 +329,7 @@ impl KeyRingNode {
     /// Like [`settle`](KeyRingNode::settle), after a change of the caller that must not be reported as failed.
     pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
         if let Err(error) = self.settle(flight).await {
-            tracing::warn!(%error, "the ring of keys was changed, but not yet put in order");
+            tracing::warn!(%error, "the ring of keys was changed, but its maintenance failed");
         }
     }
 

@@ -23,7 +23,7 @@ use crate::key::signing::{KeyError, Signer, SigningKey};
 use crate::manager::error::KeyManagerError;
 use crate::manager::sealing::Sealing;
 
-/// A JWK Set with what its HTTP response needs (RFC 7517 §5).
+/// A JWK Set, and the values for its HTTP response (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishedJwks {
@@ -262,7 +262,7 @@ pub(crate) async fn unseal(
     let private = sealing.unseal(record.generation, algorithm, &record.kid, &record.sealed).await?;
     let key = SigningKey::from_pkcs8_der(algorithm, &private)?;
     if *key.kid() != record.kid {
-        return Err(damaged("the private key in it is another's"));
+        return Err(damaged("its private key does not match its `kid`"));
     }
     Ok(key)
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cloakroom_core::time::{Clock, ClockReading};
-use cloakroom_core::{Confirmation, InvalidValue, TokenSecret};
+use cloakroom_core::{Confirmation, InvalidValue, Scope, TokenSecret};
+use http::Response;
 use tower_layer::Layer;
 
 use crate::error::{SetupError, TokenError};
@@ -12,14 +13,16 @@ use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::bearer_policy::BearerPolicy;
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy as _, TokenService};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::Verifier;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 
-/// A tower layer that passes a request on only with a valid access token, and puts a
-/// [`VerifiedToken`] into its extensions. It works with any HTTP service: axum, hyper, tonic.
+/// A tower layer that forwards a request only if it has a valid access token, and puts a
+/// [`VerifiedToken`] into the request's extensions. It works with any HTTP service: axum, hyper,
+/// tonic.
 ///
 /// The layer reads the token from the `Authorization` header only. It answers requests without a
 /// valid token itself, with an empty body:
@@ -59,7 +62,7 @@ use crate::verify::token::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
-/// With axum, use one layer for each group of routes. Clones with other scopes are cheap:
+/// With axum, use one layer for each group of routes. Clones that require other scopes are cheap:
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -120,16 +123,17 @@ impl BearerLayer {
         Self(Arc::new(BearerPolicy::verifying(verifier)))
     }
 
-    /// Accepts tokens of any form that introspection calls active. The answer's `aud` must contain
-    /// `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the future.
+    /// Accepts tokens of any format that introspection reports as active. The answer's `aud` must
+    /// contain `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the
+    /// future.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
         Self(Arc::new(BearerPolicy::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
-    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT that
-    /// it refuses is not introspected. A JWT that it accepts is introspected only if nothing else
-    /// meets the route's [`Freshness`].
+    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT
+    /// that it refuses is not introspected. A JWT that it accepts is introspected only if the
+    /// route's [`Freshness`] cannot be met in another way.
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
         self.policy().introspect_by(Arc::new(introspector));
@@ -147,14 +151,14 @@ impl BearerLayer {
         Ok(self)
     }
 
-    /// Remembers up to this many introspected tokens, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
-    /// request is introspected anyway.
+    /// Caches up to this many introspected tokens, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
+    /// every request is introspected anyway.
     ///
     /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
-    /// entry for each KiB begun. Up to 10,000 refused tokens are remembered separately, for the
-    /// route's freshness and at most 10 s, so junk cannot push good tokens out. Clones of this layer
-    /// share the memory. Verified JWTs have [their own](Verifier::cache).
+    /// entry for each KiB begun. Up to 10,000 refused tokens are cached separately, for the route's
+    /// freshness and at most 10 s, so invented tokens cannot evict valid ones. Clones of this layer
+    /// share the cache. Verified JWTs have [their own cache](Verifier::cache).
     #[must_use]
     pub fn cache(mut self, tokens: usize) -> Self {
         self.policy().change(|settings| settings.capacity = tokens);
@@ -164,9 +168,9 @@ impl BearerLayer {
     /// Refuses tokens that are revoked according to this replica of the revocation log. The default
     /// is the verifier's replica.
     ///
-    /// While the replica is fresh enough for the route, remembered tokens are not introspected again.
+    /// While the replica is fresh enough for the route, cached tokens are not introspected again.
     /// If you set no freshness, the replica may be 10 s behind, or its
-    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) plus 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.policy().follow(replica);
@@ -178,7 +182,7 @@ impl BearerLayer {
     /// JWTs are accepted until they expire.
     ///
     /// Set it last: whether it can be met depends on the other settings. A clone with another
-    /// freshness shares the memory.
+    /// freshness shares the cache.
     ///
     /// ```
     /// # use cloakroom_resource::{BearerLayer, Freshness, SetupError};
@@ -192,8 +196,8 @@ impl BearerLayer {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Freshness`] if it can never be met: without introspection that is
-    /// [`Freshness::every_request`], and a time that the replica exceeds even while nothing is wrong.
+    /// [`SetupError::Freshness`] if it can never be met: without introspection, that is
+    /// [`Freshness::every_request`], or a time below the replica's staleness in normal operation.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
         self.policy().set_freshness(freshness)?;
         Ok(self)
@@ -221,15 +225,60 @@ impl BearerLayer {
         self
     }
 
-    /// Takes the time from this clock, and forgets what is remembered. The default is the verifier's
-    /// clock, or the system's.
+    /// Takes the time from this clock, and clears the cache. The default is the verifier's clock,
+    /// or the system's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.policy().keep_time(clock);
         self
     }
 
-    /// Checks a token as the layer does, for messages that tower does not carry, such as those of a
+    /// The metadata of what this layer protects (RFC 9728): its audience is the resource, and its issuers
+    /// are the authorization servers. Serve it, and [`announce`](Self::announce) it.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Url`] if the audience is not an `https` URL (or `http` on this machine).
+    pub fn resource_metadata(&self) -> Result<ResourceMetadata, SetupError> {
+        self.0.resource_metadata()
+    }
+
+    /// Names this metadata in each refusal (`resource_metadata`, RFC 9728 §5.1), and the required scope
+    /// in each 401, so that clients find the authorization server and request what they need:
+    ///
+    /// ```text
+    /// HTTP/1.1 401 Unauthorized
+    /// WWW-Authenticate: Bearer realm="https://api.example/notes", scope="notes:read",
+    ///     resource_metadata="https://api.example/.well-known/oauth-protected-resource/notes"
+    /// ```
+    #[must_use]
+    pub fn announce(mut self, metadata: &ResourceMetadata) -> Self {
+        self.policy().announce(metadata);
+        self
+    }
+
+    /// The refusal of a token that lacks some of this scope, for a handler that learns late what a request
+    /// needs: 403 `insufficient_scope`, as from this layer. It names the scope that the layer requires and
+    /// this one together, so that a client gets all it needs with one step-up. The body is empty.
+    ///
+    /// ```
+    /// use cloakroom_resource::http::Response;
+    /// use cloakroom_resource::{BearerLayer, Scope, VerifiedToken};
+    ///
+    /// fn check(bearer: &BearerLayer, token: &VerifiedToken, scope: &Scope) -> Option<Response<String>> {
+    ///     (!scope.is_subset(token.scope())).then(|| bearer.insufficient_scope(token, scope))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn insufficient_scope<B: Default>(
+        &self,
+        token: &VerifiedToken,
+        scope: &Scope,
+    ) -> Response<B> {
+        self.0.insufficient_scope(token, scope)
+    }
+
+    /// Checks a token as the layer does, for messages that do not pass through tower, such as those of a
     /// WebSocket. It does not check scopes.
     ///
     /// `proved` is the key that the request proves: see [`Verifier::verify_with`].

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use cloakroom_core::time::{Clock, ClockReading, SystemClock};
-use cloakroom_core::{InvalidValue, Scope};
-use http::Request;
+use cloakroom_core::{Confirmation, InvalidValue, Scope};
 use http::header;
+use http::{Request, Response};
 
 use crate::cache::revocation_check::RevocationCheck;
 use crate::cache::{CachedAnswer, TokenKey};
@@ -16,12 +16,13 @@ use crate::introspect::answer::{Introspect, is_in_time};
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::layer::authorization::{Presented, authorization};
 use crate::layer::challenge::{Challenges, Refusal};
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy};
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::cached::{GoodJwt, JwtTerms};
-use crate::verify::proof::Proof;
+use crate::verify::proof::{Proof, Scheme};
 use crate::verify::token::VerifiedToken;
 use crate::verify::{Verifier, is_jwt_shaped};
 
@@ -50,7 +51,9 @@ pub(crate) struct BearerPolicy {
     is_named: bool,
     pub(crate) when_stale: WhenStale,
     required: Scope,
-    pub(crate) challenges: Challenges,
+    /// The URL of the announced metadata.
+    metadata: Option<Arc<str>>,
+    challenges: Challenges,
 }
 
 impl BearerPolicy {
@@ -88,7 +91,8 @@ impl BearerPolicy {
             is_named: false,
             when_stale: WhenStale::default(),
             required: Scope::empty(),
-            challenges: Challenges::new(audience, &Scope::empty()),
+            metadata: None,
+            challenges: Challenges::new(audience, &Scope::empty(), None),
         }
     }
 
@@ -131,11 +135,43 @@ impl BearerPolicy {
     }
 
     pub(crate) fn require(&mut self, scope: &str) -> Result<(), InvalidValue> {
+        self.required = self.required_and(scope)?;
+        self.challenges = self.challenges_for(&self.required);
+        Ok(())
+    }
+
+    pub(crate) fn announce(&mut self, metadata: &ResourceMetadata) {
+        self.metadata = Some(metadata.url().into());
+        self.challenges = self.challenges_for(&self.required);
+    }
+
+    fn required_and(&self, scope: &str) -> Result<Scope, InvalidValue> {
         let all = [self.required.as_str(), scope];
         let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
-        self.required = Scope::parse(&all.join(" "))?;
-        self.challenges = Challenges::new(&self.audience, &self.required);
-        Ok(())
+        Scope::parse(&all.join(" "))
+    }
+
+    fn challenges_for(&self, required: &Scope) -> Challenges {
+        Challenges::new(&self.audience, required, self.metadata.as_deref())
+    }
+
+    /// The refusal of a token that lacks some of this scope, beside what the layer requires.
+    pub(crate) fn insufficient_scope<B: Default>(
+        &self,
+        token: &VerifiedToken,
+        scope: &Scope,
+    ) -> Response<B> {
+        // Too many values for one scope: those of the handler are what the token lacks.
+        let all = self.required_and(scope.as_str()).unwrap_or_else(|_| scope.clone());
+        let is_dpop = matches!(token.token().confirmation, Some(Confirmation::JwkThumbprint(_)));
+        let scheme = if is_dpop { Scheme::Dpop } else { Scheme::Bearer };
+        self.challenges_for(&all).response(Refusal::InsufficientScope, scheme)
+    }
+
+    pub(crate) fn resource_metadata(&self) -> Result<ResourceMetadata, SetupError> {
+        let metadata = ResourceMetadata::new(&self.audience, &self.issuer)?;
+        let others = self.verifier.iter().flat_map(Verifier::other_issuers);
+        Ok(others.fold(metadata, ResourceMetadata::authorization_server))
     }
 
     /// Decides about a JWT in which nothing is wrong: what is known of revocations may be too old.

@@ -1,4 +1,4 @@
-//! The answers to refused requests (RFC 6750 §3, RFC 9449 §7.1).
+//! The responses to refused requests (RFC 6750 §3, RFC 9449 §7.1).
 
 use std::sync::Arc;
 
@@ -59,26 +59,31 @@ struct Values {
 }
 
 impl Challenges {
-    /// The audience is the realm: the name of what is protected.
-    pub(crate) fn new(audience: &str, required: &Scope) -> Self {
+    /// The audience is the realm: the name of what is protected. With a `metadata` URL, each value also
+    /// says where a client learns how to get a token, and with which scope.
+    pub(crate) fn new(audience: &str, required: &Scope, metadata: Option<&str>) -> Self {
         // What does not go into a quoted-string unescaped is no part of a resource identifier.
         let realm: String = audience
             .chars()
             .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
             .collect();
+        // RFC 9728 §5.1: "resource_metadata: The URL of the protected resource metadata."
+        let metadata = metadata.map(|url| format!(", resource_metadata=\"{url}\""));
+        let metadata = metadata.unwrap_or_default();
+        let scope = format!(", scope=\"{required}\"");
+        // A 401 names the scope only where the client is told how to get a token as well.
+        let asked = if metadata.is_empty() || required.is_empty() { "" } else { &scope };
         Self(Arc::new(["Bearer", "DPoP"].map(|scheme| {
             let value = |rest: &str| {
-                HeaderValue::try_from(format!("{scheme} realm=\"{realm}\"{rest}"))
+                HeaderValue::try_from(format!("{scheme} realm=\"{realm}\"{rest}{metadata}"))
                     .unwrap_or(HeaderValue::from_static(scheme))
             };
             Values {
                 // RFC 6750 §3: a request without credentials gets no error code.
-                plain: value(""),
+                plain: value(asked),
                 invalid_request: value(", error=\"invalid_request\""),
-                invalid_token: value(", error=\"invalid_token\""),
-                insufficient_scope: value(&format!(
-                    ", error=\"insufficient_scope\", scope=\"{required}\""
-                )),
+                invalid_token: value(&format!(", error=\"invalid_token\"{asked}")),
+                insufficient_scope: value(&format!(", error=\"insufficient_scope\"{scope}")),
             }
         })))
     }
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn an_odd_audience_cannot_break_out_of_the_realm() {
         let challenges =
-            Challenges::new("a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}", &Scope::empty());
+            Challenges::new("a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}", &Scope::empty(), None);
         let response: Response<()> = challenges.response(Refusal::NoToken, Scheme::Bearer);
         assert_eq!(
             response.headers()[header::WWW_AUTHENTICATE],

@@ -7,8 +7,8 @@ use http::request::Parts;
 
 use crate::verify::token::VerifiedToken;
 
-/// A handler takes a [`VerifiedToken`] on a route without [`BearerLayer`](crate::BearerLayer). This is
-/// a mistake in the program, not in the request: the answer is 500, and an error is traced.
+/// A handler takes a [`VerifiedToken`] on a route without [`BearerLayer`](crate::BearerLayer). This
+/// is a mistake in the program, not in the request: the response is 500, and an error is traced.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("this route has no `BearerLayer`: add `.route_layer(BearerLayer::new(verifier))`")]
 #[non_exhaustive]

@@ -15,6 +15,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::swap::{Replacement, Swap};
 use crate::layer::authorization::{Presented, Token, authorization, cookie_token, remove_cookie};
 use crate::layer::challenge::{Challenges, Refusal};
+use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy};
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::revocation_replica::RevocationReplica;
@@ -31,6 +32,7 @@ pub(crate) struct PhantomPolicy {
     is_named: bool,
     pub(crate) when_stale: WhenStale,
     pub(crate) cookie: Option<Arc<str>>,
+    audience: Arc<str>,
     challenges: Challenges,
 }
 
@@ -47,7 +49,8 @@ impl PhantomPolicy {
             is_named: false,
             when_stale: WhenStale::default(),
             cookie: None,
-            challenges: Challenges::new(audience, &Scope::empty()),
+            audience: audience.into(),
+            challenges: Challenges::new(audience, &Scope::empty(), None),
         }
     }
 
@@ -64,6 +67,10 @@ impl PhantomPolicy {
         }
         (self.freshness, self.is_named) = (freshness, true);
         Ok(())
+    }
+
+    pub(crate) fn announce(&mut self, metadata: &ResourceMetadata) {
+        self.challenges = Challenges::new(&self.audience, &Scope::empty(), Some(metadata.url()));
     }
 
     /// Starts with an empty memory: what was remembered belongs to other settings.

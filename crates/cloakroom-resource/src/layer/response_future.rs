@@ -1,4 +1,4 @@
-//! The future of `TokenService`.
+//! The future of the services.
 
 use std::fmt;
 use std::future::Future;
@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The future of [`TokenService`](crate::TokenService): the inner service's future if the request
-    /// was decided about at once, or else a future on the heap.
+    /// The future of [`TokenService`](crate::TokenService) and
+    /// [`ResourceMetadataService`](crate::ResourceMetadataService): the inner service's future if the
+    /// request goes on at once, or else a future on the heap.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, T> {
         #[pin]

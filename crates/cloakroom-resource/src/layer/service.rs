@@ -180,7 +180,7 @@ where
 
 /// The service that was polled ready. It has to be called, or dropped to release what it reserved; its
 /// clone may not be ready.
-fn take_ready<S: Clone>(inner: &mut S) -> S {
+pub(crate) fn take_ready<S: Clone>(inner: &mut S) -> S {
     let clone = inner.clone();
     mem::replace(inner, clone)
 }

@@ -20,6 +20,7 @@ mod introspection;
 mod issuers;
 mod jwks;
 mod jwks_outage;
+mod metadata;
 mod phantom;
 mod proof;
 mod readiness;

@@ -23,7 +23,6 @@ pub(crate) struct TokenMinter {
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
     /// The resources whose JWTs have another algorithm than the others.
     pub(crate) algorithms: Vec<(String, Algorithm)>,
-    pub(crate) random: Random,
 }
 
 /// What an access token is made for.
@@ -37,6 +36,7 @@ pub(crate) struct MintRequest<'a> {
     /// How long it lives, unless its grant ends before.
     pub(crate) life: Duration,
     pub(crate) now: UnixTime,
+    pub(crate) random: &'a Random,
 }
 
 /// A new access token, ready for the response and for the store.
@@ -74,12 +74,12 @@ impl NewToken {
 impl TokenMinter {
     /// Makes an access token.
     pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<NewToken, TokenError> {
-        let MintRequest { client, grant, scope, audience, proved, life, now } = request;
+        let MintRequest { client, grant, scope, audience, proved, life, now, random } = request;
         let expires_at = (now + life).min(grant.expires_at);
         let mut terms = TokenTerms::new(now, expires_at, scope, audience);
         terms.confirmation = proved.cloned();
         let format = self.format_of(client, &terms.audience)?;
-        let context = MintContext::new(&self.issuer, grant, &terms, &self.random);
+        let context = MintContext::new(&self.issuer, grant, &terms, random);
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
         let token_type = token_type(terms.confirmation.as_ref());
@@ -114,7 +114,7 @@ impl TokenMinter {
             .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
         if formats.any(|format| format != Some(first)) {
             return Err(TokenError::InvalidTarget(
-                "the resources have tokens of different formats: ask for one at a time",
+                "the resources have tokens of different formats: request one at a time",
             ));
         }
         let mut algorithms = audience.iter().map(|resource| self.algorithm_for(resource));

@@ -6,7 +6,7 @@ use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{TokenKind, TokenSecret};
+use cloakroom_core::{Random, TokenKind, TokenSecret};
 
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
@@ -20,6 +20,9 @@ use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
 use crate::issuer::{Inner, Issuer};
+
+/// The random bytes of a rotation: the secrets of two tokens, and the nonce of the sealed successor.
+const RANDOM_BYTES: usize = 24 + 24 + 12;
 
 impl Issuer {
     /// Redeems a refresh token for a new access token, and for its successor if it rotates.
@@ -93,10 +96,11 @@ impl Attempt<'_> {
         let lifetimes = inner.lifetimes.of_client(client);
         // Everything that can fail comes before the one write.
         let generation = chain.generation + 1;
+        let random = &inner.random.batch(RANDOM_BYTES);
         let (refresh_token, digest) =
-            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
+            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key, random)?;
         let sealed =
-            successor::seal(&inner.url, handle, grant, generation, &refresh_token, &inner.random)?;
+            successor::seal(&inner.url, handle, grant, generation, &refresh_token, random)?;
         let until = now + lifetimes.retry_window + inner.clock_skew();
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
@@ -115,7 +119,7 @@ impl Attempt<'_> {
         moved.successor = Some(successor);
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let token = self.mint(&next).await?;
+        let token = self.mint(&next, random).await?;
 
         let step = Advance {
             grant: grant.id,
@@ -162,7 +166,7 @@ impl Attempt<'_> {
         chain: &Chain,
         refresh_token: Option<TokenSecret>,
     ) -> Result<TokenResponse, TokenError> {
-        let token = self.mint(grant).await?;
+        let token = self.mint(grant, &self.presented.inner.random).await?;
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
@@ -193,12 +197,12 @@ impl Attempt<'_> {
     }
 
     /// The access token that this request asks for. Narrowing it does not narrow the grant.
-    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+    async fn mint(&self, grant: &GrantRecord, random: &Random) -> Result<NewToken, TokenError> {
         let Presented { inner, client, proved, now, .. } = self.presented;
         let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
         let audience = narrow_audience(&self.request.resources, &grant.audience)?;
         let life = inner.lifetimes.of_client(client).access_token;
-        let mint = MintRequest { client, grant, scope, audience, proved, life, now };
+        let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
         inner.minter.mint(mint).await
     }
 }

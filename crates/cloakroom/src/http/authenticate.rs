@@ -22,7 +22,7 @@ use crate::error::{AuthenticationFailure, TokenError};
 ///
 /// [`SecretAuthenticator`] is built in. Implement your own with
 /// [`#[async_trait]`](macro@crate::async_trait), for mutual TLS (RFC 8705) or signed assertions
-/// (RFC 7523), and fall back on the built-in one. Every endpoint that needs a client asks it.
+/// (RFC 7523), and fall back on the built-in one. Every endpoint that needs a client calls it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -82,7 +82,7 @@ use crate::error::{AuthenticationFailure, TokenError};
 /// ```
 #[async_trait]
 pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
-    /// The client that calls.
+    /// Authenticates the client of a request.
     ///
     /// `request` has the headers, and the extensions that your server and middleware have set. `form`
     /// holds the parameters that the client may authenticate with: those of the body, or `client_id` of
@@ -91,7 +91,7 @@ pub trait ClientAuthenticator: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TokenError::InvalidClient`] with the reason, if the client is unknown or its credentials
-    /// are wrong. Both must take the same time. The response does not contain the reason.
+    /// are wrong. Both cases must take the same time. The response does not contain the reason.
     /// [`TokenError::InvalidRequest`] if the client authenticates twice; [`TokenError::Directory`]
     /// if the directory fails.
     async fn authenticate(

@@ -64,7 +64,7 @@ impl Endpoints {
         });
         if !is_meant && answer.is_active() {
             respond::trace_refusal(
-                "the token is not meant for all resources that the caller names",
+                "the token's audience does not contain all resources that the caller names",
             );
             return Ok(Introspection::Inactive);
         }

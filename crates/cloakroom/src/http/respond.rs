@@ -28,26 +28,46 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError>
 
 /// The body of RFC 6749 §5.1, wiped after it is sent.
 pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenError> {
-    /// Counts the bytes that are written.
-    struct Length(usize);
-
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
+    // A buffer that grows would leave tokens behind.
+    let capacity = match capacity(tokens) {
+        Some(capacity) => capacity,
+        None => {
+            let mut length = Length(0);
+            serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
+            length.0
         }
+    };
+    let mut text = Zeroizing::new(Vec::with_capacity(capacity));
+    serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
+    debug_assert!(text.len() <= capacity, "the buffer has grown");
+    Ok(body("application/json", Bytes::from_owner(text)))
+}
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+/// No fewer bytes than the body takes, if that is known before it is written: its texts take as many bytes
+/// in JSON as they have, and there are no authorization details.
+fn capacity(tokens: &TokenResponse) -> Option<usize> {
+    /// The names of all members, the punctuation, and the longest `expires_in` and `token_type`.
+    const REST: usize = 160;
+    let is_plain =
+        |text: &&str| !text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
+    let refresh_token = tokens.refresh_token.as_ref().map_or("", TokenSecret::expose);
+    let texts = [tokens.access_token.expose(), refresh_token, tokens.scope.as_str()];
+    let is_known = tokens.authorization_details.is_none() && texts.iter().all(is_plain);
+    is_known.then(|| REST + texts.iter().map(|text| text.len()).sum::<usize>())
+}
+
+/// Counts the bytes that are written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
     }
 
-    // Serialize twice: a buffer that grows would leave tokens behind.
-    let mut length = Length(0);
-    serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
-    serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
-    Ok(body("application/json", Bytes::from_owner(text)))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A JWT as the body, wiped after it is sent.
@@ -157,7 +177,7 @@ pub(super) fn not_found() -> Response<Bytes> {
 }
 
 pub(super) fn method_not_allowed(allowed: &[Method]) -> Response<Bytes> {
-    trace_refusal("the endpoint does not have this method");
+    trace_refusal("the endpoint does not support this method");
     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
     let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
@@ -200,4 +220,39 @@ fn unread(status: StatusCode, why: &'static str) -> Response<Bytes> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::{GrantId, Scope};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_buffer_of_tokens_never_grows() {
+        let token = |text: &str| TokenSecret::new(text);
+        for access in ["", "cr_at_AQ", "\"\\\u{1}", &"x".repeat(10_000), "é"] {
+            for refresh in [None, Some("cr_rt_AQ"), Some("\n\n\n\n")] {
+                for details in [None, Some(json!([{ "type": "payment".repeat(100) }]))] {
+                    let response = TokenResponse {
+                        access_token: token(access),
+                        token_type: "Bearer",
+                        expires_in: u64::MAX,
+                        refresh_token: refresh.map(token),
+                        scope: Scope::parse("orders:read orders:write").unwrap(),
+                        authorization_details: details.clone(),
+                        grant: GrantId::from_bytes([1; 16]),
+                    };
+                    let exact = serde_json::to_string(&response).unwrap();
+                    // With debug assertions, this panics if it grows.
+                    let body = tokens(&response).unwrap().into_body();
+                    assert_eq!(body, exact);
+                    assert!(capacity(&response).is_none_or(|most| most >= exact.len()));
+                    let read: Value = serde_json::from_slice(&body).unwrap();
+                    assert_eq!(read["access_token"], access);
+                }
+            }
+        }
+    }
 }

@@ -142,11 +142,11 @@ impl IssuerBuilder {
     }
 
     /// Adds a URL that the issuer had before it was renamed. The issuer may then use the store of
-    /// that URL, and what was issued under it stays valid. Keep it on every node until the longest
+    /// that URL, and tokens issued under it stay valid. Keep it on every node until the longest
     /// grant has ended.
     ///
-    /// Rename an issuer while none of its nodes runs: a node that knows only the old URL refuses
-    /// what is issued under the new one.
+    /// Rename an issuer while none of its nodes is running: a node that knows only the old URL
+    /// refuses tokens issued under the new one.
     pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
         self.former_urls.push(url.into());
         self
@@ -171,9 +171,9 @@ impl IssuerBuilder {
         self
     }
 
-    /// The store of single-use items that were used, such as nonces ([`Issuer::use_nonce`]). It may
-    /// be a database other than that of the grants, and must be the same for all nodes.
-    /// [`Issuer::dev`] has one in memory.
+    /// The store of spent single-use items, such as nonces ([`Issuer::use_nonce`]). It may use a
+    /// database other than that of the grants, and must be the same for all nodes. [`Issuer::dev`]
+    /// has one in memory.
     pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
         self.single_use = Some(store);
         self
@@ -186,9 +186,9 @@ impl IssuerBuilder {
     /// To replace a secret, first add the new one on every node with
     /// [`with_former`](HandleKeys::with_former). Then make the new secret the current one
     /// everywhere, and the old secret a former one. When the longest grant under the old secret has
-    /// ended, give it up with [`with_retired`](HandleKeys::with_retired). A node that receives a
+    /// ended, retire it with [`with_retired`](HandleKeys::with_retired). A node that receives a
     /// handle under a secret that it does not have answers
-    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never that the token is
+    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never reports the token as
     /// invalid.
     pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
         self.handles = Some(keys);
@@ -225,7 +225,7 @@ impl IssuerBuilder {
         Ok(self)
     }
 
-    /// Adds a token format of your own, for [`Format::Custom`] of this name.
+    /// Adds a token format of your own, for [`Format::Custom`] with this name.
     pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
         self.formats.push((Format::Custom(name.into()), format));
         self
@@ -272,7 +272,7 @@ impl IssuerBuilder {
         self
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     pub const fn key_policy(mut self, policy: KeyPolicy) -> Self {
         self.key_policy = policy;
         self
@@ -304,18 +304,19 @@ impl IssuerBuilder {
         self
     }
 
-    /// How often maintenance rotates signing keys and deletes what has ended (30 seconds).
+    /// How often maintenance rotates signing keys and deletes what has ended (every 30 seconds by
+    /// default).
     pub const fn housekeeping_interval(mut self, interval: Duration) -> Self {
         self.housekeeping = interval;
         self
     }
 
-    /// Answers no request about tokens while the newest heartbeat that this server has read from
-    /// its own revocation log may be older than this. Introspection, swap and the token endpoint
-    /// then answer 503; revocations are still accepted. Without this setting, a server whose
-    /// database node is cut off from the others keeps answering from what that node holds.
+    /// Makes the server refuse requests about tokens while the newest heartbeat that it has read
+    /// from its own revocation log may be older than this. Introspection, swap and the token
+    /// endpoint then answer 503; revocations are still accepted. Without this setting, a server
+    /// whose database node is cut off from the others keeps answering from that node's data.
     ///
-    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The least value is two
+    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The minimum is two
     /// heartbeat intervals plus the clock skew: 7 s with the defaults.
     ///
     /// [`Issuer::run_maintenance`] must run: it writes and reads the heartbeats.
@@ -415,6 +416,8 @@ impl IssuerBuilder {
         }
         // A few heartbeats may be late.
         let fresh_for = 3 * self.heartbeat;
+        #[cfg(feature = "metrics")]
+        let store = crate::metrics::MeteredStore::over(store);
         let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
@@ -427,12 +430,8 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter = TokenMinter {
-            issuer: Arc::clone(&url),
-            formats,
-            algorithms: self.resource_algorithms,
-            random: self.random.clone(),
-        };
+        let minter =
+            TokenMinter { issuer: Arc::clone(&url), formats, algorithms: self.resource_algorithms };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,

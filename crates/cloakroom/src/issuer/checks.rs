@@ -39,12 +39,10 @@ pub(crate) fn check_issuer(issuer: &str) -> Result<(), BuildError> {
         return refused("must not contain credentials");
     }
     if issuer.ends_with('/') {
-        return refused(
-            "ends with a slash: leave it out, because issuers are compared byte for byte",
-        );
+        return refused("ends with a slash: remove it, because issuers are compared byte for byte");
     }
     if url.as_str().trim_end_matches('/') != issuer {
-        return refused("is not in its normal form: issuers are compared byte for byte");
+        return refused("is not in normal form, but issuers are compared byte for byte");
     }
     // The path becomes part of routes and of endpoint URLs, and must need no escaping in either.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
@@ -103,16 +101,16 @@ pub(crate) fn check_intervals(intervals: &Intervals) -> Result<(), BuildError> {
         return Err(refused("housekeeping_interval", why));
     }
     if heartbeat < Duration::from_millis(10) {
-        let why = "a heartbeat more often than every 10 ms is only load";
+        let why = "heartbeats more often than every 10 ms only cause load";
         return Err(refused("heartbeat_interval", why));
     }
     if housekeeping < heartbeat {
-        let why = "housekeeping runs at most as often as the heartbeat";
+        let why = "it must not be shorter than the heartbeat interval";
         return Err(refused("housekeeping_interval", why));
     }
     let steady = 2 * heartbeat + clock_skew;
     if max_log_staleness.is_some_and(|at_most| at_most < steady) {
-        let why = "it is less than two heartbeats and key_policy.clock_skew";
+        let why = "it is less than two heartbeat intervals plus key_policy.clock_skew";
         return Err(refused("max_log_staleness", why));
     }
     Ok(())

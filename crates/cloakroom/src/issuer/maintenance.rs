@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
+use crate::metrics;
 
 /// How long after its end a row is deleted, in addition to the clock skew.
 pub(crate) const MARGIN: Duration = Duration::from_secs(60);
@@ -32,14 +33,14 @@ const BATCH: u32 = 1_000;
 const BATCHES: usize = 20;
 
 impl Issuer {
-    /// Runs maintenance for ever. It writes a heartbeat into the revocation log
+    /// Runs maintenance forever. It writes a heartbeat into the revocation log
     /// ([`IssuerBuilder::heartbeat_interval`]), rotates keys and deletes what has ended
     /// ([`IssuerBuilder::housekeeping_interval`]). Housekeeping never delays a heartbeat. It also
     /// follows the log, so that this server learns what other servers revoke, and notices a store
     /// that went back in time. Until such a store is repaired, it writes no heartbeat.
     ///
-    /// Spawn it once on every node; the nodes do not disturb each other. Failures are logged and
-    /// tried again. You may drop the future at any time.
+    /// Spawn it once on every node; the nodes do not interfere with each other. Failures are
+    /// logged, and the work is tried again. You may drop the future at any time.
     ///
     /// [`IssuerBuilder::heartbeat_interval`]: crate::IssuerBuilder::heartbeat_interval
     /// [`IssuerBuilder::housekeeping_interval`]: crate::IssuerBuilder::housekeeping_interval
@@ -222,12 +223,35 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
     let done = delete_ended(inner).await;
     if let (Err(_), Err(error)) = (&keys, &done) {
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "ended rows could not be deleted");
+        tracing::warn!(error, "expired rows could not be deleted");
     }
     keys?;
     let done = done?;
+    measure(inner, &done).await;
     inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
     Ok(done)
+}
+
+/// Reports what a round of maintenance did, and what is left to do.
+#[cfg(feature = "metrics")]
+async fn measure(inner: &Arc<Inner>, done: &MaintenanceReport) {
+    metrics::housekeeping(done);
+    let now = inner.now();
+    match inner.store.status(now - (inner.clock_skew() + MARGIN)).await {
+        Ok(status) => status.ended_rows.into_iter().for_each(metrics::backlog),
+        Err(error) => tracing::debug!(%error, "the backlog of housekeeping is not measured"),
+    }
+    for key in inner.keys.manager().loaded_states().iter().filter(|key| key.signs_now) {
+        if let (Some(from), Some(until)) = (key.signs_from, key.signs_until) {
+            metrics::signing_key(&key.algorithm, now, from, until);
+        }
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+#[expect(clippy::unused_async, reason = "with the feature, it asks the stores")]
+async fn measure(_: &Arc<Inner>, done: &MaintenanceReport) {
+    metrics::housekeeping(done);
 }
 
 /// Some batches of the store's housekeeping.

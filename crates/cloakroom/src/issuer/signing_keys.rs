@@ -1,4 +1,4 @@
-//! What an app may do with the signing keys: read them.
+//! Read-only access to the signing keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl SigningKeys<'_> {
         self.keys.algorithms()
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     #[must_use]
     pub fn policy(&self) -> &KeyPolicy {
         self.keys.policy()

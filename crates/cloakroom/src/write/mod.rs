@@ -203,7 +203,7 @@ impl Write {
         bound: Epoch,
         until: UnixTime,
     ) -> Result<(), StoreError> {
-        let nobody = |error| StoreError::unavailable("drawing the name of nobody", error);
+        let nobody = |error| StoreError::unavailable("generating a random name", error);
         let name = GrantId::random(&self.inner.random).map_err(nobody)?.to_string();
         self.inner.store.writer().raise_bound(bound, until, &name).await
     }

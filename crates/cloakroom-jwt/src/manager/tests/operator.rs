@@ -141,7 +141,7 @@ fn keys_are_generated_beside_the_threads_that_serve_requests() {
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || gate.recv());
         let building = KeyManager::builder(RingStore::new(), sealer())
-            .algorithm(crate::Algorithm::Rs256)
+            .algorithm(Algorithm::Rs256)
             .clock(clock());
         let building = tokio::spawn(async { building.build().await.unwrap().signer().await });
         for _ in 0..1000 {

@@ -12,6 +12,8 @@ mod jwts;
 mod key_orders;
 mod keys;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outage;
 mod ownership;
 mod races;
