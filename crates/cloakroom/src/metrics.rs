@@ -1,14 +1,14 @@
 //! The counters, gauges and histograms of the feature `metrics`. `docs/metrics.md` lists them.
 //!
-//! Without the feature, every function here is empty.
+//! Without the feature, the functions are empty or absent.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metered_store;
 
 use std::time::Duration;
 
-use cloakroom_core::store::MaintenanceReport;
-use cloakroom_core::time::UnixTime;
+#[cfg(feature = "metrics")]
+use cloakroom_core::{store::MaintenanceReport, time::UnixTime};
 
 use crate::events::Event;
 #[cfg(feature = "metrics")]
@@ -83,26 +83,6 @@ fn label(reason: &impl serde::Serialize) -> String {
 }
 
 metered! {
-    /// A round of housekeeping ended.
-    fn housekeeping(done: &MaintenanceReport) {
-        for (what, rows) in
-            [("grants", done.grants), ("tokens", done.tokens), ("revocations", done.revocations)]
-        {
-            metrics::counter!("cloakroom_housekeeping_deleted_total", "what" => what)
-                .increment(rows);
-        }
-    }
-}
-
-metered! {
-    /// How many ended rows wait to be deleted.
-    fn backlog(rows: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("cloakroom_housekeeping_backlog_rows").set(rows as f64);
-    }
-}
-
-metered! {
     /// How old the newest heartbeat in the revocation log is: infinitely, if there is none.
     fn log_lag(age: Option<Duration>) {
         let seconds = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
@@ -110,13 +90,29 @@ metered! {
     }
 }
 
-metered! {
-    /// When the key that signs at `now` with this algorithm began to, and when it ends.
-    fn signing_key(algorithm: &str, now: UnixTime, from: UnixTime, until: UnixTime) {
-        let algorithm = algorithm.to_owned();
-        metrics::gauge!("cloakroom_signing_key_age_seconds", "algorithm" => algorithm.clone())
-            .set(now.since(from).as_secs_f64());
-        metrics::gauge!("cloakroom_signing_key_remaining_seconds", "algorithm" => algorithm)
-            .set(until.since(now).as_secs_f64());
+/// A round of housekeeping ended.
+#[cfg(feature = "metrics")]
+pub(crate) fn housekeeping(done: &MaintenanceReport) {
+    for (what, rows) in
+        [("grants", done.grants), ("tokens", done.tokens), ("revocations", done.revocations)]
+    {
+        metrics::counter!("cloakroom_housekeeping_deleted_total", "what" => what).increment(rows);
     }
+}
+
+/// How many ended rows wait to be deleted.
+#[cfg(feature = "metrics")]
+pub(crate) fn backlog(rows: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("cloakroom_housekeeping_backlog_rows").set(rows as f64);
+}
+
+/// When the key that signs at `now` with this algorithm began to, and when it ends.
+#[cfg(feature = "metrics")]
+pub(crate) fn signing_key(algorithm: &str, now: UnixTime, from: UnixTime, until: UnixTime) {
+    let algorithm = algorithm.to_owned();
+    metrics::gauge!("cloakroom_signing_key_age_seconds", "algorithm" => algorithm.clone())
+        .set(now.since(from).as_secs_f64());
+    metrics::gauge!("cloakroom_signing_key_remaining_seconds", "algorithm" => algorithm)
+        .set(until.since(now).as_secs_f64());
 }

@@ -172,7 +172,7 @@ pub enum KeyManagerError {
     #[error("the ring has no usable key: run maintenance")]
     NoKey,
     /// Some verifiers may not have the next signing key yet.
-    #[error("some verifiers may not have the next key yet: rotate again at {ready_at:?}")]
+    #[error("some verifiers may not have the next key yet: rotate again at {ready_at}")]
     SuccessorNotKnown {
         /// When the rotation becomes possible.
         ready_at: UnixTime,

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
+#[cfg(feature = "metrics")]
 use crate::metrics;
 
 /// How long after its end a row is deleted, in addition to the clock skew.
@@ -227,6 +228,7 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
     }
     keys?;
     let done = done?;
+    #[cfg(feature = "metrics")]
     measure(inner, &done).await;
     inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
     Ok(done)
@@ -246,12 +248,6 @@ async fn measure(inner: &Arc<Inner>, done: &MaintenanceReport) {
             metrics::signing_key(&key.algorithm, now, from, until);
         }
     }
-}
-
-#[cfg(not(feature = "metrics"))]
-#[expect(clippy::unused_async, reason = "with the feature, it asks the stores")]
-async fn measure(_: &Arc<Inner>, done: &MaintenanceReport) {
-    metrics::housekeeping(done);
 }
 
 /// Some batches of the store's housekeeping.

@@ -301,7 +301,11 @@ async fn dead_grant(
             Some(InactiveReason::GrantRevoked { at: grant.revoked_at.unwrap_or_default() })
         }
         GrantState::Denied => Some(InactiveReason::GrantDenied),
-        GrantState::Expired => Some(InactiveReason::GrantExpired { at: grant.expires_at }),
+        GrantState::Expired => {
+            // A grant that is not refreshed ends before its own end.
+            let at = grant.expires_at.min(grant.row_expires_at);
+            Some(InactiveReason::GrantExpired { at })
+        }
     })
 }
 

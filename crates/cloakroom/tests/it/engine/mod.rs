@@ -14,6 +14,7 @@ mod keys;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod operator;
 mod outage;
 mod ownership;
 mod races;
