@@ -44,7 +44,7 @@ Exit status:
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Where the store is: `sqlite:PATH`, `postgres://…`, `mysql://…` or `redis://…`. A URL with a
-    /// password belongs into the variable CLOAKROOM_STORE.
+    /// password belongs into the variable `CLOAKROOM_STORE`.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
     /// The URL of the issuer that the store belongs to.

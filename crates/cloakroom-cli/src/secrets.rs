@@ -16,6 +16,9 @@ const SEALING: &str = "CLOAKROOM_SEALING_KEY";
 const FORMER_SEALING: &str = "CLOAKROOM_FORMER_SEALING_KEYS";
 const NAMES: [&str; 4] = [HANDLE, FORMER_HANDLES, SEALING, FORMER_SEALING];
 
+/// A secret with its number.
+type Numbered = (u8, Zeroizing<[u8; 32]>);
+
 /// The secrets of the servers, as far as they are given.
 pub(crate) struct Secrets(BTreeMap<&'static str, Zeroizing<String>>);
 
@@ -74,7 +77,7 @@ impl Secrets {
     /// The handle keys, if a handle secret is given.
     pub(crate) fn handle_keys(&self) -> Result<Option<HandleKeys>, Failure> {
         let Some(current) = self.current(HANDLE)? else { return Ok(None) };
-        let secret = |(id, bytes): &(u8, Zeroizing<[u8; 32]>)| HandleSecret::new(*id, **bytes);
+        let secret = |(id, bytes): &Numbered| HandleSecret::new(*id, **bytes);
         let mut keys = HandleKeys::new(&secret(&current));
         for former in self.several(FORMER_HANDLES)? {
             keys = keys.with_former(&secret(&former))?;
@@ -92,18 +95,18 @@ impl Secrets {
         Ok(Some(sealer))
     }
 
-    fn current(&self, name: &'static str) -> Result<Option<(u8, Zeroizing<[u8; 32]>)>, Failure> {
+    fn current(&self, name: &'static str) -> Result<Option<Numbered>, Failure> {
         self.0.get(name).map(|text| numbered(name, text)).transpose()
     }
 
-    fn several(&self, name: &'static str) -> Result<Vec<(u8, Zeroizing<[u8; 32]>)>, Failure> {
+    fn several(&self, name: &'static str) -> Result<Vec<Numbered>, Failure> {
         let Some(text) = self.0.get(name) else { return Ok(Vec::new()) };
         text.split(',').map(|part| numbered(name, part)).collect()
     }
 }
 
 /// `ID:HEX`, or `HEX` with the id 1.
-fn numbered(name: &str, text: &str) -> Result<(u8, Zeroizing<[u8; 32]>), Failure> {
+fn numbered(name: &str, text: &str) -> Result<Numbered, Failure> {
     // The text is a secret, and stays out of the error.
     let refused =
         || Failure::usage(format!("{name} is not a number, a colon and 64 hexadecimal digits"));

@@ -125,25 +125,25 @@ impl Place {
         match self.kind()? {
             #[cfg(feature = "sqlite")]
             Kind::Sqlite => {
-                let store = self.sqlite().auto_migrate(false).open().map_err(sqlite_failed)?;
+                let store = self.sqlite().auto_migrate(false).open().map_err(NotOpened::from)?;
                 Ok(self.store(store)?)
             }
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
                 let store = self.postgres().auto_migrate(false).connect().await;
-                Ok(self.store(store.map_err(postgres_failed)?)?)
+                Ok(self.store(store.map_err(NotOpened::from)?)?)
             }
             #[cfg(feature = "mysql")]
             Kind::Mysql => {
                 let store = self.mysql().auto_migrate(false).connect().await;
-                Ok(self.store(store.map_err(mysql_failed)?)?)
+                Ok(self.store(store.map_err(NotOpened::from)?)?)
             }
             #[cfg(feature = "redis")]
             Kind::Redis => {
                 // `doctor` reports the policy; a tool that refused to open the store could repair
                 // nothing.
                 let store = self.redis().allow_eviction().connect().await;
-                Ok(self.store(store.map_err(redis_failed)?)?)
+                Ok(self.store(store.map_err(NotOpened::from)?)?)
             }
             #[allow(unreachable_patterns, reason = "with every feature, every kind is known")]
             kind => Err(without(kind).into()),
@@ -154,13 +154,13 @@ impl Place {
     pub(crate) async fn pending(&self) -> Result<Option<Vec<Migration>>, Failure> {
         let pending = match self.kind()? {
             #[cfg(feature = "sqlite")]
-            Kind::Sqlite => self.sqlite().pending_migrations().map_err(sqlite_failed)?,
+            Kind::Sqlite => self.sqlite().pending_migrations().map_err(NotOpened::from)?,
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
-                self.postgres().pending_migrations().await.map_err(postgres_failed)?
+                self.postgres().pending_migrations().await.map_err(NotOpened::from)?
             }
             #[cfg(feature = "mysql")]
-            Kind::Mysql => self.mysql().pending_migrations().await.map_err(mysql_failed)?,
+            Kind::Mysql => self.mysql().pending_migrations().await.map_err(NotOpened::from)?,
             #[cfg(feature = "redis")]
             Kind::Redis => return Ok(None),
             #[allow(unreachable_patterns, reason = "with every feature, every kind is known")]
@@ -174,13 +174,13 @@ impl Place {
         Ok(match self.kind()? {
             #[cfg(feature = "sqlite")]
             Kind::Sqlite => {
-                let version = self.sqlite().migrate().map_err(sqlite_failed)?;
+                let version = self.sqlite().migrate().map_err(NotOpened::from)?;
                 u32::try_from(version).unwrap_or(u32::MAX)
             }
             #[cfg(feature = "postgres")]
-            Kind::Postgres => self.postgres().migrate().await.map_err(postgres_failed)?,
+            Kind::Postgres => self.postgres().migrate().await.map_err(NotOpened::from)?,
             #[cfg(feature = "mysql")]
-            Kind::Mysql => self.mysql().migrate().await.map_err(mysql_failed)?,
+            Kind::Mysql => self.mysql().migrate().await.map_err(NotOpened::from)?,
             #[cfg(feature = "redis")]
             Kind::Redis => 0,
             #[allow(unreachable_patterns, reason = "with every feature, every kind is known")]
@@ -298,51 +298,59 @@ fn not_opened(error: &(dyn Error + 'static), wrong: Wrong) -> NotOpened {
 }
 
 #[cfg(feature = "sqlite")]
-fn sqlite_failed(error: cloakroom::sqlite::OpenError) -> NotOpened {
-    use cloakroom::sqlite::OpenError as E;
-    let wrong = match &error {
-        E::Newer { .. } | E::NotMigrated { .. } | E::Foreign => Wrong::Schema,
-        E::File { .. } => Wrong::Outage,
-        E::Store(error) => Wrong::of(error),
-        _ => Wrong::Server,
-    };
-    not_opened(&error, wrong)
+impl From<cloakroom::sqlite::OpenError> for NotOpened {
+    fn from(error: cloakroom::sqlite::OpenError) -> Self {
+        use cloakroom::sqlite::OpenError as E;
+        let wrong = match &error {
+            E::Newer { .. } | E::NotMigrated { .. } | E::Foreign => Wrong::Schema,
+            E::File { .. } => Wrong::Outage,
+            E::Store(error) => Wrong::of(error),
+            _ => Wrong::Server,
+        };
+        not_opened(&error, wrong)
+    }
 }
 
 #[cfg(feature = "postgres")]
-fn postgres_failed(error: cloakroom::postgres::ConnectError) -> NotOpened {
-    use cloakroom::postgres::ConnectError as E;
-    let wrong = match &error {
-        E::Newer { .. } | E::NotMigrated { .. } => Wrong::Schema,
-        E::Url { .. } | E::Name { .. } => Wrong::Usage,
-        E::Store(error) => Wrong::of(error),
-        _ => Wrong::Server,
-    };
-    not_opened(&error, wrong)
+impl From<cloakroom::postgres::ConnectError> for NotOpened {
+    fn from(error: cloakroom::postgres::ConnectError) -> Self {
+        use cloakroom::postgres::ConnectError as E;
+        let wrong = match &error {
+            E::Newer { .. } | E::NotMigrated { .. } => Wrong::Schema,
+            E::Url { .. } | E::Name { .. } => Wrong::Usage,
+            E::Store(error) => Wrong::of(error),
+            _ => Wrong::Server,
+        };
+        not_opened(&error, wrong)
+    }
 }
 
 #[cfg(feature = "mysql")]
-fn mysql_failed(error: cloakroom::mysql::ConnectError) -> NotOpened {
-    use cloakroom::mysql::ConnectError as E;
-    let wrong = match &error {
-        E::Newer { .. } | E::NotMigrated { .. } | E::TooOld { .. } => Wrong::Schema,
-        E::Url { .. } | E::Name { .. } => Wrong::Usage,
-        E::Store(error) => Wrong::of(error),
-        _ => Wrong::Server,
-    };
-    not_opened(&error, wrong)
+impl From<cloakroom::mysql::ConnectError> for NotOpened {
+    fn from(error: cloakroom::mysql::ConnectError) -> Self {
+        use cloakroom::mysql::ConnectError as E;
+        let wrong = match &error {
+            E::Newer { .. } | E::NotMigrated { .. } | E::TooOld { .. } => Wrong::Schema,
+            E::Url { .. } | E::Name { .. } => Wrong::Usage,
+            E::Store(error) => Wrong::of(error),
+            _ => Wrong::Server,
+        };
+        not_opened(&error, wrong)
+    }
 }
 
 #[cfg(feature = "redis")]
-fn redis_failed(error: cloakroom::redis::OpenError) -> NotOpened {
-    use cloakroom::redis::OpenError as E;
-    let wrong = match &error {
-        E::Version { .. } | E::Evicts { .. } => Wrong::Schema,
-        E::Url(_) | E::Prefix => Wrong::Usage,
-        E::Store(error) => Wrong::of(error),
-        _ => Wrong::Server,
-    };
-    not_opened(&error, wrong)
+impl From<cloakroom::redis::OpenError> for NotOpened {
+    fn from(error: cloakroom::redis::OpenError) -> Self {
+        use cloakroom::redis::OpenError as E;
+        let wrong = match &error {
+            E::Version { .. } | E::Evicts { .. } => Wrong::Schema,
+            E::Url(_) | E::Prefix => Wrong::Usage,
+            E::Store(error) => Wrong::of(error),
+            _ => Wrong::Server,
+        };
+        not_opened(&error, wrong)
+    }
 }
 
 #[cfg(test)]

@@ -237,7 +237,7 @@ async fn unrecognized(
         }
     }
     let keys = inner.keys.manager().keys()?;
-    let verifier = Verifier::any_audience(&*inner.url)
+    let verifier = Verifier::any_audience(&inner.url)
         .clock(Arc::clone(&inner.clock))
         .leeway(Verifier::MAX_LEEWAY);
     Ok(match verifier.verify(&keys, token.expose()) {

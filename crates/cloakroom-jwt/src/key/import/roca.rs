@@ -22,7 +22,7 @@ pub(super) fn has_fingerprint(modulus: &[u8]) -> bool {
 fn is_prime(number: u32) -> bool {
     (2..number)
         .take_while(|divisor| divisor * divisor <= number)
-        .all(|divisor| number % divisor != 0)
+        .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Whether `residue` is a power of the generator modulo `prime`.
