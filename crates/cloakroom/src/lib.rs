@@ -16,7 +16,13 @@ mod write;
 pub use client::Client;
 pub use client::builder::{ClientBuilder, ClientConfigError};
 pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
+#[cfg(feature = "client-documents")]
+pub use client::document::{
+    ClientDocument, ClientDocuments, ClientDocumentsBuilder, DocumentRedirects,
+};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+#[cfg(feature = "http")]
+pub use client::registry::{ClientRegistry, RegisteredClient, RegisteredClients};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
@@ -32,6 +38,7 @@ pub use flow::hook::{NewToken, Occasion, TokenChanges, TokenHook, TokenHookError
 pub use flow::request::{
     AdoptRequest, ApprovedRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };
+pub use form::Form;
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
 pub use introspection::local::LocalIntrospector;
@@ -55,7 +62,7 @@ pub use serde_json;
 // What the signatures above are made of.
 pub use cloakroom_core::handle::{HandleKeys, HandleSecret};
 pub use cloakroom_core::keys::KeyPolicy;
-pub use cloakroom_core::record::Device;
+pub use cloakroom_core::record::{Claims, Device};
 pub use cloakroom_core::revocation::Epoch;
 pub use cloakroom_core::store::{SingleUse, SingleUseStore, Spent};
 pub use cloakroom_core::time::UnixTime;
@@ -87,6 +94,17 @@ pub use cloakroom_resource as resource;
 /// The SQLite store.
 #[cfg(feature = "sqlite")]
 pub use cloakroom_sqlite as sqlite;
+
+/// The programs of the page about MCP servers, compiled.
+#[cfg(all(
+    doctest,
+    feature = "client-documents",
+    feature = "axum",
+    feature = "resource",
+    feature = "memory"
+))]
+#[doc = include_str!("../../../docs/mcp.md")]
+struct McpServers;
 
 /// The programs of the repository's README, compiled.
 #[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]
