@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 
 use crate::command::{Failure, cargo, program, target};
 use crate::coverage::Coverage;
+use crate::mcp;
 use crate::packages::start_anew;
 use crate::servers::{Servers, Summary};
 use crate::steps::Steps;
@@ -62,6 +63,9 @@ pub(crate) fn steps(
     steps.run("examples", || cargo("build --workspace --all-features --examples").run())?;
     for (name, arguments, last) in EXAMPLES {
         steps.run(name, || example(name, arguments, last))?;
+    }
+    if !test.is_embedded {
+        steps.run("mcp clients", mcp::run)?;
     }
     let summary = servers.summary();
     steps.run("end of servers", || servers.end())?;

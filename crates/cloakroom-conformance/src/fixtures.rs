@@ -103,6 +103,7 @@ fn full_chain(seed: u8, at: impl Fn(u32) -> UnixTime) -> Result<Chain, Broken> {
     code.nonce = Some(format!("nonce {seed}"));
     code.unknown = unknown(seed);
     let mut spent = SpentBefore::new(0, NOW);
+    spent.sealed = vec![0xff, seed, 0, b'\n'];
     spent.unknown = unknown(seed);
     let mut successor = SealedSuccessor::new(vec![0, 0xff, seed, b'\n', b'\'', b'\\'], at(2));
     successor.earlier = vec![spent];

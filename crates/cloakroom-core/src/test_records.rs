@@ -51,7 +51,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
             successor: Some(Box::new(SealedSuccessor {
                 sealed: vec![1, 2, 3],
                 until: now,
-                earlier: vec![SpentBefore::new(0, now)],
+                earlier: vec![SpentBefore { sealed: vec![4, 5], ..SpentBefore::new(0, now) }],
                 unknown: Default::default(),
             })),
             bound_from: Some(1),

@@ -16,7 +16,13 @@ mod write;
 pub use client::Client;
 pub use client::builder::{ClientBuilder, ClientConfigError};
 pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
+#[cfg(feature = "client-documents")]
+pub use client::document::{
+    ClientDocument, ClientDocuments, ClientDocumentsBuilder, DocumentRedirects,
+};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+#[cfg(feature = "http")]
+pub use client::registry::{ClientRegistry, RegisteredClient, RegisteredClients};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
@@ -88,6 +94,17 @@ pub use cloakroom_resource as resource;
 /// The SQLite store.
 #[cfg(feature = "sqlite")]
 pub use cloakroom_sqlite as sqlite;
+
+/// The programs of the page about MCP servers, compiled.
+#[cfg(all(
+    doctest,
+    feature = "client-documents",
+    feature = "axum",
+    feature = "resource",
+    feature = "memory"
+))]
+#[doc = include_str!("../../../docs/mcp.md")]
+struct McpServers;
 
 /// The programs of the repository's README, compiled.
 #[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]

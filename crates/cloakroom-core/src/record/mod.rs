@@ -275,7 +275,8 @@ pub struct SealedSuccessor {
     /// When the retry window ends.
     pub until: UnixTime,
     /// The credentials that were spent before the last one and whose own windows were still open,
-    /// oldest first. Presenting one of them is not reuse. At most [`SealedSuccessor::MAX_EARLIER`].
+    /// oldest first. Presenting one of them is not reuse: each opens the one after it, and so on to the
+    /// current one. At most [`SealedSuccessor::MAX_EARLIER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
     /// Fields of a newer version.
@@ -310,16 +311,20 @@ pub struct SpentBefore {
     pub generation: u32,
     /// When its window ends.
     pub until: UnixTime,
+    /// The credential after it, sealed for its holder as [`SealedSuccessor::sealed`] is. Empty in rows
+    /// of older versions: then nobody can catch up from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "byte_vec")]
+    pub sealed: Vec<u8>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
 impl SpentBefore {
-    /// The credential of this generation, whose window ends at `until`.
+    /// The credential of this generation, whose window ends at `until`, without the one after it.
     #[must_use]
     pub fn new(generation: u32, until: UnixTime) -> Self {
-        Self { generation, until, unknown: UnknownFields::default() }
+        Self { generation, until, sealed: Vec::new(), unknown: UnknownFields::default() }
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
 
 use crate::client::Client;
-use crate::client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+use crate::client::registration::{
+    ClientLifetimes, Format, GrantType, MAX_RETRY_WINDOW, Role, Serves,
+};
 use crate::client::secret_hash::SecretHash;
 use crate::client::uris::{is_home_page, redirect_fault, resource_fault};
 
@@ -278,6 +280,8 @@ impl ClientBuilder {
             Some("an audience is listed twice")
         } else if lifetimes.contains(&Some(Duration::ZERO)) {
             Some("a lifetime is zero")
+        } else if self.lifetimes.retry_window.is_some_and(|window| window > MAX_RETRY_WINDOW) {
+            Some("its retry window is longer than an hour")
         } else if !introspects && self.serves != Serves::Nothing {
             Some("it serves resources, but lacks the role to introspect")
         } else if introspects && self.serves == Serves::Nothing {
@@ -300,6 +304,7 @@ mod tests {
         let confidential = || Client::confidential("app", &"s".repeat(32));
         let audience = |client: ClientBuilder| client.audience("https://a", Format::Opaque);
         let shortened = ClientLifetimes::default().grant(Duration::ZERO);
+        let patient = ClientLifetimes::default().retry_window(Duration::from_secs(3_601));
         let serving = |resource| {
             let audience = Audience::new(["https://a", resource]).unwrap();
             Client::resource_server("app", &"s".repeat(32), Serves::Only(audience))
@@ -339,6 +344,7 @@ mod tests {
             (public().uri("http://app.example"), "https"),
             (public().uri("https://user@app.example"), "https"),
             (public().lifetimes(shortened), "zero"),
+            (confidential().lifetimes(patient), "hour"),
             (confidential().role(Role::Introspect), "serves nothing"),
             (confidential().serves(Serves::Everything), "lacks the role"),
             (public().role(Role::Introspect).serves(Serves::Everything), "secret"),

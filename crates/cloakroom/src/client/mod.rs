@@ -2,7 +2,13 @@
 
 pub(crate) mod builder;
 pub(crate) mod directory;
+#[cfg(feature = "client-documents")]
+pub(crate) mod document;
+#[cfg(any(feature = "client-documents", feature = "http"))]
+pub(crate) mod metadata;
 pub(crate) mod registration;
+#[cfg(feature = "http")]
+pub(crate) mod registry;
 pub(crate) mod secret_hash;
 pub(crate) mod uris;
 

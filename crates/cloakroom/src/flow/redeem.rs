@@ -71,7 +71,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         }
         CredentialState::Current => {}
         // Codes have no retry window, and a replay is reuse whatever key it proves.
-        CredentialState::Retriable | CredentialState::SpentRecently | CredentialState::Spent => {
+        CredentialState::Retriable | CredentialState::Spent => {
             return Err(presented.end_for_reuse(&grant).await);
         }
         CredentialState::Newer => {

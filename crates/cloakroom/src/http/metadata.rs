@@ -4,11 +4,14 @@ use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REVOCATIONS, REVOKE, TOKEN, respond};
+use super::{
+    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REGISTER, REVOCATIONS, REVOKE, TOKEN, respond,
+};
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
 
 const SCOPES: &str = "scopes_supported";
+const DOCUMENTS: &str = "client_id_metadata_document_supported";
 
 impl Endpoints {
     pub(super) async fn jwk_set(
@@ -65,6 +68,12 @@ impl Endpoints {
             for (name, value) in self.metadata.iter().filter(|(_, value)| !value.is_null()) {
                 // The members of the server win: clients rely on them.
                 members.entry(name).or_insert_with(|| value.clone());
+            }
+            if self.registration.is_some() {
+                members.insert("registration_endpoint".into(), at(REGISTER).into());
+            }
+            if self.issuer.clients().takes_documents() {
+                members.insert(DOCUMENTS.into(), true.into());
             }
             let scopes = self.issuer.clients().scopes();
             if !scopes.is_empty() && !self.metadata.contains_key(SCOPES) {

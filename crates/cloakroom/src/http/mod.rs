@@ -7,6 +7,7 @@
 //! | `/revoke` | POST | 7009 |
 //! | `/revocations?after=…&wait=…` | GET, POST | the revocation log, for [`Role::RevocationLog`] |
 //! | `/handle-keys` | GET, POST | the keys that detect forged handles, for [`Role::HandleKeys`] |
+//! | `/register` | POST, GET, PUT, DELETE | 7591, 7592; off unless [`Endpoints::registration`] |
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
@@ -55,6 +56,7 @@ mod form;
 mod handle_keys;
 mod introspection;
 mod metadata;
+mod registration;
 mod respond;
 mod revoke;
 #[cfg(feature = "serve")]
@@ -75,6 +77,7 @@ use crate::issuer::Issuer;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
+pub use registration::{Registration, RegistrationRefusal, RegistrationRequest};
 #[cfg(feature = "serve")]
 pub use serve::{Server, serve};
 
@@ -113,6 +116,7 @@ pub struct Endpoints {
     /// One permit for each follower that waits for the revocation log to grow.
     followers: Arc<Semaphore>,
     page_cache: revocations::page_cache::PageCache,
+    registration: Option<Registration>,
 }
 
 /// The endpoints by path.
@@ -123,6 +127,7 @@ enum Endpoint {
     Revoke,
     Revocations,
     HandleKeys,
+    Register,
     JwkSet,
     Metadata,
 }
@@ -132,6 +137,7 @@ const INTROSPECT: &str = "/introspect";
 const REVOKE: &str = "/revoke";
 const REVOCATIONS: &str = "/revocations";
 const HANDLE_KEYS: &str = "/handle-keys";
+const REGISTER: &str = "/register";
 const JWK_SET: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -153,6 +159,7 @@ impl Endpoints {
             max_wait: MAX_WAIT,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             page_cache: revocations::page_cache::PageCache::default(),
+            registration: None,
         }
     }
 
@@ -218,8 +225,8 @@ impl Endpoints {
         Ok(self)
     }
 
-    /// Also allows scripts to send this header; `authorization`, `content-type` and `dpop` are
-    /// always allowed.
+    /// Also allows scripts to send this header; `authorization`, `content-type`, `dpop` and
+    /// `mcp-protocol-version` are always allowed.
     #[must_use]
     pub fn allow_header(mut self, name: HeaderName) -> Self {
         self.origins.allow_header(name);
@@ -329,6 +336,9 @@ impl Endpoints {
         let allowed = match endpoint {
             Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
             Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET, Method::POST].as_slice(),
+            Endpoint::Register => {
+                [Method::POST, Method::GET, Method::PUT, Method::DELETE].as_slice()
+            }
             _ => [Method::POST].as_slice(),
         };
         if !allowed.contains(request.method()) {
@@ -348,6 +358,10 @@ impl Endpoints {
             Endpoint::HandleKeys => {
                 Box::pin(self.handle_keys(request)).await.or_else(respond::forbidden)
             }
+            Endpoint::Register => match &self.registration {
+                Some(registration) => Box::pin(self.register(request, registration)).await,
+                None => Ok(respond::not_found()),
+            },
             Endpoint::JwkSet => Box::pin(self.jwk_set(request)).await,
             Endpoint::Metadata => Ok(self.metadata()),
         };
@@ -372,6 +386,7 @@ impl Endpoints {
             REVOKE => Some(Endpoint::Revoke),
             REVOCATIONS => Some(Endpoint::Revocations),
             HANDLE_KEYS => Some(Endpoint::HandleKeys),
+            REGISTER if self.registration.is_some() => Some(Endpoint::Register),
             JWK_SET => Some(Endpoint::JwkSet),
             _ => None,
         }

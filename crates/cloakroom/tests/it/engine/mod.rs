@@ -13,6 +13,7 @@ mod formats;
 mod jwts;
 mod key_orders;
 mod keys;
+mod laggards;
 mod maintenance;
 mod outage;
 mod ownership;

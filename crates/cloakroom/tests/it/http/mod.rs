@@ -20,6 +20,7 @@ mod nginx;
 mod outage;
 mod phantom;
 mod refused;
+mod registration;
 mod request;
 mod resources;
 mod revocation;

@@ -110,6 +110,7 @@ impl World {
             mistake,
             verdict: None,
             moved: false,
+            attached: None,
         };
         Some((Task::Comes(presented), future))
     }
