@@ -1,4 +1,4 @@
-//! Revokes by hand what a restored database has forgotten; see `docs/operations.md`.
+//! Repeats by hand the revocations that a restored database has lost; see `docs/operations.md`.
 //!
 //! ```console
 //! $ cargo run --example after_restore -- tokens.db subject alice

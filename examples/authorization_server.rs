@@ -41,6 +41,8 @@ use clap::Parser;
 use cloakroom::core::keys::KeyPolicy;
 use cloakroom::core::{Audience, ClientId, InvalidValue, Scope};
 use cloakroom::http::Endpoints;
+#[cfg(feature = "redis")]
+use cloakroom::redis::RedisStore;
 use cloakroom::{
     Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,
     TokenError,
@@ -65,6 +67,10 @@ struct Options {
     /// another file: `<path>.secrets` or `<feature>.secrets`
     #[arg(long, default_value = "sqlite:tokens.db", value_name = "STORE")]
     store: Store,
+    /// The Redis server that keeps single-use items, such as nonces, in place of the store
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "URL")]
+    single_use: Option<String>,
     /// The issuer's URL [default: http:// and the address, which must then be a loopback address]
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
@@ -116,12 +122,17 @@ async fn serve(options: Options) -> Result<(), Failure> {
         None if address.ip().is_loopback() => format!("http://{address}"),
         None => {
             let why =
-                "is no loopback address: give the URL that clients use with --issuer https://…";
+                "is not a loopback address: set the URL that clients use with --issuer https://…";
             return Err(format!("--listen {address} {why}").into());
         }
     };
 
     let (issuer, _) = options.store.open(&url).await?;
+    #[cfg(feature = "redis")]
+    let issuer = match &options.single_use {
+        Some(server) => issuer.single_use(Arc::new(RedisStore::connect(server).await?)),
+        None => issuer,
+    };
     let issuer = issuer
         .static_clients(clients)?
         .events(Arc::new(Alarms))
@@ -152,10 +163,10 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .cache_swapped(Duration::from_secs(options.cache_swapped));
     let app = sign_in.merge(endpoints.router());
 
-    eprintln!("*** DEMO: {url}/authorize signs in `alice`, or whoever `login_hint` names,");
-    eprintln!("*** DEMO: without asking. Not for the open network.");
+    eprintln!("*** DEMO: {url}/authorize signs in `alice`, or the user in `login_hint`,");
+    eprintln!("*** DEMO: without asking. Do not expose it to the internet.");
     match &options.store {
-        Store::Memory => eprintln!("*** What it issues is worthless after a restart."),
+        Store::Memory => eprintln!("*** The tokens that it issues are invalid after a restart."),
         Store::Sqlite(path) => eprintln!("*** Grants and keys are kept in {}.", path.display()),
         #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
         _ => eprintln!("*** Grants and keys are kept on the server."),
@@ -165,7 +176,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         .drain_timeout(Duration::from_secs(5))
         .graceful_shutdown(async move {
             end.await;
-            tracing::info!("ending: open requests have 5 seconds");
+            tracing::info!("shutting down: open requests have 5 seconds");
         })
         .await?;
     Ok(())
@@ -297,7 +308,7 @@ fn clients(text: &str, name: &str) -> Result<Vec<Client>, Failure> {
         clients.push(client);
     }
     if clients.is_empty() {
-        return Err(format!("{name}: there is no client in it").into());
+        return Err(format!("{name}: it contains no client").into());
     }
     Ok(clients)
 }
@@ -328,11 +339,11 @@ fn client(entry: &Entry) -> Result<Client, String> {
     client = client.scope(entry.scope.as_str());
     for (index, AudienceEntry { resource, format }) in entry.audiences.iter().enumerate() {
         if entry.audiences[..index].iter().any(|other| other.resource == *resource) {
-            return Err(format!("audiences: `{resource}` is there twice"));
+            return Err(format!("audiences: `{resource}` is listed twice"));
         }
         let format = match Format::from(&**format) {
             Format::Custom(name) => {
-                return Err(format!("audiences: format `{name}` is none of opaque, phantom, jwt"));
+                return Err(format!("audiences: format `{name}` must be opaque, phantom or jwt"));
             }
             format => format,
         };
@@ -377,7 +388,7 @@ impl LifetimesEntry {
 fn absolute<'a>(field: &str, uri: &'a str) -> Result<&'a str, String> {
     match Url::parse(uri) {
         Ok(url) if url.fragment().is_none() => Ok(uri),
-        _ => Err(format!("{field}: `{uri}` is no absolute URI without a fragment")),
+        _ => Err(format!("{field}: `{uri}` is not an absolute URI without a fragment")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Access tokens in a format of your own, and tokens taken over from a former system.
 //!
-//! If you replace another authorization server, you often have to keep the look of its tokens, and
-//! accept the tokens that are already issued. One [`TokenFormat`] does both.
+//! If you replace another authorization server, you often have to keep the format of its tokens,
+//! and accept the tokens that it has already issued. One [`TokenFormat`] does both.
 //!
 //! ```toml
 //! [dependencies]

@@ -1,7 +1,7 @@
 //! An API that accepts only requests with a valid JWT access token.
 //!
 //! It finds the authorization server's keys through its metadata, and from then on verifies every
-//! token by itself. Start the authorization server, then this, then call it:
+//! token locally. Start the authorization server, then this, then call it:
 //!
 //! ```text
 //! cargo run --example authorization_server -- --listen 127.0.0.1:9000
@@ -12,11 +12,11 @@
 //! curl -si -H "Authorization: Bearer $token" http://127.0.0.1:9100/orders
 //! ```
 //!
-//! axum's server gives clients as much time as they like: put a proxy with time limits in front, such as the
+//! axum's server has no time limits for clients: put a proxy with time limits in front, such as the
 //! `gateway` of these examples.
 //!
-//! The traces, not the answer, say why a token was refused: set `RUST_LOG=cloakroom_resource=debug`.
-//! A package of your own needs:
+//! The traces, not the response, say why a token was refused: set
+//! `RUST_LOG=cloakroom_resource=debug`. A package of your own needs:
 //!
 //! ```toml
 //! [dependencies]

@@ -1,4 +1,4 @@
-//! Issue, introspect, refresh, revoke: the life of a session.
+//! Issue, introspect, refresh, revoke: a session from start to end.
 //!
 //! ```toml
 //! [dependencies]

@@ -1,4 +1,4 @@
-//! `/authorize`: the page that signs users in. The library has none; this is a demo.
+//! `/authorize`: the page that signs users in. The library has no such page; this is a demo.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -76,12 +76,12 @@ async fn consented(
         .flat_map(|cookies| cookies.split("; "))
         .any(|cookie| cookie.split_once('=') == Some((CONSENT, nonce)));
     if !has_cookie {
-        return page(StatusCode::FORBIDDEN, None, "the form is not from here".into());
+        return page(StatusCode::FORBIDDEN, None, "this server did not make the form".into());
     }
     match issuer.use_nonce(CONSENT, query.as_bytes(), nonce).await {
         Ok(()) => answer(&issuer, request).await,
         Err(NonceError::Store(error)) => {
-            tracing::error!(error = &error as &dyn Error, "a nonce could not be judged");
+            tracing::error!(error = &error as &dyn Error, "a nonce could not be checked");
             page(StatusCode::SERVICE_UNAVAILABLE, None, "try again".into())
         }
         Err(refused) => page(StatusCode::FORBIDDEN, None, refused.to_string()),
@@ -158,13 +158,13 @@ async fn code(
         }
         // RFC 7636 §4.3: a missing method means `plain`, which protects nothing.
         _ => {
-            return Err(TokenError::InvalidRequest("PKCE takes a code_challenge and S256"));
+            return Err(TokenError::InvalidRequest("PKCE requires a code_challenge with S256"));
         }
     };
-    let subject = Subject::user(user).map_err(invalid("login_hint is no user"))?;
+    let subject = Subject::user(user).map_err(invalid("login_hint is not a valid user"))?;
     let mut grant = Grant::new(client.id().clone(), subject)
         .username(user)
-        .map_err(invalid("login_hint is no user"))?
+        .map_err(invalid("login_hint is not a valid user"))?
         .auth_time(issuer.clock().now());
     if let Some(scope) = form.get("scope") {
         grant = grant.scope(scope).map_err(|error| TokenError::InvalidScope(error.why))?;

@@ -1,4 +1,4 @@
-//! Three issuers over one database: the same clients and users in each, and nothing in common.
+//! Three issuers over one database, with the same client and user names, but separate data.
 //!
 //! ```text
 //! cargo run --release --example tenants

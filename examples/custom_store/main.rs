@@ -5,9 +5,9 @@
 //! cargo run --release --example custom_store
 //! ```
 //!
-//! One database transaction at a time writes, and none sees half of another, so each step of the
-//! contract is one transaction. The comment on each method says what it owes. The table and its
-//! indexes are in `rows`.
+//! Only one transaction can write at a time, and none sees half of another, so each step of the
+//! contract is one transaction. The comment on each method says what it must guarantee. The table
+//! and its indexes are in `rows`.
 
 mod rows;
 

@@ -1,4 +1,4 @@
-//! One table for everything: a kind and a key, when the row ends, and its bytes.
+//! One table for everything: each row has a kind, a key, the time at which it ends, and its bytes.
 
 use std::error::Error;
 

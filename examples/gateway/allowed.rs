@@ -1,4 +1,4 @@
-//! Which header fields of a client reach the service: those that are named here, and no other.
+//! Which header fields of a client reach the service: only those that are listed here.
 
 use std::collections::HashSet;
 use std::sync::Arc;

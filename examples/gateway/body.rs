@@ -1,4 +1,4 @@
-//! Bodies in transit: streamed, never collected, and bounded in time.
+//! Forwarded bodies: streamed, never buffered as a whole, and limited in time.
 
 use std::pin::Pin;
 use std::sync::Arc;

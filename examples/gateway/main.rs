@@ -20,16 +20,17 @@
 //! ```
 //!
 //! `/live`, `/ready` and `/metrics` are on a separate port (`--admin`). SIGTERM or Ctrl-C shuts it
-//! down gracefully. TLS ends in front of it: name that proxy with `--proxy`, and the gateway takes the
-//! caller from the last value that the proxy adds to `X-Forwarded-For` and `X-Forwarded-Proto`.
+//! down gracefully. A proxy in front of it terminates TLS: name that proxy with `--proxy`, and the
+//! gateway takes the caller's address and scheme from the last value that the proxy adds to
+//! `X-Forwarded-For` and `X-Forwarded-Proto`.
 //!
-//! What it does not do: it serves one service (for more, put more `Proxy`s behind a router), limits no
-//! rates, answers no CORS preflights, and checks no `DPoP` proofs, so handles bound to a key are
+//! Its limits: it serves one service (for more, put more `Proxy`s behind a router), has no rate
+//! limits, answers no CORS preflights, and checks no `DPoP` proofs, so handles bound to a key are
 //! refused. A `WebSocket` may outlive its token, by at most `--tunnel-lifetime`.
 //!
-//! It forwards only the header fields that `allowed.rs` lists and that you name (`--forward`): by any other
-//! field a client could pretend to be somebody else. **Name no field by which your service learns who is
-//! calling.**
+//! It forwards only the header fields that `allowed.rs` lists and that you name (`--forward`): with
+//! any other field, a client might impersonate somebody else. **Do not name a field from which your
+//! service reads the caller's identity.**
 //!
 //! To make it yours, copy this directory without `demo` and `tests`, remove the lines with `demo` from
 //! this file, and add:
@@ -135,7 +136,7 @@ struct Settings {
     /// An origin (scheme and host) whose pages may send changing requests with that cookie
     #[arg(long = "origin", env = "GATEWAY_ORIGINS", value_delimiter = ',')]
     origins: Vec<String>,
-    /// A header field of clients that is forwarded besides the standard ones, such as X-Api-Version
+    /// A header field to forward in addition to the standard ones, such as X-Api-Version
     #[arg(long = "forward", env = "GATEWAY_FORWARD", value_delimiter = ',')]
     forward: Vec<String>,
     /// A proxy in front, as an address or 10.0.0.0/8, whose X-Forwarded-For and -Proto are trusted
@@ -161,8 +162,8 @@ struct Settings {
     /// For a WebSocket, busy or not: the client then connects again, and its token is checked again
     #[arg(long, env = "GATEWAY_TUNNEL_LIFETIME", default_value = "600", value_parser = seconds)]
     tunnel_lifetime: Duration,
-    /// How many JWTs are remembered, each until it ends or the revocation log says that it is
-    /// revoked; with 0, no log is followed and every request asks the authorization server
+    /// How many JWTs to cache, each until it expires or the revocation log says that it is
+    /// revoked; with 0, no log is followed and every request goes to the authorization server
     #[arg(long, env = "GATEWAY_REMEMBER", default_value = "100000")]
     remember: usize,
     /// How many clients may be connected
@@ -288,10 +289,11 @@ fn operations(ready: Arc<AtomicBool>, metrics: Prometheus) -> Router {
 }
 
 impl Settings {
-    /// The layer that swaps handles. It asks once for each handle, then remembers the JWT, and refuses
-    /// the handle as soon as the log says that it is revoked. If the log cannot be read for long, it
-    /// asks the authorization server for every request. Junk is refused without a question, if the
-    /// server hands out the keys of its handles; this client needs that right.
+    /// The layer that swaps handles. It swaps each handle once, then caches the JWT, and refuses
+    /// the handle as soon as the log says that it is revoked. If the log cannot be read for long,
+    /// it asks the authorization server for every request. Forged handles are refused without a
+    /// request, if the server gives its handle keys to this client, which needs the right to get
+    /// them.
     async fn phantom(&self, secret: String) -> Outcome<PhantomLayer> {
         let credentials = ClientCredentials::new(&self.client_id, secret);
         let client = IntrospectionClient::discover(&self.issuer, credentials.clone()).await?;
@@ -300,7 +302,7 @@ impl Settings {
             Ok(keys) => layer = layer.handle_keys(keys),
             Err(SetupError::Missing(_)) => {
                 tracing::warn!(
-                    "the authorization server has no handle keys: junk costs a question"
+                    "the authorization server has no handle keys: forged handles cost requests"
                 );
             }
             Err(error) => return Err(error.into()),

@@ -8,14 +8,14 @@
 //!      └─────────────────▶ authorization server ◀─────────────┘
 //! ```
 //!
-//! Outside, a token is opaque and can be revoked at once; inside, it is a short-lived JWT that every
-//! service verifies by itself.
+//! Outside, a token is opaque and can be revoked at once; inside, it is a short-lived JWT that
+//! every service verifies locally.
 //!
-//! `cargo run --release --example phantom_token` runs all four parts, prints each exchange, and fails
-//! with the step's name if something is wrong. A second gateway, the edge, remembers tokens and still
-//! refuses revoked ones; the example shows what that saves, and measures how long a revocation takes
-//! to reach it. With `--store sqlite:demo.db`, grants and keys are in a file. Use a new file for each
-//! run: the server listens on a free port, which makes it another issuer.
+//! `cargo run --release --example phantom_token` runs all four parts, prints each exchange, and
+//! fails with the step's name if something is wrong. A second gateway, the edge, caches tokens and
+//! still refuses revoked ones; the example shows what that saves, and measures how long a
+//! revocation takes to reach it. With `--store sqlite:demo.db`, grants and keys are in a file. Use
+//! a new file for each run: the server listens on a free port, which makes it another issuer.
 //!
 //! Copy `services.rs`; the other files are the demonstration. A package of your own needs:
 //!
@@ -130,7 +130,7 @@ impl Demo {
 
         self.step("3. The API refuses the opaque token if it does not come through the gateway");
         self.get("client", "orders", &tokens, REFUSED).await?;
-        note!("The service accepts JWTs only, and those never leave the inside.");
+        note!("The service accepts only JWTs, and those never leave the internal network.");
 
         self.step("4. A token with one character changed never reaches the store");
         let mut forged = tokens.clone();
@@ -141,11 +141,11 @@ impl Demo {
         let after = self.store.calls();
         ensure(before == after, "the store is not asked about a forgery")?;
         note!("Calls of the store: {before} before, {after} after. The token's tag is wrong,");
-        note!("so it is not looked up: a flood of junk never reaches the database.");
+        note!("so it is not looked up: a flood of forged tokens never reaches the database.");
 
         self.step("5. The client refreshes; the response is lost; it tries again");
         let lost = self.refresh("client", &tokens).await?;
-        note!("The connection breaks before the client has read the answer. It tries again:");
+        note!("The connection breaks before the client has read the response. It tries again:");
         let found = self.refresh("client", &tokens).await?;
         let (lost, found) = lost.zip(found).ok_or("a refresh token is refused")?;
         let same = lost.refresh_token == found.refresh_token;
@@ -191,7 +191,7 @@ impl Demo {
 
         self.step("11. Introspection of a revoked token");
         let answer = self.introspect(&tokens).await?;
-        note!("Nothing more, whatever the reason.");
+        note!("The answer says nothing more, whatever the reason.");
         let exactly = answer.as_bytes() == br#"{"active":false}"#;
         ensure(exactly, r#"the answer is exactly {"active":false}"#)
     }

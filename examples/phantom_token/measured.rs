@@ -68,10 +68,10 @@ impl Demo {
     /// How long the gateways' clients wait, and how often the authorization server is asked.
     pub(crate) async fn compare_the_gateways(&self, tokens: &Tokens) -> Outcome<()> {
         let (asked, median) = self.many_requests(&self.gateway, tokens).await?;
-        note!("gateway, which asks:     median {median:>7.0?}, calls of the store: {asked}");
+        note!("gateway, without cache:  median {median:>7.0?}, calls of the store: {asked}");
         ensure(asked == 500, "the gateway asks at every request")?;
         let (asked, median) = self.many_requests(&self.edge, tokens).await?;
-        note!("edge, which remembers:   median {median:>7.0?}, calls of the store: {asked}");
+        note!("edge, with a cache:      median {median:>7.0?}, calls of the store: {asked}");
         ensure(asked == 1, "the edge asks once")
     }
 

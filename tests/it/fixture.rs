@@ -123,7 +123,11 @@ pub(crate) enum Kind {
 impl Server {
     pub(crate) fn new(kind: Kind, clock: Arc<dyn Clock>) -> Self {
         let random: [u8; 8] = cloakroom::core::Random::system().array().unwrap();
-        let name = format!("t{:016x}_", u64::from_le_bytes(random));
+        Self::of_name(kind, format!("t{:016x}_", u64::from_le_bytes(random)), clock)
+    }
+
+    /// The database of this name, which several processes share.
+    pub(crate) const fn of_name(kind: Kind, name: String, clock: Arc<dyn Clock>) -> Self {
         Self { kind, name, clock }
     }
 }

@@ -9,6 +9,7 @@
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
 //! | `sixteen` | sixteen processes of one client share one refresh token |
+//! | `fleet` | the signing keys of processes that share a key store |
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!
@@ -27,6 +28,7 @@ mod edge;
 mod failover;
 mod faults;
 mod fixture;
+mod fleet;
 mod flood;
 mod load;
 mod nothing_revoked;

@@ -33,12 +33,12 @@ impl Context {
         Arc::new(Told { story: self.story(), inner: self.factory.keys().await })
     }
 
-    /// The most bytes in an identifier.
+    /// The largest size of an identifier, in bytes.
     pub(crate) fn max_id_bytes(&self) -> usize {
         self.factory.max_id_bytes()
     }
 
-    /// The most bytes in the name of a check value.
+    /// The largest size of the name of a check value, in bytes.
     pub(crate) fn max_name_bytes(&self) -> usize {
         self.factory.max_name_bytes()
     }

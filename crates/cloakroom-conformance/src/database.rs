@@ -8,8 +8,8 @@ use cloakroom_core::GrantId;
 use cloakroom_core::keys::KeyStore;
 use cloakroom_core::store::TokenStore;
 
-/// A database, and what a factory can do with it. Everything but [`open`](Database::open) is optional: the
-/// report names the checks that were not run without it.
+/// A database, and what a factory can do with it. All methods except [`open`](Database::open) are
+/// optional: the report names the checks that could not be run.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,7 +37,7 @@ pub trait Database: fmt::Debug + Send + Sync + 'static {
     /// The first instance over the data. The kit calls this once.
     async fn open(&self) -> Instance;
 
-    /// Another instance over the same data while the first is in use, like that of another node. It shares
+    /// Another instance over the same data while the first is in use, as on another node. It shares
     /// only the database with the first.
     async fn another(&self) -> Option<Instance> {
         None
@@ -49,8 +49,8 @@ pub trait Database: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Makes the driver fail for every instance until [`Database::heal`]. Returns whether it can fail like
-    /// this. A call that fails must return the error of the store.
+    /// Makes the driver fail in this way for every instance until [`Database::heal`]. Returns
+    /// `false` if it cannot. A call that fails must return the error of the store.
     async fn fail(&self, failing: Failing) -> bool {
         let _ = failing;
         false
@@ -59,14 +59,14 @@ pub trait Database: fmt::Debug + Send + Sync + 'static {
     /// Makes the driver work again.
     async fn heal(&self) {}
 
-    /// Makes the row of this existing grant unreadable. Returns whether it can.
+    /// Makes the row of this existing grant unreadable. Returns `false` if it cannot.
     async fn damage(&self, grant: GrantId) -> bool {
         let _ = grant;
         false
     }
 }
 
-/// An instance over a database, as one program has it.
+/// One program's instance over a database.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Instance {

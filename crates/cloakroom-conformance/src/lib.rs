@@ -1,8 +1,8 @@
 //! The conformance kit of **cloakroom**: tests that every [`TokenStore`] and [`KeyStore`] must pass.
 //!
-//! The kit checks each promise of the contract: with single calls, under races, with dropped futures,
-//! and against a model. If a store breaks a promise, the report names the promise, tells what happened,
-//! and lists the operations that led there.
+//! The kit checks each promise of the contract: with single calls, under races, with dropped
+//! futures, and against a model. If a store breaks a promise, the report names the promise, says
+//! what happened, and lists the operations that led to it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -44,25 +44,25 @@
 //! | dropped futures | each method, dropped at each await | – |
 //! | a model | random sequences, compared with a small model of the contract | – |
 //! | large numbers | thousands of grants, tokens, rules and entries | – |
-//! | instances | one knows what the other acknowledged; races through both | [`Database::another`] |
+//! | instances | one sees what the other has acknowledged; races through both | [`Database::another`] |
 //! | a restart | what was acknowledged is there, and every count continues | [`Database::restart`] |
 //! | failures | each is an error, and nothing is half done | [`Database::fail`] |
-//! | damage | a row that cannot be read affects nothing else | [`Database::damage`] |
+//! | damage | a row that cannot be read affects no other row | [`Database::damage`] |
 //!
-//! The last four need a [`Database`], which [`Factory::database`] can offer in full or in part.
-//! [`Report::not_run`] names the checks that were not run, and what they need.
+//! The last four need a [`Database`], which [`Factory::database`] returns and which may support
+//! only a part of them. [`Report::not_run`] names the checks that were not run, and what they need.
 //!
-//! If the contract leaves a choice, the kit accepts each: bounds with gaps, a newest bound that is raised
-//! at any time, any content of cursors, sweeps that are left to `maintain`, short batches and pages, and a
-//! `maintain` that asks to be called again.
+//! If the contract leaves a choice, the kit accepts every variant: bounds with gaps, a newest bound
+//! that is raised at any time, any content of cursors, sweeps that are left to `maintain`, short
+//! batches and pages, and a `maintain` that asks to be called again.
 //!
 //! The random sequences of the model are the same in every run. The numbers
 //! `CLOAKROOM_CONFORMANCE_SEED` and `CLOAKROOM_CONFORMANCE_CASES` in the environment select other
 //! sequences, or more of them. If several programs share your store, also race it from several
 //! [`processes`].
 //!
-//! [`single_use`] has the checks of a [`SingleUseStore`](cloakroom_core::store::SingleUseStore), which can be
-//! another store than that of the tokens.
+//! [`single_use`] has the checks of a [`SingleUseStore`](cloakroom_core::store::SingleUseStore),
+//! which can be a different store from that of the tokens.
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -104,13 +104,14 @@ pub trait Factory: fmt::Debug + Send + Sync + 'static {
     /// A new, empty key store that shares nothing with any other.
     async fn keys(&self) -> Arc<dyn KeyStore>;
 
-    /// The most bytes that an identifier may have: [`MAX_ID_BYTES`], unless the stores add a prefix, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
+    /// The largest size of an identifier, in bytes: [`MAX_ID_BYTES`], unless the stores add a
+    /// prefix, as [`TenantStore`](cloakroom_core::store::TenantStore) does.
     fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES
     }
 
-    /// The most bytes that the name of a check value may have: [`CheckValue::MAX_NAME_BYTES`], unless the
-    /// stores add a prefix.
+    /// The largest size of the name of a check value, in bytes: [`CheckValue::MAX_NAME_BYTES`],
+    /// unless the stores add a prefix.
     fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES
     }
@@ -151,7 +152,7 @@ impl Check {
 pub enum Ran {
     /// The check passed.
     Passed,
-    /// The check was not run, since the factory does not offer what it names.
+    /// The check was not run, since the factory does not support the named feature.
     NotOffered(&'static str),
 }
 

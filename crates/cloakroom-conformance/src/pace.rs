@@ -1,5 +1,5 @@
-//! Futures that continue only on request: a pause or a crash at each await, and many tasks at once. So a
-//! check reaches every state that depends on where a store awaits, without luck.
+//! Futures that continue only on request: a pause or a crash at each await, and many tasks at once.
+//! So a check deterministically reaches every state that depends on where a store awaits.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Reading the log on, from cursor to cursor.
+//! Reading the log from cursor to cursor.
 
 use cloakroom_core::revocation::{
     Cursor, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,

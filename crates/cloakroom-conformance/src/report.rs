@@ -51,7 +51,7 @@ pub(crate) async fn tried(
 
 /// Ends a check that needs something which the factory does not offer.
 #[derive(Debug, thiserror::Error)]
-#[error("the factory does not offer {0}")]
+#[error("the factory does not support {0}")]
 pub(crate) struct NotOffered(pub(crate) &'static str);
 
 /// The results of a run.
@@ -108,7 +108,7 @@ impl fmt::Display for Report {
 pub struct NotRun {
     /// Its name.
     pub check: &'static str,
-    /// What it needs and the factory does not offer.
+    /// The feature that it needs and the factory does not support.
     pub needs: &'static str,
 }
 
@@ -122,7 +122,7 @@ pub struct Failure {
     pub promise: Promise,
     /// What happened.
     pub happened: String,
-    /// The operations that led there, with their answers.
+    /// The operations that led to it, with their answers.
     pub story: Vec<String>,
 }
 

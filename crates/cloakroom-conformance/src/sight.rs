@@ -1,4 +1,4 @@
-//! What can be seen of a grant, and how long to wait until it is whole.
+//! Observing a grant, and waiting until its state is complete.
 
 use std::time::Duration;
 

@@ -68,8 +68,8 @@ pub trait SingleUseFactory: fmt::Debug + Send + Sync + 'static {
 /// A database of single-use items.
 #[async_trait]
 pub trait SingleUseDatabase: fmt::Debug + Send + Sync + 'static {
-    /// A store on this database. Each call makes another node. If the earlier stores were dropped, it is a
-    /// restart.
+    /// A store on this database. Each call opens another node. If the earlier stores have been
+    /// dropped, the call stands for a restart.
     async fn open(&self) -> Arc<dyn SingleUseStore>;
 
     /// How many items are stored, over or not; `None` if the database cannot tell.

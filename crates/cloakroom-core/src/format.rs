@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::handle::HandleKeys;
 use crate::ids::{GrantId, Jti, Kid};
 use crate::random::{Random, RandomError};
-use crate::record::{Confirmation, GrantRecord, TokenRecord};
+use crate::record::{Claims, Confirmation, GrantRecord, TokenRecord};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, TokenSecret};
 use crate::time::UnixTime;
@@ -23,7 +23,7 @@ pub trait TokenFormat: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If no token can be made. Nothing has been written at that time.
+    /// If no token can be made. Nothing has been written by then.
     async fn mint(&self, context: MintContext<'_>) -> Result<Minted, FormatError>;
 
     /// Recognizes a presented token, without I/O. `Ok(None)` means that the token is forged or has
@@ -77,10 +77,12 @@ pub struct TokenTerms {
     pub audience: Audience,
     /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The app's claims, if they are not those of the grant.
+    pub claims: Option<Claims>,
 }
 
 impl TokenTerms {
-    /// Terms of a token that is bound to no key.
+    /// Terms of a token that is bound to no key, with the claims of its grant.
     #[must_use]
     pub const fn new(
         issued_at: UnixTime,
@@ -88,7 +90,7 @@ impl TokenTerms {
         scope: Scope,
         audience: Audience,
     ) -> Self {
-        Self { issued_at, expires_at, scope, audience, confirmation: None }
+        Self { issued_at, expires_at, scope, audience, confirmation: None, claims: None }
     }
 
     /// The record of a token with these terms.
@@ -103,6 +105,7 @@ impl TokenTerms {
             scope: self.scope,
             audience: self.audience,
             confirmation: self.confirmation,
+            claims: self.claims,
             unknown: crate::record::UnknownFields::default(),
         }
     }
@@ -176,8 +179,8 @@ impl From<SelfContained> for Located {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SelfContained {
-    /// The grant, as far as the token describes it. If the grant is stored, the stored record
-    /// counts.
+    /// The grant, as far as the token describes it. If the grant is stored, the stored record takes
+    /// precedence.
     pub grant: GrantRecord,
     /// The token's own terms.
     pub token: TokenRecord,
@@ -211,13 +214,13 @@ pub enum FormatError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// No key can sign or verify at the moment.
     #[error("no signing key is available")]
     KeysUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Any other failure, for formats outside this workspace.
+    /// Any other failure, for formats of your own.
     #[error("the token format failed")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

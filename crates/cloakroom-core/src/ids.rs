@@ -1,7 +1,6 @@
 //! Identifiers. Each is parsed once; an invalid one cannot be built. All compare byte for byte.
 
 use std::fmt;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::random::{Random, RandomError};
 use crate::secret::{TokenDigest, decode_array};
+use crate::text::Text;
 
 /// A value that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +64,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Parses the identifier.
@@ -82,25 +82,25 @@ macro_rules! text_id {
             /// The identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(self.as_str(), f)
             }
         }
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
@@ -122,7 +122,7 @@ macro_rules! text_id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -141,7 +141,7 @@ text_id! {
 }
 
 text_id! {
-    /// The identifier of a user, as the app knows it: 1 to 255 bytes of any UTF-8.
+    /// The app's identifier of a user: 1 to 255 bytes of any UTF-8.
     UserId, "user id", bounded
 }
 
@@ -151,9 +151,16 @@ text_id! {
 }
 
 text_id! {
-    /// The identifier of a key (RFC 7515 §4.1.4): 1 to 255 bytes without control characters.
-    /// Ours are RFC 7638 thumbprints.
+    /// The identifier of a key (RFC 7515 §4.1.4): 1 to 255 bytes without control characters. Those
+    /// of Cloakroom's own keys are RFC 7638 thumbprints.
     Kid, "kid", printable
+}
+
+impl UserId {
+    /// Whether a user is named like this client.
+    pub(crate) fn is_named_like(&self, client: &ClientId) -> bool {
+        self.0 == client.0
+    }
 }
 
 impl Jti {
@@ -174,17 +181,18 @@ impl Jti {
     }
 
     fn of_bytes(bytes: &[u8; 16]) -> Self {
-        // Each introspection makes one: its text needs one allocation, not two.
+        // Each introspection makes one: its text needs no allocation.
         let mut text = [0; 22];
         let length = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).expect("22 characters fit");
         Self(str::from_utf8(&text[..length]).expect("base64url is ASCII").into())
     }
 }
 
-/// Whom a client acts for: a user, or the client itself.
+/// The party that a client acts for: a user, or the client itself.
 ///
-/// A client must not be able to pass for a user by its choice of a name (RFC 9700 §4.15). A user and
-/// a client of the same name are therefore different subjects, in every index and every rule.
+/// A client must not be able to impersonate a user by choosing the user's name (RFC 9700 §4.15). A
+/// user and a client of the same name are therefore different subjects, in every index and every
+/// rule.
 ///
 /// ```
 /// use cloakroom_core::Subject;
@@ -227,7 +235,7 @@ impl Subject {
         ClientId::new(id).map(Self::Client)
     }
 
-    /// The identifier alone, as `sub` shows it.
+    /// The identifier without its kind, as in `sub`.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {

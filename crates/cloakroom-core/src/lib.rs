@@ -8,10 +8,11 @@
 //! | an app that issues tokens | the crate `cloakroom`, which builds on this one |
 //! | an API or a gateway | the crate `cloakroom-resource` |
 //!
-//! Everything belongs to a *grant*: one client may act for one subject. A grant holds one chain of
-//! single-use credentials, which are its code and then its refresh tokens. A generation number guards
-//! the chain. Access tokens belong to the grant by their digest. So redeeming a credential is one
-//! compare-and-set of one row, and revoking a grant is one write, however many tokens it has.
+//! Everything belongs to a *grant*, which allows one client to act for one subject. A grant holds
+//! one chain of single-use credentials, which are its code and then its refresh tokens. A
+//! generation number guards the chain. Access tokens refer to the grant, and are stored by their
+//! digest. So redeeming a credential is one compare-and-set of one row, and revoking a grant is one
+//! write, however many tokens it has.
 //!
 //! This crate does no I/O, needs no async runtime and has no features.
 //!
@@ -43,6 +44,7 @@ mod introspection;
 mod random;
 mod scope;
 mod secret;
+mod text;
 
 #[cfg(test)]
 mod test_records;

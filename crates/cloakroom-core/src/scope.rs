@@ -1,11 +1,12 @@
 //! Scopes and audiences.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, slice};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::InvalidValue;
+use crate::text::Text;
 
 /// The most bytes a scope or an audience may have in all.
 const MAX_SET_BYTES: usize = 4096;
@@ -22,13 +23,13 @@ const MAX_SET_BYTES: usize = 4096;
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Scope(Arc<str>);
+pub struct Scope(Text);
 
 impl Scope {
     /// The empty scope.
     #[must_use]
     pub fn empty() -> Self {
-        Self("".into())
+        Self(Text::EMPTY)
     }
 
     /// Parses a space-delimited list. Repeated values count once.
@@ -60,24 +61,24 @@ impl Scope {
         }
         values.sort_unstable();
         values.dedup();
-        Ok(Self(values.join(" ").into()))
+        Ok(Self(values.join(" ").as_str().into()))
     }
 
     /// The values, space-delimited, in order.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// Whether there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.as_bytes().is_empty()
     }
 
     /// The values, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.split(' ').filter(|value| !value.is_empty())
+        self.as_str().split(' ').filter(|value| !value.is_empty())
     }
 
     /// Whether `value` is one of the values.
@@ -89,7 +90,11 @@ impl Scope {
     /// Whether `other` contains every value.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        // This runs on every request. Both are sorted, so one pass over `other` is enough.
+        // This runs on every request. Most ask for all that they may have. Both are sorted, so one pass
+        // over `other` is enough.
+        if self == other {
+            return true;
+        }
         let mut others = other.0.as_bytes().split(|byte| *byte == b' ');
         self.is_empty()
             || self.0.as_bytes().split(|byte| *byte == b' ').all(|value| others.any(|o| o == value))
@@ -98,8 +103,11 @@ impl Scope {
     /// The values that are in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
+        if self.is_subset(other) {
+            return self.clone();
+        }
         let common: Vec<&str> = self.iter().filter(|value| other.contains(value)).collect();
-        Self(common.join(" ").into())
+        Self(common.join(" ").as_str().into())
     }
 }
 
@@ -111,13 +119,13 @@ impl Default for Scope {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scope({})", self.0)
+        write!(f, "Scope({})", self.as_str())
     }
 }
 
@@ -131,7 +139,7 @@ impl std::str::FromStr for Scope {
 
 impl Serialize for Scope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -142,12 +150,12 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// The resources that a token is meant for (RFC 7519 §4.1.3, RFC 8707): one or more resource
-/// identifiers, each once, in the order given. On the wire, one value is a string and several are an
-/// array.
+/// The resources that a token is intended for (RFC 7519 §4.1.3, RFC 8707): one or more resource
+/// identifiers, each once, in the order given. On the wire, one value is a string and several are
+/// an array.
 ///
-/// Identifiers are compared byte for byte (RFC 7519 §4.1.3), except by [`Audience::find`]: an
-/// authorization server understands a client whose URL type adds a slash.
+/// Identifiers are compared byte for byte (RFC 7519 §4.1.3), except by [`Audience::find`], because
+/// the URL libraries of some clients add a trailing slash.
 ///
 /// ```
 /// use cloakroom_core::Audience;
@@ -160,36 +168,47 @@ impl<'de> Deserialize<'de> for Scope {
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Audience(Arc<[Arc<str>]>);
+pub struct Audience(Resources);
+
+/// One resource, as most tokens have, or several.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Resources {
+    One(Text),
+    Several(Arc<[Text]>),
+}
 
 impl Audience {
     /// An audience of these resources.
     ///
     /// # Errors
     ///
-    /// If there is none, if one is empty, or if they have more than 4,096 bytes together.
+    /// If there is none, if one is empty, or if they are longer than 4,096 bytes in total.
     pub fn new<I>(resources: I) -> Result<Self, InvalidValue>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut all: Vec<Arc<str>> = Vec::new();
+        let mut all: Vec<Text> = Vec::new();
         for resource in resources {
             let resource = resource.as_ref();
             if resource.is_empty() {
                 return Err(InvalidValue::new("audience", "a resource identifier is empty"));
             }
-            if !all.iter().any(|own| &**own == resource) {
+            if !all.iter().any(|own| own.as_bytes() == resource.as_bytes()) {
                 all.push(resource.into());
             }
         }
-        if all.is_empty() {
-            return Err(InvalidValue::new("audience", "it names no resource"));
-        }
-        if all.iter().map(|resource| resource.len()).sum::<usize>() > MAX_SET_BYTES {
+        if all.iter().map(|resource| resource.as_bytes().len()).sum::<usize>() > MAX_SET_BYTES {
             return Err(InvalidValue::new("audience", "it is longer than 4,096 bytes"));
         }
-        Ok(Self(all.into()))
+        match (all.pop(), all.is_empty()) {
+            (None, _) => Err(InvalidValue::new("audience", "it names no resource")),
+            (Some(one), true) => Ok(Self(Resources::One(one))),
+            (Some(last), false) => {
+                all.push(last);
+                Ok(Self(Resources::Several(all.into())))
+            }
+        }
     }
 
     /// An audience of one resource.
@@ -204,7 +223,7 @@ impl Audience {
     /// The resources, in the order given.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.iter().map(|resource| &**resource)
+        self.resources().iter().map(Text::as_str)
     }
 
     /// Whether `resource` is one of them.
@@ -213,7 +232,8 @@ impl Audience {
         self.iter().any(|own| own == resource)
     }
 
-    /// The spelling of `resource` here, if it [is the same](Self::is_same) as one of them.
+    /// The resource in this audience that [is the same](Self::is_same) as `resource`, as it is
+    /// written here.
     #[must_use]
     pub fn find(&self, resource: &str) -> Option<&str> {
         self.iter().find(|own| Self::is_same(own, resource))
@@ -235,7 +255,7 @@ impl Audience {
                 && at_root(one).is_some_and(|one| at_root(other) == Some(one))
     }
 
-    /// Whether every resource is one of `other`'s.
+    /// Whether `other` contains every resource.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.iter().all(|resource| other.contains(resource))
@@ -244,9 +264,16 @@ impl Audience {
     /// The resource, if there is exactly one.
     #[must_use]
     pub fn single(&self) -> Option<&str> {
-        match &*self.0 {
-            [one] => Some(one),
-            _ => None,
+        match &self.0 {
+            Resources::One(one) => Some(one.as_str()),
+            Resources::Several(_) => None,
+        }
+    }
+
+    fn resources(&self) -> &[Text] {
+        match &self.0 {
+            Resources::One(one) => slice::from_ref(one),
+            Resources::Several(all) => all,
         }
     }
 }

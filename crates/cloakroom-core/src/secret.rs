@@ -31,7 +31,7 @@ impl TokenSecret {
         Self(Zeroizing::new(token.into()))
     }
 
-    /// The plain token. Every call is a place where a secret leaves its wrapper.
+    /// The plaintext token.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -93,7 +93,7 @@ pub fn scrubbed<T>(hash: impl FnOnce() -> T) -> T {
     hashed
 }
 
-/// SHA-256 of a token. A store never sees more of a token than this. Compared in constant time.
+/// SHA-256 of a token. This is all that a store gets of a token. It is compared in constant time.
 ///
 /// ```
 /// use cloakroom_core::{TokenDigest, TokenKind};
@@ -110,10 +110,13 @@ impl TokenDigest {
     /// handle, or the whole string in a format of your own.
     #[must_use]
     pub fn compute(kind: TokenKind, token: &[u8]) -> Self {
+        scrubbed(|| Self::compute_unscrubbed(kind, token))
+    }
+
+    /// [`TokenDigest::compute`] for a caller that clears the stack itself, once for all that it hashes.
+    pub(crate) fn compute_unscrubbed(kind: TokenKind, token: &[u8]) -> Self {
         tracing::trace!(target: "cloakroom::digest", ?kind, "digest of a presented token");
-        scrubbed(|| {
-            Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
-        })
+        Self(Sha256::new().chain_update([kind.domain()]).chain_update(token).finalize().into())
     }
 
     /// A digest read back from a store.

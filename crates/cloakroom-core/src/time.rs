@@ -1,6 +1,7 @@
-//! Points in time, and the clocks that tell them.
+//! Points in time, and clocks.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,19 +22,27 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(expires.as_secs(), 1_700_000_600);
 /// assert_eq!(expires.since(issued), Duration::from_secs(600));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "u64", into = "u64")]
-pub struct UnixTime(u64);
+pub struct UnixTime(
+    // One more than the milliseconds: records have many times that may be missing, and a number that is
+    // never zero keeps an `Option` as small as the time.
+    NonZeroU64,
+);
 
 impl UnixTime {
     /// The latest time that can be expressed. It is later than every expiry, and fits into a signed
     /// 64-bit column.
-    pub const MAX: Self = Self(i64::MAX.cast_unsigned());
+    pub const MAX: Self = Self::saturating(i64::MAX.cast_unsigned());
 
     /// A time from milliseconds since the epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        if millis > Self::MAX.0 { Self::MAX } else { Self(millis) }
+        if millis > Self::MAX.as_millis() { Self::MAX } else { Self::saturating(millis) }
+    }
+
+    const fn saturating(millis: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(millis))
     }
 
     /// A time from whole seconds since the epoch (a JWT's `NumericDate`).
@@ -45,25 +54,31 @@ impl UnixTime {
     /// Milliseconds since the epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Whole seconds since the epoch, rounded down, so that an expiry on the wire is never later than
     /// the expiry that is enforced.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
-        self.0 / 1000
+        self.as_millis() / 1000
     }
 
     /// The time that passed since `earlier`; zero if this is not later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.as_millis().saturating_sub(earlier.as_millis()))
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Default for UnixTime {
+    fn default() -> Self {
+        Self::from_millis(0)
+    }
 }
 
 impl From<u64> for UnixTime {
@@ -74,7 +89,7 @@ impl From<u64> for UnixTime {
 
 impl From<UnixTime> for u64 {
     fn from(time: UnixTime) -> Self {
-        time.0
+        time.as_millis()
     }
 }
 
@@ -82,7 +97,7 @@ impl std::ops::Add<Duration> for UnixTime {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self::from_millis(self.0.saturating_add(millis(duration)))
+        Self::from_millis(self.as_millis().saturating_add(millis(duration)))
     }
 }
 
@@ -90,7 +105,7 @@ impl std::ops::Sub<Duration> for UnixTime {
     type Output = Self;
 
     fn sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(duration)))
+        Self::from_millis(self.as_millis().saturating_sub(millis(duration)))
     }
 }
 
@@ -99,7 +114,7 @@ impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DAY: u64 = 86_400_000;
         // Days since 0000-03-01: years that begin in March have their leap day at their end.
-        let (days, millis) = (self.0 / DAY + 719_468, self.0 % DAY);
+        let (days, millis) = (self.as_millis() / DAY + 719_468, self.as_millis() % DAY);
         let (era, day_of_era) = (days / 146_097, days % 146_097);
         let year_of_era =
             (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -116,7 +131,7 @@ impl fmt::Display for UnixTime {
 
 impl fmt::Debug for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
+        write!(f, "{}.{:03}s", self.as_secs(), self.as_millis() % 1000)
     }
 }
 
@@ -130,7 +145,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The clocks of the operating system. All values in a process show the same time.
+/// The clocks of the operating system. All instances in a process show the same time.
 #[derive(Debug, Clone, Default)]
 pub struct SystemClock(());
 
@@ -182,7 +197,7 @@ impl ManualClock {
         Self { now: AtomicU64::new(now.as_millis()), monotonic: Mutex::default() }
     }
 
-    /// Moves wall time and monotonic time on together.
+    /// Moves wall time and monotonic time forward by the same amount.
     pub fn advance(&self, by: Duration) {
         self.now.fetch_add(millis(by), Ordering::SeqCst);
         *self.monotonic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
@@ -204,8 +219,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// A reading of both clocks at one moment. An age that is measured with it does not shrink when the
-/// wall clock is set back or the machine sleeps.
+/// A reading of both clocks at one moment. An age that is measured with it does not become smaller
+/// when the wall clock is set back or the machine sleeps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -251,8 +266,8 @@ impl ClockReading {
         self.monotonic
     }
 
-    /// The time since `earlier`: the larger of what the two clocks measured. Monotonic time stands
-    /// still while a machine sleeps, and wall time can be set back.
+    /// The time since `earlier`: the larger of the two clocks' differences. Monotonic time stops
+    /// while a machine sleeps, and wall time can be set back.
     #[inline]
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -280,6 +295,20 @@ mod tests {
         assert_eq!(UnixTime::from_millis(5) - Duration::MAX, UnixTime::from_millis(0));
         assert_eq!(UnixTime::from_secs(u64::MAX), UnixTime::MAX);
         assert_eq!(UnixTime::from_secs(1).since(UnixTime::from_secs(2)), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_millisecond_is_kept_and_a_missing_time_takes_no_space() {
+        for millis in [0, 1, 999, 1_700_000_000_000, i64::MAX.cast_unsigned()] {
+            let time = UnixTime::from_millis(millis);
+            assert_eq!((time.as_millis(), time.as_secs()), (millis, millis / 1000));
+            assert_eq!(serde_json::to_string(&time).unwrap(), millis.to_string());
+            assert_eq!(serde_json::from_str::<UnixTime>(&millis.to_string()).unwrap(), time);
+        }
+        assert_eq!(UnixTime::from_millis(u64::MAX), UnixTime::MAX);
+        assert_eq!(UnixTime::default().as_millis(), 0);
+        assert!(UnixTime::default() < UnixTime::from_millis(1));
+        assert_eq!(size_of::<Option<UnixTime>>(), size_of::<u64>());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | issue JWTs to clients | [`JwtFormat`] |
 //! | issue opaque tokens that a gateway swaps for JWTs | [`PhantomFormat`] |
 //!
-//! The crate has no features.
+//! The feature `ml-dsa` adds the post-quantum algorithms ML-DSA-44 and ML-DSA-65 (RFC 9964).
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -34,19 +34,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! # What this crate resists
+//! # Attacks that this crate prevents
 //!
-//! - **`alg: none` and algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, which is fixed
-//!   when the key is prepared. A header must name the same algorithm. `none` cannot be expressed, and a
-//!   public key is never used as an HMAC secret.
+//! - **`alg: none` and algorithm confusion** (RFC 8725 §2.1): a key has one algorithm, which is
+//!   fixed when the key is prepared. A header must name the same algorithm. `none` is not
+//!   supported, and a public key is never used as an HMAC secret.
 //! - **Keys that come with the token** (`jwk`, `jku`, `x5c`, `x5u`): they are refused.
 //! - **One kind of JWT used as another** (RFC 8725 §2.8): `typ` must be `at+jwt`.
-//! - **Ambiguity**: duplicate members at any depth, padded or non-canonical base64url, times that are
-//!   not integers, and `iss` as an array are refused.
+//! - **Ambiguous tokens**: duplicate members at any depth, padded or non-canonical base64url, times
+//!   that are not integers, and `iss` as an array are refused.
 //! - **Leaked secrets**: a JWK with a private member is not accepted as a [`Jwk`], and private keys are
 //!   redacted in `Debug`.
 //!
-//! Shared secrets (HS256) exist only in [`danger`].
+//! Shared secrets (HS256) and unsealed private keys exist only in [`danger`].
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
@@ -76,7 +76,9 @@ pub use key::signing::{KeyError, SignError, Signer, SigningKey};
 pub use manager::KeyManager;
 pub use manager::builder::KeyManagerBuilder;
 pub use manager::error::{Compromised, KeyEvent, KeyManagerError};
+pub use manager::reseal::Resealed;
 pub use manager::ring::PublishedJwks;
+pub use manager::status::KeyStatus;
 pub use seal::{AesGcmSealer, KeySealer, SealError};
 
 /// Wraps private keys, and wipes them on drop.

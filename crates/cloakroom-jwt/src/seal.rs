@@ -1,5 +1,6 @@
 //! Sealing of private keys before they are stored.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// If the sealer fails.
     async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError>;
 
-    /// Opens what [`seal`](KeySealer::seal) made for the same context.
+    /// Unseals bytes that [`seal`](KeySealer::seal) made for the same context.
     ///
     /// # Errors
     ///
@@ -32,11 +33,30 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     /// fails.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 
-    /// For each key-encryption key, its name and a check value that identifies the key without revealing
-    /// it, if the sealer can compute one. The key store remembers them, so that a different key of the
-    /// same name is noticed at the start, even if nothing has been sealed. A name is short printable
-    /// ASCII.
+    /// For each key-encryption key, its name and a check value that identifies the key without
+    /// revealing it, if the sealer can compute one. The key store remembers them, so that a
+    /// different key with the same name is detected at the start, even if nothing has been sealed.
+    /// A name is short printable ASCII.
     fn checks(&self) -> Vec<CheckValue> {
+        Vec::new()
+    }
+
+    /// The name of the key-encryption key that seals, if the sealer names its keys. A sealer whose keys
+    /// change must name them, so that [`KeyManager::reseal`](crate::KeyManager::reseal) can tell what
+    /// is sealed under an older key. A name is short printable ASCII, and is never used for another key.
+    fn current_key(&self) -> Option<String> {
+        None
+    }
+
+    /// The name of the key-encryption key under which these bytes were sealed, if they show it. The
+    /// sealer may lack that key.
+    fn key_of(&self, sealed: &[u8]) -> Option<String> {
+        let _ = sealed;
+        None
+    }
+
+    /// The names of the keys that only open, and are older than the current key.
+    fn replaced_keys(&self) -> Vec<String> {
         Vec::new()
     }
 }
@@ -44,9 +64,15 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
 /// Seals with AES-256-GCM under a key-encryption key that the app keeps.
 ///
 /// The sealed form is `version 1 | key id 1 | nonce 12 | ciphertext and tag`, and the context is
-/// associated data. To change the key, first give the new one to every node with
-/// [`with_former`](AesGcmSealer::with_former). Then make it the current key everywhere, and keep the old one
-/// as a former key until no key that it sealed is published.
+/// associated data.
+///
+/// To replace the key, give the new one a higher `id`:
+///
+/// 1. Give the new key to every node with [`with_former`](AesGcmSealer::with_former).
+/// 2. Make it the current key everywhere, and keep the old one as a former key.
+/// 3. Call [`KeyManager::reseal`](crate::KeyManager::reseal) once. Remove the old key when it is named in
+///    [`Resealed::removable`](crate::Resealed::removable), and keep it as long as you keep backups that
+///    are older.
 ///
 /// ```
 /// use cloakroom_jwt::{AesGcmSealer, KeySealer};
@@ -97,8 +123,9 @@ impl AesGcmSealer {
         Ok(Self::new(id, decode_hex(hex)?))
     }
 
-    /// Also opens under a key that was or will be the current one. A key with the `id` of the current
-    /// key is never used.
+    /// Also opens under a key that was or will be the current one. A key that was the current one has a
+    /// lower `id` than the current key, and one that will be has a higher `id`. A key with the `id` of
+    /// the current key is never used.
     #[must_use]
     pub fn with_former(mut self, id: u8, key: [u8; 32]) -> Self {
         self.former.push(SealingKey::new(id, key));
@@ -112,8 +139,8 @@ impl AesGcmSealer {
         self
     }
 
-    /// Seals under a random key that is not kept. This is for development and tests, where the signing
-    /// keys end with the process.
+    /// Seals under a random key that is not kept. This is for development and tests, in which the
+    /// signing keys are lost when the process ends.
     ///
     /// # Errors
     ///
@@ -190,6 +217,22 @@ impl KeySealer for AesGcmSealer {
         }
         checks
     }
+
+    fn current_key(&self) -> Option<String> {
+        Some(self.current.id.to_string())
+    }
+
+    fn key_of(&self, sealed: &[u8]) -> Option<String> {
+        match sealed {
+            [VERSION, id, ..] => Some(id.to_string()),
+            _ => None,
+        }
+    }
+
+    fn replaced_keys(&self) -> Vec<String> {
+        let older = self.former.iter().map(|key| key.id).filter(|id| *id < self.current.id);
+        older.collect::<BTreeSet<u8>>().into_iter().map(|id| id.to_string()).collect()
+    }
 }
 
 impl fmt::Debug for AesGcmSealer {
@@ -204,17 +247,17 @@ impl fmt::Debug for AesGcmSealer {
 #[non_exhaustive]
 pub enum SealError {
     /// The bytes were not made by this kind of sealer.
-    #[error("the sealed bytes are cut short or of an unknown version")]
+    #[error("the sealed bytes are truncated, or have an unknown version")]
     Damaged,
     /// They were sealed under a key that this sealer does not have.
     #[error(
         "it was sealed under the key-encryption key {0}, which this sealer does not have: add it as a former key"
     )]
     UnknownKey(u8),
-    /// The key with this id is not the key that sealed them, or they are damaged, or they belong to
-    /// another record.
+    /// The key with this id did not seal the bytes, or they are damaged, or they belong to another
+    /// record.
     #[error(
-        "the sealed bytes do not open: another key-encryption key sealed them, they are damaged, or they belong to another record"
+        "the bytes cannot be unsealed: another key-encryption key sealed them, they are damaged, or they belong to another record"
     )]
     Refused,
     /// The source of random bytes failed.
@@ -279,6 +322,24 @@ mod tests {
         assert_eq!(both.seal(b"context", b"private").await.unwrap()[1], 2);
         let wrong = new.with_former(1, [9; 32]);
         assert!(matches!(wrong.unseal(b"context", &sealed).await, Err(SealError::Refused)));
+    }
+
+    #[tokio::test]
+    async fn sealed_bytes_name_their_key_and_lower_ids_are_older() {
+        let sealer = AesGcmSealer::new(7, [7; 32])
+            .with_former(9, [9; 32])
+            .with_former(2, [2; 32])
+            .with_former(2, [3; 32])
+            .with_former(1, [1; 32]);
+        assert_eq!(sealer.current_key().as_deref(), Some("7"));
+        assert_eq!(sealer.replaced_keys(), ["1", "2"], "the key 9 is yet to come");
+        let sealed = sealer.seal(b"context", b"private").await.unwrap();
+        assert_eq!(sealer.key_of(&sealed).as_deref(), Some("7"));
+        let others = AesGcmSealer::new(200, [1; 32]).seal(b"context", b"private").await.unwrap();
+        assert_eq!(sealer.key_of(&others).as_deref(), Some("200"), "a key that it lacks");
+        for unnamed in [&[] as &[u8], &[VERSION], &[VERSION + 1, 7, 0]] {
+            assert_eq!(sealer.key_of(unnamed), None);
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use cloakroom_core::time::UnixTime;
 /// What the store keeps under one grant id.
 pub(crate) enum GrantEntry {
     Grant(Grant),
-    /// The grant was revoked before it was seen.
+    /// The grant was revoked before it was created.
     Tombstone {
         until: UnixTime,
     },
@@ -23,8 +23,7 @@ impl GrantEntry {
     /// outlives its tokens, whatever its `row_expires_at`.
     pub(crate) fn due(&self) -> UnixTime {
         match self {
-            Self::Grant(grant) if grant.tokens().is_empty() => grant.record.row_expires_at,
-            Self::Grant(grant) => grant.first_end,
+            Self::Grant(grant) => grant.tokens.first_end().unwrap_or(grant.record.row_expires_at),
             Self::Tombstone { until } => *until,
         }
     }
@@ -34,8 +33,6 @@ impl GrantEntry {
 pub(crate) struct Grant {
     pub(crate) record: Arc<GrantRecord>,
     tokens: Tokens,
-    /// When the first of the tokens ends.
-    first_end: UnixTime,
 }
 
 impl Grant {
@@ -43,7 +40,7 @@ impl Grant {
         record: Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<Self, StoreError> {
-        let mut grant = Self { record, tokens: Tokens::Any(Vec::new()), first_end: UnixTime::MAX };
+        let mut grant = Self { record, tokens: Tokens::None };
         let tokens = grant.fresh(tokens)?;
         grant.attach(tokens);
         Ok(grant)
@@ -57,7 +54,8 @@ impl Grant {
     }
 
     fn token(&self, digest: &TokenDigest) -> Option<&Arc<TokenRecord>> {
-        self.search(digest).ok().map(|at| &self.tokens()[at])
+        let tokens = self.tokens.as_slice();
+        search(tokens, digest).ok().map(|at| &tokens[at])
     }
 
     /// Whether a `create` of these records would have written what is stored, apart from revocations.
@@ -67,6 +65,10 @@ impl Grant {
 
     /// The tokens that are not there yet.
     pub(crate) fn fresh(&self, tokens: Vec<TokenRecord>) -> Result<Vec<TokenRecord>, StoreError> {
+        // Nothing to compare: a new grant with its first token.
+        if tokens.len() < 2 && self.tokens.as_slice().is_empty() {
+            return Ok(tokens);
+        }
         fresh_tokens(tokens, |token| Ok(self.token(&token.digest).map(Arc::as_ref)))
     }
 
@@ -85,10 +87,11 @@ impl Grant {
     }
 
     pub(crate) fn revoke_token(&mut self, digest: &TokenDigest, at: UnixTime) {
-        let Ok(index) = self.search(digest) else {
+        let tokens = self.tokens.as_mut_slice();
+        let Ok(index) = search(tokens, digest) else {
             return;
         };
-        let token = &mut self.tokens.as_mut_slice()[index];
+        let token = &mut tokens[index];
         if token.revoked_at.is_none() {
             Arc::make_mut(token).revoked_at = Some(at);
         }
@@ -96,19 +99,20 @@ impl Grant {
 
     /// Deletes the tokens that ended before `before`, and returns their number.
     pub(crate) fn reap_tokens(&mut self, before: UnixTime) -> u64 {
+        if self.tokens.first_end().is_none_or(|end| end >= before) {
+            return 0;
+        }
         let mut tokens = self.tokens.take();
         let count = tokens.len();
         tokens.retain(|token| token.expires_at >= before);
         let reaped = count - tokens.len();
-        self.tokens.put(tokens);
-        let ends = self.tokens().iter().map(|token| token.expires_at);
-        self.first_end = ends.min().unwrap_or(UnixTime::MAX);
+        self.tokens = Tokens::of(tokens);
         reaped as u64
     }
 
     /// Whether the row as a whole ended before `before`.
     pub(crate) fn is_over(&self, before: UnixTime) -> bool {
-        self.tokens().is_empty() && self.record.row_expires_at < before
+        self.tokens.as_slice().is_empty() && self.record.row_expires_at < before
     }
 
     fn attach(&mut self, new: Vec<TokenRecord>) {
@@ -118,51 +122,71 @@ impl Grant {
         let mut tokens = self.tokens.take();
         for token in new {
             let at = search(&tokens, &token.digest).unwrap_or_else(|at| at);
-            self.first_end = self.first_end.min(token.expires_at);
             tokens.insert(at, Arc::new(token));
         }
-        self.tokens.put(tokens);
-    }
-
-    fn tokens(&self) -> &[Arc<TokenRecord>] {
-        match &self.tokens {
-            Tokens::One(token) => slice::from_ref(token),
-            Tokens::Any(tokens) => tokens,
-        }
-    }
-
-    fn search(&self, digest: &TokenDigest) -> Result<usize, usize> {
-        search(self.tokens(), digest)
+        self.tokens = Tokens::of(tokens);
     }
 }
 
 /// The tokens of a grant, ordered by digest. There are few, so this is a vector: a map would take more
-/// memory than the tokens. Most grants have one token, which needs no vector.
+/// memory than the tokens. Most grants have one token or none, which need no vector.
 enum Tokens {
+    None,
     One(Arc<TokenRecord>),
-    Any(Vec<Arc<TokenRecord>>),
+    /// On the heap, so that a slot of a grant is small.
+    Many(Box<Many>),
+}
+
+struct Many {
+    tokens: Vec<Arc<TokenRecord>>,
+    /// When the first of them ends.
+    first_end: UnixTime,
 }
 
 impl Tokens {
+    fn of(mut tokens: Vec<Arc<TokenRecord>>) -> Self {
+        match tokens.len() {
+            0 => Self::None,
+            1 => Self::One(tokens.remove(0)),
+            _ => {
+                let ends = tokens.iter().map(|token| token.expires_at);
+                let first_end = ends.min().unwrap_or(UnixTime::MAX);
+                Self::Many(Box::new(Many { tokens, first_end }))
+            }
+        }
+    }
+
+    /// When the first of them ends; `None` if there is none.
+    fn first_end(&self) -> Option<UnixTime> {
+        match self {
+            Self::None => None,
+            Self::One(token) => Some(token.expires_at),
+            Self::Many(many) => Some(many.first_end),
+        }
+    }
+
+    fn as_slice(&self) -> &[Arc<TokenRecord>] {
+        match self {
+            Self::None => &[],
+            Self::One(token) => slice::from_ref(token),
+            Self::Many(many) => &many.tokens,
+        }
+    }
+
     fn as_mut_slice(&mut self) -> &mut [Arc<TokenRecord>] {
         match self {
+            Self::None => &mut [],
             Self::One(token) => slice::from_mut(token),
-            Self::Any(tokens) => tokens,
+            Self::Many(many) => &mut many.tokens,
         }
     }
 
     fn take(&mut self) -> Vec<Arc<TokenRecord>> {
-        match mem::replace(self, Self::Any(Vec::new())) {
+        match mem::replace(self, Self::None) {
+            Self::None => Vec::new(),
             Self::One(token) => vec![token],
-            Self::Any(tokens) => tokens,
+            Self::Many(many) => many.tokens,
         }
-    }
-
-    fn put(&mut self, mut tokens: Vec<Arc<TokenRecord>>) {
-        *self = match tokens.len() {
-            1 => Self::One(tokens.remove(0)),
-            _ => Self::Any(tokens),
-        };
     }
 }
 
@@ -176,11 +200,10 @@ fn search(tokens: &[Arc<TokenRecord>], digest: &TokenDigest) -> Result<usize, us
 /// after another. With a million grants, each count would wait for memory by itself, while these reads wait
 /// together.
 fn fetch(grant: &GrantRecord, token: Option<&Arc<TokenRecord>>) {
-    let first = |text: &str| text.as_bytes().first().copied();
+    // Short names and scopes stand in the records; longer ones, and resources, are shared by many grants.
     black_box((
         (grant.revoked_at, grant.auth_time, grant.act.is_some(), grant.session.is_some()),
-        (first(grant.client.as_str()), first(grant.subject.id()), grant.username.is_some()),
-        token.map(|token| (token.expires_at, first(token.scope.as_str()))),
-        token.and_then(|token| token.audience.iter().next().map(str::len)),
+        (grant.created_at, grant.username.is_some(), grant.epoch),
+        token.map(|token| (token.expires_at, token.issued_at, token.scope.is_empty())),
     ));
 }

@@ -1,8 +1,5 @@
 //! The grants by id, with everything that must change together with a grant.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
@@ -14,24 +11,30 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Subject, TokenDigest};
 
 use crate::grant_entry::{Grant, GrantEntry};
-use crate::index::Index;
 use crate::locks::{read, write};
+use crate::shard::{Reaped, Shard, is_own};
+use crate::subject_index::SubjectIndex;
 
-/// One shard for each value of the byte that selects it.
+/// One shard for each value of the first byte of an id. So a walk over the shards is a walk in the order of
+/// ids, and a page of a client reads no more than it needs.
 const SHARDS: usize = 256;
 
 /// The most grants in one page of a sweep.
 const SWEEP_BATCH: usize = 1_000;
 
-/// The most rows that are deleted before readers get the shard again.
+/// The most entries that are looked at before readers get the shard again.
 const REAP_BATCH: u64 = 64;
 
 /// Every grant, and the indexes over them.
 pub(crate) struct Grants {
-    shards: Box<[Shard]>,
-    subjects: Index<Subject>,
-    clients: Index<ClientId>,
+    shards: Box<[Locked]>,
+    subjects: SubjectIndex,
 }
+
+/// A shard. It has its own cache lines, so that threads in different shards do not slow each other down.
+#[derive(Default)]
+#[repr(align(128))]
+struct Locked(RwLock<Shard>);
 
 /// What [`Grants::insert`] found or did.
 pub(crate) enum Inserted {
@@ -43,26 +46,11 @@ pub(crate) enum Inserted {
     Revoked,
 }
 
-/// How many rows [`Grants::reap`] deleted.
-#[derive(Default)]
-pub(crate) struct Reaped {
-    pub(crate) grants: u64,
-    pub(crate) tokens: u64,
-    pub(crate) tombstones: u64,
-}
-
-impl Reaped {
-    fn rows(&self) -> u64 {
-        self.grants + self.tokens + self.tombstones
-    }
-}
-
 impl Grants {
     pub(crate) fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            subjects: Index::new(),
-            clients: Index::new(),
+            shards: (0..SHARDS).map(|_| Locked::default()).collect(),
+            subjects: SubjectIndex::new(),
         }
     }
 
@@ -74,7 +62,7 @@ impl Grants {
     ) -> Result<Inserted, StoreError> {
         tokens_of(record.id, &tokens)?;
         let mut shard = write(self.shard(record.id));
-        match shard.slots.get(&record.id) {
+        match shard.get(record.id) {
             Some(GrantEntry::Tombstone { .. }) => return Ok(Inserted::Revoked),
             Some(GrantEntry::Grant(own)) => {
                 return Ok(if !own.holds(record, tokens) {
@@ -88,15 +76,16 @@ impl Grants {
             None => {}
         }
         let grant = Grant::new(Arc::clone(record), tokens)?;
-        shard.put(record.id, GrantEntry::Grant(grant));
+        shard.add(record.id, GrantEntry::Grant(grant));
         // This is still under the lock of the shard, so that every index entry leads to its grant.
-        self.subjects.insert(&record.subject, record.id);
-        self.clients.insert(&record.client, record.id);
+        if !is_own(record) {
+            self.subjects.insert(&record.subject, record.id);
+        }
         Ok(Inserted::Present)
     }
 
     pub(crate) fn find(&self, id: GrantId, token: Option<TokenDigest>) -> Lookup {
-        match read(self.shard(id)).slots.get(&id) {
+        match read(self.shard(id)).get(id) {
             None => Lookup::Absent,
             Some(GrantEntry::Tombstone { .. }) => Lookup::Tombstone,
             Some(GrantEntry::Grant(grant)) => Lookup::Found(grant.found(token)),
@@ -106,7 +95,7 @@ impl Grants {
     pub(crate) fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
         tokens_of(step.grant, &step.tokens)?;
         let mut shard = write(self.shard(step.grant));
-        let grant = match shard.slots.get(&step.grant) {
+        let grant = match shard.get(step.grant) {
             None => return Ok(AdvanceOutcome::Unknown),
             Some(GrantEntry::Tombstone { .. }) => return Ok(AdvanceOutcome::Dead),
             Some(GrantEntry::Grant(grant)) => grant,
@@ -116,7 +105,7 @@ impl Grants {
         }
         let fresh = grant.fresh(step.tokens)?;
         // Nothing fails from here on.
-        shard.change(step.grant, |grant| grant.apply(step.change, fresh));
+        shard.change_grant(step.grant, |grant| grant.apply(step.change, fresh));
         Ok(AdvanceOutcome::Advanced)
     }
 
@@ -130,10 +119,12 @@ impl Grants {
         log: impl FnOnce() -> T,
     ) {
         let mut shard = write(self.shard(id));
-        match shard.slots.get(&id) {
-            Some(GrantEntry::Grant(_)) => shard.change(id, |grant| grant.revoke(at)),
-            Some(GrantEntry::Tombstone { until: known }) if *known >= until => {}
-            _ => shard.put(id, GrantEntry::Tombstone { until }),
+        match shard.get(id) {
+            None => shard.add(id, GrantEntry::Tombstone { until }),
+            Some(_) => shard.change(id, |entry| match entry {
+                GrantEntry::Grant(grant) => grant.revoke(at),
+                GrantEntry::Tombstone { until: known } => *known = until.max(*known),
+            }),
         }
         log();
     }
@@ -147,7 +138,7 @@ impl Grants {
         log: impl FnOnce() -> T,
     ) {
         let mut shard = write(self.shard(id));
-        shard.change(id, |grant| grant.revoke_token(digest, at));
+        shard.change_grant(id, |grant| grant.revoke_token(digest, at));
         log();
     }
 
@@ -158,7 +149,7 @@ impl Grants {
         at: UnixTime,
         covered: impl FnOnce(&GrantRecord) -> bool,
     ) {
-        write(self.shard(id)).change(id, |grant| {
+        write(self.shard(id)).change_grant(id, |grant| {
             if covered(&grant.record) {
                 grant.revoke(at);
             }
@@ -168,16 +159,21 @@ impl Grants {
     /// Revokes the selected grants whose epoch ≤ `bound`. The rule is already in force, so that it bars
     /// grants which are created during the sweep.
     pub(crate) fn sweep(&self, of: &Selector, bound: Epoch, at: UnixTime) {
-        let mut after = None;
-        loop {
-            let (ids, more) = self.ids(of, after, SWEEP_BATCH);
-            for id in &ids {
-                self.flag(*id, at, |record| record.epoch <= bound && of.selects(record));
+        let flag = |id| self.flag(id, at, |record| record.epoch <= bound && of.selects(record));
+        let Place { subject, client } = Place::of(of);
+        if let Some(OfClient { client, only_own }) = client {
+            for Locked(shard) in &self.shards {
+                // A copy, since grants are changed meanwhile.
+                let ids: Vec<GrantId> = read(shard).of_client(client, only_own).collect();
+                ids.into_iter().for_each(flag);
             }
+        }
+        let (mut after, mut more) = (None, subject.is_some());
+        while let Some(subject) = subject.filter(|_| more) {
+            let ids;
+            (ids, more) = self.subjects.page(subject, after, SWEEP_BATCH);
             after = ids.last().copied();
-            if !more {
-                return;
-            }
+            ids.into_iter().for_each(flag);
         }
     }
 
@@ -203,10 +199,14 @@ impl Grants {
     /// Deletes about `limit` rows that ended before `before`.
     pub(crate) fn reap(&self, before: UnixTime, limit: u64) -> Reaped {
         let mut reaped = Reaped::default();
-        for shard in &self.shards {
-            while reaped.rows() < limit && read(&shard.0).is_due(before) {
-                let batch = limit.min(reaped.rows() + REAP_BATCH);
-                self.reap_batch(&mut write(&shard.0), before, batch, &mut reaped);
+        for Locked(shard) in &self.shards {
+            while reaped.rows() < limit && read(shard).is_due(before) {
+                let most = REAP_BATCH.min(limit - reaped.rows());
+                write(shard).reap(before, most, &mut reaped, |record| {
+                    if !is_own(record) {
+                        self.subjects.remove(&record.subject, record.id);
+                    }
+                });
             }
         }
         reaped
@@ -214,110 +214,88 @@ impl Grants {
 
     /// Whether [`Grants::reap`] would delete something.
     pub(crate) fn is_due(&self, before: UnixTime) -> bool {
-        self.shards.iter().any(|shard| read(&shard.0).is_due(before))
+        self.shards.iter().any(|Locked(shard)| read(shard).is_due(before))
     }
 
-    fn reap_batch(&self, shard: &mut Slots, before: UnixTime, limit: u64, reaped: &mut Reaped) {
-        while reaped.rows() < limit && shard.is_due(before) {
-            let Some((_, id)) = shard.due.pop_first() else {
-                return;
-            };
-            let Entry::Occupied(mut entry) = shard.slots.entry(id) else {
-                continue;
-            };
-            match entry.get_mut() {
-                GrantEntry::Tombstone { .. } => {
-                    entry.remove();
-                    reaped.tombstones += 1;
-                }
-                GrantEntry::Grant(grant) => {
-                    let tokens = grant.reap_tokens(before);
-                    if grant.is_over(before) {
-                        self.subjects.remove(&grant.record.subject, id);
-                        self.clients.remove(&grant.record.client, id);
-                        entry.remove();
-                        reaped.grants += 1;
-                    } else {
-                        reaped.tokens += tokens;
-                        shard.due.insert((entry.get().due(), id));
-                    }
-                }
-            }
-        }
-    }
-
+    /// At most `limit` ids after `after` in their order, and whether there are more. All selected grants are
+    /// among them, and perhaps others.
     fn ids(&self, of: &Selector, after: Option<GrantId>, limit: usize) -> (Vec<GrantId>, bool) {
-        match of {
-            Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
-                self.subjects.page(subject, after, limit)
+        let Place { subject, client } = Place::of(of);
+        let page = |subject| self.subjects.page(subject, after, limit);
+        let (mut ids, mut more) = subject.map(page).unwrap_or_default();
+        if let Some(client) = client {
+            let (own, more_own) = self.ids_of_client(client, after, limit);
+            ids.extend(own);
+            ids.sort_unstable();
+            more |= more_own || ids.len() > limit;
+            ids.truncate(limit);
+        }
+        (ids, more)
+    }
+
+    fn ids_of_client(
+        &self,
+        OfClient { client, only_own }: OfClient<'_>,
+        after: Option<GrantId>,
+        limit: usize,
+    ) -> (Vec<GrantId>, bool) {
+        let mut ids = Vec::new();
+        let first = after.map_or(0, shard_of);
+        for Locked(shard) in &self.shards[first..] {
+            let mut own = Vec::new();
+            own.extend(read(shard).of_client(client, only_own).filter(|id| Some(*id) > after));
+            // One more than asked for tells whether this is the last page.
+            let room = limit + 1 - ids.len();
+            if own.len() > room {
+                own.select_nth_unstable(room);
+                own.truncate(room);
             }
-            Selector::Client(client) => self.clients.page(client, after, limit),
+            own.sort_unstable();
+            ids.append(&mut own);
+            if ids.len() > limit {
+                ids.truncate(limit);
+                return (ids, true);
+            }
         }
+        (ids, false)
     }
 
-    fn shard(&self, id: GrantId) -> &RwLock<Slots> {
-        // The last byte selects the shard, since the map inside hashes by the first eight.
-        &self.shards[usize::from(id.as_bytes()[15])].0
+    fn shard(&self, id: GrantId) -> &RwLock<Shard> {
+        &self.shards[shard_of(id)].0
     }
 }
 
-/// A shard. It has its own cache lines, so that threads in different shards do not slow each other down.
-#[derive(Default)]
-#[repr(align(128))]
-struct Shard(RwLock<Slots>);
-
-#[derive(Default)]
-struct Slots {
-    slots: HashMap<GrantId, GrantEntry, BuildHasherDefault<IdHasher>>,
-    /// The index on expiry: one entry for each slot, at [`GrantEntry::due`].
-    due: BTreeSet<(UnixTime, GrantId)>,
+fn shard_of(id: GrantId) -> usize {
+    usize::from(id.as_bytes()[0])
 }
 
-impl Slots {
-    /// Inserts or replaces a slot.
-    fn put(&mut self, id: GrantId, slot: GrantEntry) {
-        let due = slot.due();
-        if let Some(old) = self.slots.insert(id, slot) {
-            self.due.remove(&(old.due(), id));
-        }
-        self.due.insert((due, id));
-    }
-
-    /// Changes the grant, if it exists, and moves it in the index on expiry.
-    fn change(&mut self, id: GrantId, change: impl FnOnce(&mut Grant)) {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        let before = slot.due();
-        if let GrantEntry::Grant(grant) = slot {
-            change(grant);
-        }
-        let after = slot.due();
-        if after != before {
-            self.due.remove(&(before, id));
-            self.due.insert((after, id));
-        }
-    }
-
-    fn is_due(&self, before: UnixTime) -> bool {
-        self.due.first().is_some_and(|(due, _)| *due < before)
-    }
+/// Where the selected grants stand. No grant stands in both.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    subject: Option<&'a Subject>,
+    client: Option<OfClient<'a>>,
 }
 
-/// Uses the first eight bytes of a grant id as its hash. Ids are random or a prefix of a SHA-256 digest, and
-/// only `create` and `revoke` insert them. So nobody can choose ids that collide.
-#[derive(Default)]
-struct IdHasher(u64);
+/// The list of a client, or only the grants in which it acts for itself.
+#[derive(Clone, Copy)]
+struct OfClient<'a> {
+    client: &'a ClientId,
+    only_own: bool,
+}
 
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        // An array writes its length first. The id then replaces it.
-        if let Some(head) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*head);
+impl<'a> Place<'a> {
+    fn of(selector: &'a Selector) -> Self {
+        match selector {
+            Selector::Client(client) => {
+                Self { subject: None, client: Some(OfClient { client, only_own: false }) }
+            }
+            Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
+                let client = match subject {
+                    Subject::User(_) => None,
+                    Subject::Client(client) => Some(OfClient { client, only_own: true }),
+                };
+                Self { subject: Some(subject), client }
+            }
         }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

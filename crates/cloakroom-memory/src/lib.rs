@@ -1,9 +1,10 @@
 //! The in-memory store of **cloakroom**: tokens, signing keys and the revocation log of one process.
 //!
 //! [`MemoryStore`] implements [`TokenStore`](cloakroom_core::store::TokenStore) and
-//! [`KeyStore`](cloakroom_core::keys::KeyStore), for concurrent use. Use it for tests, for trying cloakroom
-//! out, and for an authorization server of one process whose sessions may end with it. Read it before you
-//! write a store for a database. [`MemorySingleUse`] is a store for nonces and other single-use items.
+//! [`KeyStore`](cloakroom_core::keys::KeyStore), for concurrent use. Use it for tests, for trying
+//! cloakroom out, and for a single-process authorization server whose sessions may end with the
+//! process. It is also an example of a store for those who write one for a database.
+//! [`MemorySingleUse`] is a store for nonces and other single-use items.
 //!
 //! The crate has no features, and needs no async runtime.
 //!
@@ -44,7 +45,8 @@
 //!
 //! # Properties
 //!
-//! - Nothing survives the process, and processes share nothing: each node has its own store.
+//! - Nothing survives the end of the process, and processes share nothing: each node has its own
+//!   store.
 //! - [`find`](cloakroom_core::store::TokenStore::find) takes one read lock of one of 256 shards and clones
 //!   two `Arc`s.
 //! - Only [`maintain`](cloakroom_core::store::TokenStore::maintain) frees memory. The engine calls it. If you
@@ -52,26 +54,28 @@
 //! - The revocation of a subject or a client revokes all its grants before it returns, on the calling
 //!   thread. This takes about a second for a million grants.
 //!
-//! These are its choices where the contract allows several:
+//! Where the contract allows several behaviours, this store behaves as follows:
 //!
 //! - A token that is inserted again with the same content is a retry. It stays as it is, even if it is
 //!   revoked. The same digest with other content is
 //!   [`Misuse`](cloakroom_core::store::StoreError::Misuse), and nothing is written.
-//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::AdvanceOutcome::Dead); of a chain that has
-//!   expired *and* stands elsewhere, it says that it is dead.
+//! - `advance` on a tombstone answers [`Dead`](cloakroom_core::store::AdvanceOutcome::Dead); for a
+//!   chain that has expired *and* is at another position, it also answers `Dead`.
 //! - A grant is deleted only after its last token, even if its `row_expires_at` passed earlier.
 
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod check_values;
+mod due_queue;
 mod grant_entry;
 mod grants;
-mod index;
 mod keys;
 mod locks;
 mod revocation_log;
+mod shard;
 mod single_use;
 mod store;
+mod subject_index;
 mod wakeups;
 
 pub use single_use::MemorySingleUse;

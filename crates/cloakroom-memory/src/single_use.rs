@@ -51,7 +51,7 @@ struct Items {
 }
 
 impl MemorySingleUse {
-    /// The default for the most items in a store: 1,000,000, which take about 150 MB.
+    /// The default for the largest number of items in a store: 1,000,000, which take about 150 MB.
     pub const MAX_ITEMS: usize = 1_000_000;
 
     /// An empty store for at most [`MemorySingleUse::MAX_ITEMS`] items.
@@ -60,8 +60,8 @@ impl MemorySingleUse {
         Self::with_max_items(Self::MAX_ITEMS)
     }
 
-    /// An empty store for at most this many items. Allow for all items that may be spent within the longest
-    /// life of an item: a full store refuses new items until others are over.
+    /// An empty store for at most this many items. Allow for all items that may be spent within the
+    /// longest lifetime of an item: a full store refuses new items until others are over.
     #[must_use]
     pub fn with_max_items(most: usize) -> Self {
         Self(Arc::new(State { most, items: Mutex::default() }))

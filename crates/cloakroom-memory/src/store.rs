@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -16,9 +17,10 @@ use cloakroom_core::store::{
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
 
-use crate::grants::{Grants, Inserted, Reaped};
+use crate::grants::{Grants, Inserted};
 use crate::keys::KeyRing;
 use crate::revocation_log::RevocationLog;
+use crate::shard::Reaped;
 use crate::wakeups::wakeups;
 
 /// A [`TokenStore`] and [`KeyStore`](cloakroom_core::keys::KeyStore) in memory. A clone shares the state.
@@ -38,9 +40,9 @@ pub struct MemoryStore(Arc<State>);
 
 // # Locks
 //
-// - One shard of the grants: one lock covers a grant, its tokens and their place in the index on
-//   expiry.
-// - One shard of the index on subjects, or of that on clients.
+// - One shard of the grants: one lock covers a grant, its tokens, and their places in the index on
+//   expiry and in the list of its client.
+// - One shard of the index on subjects.
 // - The revocation_log: the log, its bounds and the rules.
 // - The key ring, and the check values, which nothing else touches.
 //
@@ -118,12 +120,18 @@ impl fmt::Debug for MemoryStore {
 
 #[async_trait]
 impl TokenStore for MemoryStore {
-    async fn create(
-        &self,
+    // As `async_trait` would write it, but the record moves to the heap only once.
+    fn create<'a, 'future>(
+        &'a self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<CreateOutcome, StoreError> {
-        self.0.create(grant, tokens)
+    ) -> Pin<Box<dyn Future<Output = Result<CreateOutcome, StoreError>> + Send + 'future>>
+    where
+        'a: 'future,
+        Self: 'future,
+    {
+        let grant = Arc::new(grant);
+        Box::pin(async move { self.0.create(&grant, tokens) })
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
@@ -174,18 +182,17 @@ impl TokenStore for MemoryStore {
 impl State {
     fn create(
         &self,
-        grant: GrantRecord,
+        grant: &Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
-        let grant = Arc::new(grant);
-        match self.grants.insert(&grant, tokens)? {
+        match self.grants.insert(grant, tokens)? {
             Inserted::Present => {}
             Inserted::Exists => return Ok(CreateOutcome::Exists),
             Inserted::Revoked => return Ok(CreateOutcome::Barred),
         }
         // The grant and its index entries are visible now. If a revocation of its subject or client wrote
         // its rule before this look, the rule is seen here. Otherwise the sweep finds the grant.
-        if !self.revocation_log.denies(&grant) {
+        if !self.revocation_log.denies(grant) {
             return Ok(CreateOutcome::Inserted);
         }
         self.grants.flag(grant.id, self.clock.now(), |_| true);
@@ -239,7 +246,7 @@ impl State {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

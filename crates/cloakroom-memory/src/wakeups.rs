@@ -1,4 +1,4 @@
-//! How a reader learns that the log grew.
+//! How a reader learns that the log has grown.
 
 use std::sync::{Arc, Weak};
 

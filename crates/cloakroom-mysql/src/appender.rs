@@ -1,4 +1,4 @@
-//! The queue before the log: revocations and heartbeats that wait together share a transaction.
+//! The queue of the log: waiting revocations and heartbeats share a transaction.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +106,7 @@ impl Appender {
                 let error = Arc::new(unavailable(failure));
                 tracing::warn!(
                     error = &*error as &dyn std::error::Error,
-                    "the revocation log was not written"
+                    "the revocation log could not be written"
                 );
                 for waiting in batch {
                     let shared = BatchFailed(Arc::clone(&error));

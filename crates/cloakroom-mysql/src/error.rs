@@ -9,13 +9,13 @@ use mysql_async::Error;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is not one of MySQL, or says something that this store does not know.
+    /// The URL is not a MySQL URL, or has a parameter that this store does not support.
     #[error("the database URL is invalid: {why}")]
     Url {
         /// What is wrong. It does not contain the password.
         why: String,
     },
-    /// The table prefix is not a plain name.
+    /// The table prefix is not a valid name.
     #[error(
         "`{name}` cannot be used in the names of tables: use at most 32 letters, digits and \
          underscores"
@@ -55,7 +55,7 @@ pub enum ConnectError {
         /// The oldest version with which this program works.
         needed: u32,
     },
-    /// The server could not be reached, or refused.
+    /// The server could not be reached, or refused the connection.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,12 +1,12 @@
-//! Deletes what has ended, by the indexes on expiry, a few rows at a time.
+//! Deletes rows that have ended, by the indexes on expiry, a few at a time.
 //!
 //! # Isolation
 //!
-//! Candidates are selected by an index, without locks. Then they are locked by their primary keys, in the
-//! order of these, and checked again; rows that somebody else has locked are skipped (`SKIP LOCKED`). Only
-//! what is locked is deleted. So housekeeping never waits for a row, and nobody waits for it for longer than
-//! one short transaction. No statement locks along a secondary index: a writer locks the row first and the
-//! entry in the index afterwards, and the other order would be a deadlock.
+//! Candidates are selected by an index, without locks. Then they are locked by primary key, in key
+//! order, and checked again; rows that another transaction has locked are skipped (`SKIP LOCKED`).
+//! Only locked rows are deleted. So housekeeping never waits for a row, and others wait for it no
+//! longer than one short transaction. No statement locks along a secondary index: a writer locks
+//! the row first and the entry in the index afterwards, and the other order would be a deadlock.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport};
 use mysql_async::{Row, Value};

@@ -8,44 +8,47 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It needs MariaDB 10.11 or later, or MySQL 8.0 or later, and a tokio runtime. All SQL is common to both. The
-//! tests run on MariaDB; they run on MySQL if they are given the URL of one, and so far they were not. The crate
-//! has no features.
+//! It needs MariaDB 10.11 or later, or MySQL 8.0 or later, and a tokio runtime. Both use the same
+//! SQL. The tests run on MariaDB; they have not been run on MySQL. The crate has no features.
 //!
 //! # What it promises
 //!
 //! - **An acknowledged commit is as durable as the server's commits.** With `innodb_flush_log_at_trx_commit = 1`
 //!   and, if there is a binary log, `sync_binlog = 1`, it survives a power cut. With other values a power cut may
 //!   undo the last commits. If a revocation is among them, it is lost, and a spent refresh token is valid again.
-//! - **Any number of nodes.** Each write is one conditional statement, or one transaction that no two nodes can
-//!   take in another order. The comments beside the statements say which isolation they rely on (`READ
-//!   COMMITTED`), and which interleavings they survive.
-//! - **One round trip** for a lookup, a login and a step of a chain. A step and its tokens are one packet with a
-//!   whole transaction, so that a client that hangs up, or a connection that breaks, leaves no lock behind.
+//! - **Any number of nodes.** Each write is one conditional statement, or one transaction that
+//!   locks rows in the same order on every node. The comments beside the statements say which
+//!   isolation they rely on (`READ COMMITTED`), and which interleavings are safe.
+//! - **One round trip** for a lookup, a login and a step of a chain. A step and its tokens are sent
+//!   as one packet with a complete transaction, so a client that disconnects, or a connection that
+//!   breaks, leaves no lock behind.
 //! - **Byte-exact identifiers**, whatever the collation of the database is.
-//! - **Outages are errors**, with the driver's error as their source. Connections that break are replaced. What
-//!   the server gave up (a deadlock, a conflict between two Galera nodes) runs again, and so does what an idle
-//!   connection lost, if a second run does nothing new.
-//! - **A server that does not accept writes is refused**, at the start and after each reconnect. When a primary
-//!   turns read-only, the next heartbeat notices, and no connection to it is used any more.
+//! - **Outages are errors**, with the driver's error as their source. Connections that break are
+//!   replaced. Transactions that the server rolled back (after a deadlock, or a conflict between
+//!   two Galera nodes) run again. So do operations that were lost because an idle connection had
+//!   been closed, if they are idempotent.
+//! - **A server that does not accept writes is refused**, at the start and after each reconnect.
+//!   When a primary becomes read-only, the next heartbeat notices, and the store no longer uses its
+//!   connections to it.
 //! - **Revocations of other nodes** wake readers of the log within [`MysqlStoreBuilder::poll`]. Those of this
 //!   process wake them at once.
-//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this database or in
-//!   another one. Each item is a row until a later call deletes it, some time after its end. Only the disk bounds
-//!   their number.
+//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in
+//!   this database or in another one. Each item is a row until a later call deletes it, some time
+//!   after its end. Only the disk limits their number.
 //!
 //! The database contains digests and no tokens, but it shows who uses which client.
 //!
-//! # What the server must be
+//! # Requirements of the server
 //!
-//! - **The primary.** Replicas lag, and would show revoked tokens as live. Proxies that send reads to replicas
-//!   (read/write splitting) must not do so for this user.
+//! - **The primary.** Replicas lag, and would show revoked tokens as live. Turn off read/write
+//!   splitting for this user in proxies that send reads to replicas.
 //! - With a binary log: `binlog_format` `ROW` or `MIXED`. With `STATEMENT` every write fails.
-//! - **A Galera cluster** works with any of its nodes: the store asks each session to wait until its node has
-//!   applied what others acknowledged (`wsrep_sync_wait = 7`). Writes to the revocation log on two nodes at once
-//!   conflict and run again; one node for all writes is faster. Run migrations against one node.
-//! - Behind a proxy that moves a session to another connection between transactions, statements that were
-//!   prepared must follow it, as `ProxySQL` and `MaxScale` do.
+//! - **A Galera cluster** works with any of its nodes: the store makes each session wait until its
+//!   node has applied the writes that others have acknowledged (`wsrep_sync_wait = 7`). Writes to
+//!   the revocation log on two nodes at once conflict and run again; one node for all writes is
+//!   faster. Run migrations against one node.
+//! - A proxy that moves a session to another connection between transactions must prepare the
+//!   session's statements there, as `ProxySQL` and `MaxScale` do.
 //!
 //! # Tables and versions
 //!

@@ -1,4 +1,4 @@
-//! The revocation log: how entries get their positions, and how readers read on.
+//! The revocation log: how entries get their positions, and how readers continue from a cursor.
 
 use cloakroom_core::revocation::{
     Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Revocation, RevocationBatch, Target,

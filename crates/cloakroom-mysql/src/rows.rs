@@ -35,7 +35,9 @@ pub(crate) fn get<T: FromValue>(row: &mut Row, index: usize) -> Result<T, StoreE
 /// A binary column of fixed length.
 pub(crate) fn bytes<const N: usize>(row: &mut Row, index: usize) -> Result<[u8; N], StoreError> {
     let bytes: Vec<u8> = get(row, index)?;
-    bytes.try_into().map_err(|_| StoreError::corrupt("a row", "a binary column has another length"))
+    bytes
+        .try_into()
+        .map_err(|_| StoreError::corrupt("a row", "a binary column has the wrong length"))
 }
 
 fn text(row: &mut Row, index: usize) -> Result<String, StoreError> {

@@ -77,7 +77,7 @@ async fn lock(connection: &mut Connection) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    Err(Failure::Refused("another node migrates the tables, and does not end"))
+    Err(Failure::Refused("another node is migrating the tables and does not finish"))
 }
 
 async fn unlock(connection: &mut Connection) -> Result<(), Failure> {
@@ -177,7 +177,7 @@ pub(crate) const fn check(found: u32) -> Result<(), ConnectError> {
 /// The id of a new log.
 pub(crate) fn incarnation(random: &cloakroom_core::Random) -> Result<EntryId, StoreError> {
     EntryId::random(random)
-        .map_err(|error| StoreError::unavailable("drawing the log's incarnation", error))
+        .map_err(|error| StoreError::unavailable("generating the log's incarnation", error))
 }
 
 #[cfg(test)]

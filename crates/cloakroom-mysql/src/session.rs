@@ -1,4 +1,4 @@
-//! How a session begins: TLS, what is set, and which servers are refused.
+//! How a session begins: TLS, session settings, and which servers are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Serv
         .into_iter()
         .next()
         .and_then(|row| mysql_async::from_row_opt(row).ok())
-        .ok_or(Failure::Refused("the server does not say which version it is"))?;
+        .ok_or(Failure::Refused("the server does not report its version"))?;
     let kind =
         if text.to_ascii_lowercase().contains("mariadb") { Kind::MariaDb } else { Kind::MySql };
     let server =

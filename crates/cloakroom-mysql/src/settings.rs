@@ -86,16 +86,16 @@ impl MysqlStoreBuilder {
         }
     }
 
-    /// What the names of the tables begin with (`cloakroom_`): up to 32 letters, digits and underscores. With
-    /// different prefixes, several stores can share a database.
+    /// The prefix of the names of the tables (`cloakroom_`): up to 32 letters, digits and
+    /// underscores. With different prefixes, several stores can share a database.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How many connections serve requests and housekeeping (8; at least 1). Each carries one statement at a
-    /// time. Two more serve the revocation log alone: however many requests come, revocations and heartbeats
-    /// do not wait for them. Connections are opened when they are first needed.
+    /// How many connections serve requests and housekeeping (8; at least 1). Each carries one
+    /// statement at a time. Two more are reserved for the revocation log, so that revocations and
+    /// heartbeats do not wait for requests. Connections are opened when they are first needed.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, 4096);
         self
@@ -107,17 +107,17 @@ impl MysqlStoreBuilder {
         self
     }
 
-    /// How long a statement may take (5 s), and how long a call waits for a free connection. MariaDB stops a
-    /// statement then, and MySQL a `SELECT`. A wait for a lock ends after half of this time, but not before
-    /// a second has passed. If the server does not answer within 1.25 times this time, the connection is
-    /// given up.
+    /// How long a statement may take (5 s), and how long a call waits for a free connection. After
+    /// that, MariaDB cancels the statement; MySQL cancels only a `SELECT`. A wait for a lock ends
+    /// after half of this time, but not before a second has passed. If the server does not answer
+    /// within 1.25 times this time, the connection is closed.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = bounded(timeout);
         self
     }
 
-    /// How often to check whether other nodes wrote to the revocation log (100 ms; at least 1 ms, at most an
-    /// hour). Writes of this process are known at once.
+    /// How often to check whether other nodes have written to the revocation log (100 ms; at least
+    /// 1 ms, at most an hour). Writes of this process wake readers at once.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = bounded(interval);
         self
@@ -130,9 +130,9 @@ impl MysqlStoreBuilder {
         self
     }
 
-    /// The clock for the times that the contract leaves to the store: the first bound of the log, how long a
-    /// `create` takes, and the time at which a grant that a rule bars is revoked. The default is the system
-    /// clock.
+    /// The clock for the times that the contract leaves to the store: the first bound of the log,
+    /// how long a `create` takes, and the time at which a grant that a rule covers is revoked. The
+    /// default is the system clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -148,8 +148,8 @@ impl MysqlStoreBuilder {
         MysqlStore::open(self.settings()?, self.migrates).await
     }
 
-    /// Creates or migrates the tables, and nothing else: for a step of a deployment whose user may do more
-    /// than the program's. Returns the version that the tables have then.
+    /// Creates or migrates the tables, and nothing else. Use it in a deployment step whose database
+    /// user has more privileges than the program's. Returns the resulting version of the tables.
     ///
     /// Any number of nodes may do this at the same time. One migrates, and the others wait for it.
     ///

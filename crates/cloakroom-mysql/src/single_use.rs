@@ -44,7 +44,7 @@ impl MysqlStore {
         if let Err(error) = self.pool().steps(Forget(now)).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "items that are over were not deleted"
+                "expired items could not be deleted"
             );
         }
     }
@@ -71,7 +71,7 @@ struct SpendNew(Spend);
 impl Operation for SpendNew {
     type Answer = bool;
 
-    const CONTEXT: &'static str = "spending an item that is good once";
+    const CONTEXT: &'static str = "spending a single-use item";
     // A second run answers `Again` for what the first one spent: the user tries once more.
     const IS_REPEATABLE: bool = true;
 
@@ -99,7 +99,7 @@ struct SpendKnown(Spend);
 impl Operation for SpendKnown {
     type Answer = Spent;
 
-    const CONTEXT: &'static str = "spending an item that is good once";
+    const CONTEXT: &'static str = "spending a single-use item";
 
     async fn run(&self, connection: &mut Connection) -> Result<Spent, Failure> {
         const FORGOTTEN: &str =

@@ -60,13 +60,13 @@ struct Inner {
 impl MysqlStore {
     /// Connects to the database of this URL, and creates or migrates the tables in it.
     ///
-    /// The URL is `mysql://user:password@host:port/database?ssl-mode=…`, or begins with `mariadb://`. Special
-    /// characters in the user and the password are percent-encoded. Parameters:
+    /// The URL is `mysql://user:password@host:port/database?ssl-mode=…`; `mariadb://` is accepted
+    /// as well. Percent-encode special characters in the user and the password. Parameters:
     ///
     /// | parameter | meaning |
     /// |---|---|
     /// | `ssl-mode` | see below |
-    /// | `ssl-ca` | a PEM file with the certificates that may have signed the server's; without it, those that browsers trust |
+    /// | `ssl-ca` | a PEM file with the root certificates for the server's certificate; without it, those that browsers trust |
     /// | `ssl-server-name` | the name in the server's certificate, if it is not the host |
     /// | `ssl-cert`, `ssl-key` | PEM files with a client certificate and its key |
     /// | `socket` | the path of a Unix socket, instead of host and port |
@@ -78,9 +78,9 @@ impl MysqlStore {
     /// | `REQUIRED` | always | not checked |
     /// | `VERIFY_IDENTITY`, `VERIFY_CA` | always | must be signed by `ssl-ca`, and name the host or the `ssl-server-name` |
     ///
-    /// Without an `ssl-mode`, it is `VERIFY_IDENTITY`, unless the host is this machine (`localhost`, a loopback
-    /// address or a Unix socket): then it is `DISABLED`. So a database on another host that has no TLS needs
-    /// `ssl-mode=DISABLED`.
+    /// The default `ssl-mode` is `VERIFY_IDENTITY`, unless the host is this machine (`localhost`, a
+    /// loopback address or a Unix socket): then it is `DISABLED`. So a database on another host
+    /// that has no TLS needs `ssl-mode=DISABLED`.
     ///
     /// Must be called on a tokio runtime with its I/O and time drivers. The store does its work on that runtime.
     ///
@@ -149,7 +149,7 @@ impl MysqlStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.pool.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 
     async fn revoke_created(&self, id: GrantId) -> Result<(), StoreError> {

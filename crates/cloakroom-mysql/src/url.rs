@@ -59,7 +59,7 @@ impl FromStr for SslMode {
             // The driver cannot check the signer alone.
             "VERIFY_CA" | "VERIFY_IDENTITY" => Ok(Self::VerifyIdentity),
             _ => Err(invalid(
-                "ssl-mode is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY",
+                "ssl-mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY",
             )),
         }
     }
@@ -106,7 +106,7 @@ impl FromStr for DatabaseUrl {
         let certificate = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(invalid("ssl-cert and ssl-key need each other")),
+            _ => return Err(invalid("ssl-cert and ssl-key must be given together")),
         };
         // What stays on this machine needs no encryption. Everything else is encrypted, and the server has
         // to prove its name, unless the URL says otherwise.

@@ -1,4 +1,4 @@
-//! How readers of the log learn that it grew.
+//! How readers of the log learn that it has grown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! The URL of a database: what libpq's `sslmode` and `sslrootcert` mean, and the rest for the driver.
+//! The URL of a database: parses `sslmode` and `sslrootcert` as libpq does, and passes the rest to
+//! the driver.
 
 use std::path::PathBuf;
 

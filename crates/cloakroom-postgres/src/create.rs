@@ -1,4 +1,4 @@
-//! Inserting a grant, and the look for rules that bar it.
+//! Inserting a grant, and looking for rules that cover it.
 
 use std::time::{Duration, Instant};
 

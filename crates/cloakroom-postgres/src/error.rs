@@ -10,13 +10,13 @@ use tokio_postgres::error::SqlState;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is not one of PostgreSQL, or says something that this store does not know.
+    /// The URL is not a PostgreSQL URL, or has a parameter that this store does not support.
     #[error("the database URL is invalid: {why}")]
     Url {
         /// What is wrong. It does not contain the password.
         why: String,
     },
-    /// The schema or the prefix is not a plain name.
+    /// The schema or the prefix is not a valid name.
     #[error(
         "`{name}` cannot be used in the names of tables: use at most 24 lowercase letters, digits and \
          underscores, with a letter or an underscore first, and not `pg_`"
@@ -59,8 +59,8 @@ pub enum ConnectError {
     /// The server does not accept writes: it is a standby, or the user or the database is set to read only.
     #[error("the server does not accept writes: it is a standby, or set to read only")]
     ReadOnly,
-    /// The server runs transactions at another isolation level than `READ COMMITTED`, and the store cannot change
-    /// it behind a pooler.
+    /// The server runs transactions at an isolation level other than `READ COMMITTED`, and the
+    /// store cannot change it behind a pooler.
     #[error(
         "transactions run at the isolation level `{found}`: set `default_transaction_isolation` to \
          `read committed` for the user of the store"
@@ -69,7 +69,7 @@ pub enum ConnectError {
         /// The level.
         found: String,
     },
-    /// The server could not be reached, or refused.
+    /// The server could not be reached, or refused the connection.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

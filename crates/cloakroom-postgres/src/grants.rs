@@ -1,5 +1,6 @@
-//! Looking grants and their tokens up. Each operation on the path of a request is one statement that commits by
-//! itself, so that nothing is left open when a future is dropped. `create` sends two in one flight.
+//! Looking up grants and their tokens. Each operation on the path of a request is one statement
+//! that commits by itself, so that nothing is left open when a future is dropped. `create` sends
+//! two in one round trip.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Deletes what has ended, by the indexes on expiry, a few rows at a time. Any number of nodes may do so at
-//! once: each skips the rows that another one has locked, so nobody waits.
+//! Deletes rows that have ended, by the indexes on expiry, a few at a time. Any number of nodes may
+//! do so at once: each skips the rows that another one has locked, so none of them waits.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use tokio_postgres::types::Type;
@@ -113,7 +113,7 @@ struct Due {
 
 impl Due {
     async fn look(pool: &Pool, task: &Housekeeping) -> Result<Self, StoreError> {
-        let during = "looking for what has ended";
+        let during = "looking for expired rows";
         let before = column(task.before.as_millis());
         let awaited: &[u8] = task.sweep.as_ref().map_or(&[], |entry| entry.as_bytes());
         let rows = pool.query(during, Kind::Read, (&DUE, 0), &[&before, &awaited]).await?;

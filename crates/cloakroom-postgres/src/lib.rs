@@ -17,46 +17,52 @@
 //!
 //! # What it promises
 //!
-//! - **Any number of nodes** can use the database. Each sees what the others acknowledged at once. Readers of the
-//!   revocation log are woken by `NOTIFY`, usually within milliseconds.
-//! - **An acknowledged commit survives** whatever the server's settings promise. With the default
-//!   `synchronous_commit = on`, it survives a crash of the server. A failover to an asynchronous standby may undo
-//!   the last commits, and what they revoked is then live again until the servers notice (`docs/postgresql.md` in
-//!   the repository). With a synchronous standby nothing is lost.
-//! - **Nothing is left open.** Each operation on the path of a request is one statement that commits by itself;
-//!   creating a grant is two in one flight. So a dropped future leaves no transaction, and no lock.
-//! - **Few connections.** Statements of many callers are in flight on a connection at the same time, and lookups that
-//!   arrive while others are under way go out together, in one statement. By default a node opens up to ten
-//!   connections: two for lookups, four for writes, two for lists and housekeeping, one for the log, and one that
-//!   listens. A connection that breaks is replaced when it is next needed, with a pause that grows to half a second
-//!   while the server cannot be reached.
-//! - **Outages are errors**: a server that is gone, read only or full, a time-out, a missing privilege. Lookups are
-//!   sent once more if their connection had ended, and statements that lost a conflict are sent again. Nothing
-//!   else is repeated. When the cause is gone, the same store works again.
+//! - **Any number of nodes** can use the database. Each immediately sees the writes that the others
+//!   have acknowledged. `NOTIFY` wakes readers of the revocation log, usually within milliseconds.
+//! - **An acknowledged commit is as durable as the server's settings make it.** With the default
+//!   `synchronous_commit = on`, it survives a crash of the server. A failover to an asynchronous
+//!   standby may undo the last commits, and tokens that they revoked are then live again until the
+//!   servers notice (`docs/postgresql.md` in the repository). With a synchronous standby nothing is
+//!   lost.
+//! - **Nothing is left open.** Each operation on the path of a request is one statement that
+//!   commits by itself; creating a grant is two in one round trip. So a dropped future leaves no
+//!   transaction, and no lock.
+//! - **Few connections.** Many callers' statements are in flight on a connection at the same time,
+//!   and lookups that arrive while others are under way are sent together, in one statement. By
+//!   default a node opens up to ten connections: two for lookups, four for writes, two for lists
+//!   and housekeeping, one for the log, and one that listens. A connection that breaks is replaced
+//!   when it is next needed, with a pause that grows to half a second while the server cannot be
+//!   reached.
+//! - **Outages are errors**: a server that is gone, read only or full, a time-out, a missing
+//!   privilege. Lookups are sent once more if their connection has ended, and statements that lost
+//!   a conflict are sent again. Nothing else is repeated. When the cause is gone, the same store
+//!   works again.
 //! - **Housekeeping** deletes a few hundred rows in each statement and skips what others have locked. Any number of
 //!   nodes can run it at once.
-//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this database or in
-//!   a separate one. After a failover that loses commits, items that were spent in between can be spent once more
-//!   until they end.
+//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in
+//!   this database or in a separate one. After a failover that loses commits, items whose spending
+//!   was lost can be spent once more until they end.
 //!
 //! The database contains digests and no tokens, but it shows who uses which client.
 //!
 //! # Tables and migrations
 //!
-//! The tables are in a schema of your choice, `cloakroom` by default. [`PostgresStore::connect`] creates and
-//! migrates them, from any number of nodes at once. If the program's user may not do that, run
-//! [`PostgresStoreBuilder::migrate`] as a user who may, or the files in the crate's folder `migrations`, and set
-//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on the schema,
-//! `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables, and `EXECUTE` on its function (which everybody has
-//! unless you revoke it).
+//! The tables are in a schema of your choice, `cloakroom` by default. [`PostgresStore::connect`]
+//! creates and migrates them, from any number of nodes at once. If the program's database user
+//! lacks the privileges, run [`PostgresStoreBuilder::migrate`] as a user who has them, or execute
+//! the files in the crate's folder `migrations`, and set
+//! [`auto_migrate(false)`](PostgresStoreBuilder::auto_migrate). The program then needs `USAGE` on
+//! the schema, `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables, and `EXECUTE` on its
+//! function (which everybody has unless you revoke it).
 //!
-//! An older program refuses newer tables when it starts. A newer program works with the tables of the version
-//! before, so you can update node by node.
+//! An older program refuses newer tables when it starts. A newer program works with the tables of
+//! the previous version, so you can update node by node.
 //!
 //! # Poolers
 //!
-//! Behind a pooler that gives each transaction to another server connection, such as `PgBouncer` with
-//! `pool_mode = transaction`, set [`transaction_pooler`](PostgresStoreBuilder::transaction_pooler).
+//! Behind a pooler that may run each transaction on a different server connection, such as
+//! `PgBouncer` with `pool_mode = transaction`, set
+//! [`transaction_pooler`](PostgresStoreBuilder::transaction_pooler).
 //!
 //! # Versions
 //!

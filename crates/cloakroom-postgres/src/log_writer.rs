@@ -1,4 +1,4 @@
-//! Appending to the revocation log. Appends that wait together share a statement, which has one commit.
+//! Appending to the revocation log. Waiting appends share a statement, which has one commit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

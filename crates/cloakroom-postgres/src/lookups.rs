@@ -1,4 +1,5 @@
-//! Lookups of many callers. While others are under way, those that arrive go out together in one statement.
+//! Lookups of many callers. Those that arrive while others are under way are sent together in one
+//! statement.
 //!
 //! A lookup joins only a statement that is not yet sent. So what was acknowledged before the lookup began is in
 //! the snapshot of its statement.

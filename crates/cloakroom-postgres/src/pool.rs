@@ -1,4 +1,4 @@
-//! A few connections that mend themselves.
+//! A few connections that are replaced when they break.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};

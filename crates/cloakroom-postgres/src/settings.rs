@@ -152,26 +152,28 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How long a statement may take (5 s), including its wait for locks. The server cancels it then. If the
-    /// server does not answer within 1.25 times this time, the connection is given up.
+    /// How long a statement may take (5 s), including its wait for locks. After that, the server
+    /// cancels it. If the server does not answer within 1.25 times this time, the connection is
+    /// closed.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout.clamp(Duration::from_millis(1), MAX_WAIT);
         self
     }
 
-    /// The URL is that of a pooler which gives each transaction to another server connection, such as
-    /// `PgBouncer` with `pool_mode = transaction` (`false`).
+    /// Whether the URL is that of a pooler that may run each transaction on a different server
+    /// connection, such as `PgBouncer` with `pool_mode = transaction` (`false` by default).
     ///
-    /// The store then prepares no statements, sets nothing on its connections, and polls the log instead of
-    /// listening to it. Set `statement_timeout` for the user or the database instead.
+    /// The store then prepares no statements, sets nothing on its connections, and polls the log
+    /// instead of listening to it. Set `statement_timeout` for the user or the database yourself.
     pub const fn transaction_pooler(mut self, is_pooled: bool) -> Self {
         self.is_pooled = is_pooled;
         self
     }
 
-    /// How often to check whether other nodes wrote to the revocation log: 1 s by default, as a safeguard
-    /// beside `LISTEN`, and 100 ms behind a [`transaction_pooler`](Self::transaction_pooler). At least 1 ms,
-    /// at most an hour. Writes of this process are known at once.
+    /// How often to check whether other nodes have written to the revocation log: 1 s by default,
+    /// as a safeguard in addition to `LISTEN`, and 100 ms behind a
+    /// [`transaction_pooler`](Self::transaction_pooler). At least 1 ms, at most an hour. Writes of
+    /// this process wake readers at once.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = Some(interval.clamp(Duration::from_millis(1), MAX_WAIT));
         self
@@ -184,15 +186,16 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The configuration of TLS, instead of one that follows `sslmode` and `sslrootcert`: for example with a
-    /// client certificate. Whether TLS is used still follows `sslmode`.
+    /// The TLS configuration, for example with a client certificate. It replaces the one derived
+    /// from `sslmode` and `sslrootcert`; `sslmode` still decides whether TLS is used.
     pub fn tls(mut self, config: ClientConfig) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// The clock for the times that the contract leaves to the store: the first bound of the log, and the time
-    /// at which a grant that a rule bars is revoked. The default is the system clock.
+    /// The clock for the times that the contract leaves to the store: the first bound of the log,
+    /// and the time at which a grant that a rule covers is revoked. The default is the system
+    /// clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -210,8 +213,8 @@ impl PostgresStoreBuilder {
         Ok(PostgresStore::start(settings, self.lookups, self.writes))
     }
 
-    /// Creates or migrates the tables, and nothing else: for a step of a deployment whose user may do more
-    /// than the program's. Returns the version that the tables have then.
+    /// Creates or migrates the tables, and nothing else. Use it in a deployment step whose database
+    /// user has more privileges than the program's. Returns the resulting version of the tables.
     ///
     /// Any number of nodes may do this at the same time. One migrates, and the others wait for it.
     ///

@@ -1,14 +1,14 @@
 //! Single-use items.
 //!
-//! A call sends two statements in one flight. The first spends the item: the unique index decides between calls
-//! for one id, and the row decides between a call and the end of the item. The second forgets some items that
-//! are over.
+//! A call sends two statements in one round trip. The first spends the item: the unique index
+//! decides between calls for one id, and the row decides between a call and the end of the item.
+//! The second forgets some items that are over.
 //!
-//! The latest end that was forgotten is read when the row has been inserted, with a snapshot of that moment. An
-//! earlier row of the item would have stood in the way of the insert; so if there was one, its deletion is
-//! committed, and the latest end with it. A look before the insert could miss a row that another call spends and
-//! a third one forgets in between. A look after the commit could see an end that was forgotten later, and then
-//! nobody would get `First`.
+//! The latest forgotten end is read after the row has been inserted, with a snapshot of that
+//! moment. An earlier row of the item would have blocked the insert; so if there was one, its
+//! deletion has been committed, and the latest end with it. Reading before the insert could miss a
+//! row that another call spends and a third one forgets in between. Reading after the commit could
+//! see an end that was forgotten later, and then no call would get `First`.
 
 use async_trait::async_trait;
 use cloakroom_core::store::{SingleUseStore, Spend, Spent, StoreError};
@@ -60,7 +60,7 @@ static FORGET: Sql = Sql::new(
 #[async_trait]
 impl SingleUseStore for PostgresStore {
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
-        let during = "spending an item that is good once";
+        let during = "spending a single-use item";
         let Spend { id, until, now } = spend;
         if until <= now {
             return Ok(Spent::Again);

@@ -1,4 +1,4 @@
-//! The store: the methods of the contract, and what they run on.
+//! The store: the methods of the contract, and the connections that they use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ struct Inner {
 impl PostgresStore {
     /// Connects to the database of this URL, and creates or migrates the tables in the schema `cloakroom`.
     ///
-    /// The URL is that of libpq: `postgres://user:password@host:port/database?sslmode=…`, also with several
-    /// hosts, of which the store uses the one that accepts writes.
+    /// The URL has the form of libpq: `postgres://user:password@host:port/database?sslmode=…`. It
+    /// may name several hosts, of which the store uses the one that accepts writes.
     ///
     /// | `sslmode` | TLS | the server's certificate |
     /// |---|---|---|
@@ -75,11 +75,12 @@ impl PostgresStore {
     /// | `allow`, `prefer` | if the server offers it | not checked |
     /// | `require` | always | not checked; with `sslrootcert` as for `verify-ca` |
     /// | `verify-ca` | always | must be signed by `sslrootcert`, which is required |
-    /// | `verify-full` | always | must also name the host; without `sslrootcert`, the system's roots count |
+    /// | `verify-full` | always | must also name the host; without `sslrootcert`, the system's root certificates are used |
     ///
-    /// Without an `sslmode`, it is `verify-full`, unless every host is this machine (`localhost`, a loopback
-    /// address or a Unix socket) and there is no `sslrootcert`: then it is `prefer`. So a database on another
-    /// host that has no TLS needs `sslmode=disable`. [`PostgresStoreBuilder::tls`] replaces what is checked.
+    /// The default `sslmode` is `verify-full`, unless every host is this machine (`localhost`, a
+    /// loopback address or a Unix socket) and there is no `sslrootcert`: then it is `prefer`. So a
+    /// database on another host that has no TLS needs `sslmode=disable`.
+    /// [`PostgresStoreBuilder::tls`] replaces these checks.
     ///
     /// Must be called on a tokio runtime with its I/O and time drivers. The store does its work on that runtime.
     ///
@@ -122,7 +123,7 @@ impl PostgresStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 
     /// Runs a read with a large answer in a task. A caller that does not take its answer would otherwise hold

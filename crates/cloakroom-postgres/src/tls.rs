@@ -29,7 +29,7 @@ pub(crate) fn connector(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed("the versions of TLS cannot be chosen", error))?;
+        .map_err(|error| failed("the TLS versions cannot be configured", error))?;
     let config = match (address.tls, &address.root) {
         (Tls::Never | Tls::IfOffered | Tls::Unchecked, _) => builder
             .dangerous()

@@ -1,5 +1,5 @@
-//! How readers learn that the revocation log grew: from this process at once, and from others through a
-//! connection that listens, or by looking at the head of the log.
+//! How readers learn that the revocation log has grown: at once if this process wrote to it,
+//! otherwise through a connection that listens, or by polling the head of the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(crate) async fn watch(settings: Arc<Settings>, growth: Growth) {
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "the revocation log is not watched"
+                    "changes of the revocation log are not being watched"
                 );
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -43,6 +43,7 @@ pub struct RedisStoreBuilder {
     connect: Duration,
     response: Duration,
     login: Option<(String, String)>,
+    sentinel_login: Option<(String, String)>,
     roots: Option<Vec<u8>>,
     certificate: Option<(Vec<u8>, Vec<u8>)>,
     allows_eviction: bool,
@@ -79,6 +80,7 @@ impl RedisStoreBuilder {
             connect: Duration::from_secs(3),
             response: Duration::from_secs(2),
             login: None,
+            sentinel_login: None,
             roots: None,
             certificate: None,
             allows_eviction: false,
@@ -87,16 +89,23 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// The beginning of every key (`cloakroom`), between braces. Each app or tenant on a server has a
-    /// prefix of its own. It must not contain braces.
+    /// The prefix of every key (`cloakroom` by default); the keys contain it in braces. Each app or
+    /// tenant on a server needs a prefix of its own, without braces.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// The ACL user and its password, in place of those in the URL.
+    /// The ACL user and its password, instead of those in the URL.
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = Some((user.into(), password.into()));
+        self
+    }
+
+    /// The user (usually `default`) and the password for the sentinels, which have users of their own.
+    /// Without this, the store does not log in to them.
+    pub fn sentinel_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.sentinel_login = Some((user.into(), password.into()));
         self
     }
 
@@ -106,15 +115,15 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long an answer may take (2 s). A call that takes longer is an error, and the next call uses a new
-    /// connection. It has no effect on a [`SharedConnection`].
+    /// How long an answer may take (2 s). A call that takes longer is an error, and the next call
+    /// uses a new connection. This has no effect on a [`SharedConnection`].
     pub const fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response = timeout;
         self
     }
 
-    /// The root certificates that the server's certificate is checked against, in PEM. The default is those
-    /// of the operating system.
+    /// The root certificates that the server's certificate is checked against, in PEM. By default,
+    /// those of the operating system are used.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots = Some(pem.into());
         self
@@ -130,8 +139,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Accepts a server that evicts keys when its memory is full, with a warning. What it evicts is lost:
-    /// a session, or the rule that keeps a late login out.
+    /// Accepts a server that evicts keys when its memory is full, with a warning. Evicted data is
+    /// lost: sessions, or the rules that refuse late logins.
     pub const fn allow_eviction(mut self) -> Self {
         self.allows_eviction = true;
         self
@@ -260,6 +269,11 @@ impl RedisStoreBuilder {
         }
         if let Some(password) = login.password() {
             builder = builder.set_client_to_redis_password(password);
+        }
+        if let Some((user, password)) = &self.sentinel_login {
+            builder = builder
+                .set_client_to_sentinel_username(user)
+                .set_client_to_sentinel_password(password);
         }
         if is_tls {
             builder = builder

@@ -1,4 +1,4 @@
-//! What the store looks at before it uses a server.
+//! The checks of a server before the store uses it.
 
 use cloakroom_core::store::StoreError;
 use redis::Value;
@@ -14,11 +14,13 @@ pub(crate) async fn check(link: &Link, allows_eviction: bool) -> Result<(), Open
         // Some users may run scripts and nothing else.
         Err(error) if error.code() == Some("NOPERM") => {
             tracing::warn!(
-                "the user may not run INFO: nobody checked that the server never evicts keys"
+                "the user may not run INFO, so the eviction policy could not be checked"
             );
             return Ok(());
         }
-        Err(error) => return Err(failed("asking the server what it is", error).into()),
+        Err(error) => {
+            return Err(failed("asking the server for its version and role", error).into());
+        }
     };
     if infos.is_empty() {
         let error = StoreError::corrupt("the answer to INFO", "it is not text");
@@ -69,8 +71,7 @@ fn check_info(info: &str, allows_eviction: bool, is_cluster: bool) -> Result<(),
         version = field("valkey_version").unwrap_or(found),
         append_only_file = field("aof_enabled") == Some("1"),
         replicas = field("connected_slaves").unwrap_or("?"),
-        "the server keeps what it acknowledged as long as its settings for persistence and \
-         replication provide"
+        "the server's durability depends on its settings for persistence and replication"
     );
     Ok(())
 }

@@ -15,7 +15,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// A connection that your app has already.
+/// An existing connection of your app.
 ///
 /// ```no_run
 /// # async fn demo(client: redis::Client) -> Result<(), Box<dyn std::error::Error>> {

@@ -29,7 +29,7 @@ pub enum OpenError {
         policy: String,
     },
     /// The server is a replica, which cannot be written to.
-    #[error("the server is a replica: name its master, or the sentinels that know it")]
+    #[error("the server is a replica: use the URL of its master or of its sentinels")]
     Replica,
     /// The server cannot be reached, or refuses to answer.
     #[error(transparent)]

@@ -359,7 +359,7 @@ impl RedisStore {
         }))
         .await;
         if let Err(error) = unlisted {
-            tracing::debug!(%error, "an index keeps grants that are gone");
+            tracing::debug!(%error, "grants could not be removed from an index");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Finishes revocations, and deletes what has ended, by the indexes on ends. Any number of nodes may do so at
-//! once: each script looks again at what it changes.
+//! Finishes revocations, and deletes rows that have ended, by the indexes on their ends. Any number
+//! of nodes may do so at once: each script checks again what it changes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -199,7 +199,7 @@ impl RedisStore {
         command.arg(index).arg("-inf").arg(format!("({before}"));
         command.arg("LIMIT").arg(0).arg(limit);
         let answer = self.0.link.send(&command).await;
-        let answer = answer.map_err(|error| failed("looking for what has ended", error))?;
+        let answer = answer.map_err(|error| failed("looking for expired rows", error))?;
         Ok(strings("an index", answer)?.into_iter().flatten().collect())
     }
 

@@ -18,31 +18,34 @@
 //!
 //! # What it promises
 //!
-//! - **Any number of nodes** can use the server. Each sees what the others acknowledged at once. Readers of the
-//!   revocation log wait for new entries on a connection of their own.
-//! - **One script, one slot.** All that changes together has one hash tag: a grant, its tokens, and its entries in the
-//!   indexes. A lookup is one command. Creating a grant takes two round trips, revoking one takes three.
-//! - **An acknowledged write survives what the server's settings promise**, and no more. Redis acknowledges a write
-//!   before it is on disk, unless `appendfsync` is `always`, and before its replicas have it. A crash or a failover may
-//!   undo the last second: a login is gone, a spent refresh token is valid again, and what was revoked is live again
-//!   until the servers notice. `docs/redis.md` in the repository says who notices what, and which settings help.
-//! - **Every write may be sent twice.** A command whose connection broke is sent once more, and the cluster client
-//!   repeats commands by itself. Signing keys and single-use items are the exception: the store sends them once, and
-//!   reports an error.
+//! - **Any number of nodes** can use the server. Each immediately sees the writes that the others
+//!   have acknowledged. Readers of the revocation log wait for new entries on a connection of their
+//!   own.
+//! - **One script, one slot.** Keys that change together share a hash tag: a grant, its tokens, and
+//!   its entries in the indexes. A lookup is one command. Creating a grant takes two round trips,
+//!   revoking one takes three.
+//! - **An acknowledged write is as durable as the server's settings make it.** Redis acknowledges a
+//!   write before it is on disk, unless `appendfsync` is `always`, and before its replicas have it.
+//!   A crash or a failover may undo the last second: a login is gone, a spent refresh token is
+//!   valid again, and a revoked token is live again until the servers notice. `docs/redis.md` in
+//!   the repository says which losses are detected, and which settings help.
+//! - **Most writes may be sent twice.** A command whose connection broke is sent once more, and the
+//!   cluster client repeats commands by itself. Writes of signing keys and single-use items are the
+//!   exception: the store sends them once, and reports an error if the connection breaks.
 //! - **Log first.** A revocation is in the log, with its rule, before it takes effect. If its process ends in between,
 //!   [`maintain`](cloakroom_core::store::TokenStore::maintain) finishes it. It does the same work once more
 //!   a minute later, in case a shard failed over and lost it.
-//! - **Every key has a time to live**, at least one hour after the end of what it holds, by the clock of the server. Only
-//!   the log, the signing keys and the check values stay. If housekeeping does not run, memory is still
-//!   given back.
+//! - **Keys have a time to live**, at least one hour after the end of their content, by the clock
+//!   of the server. Only the log, the signing keys and the check values have none. So memory is
+//!   freed even if housekeeping does not run.
 //! - **Outages are errors**: a server that is gone, full, busy, a replica, or without enough replicas. A
 //!   server that is full still revokes and deletes.
 //! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this store while the
 //!   grants are in another one. The server removes each at its end. After a failover that loses writes, or to a
 //!   server whose clock is behind, an item can be spent once more until it ends.
 //!
-//! Keys and values contain digests and no tokens, but they show who uses which client. Give the store an ACL user that may
-//! touch its keys alone: `~{cloakroom*`.
+//! Keys and values contain digests and no tokens, but they show who uses which client. Give the
+//! store an ACL user that can access only its keys: `~{cloakroom*`.
 //!
 //! # Servers
 //!

@@ -108,7 +108,7 @@ impl RedisStore {
             // The server is empty. Its log begins before anybody takes an epoch from it.
             self.open_log().await?;
         }
-        Err(StoreError::unavailable("reading rules", "the server forgets what is written to it"))
+        Err(StoreError::unavailable("reading rules", "the server loses what is written to it"))
     }
 
     /// The rules, and with the same step the newest bound.

@@ -58,14 +58,14 @@ pub(crate) struct Inner {
 }
 
 impl RedisStore {
-    /// Connects to the server behind a URL, with the default settings.
+    /// Connects to the server at this URL, with the default settings.
     ///
     /// | URL | connects to |
     /// |---|---|
     /// | `redis://[user][:password@]host[:port][/database]` | one server |
     /// | `redis+unix:///path?db=0` | one server, over a Unix socket |
     /// | `redis+sentinel://[user][:password@]host[:port],…/master[/database]` | the master that sentinels name |
-    /// | `redis+cluster://[user][:password@]host[:port],…` | a cluster, by some of its nodes |
+    /// | `redis+cluster://[user][:password@]host[:port],…` | a cluster; list some of its nodes |
     ///
     /// With `rediss` in place of `redis` the connection uses TLS. `valkey` and `valkeys` mean the same.
     ///
@@ -76,13 +76,13 @@ impl RedisStore {
         Self::builder(url).connect().await
     }
 
-    /// Settings for a store on the server behind a URL; see [`RedisStore::connect`].
+    /// Settings for a store on the server at this URL; see [`RedisStore::connect`].
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::url(url)
     }
 
-    /// Settings for a store over a connection that your app has already. The store cannot wait for new
-    /// revocations on it, so readers ask ten times a second.
+    /// Settings for a store over an existing connection of your app. The store cannot wait for new
+    /// revocations on it, so readers poll ten times a second.
     pub fn over(connection: impl Into<SharedConnection>) -> RedisStoreBuilder {
         RedisStoreBuilder::shared(connection.into())
     }
@@ -90,7 +90,7 @@ impl RedisStore {
     /// 16 random bytes: the id of a log entry, or the incarnation of a log.
     pub(crate) fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 

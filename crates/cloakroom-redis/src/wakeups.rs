@@ -91,7 +91,7 @@ async fn wait(source: Arc<Source>, log: Vec<u8>, connect: Duration, grew: watch:
             }
         };
         if let Err(error) = error {
-            tracing::debug!(%error, "the connection that waits for new revocations broke");
+            tracing::debug!(%error, "the connection that waits for new revocations was lost");
         }
         sleep(PAUSE).await;
     }

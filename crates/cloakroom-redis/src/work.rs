@@ -1,6 +1,6 @@
-//! The effects of revocations. The log has the entry before the effect, and a record of the work to do until
-//! a minute after it: whoever finds the record finishes the work, and does it a second time, in case a
-//! shard failed over and lost it.
+//! The effects of revocations. The log has the entry before the effect, and a record of the work to
+//! do until a minute after it: a node that finds the record finishes the work, and does it a second
+//! time, in case a shard failed over and lost it.
 
 use cloakroom_core::record::GrantRow;
 use cloakroom_core::revocation::{EntryId, Epoch, Revocation, RuleKey, Target};

@@ -1,4 +1,4 @@
-//! Something small that one thread renews and every request reads.
+//! A small value that one thread updates and every request reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Errors. Details for an operator are in the error's sources; nothing of them goes over the wire.
+//! Errors. Details for an operator are in the error's sources, which are never sent to a client.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub enum TokenError {
     Unavailable(#[from] UnavailableError),
 }
 
-/// Why a token is refused. For traces; the client is not told.
+/// Why a token is refused, for traces. The response does not say why.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {
@@ -30,14 +30,14 @@ pub enum InvalidToken {
     /// It is opaque, and no introspection is configured.
     #[error("the token is not a JWT, and no introspection is configured for opaque tokens")]
     NotJwt,
-    /// The authorization server calls it inactive.
+    /// The authorization server reports it as inactive.
     #[error("the token is inactive")]
     Inactive,
     /// It is longer than any token this library accepts.
     #[error("the token is longer than {} bytes", crate::MAX_TOKEN_BYTES)]
     TooLarge,
-    /// It is meant for another audience, or names none.
-    #[error("the token is not meant for this resource")]
+    /// Its audience is a different one, or missing.
+    #[error("the token's audience does not contain this resource")]
     Audience,
     /// Another authorization server issued it.
     #[error("the token was issued by another authorization server")]
@@ -74,7 +74,8 @@ impl From<cloakroom_jwt::VerifyError> for InvalidToken {
     }
 }
 
-/// The authorization server gave no usable answer, or was not asked. Says nothing about the token.
+/// The authorization server gave no usable answer, or was not asked. This says nothing about the
+/// token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnavailableError {
@@ -96,7 +97,7 @@ pub enum UnavailableError {
     Unreadable(#[source] Arc<dyn Error + Send + Sync>),
     /// The replica is further behind than the route's [`Freshness`](crate::Freshness) allows, or
     /// cannot tell whether the token is revoked; and introspection is not configured, or
-    /// [`WhenStale`](crate::WhenStale) rules it out.
+    /// [`WhenStale`](crate::WhenStale) excludes it.
     #[error("the replica of the revocation log is too far behind, or cannot check the token")]
     Stale,
     /// The [`IntrospectionLimits`](crate::IntrospectionLimits) are reached.

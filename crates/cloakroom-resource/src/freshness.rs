@@ -1,4 +1,4 @@
-//! How old the knowledge of revocations may be when a request is let in.
+//! The maximum age of the knowledge about revocations when a request is let in.
 
 use std::time::Duration;
 
@@ -30,10 +30,11 @@ use cloakroom_core::time::ClockReading;
 /// | | or, without a replica or if a fresh one cannot tell: a JWT issued at most `d` ago, |
 /// | | less the largest difference between clocks |
 ///
-/// A signature says nothing about revocation, so verifying a JWT again makes nothing fresh. Ages are
-/// measured from when the answer was requested to when the request began.
+/// A signature says nothing about revocation, so verifying a JWT again does not make it fresher.
+/// Ages are measured from when the answer was requested to when the request began.
 ///
-/// If nothing meets it, [`WhenStale`] decides. A token that is known to be revoked is always refused.
+/// If none of these meets it, [`WhenStale`] decides. A token that is known to be revoked is always
+/// refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness(Option<Duration>);
 
@@ -45,7 +46,8 @@ impl Freshness {
         Self(None)
     }
 
-    /// What is known may be this old. Zero is the same as [`every_request`](Self::every_request).
+    /// The knowledge about a token may be this old. Zero is the same as
+    /// [`every_request`](Self::every_request).
     #[must_use]
     pub const fn within(age: Duration) -> Self {
         if age.is_zero() { Self(None) } else { Self(Some(age)) }
@@ -62,12 +64,12 @@ impl Freshness {
     }
 }
 
-/// What happens to a request whose token is remembered or verified, when the [`RevocationReplica`] is
+/// What happens to a request whose token is cached or verified, when the [`RevocationReplica`] is
 /// too far behind for the route's [`Freshness`].
 ///
-/// The request is never simply let in. This setting does not affect opaque tokens that are not
-/// remembered, or tokens that no replica can check, such as those of another server or of a client
-/// with too many revocations: they are introspected if introspection is configured.
+/// The request is never let in unchecked. This setting does not affect opaque tokens that are not
+/// cached, or tokens that no replica can check, such as those of another server or of a client with
+/// too many revocations: they are introspected if introspection is configured.
 ///
 /// **A JWT that a gateway swapped for a handle cannot be introspected**: clients never hold it, and
 /// the authorization server reports it as inactive. An API behind a gateway needs a replica, and a
@@ -111,7 +113,7 @@ pub(crate) fn without_introspection(
     };
     match replica {
         Some(replica) if bound < reliable(replica) => Err(SetupError::Freshness(
-            "no introspection is configured, and the replica is further behind even while nothing is wrong",
+            "no introspection is configured, and the replica is further behind even in normal operation",
         )),
         None if bound < clock_skew(None) => Err(SetupError::Freshness(
             "neither introspection nor a replica is configured, and clocks may differ by more",
@@ -127,7 +129,7 @@ pub(crate) fn from_replica_alone(
 ) -> Result<(), SetupError> {
     match (freshness.bound(), replica) {
         (Some(bound), Some(replica)) if bound < reliable(replica) => Err(SetupError::Freshness(
-            "`WhenStale::Refuse` is set, and the replica is further behind even while nothing is wrong",
+            "`WhenStale::Refuse` is set, and the replica is further behind even in normal operation",
         )),
         _ => Ok(()),
     }

@@ -28,8 +28,8 @@
 //! }
 //! ```
 //!
-//! When the authorization server cannot be reached, requests get [`TokenError::Unavailable`] and
-//! status 503. They are not let in, and clients are not told that their token is invalid.
+//! When the authorization server cannot be reached, requests fail with [`TokenError::Unavailable`]
+//! and status 503. They are not let in, and clients are not told that their token is invalid.
 //!
 //! A token that is bound to a key (`cnf`) needs a proof of that key. Your application verifies the
 //! proof, and the layers compare the keys: see [`BearerLayer`].
@@ -37,12 +37,12 @@
 //! The types in this crate's signatures are re-exported here: an API needs no other crate of the
 //! workspace.
 //!
-//! # What is remembered, and for how long
+//! # What is cached, and for how long
 //!
 //! By default, nothing: for each request, opaque tokens are introspected, handles swapped and JWTs
-//! verified. To answer requests from memory, set how many tokens to remember and how
-//! [fresh](Freshness) the knowledge of revocations has to be. A revocation then takes effect within
-//! that time. With a [`RevocationReplica`] it takes effect as soon as the revocation log brings it.
+//! verified. To check tokens from memory, set how many tokens to cache and how [fresh](Freshness)
+//! the knowledge about revocations must be. A revocation then takes effect within that time. With a
+//! [`RevocationReplica`] it takes effect as soon as it arrives through the revocation log.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -67,25 +67,26 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | memory | set by | checked on each request |
+//! | cache | set by | checked on each request |
 //! |---|---|---|
 //! | introspected tokens | [`BearerLayer::cache`] | replica, age, expiry, proof of the key |
 //! | JWTs of handles | [`PhantomLayer::cache`] | replica, age, expiry, proof of the key |
 //! | verified JWTs | [`Verifier::cache`] | replica, JWK Set, times, proof of the key |
 //! | refused tokens, 10,000 beside each of the first two | the same | age, 10 s at most |
 //!
-//! Each memory belongs to one audience, stores tokens as SHA-256 digests, and is bounded. Requests
-//! that wait for the same token share one introspection, which continues when some of them are
-//! cancelled. No request gets an answer older than its freshness allows. A failure reaches the
-//! requests that wait for it and is not remembered. There is one exception: if the answer about a token
-//! cannot be understood, that token gets the same error for one second, without a new request. [`IntrospectionLimits`] and [`GatewayKeys`]
-//! keep junk from the authorization server.
+//! Each cache belongs to one audience, stores tokens as SHA-256 digests, and is limited in size.
+//! Requests that wait for the same token share one introspection, which continues when some of them
+//! are cancelled. No request gets an answer older than its freshness allows. A failure is reported
+//! to the requests that wait for it and is not cached. There is one exception: if the answer about
+//! a token cannot be parsed, that token gets the same error for one second, without a new request.
+//! [`IntrospectionLimits`] and [`GatewayKeys`] protect the authorization server from invented
+//! tokens.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` (default) | [`VerifiedToken`] as an extractor |
+//! | `axum` (default) | [`VerifiedToken`] and `Token<YourClaims>` as extractors |
 //! | `client` (default) | `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the constructors that use it |
 //! | `metrics` | counters and gauges through the `metrics` crate |
 //!
@@ -137,7 +138,7 @@ pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
 pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
-pub use layer::extract::MissingLayer;
+pub use layer::extract::{MissingLayer, Token, TokenRejection};
 pub use layer::phantom::PhantomLayer;
 pub use layer::resource_metadata::{ResourceMetadata, ResourceMetadataService};
 pub use layer::response_future::ResponseFuture;
@@ -146,12 +147,13 @@ pub use revocation_replica::{HttpLog, ReplicaBuilder, RevocationLog, RevocationR
 pub use verify::Verifier;
 pub use verify::token::VerifiedToken;
 
-/// Implementations of [`Introspector`], [`HttpClient`] and [`RevocationLog`] need this attribute.
+/// The attribute that implementations of [`Introspector`], [`HttpClient`] and [`RevocationLog`]
+/// need.
 pub use async_trait::async_trait;
 pub use bytes;
 pub use cloakroom_core::handle::AccessHandleKeys;
 pub use cloakroom_core::revocation::Epoch;
-/// What a [`RevocationLog`] hands out, and what a [`StoreLog`] reads.
+/// What a [`RevocationLog`] returns, and what a [`StoreLog`] reads.
 pub use cloakroom_core::revocation::{
     Cursor, CursorPlace, EntryId, LogEntry, LogEvent, RevocationBatch, RevocationPage, Target,
 };

@@ -10,7 +10,7 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// A newer version of this program wrote it.
+    /// A newer version of this program wrote the file.
     #[error(
         "the database has schema version {found}, and this program knows up to {known}: use the \
          newer program"
@@ -24,7 +24,8 @@ pub enum OpenError {
     /// The file is a database of another program.
     #[error("the file is a database of another program")]
     Foreign,
-    /// The file system cannot share memory between processes. Network file systems cannot.
+    /// The file system does not support shared memory between processes, as most network file
+    /// systems do not.
     #[error("the database cannot use a write-ahead log (its journal mode is {mode})")]
     NoWal {
         /// The journal mode that SQLite uses instead.

@@ -38,7 +38,7 @@ fn warn_if_others_may_read(path: &Path, metadata: &Metadata) {
         tracing::warn!(
             path = %path.display(),
             mode = %format_args!("{mode:o}"),
-            "others than its owner may use the database file; `chmod 600` closes it"
+            "users other than the owner can access the database file; restrict it with `chmod 600`"
         );
     }
 }

@@ -99,7 +99,7 @@ fn is_free(connection: &Connection, grant: &GrantRecord) -> Result<bool, StoreEr
             let key = (grant.id.as_bytes(), epoch, subject, owner, pair);
             sql.query_row(key, |row| row.get(0))
         })
-        .map_err(|error| failed("looking for what bars a grant", error))
+        .map_err(|error| failed("looking for rules that cover a grant", error))
 }
 
 /// The answer if the grant cannot be inserted. This may be a retry of a call whose answer was lost.

@@ -1,4 +1,4 @@
-//! Deletes what has ended, by the indexes on expiry, a few rows at a time.
+//! Deletes rows that have ended, by the indexes on expiry, a few at a time.
 
 use cloakroom_core::store::{Housekeeping, MaintenanceReport, StoreError};
 use rusqlite::Connection;
@@ -147,5 +147,5 @@ pub(crate) fn is_due(connection: &Connection, task: &Housekeeping) -> Result<boo
     connection
         .prepare_cached(DUE)
         .and_then(|mut sql| sql.query_row([column(task.before.as_millis())], |row| row.get(0)))
-        .map_err(|error| failed("looking for what has ended", error))
+        .map_err(|error| failed("looking for expired rows", error))
 }

@@ -18,16 +18,18 @@
 //!   [`Synchronous::Full`], the default, it also survives a power cut. With [`Synchronous::Normal`] a power
 //!   cut may undo the last commits. If a revocation is among them, it is lost, and a spent refresh token is
 //!   valid again.
-//! - **One thread writes.** Writes that wait together share a commit. Lookups run on the caller's thread and
+//! - **One thread writes.** Waiting writes share a commit. Lookups run on the caller's thread and
 //!   take microseconds. Longer reads run on a separate thread.
-//! - **Several processes** on one machine can open the file. Each sees the writes of the others at once. Their
-//!   entries in the revocation log wake its readers within [`SqliteStoreBuilder::poll`].
+//! - **Several processes** on one machine can open the file. Each sees the writes of the others at
+//!   once. Entries that another process writes to the revocation log wake readers within
+//!   [`SqliteStoreBuilder::poll`].
 //! - **Outages are errors**: a full disk, a lock that is held for too long, a file that was deleted, replaced
 //!   or damaged, and permissions that were removed. When the cause is gone, the same store works again.
-//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in this file or in a
-//!   separate one. Each item is a row until a later call deletes it, some time after its end. Only the disk
-//!   and [`SqliteStoreBuilder::max_pages`] bound their number. After a copy of the file is restored, or a power
-//!   cut undoes commits, items that were spent in between can be spent once more until they end.
+//! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in
+//!   this file or in a separate one. Each item is a row until a later call deletes it, some time
+//!   after its end. Only the disk and [`SqliteStoreBuilder::max_pages`] limit their number. After a
+//!   copy of the file is restored, or a power cut undoes commits, items whose spending was lost can
+//!   be spent once more until they end.
 //!
 //! The file contains digests and no tokens, but it shows who uses which client. It is created readable only by
 //! its owner, and the store warns of a file that others can read. The file must be on a local file system.

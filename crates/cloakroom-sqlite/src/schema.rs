@@ -123,8 +123,9 @@ pub enum Synchronous {
     /// A commit is on disk before it is acknowledged. It survives a power cut.
     #[default]
     Full,
-    /// A commit survives the end of the process. The last commits may be lost in a crash of the operating
-    /// system or a power cut, and what they revoked is then live again. This is faster.
+    /// A commit survives the end of the process. The last commits may be lost in a crash of the
+    /// operating system or a power cut, and tokens that they revoked are then live again. This is
+    /// faster.
     Normal,
 }
 
@@ -175,7 +176,7 @@ pub(crate) fn migrate(
     }
     if found == 0 {
         let incarnation = EntryId::random(random)
-            .map_err(|error| StoreError::unavailable("drawing the log's incarnation", error))?;
+            .map_err(|error| StoreError::unavailable("generating the log's incarnation", error))?;
         transaction
             .execute("INSERT INTO state VALUES (?1, 0, 0)", [incarnation.as_bytes()])
             .map_err(during)?;

@@ -113,7 +113,7 @@ impl Shared {
         if self.lost.load(Ordering::Acquire) {
             return Err(StoreError::unavailable(
                 "reading",
-                "the database file is not in its place",
+                "the database file is no longer at its path",
             ));
         }
         Ok(())

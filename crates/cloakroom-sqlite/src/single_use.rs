@@ -28,7 +28,7 @@ pub(crate) fn spend(connection: &Connection, spend: &Spend) -> Result<Spent, Sto
                           FROM single_use_forgotten WHERE id = 0";
     const WRITE: &str = "INSERT INTO single_use (id, until) VALUES (?1, ?2) \
                          ON CONFLICT (id) DO UPDATE SET until = excluded.until";
-    let during = |error| failed("spending an item that is good once", error);
+    let during = |error| failed("spending a single-use item", error);
     let id = spend.id.as_bytes();
     let (stored, forgotten) = connection
         .prepare_cached(STORED)

@@ -57,7 +57,7 @@ struct Inner {
 impl SqliteStore {
     /// Opens the database at this path. If there is no file, it is created, readable only by its owner.
     ///
-    /// This reads and writes the file, and may wait some seconds for another process that prepares it.
+    /// This reads and writes the file, and may wait some seconds while another process prepares it.
     /// Call it when your program starts.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl SqliteStore {
 
     fn entry_id(&self) -> Result<EntryId, StoreError> {
         EntryId::random(&self.0.shared.settings.random)
-            .map_err(|error| StoreError::unavailable("drawing the id of a log entry", error))
+            .map_err(|error| StoreError::unavailable("generating the id of a log entry", error))
     }
 }
 
@@ -159,14 +159,14 @@ pub(crate) struct Settings {
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 impl SqliteStoreBuilder {
-    /// The durability of a commit ([`Synchronous::Full`]).
+    /// The durability of a commit ([`Synchronous::Full`] by default).
     pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.settings.synchronous = synchronous;
         self
     }
 
-    /// How often to check whether other processes wrote to the revocation log (50 ms; at least 1 ms, at most
-    /// an hour). Writes of this process are known at once.
+    /// How often to check whether other processes have written to the revocation log (50 ms; at
+    /// least 1 ms, at most an hour). Writes of this process wake readers at once.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.settings.poll = interval.clamp(Duration::from_millis(1), MAX_WAIT);
         self
@@ -179,7 +179,7 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// The most pages in the file (`PRAGMA max_page_count`). A page usually has 4 KiB.
+    /// The largest number of pages in the file (`PRAGMA max_page_count`). A page usually has 4 KiB.
     pub const fn max_pages(mut self, pages: u32) -> Self {
         self.settings.max_pages = Some(pages);
         self

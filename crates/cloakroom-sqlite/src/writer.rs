@@ -1,4 +1,4 @@
-//! The thread that writes. Writes that wait together share a commit.
+//! The thread that writes. Waiting writes share a commit.
 
 use std::iter;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Every check, by topic.
 //!
-//! A check is a function from a [`Context`](crate::Context) to a result; its module lists it, with
-//! the promise that it tries, in a table that the macro `checks!` makes. The tables come together
-//! in [`all`].
+//! A check is a function from a [`Context`](crate::Context) to a result. Its module lists it, with
+//! the promise that it tests, in a table that the macro `checks!` makes. [`all`] combines the
+//! tables.
 
 use crate::Check;
 

@@ -1,4 +1,4 @@
-//! The keys that tell genuine access handles from forged ones. Gateways may have them.
+//! The keys that distinguish genuine access handles from forged ones. Gateways may have them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::handle::prefixes::check_prefix;
 use crate::handle::{TAG, TagKey, VERSION};
 use crate::ids::{GrantId, InvalidValue};
-use crate::secret::{TokenDigest, TokenKind, decode_into};
+use crate::secret::{TokenDigest, TokenKind, decode_into, scrubbed};
 
 /// version, key, grant id, secret.
 pub(crate) const ACCESS_BODY: usize = 1 + 1 + 16 + 24;
@@ -21,8 +21,8 @@ pub(crate) const ACCESS: usize = ACCESS_BODY + TAG;
 /// The most bytes of JSON that are read: enough for 256 keys and many prefixes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 
-/// The keys and prefixes of access handles. With them, a gateway tells a genuine handle from a forged
-/// one without a request. Refresh tokens and codes have other keys.
+/// The keys and prefixes of access handles. With them, a gateway can detect forged handles without
+/// a request. Refresh tokens and codes have other keys.
 ///
 /// An authorization server gives them as JSON to gateways that it trusts:
 ///
@@ -62,8 +62,8 @@ pub struct AccessHandleKeys {
 pub enum HandleCheck {
     /// A handle whose tag is genuine. Only its issuer knows whether it is active.
     Genuine(AccessHandle),
-    /// It has the prefix of a handle and is not genuine. Its issuer would refuse it without reading the
-    /// store.
+    /// It has the prefix of a handle, but is not genuine. Its issuer would refuse it without
+    /// reading the store.
     Forged,
     /// It names a key that is not among these. The issuer may have a new key, or the handle is forged.
     UnknownKey,
@@ -125,6 +125,10 @@ impl AccessHandleKeys {
     /// Tells whether a presented token is a genuine access handle.
     #[must_use]
     pub fn check(&self, presented: &str) -> HandleCheck {
+        scrubbed(|| self.check_unscrubbed(presented))
+    }
+
+    fn check_unscrubbed(&self, presented: &str) -> HandleCheck {
         let mut bytes = Zeroizing::new([0; ACCESS]);
         if let Err(other) = self.decode(presented, &mut bytes) {
             return other;
@@ -142,7 +146,7 @@ impl AccessHandleKeys {
         grant.copy_from_slice(&body[2..18]);
         HandleCheck::Genuine(AccessHandle {
             grant: GrantId::from_bytes(grant),
-            digest: TokenDigest::compute(TokenKind::Access, &*bytes),
+            digest: TokenDigest::compute_unscrubbed(TokenKind::Access, &*bytes),
         })
     }
 

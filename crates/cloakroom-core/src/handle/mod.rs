@@ -36,10 +36,10 @@ const CHAIN_BODY: usize = 1 + 1 + 16 + 4 + 24;
 const CHAIN: usize = CHAIN_BODY + TAG + TAG;
 
 /// The secret that handle keys are derived from: 32 random bytes that the app keeps, and a number
-/// that names them. It is wiped on drop and redacted in `Debug`.
+/// that identifies them. It is wiped on drop and redacted in `Debug`.
 ///
 /// Anyone who knows it can make handles that pass the tag check, but no more: no store knows their
-/// digest. Replace it when you have a reason; it needs no schedule.
+/// digest. You need not replace it on a schedule, only if it may have leaked.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct HandleSecret {
     #[zeroize(skip)]
@@ -114,6 +114,11 @@ impl Root {
         TagKey::new(self.id, &self.derive("cloakroom chain handle", issuer))
     }
 
+    /// A key for a purpose of the engine. The prefix keeps it apart from the keys above.
+    fn named_key(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
+        self.derive(&format!("cloakroom for {purpose}"), issuer)
+    }
+
     fn nonce_key(&self, issuer: &str) -> TagKey {
         TagKey::new(self.id, &self.derive("cloakroom nonce", issuer))
     }
@@ -145,25 +150,24 @@ impl TagKey {
         Hmac::clone(&self.mac)
     }
 
-    /// Whether the tag of this body was made with this key, in constant time.
+    /// Whether the tag of this body was made with this key, in constant time. Call it in [`scrubbed`].
     pub(crate) fn made(&self, kind: TokenKind, body: &[u8], presented: &[u8]) -> bool {
         tag(&self.mac, kind, body).ct_eq(presented).into()
     }
 }
 
+/// Call it in [`scrubbed`], which then covers all that is hashed for one handle.
 fn tag(mac: &Hmac<Sha256>, kind: TokenKind, body: &[u8]) -> [u8; TAG] {
-    scrubbed(|| {
-        let mut mac = mac.clone();
-        mac.update(&[kind.domain()]);
-        mac.update(body);
-        let full = mac.finalize().into_bytes();
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&full[..TAG]);
-        tag
-    })
+    let mut mac = mac.clone();
+    mac.update(&[kind.domain()]);
+    mac.update(body);
+    let full = mac.finalize().into_bytes();
+    let mut tag = [0; TAG];
+    tag.copy_from_slice(&full[..TAG]);
+    tag
 }
 
-/// Makes handles and nonces, and tells genuine ones from forged ones before a store is read.
+/// Makes handles and nonces, and detects forged ones before a store is read.
 ///
 /// ```
 /// use cloakroom_core::{GrantId, Random};
@@ -220,7 +224,7 @@ impl HandleKeys {
     }
 
     /// Also accepts handles under another secret: a former one, or one that becomes the current one
-    /// when every node knows it. Keep a former secret for the longest life of a grant.
+    /// when every node knows it. Keep a former secret for the longest lifetime of a grant.
     ///
     /// # Errors
     ///
@@ -234,12 +238,12 @@ impl HandleKeys {
         Ok(self)
     }
 
-    /// Declares that the secret with this id was given up on purpose. Every node that does not have it
-    /// refuses its handles. An issuer is not built if its store knows a secret that the settings
+    /// Declares that the secret with this id was retired on purpose. Every node that does not have
+    /// it refuses its handles. An issuer is not built if its store knows a secret that the settings
     /// neither contain nor retire.
     ///
-    /// The store remembers it once an issuer was built with it, and you can remove the setting. Do not
-    /// use the id again.
+    /// The store remembers this once an issuer has been built with it; then you can remove the
+    /// setting. Do not use the id again.
     ///
     /// # Errors
     ///
@@ -271,13 +275,23 @@ impl HandleKeys {
         self.access.replace(access);
     }
 
-    /// For each secret, its id and a check value: the HMAC of a fixed text, which reveals nothing of
-    /// the secret. A store keeps it, so that a different secret under the same id is noticed.
+    /// For each secret, its id and a check value: the HMAC of a fixed text, which reveals nothing
+    /// about the secret. A store keeps it, so that a different secret under the same id is
+    /// detected.
     pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
         self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
     }
 
-    /// The ids of the secrets that were given up with [`HandleKeys::with_retired`].
+    /// Keys for a purpose of the engine, each with the id of its secret: one for each secret and each URL
+    /// of the issuer. The current one comes first. Keys of two purposes or two issuers differ.
+    #[doc(hidden)]
+    pub fn keys_for(&self, purpose: &str) -> impl Iterator<Item = (u8, Zeroizing<[u8; 32]>)> {
+        let pairs =
+            self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
+        pairs.map(move |(root, issuer)| (root.id, root.named_key(purpose, issuer)))
+    }
+
+    /// The ids of the secrets that were retired with [`HandleKeys::with_retired`].
     #[must_use]
     pub fn retired(&self) -> &[u8] {
         &self.retired
@@ -306,8 +320,9 @@ impl HandleKeys {
         self
     }
 
-    /// The keys that let a gateway refuse forged access handles by itself. They neither make nor check
-    /// refresh tokens and codes. Call [`HandleKeys::for_issuer`] first: the keys belong to an issuer.
+    /// The keys with which a gateway refuses forged access handles without a request. They neither
+    /// make nor check refresh tokens and codes. Call [`HandleKeys::for_issuer`] first: the keys
+    /// belong to an issuer.
     #[must_use]
     pub const fn access_keys(&self) -> &AccessHandleKeys {
         &self.access
@@ -324,14 +339,16 @@ impl HandleKeys {
         random: &Random,
     ) -> Result<(TokenSecret, TokenDigest), RandomError> {
         let key = self.access.minting();
-        let mut bytes = Zeroizing::new([0; ACCESS]);
-        bytes[0] = VERSION;
-        bytes[1] = key.id;
-        bytes[2..18].copy_from_slice(grant.as_bytes());
-        random.fill(&mut bytes[18..ACCESS_BODY])?;
-        let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
-        bytes[ACCESS_BODY..].copy_from_slice(&tag);
-        Ok(self.spell(TokenKind::Access, &*bytes))
+        scrubbed(|| {
+            let mut bytes = Zeroizing::new([0; ACCESS]);
+            bytes[0] = VERSION;
+            bytes[1] = key.id;
+            bytes[2..18].copy_from_slice(grant.as_bytes());
+            random.fill(&mut bytes[18..ACCESS_BODY])?;
+            let tag = tag(&key.mac, TokenKind::Access, &bytes[..ACCESS_BODY]);
+            bytes[ACCESS_BODY..].copy_from_slice(&tag);
+            Ok(self.spell(TokenKind::Access, &*bytes))
+        })
     }
 
     /// Parses an access handle. `None` if the string is not one, or its tag is forged.
@@ -357,23 +374,34 @@ impl HandleKeys {
         random: &Random,
     ) -> Result<(TokenSecret, TokenDigest), RandomError> {
         let (kind, key) = (kind.token_kind(), &self.chain[0]);
-        let mut bytes = Zeroizing::new([0; CHAIN]);
-        bytes[0] = VERSION;
-        bytes[1] = key.id;
-        bytes[2..18].copy_from_slice(grant.as_bytes());
-        bytes[18..22].copy_from_slice(&generation.to_be_bytes());
-        random.fill(&mut bytes[22..CHAIN_BODY])?;
-        let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
-        bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
-        let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
-        bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
-        Ok(self.spell(kind, &*bytes))
+        scrubbed(|| {
+            let mut bytes = Zeroizing::new([0; CHAIN]);
+            bytes[0] = VERSION;
+            bytes[1] = key.id;
+            bytes[2..18].copy_from_slice(grant.as_bytes());
+            bytes[18..22].copy_from_slice(&generation.to_be_bytes());
+            random.fill(&mut bytes[22..CHAIN_BODY])?;
+            let chain_tag = tag(&keyed(chain_key.expose()), kind, &bytes[..CHAIN_BODY]);
+            bytes[CHAIN_BODY..CHAIN_BODY + TAG].copy_from_slice(&chain_tag);
+            let tag = tag(&key.mac, kind, &bytes[..CHAIN_BODY + TAG]);
+            bytes[CHAIN_BODY + TAG..].copy_from_slice(&tag);
+            Ok(self.spell(kind, &*bytes))
+        })
     }
 
     /// Parses a chain handle of this kind. `None` if the string is not one, or its outer tag is
-    /// forged. Only [`ChainHandle::is_genuine`] tells whether the handle was made for its grant.
+    /// forged. Only [`ChainHandle::is_genuine`] shows whether the handle was made for its grant.
     #[must_use]
     pub fn parse_chain(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
+        // Most tokens that are asked about are of another kind.
+        let mut prefixes = self.prefixes.iter().map(|all| all.prefix(kind.token_kind()));
+        if !prefixes.any(|prefix| presented.starts_with(prefix)) {
+            return None;
+        }
+        scrubbed(|| self.parse_chain_unscrubbed(kind, presented))
+    }
+
+    fn parse_chain_unscrubbed(&self, kind: ChainKind, presented: &str) -> Option<ChainHandle> {
         let token_kind = kind.token_kind();
         let bytes = self.decode_chain(kind, presented)?;
         let (body, presented_tag) = bytes.split_at(CHAIN_BODY + TAG);
@@ -388,7 +416,7 @@ impl HandleKeys {
             kind,
             grant: GrantId::from_bytes(grant),
             generation: u32::from_be_bytes(generation),
-            digest: TokenDigest::compute(token_kind, &bytes),
+            digest: TokenDigest::compute_unscrubbed(token_kind, &bytes),
             bytes,
         })
     }
@@ -406,13 +434,16 @@ impl HandleKeys {
             .filter(|bytes| bytes[0] == VERSION)
     }
 
+    /// Call it in [`scrubbed`].
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
         let prefix = self.prefixes[0].prefix(kind);
-        // The capacity is exact, so that no reallocation leaves a copy of the secret behind.
-        let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
-        text.push_str(prefix);
-        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
-        (TokenSecret::new(text), TokenDigest::compute(kind, bytes))
+        // In place: a buffer that grows, or one in between, would leave a copy of the secret behind.
+        let mut text = vec![0; prefix.len() + (bytes.len() * 8).div_ceil(6)];
+        text[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        let encoded = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text[prefix.len()..]);
+        debug_assert_eq!(encoded, Ok(text.len() - prefix.len()));
+        let text = String::from_utf8(text).expect("base64url is ASCII");
+        (TokenSecret::new(text), TokenDigest::compute_unscrubbed(kind, bytes))
     }
 }
 
@@ -472,7 +503,8 @@ impl ChainHandle {
     #[must_use]
     pub fn is_genuine(&self, key: &ChainKey) -> bool {
         let (body, rest) = self.bytes.split_at(CHAIN_BODY);
-        tag(&keyed(key.expose()), self.kind.token_kind(), body).ct_eq(&rest[..TAG]).into()
+        let made = || tag(&keyed(key.expose()), self.kind.token_kind(), body);
+        scrubbed(made).ct_eq(&rest[..TAG]).into()
     }
 
     /// The decoded handle, a secret. The key of a sealed successor is derived from it.

@@ -1,4 +1,4 @@
-//! Nonces that a server recognizes without having stored them.
+//! Nonces that a server can verify without having stored them.
 //!
 //! ```text
 //! base64url( version 1 | key 1 | expiry in ms 8 | random 16 | tag 16 )
@@ -19,8 +19,8 @@ const BODY: usize = 1 + 1 + 8 + 16;
 /// Longer than the tag of a handle, since no store has the digest of a nonce.
 const TAG: usize = 16;
 
-/// A nonce whose tag is genuine. A [`SingleUseStore`](crate::store::SingleUseStore) knows whether it
-/// was used before.
+/// A nonce whose tag is genuine. A [`SingleUseStore`](crate::store::SingleUseStore) knows whether
+/// it has been used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Nonce {
@@ -31,8 +31,8 @@ pub struct Nonce {
 }
 
 impl HandleKeys {
-    /// A new nonce for this purpose. It is bound to a context, which must be the same when the nonce
-    /// comes back. A nonce contains no secret.
+    /// A new nonce for this purpose. It is bound to a context, which must be the same when the
+    /// nonce is used. A nonce contains no secret.
     ///
     /// # Errors
     ///

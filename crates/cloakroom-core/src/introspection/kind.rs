@@ -1,4 +1,4 @@
-//! What kind of token it says that it is.
+//! The kind of token that an introspection response describes.
 
 use serde_json::Value;
 
@@ -49,12 +49,12 @@ const OTHER: [&str; 12] = [
 ];
 
 impl ActiveToken {
-    /// Whether it is an access token, as far as it says so itself: every member by which servers
-    /// name the kind of a token (`token_type`, `token_use`, `typ`, …) is absent or names an access
-    /// token. Case and punctuation do not count.
+    /// Whether the response describes an access token: every member by which servers name the kind
+    /// of a token (`token_type`, `token_use`, `typ`, …) is absent or names an access token. Case
+    /// and punctuation do not count.
     ///
-    /// A server that introspects refresh tokens, too, answers that they are active; an API must not
-    /// take them (RFC 7662 §4: a token must be used for what it was issued for).
+    /// Some servers also introspect refresh tokens, and report them as active; an API must not
+    /// accept them (RFC 7662 §4: a token must be used for what it was issued for).
     ///
     /// ```
     /// use cloakroom_core::Introspection;

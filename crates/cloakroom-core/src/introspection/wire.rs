@@ -1,8 +1,8 @@
-//! Reads what servers say of a token: ours, and those of others.
+//! Reads the introspection responses of Cloakroom and of other servers.
 //!
-//! A member that decides whether a token may be used is read, or the whole is an error: a `cnf` of an
-//! unknown kind must not turn a bound token into a bearer token. `null` is the same as absent. A
-//! private member that only has one of our names belongs to the app.
+//! If a member that decides whether a token may be used cannot be read, the whole response is an
+//! error: a `cnf` of an unknown kind must not turn a bound token into a bearer token. `null` means
+//! absent. A private member that has one of Cloakroom's names but another form belongs to the app.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -237,6 +237,7 @@ impl<'a> Members<'a> {
     fn token(mut self) -> Result<ActiveToken, String> {
         let subject = self.subject()?;
         let (grant, epoch) = (self.own("grant_id"), self.own("grant_epoch"));
+        let acr = self.own::<Option<String>>("acr").flatten();
         let scope = self.scope.as_ref().map_or_else(|| Ok(Scope::empty()), Strings::scope)?;
         Ok(ActiveToken {
             scope,
@@ -253,6 +254,7 @@ impl<'a> Members<'a> {
             jti: self.jti,
             confirmation: self.cnf,
             auth_time: self.auth_time.map(|time| time.round(f64::floor)),
+            acr,
             act: self.act,
             authorization_details: self.authorization_details,
             session: self.sid,

@@ -1,4 +1,4 @@
-//! The store contract for signing keys, and the schedule of their lives.
+//! The store contract for signing keys, and the schedule of their rotation.
 
 pub mod schedule;
 
@@ -18,12 +18,14 @@ use crate::store::CheckValues;
 use crate::store::StoreError;
 use crate::time::UnixTime;
 
-/// A store for the records of signing keys. An issuer has a handful of keys, its *ring*.
+/// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring
+/// for each further algorithm. They share the generations, and a store does not tell them apart.
 ///
-/// Private keys are sealed before the store receives them. Every write must be one atomic, conditional
-/// step, so that any number of nodes may rotate keys at the same time. If a driver sends a write twice, the
-/// answer may be that the second was refused: callers look at the ring. A failure must never look like an
-/// empty ring. Put [`#[async_trait]`](crate::async_trait) on your `impl`.
+/// Private keys are sealed before the store receives them. Every write must be one atomic,
+/// conditional step, so that any number of nodes may rotate keys at the same time. If a driver
+/// sends a write twice, the answer may be that the second one was refused, so callers look at the
+/// ring. A failure must never look like an empty ring. Put [`#[async_trait]`](crate::async_trait)
+/// on your `impl`.
 #[async_trait]
 pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Every record, ordered by generation. It must be read from the primary.
@@ -42,8 +44,8 @@ pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError>;
 
     /// Replaces the record of the same generation if its stored version is still `expected`. The
-    /// version of the new record must differ from it. So a node that missed a rotation cannot write old
-    /// times back.
+    /// version of the new record must differ from it. So a node that missed a rotation cannot
+    /// restore old times.
     ///
     /// # Errors
     ///
@@ -90,7 +92,7 @@ pub enum KeyUpdated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeyRecord {
-    /// Its number in the ring, from 1.
+    /// Its number among all keys, from 1.
     pub generation: u64,
     /// The number of times that this record was written, from 1.
     pub version: u64,
@@ -98,6 +100,9 @@ pub struct KeyRecord {
     pub kid: Kid,
     /// The JWS algorithm that it signs with (RFC 7518 §3.1), such as `ES256`.
     pub algorithm: String,
+    /// The name of its ring: empty for the main ring, otherwise the algorithm of the ring.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ring: String,
     /// The public key, as in the JWK Set (RFC 7517).
     pub public_jwk: Value,
     /// The private key, sealed.
@@ -129,6 +134,7 @@ impl KeyRecord {
             version: 1,
             kid,
             algorithm: algorithm.into(),
+            ring: String::new(),
             public_jwk,
             sealed,
             times,

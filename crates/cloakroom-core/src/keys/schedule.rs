@@ -1,10 +1,15 @@
-//! The life of signing keys, as pure functions of time.
+//! The rotation of signing keys, as pure functions of time.
 //!
 //! A key is in the JWK Set before it signs, and until the last token that it signed has expired:
 //! [`KeyTimes::published`] → [`Signing::from`] → [`Signing::until`] → [`Signing::published_until`]. The
 //! signer is the oldest key that is neither compromised nor ended. So ending the signer takes one
 //! compare-and-set, whether it was planned, ordered or an emergency, and every verifier already knows
 //! the key that takes over.
+//!
+//! An issuer that signs with several algorithms has a main ring, and a further ring for each of the other
+//! algorithms. Each ring has a signer of its own. A further ring that is added later starts like a
+//! rotation: its first key is published for `publish_ahead` before it signs, and until then the ring has
+//! no signer.
 
 use std::time::Duration;
 
@@ -20,8 +25,8 @@ use crate::time::UnixTime;
 pub struct KeyTimes {
     /// When it was added to the JWK Set.
     pub published: UnixTime,
-    /// When it signs. `None` until a second write sets it, by a clock that is read after the insert
-    /// returned. So a slow insert cannot make a key sign before it was published.
+    /// When it signs. `None` until a second write sets it, from a clock that is read after the
+    /// insert has returned. So a slow insert cannot make a key sign before it is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
     /// Fields of a newer version.
@@ -60,8 +65,8 @@ impl Signing {
     }
 }
 
-/// Settings for the life of signing keys. [`KeyPolicy::check`] refuses combinations under which a
-/// verifier could receive a signature of a key that it does not know.
+/// Settings for the rotation of signing keys. [`KeyPolicy::check`] refuses combinations under which
+/// a verifier could receive a signature by a key that it does not have.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,22 +86,22 @@ pub struct KeyPolicy {
     pub rotation: Duration,
     /// How long a key is published before it signs (1 day).
     pub publish_ahead: Duration,
-    /// How long a key stays published after it stopped signing (2 days).
+    /// How long a key stays published after it has stopped signing (2 days).
     pub retention: Duration,
     /// `max-age` of the JWK Set (1 hour).
     pub jwks_max_age: Duration,
     /// How old the copy of the ring on a node may be (1 minute).
     pub reload: Duration,
-    /// How long a node may continue to sign while it cannot reach the store (1 hour). It may use a key
-    /// that was compromised in the meantime for as long.
+    /// How long a node may continue to sign while it cannot reach the store (1 hour). For that long
+    /// it may also use a key that has been compromised in the meantime.
     pub max_blind: Duration,
     /// The largest difference between any two clocks (5 seconds).
     pub clock_skew: Duration,
     /// The leeway of verifiers on `exp` (30 seconds).
     pub leeway: Duration,
-    /// The longest life of a signed token (1 hour). Revocations of grants, subjects and clients are
-    /// remembered for as long. After lowering a lifetime, lower this setting only when the longest
-    /// token that was issued before has ended.
+    /// The longest lifetime of a signed token (1 hour). Revocations of grants, subjects and clients
+    /// are remembered for as long. If you shorten the lifetime of tokens, lower this setting only
+    /// after the last of the longer-lived tokens has expired.
     pub max_token_life: Duration,
 }
 
@@ -185,7 +190,7 @@ impl KeyPolicy {
     /// The longest duration of any setting: a hundred years. Sums of such durations do not overflow.
     pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-    /// Refuses settings under which a key would sign before every verifier knows it, or would be
+    /// Refuses settings under which a key would sign before every verifier has it, or would be
     /// removed before the last token that it signed has expired.
     ///
     /// # Errors
@@ -255,7 +260,7 @@ impl KeyPolicy {
         )
     }
 
-    /// How long after its publication every verifier knows a key.
+    /// How long after its publication every verifier has a key.
     #[must_use]
     pub fn known_after(&self) -> Duration {
         // The settings may not have been checked.
@@ -269,8 +274,9 @@ impl KeyPolicy {
     }
 }
 
-/// The state of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of a key. In JSON it is one of `published`, `signing`, `retired` and `gone`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "the states of a key are these four")]
 pub enum KeyState {
     /// It is in the JWK Set and does not sign yet.
@@ -314,10 +320,42 @@ impl KeyRecord {
     }
 }
 
-/// The key that signs at `now`: the oldest that is neither compromised nor ended.
+/// The key that signs at `now` in this ring: the oldest that is neither compromised nor ended. `records`
+/// are the keys of all rings.
 #[must_use]
-pub fn signer(ring: &[KeyRecord], now: UnixTime) -> Option<&KeyRecord> {
-    ring.iter().filter(|key| key.can_sign(now)).min_by_key(|key| key.generation)
+pub fn signer<'a>(records: &'a [KeyRecord], ring: &str, now: UnixTime) -> Option<&'a KeyRecord> {
+    let oldest =
+        of_ring(records, ring).filter(|key| key.can_sign(now)).min_by_key(|key| key.generation)?;
+    let is_known = ring == MAIN_RING || has_started(records, ring, now);
+    is_known.then_some(oldest)
+}
+
+/// The name of the main ring.
+pub const MAIN_RING: &str = "";
+
+fn of_ring<'a>(records: &'a [KeyRecord], ring: &str) -> impl Iterator<Item = &'a KeyRecord> {
+    records.iter().filter(move |key| key.ring == ring)
+}
+
+/// Whether a key of the ring has ever signed, by the records that are still there.
+fn has_started(records: &[KeyRecord], ring: &str, now: UnixTime) -> bool {
+    of_ring(records, ring).any(|key| {
+        key.times.signing.as_ref().is_some_and(|Signing { from, until, .. }| {
+            *from <= now && from < until && key.compromised_at.is_none_or(|at| *from < at)
+        })
+    })
+}
+
+/// When a key may sign if no key of its ring signs before it.
+fn earliest(records: &[KeyRecord], key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> UnixTime {
+    // Nothing was signed before the key was published, so every JWK Set that was served has it.
+    let is_born_first = records.iter().all(|other| {
+        other.times.signing.as_ref().is_none_or(|signing| signing.from >= key.times.published)
+    });
+    if key.ring == MAIN_RING || has_started(records, &key.ring, now) || is_born_first {
+        return now;
+    }
+    now.max(key.times.published + policy.publish_ahead)
 }
 
 /// A step of housekeeping on a ring.
@@ -343,13 +381,20 @@ pub enum KeyStep {
     },
 }
 
-/// The next step that a ring needs at `now`; `None` if it needs none. `now` must have been read after
-/// the ring was loaded. Take the step, load the ring again, and repeat.
+/// The next step that a ring needs at `now`; `None` if it needs none. `records` are the keys of all
+/// rings, and `now` must have been read after they were loaded. Take the step, load them again, and
+/// repeat. If several rings are empty, take the steps that publish keys first, so that all rings can sign
+/// at once.
 #[must_use]
-pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Option<KeyStep> {
-    let mut living: Vec<&KeyRecord> = ring.iter().filter(|key| key.lives(now)).collect();
+pub fn next_step(
+    records: &[KeyRecord],
+    ring: &str,
+    now: UnixTime,
+    policy: &KeyPolicy,
+) -> Option<KeyStep> {
+    let mut living: Vec<&KeyRecord> = of_ring(records, ring).filter(|key| key.lives(now)).collect();
     living.sort_unstable_by_key(|key| key.generation);
-    let highest = ring.iter().map(|key| key.generation).max().unwrap_or(0);
+    let highest = records.iter().map(|key| key.generation).max().unwrap_or(0);
 
     // The ring needs one key to sign, and one that every verifier knows when it takes over. A third
     // key is published before that change, so that an emergency right after it finds a known key.
@@ -366,13 +411,15 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
         let predecessor = before.replace(key).and_then(|key| key.times.signing.as_ref());
         let step = |signing| Some(KeyStep::Schedule { generation: key.generation, signing });
         match (&key.times.signing, predecessor) {
-            // No key signs yet, so this key may sign at once.
-            (None, None) => return step(policy.signing(now)),
+            // No key of the ring signs yet.
+            (None, None) => return step(policy.signing(earliest(records, key, now, policy))),
             (None, Some(predecessor)) => {
                 return step(policy.signing(predecessor.until.max(now + policy.publish_ahead)));
             }
             // It already signs, since its predecessor ended early. Correct its times.
-            (Some(signing), None) if signing.from > now => return step(policy.signing(now)),
+            (Some(signing), None) if signing.from > earliest(records, key, now, policy) => {
+                return step(policy.signing(earliest(records, key, now, policy)));
+            }
             // It was published late. Its predecessor signs until every verifier knows it.
             (Some(signing), Some(predecessor)) if predecessor.until < signing.from => {
                 let index = living.iter().position(|other| other.generation == key.generation)?;
@@ -385,7 +432,8 @@ pub fn next_step(ring: &[KeyRecord], now: UnixTime, policy: &KeyPolicy) -> Optio
         }
     }
 
-    ring.iter()
+    records
+        .iter()
         .find(|key| may_delete(key, now, policy))
         .map(|key| KeyStep::Delete { generation: key.generation })
 }
@@ -401,29 +449,30 @@ fn may_delete(key: &KeyRecord, now: UnixTime, policy: &KeyPolicy) -> bool {
     now >= end + policy.jwks_max_age + policy.clock_skew
 }
 
-/// Ends the signer at `now`, so that its successor takes over. Returns the generation of the signer
-/// and the times to write to its record.
+/// Ends the signer of a ring at `now`, so that its successor takes over. `records` are the keys of all
+/// rings. Returns the generation of the signer and the times to write to its record.
 ///
 /// # Errors
 ///
 /// The time at which every verifier will know the successor, if some do not know it yet; `None` if
-/// there is no successor.
+/// there is no signer or no successor.
 pub fn rotate(
-    ring: &[KeyRecord],
+    records: &[KeyRecord],
+    ring: &str,
     now: UnixTime,
     policy: &KeyPolicy,
 ) -> Result<(u64, Signing), Option<UnixTime>> {
-    let (current, signing) =
-        signer(ring, now).and_then(|key| Some((key, key.times.signing.as_ref()?))).ok_or(None)?;
-    let successor = ring
-        .iter()
+    let (current, signing) = signer(records, ring, now)
+        .and_then(|key| Some((key, key.times.signing.as_ref()?)))
+        .ok_or(None)?;
+    let successor = of_ring(records, ring)
         .filter(|key| key.can_sign(now) && key.generation > current.generation)
         .min_by_key(|key| key.generation)
         .ok_or(None)?;
     let known = successor.times.published + policy.known_after();
     // Both were published before anything was signed, so every JWK Set that was served has both.
     let born_together = successor.times.published <= signing.from
-        && ring.iter().all(|key| {
+        && records.iter().all(|key| {
             key.generation >= current.generation
                 || key
                     .times
@@ -436,6 +485,28 @@ pub fn rotate(
     }
     let until = now.max(signing.from);
     Ok((current.generation, Signing::new(signing.from, until, until + policy.retention)))
+}
+
+/// Ends the key of this generation at `now`, whether it signs or is yet to sign. Returns the times to
+/// write to its record; `None` if it has ended before, or there is no such key.
+///
+/// # Errors
+///
+/// Those of [`rotate`], if it is the signer of its ring.
+pub fn retire(
+    records: &[KeyRecord],
+    generation: u64,
+    now: UnixTime,
+    policy: &KeyPolicy,
+) -> Result<Option<Signing>, Option<UnixTime>> {
+    let living = records.iter().find(|key| key.generation == generation && key.lives(now));
+    let Some(key) = living else { return Ok(None) };
+    if signer(records, &key.ring, now).is_some_and(|signer| signer.generation == generation) {
+        return rotate(records, &key.ring, now, policy).map(|(_, signing)| Some(signing));
+    }
+    let from = key.times.signing.as_ref().map_or(now, |signing| signing.from.min(now));
+    // A node with an older copy of the ring may sign with it for a while.
+    Ok(Some(Signing::new(from, now, now + policy.retention)))
 }
 
 #[cfg(test)]

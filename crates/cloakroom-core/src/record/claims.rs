@@ -1,4 +1,4 @@
-//! What an app adds to a grant: claims, and the description of a device. Both are bounded.
+//! What an app adds to a grant: claims, and the description of a device. Both are limited in size.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::InvalidValue;
+use crate::record::UnknownFields;
 
 /// Claims that the library writes. An app cannot set them.
 #[doc(hidden)]
-pub const RESERVED_CLAIMS: [&str; 25] = [
+pub const RESERVED_CLAIMS: [&str; 26] = [
+    "acr",
     "act",
     "active",
     "aud",
@@ -39,8 +41,8 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 
 /// Claims that an app adds: at most 4,096 bytes of JSON, nested at most 16 deep.
 ///
-/// Names that the library writes itself are reserved: `act`, `active`, `aud`, `auth_time`,
-/// `authorization_details`, `client_id`, `cnf`, `exp`, `grant_epoch`, `grant_id`, `handle_hash`,
+/// Names that the library writes itself are reserved: `acr`, `act`, `active`, `aud`,
+/// `auth_time`, `authorization_details`, `client_id`, `cnf`, `exp`, `grant_epoch`, `grant_id`, `handle_hash`,
 /// `iat`, `iss`, `jti`, `nbf`, `scope`, `sid`, `stateless`, `sub`, `sub_kind`,
 /// `token_introspection`, `token_type`, `token_use`, `typ` and `username`.
 ///
@@ -55,10 +57,13 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(
+    // For its size: most grants have no claims.
+    UnknownFields,
+);
 
 impl Claims {
-    /// The most bytes of JSON that claims may take.
+    /// The largest size of claims, in bytes of JSON.
     pub const MAX_BYTES: usize = 4096;
 
     /// Claims by name.
@@ -81,12 +86,12 @@ impl Claims {
         let value = Value::Object(map);
         bounded_json("set of claims", &value, Self::MAX_BYTES)?;
         match value {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(Self(map.into())),
             _ => Err(InvalidValue::new("set of claims", "it is not a JSON object")),
         }
     }
 
-    /// The claim of this name.
+    /// The claim with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
@@ -103,7 +108,7 @@ impl Claims {
         self.0.is_empty()
     }
 
-    pub(crate) const fn as_map(&self) -> &Map<String, Value> {
+    pub(crate) fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 }
@@ -128,7 +133,7 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
         }
     }
     if !is_within(value, MAX_DEPTH) {
-        return Err(InvalidValue::new(what, "it is nested more than 16 deep"));
+        return Err(InvalidValue::new(what, "it is nested more than 16 levels deep"));
     }
     if value.to_string().len() > most {
         return Err(InvalidValue::new(what, "it takes too many bytes"));
@@ -136,14 +141,29 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
     Ok(())
 }
 
-/// How a session is described to its user, for example "Firefox on Linux, Lisbon": at most 1,024
+/// The description of a session for its user, for example "Firefox on Linux, Lisbon": at most 1,024
 /// bytes of names and values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Device(BTreeMap<String, String>);
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Device(
+    // On the heap, and never an empty map: many grants have no device.
+    Option<Box<BTreeMap<String, String>>>,
+);
+
+impl From<BTreeMap<String, String>> for Device {
+    fn from(fields: BTreeMap<String, String>) -> Self {
+        Self((!fields.is_empty()).then(|| Box::new(fields)))
+    }
+}
+
+impl From<Device> for BTreeMap<String, String> {
+    fn from(device: Device) -> Self {
+        device.0.map(|fields| *fields).unwrap_or_default()
+    }
+}
 
 impl Device {
-    /// The most bytes that names and values may take together.
+    /// The largest total size of names and values, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
     /// A description by name.
@@ -164,24 +184,33 @@ impl Device {
                 "it takes more than 1,024 bytes",
             ));
         }
-        Ok(Self(fields))
+        Ok(fields.into())
     }
 
-    /// The value of this name.
+    /// The description with the values of a newer one, which replace those of the same name. If both
+    /// together would take more than 1,024 bytes, it stays as it is.
+    #[must_use]
+    pub fn updated(&self, newer: &Self) -> Self {
+        let all = self.iter().chain(newer.iter());
+        Self::new(all.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .unwrap_or_else(|_| self.clone())
+    }
+
+    /// The value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.as_ref()?.get(name).map(String::as_str)
     }
 
     /// All values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().flat_map(|fields| fields.iter()).map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
@@ -219,6 +248,12 @@ mod tests {
         assert_eq!(all, [("city", "Lisbon"), ("name", "Firefox")]);
         assert!(!device.is_empty() && Device::default().is_empty());
         assert!(Device::new([("name", "x".repeat(Device::MAX_BYTES - 4))]).is_ok());
+
+        let moved = device.updated(&Device::new([("city", "Porto"), ("os", "Linux")]).unwrap());
+        let all: Vec<_> = moved.iter().collect();
+        assert_eq!(all, [("city", "Porto"), ("name", "Firefox"), ("os", "Linux")]);
+        let large = Device::new([("os", "x".repeat(Device::MAX_BYTES - 2))]).unwrap();
+        assert_eq!(moved.updated(&large), moved, "it would be too large");
     }
 
     #[test]

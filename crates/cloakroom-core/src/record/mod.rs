@@ -2,16 +2,18 @@
 
 mod claims;
 mod codec;
+mod members;
 
 pub use claims::{Claims, Device};
 #[doc(hidden)]
 pub use claims::{RESERVED_CLAIMS, bounded_json};
 pub use codec::{GrantRow, TokenRow};
+pub use members::UnknownFields;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -21,10 +23,6 @@ use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
 use crate::time::UnixTime;
-
-/// Fields that a newer version wrote and this version does not know. They are kept unchanged when an
-/// older node writes the record.
-pub type UnknownFields = Map<String, Value>;
 
 /// One authorization: a client may act for a subject, with a scope.
 ///
@@ -39,9 +37,9 @@ pub struct GrantRecord {
     pub client: ClientId,
     /// The subject that the client acts for.
     pub subject: Subject,
-    /// What was granted. The scope of a token is never wider.
+    /// The granted scope. The scope of a token is never wider.
     pub scope: Scope,
-    /// The resources that it is for. The audience of a token is never wider.
+    /// The granted resources. The audience of a token is never wider.
     pub audience: Audience,
     /// The key that the credential of the chain is bound to: first the key of the code, if the
     /// authorization request named one (RFC 9449 §10), and later the key of a public client's refresh
@@ -50,6 +48,9 @@ pub struct GrantRecord {
     pub confirmation: Option<Confirmation>,
     /// When the user signed in (OpenID Connect `auth_time`).
     pub auth_time: Option<UnixTime>,
+    /// How the user signed in: the authentication context class (OpenID Connect `acr`, RFC 9470), at
+    /// most 255 bytes.
+    pub acr: Option<String>,
     /// When the grant was made.
     pub created_at: UnixTime,
     /// Its place in the order of revocations of its subject and client.
@@ -57,9 +58,9 @@ pub struct GrantRecord {
     /// A human-readable name of the user (RFC 7662 §2.2 `username`), at most 255 bytes.
     pub username: Option<String>,
     /// Who acts for the subject (RFC 8693 §4.1 `act`).
-    pub act: Option<Value>,
+    pub act: Option<Box<Value>>,
     /// The details of the authorization (RFC 9396).
-    pub authorization_details: Option<Value>,
+    pub authorization_details: Option<Box<Value>>,
     /// The OpenID Connect session (`sid`).
     pub session: Option<String>,
     /// Claims that the app adds. Introspection and JWTs show them.
@@ -71,7 +72,7 @@ pub struct GrantRecord {
     pub chain: Option<Chain>,
     /// When the grant ends, regardless of its chain.
     pub expires_at: UnixTime,
-    /// When the row can be deleted: not before the last token of the grant has expired.
+    /// When the row may be deleted: not before the last token of the grant has expired.
     pub row_expires_at: UnixTime,
     /// When a refresh token was last redeemed.
     pub refreshed_at: Option<UnixTime>,
@@ -123,6 +124,7 @@ impl GrantRecord {
             audience,
             confirmation: None,
             auth_time: None,
+            acr: None,
             created_at,
             epoch: Epoch::default(),
             username: None,
@@ -170,17 +172,17 @@ pub struct Chain {
     pub digest: TokenDigest,
     /// The key of the tags in the chain's handles.
     pub key: ChainKey,
-    /// When the current credential expires: at the end of the code's life, or of the refresh token's
-    /// idle time.
+    /// When the current credential expires: at the end of the code's lifetime, or of the refresh
+    /// token's idle time.
     pub expires_at: UnixTime,
-    /// What the code is bound to. It stays after the code was redeemed: an old code counts as reuse
-    /// only if it comes with the right verifier.
-    pub code: Option<CodeBinding>,
+    /// What the code is bound to. It is kept after the code has been redeemed: presenting an old
+    /// code counts as reuse only with the right verifier.
+    pub code: Option<Box<CodeBinding>>,
     /// The refresh token that the last rotation made, sealed for the holder of the previous one.
-    pub successor: Option<SealedSuccessor>,
+    pub successor: Option<Box<SealedSuccessor>>,
     /// The first generation that needs the key [`GrantRecord::confirmation`], if the grant has one.
-    /// Earlier generations were issued without a key. `None` stands for the current generation: new
-    /// chains have it, and rows that an older version wrote.
+    /// Earlier generations were issued without a key. `None` stands for the current generation; it
+    /// occurs in new chains, and in rows that an older version wrote.
     pub bound_from: Option<u32>,
     /// Whether a refresh token is replaced at each use.
     pub rotates: bool,
@@ -189,7 +191,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that rotates and stands at its first credential.
+    /// A chain that rotates and is at its first credential.
     #[must_use]
     pub fn new(
         credential: TokenKind,
@@ -211,7 +213,7 @@ impl Chain {
         }
     }
 
-    /// Where the chain stands.
+    /// The current position of the chain.
     #[must_use]
     pub const fn position(&self) -> ChainPosition {
         ChainPosition { generation: self.generation, digest: self.digest }
@@ -244,6 +246,9 @@ pub struct CodeBinding {
     /// The PKCE `S256` challenge. `None` only if a confidential client sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
+    /// The `nonce` of the authorization request (OpenID Connect Core §3.1.2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
@@ -255,7 +260,7 @@ impl CodeBinding {
     pub fn new(redirect_uri: impl Into<String>, challenge: Option<String>) -> Self {
         let redirect_uri = redirect_uri.into();
         let unknown = UnknownFields::default();
-        Self { redirect_uri, redirect_uri_omitted: false, challenge, unknown }
+        Self { redirect_uri, redirect_uri_omitted: false, challenge, nonce: None, unknown }
     }
 }
 
@@ -280,8 +285,8 @@ pub struct SealedSuccessor {
 }
 
 impl SealedSuccessor {
-    /// How many credentials that were spent before the last one are remembered. A client that rotates
-    /// more often within one window does not wait for answers.
+    /// How many credentials that were spent before the last one are remembered. Only a client that
+    /// does not wait for responses rotates more often within one window.
     pub const MAX_EARLIER: usize = 8;
 
     /// A successor whose retry window ends at `until`, without earlier credentials.
@@ -359,7 +364,7 @@ impl fmt::Debug for ChainKey {
     }
 }
 
-/// The record of an access token. It has the digest of the token, and never the token itself.
+/// The record of an access token. It contains the digest of the token, and never the token itself.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenRecord {
@@ -371,7 +376,7 @@ pub struct TokenRecord {
     pub issued_at: UnixTime,
     /// When it expires; not after its grant.
     pub expires_at: UnixTime,
-    /// When the token alone was revoked.
+    /// When the token itself was revoked.
     pub revoked_at: Option<UnixTime>,
     /// Its scope: the grant's, or less.
     pub scope: Scope,
@@ -379,6 +384,8 @@ pub struct TokenRecord {
     pub audience: Audience,
     /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The app's claims, if they are not those of the grant.
+    pub claims: Option<Claims>,
     /// Fields of a newer version.
     pub unknown: UnknownFields,
 }
@@ -401,6 +408,7 @@ impl TokenRecord {
             scope: grant.scope.clone(),
             audience: grant.audience.clone(),
             confirmation: grant.confirmation.clone(),
+            claims: None,
             unknown: UnknownFields::default(),
         }
     }

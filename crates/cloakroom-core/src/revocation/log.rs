@@ -53,7 +53,7 @@ pub enum LogEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grant: Option<GrantId>,
     },
-    /// A sign that the log is in use.
+    /// An entry that shows readers that the log is still being written.
     Heartbeat {},
 }
 
@@ -99,7 +99,7 @@ impl fmt::Debug for EntryId {
 pub struct Cursor(Option<Arc<[u8]>>);
 
 impl Cursor {
-    /// The most bytes that a cursor may have.
+    /// The largest size of a cursor, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
     /// Before the first entry. Reading from here returns the whole log.
@@ -132,7 +132,7 @@ impl Cursor {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Whether it stands before the first entry.
+    /// Whether it is before the first entry.
     #[must_use]
     pub const fn is_start(&self) -> bool {
         self.0.is_none()
@@ -175,9 +175,9 @@ impl<'de> Deserialize<'de> for Cursor {
 
 /// The content of a cursor for a store that numbers the entries of one log.
 ///
-/// It also names the newest revocation that was read. Heartbeats are trimmed within minutes, and
-/// revocations only at their end. If the last entry was a heartbeat and is gone, the store reads on
-/// after that revocation and delivers the later entries again.
+/// It also names the newest revocation that was read. Heartbeats are trimmed within minutes,
+/// revocations only at their end. If the last entry was a heartbeat and is gone, the store
+/// continues after that revocation and delivers the later entries again.
 ///
 /// ```
 /// use cloakroom_core::revocation::{Cursor, CursorPlace, EntryId};
@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for Cursor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the bytes of a cursor have a fixed layout")]
 pub struct CursorPlace {
-    /// The random incarnation of the log. A store that was restored or emptied has another.
+    /// The random incarnation of the log. A store that was restored or emptied has a different one.
     pub incarnation: [u8; 16],
     /// The number of the last entry read, from 1.
     pub position: u64,
@@ -274,7 +274,7 @@ pub enum RevocationBatch {
     Gap,
 }
 
-/// How a reader learns that the log grew.
+/// How a reader learns that the log has grown.
 #[expect(
     clippy::exhaustive_enums,
     reason = "part of the store contract: stores build it, and callers handle all of it"

@@ -1,4 +1,4 @@
-//! The revocation log on the wire: the answer to `GET /revocations`.
+//! The revocation log on the wire: the response to `GET /revocations`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::ids::InvalidValue;
 use crate::revocation::Epoch;
 use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 
-/// One answer of the endpoint for the revocation log. Its JSON is either a batch of entries,
+/// One response of the endpoint for the revocation log. Its JSON is either a batch of entries,
 ///
 /// ```json
 /// {"entries":[…],"next":"…","more":false,"newest_bound":1732096800000,"heartbeat":1000,"clock_skew":5000}

@@ -14,7 +14,7 @@ use crate::ids::{ClientId, GrantId, Jti, Kid, Subject};
 use crate::secret::TokenDigest;
 use crate::time::UnixTime;
 
-/// Orders grants and revocations without comparing clocks.
+/// A number that orders grants and revocations without comparing clocks.
 ///
 /// The store allots a *bound* to each revocation of a subject or a client. The bound is newer than
 /// every bound before it. When the creation of a grant begins, its epoch is the newest bound of the
@@ -142,11 +142,12 @@ pub struct Revocation {
     /// The end of its log entry and of its tombstone. Until then, a token that was issued before the
     /// revocation may still be accepted somewhere.
     pub until: UnixTime,
-    /// The end of its rule, not before `until`. For a subject, a client or a pair this is the longest
-    /// life of a grant, since a `create` that began before the revocation may end after it.
+    /// The end of its rule, not before `until`. For a subject, a client or a pair, this is the
+    /// longest lifetime of a grant after `at`, since a `create` that began before the revocation
+    /// may end after it.
     pub rule_until: UnixTime,
-    /// The client of the token or grant, if the caller knows it. It is written to the log, so that a
-    /// reader can limit how much it remembers for one client.
+    /// The client of the token or grant, if the caller knows it. It is written to the log, so that
+    /// a reader can limit the number of revocations that it remembers for one client.
     pub client: Option<ClientId>,
     /// The grant that the target belongs to, if the caller knows it and the target does not name it.
     /// It has the same purpose.
@@ -219,7 +220,7 @@ impl Rule {
         self.bound.is_none_or(|bound| epoch <= bound)
     }
 
-    /// Merges a second rule on the same key: the later bound and the later end count.
+    /// Merges a second rule under the same key: the later bound and the later end apply.
     pub fn merge(&mut self, other: &Self) {
         self.bound = match (self.bound, other.bound) {
             (Some(own), Some(other)) => Some(own.max(other)),

@@ -1,4 +1,4 @@
-//! Values that tell whether a store belongs to an issuer and its secrets.
+//! Values that show whether a store belongs to an issuer and its secrets.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::store::error::StoreError;
 
-/// Small named values that a store keeps beside its records. They stop a program that has another
-/// issuer or a mistyped secret before it does harm.
+/// Small named values that a store keeps beside its records. With them, a program that has another
+/// issuer or a mistyped secret fails before it writes anything else.
 ///
 /// The engine derives check values from its issuer and its secrets, without revealing them, and compares
 /// them whenever an issuer is built. [`TokenStore`](crate::store::TokenStore) and
@@ -16,8 +16,8 @@ use crate::store::error::StoreError;
 ///
 /// - Names must be compared byte by byte.
 /// - Values must survive everything that the records survive, such as a restart and housekeeping.
-/// - A store must hold some hundred values, with names of up to [`CheckValue::MAX_NAME_BYTES`] and
-///   values of up to [`CheckValue::MAX_VALUE_BYTES`].
+/// - A store must hold some hundreds of values, with names of up to [`CheckValue::MAX_NAME_BYTES`]
+///   and values of up to [`CheckValue::MAX_VALUE_BYTES`].
 #[async_trait]
 pub trait CheckValues: fmt::Debug + Send + Sync + 'static {
     /// Every value, ordered by name. It must be read from the primary.
@@ -45,9 +45,9 @@ pub trait CheckValues: fmt::Debug + Send + Sync + 'static {
 /// Conveniences over any [`CheckValues`].
 #[async_trait]
 pub trait CheckValuesExt: CheckValues {
-    /// Writes a value if the name has none. Returns `None` if the name now has `value`, and the other
-    /// value if it has another. Of two nodes that start at once with different values, one gets the
-    /// other's value.
+    /// Writes a value if the name has none. Returns `None` if the name now has `value`, and the
+    /// other value if it has another. If two nodes start at the same time with different values,
+    /// one gets the other's value.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ pub struct CheckValue {
 }
 
 impl CheckValue {
-    /// The most bytes in a name.
+    /// The largest size of a name, in bytes.
     pub const MAX_NAME_BYTES: usize = 128;
 
     /// The name of the value that holds the URL of the issuer.
@@ -97,7 +97,7 @@ impl CheckValue {
     /// The prefix of names of tenants' values ([`TenantStore`](crate::store::TenantStore)).
     pub const TENANTS: &str = "tenant/";
 
-    /// The most bytes in a value.
+    /// The largest size of a value, in bytes.
     pub const MAX_VALUE_BYTES: usize = 1024;
 }
 

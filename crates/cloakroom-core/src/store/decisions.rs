@@ -11,8 +11,8 @@ use crate::store::error::StoreError;
 use crate::store::{Advance, AdvanceOutcome, ChainUpdate, Selector};
 
 impl Advance {
-    /// Whether the step may be taken on the stored grant: `None` if it may, and the answer to the step
-    /// otherwise. [`fresh_tokens`] then tells which tokens to insert.
+    /// Whether the step may be taken on the stored grant: `None` if it may, and the answer to the
+    /// step otherwise. [`fresh_tokens`] then returns the tokens to insert.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A store could not do what was asked. This is never an answer about a token: an outage does not make
-/// a token inactive.
+/// A store could not complete a call. This never says anything about a token: an outage does not
+/// make a token inactive.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -26,7 +26,7 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
-    /// The caller broke the contract. This is a bug in a program, and not an error in its input.
+    /// The caller broke the contract. This is a bug in the program, not an error in its input.
     #[error("misuse of the store: {0}")]
     Misuse(&'static str),
 }

@@ -36,11 +36,11 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - It must answer [`CreateOutcome::Barred`], and leave nothing live behind, if a rule of the
     ///   grant's subject, its client or the pair has a bound ≥ its epoch, or if its id has a
     ///   tombstone. This includes a rule that is written while `create` runs.
-    /// - The writes must be visible, that is committed, *before* the rules are looked for, unless
+    /// - The writes must be visible, that is committed, *before* `create` looks for rules, unless
     ///   no revocation can come between the two.
-    /// - A retry has the same record. If that record was revoked in the meantime, the answer must be
-    ///   `Barred`. If it is present as it was written, the rules must be looked for again, and the
-    ///   answer is [`CreateOutcome::Inserted`].
+    /// - A retry has the same record. If that record was revoked in the meantime, the answer must
+    ///   be `Barred`. If it is present as it was written, `create` must look for rules again, and
+    ///   the answer is [`CreateOutcome::Inserted`].
     ///
     /// # Errors
     ///
@@ -70,8 +70,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   has expired at `step.now`, and the chain is at `step.expected`: generation *and* digest.
     /// - If the grant is revoked or expired, or is a tombstone, the answer must be
     ///   [`AdvanceOutcome::Dead`], whatever the position of the chain.
-    /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens; [`ChainUpdate::Attach`]
-    ///   must insert the tokens alone.
+    /// - [`ChainUpdate::Move`] must write the whole next record and insert the tokens;
+    ///   [`ChainUpdate::Attach`] must insert only the tokens.
     /// - Of any number of concurrent moves of a chain, exactly one must get
     ///   [`AdvanceOutcome::Advanced`]. The others get [`AdvanceOutcome::Stale`] with the current grant.
     /// - If the chain is already exactly where a move puts it, generation and digest, the answer must
@@ -81,11 +81,11 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has no
-    /// chain or one that is at `step.expected`, or if a token names another grant; if the step may be
-    /// taken otherwise, also if the next record ends later than the grant
-    /// ([`GrantRecord::expires_at`]), which the winner of a race may have shortened; another error if
-    /// the store fails.
+    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has
+    /// no chain or one that is at `step.expected`, or if a token names another grant; if the step
+    /// would otherwise be taken, also if the next record ends later than the grant
+    /// ([`GrantRecord::expires_at`]), which the winner of a race may have shortened; another error
+    /// if the store fails.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
@@ -100,7 +100,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - An append that the driver sends twice must leave one entry.
     /// - A second rule on one key must keep the later bound and the later end.
     /// - A grant that is absent must get a tombstone, so that a late `create` is barred. If a row
-    ///   appears under its id in spite of that, no `find` may show it as live.
+    ///   appears under its id anyway, no `find` may show it as live.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   checks its end.
     /// - The newest bound must not be older than the bound of any rule returned. It may be raised at
     ///   any time, and must never be lowered.
-    /// - An empty list of keys must return the newest bound alone.
+    /// - An empty list of keys must return only the newest bound.
     ///
     /// # Errors
     ///
@@ -125,8 +125,9 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// by grant id.
     ///
     /// - It must read an index, never scan, and return at most `page.limit` grants.
-    /// - It must leave out grants that a rule denies, even if no sweep has reached them.
-    /// - A page may hold fewer grants than its limit and not be the last one. [`Listing::next`] tells.
+    /// - It must omit grants that a rule denies, even if no sweep has reached them.
+    /// - A page that holds fewer grants than its limit need not be the last one: see
+    ///   [`Listing::next`].
     /// - A grant whose row cannot be read must be named in [`Listing::unreadable`] and skipped.
     ///
     /// # Errors
@@ -146,8 +147,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - If an entry that was delivered up to this cursor may be gone before its end, or if the cursor
     ///   belongs to another incarnation or was not made by the store, the answer must be
     ///   [`RevocationBatch::Gap`].
-    /// - If only heartbeats were trimmed since then, the answer should not be a gap: the store reads on
-    ///   after the newest revocation that was delivered, as
+    /// - If only heartbeats were trimmed since then, the answer should not be a gap: the store
+    ///   continues after the newest revocation that was delivered, as
     ///   [`CursorPlace`](crate::revocation::CursorPlace) allows.
     ///
     /// # Errors
@@ -155,15 +156,15 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// If the store fails.
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError>;
 
-    /// How a reader learns that the log grew. The engine has its own timers.
+    /// How a reader learns that the log has grown. The engine has its own timers.
     ///
     /// An entry that was written between reading and listening, or while the store had no connection
     /// to its database, must also wake a reader: a stream yields once at its start and once after each
     /// reconnect, unless it knows that no entry was written.
     fn wakeups(&self) -> LogNotifications;
 
-    /// Writes a heartbeat to the log, on the same path as a revocation: a reader that sees it has seen
-    /// every revocation that was acknowledged before it.
+    /// Writes a heartbeat to the log, in the same way as a revocation: a reader that sees it has
+    /// seen every revocation that was acknowledged before it.
     ///
     /// It must raise the newest bound to `now` in milliseconds, if that is higher: after a failover,
     /// the database may lack bounds that readers know.
@@ -177,8 +178,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// - It must find expired rows with an index on expiry, delete only what ended before
     ///   [`Housekeeping::before`], and check that again in the step that deletes. If the database
-    ///   removes rows by itself, it must do so no earlier than the later of their end and its own
-    ///   time, plus a margin that the store documents.
+    ///   removes rows by itself, it must do so only when their end, plus a margin that the store
+    ///   documents, has passed by its own clock.
     /// - A grant ends at [`GrantRecord::row_expires_at`], a token at [`TokenRecord::expires_at`], and
     ///   an entry, a rule or a tombstone at its `until`, whether it is revoked or not. A grant must
     ///   stay while it has a token.
@@ -186,8 +187,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///   must be revoked, counted in [`MaintenanceReport::unreadable`] and skipped. A sweep must not
     ///   stop deletion.
     /// - It must not block readers, and must be safe on many nodes at once.
-    /// - It must touch at most about `limit` rows, and tell whether to call it again. A store with
-    ///   shards works on them in turn.
+    /// - It must touch at most about `limit` rows, and report whether to call it again. A store
+    ///   with shards works on them in turn.
     /// - The newest entry of the log must stay.
     ///
     /// # Errors
@@ -208,7 +209,7 @@ pub enum CreateOutcome {
     Inserted,
     /// Another grant has this id. Nothing was written.
     Exists,
-    /// A revocation covers the grant. Nothing of it is live.
+    /// A revocation covers the grant. Neither the grant nor its tokens are live.
     Barred,
 }
 
@@ -222,7 +223,8 @@ pub enum CreateOutcome {
 pub enum Lookup {
     /// The grant, live or not.
     Found(Found),
-    /// A grant with this id was revoked before it was created. It never was live, and never will be.
+    /// A grant with this id was revoked before it was created. It has never been live, and never
+    /// will be.
     Tombstone,
     /// There is no such grant.
     Absent,
@@ -288,7 +290,7 @@ pub enum AdvanceOutcome {
     Unknown,
 }
 
-/// How far [`TokenStore::revoke`] came.
+/// How far [`TokenStore::revoke`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -325,7 +327,7 @@ pub enum Selector {
 pub struct PageRequest {
     /// The last grant id of the previous page; `None` for the first page.
     pub after: Option<GrantId>,
-    /// The most grants to return, at least 1.
+    /// The largest number of grants to return, at least 1.
     pub limit: u32,
 }
 
@@ -353,7 +355,8 @@ pub struct Listing {
 pub struct Housekeeping {
     /// The caller's time.
     pub now: UnixTime,
-    /// Only rows that ended before this time may be deleted: `now` less the clock skew and a margin.
+    /// Only rows that ended before this time may be deleted: `now` minus the clock skew and a
+    /// margin.
     pub before: UnixTime,
     /// About how many rows to touch, at least 1.
     pub limit: u32,

@@ -18,7 +18,7 @@ pub trait SingleUseStore: fmt::Debug + Send + Sync + 'static {
     ///   [`Spent::Again`] to all other calls.
     /// - It must answer `Again` if `spend.until` is not later than `spend.now`, or not later than
     ///   the latest end that the store has forgotten.
-    /// - It must keep the later end of an item that is held.
+    /// - For a held item, it must keep the later of the two ends.
     ///
     /// # Errors
     ///
@@ -36,7 +36,8 @@ pub trait SingleUseStore: fmt::Debug + Send + Sync + 'static {
 pub struct Spend {
     /// The item.
     pub id: SingleUseId,
-    /// When every node refuses the item by itself: its expiry plus the clock skew.
+    /// The time from which every node refuses the item without asking the store: its expiry plus
+    /// the clock skew.
     pub until: UnixTime,
     /// The caller's time.
     pub now: UnixTime,

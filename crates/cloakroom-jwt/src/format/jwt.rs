@@ -9,22 +9,24 @@ use cloakroom_core::time::Clock;
 use cloakroom_core::{Jti, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, carried};
+use crate::format::algorithms::ResourceAlgorithms;
 use crate::jws::verify::Verifier;
 use crate::jws::{VerifyError, sign_jwt};
+use crate::key::algorithm::Algorithm;
 use crate::key::encoded_header::ACCESS_TOKEN_TYP;
 use crate::manager::KeyManager;
 
 /// JWT access tokens. Services verify them and read their claims offline.
 ///
-/// The store keeps the grant of such a token and nothing of the token itself. With
-/// [`stateless`](JwtFormat::stateless) it keeps nothing. Introspection shows a revocation at once. Services
-/// that verify offline learn of it through the revocation log.
+/// The store keeps the grant of such a token, but not the token itself. With
+/// [`stateless`](JwtFormat::stateless) it keeps neither. Introspection shows a revocation at once.
+/// Services that verify offline learn of it through the revocation log.
 ///
 /// Anyone who holds the token can read it. If clients must not read your tokens, use opaque handles with
 /// [`PhantomFormat`](crate::PhantomFormat).
 ///
-/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle tells whether
-/// it is still active.
+/// [`locate`](TokenFormat::locate) does not recognize a phantom JWT, since only its handle shows
+/// whether it is still active.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -49,6 +51,7 @@ pub struct JwtFormat {
     issuer: Arc<str>,
     verifier: Verifier,
     stateless: bool,
+    algorithms: ResourceAlgorithms,
 }
 
 impl JwtFormat {
@@ -58,7 +61,13 @@ impl JwtFormat {
         // The largest leeway of any of our verifiers, so that every token that one of them accepts can be
         // revoked. The engine decides without leeway whether a token is active.
         let verifier = Verifier::any_audience(issuer).clock(clock).leeway(Verifier::MAX_LEEWAY);
-        Self { keys, issuer: issuer.into(), verifier, stateless: false }
+        Self {
+            keys,
+            issuer: issuer.into(),
+            verifier,
+            stateless: false,
+            algorithms: Default::default(),
+        }
     }
 
     /// Makes tokens whose grants are not stored. The private claim `stateless` marks them. Only a rule of
@@ -66,6 +75,14 @@ impl JwtFormat {
     #[must_use]
     pub const fn stateless(mut self) -> Self {
         self.stateless = true;
+        self
+    }
+
+    /// Signs the tokens for this resource with this algorithm; see [`KeyManager::signer_for`]. A token for
+    /// several resources is refused if they need different algorithms.
+    #[must_use]
+    pub fn algorithm_for(mut self, resource: &str, algorithm: Algorithm) -> Self {
+        self.algorithms.set(resource, algorithm);
         self
     }
 }
@@ -86,12 +103,14 @@ impl TokenFormat for JwtFormat {
         if life > limit {
             return Err(misuse(JwtMisuse::TooLong { life, limit }));
         }
+        let algorithm = self.algorithms.of_all(&context.terms.audience);
+        let algorithm = algorithm.map_err(|error| FormatError::Other(error.into()))?;
         let jti = Jti::random(context.random)?;
         let terms = context.terms.clone();
         let mut claims = AccessClaims::new(&self.issuer, context.grant, terms, jti);
         claims.stateless = self.stateless;
         let kept = if self.stateless { Persisted::Nothing } else { Persisted::Grant };
-        Ok(Minted::new(sign(&self.keys, &claims).await?, kept))
+        Ok(Minted::new(sign(&self.keys, algorithm, &claims).await?, kept))
     }
 
     /// Recognizes a token by its signature, `typ`, `iss` and time, up to 2 minutes after its end. The
@@ -123,12 +142,17 @@ impl TokenFormat for JwtFormat {
     }
 }
 
-/// Signs a JWT with the current key.
+/// Signs a JWT with the current key of this algorithm, or of the main ring.
 pub(crate) async fn sign(
     keys: &KeyManager,
+    algorithm: Option<Algorithm>,
     claims: &AccessClaims,
 ) -> Result<TokenSecret, FormatError> {
-    let signer = keys.signer().await.map_err(unavailable)?;
+    let signer = match algorithm {
+        Some(algorithm) => keys.signer_for(algorithm).await,
+        None => keys.signer().await,
+    };
+    let signer = signer.map_err(unavailable)?;
     sign_jwt(&*signer, ACCESS_TOKEN_TYP, claims).await
 }
 
@@ -140,12 +164,12 @@ fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> FormatE
 #[derive(Debug, thiserror::Error)]
 enum JwtMisuse {
     #[error(
-        "the format makes tokens of the issuer {expected}, not of {found}: give both the same issuer"
+        "the format makes tokens of the issuer {expected}, not of {found}: configure the same issuer for both"
     )]
     Issuer { expected: String, found: String },
     #[error(
         "a JWT would live for {life:?}, but its key is published for tokens of at most {limit:?}: \
-         shorten the token's life, or raise `max_token_life` of the key policy"
+         shorten the token's lifetime, or raise `max_token_life` of the key policy"
     )]
     TooLong { life: Duration, limit: Duration },
 }

@@ -1,5 +1,6 @@
-//! Formats of access tokens: JWTs outside, and JWTs that only a gateway sees.
+//! Formats of access tokens: JWTs for clients, and handles that a gateway swaps for JWTs.
 
 pub(crate) mod access_claims;
+pub(crate) mod algorithms;
 pub(crate) mod jwt;
 pub(crate) mod phantom;

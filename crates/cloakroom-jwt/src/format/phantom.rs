@@ -11,8 +11,10 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, InvalidValue, Jti, Random, Scope, TokenDigest, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, handle_hash};
+use crate::format::algorithms::ResourceAlgorithms;
 use crate::format::jwt::sign;
 use crate::jws::will_fit;
+use crate::key::algorithm::Algorithm;
 use crate::manager::KeyManager;
 
 /// The phantom-token pattern: the client holds an opaque handle, and a gateway
@@ -43,6 +45,7 @@ pub struct PhantomFormat {
     outside: OpaqueFormat,
     keys: KeyManager,
     max_life: Duration,
+    algorithms: ResourceAlgorithms,
 }
 
 /// A request for a swap. The caller has checked that the token is live and the audience allowed.
@@ -79,20 +82,28 @@ pub struct SwappedJwt {
 }
 
 impl PhantomFormat {
-    /// The longest life of a phantom JWT, and the default: five minutes.
+    /// The longest lifetime of a phantom JWT, and the default: five minutes.
     pub const MAX_LIFE: Duration = Duration::from_secs(300);
 
     /// Makes the handles of `outside`, and signs JWTs with `keys`.
     #[must_use]
-    pub const fn new(outside: OpaqueFormat, keys: KeyManager) -> Self {
-        Self { outside, keys, max_life: Self::MAX_LIFE }
+    pub fn new(outside: OpaqueFormat, keys: KeyManager) -> Self {
+        let algorithms = ResourceAlgorithms::default();
+        Self { outside, keys, max_life: Self::MAX_LIFE, algorithms }
     }
 
-    /// The longest life of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
+    /// The longest lifetime of a JWT: at most [`MAX_LIFE`](Self::MAX_LIFE), and at most the
     /// `max_token_life` of the key policy.
     #[must_use]
     pub fn max_life(mut self, max_life: Duration) -> Self {
         self.max_life = max_life.min(Self::MAX_LIFE);
+        self
+    }
+
+    /// Signs the JWTs for this resource with this algorithm; see [`KeyManager::signer_for`].
+    #[must_use]
+    pub fn algorithm_for(mut self, resource: &str, algorithm: Algorithm) -> Self {
+        self.algorithms.set(resource, algorithm);
         self
     }
 
@@ -116,16 +127,18 @@ impl PhantomFormat {
         if !swap.token.is_live(swap.now) || !swap.grant.is_live(swap.now) {
             return Err(refused(SwapRefused::Dead));
         }
+        let algorithm = self.algorithms.of(audience);
         let life = self.max_life.min(self.keys.policy().max_token_life);
         let end = swap.token.expires_at.min(swap.grant.expires_at);
         let expires_at = UnixTime::from_secs((swap.now + life).min(end).as_secs());
         let audience = Audience::one(audience).map_err(|error| refused(error.into()))?;
         let mut terms = TokenTerms::new(swap.now, expires_at, swap.scope.clone(), audience);
         terms.confirmation = swap.token.confirmation.clone();
+        terms.claims = swap.token.claims.clone();
         let jti = Jti::random(swap.random)?;
         let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
         claims.handle_hash = Some(handle_hash(&swap.token.digest));
-        Ok(SwappedJwt { jwt: sign(&self.keys, &claims).await?, expires_at })
+        Ok(SwappedJwt { jwt: sign(&self.keys, algorithm, &claims).await?, expires_at })
     }
 }
 
@@ -140,7 +153,11 @@ impl TokenFormat for PhantomFormat {
         let mut claims =
             AccessClaims::new(context.issuer, context.grant, context.terms.clone(), stand_in);
         claims.handle_hash = Some(TokenDigest::from_bytes([0; 32]));
-        will_fit(&claims)?;
+        // The JWT for any of its resources.
+        for resource in context.terms.audience.iter() {
+            let algorithm = self.algorithms.of(resource);
+            will_fit(algorithm.unwrap_or_else(|| self.keys.main_algorithm()), &claims)?;
+        }
         self.outside.mint(context).await
     }
 
@@ -152,7 +169,7 @@ impl TokenFormat for PhantomFormat {
 /// The token does not allow the swap. The caller should have checked.
 #[derive(Debug, thiserror::Error)]
 enum SwapRefused {
-    #[error("the token is not meant for {0}")]
+    #[error("the token's audience does not contain {0}")]
     Audience(String),
     #[error("the token does not belong to this grant")]
     Grant,

@@ -21,9 +21,9 @@ pub enum VerifyError {
     /// The key is not in the set. Fetching the issuer's set again may help.
     #[error("unknown key {0:?}")]
     UnknownKey(Kid),
-    /// The token has no `kid`. No key of the set is for its `alg`, or several are, or the only one did
-    /// not make it. Fetching the issuer's set again may help.
-    #[error("the token has no `kid`, and it is not clear which key made it")]
+    /// The token has no `kid`. No key of the set has its `alg`, or several have it, or the only one
+    /// did not sign the token. Fetching the issuer's set again may help.
+    #[error("the token has no `kid`, and the key that signed it cannot be determined")]
     Unnamed,
     /// The signature is wrong.
     #[error("wrong signature")]

@@ -1,4 +1,4 @@
-//! What the header of an access token must say (RFC 7515 §4, RFC 9068 §2.1, RFC 8725 §3).
+//! What the header of an access token must contain (RFC 7515 §4, RFC 9068 §2.1, RFC 8725 §3).
 
 use std::borrow::Cow;
 
@@ -43,8 +43,9 @@ pub(crate) fn select<'k>(
     let json = URL_SAFE_NO_PAD
         .decode(segment)
         .map_err(|_| VerifyError::Malformed("the header is not canonical base64url"))?;
-    let header: Header<'_> = strict_json::from_slice(&json)
-        .map_err(|_| VerifyError::Malformed("the header is no unambiguous JSON object"))?;
+    let header: Header<'_> = strict_json::from_slice(&json).map_err(|_| {
+        VerifyError::Malformed("the header is not a JSON object without duplicate members")
+    })?;
     let is_typed = header.approve(profile)?;
     // RFC 8725 §3.1: each key MUST be used with exactly one algorithm.
     let is_named = header.kid.is_some();
@@ -100,7 +101,7 @@ impl Header<'_> {
         // A key that comes with the token proves nothing; a sender that believes otherwise is
         // mistaken or malicious.
         if [&self.jwk, &self.jku, &self.x5c, &self.x5u].iter().any(|member| member.0) {
-            return Err(VerifyError::Header("it brings a key of its own"));
+            return Err(VerifyError::Header("it contains a key"));
         }
         // RFC 9068 §4: reject tokens carrying any other value. RFC 7515 §4.1.9: compared without
         // regard to case, with `application/` left out or not.

@@ -19,7 +19,7 @@ use crate::key::algorithm::Algorithm;
 use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
 use crate::key::signing::Signer;
 
-/// The most bytes in an access token. HTTP headers can carry as many.
+/// The largest size of an access token, in bytes. It fits into an HTTP header.
 pub const MAX_JWT_BYTES: usize = 8192;
 
 /// Signs `claims` as a JWT with the header `{"alg":…,"kid":…,"typ":…}`, in this order. It makes
@@ -42,9 +42,9 @@ pub const MAX_JWT_BYTES: usize = 8192;
 ///
 /// # Errors
 ///
-/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs have
-/// no limit, since they travel in bodies), [`FormatError::KeysUnavailable`] if the signer fails, and
-/// [`FormatError::Other`] if the claims cannot be written as JSON.
+/// [`FormatError::TooLarge`] if an access token would have more than [`MAX_JWT_BYTES`] (other JWTs
+/// have no limit, since they are sent in bodies), [`FormatError::KeysUnavailable`] if the signer
+/// fails, and [`FormatError::Other`] if the claims cannot be written as JSON.
 pub async fn sign_jwt(
     signer: &dyn Signer,
     typ: &str,
@@ -77,15 +77,23 @@ pub async fn sign_jwt(
     Ok(TokenSecret::new(jwt))
 }
 
-/// Checks that an access token with these claims stays within the limit, under any key that we generate.
-pub(crate) fn will_fit(claims: &impl Serialize) -> Result<(), FormatError> {
-    // The longest header that we write, without the thumbprint.
-    const HEADER: &str = r#"{"alg":"RS256","kid":"","typ":"at+jwt"}"#;
+/// Checks that an access token with these claims stays within the limit under a key that we generate for
+/// this algorithm, or for any classical one.
+pub(crate) fn will_fit(algorithm: Algorithm, claims: &impl Serialize) -> Result<(), FormatError> {
+    // The longest header that we write, without the thumbprint and the algorithm.
+    const HEADER: &str = r#"{"alg":"","kid":"","typ":"at+jwt"}"#;
     const THUMBPRINT: usize = encoded_len(32);
-    // The longest signature of a key that we generate: RSA with 2048 bits.
-    const REST: usize = encoded_len(HEADER.len() + THUMBPRINT) + 1 + 1 + encoded_len(256);
+    let longest = |algorithm: Algorithm, signature: usize| {
+        let header = HEADER.len() + algorithm.as_str().len() + THUMBPRINT;
+        encoded_len(header) + 1 + 1 + encoded_len(signature)
+    };
+    // The longest classical signature of a key that we generate: RSA with 2048 bits.
+    let mut rest = longest(Algorithm::Rs256, 256);
+    if algorithm.is_post_quantum() {
+        rest = rest.max(longest(algorithm, most_signature_bytes(algorithm)));
+    }
     let claims = serde_json::to_vec(claims).map_err(|error| FormatError::Other(error.into()))?;
-    within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + REST)
+    within_limit(ACCESS_TOKEN_TYP, encoded_len(claims.len()) + rest)
 }
 
 /// The most bytes in a signature. For RSA, that of a key with 4096 bits.
@@ -101,6 +109,10 @@ const fn most_signature_bytes(algorithm: Algorithm) -> usize {
         | Algorithm::Ps256
         | Algorithm::Ps384
         | Algorithm::Ps512 => 512,
+        #[cfg(feature = "ml-dsa")]
+        Algorithm::MlDsa44 => 2420,
+        #[cfg(feature = "ml-dsa")]
+        Algorithm::MlDsa65 => 3309,
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the access tokens of an issuer look.
+//! The form of an issuer's access tokens.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,20 @@ use crate::jws::error::VerifyError;
 
 type Name = Cow<'static, str>;
 
-/// How the access tokens of an issuer look, where they differ from RFC 9068: what `typ` says, where
-/// the client and the scope stand, what may be missing.
+/// The form of an issuer's access tokens, where it differs from RFC 9068: the value of `typ`, the
+/// claims with the client and the scope, and which claims may be missing.
 ///
-/// The default is RFC 9068 to the letter. The presets are for issuers that do not follow it; a
-/// profile of your own starts from [`rfc9068`](Self::rfc9068).
+/// The default is exactly RFC 9068. The presets are for issuers that do not follow it; start a
+/// profile of your own from [`rfc9068`](Self::rfc9068).
 ///
-/// **A profile must never let another kind of token pass.** RFC 9068 keeps the kinds apart by
-/// `typ`. A profile that accepts another `typ`, or none, needs something else that tells an access
-/// token from an ID token of the same issuer: a claim that only access tokens have
+/// **A profile must never let another kind of token pass.** RFC 9068 distinguishes the kinds by
+/// `typ`. A profile that accepts another `typ`, or none, needs something else that distinguishes an
+/// access token from an ID token of the same issuer: a claim that only access tokens have
 /// ([`require_any`](Self::require_any)), or one that names the kind
-/// ([`require_value`](Self::require_value)). Whatever the profile, a JWT that is not typed `at+jwt`
-/// and holds a claim that only other kinds of JWTs have (`nonce`, `at_hash`, `events`, …) is refused,
-/// as is one that [names another kind](cloakroom_core::ActiveToken::is_access_token) of token.
+/// ([`require_value`](Self::require_value)). Under every profile, a JWT that is not typed `at+jwt`
+/// and holds a claim that only other kinds of JWTs have (`nonce`, `at_hash`, `events`, …) is
+/// refused, as is one that [names another kind](cloakroom_core::ActiveToken::is_access_token) of
+/// token.
 ///
 /// ```
 /// use cloakroom_jwt::{IssuerProfile, Verifier};
@@ -80,7 +81,7 @@ impl Default for IssuerProfile {
 
 impl IssuerProfile {
     /// RFC 9068 §2: `typ` is `at+jwt`; `iss`, `exp`, `aud`, `sub`, `client_id`, `iat` and `jti` are
-    /// there; `scope` is a string.
+    /// present; `scope` is a string.
     #[must_use]
     pub fn rfc9068() -> Self {
         Self {
@@ -154,9 +155,9 @@ impl IssuerProfile {
             .require_value("token_use", ["access"])
     }
 
-    /// JWTs that a Google service account signs for itself: `iss` and `sub` are the account, which is
-    /// the client; there is no `jti`. Google's own access tokens are opaque, and its ID tokens are
-    /// none: they have an `iss` of Google's.
+    /// JWTs that a Google service account signs for itself: `iss` and `sub` are the account, which
+    /// is the client; there is no `jti`. Google's own access tokens are opaque. Its ID tokens do
+    /// not pass, since their `iss` is Google.
     #[must_use]
     pub fn google_service_account() -> Self {
         Self::rfc9068()
@@ -166,7 +167,7 @@ impl IssuerProfile {
             .require_equal("iss", "sub")
     }
 
-    /// Also accepts this `typ`, compared without case, with `application/` or without.
+    /// Also accepts this `typ`, ignoring case, with or without `application/`.
     #[must_use]
     pub fn accept_typ(mut self, typ: impl Into<Name>) -> Self {
         self.typ.push(typ.into());
@@ -180,14 +181,15 @@ impl IssuerProfile {
         self
     }
 
-    /// The claims that may hold the client: the first that is there counts.
+    /// The claims that may hold the client: the first one that is present is used.
     #[must_use]
     pub fn client_in<N: Into<Name>>(mut self, claims: impl IntoIterator<Item = N>) -> Self {
         self.client = claims.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The claims that may hold the scope, as a string or an array: the first that is there counts.
+    /// The claims that may hold the scope, as a string or an array: the first one that is present
+    /// is used.
     #[must_use]
     pub fn scope_in<N: Into<Name>>(mut self, claims: impl IntoIterator<Item = N>) -> Self {
         self.scope = claims.into_iter().map(Into::into).collect();
@@ -216,14 +218,14 @@ impl IssuerProfile {
         self
     }
 
-    /// One of these claims must be there.
+    /// Requires that one of these claims is present.
     #[must_use]
     pub fn require_any<N: Into<Name>>(mut self, claims: impl IntoIterator<Item = N>) -> Self {
         self.any.push(claims.into_iter().map(Into::into).collect());
         self
     }
 
-    /// The claim must be there, and be one of these texts; case counts.
+    /// Requires that the claim is one of these strings; case matters.
     #[must_use]
     pub fn require_value<N: Into<Name>>(
         mut self,
@@ -234,14 +236,14 @@ impl IssuerProfile {
         self
     }
 
-    /// The claim must be there, and be a text that starts like this.
+    /// Requires that the claim is a string with this prefix.
     #[must_use]
     pub fn require_prefix(mut self, claim: impl Into<Name>, prefix: impl Into<Name>) -> Self {
         self.prefixes.push((claim.into(), prefix.into()));
         self
     }
 
-    /// Both claims must be there, and be the same text.
+    /// Requires that both claims are the same string.
     #[must_use]
     pub fn require_equal(mut self, claim: impl Into<Name>, other: impl Into<Name>) -> Self {
         self.equal.push((claim.into(), other.into()));
@@ -288,7 +290,7 @@ impl IssuerProfile {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let is_id_token = self.values.is_empty() && OF_ID_TOKENS.into_iter().any(there);
         if is_id_token || OF_OTHERS.into_iter().any(there) {
-            return Err(VerifyError::Claims("a claim of another kind of token is there"));
+            return Err(VerifyError::Claims("a claim of another kind of token is present"));
         }
         let is_access_token = self.any.iter().all(|names| names.iter().any(|name| there(name)))
             && self.values.iter().all(|(name, values)| {
@@ -303,7 +305,9 @@ impl IssuerProfile {
                 .iter()
                 .all(|(name, other)| text(name).is_some() && text(name) == text(other));
         if !is_access_token {
-            return Err(VerifyError::Claims("what the issuer's access tokens have is missing"));
+            return Err(VerifyError::Claims(
+                "a claim that the issuer's access tokens must have is missing",
+            ));
         }
         Ok(())
     }

@@ -86,8 +86,9 @@ impl Verifier {
         Self { audience: Some(audience.into()), ..Self::any_audience(issuer) }
     }
 
-    /// Accepts tokens of this issuer for any audience. This is for the issuer itself, which must tell a
-    /// caller only about tokens that are meant for it. A resource server uses [`new`](Self::new).
+    /// Accepts tokens of this issuer for any audience. This is for the issuer itself, which must
+    /// then report a token only to callers in its audience. A resource server uses
+    /// [`new`](Self::new).
     #[must_use]
     pub fn any_audience(issuer: &str) -> Self {
         Self {
@@ -101,7 +102,7 @@ impl Verifier {
         }
     }
 
-    /// The shape of the issuer's access tokens: RFC 9068 by default.
+    /// The form of the issuer's access tokens: RFC 9068 by default.
     #[must_use]
     pub fn profile(mut self, profile: IssuerProfile) -> Self {
         self.is_plain = profile == IssuerProfile::rfc9068();
@@ -109,7 +110,7 @@ impl Verifier {
         self
     }
 
-    /// The leeway for clocks that differ: 30 seconds by default, at most
+    /// The leeway for clock differences: 30 seconds by default, at most
     /// [`MAX_LEEWAY`](Self::MAX_LEEWAY).
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
@@ -124,7 +125,7 @@ impl Verifier {
         self
     }
 
-    /// The most bytes of a token: 8,192 by default.
+    /// The largest size of a token, in bytes: 8,192 by default.
     #[must_use]
     pub const fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
@@ -135,7 +136,7 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// If it does not pass. The variants are for traces: a client is told no more than
+    /// If the token is refused. The variants are for traces: a client is told no more than
     /// `invalid_token` (RFC 6750 §3.1).
     pub fn verify(&self, keys: &KeySet, jwt: &str) -> Result<VerifiedJwt, VerifyError> {
         if jwt.len() > self.max_bytes {
@@ -251,8 +252,9 @@ impl VerifiedJwt {
 }
 
 impl VerifyError {
-    /// Whether keys that the issuer published meanwhile may verify the token: its key is not in the set,
-    /// or it names none. All other checks that come before the signature have passed.
+    /// Whether the token may be valid under keys that the issuer has published in the meantime: its
+    /// key is not in the set, or it names none. All other checks that precede the signature have
+    /// passed.
     #[must_use]
     pub const fn may_be_mended_by_new_keys(&self) -> bool {
         matches!(self, Self::UnknownKey(_) | Self::Unnamed)

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). A key has exactly one.
+/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1, with the feature `ml-dsa` RFC 9964). A key has exactly one.
 ///
-/// `none` cannot be expressed. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
+/// `none` is not supported. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
 ///
 /// ```
 /// use cloakroom_jwt::Algorithm;
@@ -39,6 +39,12 @@ pub enum Algorithm {
     Ps384,
     /// RSASSA-PSS with SHA-512.
     Ps512,
+    /// ML-DSA-44 (RFC 9964), which no known quantum computer would break. Its signatures have 2,420 bytes.
+    #[cfg(feature = "ml-dsa")]
+    MlDsa44,
+    /// ML-DSA-65 (RFC 9964), which no known quantum computer would break. Its signatures have 3,309 bytes.
+    #[cfg(feature = "ml-dsa")]
+    MlDsa65,
     /// An algorithm of [`danger`](crate::danger). No name is parsed as one.
     #[doc(hidden)]
     Danger(Hs256),
@@ -59,12 +65,33 @@ impl Algorithm {
             Self::Rs512 => "RS512",
             Self::Ps384 => "PS384",
             Self::Ps512 => "PS512",
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa44 => "ML-DSA-44",
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa65 => "ML-DSA-65",
             Self::Danger(_) => "HS256",
         }
     }
 }
 
 impl Algorithm {
+    /// Whether generating a key takes so long that other work should go on in the meantime.
+    pub(crate) const fn is_slow_to_generate(self) -> bool {
+        matches!(
+            self,
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512
+        )
+    }
+
+    /// Whether its signatures are long, as those of post-quantum algorithms are.
+    pub(crate) const fn is_post_quantum(self) -> bool {
+        match self {
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa44 | Self::MlDsa65 => true,
+            _ => false,
+        }
+    }
+
     /// Whether a JWS header names it so.
     pub(crate) fn is_named(self, alg: &str) -> bool {
         // RFC 9864 §2.2: "Ed25519" is "EdDSA" with its curve named.
@@ -119,6 +146,10 @@ impl FromStr for Algorithm {
             // Those that it does not know.
             Err(_) if name == "ES512" => Ok(Self::Es512),
             Err(_) if name == "Ed25519" => Ok(Self::EdDsa),
+            #[cfg(feature = "ml-dsa")]
+            Err(_) if name == "ML-DSA-44" => Ok(Self::MlDsa44),
+            #[cfg(feature = "ml-dsa")]
+            Err(_) if name == "ML-DSA-65" => Ok(Self::MlDsa65),
             _ => Err(UnknownAlgorithm),
         }
     }

@@ -1,9 +1,17 @@
-//! Signatures with a shared secret (HS256), for cases where nothing better is possible.
+//! Shared secrets (HS256) and unsealed private keys, for cases where nothing better is possible.
 //!
-//! **Anyone who can verify an HS256 token can also forge one.** Every resource server that has the secret
-//! can issue tokens for any user and any audience. A leak at any of them is a leak of the issuer's key,
-//! and there is no JWK Set from which you could remove a leaked key. Use another [`Algorithm`] unless the
-//! same process signs and verifies.
+//! # Unsealed private keys
+//!
+//! **Anyone who can read the key store can sign tokens** if private keys are stored with [`unsealed`], and
+//! anyone who can write to it can replace the keys. That includes those who can read a backup. Use it only
+//! if the store itself is as safe as a key would be. [`formerly_unsealed`] leads away from it.
+//!
+//! # Shared secrets
+//!
+//! **Anyone who can verify an HS256 token can also forge one.** Every resource server that has the
+//! secret can issue tokens for any user and any audience. If any of them leaks the secret, the
+//! issuer's key has leaked, and there is no JWK Set from which you could remove it. Use another
+//! [`Algorithm`] unless the same process signs and verifies.
 //!
 //! HS256 exists only in this module: its name is never parsed, a JWK of type `oct` is never read, and the
 //! bytes of a public key are never used as a secret.
@@ -21,11 +29,13 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::store::CheckValue;
 use cloakroom_core::{Kid, Random, RandomError};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -35,6 +45,7 @@ pub use crate::key::algorithm::Hs256;
 use crate::key::algorithm::Algorithm;
 use crate::key::key_set::{KeySet, PreparedKey, VerificationKey};
 use crate::key::signing::{KeyError, SignError, Signer};
+use crate::seal::{AesGcmSealer, KeySealer, SealError};
 
 /// HMAC with SHA-256 (RFC 7518 §3.2): read the warning of [this module](self).
 pub const HS256: Algorithm = Algorithm::Danger(Hs256::new());
@@ -48,8 +59,8 @@ pub struct Hs256Key {
 }
 
 impl Hs256Key {
-    /// The fewest bytes of a secret. RFC 7518 §3.2: a key of the same size as the hash output, or
-    /// larger, MUST be used.
+    /// The smallest size of a secret, in bytes. RFC 7518 §3.2: a key of the same size as the hash
+    /// output, or larger, MUST be used.
     pub const MIN_BYTES: usize = 32;
 
     /// A new random secret of 32 bytes.
@@ -128,4 +139,87 @@ pub fn hs256_key_set(keys: &[impl Borrow<Hs256Key>]) -> KeySet {
             key: PreparedKey::Secret(Box::new(key.prepared.clone())),
         }
     }))
+}
+
+/// Stores private keys as they are: read the warning of [this module](self).
+///
+/// ```
+/// use std::sync::Arc;
+/// use cloakroom_jwt::{AesGcmSealer, KeyManager, danger};
+/// use cloakroom_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = Arc::new(MemoryStore::new());
+/// KeyManager::builder(store.clone(), danger::unsealed()).build().await?;
+///
+/// // Later: seal what is there.
+/// let sealer = danger::formerly_unsealed(AesGcmSealer::new(1, [1; 32]));
+/// let keys = KeyManager::builder(store.clone(), sealer).build().await?;
+/// assert_eq!(keys.reseal().await?.removable, ["unsealed"]);
+///
+/// KeyManager::builder(store, Arc::new(AesGcmSealer::new(1, [1; 32]))).build().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn unsealed() -> Arc<dyn KeySealer> {
+    Arc::new(Unsealed(None))
+}
+
+/// Seals with `sealer`, and also opens what was stored with [`unsealed`]. When
+/// [`KeyManager::reseal`](crate::KeyManager::reseal) names `unsealed` as removable, use `sealer` alone: until
+/// then, anyone who can write to the key store can replace the keys.
+#[must_use]
+pub fn formerly_unsealed(sealer: AesGcmSealer) -> Arc<dyn KeySealer> {
+    Arc::new(Unsealed(Some(sealer)))
+}
+
+/// Does not seal, or only opens what was not sealed.
+#[derive(Debug)]
+struct Unsealed(Option<AesGcmSealer>);
+
+/// The first byte of what is not sealed. No version of [`AesGcmSealer`] begins with it.
+const PLAIN: u8 = 0;
+
+/// The name of the key-encryption key that is none.
+const NAME: &str = "unsealed";
+
+#[async_trait]
+impl KeySealer for Unsealed {
+    async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        match &self.0 {
+            Some(sealer) => sealer.seal(context, plain).await,
+            None => Ok([&[PLAIN], plain].concat()),
+        }
+    }
+
+    async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        match (sealed, &self.0) {
+            ([PLAIN, plain @ ..], _) => Ok(Zeroizing::new(plain.to_vec())),
+            (_, Some(sealer)) => sealer.unseal(context, sealed).await,
+            (_, None) => Err(SealError::Damaged),
+        }
+    }
+
+    fn checks(&self) -> Vec<CheckValue> {
+        self.0.as_ref().map_or_else(Vec::new, KeySealer::checks)
+    }
+
+    fn current_key(&self) -> Option<String> {
+        self.0.as_ref().map_or_else(|| Some(NAME.to_owned()), KeySealer::current_key)
+    }
+
+    fn key_of(&self, sealed: &[u8]) -> Option<String> {
+        match sealed {
+            [PLAIN, ..] => Some(NAME.to_owned()),
+            _ => self.0.as_ref()?.key_of(sealed),
+        }
+    }
+
+    fn replaced_keys(&self) -> Vec<String> {
+        let Some(sealer) = &self.0 else { return Vec::new() };
+        let mut keys = sealer.replaced_keys();
+        keys.push(NAME.to_owned());
+        keys
+    }
 }

@@ -13,11 +13,12 @@ use crate::key::algorithm::Algorithm;
 use crate::key::material::Material;
 use crate::strict_json::Object;
 
-/// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits.
+/// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, RSA of 2048 to 8192 bits, or, with the
+/// feature `ml-dsa`, ML-DSA-44 or ML-DSA-65.
 ///
-/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`), an EC
-/// point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
-/// an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
+/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`; of an ML-DSA key
+/// `priv`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is not
+/// canonical, and an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
 ///
 /// ```
 /// use cloakroom_jwt::Jwk;
@@ -98,7 +99,7 @@ pub enum JwkError {
     TooLarge {
         /// Its size in bytes.
         size: usize,
-        /// The most bytes allowed.
+        /// The largest size, in bytes.
         limit: usize,
     },
     /// The JWK Set has too many keys.
@@ -143,6 +144,9 @@ struct Read<'a> {
     n: Option<Cow<'a, str>>,
     #[serde(borrow)]
     e: Option<Cow<'a, str>>,
+    #[cfg(feature = "ml-dsa")]
+    #[serde(borrow, rename = "pub")]
+    public: Option<Cow<'a, str>>,
     kid: Option<Kid>,
     #[serde(borrow)]
     alg: Option<Cow<'a, str>>,
@@ -157,7 +161,12 @@ struct Read<'a> {
     qi: Present,
     oth: Present,
     k: Present,
+    #[cfg(feature = "ml-dsa")]
+    #[serde(rename = "priv")]
+    private: Present,
 }
+
+const PRIVATE: &str = "it holds a private or a shared secret";
 
 impl TryFrom<Read<'_>> for Jwk {
     type Error = JwkError;
@@ -165,15 +174,15 @@ impl TryFrom<Read<'_>> for Jwk {
     fn try_from(read: Read<'_>) -> Result<Self, JwkError> {
         let private = [&read.d, &read.p, &read.q, &read.dp, &read.dq, &read.qi, &read.oth, &read.k];
         if private.iter().any(|member| member.0) {
-            return Err(JwkError::Unusable("it holds a private or a shared secret"));
+            return Err(JwkError::Unusable(PRIVATE));
         }
         let material = material(&read).map_err(JwkError::Unusable)?;
         material.check().map_err(JwkError::Unusable)?;
         let algorithm = match read.alg.as_deref().map(str::parse) {
             None => None,
             Some(Ok(algorithm)) if material.fits(algorithm) => Some(algorithm),
-            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not fit the key")),
-            Some(Err(_)) => return Err(JwkError::Unusable("an `alg` that is not supported")),
+            Some(Ok(_)) => return Err(JwkError::Unusable("`alg` does not match the key")),
+            Some(Err(_)) => return Err(JwkError::Unusable("its `alg` is not supported")),
         };
         Ok(Self { material, kid: read.kid, algorithm, usage: read.usage, operations: read.key_ops })
     }
@@ -203,7 +212,19 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
             Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
         }
         ("RSA", _) => Material::Rsa { n: bytes(&read.n)?, e: bytes(&read.e)? },
-        _ => return Err("a `kty` or `crv` that is not supported"),
+        // RFC 9964 §3: `priv` MUST NOT be present in public keys.
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) if read.private.0 => return Err(PRIVATE),
+        // The same section: `alg` is REQUIRED.
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) if read.alg.as_deref() == Some("ML-DSA-44") => {
+            Material::MlDsa44 { public: bytes(&read.public)? }
+        }
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) if read.alg.as_deref() == Some("ML-DSA-65") => {
+            Material::MlDsa65 { public: bytes(&read.public)? }
+        }
+        _ => return Err("its `kty` or `crv` is not supported"),
     })
 }
 
@@ -235,6 +256,9 @@ struct Written<'a> {
     n: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     e: Option<String>,
+    #[cfg(feature = "ml-dsa")]
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    public: Option<String>,
 }
 
 impl Serialize for Jwk {
@@ -267,6 +291,12 @@ impl Serialize for Jwk {
             Material::Rsa { n, e } => {
                 written.kty = "RSA";
                 (written.n, written.e) = (text(n), text(e));
+            }
+            #[cfg(feature = "ml-dsa")]
+            Material::MlDsa44 { public } | Material::MlDsa65 { public } => {
+                written.kty = "AKP";
+                written.alg = Some(self.material.default_algorithm().as_str());
+                written.public = text(public);
             }
         }
         written.serialize(serializer)

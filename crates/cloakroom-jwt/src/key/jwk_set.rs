@@ -8,8 +8,9 @@ use crate::strict_json::{self, Object};
 
 /// The public keys that an issuer publishes.
 ///
-/// As RFC 7517 §5 recommends, keys that are not understood, of unsupported kinds or out of range are
-/// ignored. A key with a private member is also ignored. Each ignored key leaves a warning in the trace.
+/// As RFC 7517 §5 recommends, keys that are not understood, of unsupported kinds or out of range
+/// are ignored. A key with a private member is also ignored. Each ignored key causes a warning in
+/// the trace.
 ///
 /// ```
 /// use cloakroom_jwt::{Algorithm, JwkSet, KeySet, SigningKey};
@@ -27,10 +28,10 @@ pub struct JwkSet {
 }
 
 impl JwkSet {
-    /// The most bytes in a JWK Set.
+    /// The largest size of a JWK Set, in bytes.
     pub const MAX_BYTES: usize = 256 * 1024;
 
-    /// The most keys in a JWK Set, including ignored ones.
+    /// The largest number of keys in a JWK Set, including ignored ones.
     pub const MAX_KEYS: usize = 100;
 
     /// A set of these keys.

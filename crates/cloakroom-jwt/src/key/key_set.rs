@@ -38,14 +38,14 @@ struct Keys {
 }
 
 impl KeySet {
-    /// Prepares the keys of a JWK Set that can be used.
+    /// Prepares the usable keys of a JWK Set.
     ///
     /// A key without `alg` gets the algorithm of its curve, or RS256 if it is an RSA key. A key
     /// without `kid` is named by its thumbprint (RFC 7638). A `kid` may name several keys with
     /// different algorithms.
     ///
-    /// It leaves out a key whose `use` is not `sig` or whose `key_ops` lack `verify`, and a second key
-    /// with the same `kid` and algorithm. Each leaves a warning in the trace.
+    /// It skips a key whose `use` is not `sig` or whose `key_ops` lack `verify`, and a second key
+    /// with the same `kid` and algorithm. Each causes a warning in the trace.
     #[must_use]
     pub fn prepare(set: &JwkSet) -> Self {
         Self::of(set.iter().filter_map(|jwk| {

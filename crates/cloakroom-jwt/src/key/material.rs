@@ -6,6 +6,8 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
     RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
 };
+#[cfg(feature = "ml-dsa")]
+use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_44_SIGNING, ML_DSA_65, ML_DSA_65_SIGNING};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -14,11 +16,33 @@ use crate::key::algorithm::Algorithm;
 /// A public key. Coordinates have full size, and integers have no leading zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Material {
-    P256 { x: [u8; 32], y: [u8; 32] },
-    P384 { x: [u8; 48], y: [u8; 48] },
-    P521 { x: [u8; 66], y: [u8; 66] },
-    Ed25519 { x: [u8; 32] },
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    P256 {
+        x: [u8; 32],
+        y: [u8; 32],
+    },
+    P384 {
+        x: [u8; 48],
+        y: [u8; 48],
+    },
+    P521 {
+        x: [u8; 66],
+        y: [u8; 66],
+    },
+    Ed25519 {
+        x: [u8; 32],
+    },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+    #[cfg(feature = "ml-dsa")]
+    MlDsa44 {
+        public: Vec<u8>,
+    },
+    #[cfg(feature = "ml-dsa")]
+    MlDsa65 {
+        public: Vec<u8>,
+    },
 }
 
 impl Material {
@@ -44,6 +68,10 @@ impl Material {
             Self::P521 { .. } => Algorithm::Es512,
             Self::Ed25519 { .. } => Algorithm::EdDsa,
             Self::Rsa { .. } => Algorithm::Rs256,
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa44 { .. } => Algorithm::MlDsa44,
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa65 { .. } => Algorithm::MlDsa65,
         }
     }
 
@@ -77,10 +105,26 @@ impl Material {
             }
             (Self::Rsa { n, e }, algorithm) => RsaPublicKeyComponents { n, e }
                 .to_parsed_public_key(
-                    rsa_parameters(algorithm).ok_or("`alg` does not fit the key")?,
+                    rsa_parameters(algorithm).ok_or("`alg` does not match the key")?,
                 )
                 .map_err(|_| "no RSA public key"),
-            _ => Err("`alg` does not fit the key"),
+            // The library also takes another encoding, so the length is checked first.
+            #[cfg(feature = "ml-dsa")]
+            (Self::MlDsa44 { public }, Algorithm::MlDsa44)
+                if public.len() == ML_DSA_44_SIGNING.public_key_len() =>
+            {
+                ParsedPublicKey::new(&ML_DSA_44, public).map_err(|_| "no ML-DSA-44 public key")
+            }
+            #[cfg(feature = "ml-dsa")]
+            (Self::MlDsa65 { public }, Algorithm::MlDsa65)
+                if public.len() == ML_DSA_65_SIGNING.public_key_len() =>
+            {
+                ParsedPublicKey::new(&ML_DSA_65, public).map_err(|_| "no ML-DSA-65 public key")
+            }
+            #[cfg(feature = "ml-dsa")]
+            (Self::MlDsa44 { .. }, Algorithm::MlDsa44)
+            | (Self::MlDsa65 { .. }, Algorithm::MlDsa65) => Err("`pub` has the wrong size"),
+            _ => Err("`alg` does not match the key"),
         }
     }
 
@@ -94,14 +138,14 @@ impl Material {
             }
             let bits = n.len() * 8 - leading(n).leading_zeros() as usize;
             if !(2048..=8192).contains(&bits) {
-                return Err("an RSA key has 2048 to 8192 bits");
+                return Err("an RSA key must have 2048 to 8192 bits");
             }
             let even = e.last().is_none_or(|byte| byte % 2 == 0);
             if e.len() > 4 || **e == [1] || even {
-                return Err("`e` is odd, at least 3, and has 4 bytes at most");
+                return Err("`e` must be odd, at least 3, and at most 4 bytes long");
             }
             if n.last().is_none_or(|byte| byte % 2 == 0) {
-                return Err("`n` is even, and so no product of two large primes");
+                return Err("`n` is even, so it is not the product of two large primes");
             }
         }
         // RFC 8032 §5.1.7 leaves it to the application.
@@ -132,6 +176,12 @@ impl Material {
             }
             Self::Rsa { n, e } => {
                 format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n))
+            }
+            // RFC 9964 §6: the required members are `alg`, `kty` and `pub`.
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa44 { public } | Self::MlDsa65 { public } => {
+                let (alg, public) = (self.default_algorithm(), b64(public));
+                format!(r#"{{"alg":"{alg}","kty":"AKP","pub":"{public}"}}"#)
             }
         }
     }

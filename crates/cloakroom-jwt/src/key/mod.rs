@@ -8,3 +8,6 @@ pub(crate) mod jwk_set;
 pub(crate) mod key_set;
 mod material;
 pub(crate) mod signing;
+
+#[cfg(all(test, feature = "ml-dsa"))]
+mod ml_dsa_tests;

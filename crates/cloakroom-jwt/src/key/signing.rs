@@ -13,6 +13,10 @@ use aws_lc_rs::signature::{
     KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
     RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
 };
+#[cfg(feature = "ml-dsa")]
+use aws_lc_rs::signature::{
+    ML_DSA_44_SIGNING, ML_DSA_65_SIGNING, PqdsaKeyPair, PqdsaSigningAlgorithm,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloakroom_core::Kid;
@@ -48,10 +52,12 @@ enum Private {
     Ec(Box<EcdsaKeyPair>),
     Ed25519(Box<Ed25519KeyPair>),
     Rsa(Box<rsa::KeyPair>, &'static dyn RsaEncoding),
+    #[cfg(feature = "ml-dsa")]
+    MlDsa(Box<PqdsaKeyPair>),
 }
 
 impl SigningKey {
-    /// Generates a key. An RSA key has 2048 bits, and takes tens of milliseconds.
+    /// Generates a key. An RSA key has 2048 bits, and generating it takes tens of milliseconds.
     ///
     /// # Errors
     ///
@@ -71,6 +77,10 @@ impl SigningKey {
                     Box::new(rsa::KeyPair::generate(KeySize::Rsa2048).map_err(failed)?),
                     encoding,
                 ),
+                #[cfg(feature = "ml-dsa")]
+                Kind::MlDsa(kind) => {
+                    Private::MlDsa(Box::new(PqdsaKeyPair::generate(kind).map_err(failed)?))
+                }
             },
         )
     }
@@ -100,6 +110,10 @@ impl SigningKey {
                     Box::new(rsa::KeyPair::from_pkcs8(der).map_err(rejected)?),
                     encoding,
                 ),
+                #[cfg(feature = "ml-dsa")]
+                Kind::MlDsa(kind) => {
+                    Private::MlDsa(Box::new(PqdsaKeyPair::from_pkcs8(kind, der).map_err(rejected)?))
+                }
             },
         )
     }
@@ -135,6 +149,8 @@ impl SigningKey {
             Private::Rsa(pair, _) => {
                 AsDer::<Pkcs8V1Der<'_>>::as_der(&**pair).map(|der| der.as_ref().to_vec())
             }
+            #[cfg(feature = "ml-dsa")]
+            Private::MlDsa(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
         }
         .map(Zeroizing::new)
         .map_err(|error| KeyError::Encode(error.into()))
@@ -175,6 +191,12 @@ impl SigningKey {
             Private::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*encoding, &random, input, &mut signature)?;
+                Ok(signature)
+            }
+            #[cfg(feature = "ml-dsa")]
+            Private::MlDsa(pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                pair.sign(input, &mut signature)?;
                 Ok(signature)
             }
         }
@@ -293,6 +315,8 @@ enum Kind {
     Ec(&'static EcdsaSigningAlgorithm),
     Ed25519,
     Rsa(&'static dyn RsaEncoding),
+    #[cfg(feature = "ml-dsa")]
+    MlDsa(&'static PqdsaSigningAlgorithm),
 }
 
 impl Kind {
@@ -308,6 +332,10 @@ impl Kind {
             Algorithm::Ps256 => Self::Rsa(&RSA_PSS_SHA256),
             Algorithm::Ps384 => Self::Rsa(&RSA_PSS_SHA384),
             Algorithm::Ps512 => Self::Rsa(&RSA_PSS_SHA512),
+            #[cfg(feature = "ml-dsa")]
+            Algorithm::MlDsa44 => Self::MlDsa(&ML_DSA_44_SIGNING),
+            #[cfg(feature = "ml-dsa")]
+            Algorithm::MlDsa65 => Self::MlDsa(&ML_DSA_65_SIGNING),
             Algorithm::Danger(_) => return Err(KeyError::Unsupported(algorithm)),
         })
     }
@@ -325,6 +353,15 @@ impl Private {
                 Some(Material::Rsa {
                     n: public.modulus().big_endian_without_leading_zero().to_vec(),
                     e: public.exponent().big_endian_without_leading_zero().to_vec(),
+                })
+            }
+            #[cfg(feature = "ml-dsa")]
+            Self::MlDsa(pair) => {
+                let public = pair.public_key().as_ref().to_vec();
+                Some(if pair.algorithm() == &ML_DSA_44_SIGNING {
+                    Material::MlDsa44 { public }
+                } else {
+                    Material::MlDsa65 { public }
                 })
             }
         }

@@ -1,5 +1,6 @@
 //! The settings of a key manager.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cloakroom_core::keys::{KeyPolicy, KeyStore};
@@ -18,7 +19,8 @@ pub struct KeyManagerBuilder {
     pub(crate) sealer: Arc<dyn KeySealer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: KeyPolicy,
-    pub(crate) algorithm: Algorithm,
+    /// The algorithm of the main ring, and those of the further rings.
+    pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) issuer: String,
     pub(crate) former_issuers: Vec<String>,
 }
@@ -30,15 +32,25 @@ impl KeyManagerBuilder {
             sealer,
             clock: Arc::new(SystemClock::new()),
             policy: KeyPolicy::default(),
-            algorithm: Algorithm::default(),
+            algorithms: vec![Algorithm::default()],
             issuer: String::new(),
             former_issuers: Vec::new(),
         }
     }
 
-    /// The algorithm of new signing keys (ES256). Existing keys keep theirs.
-    pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
-        self.algorithm = algorithm;
+    /// The algorithm of new signing keys of the main ring (ES256). Existing keys keep theirs, so a change
+    /// takes effect when the key that is published next signs.
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithms[0] = algorithm;
+        self
+    }
+
+    /// Adds a ring of keys for a further algorithm; see [`KeyManager::signer_for`].
+    ///
+    /// If the issuer has signed before, the ring signs when its first key has been published for
+    /// [`publish_ahead`](KeyPolicy::publish_ahead).
+    pub fn further_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithms.push(algorithm);
         self
     }
 
@@ -48,7 +60,7 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// The clock (the system clock).
+    /// The clock (the system clock by default).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -73,11 +85,15 @@ impl KeyManagerBuilder {
     /// If a setting is inconsistent, the store fails, the sealer cannot unseal the keys of the ring, or
     /// one of its own keys has changed ([`KeySealer::checks`]). Keys that cannot be unsealed are never
     /// replaced with new ones.
-    pub async fn build(self) -> Result<KeyManager, KeyManagerError> {
+    pub async fn build(mut self) -> Result<KeyManager, KeyManagerError> {
         self.policy.check()?;
-        if self.algorithm.as_str().parse() != Ok(self.algorithm) {
-            return Err(KeyManagerError::NotPublic(self.algorithm));
+        for algorithm in &self.algorithms {
+            if algorithm.as_str().parse() != Ok(*algorithm) {
+                return Err(KeyManagerError::NotPublic(*algorithm));
+            }
         }
+        let mut seen = HashSet::new();
+        self.algorithms.retain(|algorithm| seen.insert(*algorithm));
         KeyManager::start(self).await
     }
 }

@@ -39,8 +39,19 @@ pub enum KeyEvent {
         /// The key that signs now.
         to: Kid,
     },
+    /// A key was ended on request. It signs no more, and stays published until what it signed has
+    /// expired.
+    Retired {
+        /// The key.
+        kid: Kid,
+    },
     /// A key was declared compromised.
     Compromised {
+        /// The key.
+        kid: Kid,
+    },
+    /// The private half of a key was sealed again, under the current key-encryption key.
+    Resealed {
         /// The key.
         kid: Kid,
     },
@@ -49,8 +60,8 @@ pub enum KeyEvent {
         /// The key.
         kid: Kid,
     },
-    /// The store went back in time: it lost something that this node knows about a key. The node uses
-    /// the key as it knows it, and writes the record again.
+    /// The store went back in time: it lost something that this node knows about a key. The node
+    /// relies on what it knows, and writes the record again.
     Regressed {
         /// The key.
         kid: Kid,
@@ -59,7 +70,8 @@ pub enum KeyEvent {
 
 /// A key that was declared compromised. It is not in the JWK Set and never signs again.
 ///
-/// Tell verifiers that follow the revocation log: write a rule on `kid` that ends at `rule_until`.
+/// To inform verifiers that follow the revocation log, write a rule about `kid` that ends at
+/// `rule_until`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "verifiers refuse what the key signed only after you write a rule on its `kid`"]
 #[non_exhaustive]
@@ -77,8 +89,8 @@ pub enum KeyManagerError {
     /// Two settings contradict each other.
     #[error("the key policy is inconsistent: {0}")]
     Policy(#[from] PolicyError),
-    /// Other parties verify with the JWK Set, so every key in it must have a public half.
-    #[error("keys for {0} have no public half to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
+    /// The algorithm has no public keys, but others verify with the JWK Set.
+    #[error("keys for {0} have no public key to publish: use ES256, EdDSA, RS256, PS256 or ES384")]
     NotPublic(crate::Algorithm),
     /// The key store failed.
     #[error("the key store failed")]
@@ -90,14 +102,43 @@ pub enum KeyManagerError {
          the old key as a former key"
     )]
     OtherSealingKey(String),
+    /// The sealer lacks a key-encryption key of the key store, and no published key proves that it is not
+    /// needed.
+    #[error(
+        "the sealer lacks the key-encryption key {0}, under which signing keys were sealed: give it that \
+         key as a former key; if the key is lost and new signing keys shall be made, delete the check \
+         value `sealing-key/{0}` of the key store"
+    )]
+    MissingSealingKey(String),
+    /// The key-encryption key that this node seals with was replaced by a newer one.
+    #[error(
+        "the key-encryption key {key}, which seals here, was replaced by {by}: make {by} the current \
+         key of the sealer, and keep {key} as a former key"
+    )]
+    ReplacedSealingKey {
+        /// The name of the key.
+        key: String,
+        /// The name of the key that replaced it.
+        by: String,
+    },
+    /// The sealer does not name its key-encryption keys, so nothing tells what must be sealed again.
+    #[error(
+        "the sealer does not name its key-encryption keys: implement `current_key` and `key_of`"
+    )]
+    UnnamedSealingKeys,
     /// A private key could not be sealed or unsealed.
     #[error(
-        "the private key of {kid} could not be sealed or unsealed: give the sealer the \
-         key-encryption key that sealed it, or, if that is lost, delete the key's record"
+        "the private key of {kid} could not be sealed or unsealed with {}: give the sealer the \
+         key-encryption key that sealed it, or, if that is lost, delete the key's record",
+        sealing_key.as_ref().map_or("its key-encryption key".to_owned(), |name| {
+            format!("the key-encryption key {name}")
+        })
     )]
     Seal {
         /// The key.
         kid: Kid,
+        /// The name of the key-encryption key, if the sealer names its keys.
+        sealing_key: Option<String>,
         /// The cause.
         #[source]
         source: SealError,
@@ -130,8 +171,8 @@ pub enum KeyManagerError {
     /// No key of the ring can sign, or none is published.
     #[error("the ring has no usable key: run maintenance")]
     NoKey,
-    /// Not every verifier knows the next signing key yet.
-    #[error("not every verifier knows the next key yet: rotate again at {ready_at:?}")]
+    /// Some verifiers may not have the next signing key yet.
+    #[error("some verifiers may not have the next key yet: rotate again at {ready_at:?}")]
     SuccessorNotKnown {
         /// When the rotation becomes possible.
         ready_at: UnixTime,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cloakroom_core::Kid;
-use cloakroom_core::keys::schedule::{self, KeyStep, Signing};
+use cloakroom_core::keys::schedule::{self, KeyStep, MAIN_RING, Signing};
 use cloakroom_core::keys::{KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use tokio::sync::MutexGuard;
@@ -20,10 +20,11 @@ use crate::manager::unanswered_writes::{Sent, Write};
 /// A node: its settings, the ring that it loaded last, and its operations on the shared ring.
 pub(crate) struct KeyRingNode {
     pub(crate) store: Arc<dyn KeyStore>,
-    sealing: Sealing,
+    pub(crate) sealing: Sealing,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: KeyPolicy,
-    pub(crate) algorithm: Algorithm,
+    /// The algorithm of the main ring, and those of the further rings.
+    pub(crate) algorithms: Vec<Algorithm>,
     ring: RwLock<Arc<Ring>>,
     /// What this node knows, even if the store loses it. It is never locked while the ring is locked.
     remembered: Mutex<Remembered>,
@@ -61,12 +62,22 @@ impl KeyRingNode {
             },
             clock: builder.clock,
             policy: builder.policy,
-            algorithm: builder.algorithm,
+            algorithms: builder.algorithms,
             ring: RwLock::default(),
             remembered: Mutex::default(),
             flight: tokio::sync::Mutex::default(),
             events: Mutex::default(),
         }
+    }
+
+    /// The rings that this node maintains, each with the algorithm of new keys.
+    fn rings(&self) -> impl Iterator<Item = (&'static str, Algorithm)> {
+        self.algorithms.iter().map(|algorithm| (self.ring_of(*algorithm), *algorithm))
+    }
+
+    /// The name of the ring of this algorithm.
+    pub(crate) fn ring_of(&self, algorithm: Algorithm) -> &'static str {
+        if self.algorithms.first() == Some(&algorithm) { MAIN_RING } else { algorithm.as_str() }
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
@@ -96,6 +107,13 @@ impl KeyRingNode {
         let ring = Arc::new(ring);
         *place = Arc::clone(&ring);
         Ok(ring)
+    }
+
+    /// Marks the records of keys that this node knows as compromised.
+    pub(crate) fn mark_compromised(&self, records: &mut [KeyRecord]) {
+        for record in records.iter_mut().filter(|record| record.compromised_at.is_none()) {
+            record.compromised_at = self.remembered().compromised_at(&record.kid);
+        }
     }
 
     /// Notes that a key is compromised, even if its record does not show it yet.
@@ -170,7 +188,7 @@ impl KeyRingNode {
     }
 
     /// Loads and replaces the ring. Its age counts from before the load was sent.
-    async fn load(
+    pub(crate) async fn load(
         &self,
         flight: &mut MutexGuard<'_, Flight>,
     ) -> Result<Arc<Ring>, KeyManagerError> {
@@ -254,7 +272,10 @@ impl KeyRingNode {
     ) -> Result<(), KeyManagerError> {
         // First what names the key that differs; nothing is written before the ring has opened.
         self.sealing.compare(&*self.store).await?;
-        self.load(flight).await?;
+        let ring = self.load(flight).await?;
+        if ring.jwks.is_none() {
+            self.sealing.lacks_none(&*self.store).await?;
+        }
         self.sealing.claim(&*self.store).await?;
         self.settle(flight).await
     }
@@ -272,23 +293,24 @@ impl KeyRingNode {
             }
             // Read after the load returned: what it shows was published by then.
             let now = self.clock.now();
-            match schedule::next_step(&ring.records, now, &self.policy) {
-                None => return Ok(()),
-                Some(KeyStep::Publish { mut generation }) => {
-                    // A store that went back in time must not make a generation a second time.
-                    generation = generation.max(self.remembered().highest().saturating_add(1));
-                    // Taken, and yet not there: its record was deleted by hand. Look above it.
-                    if generation <= taken {
-                        generation = taken.saturating_mul(2);
-                    }
-                    if !self.publish(flight, generation).await? {
+            let steps = self.rings().filter_map(|(name, algorithm)| {
+                let step = schedule::next_step(&ring.records, name, now, &self.policy);
+                Some((step?, name, algorithm))
+            });
+            // What publishes a key comes first: rings that start together may all sign at once.
+            let step = steps.min_by_key(|(step, ..)| !matches!(step, KeyStep::Publish { .. }));
+            let Some((step, name, algorithm)) = step else { return Ok(()) };
+            match step {
+                KeyStep::Publish { generation } => {
+                    let generation = generation.max(self.next_generation(taken));
+                    if !self.publish(flight, generation, name, algorithm).await? {
                         taken = generation;
                     }
                 }
-                Some(KeyStep::Schedule { generation, signing }) => {
+                KeyStep::Schedule { generation, signing } => {
                     self.schedule(flight, &ring, generation, signing).await?;
                 }
-                Some(KeyStep::Delete { generation }) => {
+                KeyStep::Delete { generation } => {
                     self.delete(flight, &ring, generation).await?;
                 }
             }
@@ -296,16 +318,32 @@ impl KeyRingNode {
         Err(KeyManagerError::Contended)
     }
 
+    /// The generation of the next key. `taken` is the one that was tried last, or 0.
+    pub(crate) fn next_generation(&self, taken: u64) -> u64 {
+        // A store that went back in time must not make a generation a second time.
+        let generation = self.remembered().highest().saturating_add(1);
+        // Taken, and yet not there: its record was deleted by hand. Look above it.
+        if generation <= taken { taken.saturating_mul(2) } else { generation }
+    }
+
     /// Like [`settle`](KeyRingNode::settle), after a change of the caller that must not be reported as failed.
     pub(crate) async fn settle_after(&self, flight: &mut MutexGuard<'_, Flight>) {
         if let Err(error) = self.settle(flight).await {
-            tracing::warn!(%error, "the ring of keys was changed, but not yet put in order");
+            tracing::warn!(%error, "the ring of keys was changed, but its maintenance failed");
         }
     }
 
     /// Inserts a new key, unless another node was faster and used the generation.
-    async fn publish(&self, flight: &mut Flight, generation: u64) -> Result<bool, KeyManagerError> {
-        let mut record = ring::generate(generation, self.algorithm, &self.sealing).await?;
+    pub(crate) async fn publish(
+        &self,
+        flight: &mut Flight,
+        generation: u64,
+        ring: &str,
+        algorithm: Algorithm,
+    ) -> Result<bool, KeyManagerError> {
+        // Read after the load that found this generation free: see `reseal`.
+        self.sealing.may_seal(&*self.store).await?;
+        let mut record = ring::generate(generation, ring, algorithm, &self.sealing).await?;
         let kid = record.kid.clone();
         record.times.published = self.clock.now();
         self.write(flight, Write::Insert(record), KeyEvent::Published { kid }).await

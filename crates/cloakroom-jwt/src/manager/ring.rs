@@ -3,25 +3,27 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::Kid;
 use cloakroom_core::keys::KeyRecord;
-use cloakroom_core::keys::schedule::{self, KeyState, KeyTimes};
+use cloakroom_core::keys::schedule::{self, KeyState, KeyTimes, MAIN_RING};
 use cloakroom_core::time::{ClockReading, UnixTime};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use crate::key::algorithm::Algorithm;
 use crate::key::jwk::Jwk;
 use crate::key::jwk_set::JwkSet;
 use crate::key::key_set::KeySet;
-use crate::key::signing::{Signer, SigningKey};
+use crate::key::signing::{KeyError, Signer, SigningKey};
 use crate::manager::error::KeyManagerError;
 use crate::manager::sealing::Sealing;
 
-/// A JWK Set with what its HTTP response needs (RFC 7517 §5).
+/// A JWK Set, and the values for its HTTP response (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishedJwks {
@@ -41,7 +43,32 @@ pub(crate) struct Ring {
     /// `None` while no key is published.
     pub(crate) jwks: Option<Arc<PublishedJwks>>,
     pub(crate) sent: ClockReading,
-    signers: HashMap<Kid, Arc<SigningKey>>,
+    signers: HashMap<Kid, Prepared>,
+}
+
+/// A prepared private key.
+#[derive(Clone)]
+struct Prepared {
+    key: Arc<SigningKey>,
+    used: Arc<LastUse>,
+}
+
+/// When this process last signed with a key, to the second; 0 if it never did.
+#[derive(Debug, Default)]
+pub(crate) struct LastUse(AtomicU64);
+
+impl LastUse {
+    fn note(&self, now: UnixTime) {
+        // Written once a second, so that the threads that sign do not wait for each other's caches.
+        let now = now.as_secs();
+        if self.0.load(Ordering::Relaxed) < now {
+            self.0.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> Option<UnixTime> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0).map(UnixTime::from_secs)
+    }
 }
 
 impl Ring {
@@ -58,18 +85,22 @@ impl Ring {
     ) -> Result<Self, KeyManagerError> {
         let mut signers = HashMap::new();
         for record in records.iter().filter(|record| record.is_published(now)) {
-            let key = match before.prepared(record) {
-                Some(key) => key,
-                None => Arc::new(unseal(record, sealing).await?),
+            let prepared = match before.prepared(record) {
+                Some(prepared) => prepared,
+                None => {
+                    let known = before.signers.get(&record.kid);
+                    let used = known.map(|known| Arc::clone(&known.used)).unwrap_or_default();
+                    Prepared { key: Arc::new(unseal(record, sealing).await?), used }
+                }
             };
-            signers.insert(record.kid.clone(), key);
+            signers.insert(record.kid.clone(), prepared);
         }
         Self::of(records, signers, sent, now, max_age)
     }
 
     fn of(
         records: Vec<KeyRecord>,
-        signers: HashMap<Kid, Arc<SigningKey>>,
+        signers: HashMap<Kid, Prepared>,
         sent: ClockReading,
         now: UnixTime,
         max_age: Duration,
@@ -78,7 +109,7 @@ impl Ring {
             .iter()
             .filter(|record| record.is_published(now))
             .filter_map(|record| signers.get(&record.kid))
-            .map(|key| key.public_jwk().clone())
+            .map(|prepared| prepared.key.public_jwk().clone())
             .collect();
         let empty = jwks.is_empty();
         let set = JwkSet::new(jwks);
@@ -112,19 +143,29 @@ impl Ring {
         Self::of(records, signers, self.sent, now, max_age)
     }
 
-    /// The key that signs at `now`.
-    pub(crate) fn signer(&self, now: UnixTime) -> Result<Arc<dyn Signer>, KeyManagerError> {
-        let key = schedule::signer(&self.records, now)
-            .and_then(|record| self.signers.get(&record.kid))
-            .ok_or(KeyManagerError::NoKey)?;
-        Ok(Arc::<SigningKey>::clone(key))
+    /// The name of the key that signs at `now` in this ring.
+    pub(crate) fn signer(&self, ring: &str, now: UnixTime) -> Option<&Kid> {
+        schedule::signer(&self.records, ring, now).map(|record| &record.kid)
     }
 
-    /// The algorithms of the keys that sign at `now` or later, the oldest key's first.
+    /// The key that signs at `now` in this ring, to be used.
+    pub(crate) fn use_signer(&self, ring: &str, now: UnixTime) -> Option<Arc<dyn Signer>> {
+        let prepared = self.signers.get(self.signer(ring, now)?)?;
+        prepared.used.note(now);
+        Some(Arc::<SigningKey>::clone(&prepared.key))
+    }
+
+    /// When this process last signed with the key.
+    pub(crate) fn last_used(&self, kid: &Kid) -> Option<UnixTime> {
+        self.signers.get(kid)?.used.get()
+    }
+
+    /// The algorithms of the keys of the main ring that sign at `now` or later, the oldest key's first.
     pub(crate) fn algorithms(&self, now: UnixTime) -> Vec<Algorithm> {
         let mut living: Vec<&KeyRecord> = self
             .records
             .iter()
+            .filter(|key| key.ring == MAIN_RING)
             .filter(|key| matches!(key.state(now), KeyState::Published | KeyState::Signing))
             .collect();
         living.sort_by_key(|key| key.generation);
@@ -138,12 +179,13 @@ impl Ring {
         all
     }
 
-    fn prepared(&self, record: &KeyRecord) -> Option<Arc<SigningKey>> {
+    fn prepared(&self, record: &KeyRecord) -> Option<Prepared> {
         let own = self.records.iter().find(|own| own.kid == record.kid)?;
         let same = own.generation == record.generation
             && own.algorithm == record.algorithm
+            && own.ring == record.ring
             && own.sealed == record.sealed;
-        same.then(|| self.signers.get(&record.kid).map(Arc::clone))?
+        same.then(|| self.signers.get(&record.kid).cloned())?
     }
 }
 
@@ -156,27 +198,51 @@ impl fmt::Debug for Ring {
 /// A new key as a record of this generation, with a sealed private half. The caller sets the time of its
 /// publication, right before the insert.
 ///
-/// Generating an RSA key takes some 50 ms, and any other key far less than 1 ms.
+/// An RSA key takes some 50 ms, so it is generated on a thread that serves no requests. Any other key takes
+/// far less than 1 ms.
 pub(crate) async fn generate(
     generation: u64,
+    ring: &str,
     algorithm: Algorithm,
     sealing: &Sealing,
 ) -> Result<KeyRecord, KeyManagerError> {
-    let key = SigningKey::generate(algorithm)?;
+    let key = if algorithm.is_slow_to_generate() {
+        off_thread(move || SigningKey::generate(algorithm)).await?
+    } else {
+        SigningKey::generate(algorithm)?
+    };
     let kid = key.kid().clone();
     let private = key.to_pkcs8_der()?;
     let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
     let public = serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?;
     let times = KeyTimes::published(UnixTime::default());
-    let record = KeyRecord::new(generation, kid, algorithm.to_string(), public, sealed, times);
+    let mut record = KeyRecord::new(generation, kid, algorithm.to_string(), public, sealed, times);
+    ring.clone_into(&mut record.ring);
     // What does not open again must never get into the ring.
     unseal(&record, sealing).await?;
     Ok(record)
 }
 
+/// Runs what takes long on a thread for such work.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
+) -> Result<T, KeyError> {
+    match Handle::try_current() {
+        Ok(runtime) => {
+            let done = runtime.spawn_blocking(work).await;
+            done.unwrap_or_else(|failed| Err(KeyError::Generate(failed.into())))
+        }
+        // Another runtime than tokio.
+        Err(_) => work(),
+    }
+}
+
 /// Unseals the private key of a record, and checks that it is the key that the record names. The published key
 /// is derived from it, and never read from the record.
-async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, KeyManagerError> {
+pub(crate) async fn unseal(
+    record: &KeyRecord,
+    sealing: &Sealing,
+) -> Result<SigningKey, KeyManagerError> {
     let damaged = |why| KeyManagerError::Damaged { kid: record.kid.clone(), why };
     let algorithm: Algorithm = record
         .algorithm
@@ -185,7 +251,7 @@ async fn unseal(record: &KeyRecord, sealing: &Sealing) -> Result<SigningKey, Key
     let private = sealing.unseal(record.generation, algorithm, &record.kid, &record.sealed).await?;
     let key = SigningKey::from_pkcs8_der(algorithm, &private)?;
     if *key.kid() != record.kid {
-        return Err(damaged("the private key in it is another's"));
+        return Err(damaged("its private key does not match its `kid`"));
     }
     Ok(key)
 }

@@ -1,5 +1,4 @@
-//! Writes to the ring whose answer has not arrived or does not say that they were done. A load shows
-//! whether they were.
+//! Writes to the ring whose outcome is not known. A load shows whether they took effect.
 
 use cloakroom_core::keys::KeyRecord;
 

@@ -1,3 +1,4 @@
+use cloakroom_core::Subject;
 use cloakroom_core::revocation::{Revocation, RuleKey, Target};
 use cloakroom_core::store::{
     AdvanceOutcome, ChainUpdate, CreateOutcome, Housekeeping, Lookup, MaintenanceReport,
@@ -48,6 +49,38 @@ fn index_entries_go_with_their_rows() {
         // An entry left behind would show as a next page.
         let listing = ready(store.list(of, page, NOW));
         assert_eq!((listing.grants.len(), listing.next), (0, None));
+    }
+}
+
+/// Lists have no holes, and places are used again.
+#[test]
+fn what_goes_from_the_middle_leaves_the_rest_listed() {
+    let store = store();
+    for round in 0..3 {
+        for seed in 0..40 {
+            let mut grant = grant(round * 100 + seed);
+            grant.row_expires_at = secs(if seed % 3 == 0 { 10 } else { 100 } + round);
+            if seed % 2 == 0 {
+                grant.subject = Subject::Client(app());
+            }
+            insert(&store, &grant, &[]);
+        }
+        assert_eq!(maintain(&store, secs(11 + round), 1_000).grants, 14);
+        let rest = |seed: &u64| seed % 3 != 0;
+        for (of, parity) in [
+            (Selector::Subject(alice()), Some(1)),
+            (Selector::Subject(Subject::Client(app())), Some(0)),
+            (Selector::Client(app()), None),
+        ] {
+            let is_of = |seed: &u64| parity.is_none_or(|parity| seed % 2 == parity);
+            let expected: Vec<_> =
+                (0..40).filter(rest).filter(is_of).map(|seed| id(round * 100 + seed)).collect();
+            let page = PageRequest { after: None, limit: 100 };
+            let listed: Vec<_> =
+                ready(store.list(of, page, NOW)).grants.iter().map(|grant| grant.id).collect();
+            assert_eq!(listed, expected);
+        }
+        assert_eq!(maintain(&store, secs(101 + round), 1_000).grants, 26);
     }
 }
 

@@ -71,3 +71,51 @@ fn only_live_grants_are_listed() {
         |now: UnixTime| ready(store.list(of.clone(), PageRequest { after: None, limit: 9 }, now));
     assert_eq!(at(secs(1_000)).grants, []);
 }
+
+/// A client's grants stand in several shards, and those in which it acts for itself apart from the others.
+#[test]
+fn pages_of_a_client_are_whole_and_in_order() {
+    let store = store();
+    let itself = Subject::Client(app());
+    let mut of_app = Vec::new();
+    let mut for_app = Vec::new();
+    // Not in the order of their ids.
+    for seed in (0..1_000).map(|index| index * 617 % 1_000) {
+        let mut grant = grant(seed);
+        match seed % 4 {
+            0 => grant.subject = itself.clone(),
+            // Another client that acts for this one.
+            1 => {
+                grant.client = ClientId::new("broker").unwrap();
+                grant.subject = itself.clone();
+            }
+            _ => {}
+        }
+        if grant.client == app() {
+            of_app.push(grant.id);
+        }
+        if grant.subject == itself {
+            for_app.push(grant.id);
+        }
+        insert(&store, &grant, &[]);
+    }
+    of_app.sort();
+    for_app.sort();
+    let own = |ids: &[GrantId]| -> Vec<GrantId> {
+        ids.iter().copied().filter(|id| of_app.contains(id)).collect()
+    };
+    for limit in [1, 2, 5, 249, 250, 251, 999, 5_000, u32::MAX] {
+        assert_eq!(all(&store, &Selector::Client(app()), limit), of_app, "{limit}");
+        assert_eq!(all(&store, &Selector::Subject(itself.clone()), limit), for_app, "{limit}");
+        let at_app = Selector::SubjectAtClient(itself.clone(), app());
+        assert_eq!(all(&store, &at_app, limit), own(&for_app), "{limit}");
+    }
+    let page = page(&store, &Selector::Client(app()), None, 750);
+    assert_eq!((page.grants.len(), page.next), (750, None), "the last page knows that it is");
+
+    revoke(&store, Target::Subject(itself.clone()));
+    assert!(for_app.iter().all(|id| is_revoked(&store, *id)));
+    assert_eq!(all(&store, &Selector::Client(app()), 100).len(), 500);
+    revoke(&store, Target::Client(app()));
+    assert!(of_app.iter().all(|id| is_revoked(&store, *id)));
+}

@@ -45,10 +45,10 @@ pub(crate) fn app() -> ClientId {
 }
 
 pub(crate) fn id(seed: u64) -> GrantId {
+    // Spread over the shards, and ordered by seed, if that is below 1,024.
     let mut bytes = [0; 16];
-    // Spread over the shards, and ordered by seed.
-    bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    bytes[15] = seed as u8;
+    bytes[..8].copy_from_slice(&(seed << 54).to_be_bytes());
+    bytes[8..].copy_from_slice(&seed.to_be_bytes());
     GrantId::from_bytes(bytes)
 }
 

@@ -176,7 +176,7 @@ impl Cluster {
 pub(crate) struct Watched {
     pub(crate) master: Server,
     pub(crate) replica: Server,
-    sentinels: Vec<Server>,
+    pub(crate) sentinels: Vec<Server>,
 }
 
 impl Watched {

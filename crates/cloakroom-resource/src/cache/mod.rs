@@ -1,4 +1,4 @@
-//! The caches: bounded, keyed by digest, and without entries that have expired.
+//! The caches: limited in size, keyed by digest, and without expired entries.
 
 mod answer_cache;
 mod jwt_cache;

@@ -1,5 +1,4 @@
-//! Refuses tokens because of a revocation, whether they are remembered, just introspected or just
-//! verified.
+//! Refuses revoked tokens, whether they are cached, just introspected or just verified.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answers that cannot be understood.
+//! Responses that cannot be parsed.
 
 use std::collections::HashMap;
 use std::fmt;

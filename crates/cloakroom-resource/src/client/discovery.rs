@@ -86,13 +86,13 @@ impl Metadata {
             Err(error) if has_no_document(&error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "there is no metadata of RFC 8414; trying that of OpenID Connect"
+                    "there is no RFC 8414 metadata; trying OpenID Connect metadata"
                 );
                 match Document::fetch(openid(&endpoint), client).await {
                     Err(second) if has_no_document(&second) => {
                         tracing::debug!(
                             error = &second as &dyn std::error::Error,
-                            "there is no metadata of OpenID Connect, either"
+                            "there is no OpenID Connect metadata, either"
                         );
                         return Err(error);
                     }

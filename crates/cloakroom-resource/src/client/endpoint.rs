@@ -24,7 +24,7 @@ impl Endpoint {
         match url.scheme() {
             "https" if url.has_host() => Ok(Self(url)),
             "http" if is_loopback(&url) => Ok(Self(url)),
-            "http" => refuse("plain http is accepted for this machine only; use https"),
+            "http" => refuse("plain http is accepted only for this machine; use https"),
             _ => refuse("it is not https"),
         }
     }

@@ -19,16 +19,16 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 ///
 /// An implementation
 ///
-/// - must bound the time of the whole exchange, since requests wait for it. 5 s is a good bound. If
-///   it is below 4 s, shorten [`ReplicaBuilder::wait`](crate::ReplicaBuilder::wait) too: a server may
-///   hold back its answer for that long;
+/// - must limit the time of the whole exchange, since requests wait for it. 5 s is a good limit. If
+///   it is below 4 s, shorten [`ReplicaBuilder::wait`](crate::ReplicaBuilder::wait) too: a server
+///   may delay its response for that long;
 /// - must fail on a body of more than [`MAX_BODY_BYTES`], without reading it to its end;
 /// - must not follow redirects, but must return the 3xx response, which is then refused. A redirect
 ///   would carry credentials and tokens elsewhere;
 /// - must not cache;
-/// - should send a request once more, on a new connection and within the same time, if its connection
-///   ends before an answer begins: a server may close a kept connection just as the next request goes
-///   out. All requests of this crate may be repeated;
+/// - should send a request once more, on a new connection and within the same time limit, if its
+///   connection ends before a response begins: a server may close an idle connection just as the
+///   next request is sent. All requests of this crate may be repeated;
 /// - must survive being dropped at any time.
 #[async_trait]
 pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
@@ -47,7 +47,7 @@ impl<T: HttpClient + ?Sized> HttpClient for Arc<T> {
     }
 }
 
-/// An exchange over HTTP that brought no complete response.
+/// An HTTP exchange without a complete response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {

@@ -1,4 +1,4 @@
-//! JSON of the authorization server, and why it cannot be read.
+//! Parsing of the authorization server's JSON, with errors that say why it cannot be read.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How the authorization server is reached: requests, credentials, discovery.
+//! The connection to the authorization server: requests, credentials, discovery.
 
 pub(crate) mod credentials;
 pub(crate) mod discovery;

@@ -144,7 +144,7 @@ macro_rules! endpoint_constructors {
                 Self::discover_with(issuer, credentials, $crate::ReqwestClient::new()?).await
             }
 
-            /// Like `discover`, with an HTTP client of yours.
+            /// Like `discover`, with your own HTTP client.
             ///
             /// # Errors
             ///

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 use crate::error::SetupError;
 
-/// How long a [`ReqwestClient`] waits: by default 2 s for a connection, and 5 s in all.
+/// How long a [`ReqwestClient`] waits: by default 2 s for a connection, and 5 s in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct HttpTimeouts {
@@ -45,12 +45,12 @@ impl HttpTimeouts {
 /// An [`HttpClient`] on reqwest and rustls. It needs a tokio runtime. Cheap to clone; clones share
 /// their connections.
 ///
-/// If the connection of a request ends before an answer begins, the request is sent once more, on a new
-/// connection and within the same time: servers close kept connections without notice. So **send only
-/// requests that may be repeated**, as all of this crate may.
+/// If the connection of a request ends before a response begins, the request is sent once more, on
+/// a new connection and within the same time limit: servers close idle connections without notice.
+/// So **send only requests that may be repeated**; all requests of this crate may.
 ///
-/// A proxy named by the environment (`HTTPS_PROXY`, `NO_PROXY`) is used for `https` only. Plain HTTP
-/// stays on this machine, so its credentials must not travel to a proxy.
+/// A proxy named by the environment (`HTTPS_PROXY`, `NO_PROXY`) is used for `https` only. Plain
+/// HTTP is used only on this machine, so its credentials must not be sent to a proxy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -133,7 +133,7 @@ impl HttpClient for ReqwestClient {
                 }
                 tracing::debug!(
                     error = &error as &dyn Error,
-                    "the connection ended before an answer began; trying a new one"
+                    "the connection ended before a response began; trying a new one"
                 );
                 let again = outgoing(&connections.new, request).timeout(left);
                 again.send().await.map_err(HttpError::failed)?

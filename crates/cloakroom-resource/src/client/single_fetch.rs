@@ -1,4 +1,4 @@
-//! Something that everyone shares and that is fetched again from time to time.
+//! A shared value that is fetched again from time to time.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

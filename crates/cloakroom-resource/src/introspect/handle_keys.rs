@@ -1,4 +1,4 @@
-//! The keys with which a gateway refuses junk without introspection.
+//! The keys with which a gateway refuses forged handles without introspection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// The least time between two fetches, whatever they are for: a handle can name any key.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The keys that tell the handles of an authorization server from junk (`GET /handle-keys`). With them,
-/// forged and damaged handles are refused without introspection. Cheap to clone; clones share the
-/// keys.
+/// The keys that distinguish the handles of an authorization server from other strings (`GET
+/// /handle-keys`). With them, forged and damaged handles are refused without introspection. Cheap
+/// to clone; clones share the keys.
 ///
-/// The authorization server gives the keys to clients that it trusts. Someone who has them can make
+/// The authorization server gives the keys to clients that it trusts. Anyone who has them can make
 /// handles that pass this check, but not handles that are active.
 ///
 /// ```no_run
@@ -49,9 +49,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// | a handle with an unknown key | 401 if keys fetched for it lack that key; 503 if other keys were fetched within 10 s |
 /// | anything else | 401 if keys of the last 10 s confirm it, 503 without such keys; introspected with [`introspect_other_tokens`](Self::introspect_other_tokens) |
 ///
-/// The keys are fetched with the first token, every ten minutes while they are in use, and for an
-/// unknown key or prefix: one fetch at a time, and at most one in 10 s. If no keys can be fetched, a
-/// warning is traced, and tokens are introspected within the
+/// The keys are fetched when the first token arrives, every ten minutes while they are in use, and
+/// for an unknown key or prefix: one fetch at a time, and at most one in 10 s. If no keys can be
+/// fetched, a warning is traced, and tokens are introspected within the
 /// [`IntrospectionLimits`](crate::IntrospectionLimits).
 #[derive(Clone)]
 pub struct GatewayKeys {
@@ -106,8 +106,9 @@ impl GatewayKeys {
         Self::of(None, State { loaded: Some(loaded), last: None })
     }
 
-    /// Introspects tokens that do not look like handles. Use this if the authorization server adopted
-    /// tokens of another server, or has custom formats. Junk of that kind is then introspected as well.
+    /// Introspects tokens that do not look like handles. Use this if the authorization server
+    /// adopts tokens of another server, or has custom formats. Invented tokens that do not look
+    /// like handles are then introspected as well.
     #[must_use]
     pub const fn introspect_other_tokens(mut self) -> Self {
         self.introspects_others = true;
@@ -243,7 +244,7 @@ impl Keys {
             }
             Err(error) => {
                 tracing::warn!(uri = %remote.uri(), error = &error as &dyn std::error::Error,
-                    "the handle keys could not be fetched; junk is introspected");
+                    "the handle keys could not be fetched; forged handles are introspected");
                 Fetched::Failed
             }
         }

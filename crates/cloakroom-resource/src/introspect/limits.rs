@@ -1,4 +1,4 @@
-//! How many requests the authorization server gets.
+//! The limits on requests to the authorization server.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use cloakroom_core::time::ClockReading;
 /// let limits = IntrospectionLimits::default().at_once(64).max_requests_per_second(500);
 /// ```
 ///
-/// **These limits protect the authorization server from junk.** Each invented token needs an
-/// introspection. [`GatewayKeys`](crate::GatewayKeys) refuse most junk without one. If you do not use
-/// them, set [`max_requests_per_second`](Self::max_requests_per_second) well above the number of new
-/// good tokens you expect per second.
+/// **These limits protect the authorization server from invented tokens.** Each of them needs an
+/// introspection. [`GatewayKeys`](crate::GatewayKeys) refuse most of them without one. If you do
+/// not use them, set [`max_requests_per_second`](Self::max_requests_per_second) well above the
+/// number of new valid tokens that you expect per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntrospectionLimits {
     pub(crate) at_once: usize,
@@ -33,7 +33,7 @@ impl Default for IntrospectionLimits {
 }
 
 impl IntrospectionLimits {
-    /// How many requests may be in progress at a time; at least 1.
+    /// How many requests may be in progress at the same time; at least 1.
     #[must_use]
     pub const fn at_once(mut self, requests: usize) -> Self {
         self.at_once = match requests {
@@ -44,8 +44,8 @@ impl IntrospectionLimits {
         self
     }
 
-    /// How many requests may wait to be sent, each for another token; at least 1. A waiting request
-    /// takes a few KiB of memory.
+    /// How many requests may wait to be sent, each for a different token; at least 1. A waiting
+    /// request takes a few KiB of memory.
     #[must_use]
     pub const fn waiting(mut self, requests: usize) -> Self {
         self.waiting = if requests == 0 { 1 } else { requests };

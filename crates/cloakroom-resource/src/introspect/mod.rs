@@ -31,8 +31,8 @@ use crate::introspect::phantom_jwt::PhantomJwt;
 /// An implementation
 ///
 /// - must report every outage as an error, never as an inactive token;
-/// - must bound its own time, since requests wait for it;
-/// - must not cache: the layers do, and know how old an answer may be.
+/// - must limit the time that it takes, since requests wait for it;
+/// - must not cache: the layers cache, and know how old an answer may be.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// Whether the token is active, and its claims if so.
@@ -42,8 +42,8 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// [`UnavailableError`] if there is no answer.
     async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError>;
 
-    /// The JWT for this handle at `resource`; `None` if the handle is not active, or not meant for that
-    /// resource.
+    /// The JWT for this handle at `resource`; `None` if the handle is not active, or if its
+    /// audience does not contain that resource.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A JWT that came for a handle.
+//! A JWT that a handle was swapped for.
 
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ActiveToken, Confirmation, TokenSecret};

@@ -1,4 +1,4 @@
-//! One introspection of a token at a time, however many requests wait for it.
+//! One introspection of a token at a time, which all waiting requests share.
 
 use std::collections::HashMap;
 use std::fmt;

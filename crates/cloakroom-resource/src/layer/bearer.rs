@@ -1,6 +1,7 @@
 //! Protects a service with access tokens (RFC 6750).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, Scope, TokenSecret};
@@ -20,8 +21,9 @@ use crate::verify::Verifier;
 use crate::verify::proof::Proof;
 use crate::verify::token::VerifiedToken;
 
-/// A tower layer that passes a request on only with a valid access token, and puts a
-/// [`VerifiedToken`] into its extensions. It works with any HTTP service: axum, hyper, tonic.
+/// A tower layer that forwards a request only if it has a valid access token, and puts a
+/// [`VerifiedToken`] into the request's extensions. It works with any HTTP service: axum, hyper,
+/// tonic.
 ///
 /// The layer reads the token from the `Authorization` header only. It answers requests without a
 /// valid token itself, with an empty body:
@@ -32,6 +34,7 @@ use crate::verify::token::VerifiedToken;
 /// | two `Authorization` headers, or a malformed one | 400 `invalid_request` |
 /// | an invalid token, or a token bound to a key that is not proved | 401 `invalid_token` |
 /// | a valid token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
+/// | a valid token of a user who has to [sign in again](BearerLayer::require_auth) | 401 `insufficient_user_authentication` |
 /// | a token that cannot be checked now | 503 with `Retry-After` |
 ///
 /// ```
@@ -61,7 +64,7 @@ use crate::verify::token::VerifiedToken;
 /// # Ok(()) }
 /// ```
 ///
-/// With axum, use one layer for each group of routes. Clones with other scopes are cheap:
+/// With axum, use one layer for each group of routes. Clones that require other scopes are cheap:
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -122,16 +125,17 @@ impl BearerLayer {
         Self(Arc::new(BearerPolicy::verifying(verifier)))
     }
 
-    /// Accepts tokens of any form that introspection calls active. The answer's `aud` must contain
-    /// `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the future.
+    /// Accepts tokens of any format that introspection reports as active. The answer's `aud` must
+    /// contain `audience`, its `iss` must be `issuer` if present, and its `exp` must be in the
+    /// future.
     #[must_use]
     pub fn introspecting(introspector: impl Introspector, issuer: &str, audience: &str) -> Self {
         Self(Arc::new(BearerPolicy::introspecting(Arc::new(introspector), issuer, audience)))
     }
 
-    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT that
-    /// it refuses is not introspected. A JWT that it accepts is introspected only if nothing else
-    /// meets the route's [`Freshness`].
+    /// Also accepts opaque tokens, by introspection. The verifier still decides about JWTs: a JWT
+    /// that it refuses is not introspected. A JWT that it accepts is introspected only if the
+    /// route's [`Freshness`] cannot be met in another way.
     #[must_use]
     pub fn or_introspect(mut self, introspector: impl Introspector) -> Self {
         self.policy().introspect_by(Arc::new(introspector));
@@ -149,14 +153,65 @@ impl BearerLayer {
         Ok(self)
     }
 
-    /// Remembers up to this many introspected tokens, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
-    /// request is introspected anyway.
+    /// Requires that the user signed in at most `max_age` ago, or in one of these ways, or both (step-up
+    /// authentication, RFC 9470): the token's `auth_time`, and its `acr`. `acr_values` is one value, or
+    /// several separated by spaces, the best first; empty for any. A further call replaces this one.
+    ///
+    /// The client of a token that does not meet this gets a challenge that names both. It then sends its
+    /// user to the authorization server again, with these parameters. Clocks differ: do not make `max_age`
+    /// shorter than a minute.
+    ///
+    /// ```
+    /// # use cloakroom_resource::{BearerLayer, InvalidValue};
+    /// # use std::time::Duration;
+    /// fn paying(bearer: &BearerLayer) -> Result<BearerLayer, InvalidValue> {
+    ///     bearer.clone().require_auth(Duration::from_secs(300), "urn:example:mfa")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if it requires nothing, or if a value has characters other than printable ASCII.
+    pub fn require_auth(
+        mut self,
+        max_age: impl Into<Option<Duration>>,
+        acr_values: &str,
+    ) -> Result<Self, InvalidValue> {
+        self.policy().require_sign_in(max_age.into(), acr_values)?;
+        Ok(self)
+    }
+
+    /// Also passes on requests without a token. A request with a token that is not valid is still
+    /// refused, and a valid token still needs what this layer requires.
+    ///
+    /// With axum, a handler takes an `Option<VerifiedToken>`:
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use cloakroom_resource::{BearerLayer, VerifiedToken};
+    ///
+    /// async fn catalogue(token: Option<VerifiedToken>) -> &'static str {
+    ///     if token.is_some() { "with your prices" } else { "with everyone's prices" }
+    /// }
+    ///
+    /// fn app(bearer: BearerLayer) -> Router {
+    ///     Router::new().route("/catalogue", get(catalogue)).route_layer(bearer.optional())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.policy().is_optional = true;
+        self
+    }
+
+    /// Caches up to this many introspected tokens, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
+    /// every request is introspected anyway.
     ///
     /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
-    /// entry for each KiB begun. Up to 10,000 refused tokens are remembered separately, for the
-    /// route's freshness and at most 10 s, so junk cannot push good tokens out. Clones of this layer
-    /// share the memory. Verified JWTs have [their own](Verifier::cache).
+    /// entry for each KiB begun. Up to 10,000 refused tokens are cached separately, for the route's
+    /// freshness and at most 10 s, so invented tokens cannot evict valid ones. Clones of this layer
+    /// share the cache. Verified JWTs have [their own cache](Verifier::cache).
     #[must_use]
     pub fn cache(mut self, tokens: usize) -> Self {
         self.policy().change(|settings| settings.capacity = tokens);
@@ -166,9 +221,9 @@ impl BearerLayer {
     /// Refuses tokens that are revoked according to this replica of the revocation log. The default
     /// is the verifier's replica.
     ///
-    /// While the replica is fresh enough for the route, remembered tokens are not introspected again.
+    /// While the replica is fresh enough for the route, cached tokens are not introspected again.
     /// If you set no freshness, the replica may be 10 s behind, or its
-    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) plus 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.policy().follow(replica);
@@ -180,7 +235,7 @@ impl BearerLayer {
     /// JWTs are accepted until they expire.
     ///
     /// Set it last: whether it can be met depends on the other settings. A clone with another
-    /// freshness shares the memory.
+    /// freshness shares the cache.
     ///
     /// ```
     /// # use cloakroom_resource::{BearerLayer, Freshness, SetupError};
@@ -194,8 +249,8 @@ impl BearerLayer {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Freshness`] if it can never be met: without introspection that is
-    /// [`Freshness::every_request`], and a time that the replica exceeds even while nothing is wrong.
+    /// [`SetupError::Freshness`] if it can never be met: without introspection, that is
+    /// [`Freshness::every_request`], or a time below the replica's staleness in normal operation.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
         self.policy().set_freshness(freshness)?;
         Ok(self)
@@ -223,8 +278,8 @@ impl BearerLayer {
         self
     }
 
-    /// Takes the time from this clock, and forgets what is remembered. The default is the verifier's
-    /// clock, or the system's.
+    /// Takes the time from this clock, and clears the cache. The default is the verifier's clock,
+    /// or the system's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.policy().keep_time(clock);
@@ -276,7 +331,7 @@ impl BearerLayer {
         self.0.insufficient_scope(token, scope)
     }
 
-    /// Checks a token as the layer does, for messages that tower does not carry, such as those of a
+    /// Checks a token as the layer does, for messages that do not pass through tower, such as those of a
     /// WebSocket. It does not check scopes.
     ///
     /// `proved` is the key that the request proves: see [`Verifier::verify_with`].

@@ -1,4 +1,4 @@
-//! The answers to refused requests (RFC 6750 §3, RFC 9449 §7.1).
+//! The responses to refused requests (RFC 6750 §3, RFC 9449 §7.1).
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::error::TokenError;
+use crate::layer::step_up::StepUp;
 use crate::verify::proof::Scheme;
 
 /// Why a request is refused.
@@ -19,6 +20,8 @@ pub(crate) enum Refusal {
     TooLarge,
     InvalidToken,
     InsufficientScope,
+    /// The user has to sign in again, or in another way.
+    InsufficientAuthentication,
     Unavailable,
 }
 
@@ -40,6 +43,7 @@ impl Refusal {
             Self::TooLarge => "its token is longer than any that is accepted",
             Self::InvalidToken => "its token is not valid",
             Self::InsufficientScope => "its token lacks a scope",
+            Self::InsufficientAuthentication => "its user did not sign in as the route demands",
             Self::Unavailable => "its token cannot be checked",
         }
     }
@@ -56,12 +60,18 @@ struct Values {
     invalid_request: HeaderValue,
     invalid_token: HeaderValue,
     insufficient_scope: HeaderValue,
+    insufficient_authentication: HeaderValue,
 }
 
 impl Challenges {
     /// The audience is the realm: the name of what is protected. With a `metadata` URL, each value also
     /// says where a client learns how to get a token, and with which scope.
-    pub(crate) fn new(audience: &str, required: &Scope, metadata: Option<&str>) -> Self {
+    pub(crate) fn new(
+        audience: &str,
+        required: &Scope,
+        metadata: Option<&str>,
+        step_up: &StepUp,
+    ) -> Self {
         // What does not go into a quoted-string unescaped is no part of a resource identifier.
         let realm: String = audience
             .chars()
@@ -84,6 +94,7 @@ impl Challenges {
                 invalid_request: value(", error=\"invalid_request\""),
                 invalid_token: value(&format!(", error=\"invalid_token\"{asked}")),
                 insufficient_scope: value(&format!(", error=\"insufficient_scope\"{scope}")),
+                insufficient_authentication: value(&step_up.challenge()),
             }
         })))
     }
@@ -103,6 +114,10 @@ impl Challenges {
                 (StatusCode::UNAUTHORIZED, &values.invalid_token)
             }
             Refusal::InsufficientScope => (StatusCode::FORBIDDEN, &values.insufficient_scope),
+            // RFC 9470 §3: "a challenge response with the HTTP 401 (Unauthorized) status code"
+            Refusal::InsufficientAuthentication => {
+                (StatusCode::UNAUTHORIZED, &values.insufficient_authentication)
+            }
             Refusal::Unavailable => {
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 let seconds = HeaderValue::from_static("1");
@@ -123,8 +138,12 @@ mod tests {
 
     #[test]
     fn an_odd_audience_cannot_break_out_of_the_realm() {
-        let challenges =
-            Challenges::new("a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}", &Scope::empty(), None);
+        let challenges = Challenges::new(
+            "a\", error=\"x\\\r\nSet-Cookie: y=z\u{e9}",
+            &Scope::empty(),
+            None,
+            &StepUp::default(),
+        );
         let response: Response<()> = challenges.response(Refusal::NoToken, Scheme::Bearer);
         assert_eq!(
             response.headers()[header::WWW_AUTHENTICATE],

@@ -1,4 +1,4 @@
-//! The tower layers, and how a token is looked for, decided about and answered in them.
+//! The tower layers: where they find a token, how they decide about it, and how they respond.
 
 pub(crate) mod authorization;
 pub(crate) mod bearer;
@@ -11,4 +11,5 @@ pub(crate) mod phantom_policy;
 pub(crate) mod resource_metadata;
 pub(crate) mod response_future;
 pub(crate) mod service;
+pub(crate) mod step_up;
 pub(crate) mod token_source;

@@ -19,9 +19,10 @@ use crate::revocation_replica::RevocationReplica;
 /// one audience (the phantom token pattern), and forwards the request with
 /// `Authorization: Bearer <jwt>`. Clients never see the JWT; services never see the handle.
 ///
-/// The layer always replaces `Authorization`, so a client cannot pass a JWT of its own. It answers
-/// requests without a valid handle itself, as [`BearerLayer`](crate::BearerLayer) does: 401, 400, or
-/// 503 if the authorization server gives no answer.
+/// The layer always replaces `Authorization`, so a client cannot send a JWT of its own to the
+/// service. It answers requests without a valid handle itself, as
+/// [`BearerLayer`](crate::BearerLayer) does: 401, 400, or 503 if the authorization server does not
+/// answer.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,9 +75,10 @@ use crate::revocation_replica::RevocationReplica;
 /// ```
 /// # Other headers
 ///
-/// The layer passes all other headers on. A service that reads in headers who is calling (`X-User`,
-/// `Role`, `Tenant`, …) would believe any client. Forward headers by an allow-list in the proxy behind this
-/// layer, as `examples/gateway` does, or let your services trust the JWT only.
+/// The layer forwards all other headers. A service that reads the caller's identity from headers
+/// (`X-User`, `Role`, `Tenant`, …) would believe any client. Forward headers by an allow-list in
+/// the proxy behind this layer, as `examples/gateway` does, or let your services trust only the
+/// JWT.
 ///
 /// # How often a handle is swapped
 ///
@@ -108,9 +110,9 @@ use crate::revocation_replica::RevocationReplica;
 ///
 /// # Handles bound to a key
 ///
-/// A handle with `cnf` is swapped only with a proof of that key. A middleware of yours verifies the
-/// proof and puts the key into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
-/// describes. A handle bound by `DPoP` must come in that scheme; in a cookie it is refused.
+/// A handle with `cnf` is swapped only with a proof of that key. Your middleware verifies the proof
+/// and puts the key into the request's extensions, as [`BearerLayer`](crate::BearerLayer)
+/// describes. A handle bound by `DPoP` must be sent in that scheme; in a cookie it is refused.
 ///
 /// The JWT is forwarded as `Bearer` and keeps its `cnf`. **The service behind the gateway gets a bound
 /// JWT whose proof only the gateway could check.** It refuses that JWT unless you use
@@ -119,19 +121,20 @@ use crate::revocation_replica::RevocationReplica;
 pub struct PhantomLayer(Arc<PhantomPolicy>);
 
 impl PhantomLayer {
-    /// Swaps handles for JWTs meant for `audience`, the service behind this gateway.
+    /// Swaps handles for JWTs whose audience is `audience`, the service behind this gateway.
     #[must_use]
     pub fn new(introspector: impl Introspector, audience: &str) -> Self {
         Self(Arc::new(PhantomPolicy::new(Arc::new(introspector), audience)))
     }
 
-    /// Remembers the JWTs of up to this many handles, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
-    /// request asks the authorization server anyway.
+    /// Caches the JWTs of up to this many handles, each until it expires. Set a
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
+    /// every request asks the authorization server anyway.
     ///
-    /// An entry takes about 0.7 KB and its JWT. A JWT larger than 1 KiB counts as one entry for each
-    /// KiB begun. Up to 10,000 refused handles are remembered separately, for the layer's freshness
-    /// and at most 10 s, so junk cannot push good handles out. Clones of this layer share the memory.
+    /// An entry takes about 0.7 KB plus the size of its JWT. A JWT larger than 1 KiB counts as one
+    /// entry for each KiB begun. Up to 10,000 refused handles are cached separately, for the
+    /// layer's freshness and at most 10 s, so invented handles cannot evict valid ones. Clones of
+    /// this layer share the cache.
     #[must_use]
     pub fn cache(mut self, handles: usize) -> Self {
         self.policy().change(|settings| settings.capacity = handles);
@@ -139,10 +142,10 @@ impl PhantomLayer {
     }
 
     /// Refuses handles that are revoked according to this replica of the revocation log. While the
-    /// replica is fresh enough, remembered handles are not swapped again.
+    /// replica is fresh enough, cached handles are not swapped again.
     ///
     /// If you set no freshness, the replica may be 10 s behind, or its
-    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer.
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) plus 1 s, whichever is longer.
     #[must_use]
     pub fn replica(mut self, replica: RevocationReplica) -> Self {
         self.policy().follow(replica);
@@ -151,7 +154,7 @@ impl PhantomLayer {
 
     /// How long a revocation may take to reach the requests that go through this layer. Without it
     /// and without a [`replica`](Self::replica), every request asks the authorization server. A
-    /// clone with another freshness shares the memory.
+    /// clone with another freshness shares the cache.
     ///
     /// Set it after [`replica`](Self::replica) and [`when_stale`](Self::when_stale): what can be met
     /// depends on them.
@@ -159,14 +162,14 @@ impl PhantomLayer {
     /// # Errors
     ///
     /// [`SetupError::Freshness`] if requests are refused when the replica is stale
-    /// ([`WhenStale::Refuse`]), and the replica is further behind than this even while nothing is
-    /// wrong.
+    /// ([`WhenStale::Refuse`]), and the replica is further behind than this even in normal
+    /// operation.
     pub fn freshness(mut self, freshness: Freshness) -> Result<Self, SetupError> {
         self.policy().set_freshness(freshness)?;
         Ok(self)
     }
 
-    /// What happens to a request with a remembered handle when the replica is too far behind. The
+    /// What happens to a request with a cached handle when the replica is too far behind. The
     /// default is [`WhenStale::Introspect`].
     #[must_use]
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
@@ -188,7 +191,7 @@ impl PhantomLayer {
         self
     }
 
-    /// Takes the time from this clock, and forgets what is remembered.
+    /// Takes the time from this clock, and clears the cache.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.policy().change(|settings| settings.clock = clock);
@@ -199,9 +202,9 @@ impl PhantomLayer {
     /// request. A request with a handle in both places, or with the cookie twice, is refused with 400.
     ///
     /// Set the cookie with `HttpOnly; Secure; SameSite=Lax` (or `Strict`) and a name that starts
-    /// with `__Host-`. **Browsers send cookies with requests that other sites cause** (CSRF), which
-    /// they never do with an `Authorization` header. In addition to `SameSite`, check the `Origin`
-    /// header or a CSRF token on every request that changes something. This layer does not.
+    /// with `__Host-`. **Browsers attach cookies to requests that other sites trigger** (CSRF), but
+    /// never an `Authorization` header. In addition to `SameSite`, check the `Origin` header or a
+    /// CSRF token on every request that changes something. This layer does not.
     #[must_use]
     pub fn cookie(mut self, name: &str) -> Self {
         self.policy().cookie = Some(name.into());

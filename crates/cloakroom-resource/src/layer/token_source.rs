@@ -1,4 +1,4 @@
-//! What a token stands for: from memory, or from the authorization server.
+//! The state of a token: from the cache, or from the authorization server.
 
 use std::fmt;
 use std::sync::Arc;

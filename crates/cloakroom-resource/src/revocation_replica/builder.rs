@@ -51,7 +51,7 @@ impl ReplicaBuilder {
         }
     }
 
-    /// The clock (default: the system's).
+    /// The clock (default: the system clock).
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -65,9 +65,9 @@ impl ReplicaBuilder {
         self
     }
 
-    /// The largest number of rules (default: 500,000, which take 100 to 150 MB). A revocation takes one
-    /// rule, that of a handle two, until the last token that it may deny has ended. Allow for as many
-    /// revocations as happen in the longest life of a token.
+    /// The largest number of rules (default: 500,000, which take 100 to 150 MB). A revocation takes
+    /// one rule, that of a handle two, until the last token that it may deny has ended. Allow for
+    /// as many revocations as happen within the longest lifetime of a token.
     ///
     /// All clients share the rules. When there are too many, rules of the client that has the most are
     /// dropped: see [`RevocationReplica`].
@@ -83,9 +83,9 @@ impl ReplicaBuilder {
         self
     }
 
-    /// How long to wait after the first failure (100 ms). The time doubles with each further failure
-    /// in a row, up to [`max_back_off`](Self::max_back_off), and a random part of it, up to half, is
-    /// left out. At least 1 ms, at most an hour.
+    /// How long to wait after the first failure (100 ms). The time doubles with each consecutive
+    /// failure, up to [`max_back_off`](Self::max_back_off), and is shortened at random by up to
+    /// half. At least 1 ms, at most an hour.
     pub fn first_back_off(mut self, wait: Duration) -> Self {
         self.settings.first_back_off = back_off(wait);
         self

@@ -1,4 +1,4 @@
-//! Whose the rules are, and which of them end first.
+//! The rules of each client, in the order of their ends.
 
 use std::collections::BTreeSet;
 

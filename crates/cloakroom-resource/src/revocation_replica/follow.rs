@@ -1,4 +1,4 @@
-//! Follows the log: reads page after page, and publishes what they prove.
+//! Follows the log: reads page after page, and publishes their rules and the resulting staleness.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -211,7 +211,7 @@ impl Follower {
             let ahead = at.since(now.wall());
             tracing::warn!(
                 ?ahead,
-                "ignored a heartbeat that is further ahead than clocks may differ"
+                "ignored a heartbeat that is ahead of the local clock by more than the skew"
             );
         }
         let Some(at) = new.into_iter().filter(|at| *at <= latest).max() else { return };

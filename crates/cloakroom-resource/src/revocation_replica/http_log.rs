@@ -12,7 +12,7 @@ use crate::client::protected::{Protected, endpoint_constructors};
 use crate::error::UnavailableError;
 
 /// The revocation log of an authorization server over HTTP (`GET /revocations?after=…&wait=…`). The
-/// client needs the right to read it: the log tells who is revoked.
+/// client needs the right to read it, because the log names revoked users and clients.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -11,7 +11,7 @@ use crate::error::UnavailableError;
 
 /// A revocation log that a replica can follow. [`HttpLog`](crate::HttpLog) reads it from the
 /// authorization server, [`StoreLog`](crate::StoreLog) from the store. Implement this trait to
-/// transport it in another way. Implementations need `#[async_trait]`, which is re-exported as
+/// transport the log in another way. Implementations need `#[async_trait]`, which is re-exported as
 /// [`async_trait`](crate::async_trait).
 ///
 /// An implementation

@@ -39,7 +39,7 @@ pub use store_log::StoreLog;
 pub(crate) use rules::RevocationStatus;
 pub(crate) use token_facts::TokenFacts;
 
-/// Knows what is revoked by following the revocation log. Cheap to clone; clones share one replica,
+/// Follows the revocation log, and knows what is revoked. Cheap to clone; clones share one replica,
 /// which stops following when the last clone is dropped.
 ///
 /// Verifiers, introspection caches and gateways consult it on every request, in memory. It reads the
@@ -58,27 +58,27 @@ pub(crate) use token_facts::TokenFacts;
 ///
 /// # Staleness
 ///
-/// An answer of "nothing new" proves nothing: the server may be a copy that lags behind, or cut off
-/// from the others. So the servers write a *heartbeat* into the log, once a second by default. A
-/// replica that has seen a heartbeat has seen every revocation that was acknowledged before it was
-/// written. The [`staleness`](Self::staleness) is the sum of
+/// An answer of "nothing new" proves nothing: the server may read from a copy that lags behind, or
+/// be cut off from the others. So the servers write a *heartbeat* into the log, once a second by
+/// default. A replica that has seen a heartbeat has seen every revocation that was acknowledged
+/// before it was written. The [`staleness`](Self::staleness) is the sum of
 ///
-/// | | because |
+/// | part | reason |
 /// |---|---|
-/// | the time since the request that brought a new heartbeat was sent | the answer may have taken long; the larger of wall and monotonic time counts, since one stops while a machine sleeps and the other can be set back |
+/// | the time since the request that brought a new heartbeat was sent | the answer may have taken long; the larger of wall and monotonic time counts, since wall time can be set back and monotonic time stops while a machine sleeps |
 /// | the age of that heartbeat when the request was sent | a copy that lags behind returns old ones |
 /// | the largest difference between any two clocks | the age compares the server's clock with the local one |
 ///
-/// While nothing is wrong, it stays below [`steady_staleness`](Self::steady_staleness): 7 s by default,
-/// of which 5 s are the difference between clocks. If your clocks are closer together, set that on
-/// both sides, or with [`ReplicaBuilder::clock_skew`].
+/// While nothing is wrong, it stays below [`steady_staleness`](Self::steady_staleness): 7 s by
+/// default, of which 5 s are the difference between clocks. If your clocks differ by less, set a
+/// smaller difference on both sides, or with [`ReplicaBuilder::clock_skew`].
 ///
-/// Staleness bounds what *may* be unknown. A revocation takes effect as soon as the log's answer
-/// arrives.
+/// Staleness bounds what *may* be unknown. A revocation takes effect as soon as it arrives from the
+/// log.
 ///
 /// # When something is wrong
 ///
-/// | | rules | staleness |
+/// | problem | rules | staleness |
 /// |---|---|---|
 /// | the log cannot be read, or does not answer | stay | grows |
 /// | the server keeps answering "nothing new", or repeats old heartbeats | stay | grows |
@@ -89,7 +89,7 @@ pub(crate) use token_facts::TokenFacts;
 /// # When there are too many rules
 ///
 /// A replica holds at most [`ReplicaBuilder::rules`] rules, and 200 for single tokens of one grant.
-/// Beyond that it drops rules, those that end first before others:
+/// Beyond that it drops rules, beginning with those that end first:
 ///
 /// | too many rules | dropped | until their end, the replica cannot check |
 /// |---|---|---|
@@ -130,16 +130,16 @@ impl RevocationReplica {
         ReplicaBuilder::new(Box::new(log))
     }
 
-    /// Every revocation that was acknowledged longer ago than this is known. `None` while that is
-    /// unknown.
+    /// The replica knows every revocation that was acknowledged longer ago than this. `None` if the
+    /// staleness is unknown.
     #[must_use]
     pub fn staleness(&self) -> Option<Duration> {
         self.staleness_at(ClockReading::now(&*self.0.shared.clock))
     }
 
-    /// The upper bound of the [`staleness`](Self::staleness) while nothing is wrong: twice the period of
-    /// the heartbeat, and the difference between clocks. The replica alone cannot meet a freshness
-    /// below this bound and some jitter.
+    /// The upper bound of the [`staleness`](Self::staleness) in normal operation: twice the period
+    /// of the heartbeat, plus the largest difference between clocks. The replica alone cannot meet
+    /// a freshness below this bound plus some jitter.
     #[must_use]
     pub fn steady_staleness(&self) -> Duration {
         self.0.shared.steady()

@@ -1,4 +1,4 @@
-//! What a rule is about.
+//! What a rule denies.
 
 use cloakroom_core::revocation::Target;
 use cloakroom_core::{ClientId, GrantId, Jti, Kid, Subject};

@@ -1,4 +1,4 @@
-//! What is revoked, as far as it is known here: a data structure without clock, lock or I/O.
+//! The revocations that a replica knows: a data structure without clock, lock or I/O.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ pub(crate) enum RevocationStatus {
     NotRevoked,
     /// A rule denies it.
     Revoked,
-    /// The replica cannot tell: the token lacks what rules go by, or a rule of its grant or its
-    /// client had to make room. Staleness does not count; introspection does.
+    /// The replica cannot tell: the token lacks the claims that rules match, or a rule of its grant
+    /// or its client was dropped. Only introspection can tell, however fresh the replica is.
     Unknown,
 }
 
@@ -200,7 +200,9 @@ impl Rules {
                 self.give_way(place, RuleTarget::ClientOverflow(client));
             } else if let Some(rule) = self.first_to_end().and_then(|place| self.remove(place)) {
                 if self.everyone.is_none() {
-                    tracing::error!("{TOO_MUCH}: more is revoked than this replica may hold");
+                    tracing::error!(
+                        "{TOO_MUCH}: there are more revocations than this replica may hold"
+                    );
                 }
                 self.everyone = self.everyone.max(Some(rule.until));
             } else {

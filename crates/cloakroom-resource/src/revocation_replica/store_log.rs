@@ -29,8 +29,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(5);
 /// The revocation log of a store that this process has open, in an authorization server or in an API
 /// beside it. Use one for each replica.
 ///
-/// The store does not say how its log is kept up: what differs from the defaults of the
-/// authorization servers has to be said here, too.
+/// The store does not know the settings of the authorization servers: if they differ from the
+/// defaults, set them here, too.
 ///
 /// ```
 /// use std::sync::Arc;

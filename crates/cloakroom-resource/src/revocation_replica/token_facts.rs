@@ -1,4 +1,4 @@
-//! What rules can name of a token.
+//! The properties of a token that rules can match.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

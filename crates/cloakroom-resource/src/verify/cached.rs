@@ -1,4 +1,4 @@
-//! Decides about a JWT, whether it is remembered or has to be verified.
+//! Decides about a JWT, whether it is cached or has to be verified.
 
 use super::{Keys, Verifier, is_jwt_shaped};
 use crate::MAX_TOKEN_BYTES;
@@ -43,9 +43,9 @@ struct Verified {
 /// A JWT that passed all checks.
 #[derive(Debug)]
 pub(crate) enum GoodJwt {
-    /// What is known about revocations is as fresh as the route demands.
+    /// The knowledge about revocations is as fresh as the route requires.
     Fresh(VerifiedToken),
-    /// What is known is older, or says nothing about this token.
+    /// That knowledge is older, or says nothing about this token.
     NotFresh(VerifiedToken, RevocationCheck),
 }
 

@@ -43,29 +43,29 @@ use cloakroom_core::time::ClockReading;
 /// # Ok(()) }
 /// ```
 ///
-/// A fetched JWK Set is kept as long as its `Cache-Control: max-age` says, at least 30 s and at most
-/// 24 h, or 1 h without one, counted from the request. It is fetched again before it ends, in the
-/// background, by one request at a time. If the set has ended and cannot be fetched, it serves for
-/// another hour ([`stale_if_error`](Self::stale_if_error)). After that, tokens are
-/// [`TokenError::Unavailable`], never invalid.
+/// A fetched JWK Set is used for as long as its `Cache-Control: max-age` says, but at least 30 s
+/// and at most 24 h, or for 1 h without one, counted from the request. It is fetched again before
+/// it ends, in the background, by one request at a time. If the set has ended and cannot be
+/// fetched, it is used for another hour ([`stale_if_error`](Self::stale_if_error)). After that,
+/// tokens are [`TokenError::Unavailable`], never invalid.
 ///
 /// # Unknown keys
 ///
-/// A JWT whose key is not in the set causes a fetch of the set. Anyone can invent names of keys, so these
-/// fetches are bounded: three at once, and one more every 7.5 to 12.5 s. The token is then
+/// A JWT whose key is not in the set causes a fetch of the set. Anyone can invent key ids, so these
+/// fetches are limited: three at once, and one more every 7.5 to 12.5 s. The token is then
 ///
 /// | the key | result |
 /// |---|---|
 /// | is in the set that was fetched | verified |
 /// | is not in it | 401, also for other tokens with this key for 30 s |
-/// | cannot be looked for yet | 503: [`UnavailableError::SigningKey`] |
+/// | cannot be fetched yet | 503: [`UnavailableError::SigningKey`] |
 ///
 /// # Revocation
 ///
-/// A signature says nothing about revocation: without more, a verifier accepts a JWT until it expires.
-/// With a [`replica`](Self::replica) of the revocation log, it refuses revoked JWTs.
+/// A signature says nothing about revocation: by default, a verifier accepts a JWT until it
+/// expires. With a [`replica`](Self::replica) of the revocation log, it refuses revoked JWTs.
 ///
-/// With keys that you have already, nothing is fetched:
+/// If you already have the keys, nothing is fetched:
 ///
 /// ```
 /// use cloakroom_resource::jwt::{ACCESS_TOKEN_TYP, Algorithm, SigningKey, sign_jwt};
@@ -115,8 +115,8 @@ enum Keys {
 }
 
 impl Verifier {
-    /// Uses the JWK Set that the issuer's metadata names, with the built-in HTTP client. The metadata
-    /// is fetched once, now; the JWK Set with the first token.
+    /// Uses the JWK Set that the issuer's metadata names, with the built-in HTTP client. The
+    /// metadata is fetched once, now; the JWK Set is fetched when the first token arrives.
     ///
     /// `issuer` is the issuer's identifier exactly as in its tokens, including a trailing slash. It
     /// must be `https`, or `http` on this machine.
@@ -145,7 +145,7 @@ impl Verifier {
         Self::discover_with(issuer, audience, crate::ReqwestClient::new()?).await
     }
 
-    /// Like `discover`, with an HTTP client of yours.
+    /// Like `discover`, with your own HTTP client.
     ///
     /// # Errors
     ///
@@ -161,8 +161,8 @@ impl Verifier {
         Self::fetched(issuer, audience, &jwks_uri, client)
     }
 
-    /// Uses the JWK Set at `jwks_uri`, for an issuer without metadata. It is fetched with the first
-    /// token.
+    /// Uses the JWK Set at `jwks_uri`, for an issuer without metadata. It is fetched when the first
+    /// token arrives.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl Verifier {
         self
     }
 
-    /// Accepts access tokens of this shape: for an issuer that does not follow RFC 9068, such as
+    /// Accepts access tokens of this form, for an issuer that does not follow RFC 9068, such as
     /// Keycloak or Microsoft Entra ID. Set it before the first token.
     ///
     /// ```no_run
@@ -240,11 +240,11 @@ impl Verifier {
         self
     }
 
-    /// Also accepts the tokens of another issuer, as `other` does: with its keys, profile, audience,
-    /// leeway, cache and replica. The `iss` of a token decides which issuer's rules apply, before any
-    /// key is looked at; it must be exactly the issuer's identifier.
+    /// Also accepts the tokens of another issuer, as `other` does: with its keys, profile,
+    /// audience, leeway, cache and replica. The `iss` of a token decides which issuer's settings
+    /// apply, before any key is used; it must be exactly the issuer's identifier.
     ///
-    /// A [`Freshness`](crate::Freshness) that a route names holds for the tokens of every issuer. A
+    /// The [`Freshness`](crate::Freshness) of a route applies to the tokens of every issuer. A
     /// token of another issuer is never introspected at the first one's authorization server: where
     /// `other` has no replica that is fresh enough, its tokens are [`UnavailableError::Stale`].
     #[must_use]
@@ -264,25 +264,27 @@ impl Verifier {
         self
     }
 
-    /// How long a fetched JWK Set still serves after its end, while it cannot be fetched again (RFC 5861
-    /// §4), whatever its `Cache-Control` says: 1 h by default, at most 24 h; zero turns this off.
+    /// How long a fetched JWK Set may be used after its end, while it cannot be fetched again (RFC
+    /// 5861 §4), whatever its `Cache-Control` says: 1 h by default, at most 24 h; zero turns this
+    /// off.
     ///
-    /// **The trade-off:** while the issuer cannot be reached, a verifier cannot see that a key has left
-    /// the set, so it accepts that key for this much longer. A [`replica`](Self::replica) refuses a
-    /// compromised key all the same, as soon as the revocation log names it. An issuer that publishes a
-    /// set without a usable key is not away: then nothing serves on.
+    /// **The trade-off:** while the issuer cannot be reached, a verifier cannot see that a key has
+    /// left the set, so it accepts that key for this much longer. A [`replica`](Self::replica)
+    /// still refuses a compromised key, as soon as the revocation log names it. If the issuer
+    /// publishes a set without a usable key, this setting does not apply, and the old set is not
+    /// used.
     #[must_use]
     pub fn stale_if_error(mut self, limit: Duration) -> Self {
         self.stale_if_error = limit.min(jwks::MAX_STALE);
         self
     }
 
-    /// Remembers up to this many accepted JWTs, so that each signature is verified once; zero remembers
-    /// none. A JWT larger than 1 KiB counts as one for each KiB begun.
+    /// Caches up to this many accepted JWTs, so that each signature is verified once; zero turns
+    /// the cache off. A JWT larger than 1 KiB counts as one for each KiB begun.
     ///
-    /// What may change is checked every time: the times, the proof of a key, the JWK Set (if it
-    /// changes, every JWT is verified again) and the [`replica`](Self::replica). A typical JWT takes
-    /// about 2 KB. Refused JWTs are not remembered.
+    /// These are checked every time, since they may change: the times, the proof of a key, the JWK
+    /// Set (if it changes, every JWT is verified again) and the [`replica`](Self::replica). A
+    /// typical JWT takes about 2 KB. Refused JWTs are not cached.
     #[must_use]
     pub fn cache(mut self, jwts: usize) -> Self {
         self.cache = (jwts > 0).then(|| JwtCache::new(jwts));
@@ -292,8 +294,8 @@ impl Verifier {
     /// Refuses JWTs that are revoked according to this replica of the revocation log.
     ///
     /// The replica may be 10 s behind, or its
-    /// [`steady_staleness`](RevocationReplica::steady_staleness) and 1 s, whichever is longer. If it is
-    /// further behind, JWTs get [`UnavailableError::Stale`]. With
+    /// [`steady_staleness`](RevocationReplica::steady_staleness) plus 1 s, whichever is longer. If
+    /// it is further behind, JWTs get [`UnavailableError::Stale`]. With
     /// [`BearerLayer`](crate::BearerLayer) you can set another [`Freshness`](crate::Freshness), and
     /// introspect such tokens instead.
     #[must_use]
@@ -303,9 +305,9 @@ impl Verifier {
     }
 
     /// **Turns off the proof check for JWTs that a gateway swapped.** A phantom JWT (a JWT with
-    /// `handle_hash`) that is bound to a key (`cnf`) is then accepted as `Bearer` without a proof: its
-    /// proof was about the handle, and only the gateway could check it. Other bound JWTs still need
-    /// their proof.
+    /// `handle_hash`) that is bound to a key (`cnf`) is then accepted as `Bearer` without a proof:
+    /// its proof was for the handle, and only the gateway could check it. Other bound JWTs still
+    /// need their proof.
     ///
     /// Use this only for a service that clients can reach only through gateways that check proofs,
     /// such as [`PhantomLayer`](crate::PhantomLayer). Anyone else who obtains a phantom JWT, or can
@@ -329,9 +331,9 @@ impl Verifier {
         self.verify_with(token, None).await
     }
 
-    /// Like [`verify`](Self::verify), for a request that proves this key: a bound token must be bound to
-    /// it. You must have verified the proof, and that a token bound by `DPoP` came in the scheme `DPoP`
-    /// (RFC 9449 §7.2), as [`BearerLayer`](crate::BearerLayer) does.
+    /// Like [`verify`](Self::verify), for a request that proves this key: a bound token must be
+    /// bound to it. You must have verified the proof, and that a token bound by `DPoP` was sent in
+    /// the scheme `DPoP` (RFC 9449 §7.2), as [`BearerLayer`](crate::BearerLayer) does.
     ///
     /// # Errors
     ///

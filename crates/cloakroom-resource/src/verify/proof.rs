@@ -27,7 +27,7 @@ impl Proof {
     pub(crate) fn check(&self) -> Result<(), InvalidToken> {
         let proves_jwk = matches!(self.key, Some(Confirmation::JwkThumbprint(_)));
         if self.scheme == Some(Scheme::Dpop) && !proves_jwk {
-            return Err(InvalidToken::Binding("it came as DPoP without a verified DPoP proof"));
+            return Err(InvalidToken::Binding("it was sent as DPoP without a verified DPoP proof"));
         }
         Ok(())
     }
@@ -45,9 +45,11 @@ impl Proof {
         match self.scheme {
             // RFC 9449 §7.2: a resource server "MUST reject a DPoP-bound access token received as
             // a bearer token".
-            Some(Scheme::Bearer) if is_dpop => refuse("it is bound by DPoP but came as Bearer"),
+            Some(Scheme::Bearer) if is_dpop => refuse("it is bound by DPoP but was sent as Bearer"),
             // RFC 9449 §4.3: with a token, the proof's key must be the one the token is bound to.
-            Some(Scheme::Dpop) if !is_dpop => refuse("it came as DPoP but is not bound by it"),
+            Some(Scheme::Dpop) if !is_dpop => {
+                refuse("it was sent as DPoP but is not bound to a DPoP key")
+            }
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! The token of a request, after it was checked.
+//! The token of a request, after it has been checked.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::error::InvalidToken;
 use crate::revocation_replica::TokenFacts;
 use crate::verify::proof::check_type;
 
-/// An access token whose signature, issuer, audience and times were checked, or that the authorization
-/// server reports as active. [`BearerLayer`](crate::BearerLayer) puts it into the request's
-/// extensions; with axum it is an extractor. Cheap to clone.
+/// An access token whose signature, issuer, audience and times have been checked, or that the
+/// authorization server reports as active. [`BearerLayer`](crate::BearerLayer) puts it into the
+/// request's extensions; with axum it is an extractor. Cheap to clone.
 ///
 /// ```
 /// use cloakroom_resource::VerifiedToken;
@@ -51,9 +51,9 @@ impl VerifiedToken {
         self.0.token.subject.as_ref()
     }
 
-    /// The issuer of the token, if the token or the introspection answer names it. Where an API accepts
-    /// the tokens of several issuers ([`Verifier::or`](crate::Verifier::or)), a subject is unique
-    /// together with its issuer only.
+    /// The issuer of the token, if the token or the introspection answer names it. Where an API
+    /// accepts the tokens of several issuers ([`Verifier::or`](crate::Verifier::or)), a subject is
+    /// unique only together with its issuer.
     #[must_use]
     pub fn issuer(&self) -> Option<&str> {
         self.0.token.issuer.as_deref()
@@ -83,8 +83,8 @@ impl VerifiedToken {
         self.0.token.extra.get(name)
     }
 
-    /// The custom claims as a type of yours. They exclude the claims that the protocol defines, so a type
-    /// with `deny_unknown_fields` works.
+    /// The custom claims as a type of your own. They exclude the claims that the protocol defines,
+    /// so a type with `deny_unknown_fields` works.
     ///
     /// ```
     /// use cloakroom_resource::{ActiveToken, VerifiedToken};
@@ -136,7 +136,7 @@ impl VerifiedToken {
         self.0.stateless
     }
 
-    /// A token that was **not checked**, for tests of handlers. Do not use it outside of tests.
+    /// A token that was **not checked**, for tests of handlers. Do not use it outside tests.
     ///
     /// ```
     /// use cloakroom_resource::{ActiveToken, VerifiedToken};

@@ -1,5 +1,5 @@
-//! What a JWT says of itself, read without checking its signature: for tokens that the
-//! authorization server has just vouched for.
+//! The content of a JWT, read without checking its signature: for tokens that the authorization
+//! server has just reported as active.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

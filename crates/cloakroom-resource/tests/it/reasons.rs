@@ -262,9 +262,9 @@ async fn why_an_answer_cannot_be_used_is_traced() {
             ],
         ),
         (
-            "no key of use",
+            "no usable key",
             response("200 OK", JSON, &keys(3)),
-            ["has no key of use", "missing field `issuer`", "missing field `active`"],
+            ["has no usable key", "missing field `issuer`", "missing field `active`"],
         ),
         (
             "deep nesting",
@@ -318,7 +318,7 @@ async fn why_a_request_is_refused_is_traced() {
         (&[&*signed(json!({ "jti": null })).await], 401, "`jti` is missing"),
         (&[&*signed(json!({ "exp": "soon" })).await], 401, "`exp`: invalid type"),
         (&[&*signed(json!({ "token_use": "id" })).await], 401, "another kind of token"),
-        (&[&format!("DPoP {good}")], 401, "came as DPoP"),
+        (&[&format!("DPoP {good}")], 401, "sent as DPoP"),
     ] {
         assert_eq!(bearer(&layer, authorization).await, status, "{expected}");
         assert_traced(expected, "a bearer token");

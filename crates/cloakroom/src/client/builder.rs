@@ -1,7 +1,6 @@
-//! Building a client: one place for every rule that a registration keeps to.
+//! Builds a client, and checks every rule for registrations.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
@@ -24,8 +23,8 @@ pub struct ClientConfigError {
     pub why: String,
 }
 
-/// Builds a [`Client`]. Start with [`Client::public`], [`Client::confidential`] or one of their
-/// siblings; [`ClientBuilder::build`] checks every value.
+/// Builds a [`Client`]. Start with [`Client::public`], [`Client::confidential`] or another
+/// constructor of [`Client`]; [`ClientBuilder::build`] checks every value.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
@@ -36,7 +35,7 @@ pub struct ClientBuilder {
     grant_types: Vec<GrantType>,
     redirect_uris: Vec<String>,
     scope: Scope,
-    audiences: Vec<(Arc<str>, Format)>,
+    audiences: Vec<(Audience, Format)>,
     lifetimes: ClientLifetimes,
     rotates: bool,
     requires_pkce: bool,
@@ -98,20 +97,20 @@ impl ClientBuilder {
         })
     }
 
-    /// The name that people know the client by, for a consent page.
+    /// The human-readable name of the client, for a consent page.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Adds a secret of at least 22 bytes. While a secret is being replaced there are two. A client
-    /// with a secret is confidential.
+    /// Adds a secret of at least 22 bytes. To replace a secret, register the old and the new one
+    /// for a while. A client with a secret is confidential.
     pub fn secret(mut self, secret: &str) -> Self {
         let hash = self.valid(SecretHash::of(secret).map(Some));
         hash.into_iter().fold(self, Self::secret_hash)
     }
 
-    /// Adds a secret that is known as a hash.
+    /// Adds a secret, given as its hash.
     pub fn secret_hash(mut self, secret: SecretHash) -> Self {
         self.secrets.push(secret);
         self.authentication = Authentication::Required;
@@ -140,13 +139,15 @@ impl ClientBuilder {
 
     /// Allows tokens for this resource, in this format. The first resource is the default.
     ///
-    /// A resource is an absolute URI without a fragment (RFC 8707 §2), so that requests can name it. It
-    /// is compared byte for byte, except that `https://api.example` and `https://api.example/` are one
-    /// resource ([`Audience::is_same`]). Tokens name it as it is spelled here, whichever of the two a
-    /// request sends.
+    /// A resource is an absolute URI without a fragment (RFC 8707 §2), so that requests can name
+    /// it. It is compared byte for byte, except that `https://api.example` and
+    /// `https://api.example/` are one resource ([`Audience::is_same`]). Tokens contain it as it is
+    /// written here, whichever of the two a request sends.
     pub fn audience(mut self, resource: &str, format: Format) -> Self {
-        self.valid(Audience::one(resource).map(drop));
-        self.audiences.push((resource.into(), format));
+        match Audience::one(resource) {
+            Ok(audience) => self.audiences.push((audience, format)),
+            Err(invalid) => self.valid(Err(invalid)),
+        }
         self
     }
 
@@ -156,14 +157,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Keeps one refresh token for the life of the grant: for confidential clients whose workers
-    /// share it. The refresh token of a public client always rotates (RFC 9700 §4.14.2).
+    /// Keeps one refresh token for the lifetime of the grant: for confidential clients whose
+    /// workers share it. The refresh token of a public client always rotates (RFC 9700 §4.14.2).
     pub const fn without_rotation(mut self) -> Self {
         self.rotates = false;
         self
     }
 
-    /// Lets the client request codes without PKCE, which every client needs by default. A code that it
+    /// Lets the client request codes without PKCE, which is required by default. A code that it
     /// requests with a challenge still needs its verifier.
     ///
     /// This is for confidential clients that cannot send a challenge, and that detect an injected code
@@ -229,10 +230,10 @@ impl ClientBuilder {
         let introspects = self.roles.contains(&Role::Introspect);
         let lifetimes =
             [self.lifetimes.access_token, self.lifetimes.refresh_idle, self.lifetimes.grant];
-        let repeated = |(index, (resource, _)): (usize, &(Arc<str>, Format))| {
-            self.audiences[..index].iter().any(|(other, _)| Audience::is_same(other, resource))
+        let resources = || self.audiences.iter().flat_map(|(audience, _)| audience.iter());
+        let repeated = |(index, resource): (usize, &str)| {
+            resources().take(index).any(|other| Audience::is_same(other, resource))
         };
-        let mut resources = self.audiences.iter().map(|(resource, _)| &**resource);
         let served = match &self.serves {
             Serves::Only(audience) => audience.iter().find_map(resource_fault),
             Serves::Nothing | Serves::Everything => None,
@@ -244,14 +245,14 @@ impl ClientBuilder {
             Some("authorization_code needs a redirect URI")
         } else if let Some(why) = self.redirect_uris.iter().find_map(|uri| redirect_fault(uri)) {
             Some(why)
-        } else if let Some(why) = resources.find_map(resource_fault).or(served) {
+        } else if let Some(why) = resources().find_map(resource_fault).or(served) {
             Some(why)
         } else if is_public && !self.requires_pkce {
             // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
             Some("a public client needs PKCE")
         } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
             Some("it has grant types, but no audience")
-        } else if self.audiences.iter().enumerate().any(repeated) {
+        } else if resources().enumerate().any(repeated) {
             Some("an audience is listed twice")
         } else if lifetimes.contains(&Some(Duration::ZERO)) {
             Some("a lifetime is zero")
@@ -292,9 +293,9 @@ mod tests {
             (public().redirect_uri("https://app.example/#"), "fragment"),
             (public().redirect_uri("https://user@app.example/cb"), "user information"),
             (public().redirect_uri("https://:secret@app.example/cb"), "user information"),
-            (public().redirect_uri(" https://app.example/cb"), "blanks"),
-            (public().redirect_uri("https://app.example/c b"), "blanks"),
-            (public().redirect_uri("https://app.example/cb\n"), "blanks"),
+            (public().redirect_uri(" https://app.example/cb"), "spaces"),
+            (public().redirect_uri("https://app.example/c b"), "spaces"),
+            (public().redirect_uri("https://app.example/cb\n"), "spaces"),
             (public().redirect_uri("https:\\\\app.example\\cb"), "backslashes"),
             (public().redirect_uri("http://app.example/cb"), "plain http"),
             (public().redirect_uri("http://127.0.0.1.app.example/cb"), "plain http"),

@@ -39,8 +39,8 @@ pub trait ClientDirectory: fmt::Debug + Send + Sync + 'static {
     async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError>;
 
     /// The scope values that clients may be granted, as far as the directory can name them without
-    /// reading all its clients. The metadata lists them as `scopes_supported` (RFC 8414 §2), and has no
-    /// such member if there are none, as by default.
+    /// reading all its clients. The metadata lists them as `scopes_supported` (RFC 8414 §2), and
+    /// omits that member if the list is empty, which it is by default.
     fn scopes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -79,8 +79,8 @@ impl DirectoryError {
     }
 }
 
-/// A fixed set of clients. [`scopes`](ClientDirectory::scopes) are those of all of them, in alphabetical
-/// order.
+/// A fixed set of clients. [`scopes`](ClientDirectory::scopes) returns the scope values of all of
+/// them, in alphabetical order.
 #[derive(Debug, Clone, Default)]
 pub struct StaticClients {
     by_id: HashMap<ClientId, Arc<Client>>,
@@ -88,7 +88,7 @@ pub struct StaticClients {
 }
 
 impl StaticClients {
-    /// A directory of these clients, or of what these builders build.
+    /// A directory of these clients, given as clients or as their builders.
     ///
     /// # Errors
     ///

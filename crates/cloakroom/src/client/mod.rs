@@ -1,4 +1,4 @@
-//! Clients, and the directory that knows them.
+//! Clients, and the directory of registered clients.
 
 pub(crate) mod builder;
 pub(crate) mod directory;
@@ -11,8 +11,6 @@ pub(crate) mod registration;
 pub(crate) mod registry;
 pub(crate) mod secret_hash;
 pub(crate) mod uris;
-
-use std::sync::Arc;
 
 use cloakroom_core::{Audience, ClientId, Scope, Subject};
 use subtle::Choice;
@@ -48,7 +46,8 @@ pub struct Client {
     grant_types: Vec<GrantType>,
     redirect_uris: Vec<String>,
     scope: Scope,
-    audiences: Vec<(Arc<str>, Format)>,
+    /// Each an audience of one, which the grants of the client share.
+    audiences: Vec<(Audience, Format)>,
     pub(crate) lifetimes: ClientLifetimes,
     rotates: bool,
     requires_pkce: bool,
@@ -68,7 +67,7 @@ impl Client {
         ClientBuilder::new(id.as_ref(), Authentication::Required).secret(secret)
     }
 
-    /// A confidential client whose secrets are known as hashes. A client without a secret cannot
+    /// A confidential client whose secrets are given as hashes. A client without a secret cannot
     /// authenticate with [`SecretAuthenticator`](crate::http::SecretAuthenticator).
     pub fn hashed(
         id: impl AsRef<str>,
@@ -80,13 +79,13 @@ impl Client {
 
     /// A confidential client that your own
     /// [`ClientAuthenticator`](crate::http::ClientAuthenticator) authenticates, by a certificate or
-    /// a signed assertion. It has no secret here.
+    /// a signed assertion. It has no registered secret.
     pub fn authenticated_by_app(id: impl AsRef<str>) -> ClientBuilder {
         ClientBuilder::new(id.as_ref(), Authentication::Required)
     }
 
-    /// A resource server: it introspects tokens meant for what it serves, and gets none itself. The
-    /// secret is that of [`Client::confidential`].
+    /// A resource server: it introspects tokens whose audience it serves, and gets no tokens
+    /// itself. The secret must satisfy the rules of [`Client::confidential`].
     pub fn resource_server(id: impl AsRef<str>, secret: &str, serves: Serves) -> ClientBuilder {
         Self::confidential(id, secret).role(Role::Introspect).serves(serves)
     }
@@ -97,7 +96,7 @@ impl Client {
         &self.id
     }
 
-    /// The name that people know it by, for a consent page.
+    /// The human-readable name of the client, for a consent page.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -118,7 +117,7 @@ impl Client {
     /// The resources that the client may have tokens for, each with the format of its tokens. The
     /// first one is the default.
     pub fn audiences(&self) -> impl Iterator<Item = (&str, &Format)> {
-        self.audiences.iter().map(|(resource, format)| (&**resource, format))
+        self.audiences.iter().filter_map(|(resource, format)| Some((resource.single()?, format)))
     }
 
     /// The registered redirect URIs.
@@ -172,6 +171,14 @@ impl Client {
         }
     }
 
+    /// The resources that the client serves, unless it serves none or all.
+    pub(crate) const fn served(&self) -> Option<&Audience> {
+        match &self.serves {
+            Serves::Only(audience) => Some(audience),
+            Serves::Nothing | Serves::Everything => None,
+        }
+    }
+
     /// Whether this redirect URI is registered.
     #[must_use]
     pub fn is_redirect_uri(&self, uri: &str) -> bool {
@@ -198,8 +205,15 @@ impl Client {
         self.audiences().find(|(own, _)| Audience::is_same(own, resource))
     }
 
-    pub(crate) fn default_audience(&self) -> Option<&str> {
-        self.audiences.first().map(|(resource, _)| &**resource)
+    /// The one resource of this audience, as the client is registered for it.
+    pub(crate) fn registered_audience(&self, audience: &Audience) -> Option<&Audience> {
+        let resource = audience.single()?;
+        let is_it = |own: &&Audience| own.find(resource).is_some();
+        self.audiences.iter().map(|(own, _)| own).find(is_it)
+    }
+
+    pub(crate) fn default_audience(&self) -> Option<&Audience> {
+        self.audiences.first().map(|(audience, _)| audience)
     }
 
     /// Whether the client gets a refresh token for a grant of this subject: never for itself, since

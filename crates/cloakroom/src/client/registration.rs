@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom_core::{Audience, InvalidValue};
 
-/// The grant types that the token endpoint knows.
+/// The grant types that the token endpoint supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrantType {
@@ -40,7 +40,7 @@ impl std::str::FromStr for GrantType {
         Self::ALL
             .into_iter()
             .find(|grant_type| grant_type.as_str() == name)
-            .ok_or(InvalidValue { what: "grant type", why: "this server does not know it" })
+            .ok_or(InvalidValue { what: "grant type", why: "this server does not support it" })
     }
 }
 
@@ -84,15 +84,15 @@ impl From<&str> for Format {
     }
 }
 
-/// What a client may do besides getting tokens.
+/// What a client may do other than getting tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
-    /// Introspect tokens that are meant for what it serves.
+    /// Introspect tokens whose audience it serves.
     Introspect,
-    /// Follow the revocation log, and so learn what was revoked.
+    /// Follow the revocation log, which names every revoked user, client, grant and token.
     RevocationLog,
-    /// Get the keys that tell forged access handles from genuine ones.
+    /// Get the keys that distinguish forged access handles from genuine ones.
     HandleKeys,
 }
 
@@ -124,8 +124,8 @@ pub enum Serves {
     Everything,
 }
 
-/// The lifetimes of one client. A lifetime that is `None`, or longer than the issuer's, is the
-/// issuer's. Only the [`retry_window`](Self::retry_window) may be longer.
+/// The lifetimes of one client. If a lifetime is `None`, or longer than the issuer's, the issuer's
+/// lifetime applies. Only the [`retry_window`](Self::retry_window) may be longer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -137,11 +137,11 @@ pub enum Serves {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClientLifetimes {
-    /// The life of an access token.
+    /// The lifetime of an access token.
     pub access_token: Option<Duration>,
-    /// The life of a refresh token that is not used.
+    /// The lifetime of a refresh token that is not used.
     pub refresh_idle: Option<Duration>,
-    /// The life of a grant, however often it is refreshed.
+    /// The lifetime of a grant, however often it is refreshed.
     pub grant: Option<Duration>,
     /// How long a spent refresh token still leads to the current one.
     pub retry_window: Option<Duration>,
@@ -151,21 +151,21 @@ pub struct ClientLifetimes {
 pub(crate) const MAX_RETRY_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 impl ClientLifetimes {
-    /// Sets the life of an access token.
+    /// Sets the lifetime of an access token.
     #[must_use]
     pub const fn access_token(mut self, life: Duration) -> Self {
         self.access_token = Some(life);
         self
     }
 
-    /// Sets the life of a refresh token that is not used.
+    /// Sets the lifetime of a refresh token that is not used.
     #[must_use]
     pub const fn refresh_idle(mut self, life: Duration) -> Self {
         self.refresh_idle = Some(life);
         self
     }
 
-    /// Sets the life of a grant, however often it is refreshed.
+    /// Sets the lifetime of a grant, however often it is refreshed.
     #[must_use]
     pub const fn grant(mut self, life: Duration) -> Self {
         self.grant = Some(life);

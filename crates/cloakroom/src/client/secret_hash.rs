@@ -14,11 +14,12 @@ use subtle::{Choice, ConstantTimeEq};
 /// The version of the text form: SHA-256 in base64url.
 const PREFIX: &str = "v1:";
 
-/// SHA-256 of a client secret, the only form in which a secret is kept. Secrets are random, so that
-/// a password hash adds no security; one for each introspection would overload a server.
+/// SHA-256 of a client secret, the only form in which a secret is kept. Secrets are random, so a
+/// password hash would add no security; computing one for each introspection would overload a
+/// server.
 ///
 /// `Display` and `FromStr` convert the hash to and from text, for your database. The text starts
-/// with the version of its form.
+/// with the version of its format.
 ///
 /// ```
 /// use cloakroom::{Client, SecretHash};

@@ -118,7 +118,7 @@ fn what_is_registered_is_allowed_and_nothing_else() {
     assert!(client.allows(GrantType::RefreshToken));
     assert!(!client.allows(GrantType::ClientCredentials));
     assert!(client.has_role(Role::Introspect) && !client.has_role(Role::HandleKeys));
-    assert_eq!(client.default_audience(), Some("https://a"));
+    assert_eq!(client.default_audience(), Some(&Audience::one("https://a").unwrap()));
     assert_eq!(client.format_for("https://b"), Some(&Format::Jwt));
     assert_eq!(client.format_for("https://c"), None);
 

@@ -1,4 +1,4 @@
-//! The URIs of a registration: where codes are sent, and what tokens are meant for.
+//! The URIs of a registration: redirect URIs and resources.
 
 /// Schemes under which a browser runs or reads what the URI itself holds.
 const UNSAFE_SCHEMES: [&str; 9] =
@@ -11,7 +11,7 @@ pub(crate) fn redirect_fault(text: &str) -> Option<&'static str> {
     let Ok(uri) = url::Url::parse(text) else { return Some("a redirect URI must be absolute") };
     // A parser drops what stands around a URI, and some of what stands in it; a browser may not.
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
-        return Some("a redirect URI must not contain blanks or backslashes");
+        return Some("a redirect URI must not contain spaces or backslashes");
     }
     if uri.fragment().is_some() {
         return Some("a redirect URI must have no fragment");

@@ -1,4 +1,4 @@
-//! Damage that is met again and again.
+//! Reports of damaged rows that are read repeatedly.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

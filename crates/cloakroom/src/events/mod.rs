@@ -17,15 +17,15 @@ use crate::revocation::store_regression::Regression;
 /// An event for an audit trail. It contains no token, no digest of a token, and no secret.
 ///
 /// An operation that changes the store is reported exactly once, even if its caller goes away: by
-/// the event of what it did, or by [`Event::Unconfirmed`]. Refusals are counted, so that an
+/// the event for its outcome, or by [`Event::Unconfirmed`]. Refusals are counted, so that an
 /// attacker cannot fill a disk with them: see [`Event::GrantRefused`].
 ///
 /// # JSON
 ///
 /// `Serialize` writes one flat object. `event` is the [`name`](Event::name); the other members have
-/// the names of the fields. Identifiers are strings, a subject is `u:` and a user or `c:` and a
-/// client, and a time is a number of milliseconds since 1970. Later versions may add events and
-/// members, and keep the existing names.
+/// the names of the fields. Identifiers are strings, a subject is `u:` followed by a user or `c:`
+/// followed by a client, and a time is a number of milliseconds since 1970. Later versions may add
+/// events and members, and keep the existing names.
 ///
 /// ```
 /// use cloakroom::core::{ClientId, GrantId, Subject};
@@ -98,7 +98,7 @@ pub enum Event {
         generation: u32,
     },
     /// A spent refresh token was presented within its retry window, and the client got the current one.
-    /// Look at a grant with more of these events than the client has tabs or processes.
+    /// Investigate a grant with more of these events than the client has tabs or processes.
     Retried {
         /// Its grant.
         grant: GrantId,
@@ -126,8 +126,8 @@ pub enum Event {
         revoked: bool,
     },
     /// The store went back in time, and may have lost revocations, grants and keys. The revocations
-    /// that this server knows stay in force and are repeated to the store (as [`Event::Revoked`]).
-    /// See `docs/operations.md` for what is left to do.
+    /// that this server knows stay in force and are written back to the store (each reported as
+    /// [`Event::Revoked`]). See `docs/operations.md` for what you must do.
     StoreRegressed {
         /// How it was noticed.
         #[serde(flatten)]
@@ -139,9 +139,10 @@ pub enum Event {
         #[serde(serialize_with = "write_target")]
         target: Target,
     },
-    /// The store holds rows that cannot be read. Grants and sweeps are skipped: a request that needs
-    /// one fails, and no other request does. An entry of the revocation log and a signing key cannot
-    /// be skipped; they are reported once until they can be read. See `docs/operations.md`.
+    /// The store holds rows that cannot be read. Grants and sweeps are skipped: a request that
+    /// needs one fails, and no other request does. An entry of the revocation log and a signing key
+    /// cannot be skipped; each is reported only once while it cannot be read. See
+    /// `docs/operations.md`.
     CorruptRow {
         /// The grant of the row; `None` for other rows.
         grant: Option<GrantId>,
@@ -215,8 +216,12 @@ pub enum Operation {
     Revoke,
     /// [`Issuer::rotate_keys`](crate::Issuer::rotate_keys).
     RotateKeys,
+    /// [`Issuer::retire_key`](crate::Issuer::retire_key).
+    RetireKey,
     /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
     CompromiseKey,
+    /// [`Issuer::reseal_keys`](crate::Issuer::reseal_keys).
+    ResealKeys,
 }
 
 impl Event {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::events::Event;
 
-/// Receives events, in the request that causes them: pass them on, and do not block.
+/// Receives events, in the request that causes them: forward them, and do not block.
 ///
 /// Every event goes to `tracing` as well, whatever the sink does. A sink may call the issuer. If a
 /// sink panics, the panic is logged and the operation continues.

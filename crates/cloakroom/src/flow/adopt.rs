@@ -27,17 +27,17 @@ impl Issuer {
     /// revoked like a token of this issuer, until it expires. A registered format must recognize
     /// it, and derive its grant from its digest ([`GrantId::from_digest`]).
     ///
-    /// A revocation of its subject or client since the token was issued covers it. So does one just
-    /// before, as long as clocks may differ. A revocation of the token itself by [`Issuer::revoke`]
+    /// A revocation of its subject or client after the token was issued covers it. Because clocks
+    /// may differ, so does one just before. A revocation of the token itself by [`Issuer::revoke`]
     /// *before* it is taken over has no effect: take tokens over before clients may revoke them
     /// here.
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidRequest`] if no format recognizes the token as foreign, or if it lives
-    /// longer than [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), for which
-    /// revocations are remembered; [`TokenError::Barred`] if a revocation covers it; else as
-    /// [`Issuer::issue`].
+    /// [`TokenError::InvalidRequest`] if no format recognizes the token as foreign, or if its
+    /// lifetime is longer than [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), the
+    /// time for which revocations are remembered; [`TokenError::Barred`] if a revocation covers it;
+    /// else as [`Issuer::issue`].
     pub async fn adopt(&self, request: AdoptRequest) -> Result<Adopted, TokenError> {
         let AdoptRequest { token, grant, validity } = request;
         let Range { start: issued_at, end: expires_at } = validity;
@@ -61,7 +61,7 @@ impl Issuer {
         let client = inner.client(&grant.client).await?;
         let confirmation = grant.confirmation.take();
         let max_epoch = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
-        let mut record = new_grant(inner, &client, grant, now).await?;
+        let mut record = new_grant(inner, &client, grant, now, &inner.random).await?;
         record.id = located.grant;
         // The id is fixed, so there is no second try: the epoch comes from the store itself. A
         // bound is a time of this issuer's clock: what was issued before it must not seem to come

@@ -10,8 +10,8 @@ use crate::issuer::Issuer;
 
 /// Where to send the user's browser after an authorization request, as a URL for `Location`.
 ///
-/// Every response names the issuer in `iss`, by which a client of several servers sees which one
-/// answers (RFC 9207). Say so in the metadata with
+/// Every response names the issuer in `iss`, so that a client of several servers knows which one
+/// has responded (RFC 9207). Say so in the metadata with
 /// [`Endpoints::authorization_response_iss`](crate::http::Endpoints::authorization_response_iss).
 ///
 /// ```
@@ -70,7 +70,7 @@ impl AuthorizationResponse {
     }
 
     /// Sends the user back with an error code of RFC 6749 §4.1.2.1 and a text for the client's
-    /// developers. Characters that may not stand there are left out of the text.
+    /// developers. Characters that are not allowed there are removed from the text.
     #[must_use]
     pub fn error(&self, code: &str, description: &str) -> String {
         // RFC 6749 §4.1.2.1: "MUST NOT include characters outside the set %x20-21 / %x23-5B /
@@ -86,8 +86,9 @@ impl AuthorizationResponse {
     /// Sends the user back because [`Issuer::authorize`] failed. `None` if the user must *not* be sent
     /// to the client, since it or the redirect URI is unknown (RFC 6749 §4.1.2.1): show an error page.
     ///
-    /// A revocation that came while the user signed in ([`TokenError::Barred`]) is `access_denied`, and
-    /// an outage `temporarily_unavailable`, which goes to the trace with its cause.
+    /// A revocation while the user signed in ([`TokenError::Barred`]) is reported as
+    /// `access_denied`. An outage is reported as `temporarily_unavailable`, and its cause is
+    /// traced.
     #[must_use]
     pub fn refusal(&self, error: &TokenError) -> Option<String> {
         let code = match error.code() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{ChainKey, CodeBinding, GrantRecord};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{TokenKind, TokenSecret};
+use cloakroom_core::{Random, TokenKind, TokenSecret};
 
 use crate::client::Client;
 use crate::client::registration::GrantType;
@@ -15,6 +15,9 @@ use crate::flow::new_grant::{create_new, first_chain, new_grant, with_newer_epoc
 use crate::flow::request::AuthorizationRequest;
 use crate::issuer::{Inner, Issuer};
 
+/// The random bytes of a new grant: its id, the key of its chain, and the secret of its code.
+const RANDOM_BYTES: usize = 16 + 16 + 24;
+
 impl Issuer {
     /// Makes a grant whose first credential is an authorization code, bound to the redirect URI and
     /// the PKCE challenge.
@@ -23,9 +26,9 @@ impl Issuer {
     ///
     /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
     /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
-    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal): if a
-    /// client that needs PKCE sends no challenge, if the client may not have what it requests, or if a
-    /// store, the directory or a format fails.
+    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal).
+    /// These errors occur if a client that needs PKCE sends no challenge, if the client may not
+    /// have what it requests, or if a store, the directory or a format fails.
     pub async fn authorize(
         &self,
         request: AuthorizationRequest,
@@ -52,18 +55,19 @@ impl Issuer {
         // Every client's code is bound to the key (RFC 9449 §10).
         let confirmation = grant.confirmation.take();
         let max_epoch = grant.epoch;
-        let mut record = new_grant(inner, &client, grant, now).await?;
+        let random = inner.random.batch(RANDOM_BYTES);
+        let mut record = new_grant(inner, &client, grant, now, &random).await?;
         record.confirmation = confirmation;
         let mut binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
         binding.redirect_uri_omitted = omitted;
         let for_retry =
             inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
-        match authorize_as(inner, &client, record, binding, now).await {
+        match authorize_as(inner, &client, record, binding, now, &random).await {
             Err(TokenError::Barred) => {
                 let (record, binding) = for_retry.unzip();
                 let record = with_newer_epoch(inner, record, max_epoch).await?;
                 let binding = binding.ok_or(TokenError::Barred)?;
-                authorize_as(inner, &client, record, binding, now).await
+                authorize_as(inner, &client, record, binding, now, &random).await
             }
             answer => answer,
         }
@@ -77,13 +81,14 @@ async fn authorize_as(
     mut record: Box<GrantRecord>,
     binding: CodeBinding,
     now: UnixTime,
+    random: &Random,
 ) -> Result<TokenSecret, TokenError> {
-    let key = ChainKey::random(&inner.random)?;
-    let (code, digest) = mint_credential(inner, ChainKind::Code, record.id, 0, &key)?;
+    let key = ChainKey::random(random)?;
+    let (code, digest) = mint_credential(inner, ChainKind::Code, record.id, 0, &key, random)?;
     let expires_at = (now + inner.lifetimes.code).min(record.expires_at);
     let rotates = client.rotates_refresh_tokens();
     let mut chain = first_chain(TokenKind::Code, digest, key, expires_at, rotates);
-    chain.code = Some(binding);
+    chain.code = Some(Box::new(binding));
     record.chain = Some(chain);
     // A grant whose code is never redeemed ends with its code.
     record.row_expires_at = expires_at;

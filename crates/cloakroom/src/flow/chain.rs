@@ -12,7 +12,7 @@ use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{Chain, ChainKey, GrantRecord};
 use cloakroom_core::revocation::Target;
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ClientId, Confirmation, GrantId, TokenDigest, TokenSecret, scrubbed};
+use cloakroom_core::{ClientId, Confirmation, GrantId, Random, TokenDigest, TokenSecret};
 
 use crate::client::Client;
 use crate::error::{GrantRefusal, TokenError};
@@ -130,7 +130,7 @@ pub(crate) async fn chain_handle(
     kind: ChainKind,
     presented: &TokenSecret,
 ) -> Result<ChainHandle, TokenError> {
-    match scrubbed(|| inner.handles.parse_chain(kind, presented.expose())) {
+    match inner.handles.parse_chain(kind, presented.expose()) {
         Some(handle) => Ok(handle),
         None => {
             inner.foreign_keys.check(presented).await?;
@@ -139,16 +139,16 @@ pub(crate) async fn chain_handle(
     }
 }
 
-/// Makes a credential of a chain. The stack holds no part of it afterwards, which a future that is
-/// moved to the heap would take along.
+/// Makes a credential of a chain.
 pub(crate) fn mint_credential(
     inner: &Inner,
     kind: ChainKind,
     grant: GrantId,
     generation: u32,
     key: &ChainKey,
+    random: &Random,
 ) -> Result<(TokenSecret, TokenDigest), TokenError> {
-    Ok(scrubbed(|| inner.handles.mint_chain(kind, grant, generation, key, &inner.random))?)
+    Ok(inner.handles.mint_chain(kind, grant, generation, key, random)?)
 }
 
 /// A request that presents a code or a refresh token.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{ChainKey, GrantRecord};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{Confirmation, TokenKind};
+use cloakroom_core::{Confirmation, Random, TokenKind};
 
 use crate::client::Client;
 use crate::error::TokenError;
@@ -16,6 +16,9 @@ use crate::flow::new_grant::{create_new, first_chain, issued, new_grant, with_ne
 use crate::flow::request::{Grant, TokenResponse};
 use crate::issuer::{Inner, Issuer};
 
+/// The random bytes of a new grant: its id, the key of its chain, and the secrets of two tokens.
+const RANDOM_BYTES: usize = 16 + 16 + 24 + 24;
+
 impl Issuer {
     /// Makes a grant and its first tokens: an access token, and a refresh token if the subject is a
     /// user and the client may refresh (never for `client_credentials`, RFC 6749 §4.4.3).
@@ -25,7 +28,7 @@ impl Issuer {
     /// If the client may not have what the grant names, if a revocation of the subject or client
     /// covers the grant ([`TokenError::Barred`]), if a token would not fit into HTTP headers, or if
     /// a store, the directory or a format fails. If the store fails after it has written the grant,
-    /// a session without holder remains until it expires.
+    /// a session whose tokens nobody has remains until it expires.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below, to keep every future on the way small.
         let mut grant = Box::new(grant);
@@ -35,12 +38,18 @@ impl Issuer {
         let client = inner.client(&grant.client).await?;
         let proved = grant.confirmation.take();
         let max_epoch = grant.epoch;
-        let record = new_grant(inner, &client, grant, now).await?;
+        // A grant with a chain needs random bytes in four places.
+        let random = if client.may_refresh(&grant.subject) {
+            inner.random.batch(RANDOM_BYTES)
+        } else {
+            inner.random.clone()
+        };
+        let record = new_grant(inner, &client, grant, now, &random).await?;
         let for_retry = inner.store.memory().epoch_from_log().map(|_| record.clone());
-        match issue_as(inner, &client, record, proved.as_ref(), now).await {
+        match issue_as(inner, &client, record, proved.as_ref(), now, &random).await {
             Err(TokenError::Barred) => {
                 let record = with_newer_epoch(inner, for_retry, max_epoch).await?;
-                issue_as(inner, &client, record, proved.as_ref(), now).await
+                issue_as(inner, &client, record, proved.as_ref(), now, &random).await
             }
             answer => answer,
         }
@@ -54,12 +63,14 @@ async fn issue_as(
     mut record: Box<GrantRecord>,
     proved: Option<&Confirmation>,
     now: UnixTime,
+    random: &Random,
 ) -> Result<TokenResponse, TokenError> {
     let mut refresh_token = None;
     if client.may_refresh(&record.subject) {
         let life = inner.lifetimes.of_client(client).refresh_idle;
-        let key = ChainKey::random(&inner.random)?;
-        let (token, digest) = mint_credential(inner, ChainKind::Refresh, record.id, 0, &key)?;
+        let key = ChainKey::random(random)?;
+        let (token, digest) =
+            mint_credential(inner, ChainKind::Refresh, record.id, 0, &key, random)?;
         let rotates = client.rotates_refresh_tokens();
         let expires_at = refresh_expiry(&record, rotates, now, life);
         record.confirmation = proved.cloned().filter(|_| client.is_public());
@@ -75,11 +86,12 @@ async fn issue_as(
     }
     let (scope, audience) = (record.scope.clone(), record.audience.clone());
     let life = inner.lifetimes.of_client(client).access_token;
-    let mint = MintRequest { client, grant: &record, scope, audience, proved, life, now };
-    let token = inner.minter.mint(mint).await?;
+    let grant = &record;
+    let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
+    let mut token = inner.minter.mint(mint).await?;
     let id = record.id;
     if token.needs_grant || record.chain.is_some() {
-        create_new(inner, record, token.record.clone().into_iter().collect()).await?;
+        create_new(inner, record, token.record.take().into_iter().collect()).await?;
     } else {
         allow_stateless(inner, &record).await?;
     }

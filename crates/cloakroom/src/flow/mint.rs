@@ -8,6 +8,7 @@ use cloakroom_core::format::{FormatError, MintContext, Persisted, TokenFormat, T
 use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
+use cloakroom_jwt::Algorithm;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -20,7 +21,8 @@ pub(crate) struct TokenMinter {
     /// The issuer's URL.
     pub(crate) issuer: Arc<str>,
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
-    pub(crate) random: Random,
+    /// The resources whose JWTs have another algorithm than the others.
+    pub(crate) algorithms: Vec<(String, Algorithm)>,
 }
 
 /// What an access token is made for.
@@ -34,6 +36,7 @@ pub(crate) struct MintRequest<'a> {
     /// How long it lives, unless its grant ends before.
     pub(crate) life: Duration,
     pub(crate) now: UnixTime,
+    pub(crate) random: &'a Random,
 }
 
 /// A new access token, ready for the response and for the store.
@@ -71,12 +74,12 @@ impl NewToken {
 impl TokenMinter {
     /// Makes an access token.
     pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<NewToken, TokenError> {
-        let MintRequest { client, grant, scope, audience, proved, life, now } = request;
+        let MintRequest { client, grant, scope, audience, proved, life, now, random } = request;
         let expires_at = (now + life).min(grant.expires_at);
         let mut terms = TokenTerms::new(now, expires_at, scope, audience);
         terms.confirmation = proved.cloned();
         let format = self.format_of(client, &terms.audience)?;
-        let context = MintContext::new(&self.issuer, grant, &terms, &self.random);
+        let context = MintContext::new(&self.issuer, grant, &terms, random);
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
         let token_type = token_type(terms.confirmation.as_ref());
@@ -86,7 +89,7 @@ impl TokenMinter {
             Persisted::Nothing => (None, false),
             _ => (None, true),
         };
-        let authorization_details = grant.authorization_details.clone();
+        let authorization_details = grant.authorization_details.as_deref().cloned();
         Ok(NewToken {
             secret: minted.token,
             expires_in,
@@ -111,12 +114,30 @@ impl TokenMinter {
             .ok_or(TokenError::InvalidTarget("the client may not have tokens for this resource"))?;
         if formats.any(|format| format != Some(first)) {
             return Err(TokenError::InvalidTarget(
-                "the resources have tokens of different formats: ask for one at a time",
+                "the resources have tokens of different formats: request one at a time",
+            ));
+        }
+        let mut algorithms = audience.iter().map(|resource| self.algorithm_for(resource));
+        let algorithm = algorithms.next().flatten();
+        if *first == Format::Jwt && algorithms.any(|other| other != algorithm) {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different algorithms: ask for one at a time",
             ));
         }
         self.formats.get(first).ok_or_else(|| {
             tracing::error!(format = first.as_str(), "a client uses an unregistered token format");
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
+    }
+    /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
+    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
+        let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
+        let first = algorithms.next().flatten();
+        first.filter(|first| algorithms.all(|other| other == Some(*first)))
+    }
+
+    fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
+        let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
+        found.map(|(_, algorithm)| *algorithm)
     }
 }

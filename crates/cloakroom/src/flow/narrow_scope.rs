@@ -1,4 +1,4 @@
-//! Narrowing an access token to less than its grant allows (RFC 6749 §6, RFC 8707 §2.2).
+//! Narrowing the scope and resources of an access token (RFC 6749 §6, RFC 8707 §2.2).
 
 use cloakroom_core::{Audience, Scope};
 

@@ -7,7 +7,7 @@ use cloakroom_core::record::{Chain, ChainKey, GrantRecord, TokenRecord, bounded_
 use cloakroom_core::revocation::Epoch;
 use cloakroom_core::store::{CreateOutcome, StoreError};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{Audience, GrantId, MAX_ID_BYTES, TokenDigest, TokenKind};
+use cloakroom_core::{Audience, GrantId, MAX_ID_BYTES, Random, TokenDigest, TokenKind};
 
 use crate::client::Client;
 use crate::error::TokenError;
@@ -25,22 +25,23 @@ pub(crate) async fn new_grant(
     client: &Client,
     grant: Box<Grant>,
     now: UnixTime,
+    random: &Random,
 ) -> Result<Box<GrantRecord>, TokenError> {
     let scope = match grant.scope {
         Some(scope) if !scope.is_subset(client.scope()) => {
             return Err(TokenError::InvalidScope("the client may not have all of this scope"));
         }
-        Some(scope) => scope,
-        None => client.scope().clone(),
+        Some(scope) if scope != *client.scope() => scope,
+        // Grants share what they have in common with the registration: here, and below.
+        _ => client.scope().clone(),
     };
-    let audience = match grant.audience {
-        Some(audience) => audience,
+    let audience = match &grant.audience {
+        Some(audience) => as_registered(client, audience)?,
         None => client
             .default_audience()
-            .and_then(|resource| Audience::one(resource).ok())
+            .cloned()
             .ok_or(TokenError::InvalidTarget("the client has no default audience"))?,
     };
-    let audience = as_registered(client, &audience)?;
     inner.check_store_is_current().await?;
     let most = inner.lifetimes.of_client(client).grant;
     let life = grant.lifetime.unwrap_or(Duration::MAX).min(most);
@@ -56,14 +57,15 @@ pub(crate) async fn new_grant(
     // from the future would escape them.
     let newest = current_epoch(inner).await?;
     let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
-    let id = GrantId::random(&inner.random)?;
-    let mut record = GrantRecord::new(id, grant.client, grant.subject, audience, now, now + life);
+    let id = GrantId::random(random)?;
+    let owner = client.id().clone();
+    let mut record = GrantRecord::new(id, owner, grant.subject, audience, now, now + life);
     record.scope = scope;
     record.auth_time = grant.auth_time;
     record.epoch = epoch;
     record.username = grant.username;
-    record.act = grant.act;
-    record.authorization_details = grant.authorization_details;
+    record.act = grant.act.map(Box::new);
+    record.authorization_details = grant.authorization_details.map(Box::new);
     record.session = grant.session;
     record.claims = grant.claims;
     record.device = grant.device;
@@ -72,6 +74,9 @@ pub(crate) async fn new_grant(
 
 /// The resources as the client is registered for them.
 fn as_registered(client: &Client, audience: &Audience) -> Result<Audience, TokenError> {
+    if let Some(registered) = client.registered_audience(audience) {
+        return Ok(registered.clone());
+    }
     let spelled: Option<Vec<&str>> = audience
         .iter()
         .map(|resource| client.registered(resource).map(|(spelled, _)| spelled))
@@ -130,7 +135,8 @@ pub(crate) async fn create_new(
     if create(inner, Operation::Issue, record, tokens).await? {
         return Ok(());
     }
-    let repeated = "a grant with this random id exists: the source of random bytes repeats itself";
+    let repeated =
+        "a grant with this random id exists: the source of random bytes repeats its values";
     Err(TokenError::Store(StoreError::Misuse(repeated)))
 }
 

@@ -37,8 +37,8 @@ impl Issuer {
     ///
     /// [`TokenError::InvalidGrant`] if the code cannot be redeemed; [`TokenError::InvalidTarget`]
     /// for a resource that was not granted; else if a store, the directory or a format fails. After
-    /// such a failure the code is not spent, unless the store failed after it had written. Codes
-    /// have no retry: the user then signs in again.
+    /// such a failure the code is not spent, unless the store failed after it had written. Then the
+    /// user must sign in again, since codes have no retry window.
     pub async fn redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = redeem(&self.inner, request).await;
@@ -58,7 +58,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let presented = Presented { inner, handle: &handle, client: &client, proved, now };
     let grant = presented.grant(&request.client).await?;
     let chain = chain_of(&grant)?;
-    check_binding(chain.code.as_ref(), &request, &client)?;
+    check_binding(chain.code.as_deref(), &request, &client)?;
     match CredentialState::of(&handle, chain, now) {
         // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
         // request. If they do not match, it MUST reject the request."
@@ -91,8 +91,9 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         next.expires_at = next.expires_at.min(now + lifetimes.access_token);
     }
     let expires_at = refresh_expiry(&next, rotates, now, lifetimes.refresh_idle);
+    let random = &inner.random;
     let (refresh_token, digest) =
-        mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
+        mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key, random)?;
     let mut moved = chain.clone();
     moved.credential = TokenKind::Refresh;
     moved.generation = generation;
@@ -108,15 +109,16 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
     let scope = narrow_scope(None, &next.scope, &client)?;
     let life = lifetimes.access_token;
-    let mint = MintRequest { client: &client, grant: &next, scope, audience, proved, life, now };
-    let token = inner.minter.mint(mint).await?;
+    let mint =
+        MintRequest { client: &client, grant: &next, scope, audience, proved, life, now, random };
+    let mut token = inner.minter.mint(mint).await?;
 
     let step = Advance {
         grant: grant.id,
         expected: chain.position(),
         now,
         change: ChainUpdate::Move(Box::new(next)),
-        tokens: token.record.clone().into_iter().collect(),
+        tokens: token.record.take().into_iter().collect(),
     };
     let done = Event::Redeemed { grant: grant.id, client: request.client };
     match inner.advance(Operation::Redeem, Arc::clone(&grant), step, done).await? {

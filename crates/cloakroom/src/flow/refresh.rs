@@ -6,7 +6,7 @@ use cloakroom_core::handle::{ChainHandle, ChainKind};
 use cloakroom_core::record::{Chain, GrantRecord, SealedSuccessor, SpentBefore};
 use cloakroom_core::store::{Advance, AdvanceOutcome, ChainUpdate};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{TokenKind, TokenSecret, scrubbed};
+use cloakroom_core::{Random, TokenKind, TokenSecret, scrubbed};
 
 use crate::client::registration::GrantType;
 use crate::error::{GrantRefusal, TokenError};
@@ -21,6 +21,9 @@ use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::{Inner, Issuer};
+
+/// The random bytes of a rotation: the secrets of two tokens, and the nonce of the sealed successor.
+const RANDOM_BYTES: usize = 24 + 24 + 12;
 
 impl Issuer {
     /// Redeems a refresh token for a new access token, and for its successor if it rotates.
@@ -96,10 +99,11 @@ impl Attempt<'_> {
         let lifetimes = inner.lifetimes.of_client(client);
         // Everything that can fail comes before the one write.
         let generation = chain.generation + 1;
+        let random = &inner.random.batch(RANDOM_BYTES);
         let (refresh_token, digest) =
-            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key)?;
+            mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key, random)?;
         let sealed =
-            successor::seal(&inner.url, handle, grant, generation, &refresh_token, &inner.random)?;
+            successor::seal(&inner.url, handle, grant, generation, &refresh_token, random)?;
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
@@ -118,17 +122,17 @@ impl Attempt<'_> {
         moved.digest = digest;
         moved.expires_at = expires_at;
         moved.rotates = true;
-        moved.successor = Some(successor);
+        moved.successor = Some(Box::new(successor));
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let token = self.mint(&next).await?;
+        let mut token = self.mint(&next, random).await?;
 
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
             now,
             change: ChainUpdate::Move(Box::new(next)),
-            tokens: token.record.clone().into_iter().collect(),
+            tokens: token.record.take().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
         match inner.advance(Operation::Refresh, Arc::clone(grant), step, done).await? {
@@ -223,7 +227,7 @@ impl Attempt<'_> {
         refresh_token: TokenSecret,
         done: Event,
     ) -> Result<Attached, TokenError> {
-        let token = self.mint(grant).await?;
+        let token = self.mint(grant, &self.presented.inner.random).await?;
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
@@ -246,12 +250,12 @@ impl Attempt<'_> {
     }
 
     /// The access token that this request asks for. Narrowing it does not narrow the grant.
-    async fn mint(&self, grant: &GrantRecord) -> Result<NewToken, TokenError> {
+    async fn mint(&self, grant: &GrantRecord, random: &Random) -> Result<NewToken, TokenError> {
         let Presented { inner, client, proved, now, .. } = self.presented;
         let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
         let audience = narrow_audience(&self.request.resources, &grant.audience)?;
         let life = inner.lifetimes.of_client(client).access_token;
-        let mint = MintRequest { client, grant, scope, audience, proved, life, now };
+        let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
         inner.minter.mint(mint).await
     }
 }

@@ -178,16 +178,16 @@ impl Grant {
 
     /// The epoch that you read with [`Issuer::epoch`](crate::Issuer::epoch) when the login began. A
     /// revocation of the subject or client while the user signs in then covers this grant. Keep the
-    /// epoch on the server. An epoch newer than that of the log is replaced by it. Give up a login
-    /// that takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant), because revocations
-    /// are remembered for no longer than a grant made before them may live.
+    /// epoch on the server. An epoch newer than that of the log is replaced by it. Abandon a login
+    /// that takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant), because a revocation
+    /// is remembered only for the longest lifetime of the grants before it.
     #[must_use]
     pub const fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
         self
     }
 
-    /// Shortens the life of the grant.
+    /// Shortens the lifetime of the grant.
     #[must_use]
     pub const fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
@@ -195,7 +195,7 @@ impl Grant {
     }
 }
 
-/// A PKCE challenge (RFC 7636). `plain` cannot be expressed.
+/// A PKCE challenge (RFC 7636). The method `plain` is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pkce(pub(crate) String);
 
@@ -231,14 +231,14 @@ pub struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// A request for a code that named this redirect URI, to which the code is sent.
+    /// A request that named this redirect URI. The code is sent there.
     pub fn new(grant: Grant, redirect_uri: impl Into<String>) -> Self {
         Self { grant, redirect_uri: Some(redirect_uri.into()), pkce: None }
     }
 
     /// A request that named no redirect URI. The code is sent to
-    /// [`Client::only_redirect_uri`](crate::Client::only_redirect_uri), and the client may leave the
-    /// URI out when it redeems the code, too (RFC 6749 §4.1.3).
+    /// [`Client::only_redirect_uri`](crate::Client::only_redirect_uri), and the client may omit the
+    /// URI when it redeems the code, too (RFC 6749 §4.1.3).
     #[must_use]
     pub const fn without_redirect_uri(grant: Grant) -> Self {
         Self { grant, redirect_uri: None, pkce: None }
@@ -262,8 +262,8 @@ pub struct AdoptRequest {
 }
 
 impl AdoptRequest {
-    /// This token, which belongs to this grant and is valid from the time at which the other system
-    /// issued it to the time at which it expires.
+    /// This token, for this grant. `validity` lasts from the time at which the other system issued
+    /// the token to the time at which it expires.
     #[must_use]
     pub const fn new(token: TokenSecret, grant: Grant, validity: Range<UnixTime>) -> Self {
         Self { token, grant, validity }
@@ -296,8 +296,8 @@ impl CodeRequest {
     }
 
     /// The redirect URI that the client sends with the code. It must be that of the authorization
-    /// request. It may be left out if that request named none (RFC 6749 §4.1.3) or had a PKCE challenge
-    /// (OAuth 2.1 §4.1.3).
+    /// request. It may be omitted if that request named none (RFC 6749 §4.1.3) or had a PKCE
+    /// challenge (OAuth 2.1 §4.1.3).
     #[must_use]
     pub fn redirect_uri(mut self, uri: impl Into<Option<String>>) -> Self {
         self.redirect_uri = uri.into();
@@ -360,9 +360,9 @@ impl RefreshRequest {
     }
 
     /// The key that the client has proved. The access token is bound to it. The first key that a
-    /// public client proves also binds the refresh tokens that follow: each needs it from then on.
-    /// A confidential client's refresh tokens are bound by its authentication, and it may prove a
-    /// different key each time.
+    /// public client proves also binds all later refresh tokens of the grant. A confidential
+    /// client's refresh tokens are bound by its authentication, and it may prove a different key
+    /// each time.
     ///
     /// A retry must prove the same key as the request that spent the token, or none if that request
     /// proved none. A different key means two holders, and the grant is revoked.
@@ -382,7 +382,7 @@ pub struct TokenResponse {
     pub access_token: TokenSecret,
     /// `Bearer`, or `DPoP` for a token that is bound to a proved key (RFC 9449 §5).
     pub token_type: &'static str,
-    /// The life of the access token, in whole seconds.
+    /// The lifetime of the access token, in whole seconds.
     pub expires_in: u64,
     /// The refresh token: a new one, or the presented one if it does not rotate.
     pub refresh_token: Option<TokenSecret>,

@@ -1,6 +1,6 @@
 //! Encrypts the successor of a spent refresh token for the holder of that token.
 //!
-//! The key is derived from the spent token, which no store knows: a leaked database reveals no
+//! The key is derived from the spent token, which no store has, so a leaked database reveals no
 //! successor.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};

@@ -23,7 +23,7 @@ use crate::flow::request::TokenResponse;
 
 impl Endpoints {
     /// A router with all endpoints, each below the path of the issuer's URL. Only the well-known
-    /// part of the metadata comes before that path
+    /// part of the metadata URL comes before that path
     /// (`/.well-known/oauth-authorization-server/tenant`, RFC 8414 §3.1). Merge the router into
     /// yours at the root; nesting would change the paths.
     ///

@@ -61,7 +61,7 @@ impl Origins {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, list(&self.allow_headers));
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
         } else {
-            respond::trace_refusal("scripts of this origin may not call");
+            respond::trace_refusal("scripts of this origin may not call this endpoint");
         }
         response
     }

@@ -1,6 +1,7 @@
 //! Form bodies (RFC 6749 appendix B).
 
 use std::fmt;
+use std::ops::Range;
 
 use ::http::{HeaderMap, Request, header};
 use bytes::Bytes;
@@ -14,9 +15,22 @@ use crate::error::TokenError;
 /// could keep a core busy.
 const MAX_PARAMETERS: usize = 64;
 
+/// As many parameters as most requests have, or fewer.
+const TYPICAL_PARAMETERS: usize = 6;
+
 /// The parameters of a request. `Debug` does not show their values, which may be secret.
 #[derive(Default)]
-pub struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
+pub struct Form {
+    /// The decoded names and values, one after another.
+    text: Zeroizing<String>,
+    parameters: Vec<Parameter>,
+}
+
+/// Where the name and the value of a parameter stand.
+struct Parameter {
+    name: Range<usize>,
+    value: Range<usize>,
+}
 
 impl Form {
     /// Parses the form in the body of a request.
@@ -44,33 +58,61 @@ impl Form {
     ///
     /// As [`Form::of`].
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
-        let mut parameters: Vec<(Zeroizing<String>, Zeroizing<String>)> = Vec::new();
+        // Decoded text is not longer: a buffer that grows would leave parts of a secret behind.
+        let text = Zeroizing::new(String::with_capacity(body.len()));
+        let mut form = Self { text, parameters: Vec::with_capacity(TYPICAL_PARAMETERS) };
         for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if parameters.len() == MAX_PARAMETERS {
+            if form.parameters.len() == MAX_PARAMETERS {
                 return Err(TokenError::InvalidRequest("the request has too many parameters"));
             }
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
-            let mut next = || decoded(parts.next().unwrap_or_default());
+            let mut next = || form.push(parts.next().unwrap_or_default());
             let (Some(name), Some(value)) = (next(), next()) else {
                 return Err(TokenError::InvalidRequest("a parameter is not UTF-8"));
             };
             // RFC 6749 §3.2: "Parameters sent without a value MUST be treated as if they were
             // omitted from the request. [...] Request and response parameters MUST NOT be included
             // more than once."
-            let repeated = parameters.iter().any(|(known, _)| *known == name);
-            if repeated && *name != "resource" {
+            let text = form.text(&name);
+            let repeated = form.names().any(|known| known == text);
+            if repeated && text != "resource" {
                 return Err(TokenError::InvalidRequest("a parameter is repeated"));
             }
-            parameters.push((name, value));
+            form.parameters.push(Parameter { name, value });
         }
-        parameters.retain(|(_, value)| !value.is_empty());
-        Ok(Self(parameters))
+        form.parameters.retain(|parameter| !parameter.value.is_empty());
+        Ok(form)
+    }
+
+    /// Decodes a name or a value, and says where it stands; `None` if it is not UTF-8.
+    fn push(&mut self, encoded: &[u8]) -> Option<Range<usize>> {
+        let start = self.text.len();
+        if encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+            self.text.push_str(&decoded(encoded)?);
+        } else {
+            self.text.push_str(str::from_utf8(encoded).ok()?);
+        }
+        Some(start..self.text.len())
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        &self.text[range.clone()]
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|parameter| self.text(&parameter.name))
+    }
+
+    /// The values of the parameters of this name.
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = move |parameter: &&Parameter| self.text(&parameter.name) == name;
+        self.parameters.iter().filter(named).map(|parameter| self.text(&parameter.value))
     }
 
     /// The value of a parameter, if it is present and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| **own == name).map(|(_, value)| value.as_str())
+        self.values(name).next()
     }
 
     /// The value of a required parameter.
@@ -97,10 +139,9 @@ impl Form {
     ///
     /// [`TokenError::InvalidTarget`] if a resource is not an absolute URI, or has a fragment.
     pub fn resources(&self) -> Result<Vec<String>, TokenError> {
-        let resources = self.0.iter().filter(|(name, _)| **name == "resource");
-        resources
-            .map(|(_, value)| match resource_fault(value) {
-                None => Ok(value.to_string()),
+        self.values("resource")
+            .map(|value| match resource_fault(value) {
+                None => Ok(value.to_owned()),
                 Some(why) => Err(TokenError::InvalidTarget(why)),
             })
             .collect()
@@ -108,7 +149,8 @@ impl Form {
 
     /// The parameter of this name alone.
     pub(super) fn only(mut self, name: &str) -> Self {
-        self.0.retain(|(own, _)| **own == name);
+        let text = &self.text;
+        self.parameters.retain(|parameter| text[parameter.name.clone()] == *name);
         self
     }
 }
@@ -161,7 +203,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name.as_str())).finish()
+        f.debug_set().entries(self.names()).finish()
     }
 }
 

@@ -87,12 +87,14 @@ impl Endpoints {
 }
 
 impl Endpoints {
-    /// The algorithms of the keys that sign now or next, and that of new keys.
+    /// The algorithms of the keys that sign now or next, and those of new keys.
     fn signing_algorithms(&self) -> Vec<String> {
         let mut all = self.issuer.keys().algorithms();
-        let new = self.issuer.algorithm();
-        if !all.contains(&new) {
-            all.push(new);
+        let further = self.issuer.inner.minter.algorithms.iter().map(|(_, algorithm)| *algorithm);
+        for new in std::iter::once(self.issuer.algorithm()).chain(further) {
+            if !all.contains(&new) {
+                all.push(new);
+            }
         }
         all.iter().map(ToString::to_string).collect()
     }

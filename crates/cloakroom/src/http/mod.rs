@@ -12,16 +12,17 @@
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
 //! The metadata names the two endpoints without an RFC `revocations_endpoint` and
-//! `handle_keys_endpoint`. With GET, a client authenticates there with a header, or with its certificate
-//! and the parameter `client_id`; a secret or an assertion in the URL is not read, since URLs are logged.
-//! With POST, all parameters stand in a form, and a client authenticates as everywhere.
+//! `handle_keys_endpoint`. With GET, a client authenticates there with a header, or with its
+//! certificate and the parameter `client_id`; a secret or an assertion in the URL is not read,
+//! since URLs are logged. With POST, all parameters are in a form, and a client authenticates as at
+//! the other endpoints.
 //!
 //! The revocation log is read by long polling. The response is a
 //! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with the entries after the cursor
-//! `after`, or from the start of the log without a cursor. The server answers at once if there are
-//! entries, else when the log grows, else with an empty page after `wait` seconds. A page holds at
-//! most `limit` entries, 1,000 entries, and 192 KiB. However many clients wait for the same page,
-//! the log is read once and the page is encoded once.
+//! `after`, or from the start of the log without a cursor. The server responds at once if there are
+//! entries. Otherwise it responds when the log grows, or with an empty page after `wait` seconds. A
+//! page holds at most `limit` entries, and never more than 1,000 entries or 192 KiB. However many
+//! clients wait for the same page, the log is read once and the page is encoded once.
 //!
 //! You write the authorization endpoint: it signs the user in, asks for consent, calls
 //! [`Issuer::authorize`], and sends the user back with [`Issuer::authorization_response`]. Name its URL
@@ -166,16 +167,17 @@ impl Endpoints {
     }
 
     /// Adds the URL of your authorization endpoint to the metadata. Without it, the metadata offers
-    /// neither `code` nor `authorization_code`, since clients would not know where to request a code;
-    /// `/token` redeems codes all the same.
+    /// neither `code` nor `authorization_code`, since clients would not know where to request a
+    /// code; `/token` still redeems codes.
     #[must_use]
     pub fn authorization_endpoint(self, url: &str) -> Self {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
-    /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
-    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
+    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of
+    /// its responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207
+    /// §3). [`Issuer::authorization_response`] does so. Clients then refuse a response without
+    /// `iss`.
     #[must_use]
     pub fn authorization_response_iss(self) -> Self {
         self.add_metadata("authorization_response_iss_parameter_supported", true.into())
@@ -183,9 +185,9 @@ impl Endpoints {
 
     /// Adds a member to the metadata, such as `service_documentation` (RFC 8414 §2). It does not
     /// replace a member that the server itself writes, such as `issuer` or `jwks_uri`, except
-    /// `scopes_supported`, which otherwise lists what the directory names
-    /// ([`ClientDirectory::scopes`](crate::ClientDirectory::scopes)). A member that is `null` is left
-    /// out.
+    /// `scopes_supported`, which otherwise lists the scope values of the directory
+    /// ([`ClientDirectory::scopes`](crate::ClientDirectory::scopes)). A member that is `null` is
+    /// omitted.
     #[must_use]
     pub fn add_metadata(mut self, name: &str, value: serde_json::Value) -> Self {
         self.metadata.insert(name.into(), value);
@@ -195,43 +197,44 @@ impl Endpoints {
     /// Allows scripts of this origin, such as `https://app.example`, to call `/token` and `/revoke`
     /// and to read the JWK Set and the metadata (CORS). By default no origin is allowed.
     ///
-    /// It is normalized: capitals in scheme and host, a default port and a slash at the end make no
-    /// difference.
+    /// It is normalized: capital letters in scheme and host, a default port and a trailing slash
+    /// make no difference.
     ///
     /// # Errors
     ///
-    /// If it is not an origin: `*` and `null` are not, since anyone's script could then use what its
-    /// user is allowed to do; nor is a URL with a path.
+    /// If it is not an origin. `*`, `null` and URLs with a path are refused: with the first two,
+    /// anyone's script could act with the user's rights.
     pub fn allow_origin(mut self, origin: &str) -> Result<Self, InvalidValue> {
         self.origins.allow(origin)?;
         Ok(self)
     }
 
     /// Also allows scripts to send this header; `authorization`, `content-type`, `dpop` and
-    /// `mcp-protocol-version` always are.
+    /// `mcp-protocol-version` are always allowed.
     #[must_use]
     pub fn allow_header(mut self, name: HeaderName) -> Self {
         self.origins.allow_header(name);
         self
     }
 
-    /// Also lets scripts read this header of a response; `dpop-nonce`, `retry-after` and
-    /// `www-authenticate` they always may.
+    /// Also lets scripts read this header of a response; they may always read `dpop-nonce`,
+    /// `retry-after` and `www-authenticate`.
     #[must_use]
     pub fn expose_header(mut self, name: HeaderName) -> Self {
         self.origins.expose_header(name);
         self
     }
 
-    /// Allows HTTP caches to keep a swapped JWT for at most this long, and never beyond its life.
-    /// If the handle is revoked, the JWT stays in such a cache. By default nothing is cached.
+    /// Allows HTTP caches to keep a swapped JWT for at most this long, and never beyond its
+    /// lifetime. If the handle is revoked, the JWT stays in such a cache. By default nothing is
+    /// cached.
     #[must_use]
     pub const fn cache_swapped(mut self, at_most: Duration) -> Self {
         self.cache_swapped = at_most;
         self
     }
 
-    /// The most bytes that the body of a request may have (64 KiB).
+    /// The largest size of a request body, in bytes (64 KiB by default).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
@@ -239,15 +242,16 @@ impl Endpoints {
     }
 
     /// The longest time that a follower of the revocation log waits for the next entry, however
-    /// long it requests (30 seconds, and at most 5 minutes). Proxies in between must allow as much.
+    /// long it requests (30 seconds by default, and at most 5 minutes). Proxies in between must
+    /// allow such long requests.
     #[must_use]
     pub fn max_wait(mut self, at_most: Duration) -> Self {
         self.max_wait = at_most.min(Duration::from_secs(300));
         self
     }
 
-    /// The most followers of the revocation log that may wait at the same time (4,096). Further
-    /// ones get 503 and try again.
+    /// The largest number of followers of the revocation log that may wait at the same time (4,096
+    /// by default). Others get 503 and try again.
     #[must_use]
     pub fn max_followers(mut self, at_most: usize) -> Self {
         self.followers = Arc::new(Semaphore::new(at_most.min(Semaphore::MAX_PERMITS)));

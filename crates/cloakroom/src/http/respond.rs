@@ -28,26 +28,70 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError>
 
 /// The body of RFC 6749 §5.1, wiped after it is sent.
 pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenError> {
-    /// Counts the bytes that are written.
-    struct Length(usize);
-
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
+    let text = match plain(tokens) {
+        Some(text) => text,
+        None => {
+            // Serialize twice: a buffer that grows would leave tokens behind.
+            let mut length = Length(0);
+            serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
+            let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+            serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
+            text
         }
+    };
+    Ok(body("application/json", Bytes::from_owner(text)))
+}
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+/// The JSON of a response without authorization details whose texts need no escapes, as nearly all are. It
+/// is what serializing the response writes.
+fn plain(tokens: &TokenResponse) -> Option<Zeroizing<Vec<u8>>> {
+    // Without an early end, so that many bytes are looked at together.
+    let is_plain = |text: &&str| {
+        text.bytes().fold(true, |all, byte| all & !matches!(byte, 0..0x20 | b'"' | b'\\'))
+    };
+    let refresh_token = tokens.refresh_token.as_ref().map(TokenSecret::expose);
+    let scope = tokens.scope.as_str();
+    let texts = [tokens.access_token.expose(), refresh_token.unwrap_or_default(), scope];
+    if tokens.authorization_details.is_some() || !texts.iter().all(is_plain) {
+        return None;
+    }
+    let expires_in = tokens.expires_in.to_string();
+    let scope = Some(scope).filter(|scope| !scope.is_empty());
+    let mut rest = [("", ""); 4];
+    if let Some(token) = refresh_token {
+        rest[..2].copy_from_slice(&[(",\"refresh_token\":\"", token), ("\"", "")]);
+    }
+    if let Some(scope) = scope {
+        rest[2..].copy_from_slice(&[(",\"scope\":\"", scope), ("\"", "")]);
+    }
+    let parts = [
+        ("{\"access_token\":\"", tokens.access_token.expose()),
+        ("\",\"token_type\":\"", tokens.token_type),
+        ("\",\"expires_in\":", &*expires_in),
+    ];
+    let parts = || parts.iter().chain(&rest).chain(&[("}", "")]);
+    let length = parts().map(|(name, value)| name.len() + value.len()).sum();
+    let mut text = Zeroizing::new(Vec::with_capacity(length));
+    for (name, value) in parts() {
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(value.as_bytes());
+    }
+    debug_assert_eq!(text.len(), length, "the buffer must not grow");
+    Some(text)
+}
+
+/// Counts the bytes that are written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
     }
 
-    // Serialize twice: a buffer that grows would leave tokens behind.
-    let mut length = Length(0);
-    serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
-    serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
-    Ok(body("application/json", Bytes::from_owner(text)))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A JWT as the body, wiped after it is sent.
@@ -157,7 +201,7 @@ pub(super) fn not_found() -> Response<Bytes> {
 }
 
 pub(super) fn method_not_allowed(allowed: &[Method]) -> Response<Bytes> {
-    trace_refusal("the endpoint does not have this method");
+    trace_refusal("the endpoint does not support this method");
     let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
     let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
@@ -200,4 +244,42 @@ fn unread(status: StatusCode, why: &'static str) -> Response<Bytes> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::{GrantId, Scope};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_written_as_they_serialize() {
+        let token = |text: &str| TokenSecret::new(text);
+        for access in ["", "cr_at_AQ", "\"\\\u{1}", &"x".repeat(10_000), "é"] {
+            for refresh in [None, Some("cr_rt_AQ"), Some("\n\n\n\n"), Some("\u{7f}")] {
+                for (scope, details) in [
+                    ("", None),
+                    ("orders:read orders:write", None),
+                    ("orders:read", Some(json!([{ "type": "payment".repeat(100) }]))),
+                ] {
+                    let response = TokenResponse {
+                        access_token: token(access),
+                        token_type: "Bearer",
+                        expires_in: u64::MAX,
+                        refresh_token: refresh.map(token),
+                        scope: Scope::parse(scope).unwrap(),
+                        authorization_details: details.clone(),
+                        grant: GrantId::from_bytes([1; 16]),
+                    };
+                    let body = tokens(&response).unwrap().into_body();
+                    assert_eq!(body, serde_json::to_string(&response).unwrap());
+                    let read: Value = serde_json::from_slice(&body).unwrap();
+                    assert_eq!(read["access_token"], access);
+                    let is_escaped = access.contains('"') || refresh == Some("\n\n\n\n");
+                    assert_eq!(plain(&response).is_none(), is_escaped || details.is_some());
+                }
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::introspection::Caller;
 use crate::issuer::Issuer;
 
 /// Introspects and swaps tokens without HTTP, for a gateway or an API in the same process as its
-/// [`Issuer`]. It sees what its client, a resource server, may see.
+/// [`Issuer`]. It sees only the tokens that its client, a resource server, may see.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -37,7 +37,7 @@ pub struct LocalIntrospector {
 }
 
 impl LocalIntrospector {
-    /// Introspects as this client.
+    /// An introspector that acts as this client.
     ///
     /// # Errors
     ///

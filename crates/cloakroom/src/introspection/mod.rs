@@ -27,7 +27,7 @@ use crate::issuer::{Inner, Issuer};
 pub enum Caller<'a> {
     /// Your own code, in the same process: it may see every access token.
     Internal,
-    /// An authenticated client. A resource server sees the access tokens meant for what it serves.
+    /// An authenticated client. A resource server sees the access tokens whose audience it serves.
     /// Every client sees its own tokens.
     Client(&'a Client),
 }
@@ -56,7 +56,7 @@ struct Active {
 impl Issuer {
     /// Whether a token is active, and what it grants.
     ///
-    /// A refresh token is active only for its own client, and a code for nobody.
+    /// A refresh token is active only for its own client, and a code is never active.
     ///
     /// # Errors
     ///
@@ -90,13 +90,13 @@ impl Issuer {
         Ok(Introspection::Active(Box::new(answer)))
     }
 
-    /// Swaps a handle for a JWT that is meant for one resource, signed with the current key. The
+    /// Swaps a handle for a JWT with one resource as its audience, signed with the current key. The
     /// JWT lives at most [`Lifetimes::phantom_jwt`](crate::Lifetimes::phantom_jwt), and never
     /// longer than the handle. `None` if the handle is not active, if the caller may not see it, or
     /// if handles in the client's format for the resource are not swapped.
     ///
-    /// `resource` may be `None` if the caller serves one resource, or the token is meant for one. The
-    /// JWT names the resource as the token does.
+    /// `resource` may be `None` if the caller serves only one resource, or the token has only one
+    /// audience. The JWT contains the resource as it is written in the token.
     ///
     /// # Errors
     ///
@@ -128,9 +128,10 @@ impl Issuer {
             Caller::Internal => None,
             Caller::Client(client) => client.only_served(),
         };
-        let resource = resource.or(served).or_else(|| token.audience.single()).ok_or(
-            TokenError::InvalidTarget("the token is meant for several resources: name one"),
-        )?;
+        let resource = resource
+            .or(served)
+            .or_else(|| token.audience.single())
+            .ok_or(TokenError::InvalidTarget("the token has several audiences: name one"))?;
         let allowed = match caller {
             Caller::Internal => true,
             Caller::Client(client) => client.has_role(Role::Introspect) && client.serves(resource),
@@ -139,7 +140,7 @@ impl Issuer {
             return Ok(refused("the caller does not serve the resource"));
         }
         let Some(resource) = token.audience.find(resource) else {
-            return Ok(refused("it is not meant for the resource"));
+            return Ok(refused("its audience does not contain the resource"));
         };
         let owner = inner.clients.client(&grant.client).await?;
         let format = owner.as_ref().and_then(|owner| owner.format_for(resource));
@@ -235,7 +236,7 @@ async fn introspect_refresh(
     caller: Caller<'_>,
     now: UnixTime,
 ) -> Result<Introspection, TokenError> {
-    const OTHERS: &str = "a refresh token is shown to its own client alone";
+    const OTHERS: &str = "a refresh token is shown only to its own client";
     let Caller::Client(client) = caller else {
         return Ok(inactive(OTHERS));
     };
@@ -251,7 +252,7 @@ async fn introspect_refresh(
             && CredentialState::of(handle, chain, now) == CredentialState::Current
             && now < chain.expires_at
     }) else {
-        return Ok(inactive("it is not the current one, or has ended"));
+        return Ok(inactive("it is not the current one, or has expired or been revoked"));
     };
     let mut answer = ActiveToken::default();
     answer.scope = grant.scope.clone();

@@ -27,7 +27,9 @@ use crate::events::refusals::Refusals;
 use crate::events::sink::{EventSink, Events};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
-use crate::issuer::checks::{Intervals, check_formats, check_intervals, check_issuer};
+use crate::issuer::checks::{
+    Intervals, check_algorithms, check_formats, check_intervals, check_issuer,
+};
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
@@ -82,6 +84,8 @@ pub struct IssuerBuilder {
     lifetimes: Lifetimes,
     key_policy: KeyPolicy,
     algorithm: Algorithm,
+    /// The resources whose JWTs have another algorithm.
+    resource_algorithms: Vec<(String, Algorithm)>,
     heartbeat: Duration,
     housekeeping: Duration,
     max_log_staleness: Option<Duration>,
@@ -108,6 +112,7 @@ impl IssuerBuilder {
             lifetimes: Lifetimes::default(),
             key_policy: KeyPolicy::default(),
             algorithm: Algorithm::Es256,
+            resource_algorithms: Vec::new(),
             heartbeat: Duration::from_secs(1),
             housekeeping: Duration::from_secs(30),
             max_log_staleness: None,
@@ -136,11 +141,11 @@ impl IssuerBuilder {
     }
 
     /// Adds a URL that the issuer had before it was renamed. The issuer may then use the store of
-    /// that URL, and what was issued under it stays valid. Keep it on every node until the longest
+    /// that URL, and tokens issued under it stay valid. Keep it on every node until the longest
     /// grant has ended.
     ///
-    /// Rename an issuer while none of its nodes runs: a node that knows only the old URL refuses
-    /// what is issued under the new one.
+    /// Rename an issuer while none of its nodes is running: a node that knows only the old URL
+    /// refuses tokens issued under the new one.
     pub fn former_issuer(mut self, url: impl Into<String>) -> Self {
         self.former_urls.push(url.into());
         self
@@ -165,9 +170,9 @@ impl IssuerBuilder {
         self
     }
 
-    /// The store of single-use items that were used, such as nonces ([`Issuer::use_nonce`]). It may
-    /// be a database other than that of the grants, and must be the same for all nodes.
-    /// [`Issuer::dev`] has one in memory.
+    /// The store of spent single-use items, such as nonces ([`Issuer::use_nonce`]). It may use a
+    /// database other than that of the grants, and must be the same for all nodes. [`Issuer::dev`]
+    /// has one in memory.
     pub fn single_use(mut self, store: Arc<dyn SingleUseStore>) -> Self {
         self.single_use = Some(store);
         self
@@ -180,9 +185,9 @@ impl IssuerBuilder {
     /// To replace a secret, first add the new one on every node with
     /// [`with_former`](HandleKeys::with_former). Then make the new secret the current one
     /// everywhere, and the old secret a former one. When the longest grant under the old secret has
-    /// ended, give it up with [`with_retired`](HandleKeys::with_retired). A node that receives a
+    /// ended, retire it with [`with_retired`](HandleKeys::with_retired). A node that receives a
     /// handle under a secret that it does not have answers
-    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never that the token is
+    /// [`TokenError::Unavailable`](crate::TokenError::Unavailable), and never reports the token as
     /// invalid.
     pub fn handle_keys(mut self, keys: HandleKeys) -> Self {
         self.handles = Some(keys);
@@ -219,7 +224,7 @@ impl IssuerBuilder {
         Ok(self)
     }
 
-    /// Adds a token format of your own, for [`Format::Custom`] of this name.
+    /// Adds a token format of your own, for [`Format::Custom`] with this name.
     pub fn format(mut self, name: &str, format: Arc<dyn TokenFormat>) -> Self {
         self.formats.push((Format::Custom(name.into()), format));
         self
@@ -266,15 +271,29 @@ impl IssuerBuilder {
         self
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     pub const fn key_policy(mut self, policy: KeyPolicy) -> Self {
         self.key_policy = policy;
         self
     }
 
-    /// The algorithm of new signing keys (ES256).
+    /// The algorithm of new signing keys (ES256). A change takes effect when the key that is published
+    /// next signs.
     pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
+        self
+    }
+
+    /// Signs the JWTs for this resource with this algorithm, for example RS256 for a resource server
+    /// that does not know ES256 (RFC 9068 §2.1). The issuer keeps a ring of keys for each algorithm,
+    /// and the JWK Set contains all of them.
+    ///
+    /// If the issuer has signed before, the first key of a new algorithm is published for
+    /// [`KeyPolicy::publish_ahead`] before it signs. Until then, the JWTs for this resource are signed
+    /// as before. A client that asks for a JWT for several resources gets `invalid_target` if they
+    /// need different algorithms.
+    pub fn algorithm_for(mut self, resource: impl Into<String>, algorithm: Algorithm) -> Self {
+        self.resource_algorithms.push((resource.into(), algorithm));
         self
     }
 
@@ -284,18 +303,19 @@ impl IssuerBuilder {
         self
     }
 
-    /// How often maintenance rotates signing keys and deletes what has ended (30 seconds).
+    /// How often maintenance rotates signing keys and deletes what has ended (every 30 seconds by
+    /// default).
     pub const fn housekeeping_interval(mut self, interval: Duration) -> Self {
         self.housekeeping = interval;
         self
     }
 
-    /// Answers no request about tokens while the newest heartbeat that this server has read from
-    /// its own revocation log may be older than this. Introspection, swap and the token endpoint
-    /// then answer 503; revocations are still accepted. Without this setting, a server whose
-    /// database node is cut off from the others keeps answering from what that node holds.
+    /// Makes the server refuse requests about tokens while the newest heartbeat that it has read
+    /// from its own revocation log may be older than this. Introspection, swap and the token
+    /// endpoint then answer 503; revocations are still accepted. Without this setting, a server
+    /// whose database node is cut off from the others keeps answering from that node's data.
     ///
-    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The least value is two
+    /// The clock skew, [`KeyPolicy::clock_skew`], counts towards the age. The minimum is two
     /// heartbeat intervals plus the clock skew: 7 s with the defaults.
     ///
     /// [`Issuer::run_maintenance`] must run: it writes and reads the heartbeats.
@@ -326,6 +346,7 @@ impl IssuerBuilder {
             clock_skew: self.key_policy.clock_skew,
         })?;
         check_formats(&self.formats)?;
+        check_algorithms(&self.resource_algorithms)?;
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -342,6 +363,10 @@ impl IssuerBuilder {
             .policy(self.key_policy)
             .clock(Arc::clone(&self.clock));
         let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
+        let keys = self
+            .resource_algorithms
+            .iter()
+            .fold(keys, |keys, (_, algorithm)| keys.further_algorithm(*algorithm));
         let events = self.events.clone();
         // This makes the first keys.
         let keys = Finish::new(async move {
@@ -356,6 +381,13 @@ impl IssuerBuilder {
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
         let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
+        let (phantom, jwt) = self.resource_algorithms.iter().fold(
+            (phantom, jwt),
+            |(phantom, jwt), (resource, algorithm)| {
+                let phantom = phantom.algorithm_for(resource, *algorithm);
+                (phantom, jwt.algorithm_for(resource, *algorithm))
+            },
+        );
         // JWTs that were signed under a former URL are valid until they expire.
         let former_jwts = self.former_urls.iter().map(|url| -> Arc<dyn TokenFormat> {
             Arc::new(JwtFormat::new(keys.clone(), url, Arc::clone(&self.clock)))
@@ -395,7 +427,8 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter = TokenMinter { issuer: Arc::clone(&url), formats, random: self.random.clone() };
+        let minter =
+            TokenMinter { issuer: Arc::clone(&url), formats, algorithms: self.resource_algorithms };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom_core::Audience;
 use cloakroom_core::format::TokenFormat;
+use cloakroom_jwt::Algorithm;
 use url::Url;
 
 use crate::client::registration::Format;
+use crate::client::uris::resource_fault;
 use crate::error::BuildError;
 
 pub(crate) fn refused(setting: &'static str, why: impl Into<String>) -> BuildError {
@@ -36,12 +39,10 @@ pub(crate) fn check_issuer(issuer: &str) -> Result<(), BuildError> {
         return refused("must not contain credentials");
     }
     if issuer.ends_with('/') {
-        return refused(
-            "ends with a slash: leave it out, because issuers are compared byte for byte",
-        );
+        return refused("ends with a slash: remove it, because issuers are compared byte for byte");
     }
     if url.as_str().trim_end_matches('/') != issuer {
-        return refused("is not in its normal form: issuers are compared byte for byte");
+        return refused("is not in normal form, but issuers are compared byte for byte");
     }
     // The path becomes part of routes and of endpoint URLs, and must need no escaping in either.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
@@ -68,6 +69,21 @@ pub(crate) fn check_formats(
     Ok(())
 }
 
+/// Refuses a resource that has two algorithms, or that no token can name.
+pub(crate) fn check_algorithms(chosen: &[(String, Algorithm)]) -> Result<(), BuildError> {
+    for (index, (resource, algorithm)) in chosen.iter().enumerate() {
+        if let Some(why) = resource_fault(resource) {
+            return Err(refused("algorithm_for", format!("`{resource}`: {why}")));
+        }
+        let other = chosen[..index].iter().find(|(other, _)| Audience::is_same(other, resource));
+        if let Some((_, other)) = other.filter(|(_, other)| other != algorithm) {
+            let why = format!("`{resource}` has both {other} and {algorithm}");
+            return Err(refused("algorithm_for", why));
+        }
+    }
+    Ok(())
+}
+
 /// The intervals of maintenance, and what depends on them.
 pub(crate) struct Intervals {
     pub(crate) heartbeat: Duration,
@@ -85,16 +101,16 @@ pub(crate) fn check_intervals(intervals: &Intervals) -> Result<(), BuildError> {
         return Err(refused("housekeeping_interval", why));
     }
     if heartbeat < Duration::from_millis(10) {
-        let why = "a heartbeat more often than every 10 ms is only load";
+        let why = "heartbeats more often than every 10 ms only cause load";
         return Err(refused("heartbeat_interval", why));
     }
     if housekeeping < heartbeat {
-        let why = "housekeeping runs at most as often as the heartbeat";
+        let why = "it must not be shorter than the heartbeat interval";
         return Err(refused("housekeeping_interval", why));
     }
     let steady = 2 * heartbeat + clock_skew;
     if max_log_staleness.is_some_and(|at_most| at_most < steady) {
-        let why = "it is less than two heartbeats and key_policy.clock_skew";
+        let why = "it is less than two heartbeat intervals plus key_policy.clock_skew";
         return Err(refused("max_log_staleness", why));
     }
     Ok(())

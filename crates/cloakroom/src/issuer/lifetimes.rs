@@ -21,18 +21,19 @@ use crate::issuer::checks::refused;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifetimes {
-    /// The life of an access token (10 minutes).
+    /// The lifetime of an access token (10 minutes).
     pub access_token: Duration,
-    /// The life of an authorization code (60 seconds; at most 10 minutes, RFC 6749 §4.1.2).
+    /// The lifetime of an authorization code (60 seconds; at most 10 minutes, RFC 6749 §4.1.2).
     pub code: Duration,
-    /// The life of a refresh token that is not used (14 days).
+    /// The lifetime of a refresh token that is not used (14 days).
     pub refresh_idle: Duration,
-    /// The life of a grant, however often it is refreshed (90 days).
+    /// The lifetime of a grant, however often it is refreshed (90 days).
     pub grant: Duration,
-    /// The life of a phantom JWT, which never outlives its handle (5 minutes, and at most that).
+    /// The lifetime of a phantom JWT, which never outlives its handle (5 minutes, which is also the
+    /// maximum).
     pub phantom_jwt: Duration,
-    /// The longest life of a foreign token that is taken over (1 hour). Revocations are remembered
-    /// for at least as long. Lower it only when the tokens issued before have ended.
+    /// The longest lifetime of a foreign token that is taken over (1 hour). Revocations are
+    /// remembered for at least as long. Do not lower it before the longer-lived tokens have ended.
     pub adopted_token: Duration,
     /// How long a spent refresh token still leads to the current one (30 seconds; at most 5 minutes).
     /// The clock skew is added. A client whose refresh tokens are of no use to a thief may have up to an

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cloakroom_core::Kid;
 use cloakroom_core::revocation::{EntryId, Revocation, Target};
 use cloakroom_core::store::{Housekeeping, MaintenanceReport};
-use cloakroom_jwt::KeyEvent;
+use cloakroom_jwt::{Algorithm, KeyEvent, KeyStatus, Resealed};
 use tokio::time::MissedTickBehavior;
 
 use crate::error::TokenError;
@@ -32,14 +32,14 @@ const BATCH: u32 = 1_000;
 const BATCHES: usize = 20;
 
 impl Issuer {
-    /// Runs maintenance for ever. It writes a heartbeat into the revocation log
+    /// Runs maintenance forever. It writes a heartbeat into the revocation log
     /// ([`IssuerBuilder::heartbeat_interval`]), rotates keys and deletes what has ended
     /// ([`IssuerBuilder::housekeeping_interval`]). Housekeeping never delays a heartbeat. It also
     /// follows the log, so that this server learns what other servers revoke, and notices a store
     /// that went back in time. Until such a store is repaired, it writes no heartbeat.
     ///
-    /// Spawn it once on every node; the nodes do not disturb each other. Failures are logged and
-    /// tried again. You may drop the future at any time.
+    /// Spawn it once on every node; the nodes do not interfere with each other. Failures are
+    /// logged, and the work is tried again. You may drop the future at any time.
     ///
     /// [`IssuerBuilder::heartbeat_interval`]: crate::IssuerBuilder::heartbeat_interval
     /// [`IssuerBuilder::housekeeping_interval`]: crate::IssuerBuilder::housekeeping_interval
@@ -73,17 +73,77 @@ impl Issuer {
         maintain(&self.inner).await
     }
 
-    /// Retires the current signing key. Its successor, which every verifier knows, takes over at
-    /// once.
+    /// Retires the current signing key of the main ring
+    /// ([`IssuerBuilder::algorithm`](crate::IssuerBuilder::algorithm)). Its successor, which every
+    /// verifier knows, takes over at once.
     ///
     /// # Errors
     ///
     /// If the successor has not been published for long enough, or the key store fails.
     pub async fn rotate_keys(&self) -> Result<KeyEvent, TokenError> {
+        self.rotate_ring(None).await
+    }
+
+    /// Like [`Issuer::rotate_keys`], for the keys of this algorithm
+    /// ([`IssuerBuilder::algorithm_for`](crate::IssuerBuilder::algorithm_for)).
+    ///
+    /// # Errors
+    ///
+    /// If no key of this algorithm signs. Otherwise those of [`Issuer::rotate_keys`].
+    pub async fn rotate_keys_of(&self, algorithm: Algorithm) -> Result<KeyEvent, TokenError> {
+        self.rotate_ring(Some(algorithm)).await
+    }
+
+    async fn rotate_ring(&self, of: Option<Algorithm>) -> Result<KeyEvent, TokenError> {
         let otherwise = Event::Unconfirmed { operation: Operation::RotateKeys, target: None };
         let rotation =
-            self.inner.write(otherwise, |mut write| async move { write.rotate_keys().await });
+            self.inner.write(otherwise, |mut write| async move { write.rotate_keys(of).await });
         Ok(rotation.await?)
+    }
+
+    /// Ends a signing key now, whether it signs or is to sign later. What it signed stays valid until it
+    /// expires. If somebody else may have the key, call [`Issuer::compromise_key`] instead. You can
+    /// repeat the call.
+    ///
+    /// # Errors
+    ///
+    /// If the key is unknown, if it signs and its successor has not been published for long enough, or
+    /// if the key store fails.
+    pub async fn retire_key(&self, kid: &Kid) -> Result<KeyEvent, TokenError> {
+        let kid = kid.clone();
+        let otherwise = Event::Unconfirmed {
+            operation: Operation::RetireKey,
+            target: Some(Target::Key(kid.clone())),
+        };
+        let retirement =
+            self.inner.write(otherwise, |mut write| async move { write.retire_key(&kid).await });
+        Ok(retirement.await?)
+    }
+
+    /// Seals every private key again that is sealed under an older key-encryption key than the current
+    /// one, and says which of the older ones are no longer needed; see
+    /// [`KeyManager::reseal`](cloakroom_jwt::KeyManager::reseal). The key-encryption keys seal nothing
+    /// else: refresh tokens and handles have other keys.
+    ///
+    /// # Errors
+    ///
+    /// If the sealer lacks a key or its current key was replaced, or if the key store fails. Call it
+    /// again then to complete it.
+    pub async fn reseal_keys(&self) -> Result<Resealed, TokenError> {
+        let otherwise = Event::Unconfirmed { operation: Operation::ResealKeys, target: None };
+        let work =
+            self.inner.write(otherwise, |mut write| async move { write.reseal_keys().await });
+        Ok(work.await?)
+    }
+
+    /// The signing keys that the key store holds now, ordered by generation, with those that have ended
+    /// and are not deleted yet. This takes one read of the store.
+    ///
+    /// # Errors
+    ///
+    /// If the key store fails.
+    pub async fn key_states(&self) -> Result<Vec<KeyStatus>, TokenError> {
+        Ok(self.inner.keys.states().await?)
     }
 
     /// Marks a signing key as compromised, which cannot be undone. The key leaves the JWK Set at
@@ -162,7 +222,7 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
     let done = delete_ended(inner).await;
     if let (Err(_), Err(error)) = (&keys, &done) {
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "ended rows could not be deleted");
+        tracing::warn!(error, "expired rows could not be deleted");
     }
     keys?;
     let done = done?;

@@ -1,4 +1,4 @@
-//! The issuer: its state, and what the steps of a request share.
+//! The issuer: its state, which the steps of all requests share.
 
 pub(crate) mod builder;
 pub(crate) mod checks;
@@ -119,7 +119,7 @@ impl Issuer {
         SigningKeys { keys: keys.manager(), issuer: url, clock }
     }
 
-    /// The keys that tell genuine access handles from forged ones, for a gateway in the same
+    /// The keys that distinguish genuine access handles from forged ones, for a gateway in the same
     /// process.
     #[must_use]
     pub fn access_handle_keys(&self) -> &AccessHandleKeys {
@@ -148,7 +148,7 @@ impl Issuer {
     }
 
     /// The epoch of a login that begins now, for [`Grant::epoch`](crate::Grant::epoch). It is read
-    /// from the store, because a login that carries its epoch has no second try.
+    /// from the store, because a grant with a given epoch cannot be created again with a newer one.
     ///
     /// # Errors
     ///

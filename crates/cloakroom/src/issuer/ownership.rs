@@ -1,8 +1,8 @@
 //! Checks that the stores belong to the issuer and its secrets, when the issuer is built.
 //!
 //! The token store holds the issuer's URL (`issuer`), and for each handle secret (`handle-key/1`)
-//! either a check value or a note that the secret was given up. The key store holds the issuer's
-//! URL and the check values of the key-encryption keys; the key manager checks the latter.
+//! either a check value or a note that the secret was retired. The key store holds the issuer's URL
+//! and the check values of the key-encryption keys; the key manager checks the latter.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,15 +97,15 @@ impl Owner<'_> {
                 None => changes.push(Change { name, expected: None, value: check.to_vec() }),
                 Some(found) if found == RETIRED => {
                     return refused(format!(
-                        "the handle secret {id} was given up (`with_retired({id})`), and its id \
-                         must not be used again: use the next number for a new secret"
+                        "the handle secret {id} was retired (`with_retired({id})`), and its id \
+                         must not be used again: use the next id for a new secret"
                     ));
                 }
                 Some(found) if *found != check => {
                     return refused(format!(
                         "the handle secret {id} is not the one that the token store was set up \
                          with, and every session would end. Use the same secret again. To replace \
-                         it, give the new secret the next number and keep the old one with \
+                         it, give the new secret the next id and keep the old one with \
                          `with_former`"
                     ));
                 }
@@ -120,7 +120,7 @@ impl Owner<'_> {
             if !self.handles.retired().contains(&id) {
                 return refused(format!(
                     "other nodes have the handle secret {id}, which is missing here, and the \
-                     sessions under it would end. Add it with `with_former`. To give it up, call \
+                     sessions under it would end. Add it with `with_former`. To retire it, call \
                      `with_retired({id})`"
                 ));
             }

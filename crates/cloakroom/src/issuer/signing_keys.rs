@@ -1,4 +1,4 @@
-//! What an app may do with the signing keys: read them.
+//! Read-only access to the signing keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct SigningKeys<'a> {
 }
 
 impl SigningKeys<'_> {
-    /// The key that signs now.
+    /// The key of the main ring that signs now.
     ///
     /// # Errors
     ///
@@ -32,14 +32,24 @@ impl SigningKeys<'_> {
         Ok(self.keys.signer().await?)
     }
 
-    /// The algorithms of the keys that sign now or will sign next, each once. While the issuer changes
+    /// The key of this algorithm that signs now, or else that of the main ring; see
+    /// [`KeyManager::signer_for`].
+    ///
+    /// # Errors
+    ///
+    /// If the key store fails and the keys in memory are too old to be used.
+    pub async fn signer_for(&self, algorithm: Algorithm) -> Result<Arc<dyn Signer>, TokenError> {
+        Ok(self.keys.signer_for(algorithm).await?)
+    }
+
+    /// The algorithms of the keys of the main ring that sign now or will sign next, each once. While the issuer changes
     /// to another algorithm there are two.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
         self.keys.algorithms()
     }
 
-    /// How signing keys live.
+    /// When signing keys are published, used and deleted.
     #[must_use]
     pub fn policy(&self) -> &KeyPolicy {
         self.keys.policy()

@@ -21,7 +21,7 @@ pub enum NonceError {
     /// The nonce was used before.
     #[error("the nonce was used before")]
     Used,
-    /// The store of single-use items failed. The nonce may be used up.
+    /// The store of single-use items failed. The nonce may have been spent.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -30,8 +30,8 @@ impl Issuer {
     /// Makes a nonce, such as for a form of your own. It can be used once, for this purpose and
     /// within this time. Nothing is stored before it is used.
     ///
-    /// The nonce is bound to `context`, which must be the same when it is used: what the form is
-    /// about, and the session or cookie of the browser that it was made for.
+    /// The nonce is bound to `context`, which must be the same when it is used. Put into it what
+    /// the form is about, and the session or cookie of the browser.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -62,7 +62,7 @@ impl Issuer {
         handles.mint_nonce(purpose, context, self.inner.now() + life, random)
     }
 
-    /// Uses a nonce. Check everything else before, because a nonce cannot be used again.
+    /// Uses a nonce. Check everything else first, because a nonce cannot be used again.
     ///
     /// # Errors
     ///
@@ -88,10 +88,10 @@ impl Issuer {
 
     /// Spends a single-use item that another party made, such as the `jti` of a proof. `expires_at`
     /// is when the item is no longer accepted. It must be a property of the item, such as its
-    /// `exp`, and must not be computed from the present. For an expired item the answer is
+    /// `exp`, and must not be computed from the current time. For an expired item the answer is
     /// [`Spent::Again`].
     ///
-    /// Check everything else before. Treat an error as a refusal, because the item may have been
+    /// Check everything else first. Treat an error as a refusal, because the item may have been
     /// spent.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The revocations that this server knows, independent of what its store says later.
 //!
-//! A store can go back in time, by a restored backup or a failover that lost writes. What was
-//! revoked would then be active again until somebody notices. So each server keeps the revocations
+//! A store can go back in time, through a restored backup or a failover that loses writes. Revoked
+//! tokens would then be active again until somebody notices. So each server keeps the revocations
 //! that it made itself and those that it read from the log, exactly, until they end.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -1,10 +1,10 @@
 //! Follows the revocation log, and repairs a store that went back in time.
 //!
 //! What this server knows to be revoked stays revoked (`remembering_store.rs`), so a regression has
-//! no effect on its answers. It is noticed and reported here, and the store gets again what it
-//! lost: missing revocations, marks of signing keys, the newest bound. Until that is done the
+//! no effect on its answers. This module notices and reports it, and writes back to the store what
+//! it lost: missing revocations, marks of signing keys, the newest bound. Until that is done the
 //! server answers no request about tokens. Several servers may do this at the same time: each reads
-//! in the log what the others have repeated.
+//! in the log what the others have written back.
 
 use std::convert::Infallible;
 use std::sync::Arc;

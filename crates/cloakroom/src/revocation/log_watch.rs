@@ -62,7 +62,7 @@ impl LogWatch {
                 let ahead = entry.at.since(now);
                 tracing::warn!(
                     ?ahead,
-                    "ignored a heartbeat that is further ahead than clocks may differ"
+                    "ignored a heartbeat that is ahead of the local clock by more than the skew"
                 );
             }
             is_heartbeat && !is_ahead

@@ -24,11 +24,11 @@ use crate::revocation::retention::TargetDetails;
 impl Issuer {
     /// Revokes a token that a client presents (RFC 7009).
     ///
-    /// An access token is revoked alone. A genuine refresh token or code, spent or not, revokes the
-    /// grant with all its tokens: "If the particular token is a refresh token and the authorization
-    /// server supports the revocation of access tokens, then the authorization server SHOULD also
-    /// invalidate all access tokens based on the same authorization grant" (§2.1). An unknown token
-    /// is not an error (§2.2).
+    /// For an access token, only that token is revoked. A genuine refresh token or code, spent or
+    /// not, revokes the grant with all its tokens: "If the particular token is a refresh token and
+    /// the authorization server supports the revocation of access tokens, then the authorization
+    /// server SHOULD also invalidate all access tokens based on the same authorization grant"
+    /// (§2.1). An unknown token is not an error (§2.2).
     ///
     /// # Errors
     ///

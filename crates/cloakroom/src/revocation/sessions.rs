@@ -25,7 +25,7 @@ pub struct Session {
     pub created_at: UnixTime,
     /// When a refresh token was last redeemed.
     pub refreshed_at: Option<UnixTime>,
-    /// When it ends at the latest.
+    /// The latest time at which it ends.
     pub expires_at: UnixTime,
 }
 

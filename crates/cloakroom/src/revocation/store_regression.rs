@@ -27,7 +27,7 @@ pub enum Regression {
     },
     /// The revocation log has lost entries that this server had read and that have not ended.
     Log,
-    /// The revocation log lacks what this server wrote into it.
+    /// The revocation log lacks an entry that this server wrote.
     Written,
     /// The newest bound is lower than one that this server has seen.
     Bound {

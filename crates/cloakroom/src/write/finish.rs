@@ -1,4 +1,4 @@
-//! A future that runs to its end once it was polled.
+//! A future that runs to completion once it has been polled.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -16,7 +16,7 @@ use cloakroom_core::store::{
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid};
-use cloakroom_jwt::{Compromised, KeyEvent, KeyManagerError};
+use cloakroom_jwt::{Algorithm, Compromised, KeyEvent, KeyManagerError, Resealed};
 
 pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
@@ -148,7 +148,7 @@ impl Write {
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
         self.unreported = true;
-        let created = self.inner.store.writer().create(*grant, tokens).await;
+        let created = self.inner.store.writer().create(grant, tokens).await;
         self.unreported = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
         created
     }
@@ -203,7 +203,7 @@ impl Write {
         bound: Epoch,
         until: UnixTime,
     ) -> Result<(), StoreError> {
-        let nobody = |error| StoreError::unavailable("drawing the name of nobody", error);
+        let nobody = |error| StoreError::unavailable("generating a random name", error);
         let name = GrantId::random(&self.inner.random).map_err(nobody)?.to_string();
         self.inner.store.writer().raise_bound(bound, until, &name).await
     }
@@ -230,16 +230,45 @@ impl Write {
         done.map(drop)
     }
 
-    /// Retires the current signing key.
-    pub(crate) async fn rotate_keys(&mut self) -> Result<KeyEvent, KeyManagerError> {
+    /// Retires the current signing key, that of the main ring or of this algorithm.
+    pub(crate) async fn rotate_keys(
+        &mut self,
+        of: Option<Algorithm>,
+    ) -> Result<KeyEvent, KeyManagerError> {
         self.unreported = true;
-        let rotated = self.inner.keys.writer().rotate().await;
+        let keys = self.inner.keys.writer();
+        let rotated = match of {
+            Some(algorithm) => keys.rotate_of(algorithm).await,
+            None => keys.rotate().await,
+        };
         self.unreported = rotated.is_ok() || matches!(rotated, Err(KeyManagerError::Store(_)));
         if let Ok(event) = &rotated {
             self.report(&Event::Key(event.clone()));
         }
         self.inner.report_pending();
         rotated
+    }
+
+    /// Ends a signing key.
+    pub(crate) async fn retire_key(&mut self, kid: &Kid) -> Result<KeyEvent, KeyManagerError> {
+        self.unreported = true;
+        let retired = self.inner.keys.writer().retire(kid).await;
+        self.unreported = retired.is_ok() || matches!(retired, Err(KeyManagerError::Store(_)));
+        if let Ok(event) = &retired {
+            self.report(&Event::Key(event.clone()));
+        }
+        self.inner.report_pending();
+        retired
+    }
+
+    /// Seals the private halves of the signing keys again.
+    pub(crate) async fn reseal_keys(&mut self) -> Result<Resealed, KeyManagerError> {
+        self.unreported = true;
+        let resealed = self.inner.keys.writer().reseal().await;
+        // Each key that was sealed again is an event of its own.
+        self.unreported = matches!(resealed, Err(KeyManagerError::Store(_)));
+        self.inner.report_pending();
+        resealed
     }
 
     /// Marks a signing key as compromised. The rule is another write.

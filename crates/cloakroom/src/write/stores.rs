@@ -7,7 +7,7 @@ use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules}
 use cloakroom_core::store::{CheckValue, Listing, Lookup, PageRequest, Selector, StoreError};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid, TokenDigest};
-use cloakroom_jwt::{KeyManager, KeyManagerError, PublishedJwks};
+use cloakroom_jwt::{KeyManager, KeyManagerError, KeyStatus, PublishedJwks};
 
 use crate::revocation::remembering_store::{Memory, RememberingStore};
 
@@ -99,6 +99,12 @@ impl Keys {
     /// Notes that a key is compromised. Nothing is written.
     pub(crate) fn note_compromised(&self, kid: &Kid, at: UnixTime) -> Result<(), KeyManagerError> {
         self.0.note_compromised(kid, at)
+    }
+
+    pub(crate) fn states(
+        &self,
+    ) -> impl Future<Output = Result<Vec<KeyStatus>, KeyManagerError>> + Send {
+        self.0.states()
     }
 
     pub(crate) fn policy(&self) -> &KeyPolicy {

@@ -1,4 +1,4 @@
-//! `advance` when it is sent again: drivers repeat a write whose answer was lost.
+//! `advance` when it is sent again: drivers repeat a write whose response was lost.
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::Target;

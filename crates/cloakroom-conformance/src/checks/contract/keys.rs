@@ -43,6 +43,7 @@ pub(crate) fn rewritten(key: &KeyRecord, writes: u64) -> Result<KeyRecord, Broke
     key.version += writes;
     key.kid = Kid::new(format!("clé {writes} '\"\\"))?;
     key.algorithm = "EdDSA".to_owned();
+    key.ring = format!("ring {writes}");
     key.public_jwk = json!({"kty": "OKP", "n": [writes, null, "é\0"], "": {}});
     key.sealed = vec![0, 0xff, b'\n', 0];
     let mut signing = Signing::new(NOW + 2 * DAY, NOW + 3 * DAY, NOW + 4 * DAY);

@@ -1,5 +1,5 @@
-//! What needs a [`Database`](crate::Database): a second instance, a restart, a driver that fails, a
-//! damaged row.
+//! Checks that need a [`Database`](crate::Database): a second instance, a restart, a driver that
+//! fails, a damaged row.
 
 pub(crate) mod damage;
 pub(crate) mod instances;

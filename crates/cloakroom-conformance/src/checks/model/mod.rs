@@ -1,7 +1,7 @@
-//! Random sequences of operations on a store and on a model of the contract. A sequence that ends
-//! differently is shrunk to a short one.
+//! Random sequences of operations on a store and on a model of the contract. A sequence whose
+//! results differ is shrunk to a short one.
 //!
-//! The sequences are the same at every run. `CLOAKROOM_CONFORMANCE_SEED` (a number) makes others,
+//! The sequences are the same in every run. `CLOAKROOM_CONFORMANCE_SEED` (a number) selects others,
 //! `CLOAKROOM_CONFORMANCE_CASES` sets their number. A failure names the seed that reproduces it.
 
 mod play;

@@ -1,4 +1,4 @@
-//! What all processes saw, beside what the store holds in the end.
+//! Compares what all processes saw with the final content of the store.
 
 use cloakroom_core::GrantId;
 use cloakroom_core::record::GrantRecord;
@@ -10,11 +10,11 @@ use crate::promises::Promise;
 use crate::reading::read_on;
 use crate::report::{Broken, Failure, with_sources};
 
-/// Whether what all processes saw, and what the store holds now that they are done, fits together.
+/// Checks whether the outcomes of all processes are consistent with the final content of the store.
 ///
 /// # Errors
 ///
-/// With the promise that was broken, and how it shows.
+/// The promise that was broken, and the evidence.
 pub async fn judge(
     store: &dyn TokenStore,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! Single-use items: what is spent once, and how items are told apart.
+//! Single-use items: what is spent once, and how items are distinguished.
 
 use std::sync::Arc;
 

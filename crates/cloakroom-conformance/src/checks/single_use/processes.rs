@@ -94,11 +94,11 @@ impl Outcome {
     }
 }
 
-/// Whether each item was spent first by exactly one process, once.
+/// Checks that exactly one call, in one of the processes, was the first to spend each item.
 ///
 /// # Errors
 ///
-/// With what happened, if it was not.
+/// If not, with what happened instead.
 pub fn judge(plan: &Plan, outcomes: &[Outcome]) -> Result<(), Failure> {
     judged(plan, outcomes).map_err(|what| Failure {
         check: "single_use::processes::judge",

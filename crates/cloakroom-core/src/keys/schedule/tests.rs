@@ -13,6 +13,7 @@ fn key(generation: u64, published: UnixTime) -> KeyRecord {
         version: 1,
         kid: Kid::new(generation.to_string()).unwrap(),
         algorithm: "ES256".into(),
+        ring: String::new(),
         public_jwk: serde_json::Value::Null,
         sealed: vec![],
         times: KeyTimes::published(published),
@@ -24,7 +25,7 @@ fn key(generation: u64, published: UnixTime) -> KeyRecord {
 /// Does what [`next_step`] says until it says nothing.
 fn settle(ring: &mut Vec<KeyRecord>, now: UnixTime, policy: &KeyPolicy) {
     for _ in 0..32 {
-        match next_step(ring, now, policy) {
+        match next_step(ring, MAIN_RING, now, policy) {
             None => return,
             Some(KeyStep::Publish { generation }) => ring.push(key(generation, now)),
             Some(KeyStep::Schedule { generation, signing }) => {
@@ -74,25 +75,25 @@ fn an_empty_ring_signs_at_once_and_has_a_known_successor() {
     let (policy, now, mut ring) = (KeyPolicy::default(), at(1_000_000), vec![]);
     settle(&mut ring, now, &policy);
     assert_eq!(ring.len(), 2);
-    assert_eq!(signer(&ring, now).unwrap().generation, 1);
+    assert_eq!(signer(&ring, MAIN_RING, now).unwrap().generation, 1);
     assert!(ring[1].times.published <= ring[0].times.signing.as_ref().unwrap().from);
-    assert!(rotate(&ring, now, &policy).is_ok(), "its successor was never unknown");
+    assert!(rotate(&ring, MAIN_RING, now, &policy).is_ok(), "its successor was never unknown");
 }
 
 #[test]
 fn a_rotation_on_order_waits_until_the_successor_is_known() {
     let (policy, now, mut ring) = (KeyPolicy::default(), at(1_000_000), vec![]);
     settle(&mut ring, now, &policy);
-    let (generation, signing) = rotate(&ring, now, &policy).unwrap();
+    let (generation, signing) = rotate(&ring, MAIN_RING, now, &policy).unwrap();
     assert_eq!(generation, 1);
     ring[0].times.signing = Some(signing);
     let later = now + Duration::from_secs(1);
     settle(&mut ring, later, &policy);
-    assert_eq!(signer(&ring, later).unwrap().generation, 2);
+    assert_eq!(signer(&ring, MAIN_RING, later).unwrap().generation, 2);
     assert_eq!(ring[1].times.signing.as_ref().unwrap().from, later, "its times say that it signs");
     assert_eq!(ring[0].state(later), KeyState::Retired);
-    assert_eq!(rotate(&ring, later, &policy), Err(Some(later + policy.known_after())));
-    assert!(rotate(&ring, later + policy.known_after(), &policy).is_ok());
+    assert_eq!(rotate(&ring, MAIN_RING, later, &policy), Err(Some(later + policy.known_after())));
+    assert!(rotate(&ring, MAIN_RING, later + policy.known_after(), &policy).is_ok());
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn a_compromised_key_is_out_at_once_and_its_successor_signs() {
     settle(&mut ring, now, &policy);
     ring[0].compromised_at = Some(now);
     assert_eq!(ring[0].state(now), KeyState::Gone);
-    assert_eq!(signer(&ring, now).unwrap().generation, 2);
+    assert_eq!(signer(&ring, MAIN_RING, now).unwrap().generation, 2);
     settle(&mut ring, now, &policy);
     assert_eq!(ring.len(), 3, "its record stays, a new successor came");
 }
@@ -112,7 +113,7 @@ fn an_issuer_that_slept_for_a_year_signs_again() {
     settle(&mut ring, now, &policy);
     let later = now + Duration::from_secs(365 * 86_400);
     settle(&mut ring, later, &policy);
-    let signer = signer(&ring, later).unwrap();
+    let signer = signer(&ring, MAIN_RING, later).unwrap();
     assert_eq!(signer.generation, 3);
     assert!(ring.iter().all(|key| key.generation > 2), "what expired is gone: {ring:?}");
 }
@@ -154,7 +155,11 @@ fn a_key_signs_until_its_successor_that_was_published_late_is_known() {
         for (time, generation) in
             [(now, 7), (END, if end > END { 7 } else { 8 }), (end - 1, 7), (end, 8)]
         {
-            assert_eq!(signer(&ring, at(time)).unwrap().generation, generation, "{left} s left");
+            assert_eq!(
+                signer(&ring, MAIN_RING, at(time)).unwrap().generation,
+                generation,
+                "{left} s left"
+            );
         }
     }
 }
@@ -172,7 +177,7 @@ fn the_key_that_is_kept_longer_is_the_one_right_before() {
     let signing = Signing::new(at(1_000_000), end, end + policy.retention);
     // By generation, not by where they stand.
     ring.reverse();
-    let step = next_step(&ring, at(500_000), &policy);
+    let step = next_step(&ring, MAIN_RING, at(500_000), &policy);
     assert_eq!(step, Some(KeyStep::Schedule { generation: 4, signing }));
 }
 
@@ -183,8 +188,11 @@ fn a_third_key_is_published_ahead_of_a_change_and_not_before() {
         [scheduled(1, 0, 0, 5_000_000, &policy), scheduled(2, 0, 5_000_000, 9_000_000, &policy)];
     let near = at(5_000_000) - policy.publish_ahead;
     let millisecond = Duration::from_millis(1);
-    assert_eq!(next_step(&ring, near - millisecond, &policy), None);
-    assert_eq!(next_step(&ring, near, &policy), Some(KeyStep::Publish { generation: 3 }));
+    assert_eq!(next_step(&ring, MAIN_RING, near - millisecond, &policy), None);
+    assert_eq!(
+        next_step(&ring, MAIN_RING, near, &policy),
+        Some(KeyStep::Publish { generation: 3 })
+    );
 }
 
 #[test]
@@ -204,7 +212,7 @@ fn a_key_does_each_thing_from_the_very_moment() {
         assert_eq!(key.state(now), state, "{now:?}");
         assert_eq!(key.is_published(now), state != KeyState::Gone, "{now:?}");
         let signs = matches!(state, KeyState::Published | KeyState::Signing);
-        assert_eq!(signer(std::slice::from_ref(&key), now).is_some(), signs, "{now:?}");
+        assert_eq!(signer(std::slice::from_ref(&key), MAIN_RING, now).is_some(), signs, "{now:?}");
     }
 }
 
@@ -230,9 +238,13 @@ fn a_record_stays_until_no_verifier_trusts_the_key() {
             scheduled(3, 0, 10_000_000, 20_000_000, &policy),
         ];
         let ring: Vec<KeyRecord> = std::iter::once(spent.clone()).chain(others).collect();
-        assert_eq!(next_step(&ring, end + trusted - millisecond, &policy), None, "{spent:?}");
+        assert_eq!(
+            next_step(&ring, MAIN_RING, end + trusted - millisecond, &policy),
+            None,
+            "{spent:?}"
+        );
         let delete = Some(KeyStep::Delete { generation: 1 });
-        assert_eq!(next_step(&ring, end + trusted, &policy), delete, "{spent:?}");
+        assert_eq!(next_step(&ring, MAIN_RING, end + trusted, &policy), delete, "{spent:?}");
     }
     assert!(!may_delete(&key(1, at(100)), UnixTime::MAX, &policy), "it may be the next to sign");
 }
@@ -244,7 +256,7 @@ fn a_rotation_on_order_keeps_what_the_signer_has_signed() {
         [scheduled(1, 0, 0, 5_000_000, &policy), scheduled(2, 0, 5_000_000, 9_000_000, &policy)];
     let now = at(1_000_000);
     let signing = Signing::new(at(0), now, now + policy.retention);
-    assert_eq!(rotate(&ring, now, &policy), Ok((1, signing)));
+    assert_eq!(rotate(&ring, MAIN_RING, now, &policy), Ok((1, signing)));
 
     // Of two that were published together, the older has signed before: whether the younger is
     // known counts from its publication.
@@ -254,12 +266,12 @@ fn a_rotation_on_order_keeps_what_the_signer_has_signed() {
         scheduled(3, 899_000, 5_000_000, 9_000_000, &policy),
     ];
     let known = at(899_000) + policy.known_after();
-    assert_eq!(rotate(&ring, at(900_000), &policy), Err(Some(known)));
+    assert_eq!(rotate(&ring, MAIN_RING, at(900_000), &policy), Err(Some(known)));
     let millisecond = Duration::from_millis(1);
-    assert_eq!(rotate(&ring, known - millisecond, &policy), Err(Some(known)));
-    assert!(rotate(&ring, known, &policy).is_ok());
-    assert_eq!(rotate(&ring[..1], at(1), &policy), Err(None), "no successor");
-    assert_eq!(rotate(&[], now, &policy), Err(None), "no signer");
+    assert_eq!(rotate(&ring, MAIN_RING, known - millisecond, &policy), Err(Some(known)));
+    assert!(rotate(&ring, MAIN_RING, known, &policy).is_ok());
+    assert_eq!(rotate(&ring[..1], MAIN_RING, at(1), &policy), Err(None), "no successor");
+    assert_eq!(rotate(&[], MAIN_RING, now, &policy), Err(None), "no signer");
 }
 
 proptest! {
@@ -281,21 +293,21 @@ proptest! {
         let mut now = at(1_000_000);
         let mut ring = vec![];
         settle(&mut ring, now, &policy);
-        let mut before = signer(&ring, now).unwrap().clone();
+        let mut before = signer(&ring, MAIN_RING, now).unwrap().clone();
         let mut signed = vec![(before.generation, now)];
         for (secs, event) in steps {
             // Mostly days; now and then weeks, in which nobody does anything.
             let scale = if event == 11 { 15 } else { 1 };
             now = now + Duration::from_secs(secs * scale);
-            if event == 0 && let Ok((generation, signing)) = rotate(&ring, now, &policy) {
+            if event == 0 && let Ok((generation, signing)) = rotate(&ring, MAIN_RING, now, &policy) {
                 let key = ring.iter_mut().find(|key| key.generation == generation).unwrap();
                 key.times.signing = Some(signing);
             }
             // Nodes sign before housekeeping, too.
-            let unattended = signer(&ring, now).map(|key| key.generation);
+            let unattended = signer(&ring, MAIN_RING, now).map(|key| key.generation);
             let records = ring.clone();
             settle(&mut ring, now, &policy);
-            let signer = signer(&ring, now).unwrap().clone();
+            let signer = signer(&ring, MAIN_RING, now).unwrap().clone();
             prop_assert!(signer.is_published(now));
             if let Some(unattended) = unattended {
                 prop_assert_eq!(unattended, signer.generation, "housekeeping changes no signer");
@@ -355,3 +367,5 @@ fn every_setting_is_bounded_and_the_error_names_it() {
         assert!(error.to_string().starts_with(setting), "{error}");
     }
 }
+
+mod rings;

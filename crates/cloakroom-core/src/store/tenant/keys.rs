@@ -1,10 +1,10 @@
 //! The ring of signing keys of one tenant, in a store that several tenants share.
 //!
-//! The store has one sequence of generations for the keys of all tenants. Each tenant also counts its
-//! own generations, and a record has both numbers. A key is inserted directly above the newest record,
-//! so that one of any number of nodes and tenants succeeds and the others look again. This needs the
-//! newest record to exist. Therefore the newest key of a tenant is not deleted but emptied, until there
-//! is a newer one.
+//! The store has one sequence of generations for the keys of all tenants. Each tenant also counts
+//! its own generations, and a record has both numbers. A key is inserted directly above the newest
+//! record, so that exactly one of any number of nodes and tenants succeeds and the others retry.
+//! This requires that the newest record exists. Therefore the newest key of a tenant is emptied
+//! instead of deleted, until there is a newer one.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ impl<S: KeyStore + CheckValues + ?Sized> KeyStore for TenantStore<S> {
                 let _ = self.store.insert(shown).await?;
             }
         }
-        let why = "other nodes insert all the time";
+        let why = "other nodes keep inserting keys";
         Err(StoreError::unavailable("inserting a tenant's signing key", why))
     }
 

@@ -24,9 +24,9 @@ use crate::time::UnixTime;
 /// The part of one tenant in a store that several issuers share. Each issuer gets a `TenantStore` over
 /// the same store.
 ///
-/// A tenant cannot see the clients, subjects, grants, rules, signing keys, log entries and single-use
-/// items of another, whatever identifiers they choose. Tenants share the load of the database, its
-/// bounds, its heartbeats and its housekeeping: maintenance by one tenant serves all.
+/// A tenant cannot see the clients, subjects, grants, rules, signing keys, log entries and
+/// single-use items of another, whatever identifiers they choose. Tenants share the capacity of the
+/// database, its bounds, its heartbeats and its housekeeping: maintenance by one tenant serves all.
 ///
 /// In the database, each identifier begins with the name of the tenant and a `/`. These bytes count
 /// towards the 255 bytes of an identifier ([`TenantStore::max_id_bytes`]). A longer identifier is
@@ -55,7 +55,7 @@ const END: char = '/';
 const TOO_LONG: &str = "an identifier with its tenant's name has more than 255 bytes";
 
 impl<S: ?Sized> TenantStore<S> {
-    /// The part of the tenant with this name. The name is in every row, so that you cannot change it
+    /// The part of the tenant with this name. The name is in every row, so you cannot change it
     /// later.
     ///
     /// # Errors
@@ -77,13 +77,14 @@ impl<S: ?Sized> TenantStore<S> {
         &self.name
     }
 
-    /// The most bytes in an identifier of this tenant: of a client, a user, a JWT or a key.
+    /// The largest size of an identifier of this tenant (of a client, a user, a JWT or a key), in
+    /// bytes.
     #[must_use]
     pub fn max_id_bytes(&self) -> usize {
         MAX_ID_BYTES - self.name.len() - END.len_utf8()
     }
 
-    /// The most bytes in the name of a check value of this tenant.
+    /// The largest size of the name of a check value of this tenant, in bytes.
     #[must_use]
     pub fn max_name_bytes(&self) -> usize {
         CheckValue::MAX_NAME_BYTES - CheckValue::TENANTS.len() - self.name.len() - END.len_utf8()
@@ -233,7 +234,7 @@ impl<S: CheckValues + ?Sized> CheckValues for TenantStore<S> {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
         let values = self.store.check_values().await?;
         if values.iter().any(|value| value.name == CheckValue::ISSUER) {
-            let why = "the store belongs to one issuer, without tenants: give tenants another";
+            let why = "the store belongs to a single issuer without tenants: use another store for tenants";
             return Err(StoreError::Misuse(why));
         }
         let own = |value: CheckValue| {
@@ -268,7 +269,7 @@ impl<S: TokenStore + ?Sized> TokenStore for TenantStore<S> {
         let created = self.store.create(self.grant_in(grant)?, tokens).await?;
         // The id of a foreign token's grant comes from its digest, so two tenants may use the same id.
         if created == CreateOutcome::Exists && self.is_others(id).await? {
-            return Err(StoreError::Misuse("another tenant holds a grant of this id"));
+            return Err(StoreError::Misuse("another tenant has a grant with this id"));
         }
         Ok(created)
     }

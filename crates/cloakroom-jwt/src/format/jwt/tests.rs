@@ -43,6 +43,7 @@ async fn a_minted_token_is_an_rfc_9068_token() {
         "exp": 1_700_000_600,
         "jti": jti,
         "auth_time": 1_699_999_000,
+        "acr": "urn:example:mfa",
         "cnf": {"jkt": "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"},
         "act": {"sub": "support"},
         "authorization_details": [{"type": "payment"}],
@@ -168,7 +169,7 @@ async fn foreign_damaged_and_expired_tokens_are_not_located() {
     none(sign_jwt(&*signer, typ, &claims).await.unwrap().expose());
     let other =
         AccessClaims::new("https://other.example", &grant(), terms(), Jti::new("1").unwrap());
-    none(sign(&keys, &other).await.unwrap().expose());
+    none(sign(&keys, None, &other).await.unwrap().expose());
     // Without the grant that all of ours name.
     let bare = json!({
         "iss": ISSUER, "aud": ORDERS, "sub": "alice", "client_id": "web-app", "jti": "1",
@@ -178,7 +179,7 @@ async fn foreign_damaged_and_expired_tokens_are_not_located() {
     // A phantom JWT is not an access token that a client may hold.
     let mut phantom = AccessClaims::new(ISSUER, &grant(), terms(), Jti::new("1").unwrap());
     phantom.handle_hash = Some(TokenDigest::from_bytes([1; 32]));
-    none(sign(&keys, &phantom).await.unwrap().expose());
+    none(sign(&keys, None, &phantom).await.unwrap().expose());
 
     assert!(format.locate(&good).unwrap().is_some());
     clock.advance(secs(600 + 119));
@@ -224,7 +225,7 @@ async fn what_cannot_be_a_token_is_refused_at_issue() {
 
     let (mut big, random) = (grant(), Random::system());
     big.claims = Claims::new([("a", json!("x".repeat(4000)))]).unwrap();
-    big.authorization_details = Some(json!("x".repeat(4000)));
+    big.authorization_details = Some(Box::new(json!("x".repeat(4000))));
     let own = terms();
     let minted = format.mint(MintContext::new(ISSUER, &big, &own, &random)).await;
     assert!(matches!(minted, Err(FormatError::TooLarge { limit: 8192, .. })));

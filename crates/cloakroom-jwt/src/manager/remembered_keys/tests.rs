@@ -81,7 +81,7 @@ async fn a_key_that_has_ended_does_not_sign_again() {
     assert_ne!(signer(&manager).await, first);
     manager.maintain().await.unwrap();
     let ring = store.records();
-    let signs = schedule::signer(&ring, clock.now()).unwrap();
+    let signs = schedule::signer(&ring, schedule::MAIN_RING, clock.now()).unwrap();
     assert_ne!(signs.kid, first, "in the store as well");
 
     // Nor if its record was deleted long ago, and a fresh node has given the copy newer versions.

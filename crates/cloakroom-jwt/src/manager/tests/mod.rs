@@ -1,11 +1,15 @@
+mod algorithms;
 mod ends;
+mod operator;
 mod outage;
 mod races;
+mod reseal;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use cloakroom_core::keys::KeyRecord;
+use cloakroom_core::record::UnknownFields;
 use cloakroom_core::time::{Clock as _, UnixTime};
 
 use super::*;
@@ -80,7 +84,7 @@ async fn a_planned_rotation_takes_effect_by_the_clock_alone() {
 async fn what_a_newer_version_wrote_survives_a_rotation() {
     let (store, clock) = (RingStore::new(), clock());
     let first = manager(&store, &clock).await;
-    let unknown = serde_json::Map::from_iter([("from the future".to_owned(), true.into())]);
+    let unknown = UnknownFields::from_iter([("from the future".to_owned(), true.into())]);
     store.tamper(|records| {
         for record in records {
             record.unknown = unknown.clone();

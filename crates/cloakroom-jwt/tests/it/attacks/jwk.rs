@@ -11,16 +11,16 @@ use crate::vectors::RFC7638_N;
 const SECRET: &str = "it holds a private or a shared secret";
 const BASE64: &str = "a member is not canonical base64url";
 const SIZE: &str = "a coordinate has the wrong size";
-const KIND: &str = "a `kty` or `crv` that is not supported";
+const KIND: &str = "its `kty` or `crv` is not supported";
 const MISSING: &str = "a required member is missing";
 const OFF_P256: &str = "the point is not on P-256";
 const OFF_P384: &str = "the point is not on P-384";
 const ZERO: &str = "`n` or `e` is empty or has a leading zero";
-const BITS: &str = "an RSA key has 2048 to 8192 bits";
-const EXPONENT: &str = "`e` is odd, at least 3, and has 4 bytes at most";
-const EVEN: &str = "`n` is even, and so no product of two large primes";
-const ALG: &str = "`alg` does not fit the key";
-const NO_ALG: &str = "an `alg` that is not supported";
+const BITS: &str = "an RSA key must have 2048 to 8192 bits";
+const EXPONENT: &str = "`e` must be odd, at least 3, and at most 4 bytes long";
+const EVEN: &str = "`n` is even, so it is not the product of two large primes";
+const ALG: &str = "`alg` does not match the key";
+const NO_ALG: &str = "its `alg` is not supported";
 
 fn public(algorithm: Algorithm) -> Value {
     serde_json::to_value(SigningKey::generate(algorithm).unwrap().public_jwk()).unwrap()

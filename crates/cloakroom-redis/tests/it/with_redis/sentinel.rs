@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cloakroom_conformance::run_all;
 use cloakroom_core::revocation::LogNotifications;
 use cloakroom_core::store::TokenStore as _;
+use cloakroom_redis::{OpenError, RedisStore};
 use futures_util::StreamExt as _;
 
 use crate::server::Watched;
@@ -17,6 +18,20 @@ use crate::with_redis::kit::open;
 async fn it_passes() {
     let watched = Watched::start();
     run_all(Stores { url: watched.url() }).await.assert_ok();
+}
+
+/// The login in the URL is that of the master.
+#[tokio::test]
+async fn a_sentinel_may_have_a_login_of_its_own() {
+    let watched = Watched::start();
+    let user = ["ACL", "SETUSER", "default", "resetpass", ">hunter2"];
+    assert_eq!(watched.sentinels[0].says(&user).trim(), "OK");
+    let url = format!("redis+sentinel://{}/main", watched.sentinels[0].address());
+    let error = RedisStore::connect(&url).await.unwrap_err();
+    assert!(matches!(error, OpenError::Store(_)), "{error}");
+    let builder = RedisStore::builder(&url).sentinel_login("default", "hunter2");
+    let store = builder.connect().await.unwrap();
+    store.heartbeat(NOW, NOW + DAY).await.unwrap();
 }
 
 /// The stores find the new master by themselves, and the streams of their readers go on.

@@ -1,4 +1,4 @@
-//! How long a JWK Set counts.
+//! How long a JWK Set may be used.
 
 use std::time::Duration;
 

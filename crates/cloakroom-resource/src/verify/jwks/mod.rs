@@ -2,24 +2,26 @@
 //!
 //! # A set that has ended
 //!
-//! It is fetched again, and requests wait for that. If the fetch fails, the set serves on for a bounded
-//! time (`stale_if_error`). While the last failure is younger than [`AWAY`], requests do not wait:
-//! the set is fetched every [`RETRY`] in the background. A set without a usable key is
-//! not an outage: the issuer has withdrawn its keys, and the old set no longer serves.
+//! It is fetched again, and requests wait for that. If the fetch fails, the set is still used for a
+//! limited time (`stale_if_error`). While the last failure is younger than [`AWAY`], requests do
+//! not wait: the set is fetched every [`RETRY`] in the background. A set without a usable key is
+//! not an outage: the issuer has withdrawn its keys, and the old set is no longer used.
 //!
 //! # A key that is not in the set
 //!
-//! The set is fetched again, but anyone can invent names of keys. So
+//! The set is fetched again, but anyone can invent key ids. So
 //!
 //! - a fetch that was sent after the request began decides: the key is there, or the token is refused.
 //!   Requests that wait for a fetch share it;
 //! - a key that a fetch has shown to be absent is remembered for 30 s, and its tokens are refused without
 //!   a fetch. 4,096 of them are remembered;
-//! - fetches for unknown keys are taken from a bucket: three at once, and one more every 7.5 to 12.5 s,
-//!   at random. When it is empty, nobody can tell whether the key exists: 503, not 401.
+//! - fetches for unknown keys are limited by a token bucket: three at once, and one more every 7.5
+//!   to 12.5 s, at random. When it is empty, the verifier cannot tell whether the key exists: 503,
+//!   not 401.
 //!
-//! So a flood of invented keys costs the issuer at most 8 fetches a minute for each verifier, and cannot
-//! hide a new key for longer than 12.5 s: any of these fetches brings it.
+//! So a flood of invented keys costs the issuer at most 8 fetches a minute for each verifier, after
+//! the first three, and cannot hide a new key for longer than 12.5 s, because any of these fetches
+//! finds it.
 
 mod life;
 mod unknown;
@@ -57,7 +59,7 @@ const AWAY: Duration = Duration::from_secs(30);
 /// The time between two tries while it does.
 const RETRY: Duration = Duration::from_secs(5);
 
-const NO_KEY: &str = "the JWK Set has no key of use here";
+const NO_KEY: &str = "the JWK Set has no usable key";
 
 /// A JWK Set by URL. One fetch at a time, whoever asks; a fetch outlives the request that started
 /// it.

@@ -1,5 +1,5 @@
-//! Keys that are not in the JWK Set. Anyone can invent names of keys, so the fetches for them are limited,
-//! and the result of a fetch is remembered.
+//! Keys that are not in the JWK Set. Anyone can invent key ids, so the fetches for them are
+//! limited, and the result of a fetch is remembered.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};

@@ -95,7 +95,7 @@ impl Connection {
             () = place.told_to_leave() => {
                 // A request that is still coming is given up, like one of a peer that goes away.
                 if matches!(place.phase(), Phase::Head { .. } | Phase::Body { .. }) {
-                    tracing::debug!("a connection made room: its request took too long to come");
+                    tracing::debug!("a connection with a slow request was closed to make room");
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
@@ -108,7 +108,7 @@ impl Connection {
         };
         if let Err(error) = result {
             let error: &dyn std::error::Error = &error;
-            tracing::debug!(error, "a connection was closed before its time");
+            tracing::debug!(error, "a connection failed");
         }
     }
 }
@@ -141,7 +141,7 @@ fn head_refusal<B>(request: &Request<B>) -> Option<Response<Bytes>> {
         (Some(_), Some(_)) => false,
     };
     if !is_good {
-        let why = "the transfer coding must be chunked alone";
+        let why = "the transfer coding must be chunked and nothing else";
         return Some(respond::bad_head(StatusCode::NOT_IMPLEMENTED, why));
     }
     None
@@ -210,7 +210,7 @@ pub(in crate::http) struct BodyTimeout;
 
 impl fmt::Display for BodyTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body took too long to come")
+        f.write_str("the body took too long to arrive")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A server for the endpoints, for apps that have none yet.
+//! A server for the endpoints, for apps that do not have their own.
 
 mod connection;
 mod open_connections;
@@ -33,11 +33,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves an app over HTTP/1.1 on a listener, with limits that a server on the Internet needs.
-/// TLS is for a proxy in front of it.
+/// Serves an app over HTTP/1.1 on a listener, with limits that a server on the Internet needs. It
+/// has no TLS: put a proxy in front of it.
 ///
-/// The head of a request may have 32 KiB and 100 headers. A request without exactly one valid `Host`
-/// is refused (RFC 9112 §3.2), and so is any transfer coding but `chunked`.
+/// The head of a request may have at most 32 KiB and 100 headers. A request without exactly one
+/// valid `Host` is refused (RFC 9112 §3.2), and so is any transfer coding but `chunked`.
 ///
 /// Takes [`Endpoints`](crate::http::Endpoints), or an [`axum::Router`] that they were merged into.
 /// Await it; without [`graceful_shutdown`](Server::graceful_shutdown) it runs until the task ends.
@@ -96,36 +96,37 @@ impl Server {
         self
     }
 
-    /// How long a client may take to send a body: 10 s by default; the answer is 408. It may take
-    /// as long to make room for a part of the answer.
+    /// How long a client may take to send a body: 10 s by default. After that, the response is 408.
+    /// The same limit applies while a part of the response waits for the client to read.
     pub const fn body_timeout(mut self, limit: Duration) -> Self {
         self.limits.body = limit;
         self
     }
 
-    /// How long a connection may stand between two requests: 75 s by default.
+    /// How long a connection may be idle between two requests: 75 s by default.
     pub const fn idle_timeout(mut self, limit: Duration) -> Self {
         self.limits.idle = limit;
         self
     }
 
-    /// How many connections may be open at once: by default as many as the process may have file
-    /// descriptors, less 64, and 10,000 at most. If all are in use, a new one takes the place of the
-    /// one that has been idle for the longest, a second at least; or else of the one that has been
-    /// sending a request for the longest, a second at least. If there is none, the answer is 503.
+    /// How many connections may be open at once. The default is the process's limit of file
+    /// descriptors minus 64, and 10,000 at most. If that many are open, a new one replaces the one
+    /// that has been idle for the longest, for at least a second; otherwise the one that has been
+    /// sending a request for the longest, for at least a second. If there is no such connection,
+    /// the response is 503.
     pub const fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit;
         self
     }
 
-    /// Ends the server when `signal` does: no connection is accepted any more, idle ones are closed,
-    /// and requests are answered, within [`drain_timeout`](Self::drain_timeout).
+    /// Shuts the server down when `signal` completes: it accepts no more connections, closes idle
+    /// ones, and finishes the requests under way within [`drain_timeout`](Self::drain_timeout).
     pub fn graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
         self
     }
 
-    /// How long requests may take to end after the signal: 10 s by default.
+    /// How long requests may take to finish after the signal: 10 s by default.
     pub const fn drain_timeout(mut self, limit: Duration) -> Self {
         self.drain = limit;
         self
@@ -178,7 +179,7 @@ impl Server {
         let _ = stop.send(true);
         let ended = timeout(drain, async { while tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {
-            tracing::warn!(requests = tasks.len(), "requests were cut off by the shutdown");
+            tracing::warn!(requests = tasks.len(), "the shutdown interrupted requests");
         }
         Ok(())
     }

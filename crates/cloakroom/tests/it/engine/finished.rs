@@ -38,6 +38,7 @@ enum Op {
     /// Held in the sweep that follows the write.
     Sweep,
     RotateKeys,
+    RetireKey,
     CompromiseKey,
     /// Held at the rule, after the key was marked.
     DenyKey,
@@ -45,7 +46,7 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Issue,
         Self::Authorize,
         Self::Adopt,
@@ -66,6 +67,7 @@ impl Op {
         Self::RevokePair,
         Self::Sweep,
         Self::RotateKeys,
+        Self::RetireKey,
         Self::CompromiseKey,
         Self::DenyKey,
         Self::MaintainKeys,
@@ -77,7 +79,7 @@ impl Op {
             Self::Issue | Self::Authorize | Self::Adopt => "create",
             Self::Redeem | Self::Refresh | Self::Retry | Self::RefreshWithoutRotation => "advance",
             Self::Sweep => "maintain",
-            Self::RotateKeys | Self::CompromiseKey => "keys.update",
+            Self::RotateKeys | Self::RetireKey | Self::CompromiseKey => "keys.update",
             Self::MaintainKeys => "keys.insert",
             _ => "revoke",
         }
@@ -92,7 +94,7 @@ impl Op {
             Self::Retry => "retried",
             Self::ReuseOfCode | Self::ReuseOfRefreshToken => "reuse_detected",
             Self::Regression => "store_regressed",
-            Self::RotateKeys => "rotated",
+            Self::RotateKeys | Self::RetireKey => "rotated",
             Self::CompromiseKey | Self::DenyKey => return vec!["compromised", "revoked"],
             Self::MaintainKeys => "published",
             _ => "revoked",
@@ -220,6 +222,11 @@ impl Op {
                 token = fixture.token_for(JOBS).await.access_token;
                 caller!(issuer, issuer.rotate_keys())
             }
+            Self::RetireKey => {
+                token = fixture.token_for(JOBS).await.access_token;
+                let kid = issuer.keys().signer().await.unwrap().kid().clone();
+                caller!(issuer, issuer.retire_key(&kid))
+            }
             Self::CompromiseKey | Self::DenyKey => {
                 token = fixture.token_for(JOBS).await.access_token;
                 let kid = issuer.keys().signer().await.unwrap().kid().clone();
@@ -254,7 +261,7 @@ impl Scene {
             Op::ReuseOfCode | Op::ReuseOfRefreshToken | Op::Regression | Op::RevokeChain => {
                 chain().await.0
             }
-            Op::RotateKeys => {
+            Op::RotateKeys | Op::RetireKey => {
                 let signed = fixture.token_for(JOBS).await.access_token;
                 header(&signed) != header(token)
             }
@@ -372,6 +379,7 @@ async fn a_store_that_fails_leaves_no_write_unreported() {
                         Op::Redeem => Operation::Redeem,
                         Op::Refresh | Op::Retry | Op::RefreshWithoutRotation => Operation::Refresh,
                         Op::RotateKeys => Operation::RotateKeys,
+                        Op::RetireKey => Operation::RetireKey,
                         Op::CompromiseKey => Operation::CompromiseKey,
                         _ => Operation::Revoke,
                     };

@@ -9,6 +9,7 @@ mod ends;
 mod finished;
 mod formats;
 mod jwts;
+mod key_orders;
 mod keys;
 mod laggards;
 mod maintenance;

@@ -120,17 +120,17 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
     let cases: Vec<Case> = vec![
         // The request as a whole.
         (get("/nowhere"), REFUSED, "no endpoint has this path"),
-        (with_method(Method::GET, "/token"), REFUSED, "the endpoint does not have this method"),
+        (with_method(Method::GET, "/token"), REFUSED, "the endpoint does not support this method"),
         (
             with_method(Method::PUT, "/handle-keys"),
             REFUSED,
-            "the endpoint does not have this method",
+            "the endpoint does not support this method",
         ),
         (large, REFUSED, "the body is too large"),
         (
             preflight.with("origin", "https://evil.example"),
             REFUSED,
-            "scripts of this origin may not call",
+            "scripts of this origin may not call this endpoint",
         ),
         (plain, REFUSED, "the content type must be application/x-www-form-urlencoded"),
         (compressed, REFUSED, "the body must have no content encoding"),
@@ -250,18 +250,18 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
         (
             introspect("gateway", &[("token", &session.refresh)]),
             INACTIVE,
-            "a refresh token is shown to its own client alone",
+            "a refresh token is shown only to its own client",
         ),
         (introspect("web-app", &[("token", &lost.refresh)]), INACTIVE, "its grant is unknown"),
         (
             introspect("web-app", &[("token", &revoked.refresh)]),
             INACTIVE,
-            "it is not the current one, or has ended",
+            "it is not the current one, or has expired or been revoked",
         ),
         (
             introspect("gateway", &[("token", &session.access), ("resource", BILLING)]),
             REFUSED,
-            "the token is not meant for all resources that the caller names",
+            "the token's audience does not contain all resources that the caller names",
         ),
         (
             swap("gateway", &session.access, &[("resource", ORDERS), ("resource", BILLING)]),
@@ -271,7 +271,7 @@ async fn cases(server: &Server) -> (Vec<Case>, Vec<String>) {
         (
             swap("gateway", &session.access, &[("resource", BILLING)]),
             INACTIVE,
-            "it is not meant for the resource",
+            "its audience does not contain the resource",
         ),
         (swap("billing-api", &session.access, &[]), INACTIVE, "the caller may not see it"),
         (swap("web-app", &session.access, &[]), INACTIVE, "the caller does not serve the resource"),
