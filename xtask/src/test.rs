@@ -14,12 +14,13 @@ use crate::steps::Steps;
 pub(crate) const TESTS: &str = "test --workspace --all-features";
 
 /// The examples that run from end to end by themselves: name, arguments, last line.
-const EXAMPLES: [(&str, &str, &str); 5] = [
+const EXAMPLES: [(&str, &str, &str); 6] = [
     ("phantom_token", "", "phantom token flow: ok"),
     ("phantom_token", "--store sqlite:{}/tokens.db", "phantom token flow: ok"),
     ("gateway", "--demo", "gateway: ok"),
     ("custom_store", "", "custom store: ok"),
     ("tenants", "", "tenants: ok"),
+    ("same_process", "", "same process: ok"),
 ];
 
 /// The options of the task.

@@ -76,7 +76,7 @@ pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
         scope: Scope::parse("orders:read").unwrap(),
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: None,
-        claims: Some(Claims::new([("role", serde_json::json!("admin"))]).unwrap()),
+        claims: Some(Claims::new([("tenant", json!("acme")), ("role", json!("admin"))]).unwrap()),
         unknown: Default::default(),
     }
 }

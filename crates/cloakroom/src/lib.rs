@@ -5,6 +5,7 @@ mod client;
 mod error;
 mod events;
 mod flow;
+mod form;
 #[cfg(feature = "http")]
 pub mod http;
 mod introspection;
@@ -27,9 +28,15 @@ pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
 pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
+pub use flow::authorization_request::{
+    AuthorizationError, AuthorizationErrorCode, AuthorizationRedirect, AuthorizationRequest,
+    PageError, Prompt,
+};
 pub use flow::authorization_response::AuthorizationResponse;
+pub use flow::extension_grant::{ExtensionGrant, ExtensionRequest, ExtensionResponse};
+pub use flow::hook::{NewToken, Occasion, TokenChanges, TokenHook, TokenHookError};
 pub use flow::request::{
-    AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
+    AdoptRequest, ApprovedRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
@@ -39,7 +46,7 @@ pub use issuer::builder::IssuerBuilder;
 pub use issuer::lifetimes::Lifetimes;
 pub use issuer::signing_keys::SigningKeys;
 pub use issuer::single_use::NonceError;
-pub use revocation::sessions::Session;
+pub use revocation::sessions::{Session, SessionPage};
 pub use revocation::store_regression::Regression;
 
 /// For a [`ClientDirectory`] or a [`ClientAuthenticator`](crate::http::ClientAuthenticator) of your
@@ -102,3 +109,8 @@ struct McpServers;
 #[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The programs of the page about the authorization endpoint, compiled.
+#[cfg(all(doctest, feature = "axum", feature = "resource"))]
+#[doc = include_str!("../../../docs/authorization.md")]
+struct Authorization;

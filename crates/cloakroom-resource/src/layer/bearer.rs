@@ -204,9 +204,21 @@ impl BearerLayer {
         self
     }
 
+    /// Answers refused requests as gRPC does, for a service such as one of tonic: status 200 with
+    /// `grpc-status` `UNAUTHENTICATED` (for 400 and 401), `PERMISSION_DENIED` (403) or `UNAVAILABLE` (503).
+    /// The other headers are those of HTTP.
+    ///
+    /// With tonic, add it with `Server::builder().layer(bearer.grpc())`. A method finds the token with
+    /// `request.extensions().get::<VerifiedToken>()`.
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.policy().challenges.is_grpc = true;
+        self
+    }
+
     /// Caches up to this many introspected tokens, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
-    /// every request is introspected anyway.
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request is introspected anyway.
     ///
     /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
     /// entry for each KiB begun. Up to 10,000 refused tokens are cached separately, for the route's

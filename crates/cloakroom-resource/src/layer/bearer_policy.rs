@@ -58,7 +58,7 @@ pub(crate) struct BearerPolicy {
     step_up: Option<StepUp>,
     /// Whether requests without a token pass.
     pub(crate) is_optional: bool,
-    challenges: Challenges,
+    pub(crate) challenges: Challenges,
 }
 
 impl BearerPolicy {
@@ -161,7 +161,10 @@ impl BearerPolicy {
     fn challenges_for(&self, required: &Scope) -> Challenges {
         let none = StepUp::default();
         let step_up = self.step_up.as_ref().unwrap_or(&none);
-        Challenges::new(&self.audience, required, self.metadata.as_deref(), step_up)
+        let metadata = self.metadata.as_deref();
+        let mut challenges = Challenges::new(&self.audience, required, metadata, step_up);
+        challenges.is_grpc = self.challenges.is_grpc;
+        challenges
     }
 
     /// The refusal of a token that lacks some of this scope, beside what the layer requires.

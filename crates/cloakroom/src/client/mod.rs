@@ -41,6 +41,8 @@ use crate::client::secret_hash::SecretHash;
 pub struct Client {
     id: ClientId,
     name: Option<String>,
+    uri: Option<String>,
+    extension_grants: Vec<String>,
     public: bool,
     secrets: Vec<SecretHash>,
     grant_types: Vec<GrantType>,
@@ -102,6 +104,12 @@ impl Client {
         self.name.as_deref()
     }
 
+    /// The client's home page, for a link on a consent page: an `https` URL, or `http` on this machine.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.uri.as_deref()
+    }
+
     /// Whether the client cannot authenticate (RFC 6749 §2.1).
     #[must_use]
     pub const fn is_public(&self) -> bool {
@@ -145,6 +153,13 @@ impl Client {
     #[must_use]
     pub fn allows(&self, grant_type: GrantType) -> bool {
         self.grant_types.contains(&grant_type)
+    }
+
+    /// Whether the client may use the extension grant of this type
+    /// ([`ExtensionGrant`](crate::ExtensionGrant)).
+    #[must_use]
+    pub fn allows_extension(&self, grant_type: &str) -> bool {
+        self.extension_grants.iter().any(|own| own == grant_type)
     }
 
     /// Whether the client has this role.

@@ -15,7 +15,8 @@ use crate::flow::chain::{
     ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
-use crate::flow::mint::{MintRequest, NewToken};
+use crate::flow::hook::Occasion;
+use crate::flow::mint::{MintRequest, MintedToken};
 use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{RefreshRequest, TokenResponse};
 use crate::flow::successor;
@@ -107,6 +108,9 @@ impl Attempt<'_> {
         let mut next = GrantRecord::clone(grant);
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
+        if let Some(device) = &self.request.device {
+            next.device = next.device.updated(device);
+        }
         let binding = ChainBinding::of(grant, chain, client);
         let (confirmation, bound_from) = binding.after(generation, proved);
         // If the next credential is bound, a retry has to prove its key.
@@ -125,7 +129,7 @@ impl Attempt<'_> {
         moved.successor = Some(Box::new(successor));
         moved.bound_from = bound_from;
         next.chain = Some(moved);
-        let mut token = self.mint(&next, random).await?;
+        let mut token = self.mint(&next, random, Occasion::Refresh).await?;
 
         let step = Advance {
             grant: grant.id,
@@ -156,7 +160,7 @@ impl Attempt<'_> {
             let presented = self.presented.handle.generation;
             let done = Event::Retried { grant: id, client, presented, generation };
             let current = self.current_credential(&grant, chain)?;
-            match self.attach(&grant, chain, current, done).await? {
+            match self.attach(&grant, chain, current, Occasion::Retry, done).await? {
                 Attached::Done(response) => return Ok(response),
                 Attached::Moved(moved) => grant = moved,
             }
@@ -213,7 +217,8 @@ impl Attempt<'_> {
     ) -> Result<TokenResponse, TokenError> {
         let (id, client, generation) = (grant.id, grant.client.clone(), chain.generation);
         let done = Event::Refreshed { grant: id, client, generation };
-        match self.attach(grant, chain, self.request.token.clone(), done).await? {
+        match self.attach(grant, chain, self.request.token.clone(), Occasion::Refresh, done).await?
+        {
             Attached::Done(response) => Ok(response),
             Attached::Moved(_) => Err(GrantRefusal::Spent.into()),
         }
@@ -225,9 +230,10 @@ impl Attempt<'_> {
         grant: &Arc<GrantRecord>,
         chain: &Chain,
         refresh_token: TokenSecret,
+        occasion: Occasion,
         done: Event,
     ) -> Result<Attached, TokenError> {
-        let token = self.mint(grant, &self.presented.inner.random).await?;
+        let token = self.mint(grant, &self.presented.inner.random, occasion).await?;
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
@@ -250,12 +256,18 @@ impl Attempt<'_> {
     }
 
     /// The access token that this request asks for. Narrowing it does not narrow the grant.
-    async fn mint(&self, grant: &GrantRecord, random: &Random) -> Result<NewToken, TokenError> {
+    async fn mint(
+        &self,
+        grant: &GrantRecord,
+        random: &Random,
+        occasion: Occasion,
+    ) -> Result<MintedToken, TokenError> {
         let Presented { inner, client, proved, now, .. } = self.presented;
         let scope = narrow_scope(self.request.scope.clone(), &grant.scope, client)?;
         let audience = narrow_audience(&self.request.resources, &grant.audience)?;
         let life = inner.lifetimes.of_client(client).access_token;
-        let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
+        let mint =
+            MintRequest { client, grant, scope, audience, proved, life, now, random, occasion };
         inner.minter.mint(mint).await
     }
 }

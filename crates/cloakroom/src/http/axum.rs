@@ -57,7 +57,7 @@ async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Res
 }
 
 /// The whole body, or the refusal of one that is too large or cannot be read.
-async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         // The client has said that the body is too large, so it need not send it.
         return Err(respond::too_large());

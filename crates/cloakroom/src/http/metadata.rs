@@ -43,7 +43,8 @@ impl Endpoints {
         let grant_types: Vec<_> = GrantType::ALL
             .into_iter()
             .filter(|grant_type| has_page || *grant_type != GrantType::AuthorizationCode)
-            .map(GrantType::as_str)
+            .map(|grant_type| -> &str { grant_type.as_str() })
+            .chain(self.issuer.extension_grant_types())
             .collect();
         let response_types: &[&str] = if has_page { &["code"] } else { &[] };
         let mut metadata = json!({

@@ -24,9 +24,9 @@
 //! page holds at most `limit` entries, and never more than 1,000 entries or 192 KiB. However many
 //! clients wait for the same page, the log is read once and the page is encoded once.
 //!
-//! You write the authorization endpoint: it signs the user in, asks for consent, calls
-//! [`Issuer::authorize`], and sends the user back with [`Issuer::authorization_response`]. Name its URL
-//! with [`Endpoints::authorization_endpoint`].
+//! You write the authorization endpoint, since it signs the user in and asks for consent.
+//! [`AuthorizationRequest`](crate::AuthorizationRequest) checks its requests and makes its responses. Name
+//! its URL with [`Endpoints::authorization_page`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -48,6 +48,7 @@ pub(crate) mod revocations;
 
 mod accept_header;
 mod authenticate;
+mod authorization;
 #[cfg(feature = "axum")]
 mod axum;
 mod cors;
@@ -97,7 +98,8 @@ const MAX_FOLLOWERS: usize = 4096;
 ///
 /// Your middleware verifies the key that a client proves, with a `DPoP` proof or a client
 /// certificate, and puts a [`Confirmation`](cloakroom_core::Confirmation) into the extensions of
-/// the request.
+/// the request. It may put a [`Device`](crate::Device) there as well, such as the address of the browser:
+/// `/token` updates the session with it ([`RefreshRequest::device`](crate::RefreshRequest::device)).
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     issuer: Issuer,
@@ -108,6 +110,7 @@ pub struct Endpoints {
     metadata: serde_json::Map<String, serde_json::Value>,
     origins: cors::Origins,
     cache_swapped: Duration,
+    keeps_user_agents: bool,
     body_limit: usize,
     max_wait: Duration,
     /// One permit for each follower that waits for the revocation log to grow.
@@ -151,6 +154,7 @@ impl Endpoints {
             metadata: serde_json::Map::new(),
             origins: cors::Origins::default(),
             cache_swapped: Duration::ZERO,
+            keeps_user_agents: false,
             body_limit: BODY_LIMIT,
             max_wait: MAX_WAIT,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
@@ -174,10 +178,22 @@ impl Endpoints {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of
-    /// its responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207
-    /// §3). [`Issuer::authorization_response`] does so. Clients then refuse a response without
-    /// `iss`.
+    /// Adds the URL of your authorization endpoint to the metadata, which receives its requests with
+    /// [`AuthorizationRequest`](crate::AuthorizationRequest), and says what that supports: `iss` in each
+    /// response (RFC 9207), the response modes and prompts, and no request objects.
+    #[must_use]
+    pub fn authorization_page(self, url: &str) -> Self {
+        self.authorization_endpoint(url)
+            .authorization_response_iss()
+            .add_metadata("response_modes_supported", ["query", "form_post"].as_slice().into())
+            .add_metadata("request_parameter_supported", false.into())
+            // OpenID Connect Discovery §3: without this member, it would be supported.
+            .add_metadata("request_uri_parameter_supported", false.into())
+    }
+
+    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
+    /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
+    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
     #[must_use]
     pub fn authorization_response_iss(self) -> Self {
         self.add_metadata("authorization_response_iss_parameter_supported", true.into())
@@ -234,7 +250,15 @@ impl Endpoints {
         self
     }
 
-    /// The largest size of a request body, in bytes (64 KiB by default).
+    /// Keeps the `User-Agent` of the requests to `/token` in the description of the session, as
+    /// `user_agent`: its first 256 characters. By default nothing of a request is kept.
+    #[must_use]
+    pub const fn keep_user_agents(mut self) -> Self {
+        self.keeps_user_agents = true;
+        self
+    }
+
+    /// The most bytes that the body of a request may have (64 KiB).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;

@@ -6,8 +6,7 @@ use cloakroom::core::record::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
-    AuthorizationRequest, Caller, Client, Grant, GrantRefusal, RefreshRequest, TokenError,
-    TokenResponse,
+    ApprovedRequest, Caller, Client, Grant, GrantRefusal, RefreshRequest, TokenError, TokenResponse,
 };
 
 use super::attacks::{app, changing, confidential};
@@ -63,7 +62,7 @@ impl Fixture {
             grant = grant.confirmation(key);
         }
         self.issuer
-            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()))
             .await
             .unwrap()
     }

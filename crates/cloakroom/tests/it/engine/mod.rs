@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
 
 mod attacks;
+mod authorization_requests;
 mod builder;
 mod codes;
 mod counts;
+mod devices;
 mod ends;
 mod finished;
 mod formats;
@@ -15,6 +17,8 @@ mod laggards;
 mod maintenance;
 mod outage;
 mod ownership;
+#[cfg(feature = "resource")]
+mod protect;
 mod races;
 mod refresh;
 mod refused;
@@ -27,3 +31,4 @@ mod single_use;
 mod sinks;
 pub(crate) mod store;
 pub(crate) mod support;
+mod token_hook;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom::core::time::ManualClock;
 use cloakroom::core::{Confirmation, TokenSecret};
 use cloakroom::{
-    AuthorizationRequest, Client, Event, Format, Grant, GrantRefusal, GrantType, RefreshRequest,
+    ApprovedRequest, Client, Event, Format, Grant, GrantRefusal, GrantType, RefreshRequest,
     Regression, TokenError,
 };
 use tokio::task::JoinSet;
@@ -303,7 +303,7 @@ async fn redeemed_by_two(
     let other = builder(&fixture.store, &behind).static_clients(kiosk()).unwrap();
     let other = other.build().await.unwrap();
     let grant = Grant::user("kiosk", "alice").unwrap();
-    let request = AuthorizationRequest::new(grant, CALLBACK).pkce(challenge());
+    let request = ApprovedRequest::new(grant, CALLBACK).pkce(challenge());
     let code = fixture.issuer.authorize(request).await.unwrap();
     fixture.store.before_next("advance", {
         let request = redemption_by("kiosk", &code).confirmation(first);

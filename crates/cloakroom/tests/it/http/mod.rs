@@ -4,6 +4,7 @@
 
 mod authentication;
 mod authenticators;
+mod authorization;
 mod cors;
 mod documents;
 mod faulty_store;

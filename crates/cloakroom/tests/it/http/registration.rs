@@ -7,8 +7,8 @@ use bytes::Bytes;
 use cloakroom::core::time::ManualClock;
 use cloakroom::http::{Registration, RegistrationRefusal};
 use cloakroom::{
-    AuthorizationRequest, Client, ClientBuilder, ClientId, ClientRegistry, Format, Grant,
-    GrantType, Pkce, RegisteredClient, RegisteredClients, SecretHash, StaticClients,
+    ApprovedRequest, Client, ClientBuilder, ClientId, ClientRegistry, Format, Grant, GrantType,
+    Pkce, RegisteredClient, RegisteredClients, SecretHash, StaticClients,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn assert_refused(reply: &Reply, status: u16, error: &str) {
 async fn tokens(server: &Server, client: &Value) -> Value {
     let id = text(client, "client_id");
     let grant = Grant::user(id, "alice").unwrap();
-    let request = AuthorizationRequest::new(grant, "http://127.0.0.1:4000/callback");
+    let request = ApprovedRequest::new(grant, "http://127.0.0.1:4000/callback");
     let request = request.pkce(Some(Pkce::s256(CHALLENGE).unwrap()));
     let code = server.issuer().authorize(request).await.unwrap();
     let mut form = vec![
