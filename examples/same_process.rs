@@ -6,6 +6,7 @@
 //! axum = "0.8"
 //! cloakroom = { path = "../cloakroom/crates/cloakroom", features = ["resource"] }
 //! serde = { version = "1", features = ["derive"] }
+//! serde_json = "1"
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! tower = { version = "0.5", features = ["util"] }
 //! url = "2"
@@ -22,12 +23,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cloakroom::http::Endpoints;
 use cloakroom::resource::Token;
-use cloakroom::serde_json::{Value, json};
 use cloakroom::{
     AuthorizationError, AuthorizationRequest, Client, Device, Format, GrantType, Issuer, NewToken,
     Subject, TokenChanges, TokenHookError,
 };
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 const ORDERS: &str = "https://orders.example";
@@ -174,8 +175,7 @@ async fn sign_in(app: &Router, browser: &str, more: &str) -> Result<String, Box<
     let request = Request::post("/token")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(header::USER_AGENT, browser);
-    let tokens: Value =
-        cloakroom::serde_json::from_str(&text(send(app, request, &form).await?).await?)?;
+    let tokens: Value = serde_json::from_str(&text(send(app, request, &form).await?).await?)?;
     Ok(tokens["access_token"].as_str().ok_or("an access token")?.to_owned())
 }
 

@@ -1,12 +1,10 @@
 //! `/authorize`: the page that signs users in. The library checks the requests and makes the responses;
 //! the page is a demo.
 
-use std::error::Error;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cloakroom::http::Form;
@@ -112,8 +110,10 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use axum::body::Body;
-    use axum::http::Request;
+    use axum::http::{Request, StatusCode};
     use cloakroom::{Client, Format, GrantType};
     use tower::ServiceExt as _;
 

@@ -8,8 +8,8 @@
 //! | `load` | how often the authorization server is asked |
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
-//! | `sixteen` | sixteen processes of one client share one refresh token |
 //! | `fleet` | the signing keys of processes that share a key store |
+//! | `sixteen` | sixteen processes of one client share one refresh token |
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!

@@ -14,13 +14,14 @@ use crate::steps::Steps;
 pub(crate) const TESTS: &str = "test --workspace --all-features";
 
 /// The examples that run from end to end by themselves: name, arguments, last line.
-const EXAMPLES: [(&str, &str, &str); 6] = [
+const EXAMPLES: [(&str, &str, &str); 7] = [
     ("phantom_token", "", "phantom token flow: ok"),
     ("phantom_token", "--store sqlite:{}/tokens.db", "phantom token flow: ok"),
     ("gateway", "--demo", "gateway: ok"),
     ("custom_store", "", "custom store: ok"),
     ("tenants", "", "tenants: ok"),
     ("same_process", "", "same process: ok"),
+    ("plain_hyper", "", "plain hyper: ok"),
 ];
 
 /// The options of the task.

@@ -88,6 +88,7 @@
 //! |---|---|
 //! | `axum` (default) | [`VerifiedToken`] and `Token<YourClaims>` as extractors |
 //! | `client` (default) | `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the constructors that use it |
+//! | `ml-dsa` | verifies ML-DSA-44 and ML-DSA-65 (RFC 9964), too |
 //! | `metrics` | counters and gauges through the `metrics` crate |
 //!
 //! # Metrics

@@ -38,6 +38,7 @@ pub use flow::hook::{NewToken, Occasion, TokenChanges, TokenHook, TokenHookError
 pub use flow::request::{
     AdoptRequest, ApprovedRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
 };
+pub use form::Form;
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
 pub use introspection::local::LocalIntrospector;
@@ -61,7 +62,7 @@ pub use serde_json;
 // What the signatures above are made of.
 pub use cloakroom_core::handle::{HandleKeys, HandleSecret};
 pub use cloakroom_core::keys::KeyPolicy;
-pub use cloakroom_core::record::Device;
+pub use cloakroom_core::record::{Claims, Device};
 pub use cloakroom_core::revocation::Epoch;
 pub use cloakroom_core::store::{SingleUse, SingleUseStore, Spent};
 pub use cloakroom_core::time::UnixTime;

@@ -97,8 +97,8 @@ pub enum Event {
         /// The generation of the chain now. It is unchanged if the token does not rotate.
         generation: u32,
     },
-    /// A spent refresh token was presented within its retry window, and the client got the current one.
-    /// Investigate a grant with more of these events than the client has tabs or processes.
+    /// A spent refresh token was presented within its retry window, and the client got the current
+    /// one. Investigate a grant with more of these events than the client has tabs or processes.
     Retried {
         /// Its grant.
         grant: GrantId,

@@ -113,6 +113,11 @@ pub enum Occasion {
     Refresh,
     /// A refresh token is presented again within its retry window.
     Retry,
+    /// A gateway swaps a handle for a JWT
+    /// ([`on_token_at_swap`](crate::IssuerBuilder::on_token_at_swap)). The scope and the audience are those
+    /// of the JWT, and the claims those of the handle. Members of the response are ignored. A handle whose
+    /// swap is refused is inactive for the gateway.
+    Swap,
 }
 
 /// An access token that is about to be made.
@@ -412,6 +417,8 @@ impl Guard {
 pub(crate) struct Hook {
     pub(crate) hook: Arc<dyn TokenHook>,
     pub(crate) guard: Guard,
+    /// Whether it is asked when a handle is swapped.
+    pub(crate) at_swap: bool,
 }
 
 impl Hook {

@@ -160,7 +160,7 @@ impl Attempt<'_> {
             let presented = self.presented.handle.generation;
             let done = Event::Retried { grant: id, client, presented, generation };
             let current = self.current_credential(&grant, chain)?;
-            match self.attach(&grant, chain, current, Occasion::Retry, done).await? {
+            match self.attach(&grant, chain, current, done).await? {
                 Attached::Done(response) => return Ok(response),
                 Attached::Moved(moved) => grant = moved,
             }
@@ -217,8 +217,7 @@ impl Attempt<'_> {
     ) -> Result<TokenResponse, TokenError> {
         let (id, client, generation) = (grant.id, grant.client.clone(), chain.generation);
         let done = Event::Refreshed { grant: id, client, generation };
-        match self.attach(grant, chain, self.request.token.clone(), Occasion::Refresh, done).await?
-        {
+        match self.attach(grant, chain, self.request.token.clone(), done).await? {
             Attached::Done(response) => Ok(response),
             Attached::Moved(_) => Err(GrantRefusal::Spent.into()),
         }
@@ -230,9 +229,10 @@ impl Attempt<'_> {
         grant: &Arc<GrantRecord>,
         chain: &Chain,
         refresh_token: TokenSecret,
-        occasion: Occasion,
         done: Event,
     ) -> Result<Attached, TokenError> {
+        let is_retry = matches!(done, Event::Retried { .. });
+        let occasion = if is_retry { Occasion::Retry } else { Occasion::Refresh };
         let token = self.mint(grant, &self.presented.inner.random, occasion).await?;
         let step = Advance {
             grant: grant.id,

@@ -42,7 +42,7 @@ pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenErr
     Ok(body("application/json", Bytes::from_owner(text)))
 }
 
-/// The JSON of a response without authorization details whose texts need no escapes, as nearly all are. It
+/// The JSON of a response of typical members whose texts need no escapes, as nearly all are. It
 /// is what serializing the response writes.
 fn plain(tokens: &TokenResponse) -> Option<Zeroizing<Vec<u8>>> {
     // Without an early end, so that many bytes are looked at together.

@@ -80,6 +80,7 @@ pub struct IssuerBuilder {
     used_formats: Vec<Format>,
     scope_mapper: ScopeMapper,
     hook: Option<Arc<dyn TokenHook>>,
+    hook_at_swap: bool,
     guard: Guard,
     extension_grants: ExtensionGrants,
     stateless_jwt: bool,
@@ -111,6 +112,7 @@ impl IssuerBuilder {
             used_formats: Vec::new(),
             scope_mapper: Arc::new(|_, scope| scope.clone()),
             hook: None,
+            hook_at_swap: false,
             guard: Guard::DEFAULT,
             extension_grants: Vec::new(),
             stateless_jwt: false,
@@ -258,6 +260,13 @@ impl IssuerBuilder {
     /// Calls this hook before each access token is made: see [`TokenHook`]. A closure is a hook.
     pub fn on_token(mut self, hook: impl TokenHook) -> Self {
         self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// Also calls the [`TokenHook`] when a gateway swaps a handle for a JWT ([`Issuer::swap`]), so that
+    /// the JWT has the claims of that moment. A gateway remembers the JWT until it ends.
+    pub const fn on_token_at_swap(mut self) -> Self {
+        self.hook_at_swap = true;
         self
     }
 
@@ -469,7 +478,7 @@ impl IssuerBuilder {
             issuer: Arc::clone(&url),
             formats,
             algorithms: self.resource_algorithms,
-            hook: self.hook.map(|hook| Hook { hook, guard }),
+            hook: self.hook.map(|hook| Hook { hook, guard, at_swap: self.hook_at_swap }),
         };
         Ok(Issuer {
             inner: Arc::new(Inner {

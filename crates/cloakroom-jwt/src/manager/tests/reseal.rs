@@ -301,3 +301,39 @@ async fn no_private_key_is_stored_unsealed_except_by_that_name() {
     let back = KeyManager::builder(Arc::clone(&store) as _, danger::unsealed());
     assert!(back.clock(clock as _).build().await.is_err());
 }
+
+/// Tenants of one store share the generations, and nothing else: each has its rings and its keys.
+#[tokio::test]
+async fn tenants_of_one_store_replace_their_keys_each_for_itself() {
+    use cloakroom_core::store::TenantStore;
+
+    let (store, clock) = (RingStore::new(), clock());
+    let tenant = async |name: &str, sealer: AesGcmSealer| {
+        let store = Arc::new(TenantStore::new(Arc::clone(&store), name).unwrap());
+        KeyManager::builder(store, Arc::new(sealer))
+            .further_algorithm(Algorithm::EdDsa)
+            .clock(Arc::clone(&clock) as _)
+            .build()
+            .await
+    };
+    // Both call their key 1.
+    let one = tenant("one", first()).await.unwrap();
+    let two = tenant("two", AesGcmSealer::new(1, [5; 32])).await.unwrap();
+    let before = two.states().await.unwrap();
+    assert_eq!(one.states().await.unwrap().len(), 4);
+    let new = tenant("one", both()).await.unwrap();
+    let done = new.reseal().await.unwrap();
+    assert_eq!((done.resealed, &done.removable[..]), (4, &["1".to_owned()][..]));
+    assert_eq!(two.states().await.unwrap(), before);
+    clock.advance(secs(40 * 86_400));
+    two.maintain().await.unwrap();
+    tenant("one", second()).await.unwrap();
+    assert!(one.maintain().await.is_err(), "its key was replaced");
+    let rings = |all: Vec<crate::KeyStatus>| {
+        let signs = all.into_iter().filter(|key| key.signs_now);
+        signs.map(|key| key.algorithm).collect::<Vec<_>>()
+    };
+    for manager in [&new, &two] {
+        assert_eq!(rings(manager.states().await.unwrap()), ["ES256", "EdDSA"]);
+    }
+}

@@ -7,7 +7,7 @@ use crate::flow::authorization_request::redirect::AuthorizationRedirect;
 #[derive(Debug, thiserror::Error)]
 #[expect(clippy::exhaustive_enums, reason = "a page is shown, or the user is sent back")]
 pub enum AuthorizationError {
-    /// Show the user an error page. Do *not* redirect: nobody knows where to (RFC 6749 §4.1.2.1).
+    /// Show the user an error page. Do *not* redirect (RFC 6749 §4.1.2.1).
     #[error(transparent)]
     Page(#[from] PageError),
     /// Send the user back to the client, with the error in the redirect.

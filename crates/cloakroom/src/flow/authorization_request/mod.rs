@@ -31,7 +31,7 @@ use crate::issuer::single_use::spend;
 /// An authorization request that was checked: the client and its redirect URI are registered, and the
 /// request asks for nothing that the client may not have (RFC 6749 §4.1.1).
 ///
-/// Show the user what is asked for, and end it with [`approve`](Self::approve), [`deny`](Self::deny) or
+/// Show the user what the client requests, and end the request with [`approve`](Self::approve), [`deny`](Self::deny) or
 /// [`error`](Self::error). Each makes a complete redirect to the client, with `state` and `iss`.
 ///
 /// ```
@@ -200,13 +200,13 @@ impl AuthorizationRequest {
         &self.terms.redirect_uri
     }
 
-    /// The scope that is asked for, without what the client may not have.
+    /// The requested scope, without what the client may not have.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.terms.scope
     }
 
-    /// The resources that are asked for (RFC 8707), spelled as they are registered.
+    /// The requested resources (RFC 8707), as they are registered.
     #[must_use]
     pub fn audience(&self) -> &Audience {
         &self.terms.audience
@@ -278,8 +278,8 @@ impl AuthorizationRequest {
         self.terms.others.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// A grant of all that is asked for, to the client, for this user. Add `auth_time`, and what else
-    /// you know. Narrow it to what the user has consented to.
+    /// A grant of everything that the client requests, for this user. Add `auth_time` and what else you
+    /// know, and narrow it to what the user has consented to.
     ///
     /// # Errors
     ///
@@ -377,11 +377,14 @@ impl AuthorizationRequest {
         }
         let scope = grant.scope.get_or_insert_with(|| self.terms.scope.clone());
         if !scope.is_subset(&self.terms.scope) {
-            return refused("invalid_scope", "the grant has scope that was not asked for");
+            return refused("invalid_scope", "the grant has scope that the client did not request");
         }
         let audience = grant.audience.get_or_insert_with(|| self.terms.audience.clone());
         if !audience.iter().all(|resource| self.terms.audience.find(resource).is_some()) {
-            return refused("invalid_target", "the grant has a resource that was not asked for");
+            return refused(
+                "invalid_target",
+                "the grant has a resource that the client did not request",
+            );
         }
         // RFC 9449 §10: the code is bound to the key that the request names.
         if self.terms.dpop_jkt.is_some() {

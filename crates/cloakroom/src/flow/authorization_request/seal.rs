@@ -41,7 +41,7 @@ pub(super) fn seal(inner: &Inner, terms: &Terms, context: &[u8]) -> Result<Strin
     (bytes[0], bytes[1]) = (VERSION, id);
     inner.random.fill(&mut bytes[2..])?;
     let mut sealed = serde_json::to_vec(terms).map_err(other)?;
-    let key = message_key(&*key, &bytes).map_err(other)?;
+    let key = message_key(&key, &bytes).map_err(other)?;
     key.seal_in_place_append_tag(nonce(&bytes).map_err(other)?, aad(&bytes, context), &mut sealed)
         .map_err(other)?;
     bytes.append(&mut sealed);
@@ -61,7 +61,7 @@ pub(super) fn open(inner: &Inner, sealed: &str, context: &[u8]) -> Result<Box<Te
     }
     let keys = inner.handles.keys_for(PURPOSE).filter(|(id, _)| *id == header[1]);
     let plain = keys.filter_map(|(_, key)| {
-        let key = message_key(&*key, header).ok()?;
+        let key = message_key(&key, header).ok()?;
         let mut text = ciphertext.to_vec();
         let plain = key.open_in_place(nonce(header).ok()?, aad(header, context), &mut text).ok()?;
         Some(plain.to_vec())

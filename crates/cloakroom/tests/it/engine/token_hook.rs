@@ -212,6 +212,29 @@ async fn a_hook_that_refuses_fails_panics_or_hangs_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_swap_is_asked_about_if_the_app_says_so() {
+    let hook = Hook::default();
+    let fixture = Fixture::with(|builder| hook.clone().into(builder).on_token_at_swap()).await;
+    hook.claim("admin");
+    let handle = fixture.token_for(ORDERS).await.access_token;
+    let swap = async || fixture.issuer.swap(&handle, None, Caller::Internal).await;
+    let role = async || claims(&swap().await.unwrap().unwrap().jwt)["role"].clone();
+    assert_eq!(role().await, json!("admin"));
+    hook.claim("editor");
+    assert_eq!(role().await, json!("editor"));
+    hook.set(Next::Nothing);
+    assert_eq!(role().await, json!("admin"), "those of the handle");
+    hook.set(Next::Refuse);
+    assert!(swap().await.unwrap().is_none(), "inactive for a gateway");
+    for next in [Next::Fail, Next::Panic] {
+        hook.set(next);
+        assert!(matches!(swap().await, Err(TokenError::Hook(_))));
+    }
+    assert_eq!(hook.occasions()[1..], [Occasion::Swap; 6]);
+    assert_eq!(fixture.role(&handle).await, Some(json!("admin")), "the handle stays as it is");
+}
+
+#[tokio::test]
 async fn what_a_hook_must_not_set_is_a_failure_and_not_a_token() {
     let (fixture, hook) = fixture().await;
     let none = TokenChanges::none;
