@@ -13,6 +13,8 @@ mod issuer;
 mod metrics;
 pub mod operator;
 mod revocation;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod write;
 
 pub use client::Client;
