@@ -156,6 +156,13 @@ text_id! {
     Kid, "kid", printable
 }
 
+impl UserId {
+    /// Whether a user is named like this client.
+    pub(crate) fn is_named_like(&self, client: &ClientId) -> bool {
+        self.0 == client.0
+    }
+}
+
 impl Jti {
     /// A `jti` of 128 random bits, as base64url.
     ///

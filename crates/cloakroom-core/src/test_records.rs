@@ -26,11 +26,12 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
         auth_time: Some(now),
+        acr: Some("urn:example:mfa".into()),
         created_at: now,
         epoch: Epoch::new(1_700_000_000_000),
         username: Some("Alice".into()),
-        act: Some(json!({"sub": "support"})),
-        authorization_details: Some(json!([{"type": "payment"}])),
+        act: Some(Box::new(json!({"sub": "support"}))),
+        authorization_details: Some(Box::new(json!([{"type": "payment"}]))),
         session: Some("sid-1".into()),
         claims: Claims::new([("tenant", json!("acme"))]).unwrap(),
         device: Device::new([("browser", "Firefox")]).unwrap(),
@@ -40,18 +41,19 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
             digest: TokenDigest::compute(TokenKind::Refresh, &[seed]),
             key: ChainKey::random(&Random::system()).unwrap(),
             expires_at: UnixTime::from_secs(1_700_100_000),
-            code: Some(CodeBinding {
+            code: Some(Box::new(CodeBinding {
                 redirect_uri: "https://app.example/cb".into(),
                 redirect_uri_omitted: true,
                 challenge: Some("c".repeat(43)),
+                nonce: Some("n-1".into()),
                 unknown: Default::default(),
-            }),
-            successor: Some(SealedSuccessor {
+            })),
+            successor: Some(Box::new(SealedSuccessor {
                 sealed: vec![1, 2, 3],
                 until: now,
-                earlier: vec![SpentBefore::new(0, now)],
+                earlier: vec![SpentBefore { sealed: vec![4, 5], ..SpentBefore::new(0, now) }],
                 unknown: Default::default(),
-            }),
+            })),
             bound_from: Some(1),
             rotates: true,
             unknown: Default::default(),
@@ -74,6 +76,7 @@ pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
         scope: Scope::parse("orders:read").unwrap(),
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: None,
+        claims: Some(Claims::new([("tenant", json!("acme")), ("role", json!("admin"))]).unwrap()),
         unknown: Default::default(),
     }
 }

@@ -69,7 +69,9 @@ impl Ord for Text {
 
 impl Hash for Text {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        state.write(self.as_bytes());
+        // No text contains this byte, so that no two pairs of texts are hashed alike.
+        state.write_u8(0xff);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -119,12 +120,18 @@ impl fmt::Debug for MemoryStore {
 
 #[async_trait]
 impl TokenStore for MemoryStore {
-    async fn create(
-        &self,
+    // As `async_trait` would write it, but the record moves to the heap only once.
+    fn create<'a, 'future>(
+        &'a self,
         grant: GrantRecord,
         tokens: Vec<TokenRecord>,
-    ) -> Result<CreateOutcome, StoreError> {
-        self.0.create(grant, tokens)
+    ) -> Pin<Box<dyn Future<Output = Result<CreateOutcome, StoreError>> + Send + 'future>>
+    where
+        'a: 'future,
+        Self: 'future,
+    {
+        let grant = Arc::new(grant);
+        Box::pin(async move { self.0.create(&grant, tokens) })
     }
 
     async fn find(&self, grant: GrantId, token: Option<TokenDigest>) -> Result<Lookup, StoreError> {
@@ -175,18 +182,17 @@ impl TokenStore for MemoryStore {
 impl State {
     fn create(
         &self,
-        grant: GrantRecord,
+        grant: &Arc<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
-        let grant = Arc::new(grant);
-        match self.grants.insert(&grant, tokens)? {
+        match self.grants.insert(grant, tokens)? {
             Inserted::Present => {}
             Inserted::Exists => return Ok(CreateOutcome::Exists),
             Inserted::Revoked => return Ok(CreateOutcome::Barred),
         }
         // The grant and its index entries are visible now. If a revocation of its subject or client wrote
         // its rule before this look, the rule is seen here. Otherwise the sweep finds the grant.
-        if !self.revocation_log.denies(&grant) {
+        if !self.revocation_log.denies(grant) {
             return Ok(CreateOutcome::Inserted);
         }
         self.grants.flag(grant.id, self.clock.now(), |_| true);

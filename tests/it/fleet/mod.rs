@@ -247,6 +247,13 @@ impl Fleet {
         }
     }
 
+    /// When the last key stops signing, if no process makes another.
+    async fn last_end(&mut self) -> UnixTime {
+        let records = self.records().await;
+        let ends = records.iter().filter(|record| record.compromised_at.is_none());
+        ends.filter_map(|record| Some(record.times.signing.as_ref()?.until)).max().unwrap()
+    }
+
     /// Whether every verifier knows the key that signs if the current one is declared compromised.
     async fn knows_the_successor(&mut self) -> bool {
         let mut records = self.records().await;
@@ -265,19 +272,28 @@ async fn every_token_is_accepted_everywhere(place: Place, rotations: usize) {
     let mut fleet = Fleet::start(&place, PROCESSES).await;
     let everyone: Vec<usize> = (0..PROCESSES).collect();
     assert_eq!(fleet.records().await.len(), 2, "eight processes made two keys");
-    let mut steps = 0;
+    let (mut steps, mut rest) = (0, START);
     while fleet.signers.len() < rotations + 1 {
         steps += 1;
         assert!(steps < 40 * rotations, "{} rotations in {steps} steps", fleet.signers.len());
         fleet.now = fleet.now + Duration::from_millis(1 + dice.draw() % 30_000);
         fleet.forget();
-        // Every process runs maintenance in most steps, at the same time as the others.
+        if fleet.now >= rest && dice.percent(4) {
+            // No process runs maintenance for a while, so that the next key is published late.
+            rest = fleet.now + Duration::from_millis(dice.draw() % 300_000);
+            rest = rest.min(fleet.last_end().await - SKEW - secs(30));
+        }
+        let is_resting = fleet.now < rest;
+        // Otherwise every process runs it in most steps, at the same time as the others.
+        let share = if is_resting { 0 } else { 80 };
         let maintained: Vec<usize> =
-            everyone.iter().copied().filter(|_| dice.percent(80)).collect();
+            everyone.iter().copied().filter(|_| dice.percent(share)).collect();
         for (node, answer) in fleet.all(&maintained, |_| json!({"do": "maintain"})) {
             assert!(answer["error"].is_null(), "{node}: {answer}");
         }
         match dice.below(20) {
+            // An order runs maintenance, too.
+            _ if is_resting => {}
             0 => {
                 let orders: Vec<usize> = everyone[..2 + dice.below(3)].to_vec();
                 for (node, answer) in fleet.all(&orders, |_| json!({"do": "rotate"})) {

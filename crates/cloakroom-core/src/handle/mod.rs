@@ -114,6 +114,11 @@ impl Root {
         TagKey::new(self.id, &self.derive("cloakroom chain handle", issuer))
     }
 
+    /// A key for a purpose of the engine. The prefix keeps it apart from the keys above.
+    fn named_key(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
+        self.derive(&format!("cloakroom for {purpose}"), issuer)
+    }
+
     fn nonce_key(&self, issuer: &str) -> TagKey {
         TagKey::new(self.id, &self.derive("cloakroom nonce", issuer))
     }
@@ -277,6 +282,15 @@ impl HandleKeys {
         self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
     }
 
+    /// Keys for a purpose of the engine, each with the id of its secret: one for each secret and each URL
+    /// of the issuer. The current one comes first. Keys of two purposes or two issuers differ.
+    #[doc(hidden)]
+    pub fn keys_for(&self, purpose: &str) -> impl Iterator<Item = (u8, Zeroizing<[u8; 32]>)> {
+        let pairs =
+            self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
+        pairs.map(move |(root, issuer)| (root.id, root.named_key(purpose, issuer)))
+    }
+
     /// The ids of the secrets that were retired with [`HandleKeys::with_retired`].
     #[must_use]
     pub fn retired(&self) -> &[u8] {
@@ -423,10 +437,12 @@ impl HandleKeys {
     /// Call it in [`scrubbed`].
     fn spell(&self, kind: TokenKind, bytes: &[u8]) -> (TokenSecret, TokenDigest) {
         let prefix = self.prefixes[0].prefix(kind);
-        // The capacity is exact, so that no reallocation leaves a copy of the secret behind.
-        let mut text = String::with_capacity(prefix.len() + (bytes.len() * 8).div_ceil(6));
-        text.push_str(prefix);
-        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        // In place: a buffer that grows, or one in between, would leave a copy of the secret behind.
+        let mut text = vec![0; prefix.len() + (bytes.len() * 8).div_ceil(6)];
+        text[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        let encoded = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text[prefix.len()..]);
+        debug_assert_eq!(encoded, Ok(text.len() - prefix.len()));
+        let text = String::from_utf8(text).expect("base64url is ASCII");
         (TokenSecret::new(text), TokenDigest::compute_unscrubbed(kind, bytes))
     }
 }

@@ -10,5 +10,6 @@ pub(crate) mod key_set;
 mod material;
 pub(crate) mod signing;
 
-#[cfg(all(test, feature = "ml-dsa"))]
+#[cfg(test)]
+#[cfg(feature = "ml-dsa")]
 mod ml_dsa_tests;

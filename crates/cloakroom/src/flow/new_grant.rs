@@ -62,10 +62,11 @@ pub(crate) async fn new_grant(
     let mut record = GrantRecord::new(id, owner, grant.subject, audience, now, now + life);
     record.scope = scope;
     record.auth_time = grant.auth_time;
+    record.acr = grant.acr;
     record.epoch = epoch;
     record.username = grant.username;
-    record.act = grant.act;
-    record.authorization_details = grant.authorization_details;
+    record.act = grant.act.map(Box::new);
+    record.authorization_details = grant.authorization_details.map(Box::new);
     record.session = grant.session;
     record.claims = grant.claims;
     record.device = grant.device;

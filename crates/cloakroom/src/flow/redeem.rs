@@ -19,10 +19,12 @@ use crate::flow::chain::{
     ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::hook::Occasion;
 use crate::flow::mint::MintRequest;
 use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
+use crate::revocation::sessions::replace_older;
 
 impl Issuer {
     /// Redeems an authorization code, once, for an access token, and for a refresh token if the
@@ -58,7 +60,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let presented = Presented { inner, handle: &handle, client: &client, proved, now };
     let grant = presented.grant(&request.client).await?;
     let chain = chain_of(&grant)?;
-    check_binding(chain.code.as_ref(), &request, &client)?;
+    check_binding(chain.code.as_deref(), &request, &client)?;
     match CredentialState::of(&handle, chain, now) {
         // RFC 9449 §10: the proof "matches the dpop_jkt parameter value in the authorization
         // request. If they do not match, it MUST reject the request."
@@ -69,7 +71,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         }
         CredentialState::Current => {}
         // Codes have no retry window, and a replay is reuse whatever key it proves.
-        CredentialState::Retriable | CredentialState::SpentRecently | CredentialState::Spent => {
+        CredentialState::Retriable | CredentialState::Spent => {
             return Err(presented.end_for_reuse(&grant).await);
         }
         CredentialState::Newer => {
@@ -85,6 +87,9 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let binding = ChainBinding::of(&grant, chain, &client);
     let (confirmation, bound_from) = binding.after(generation, proved);
     next.confirmation = confirmation;
+    if let Some(device) = &request.device {
+        next.device = next.device.updated(device);
+    }
     let rotates = client.rotates_refresh_tokens();
     let lifetimes = inner.lifetimes.of_client(&client);
     if !refreshable {
@@ -109,20 +114,30 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
     let scope = narrow_scope(None, &next.scope, &client)?;
     let life = lifetimes.access_token;
-    let mint =
-        MintRequest { client: &client, grant: &next, scope, audience, proved, life, now, random };
-    let token = inner.minter.mint(mint).await?;
+    let occasion = Occasion::Redeem;
+    let mint = MintRequest {
+        client: &client,
+        grant: &next,
+        scope,
+        audience,
+        proved,
+        life,
+        now,
+        random,
+        occasion,
+    };
+    let mut token = inner.minter.mint(mint).await?;
 
     let step = Advance {
         grant: grant.id,
         expected: chain.position(),
         now,
         change: ChainUpdate::Move(Box::new(next)),
-        tokens: token.record.clone().into_iter().collect(),
+        tokens: token.record.take().into_iter().collect(),
     };
     let done = Event::Redeemed { grant: grant.id, client: request.client };
     match inner.advance(Operation::Redeem, Arc::clone(&grant), step, done).await? {
-        AdvanceOutcome::Advanced => {}
+        AdvanceOutcome::Advanced => Box::pin(replace_older(inner, &grant, now)).await,
         // This request saw the code unspent: a double click, unless the keys prove a second
         // holder.
         AdvanceOutcome::Stale(grant) => {

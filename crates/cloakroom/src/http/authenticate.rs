@@ -1,6 +1,7 @@
 //! Client authentication (RFC 6749 §2.3).
 
 use std::fmt;
+use std::ops::{Range, RangeFrom};
 use std::sync::{Arc, LazyLock};
 
 use ::http::{Request, header};
@@ -12,11 +13,12 @@ use cloakroom_core::ClientId;
 use zeroize::Zeroizing;
 
 use super::credentials;
-use super::form::{Form, decoded};
+use super::form::Form;
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
 use crate::client::secret_hash::SecretHash;
 use crate::error::{AuthenticationFailure, TokenError};
+use crate::form::decoded;
 
 /// Authenticates the client that calls an endpoint.
 ///
@@ -120,13 +122,12 @@ impl ClientAuthenticator for SecretAuthenticator {
         clients: &dyn ClientDirectory,
     ) -> Result<Arc<Client>, TokenError> {
         let mut authorization = request.headers().get_all(header::AUTHORIZATION).iter();
+        let basic;
         let (id, secret) = match (authorization.next(), authorization.next()) {
-            (None, _) => (
-                Zeroizing::new(
-                    form.get("client_id").ok_or(AuthenticationFailure::Malformed)?.to_owned(),
-                ),
-                form.get("client_secret").map(|secret| Zeroizing::new(secret.to_owned())),
-            ),
+            (None, _) => {
+                let id = form.get("client_id").ok_or(AuthenticationFailure::Malformed)?;
+                (id, form.get("client_secret"))
+            }
             (Some(_), Some(_)) => {
                 return Err(TokenError::InvalidRequest("the client authenticates twice"));
             }
@@ -136,17 +137,16 @@ impl ClientAuthenticator for SecretAuthenticator {
                 if form.get("client_secret").is_some() {
                     return Err(TokenError::InvalidRequest("the client authenticates twice"));
                 }
-                let (id, secret) =
-                    basic(header.as_bytes()).ok_or(AuthenticationFailure::Malformed)?;
-                if form.get("client_id").is_some_and(|other| other != *id) {
+                basic = Basic::parse(header.as_bytes()).ok_or(AuthenticationFailure::Malformed)?;
+                if form.get("client_id").is_some_and(|other| other != basic.id()) {
                     return Err(TokenError::InvalidRequest("client_id differs from the header's"));
                 }
-                (id, Some(secret))
+                (basic.id(), Some(basic.secret()))
             }
         };
         // Some libraries send `Basic id:` or an empty `client_secret` for a client that has no secret.
         let secret = secret.filter(|secret| !secret.is_empty());
-        let id = ClientId::new(&*id).map_err(|_| AuthenticationFailure::UnknownClient)?;
+        let id = ClientId::new(id).map_err(|_| AuthenticationFailure::UnknownClient)?;
         let client = clients.client(&id).await?;
         let Some(secret) = secret else {
             let client = client.ok_or(AuthenticationFailure::UnknownClient)?;
@@ -157,7 +157,7 @@ impl ClientAuthenticator for SecretAuthenticator {
             };
         };
         // An unknown client costs the same hash and comparison as a known one.
-        let matches = client.as_deref().unwrap_or(&DECOY).has_secret(&secret);
+        let matches = client.as_deref().unwrap_or(&DECOY).has_secret(secret);
         match client {
             Some(client) if matches => Ok(client),
             Some(_) => Err(AuthenticationFailure::WrongCredentials.into()),
@@ -177,8 +177,8 @@ pub(super) fn claimed(request: &Request<Bytes>) -> (Option<Zeroizing<String>>, &
     let field = |name| form.as_ref().and_then(|form| form.get(name));
     let named = || field("client_id").map(|id| Zeroizing::new(id.to_owned()));
     match request.headers().get(header::AUTHORIZATION) {
-        Some(header) => match basic(header.as_bytes()) {
-            Some((id, _)) => (Some(id), "client_secret_basic"),
+        Some(header) => match Basic::parse(header.as_bytes()) {
+            Some(basic) => (Some(Zeroizing::new(basic.id().to_owned())), "client_secret_basic"),
             None => (named(), "other"),
         },
         None if field("client_secret").is_some() => (named(), "client_secret_post"),
@@ -197,18 +197,50 @@ static DECOY: LazyLock<Client> = LazyLock::new(|| {
 
 /// The identifier and secret of a `Basic` header: both are form-encoded before they are joined (RFC
 /// 6749 §2.3.1).
-fn basic(header: &[u8]) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
-    let header = std::str::from_utf8(header).ok()?;
-    let (scheme, credentials) = header.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
+struct Basic {
+    /// The identifier and the secret, one after the other.
+    joined: Zeroizing<String>,
+    id: Range<usize>,
+    secret: RangeFrom<usize>,
+}
+
+impl Basic {
+    fn parse(header: &[u8]) -> Option<Self> {
+        let header = std::str::from_utf8(header).ok()?;
+        let (scheme, credentials) = header.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let credentials = credentials.trim_start();
+        // A buffer of our own is wiped even if decoding fails.
+        let mut joined = Zeroizing::new(vec![0; credentials.len()]);
+        let length = STANDARD.decode_slice(credentials, &mut joined).ok()?;
+        joined.truncate(length);
+        let colon = joined.iter().position(|byte| *byte == b':')?;
+        if !joined.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+            // Nothing to decode, as in most identifiers and secrets: the buffer becomes the text.
+            std::str::from_utf8(&joined).ok()?;
+            let joined = String::from_utf8(std::mem::take(&mut *joined)).ok()?;
+            return Some(Self {
+                joined: Zeroizing::new(joined),
+                id: 0..colon,
+                secret: colon + 1..,
+            });
+        }
+        let (id, secret) = (decoded(&joined[..colon])?, decoded(&joined[colon + 1..])?);
+        let mut joined = Zeroizing::new(String::with_capacity(id.len() + secret.len()));
+        joined.push_str(&id);
+        joined.push_str(&secret);
+        Some(Self { joined, id: 0..id.len(), secret: id.len().. })
     }
-    let credentials = credentials.trim_start();
-    // A buffer of our own is wiped even if decoding fails.
-    let mut joined = Zeroizing::new(vec![0; credentials.len()]);
-    let length = STANDARD.decode_slice(credentials, &mut joined).ok()?;
-    let mut parts = joined[..length].splitn(2, |byte| *byte == b':');
-    Some((decoded(parts.next()?)?, decoded(parts.next()?)?))
+
+    fn id(&self) -> &str {
+        &self.joined[self.id.clone()]
+    }
+
+    fn secret(&self) -> &str {
+        &self.joined[self.secret.clone()]
+    }
 }
 
 #[cfg(test)]
@@ -218,8 +250,16 @@ mod tests {
     #[test]
     fn basic_credentials_are_form_decoded() {
         let header = |text: &str| format!("bAsIc {}", STANDARD.encode(text));
-        let (id, secret) = basic(header("a%20b+c:p%3Aq%25&r=s").as_bytes()).unwrap();
-        assert_eq!((id.as_str(), secret.as_str()), ("a b c", "p:q%&r=s"));
+        let basic = |header: &[u8]| Basic::parse(header);
+        for (encoded, id, secret) in [
+            ("a%20b+c:p%3Aq%25&r=s", "a b c", "p:q%&r=s"),
+            ("app:hush:hush", "app", "hush:hush"),
+            ("%C3%A9:", "é", ""),
+            (":", "", ""),
+        ] {
+            let basic = basic(header(encoded).as_bytes()).unwrap();
+            assert_eq!((basic.id(), basic.secret()), (id, secret));
+        }
         assert!(basic(header("no colon").as_bytes()).is_none());
         assert!(basic(header("a:%ff").as_bytes()).is_none());
         assert!(basic(b"Basic !!!").is_none());

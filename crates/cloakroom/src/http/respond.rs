@@ -28,32 +28,57 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response<Bytes>, TokenError>
 
 /// The body of RFC 6749 §5.1, wiped after it is sent.
 pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenError> {
-    // A buffer that grows would leave tokens behind.
-    let capacity = match capacity(tokens) {
-        Some(capacity) => capacity,
+    let text = match plain(tokens) {
+        Some(text) => text,
         None => {
+            // Serialize twice: a buffer that grows would leave tokens behind.
             let mut length = Length(0);
             serde_json::to_writer(&mut length, tokens).map_err(unwritten)?;
-            length.0
+            let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+            serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
+            text
         }
     };
-    let mut text = Zeroizing::new(Vec::with_capacity(capacity));
-    serde_json::to_writer(&mut *text, tokens).map_err(unwritten)?;
-    debug_assert!(text.len() <= capacity, "the buffer has grown");
     Ok(body("application/json", Bytes::from_owner(text)))
 }
 
-/// No fewer bytes than the body takes, if that is known before it is written: its texts take as many bytes
-/// in JSON as they have, and there are no authorization details.
-fn capacity(tokens: &TokenResponse) -> Option<usize> {
-    /// The names of all members, the punctuation, and the longest `expires_in` and `token_type`.
-    const REST: usize = 160;
-    let is_plain =
-        |text: &&str| !text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
-    let refresh_token = tokens.refresh_token.as_ref().map_or("", TokenSecret::expose);
-    let texts = [tokens.access_token.expose(), refresh_token, tokens.scope.as_str()];
-    let is_known = tokens.authorization_details.is_none() && texts.iter().all(is_plain);
-    is_known.then(|| REST + texts.iter().map(|text| text.len()).sum::<usize>())
+/// The JSON of a response of typical members whose texts need no escapes, as nearly all are. It
+/// is what serializing the response writes.
+fn plain(tokens: &TokenResponse) -> Option<Zeroizing<Vec<u8>>> {
+    // Without an early end, so that many bytes are looked at together.
+    let is_plain = |text: &&str| {
+        text.bytes().fold(true, |all, byte| all & !matches!(byte, 0..0x20 | b'"' | b'\\'))
+    };
+    let refresh_token = tokens.refresh_token.as_ref().map(TokenSecret::expose);
+    let scope = tokens.scope.as_str();
+    let texts = [tokens.access_token.expose(), refresh_token.unwrap_or_default(), scope];
+    let has_more = tokens.authorization_details.is_some() || !tokens.extra.is_empty();
+    if has_more || !texts.iter().all(is_plain) {
+        return None;
+    }
+    let expires_in = tokens.expires_in.to_string();
+    let scope = Some(scope).filter(|scope| !scope.is_empty());
+    let mut rest = [("", ""); 4];
+    if let Some(token) = refresh_token {
+        rest[..2].copy_from_slice(&[(",\"refresh_token\":\"", token), ("\"", "")]);
+    }
+    if let Some(scope) = scope {
+        rest[2..].copy_from_slice(&[(",\"scope\":\"", scope), ("\"", "")]);
+    }
+    let parts = [
+        ("{\"access_token\":\"", tokens.access_token.expose()),
+        ("\",\"token_type\":\"", tokens.token_type),
+        ("\",\"expires_in\":", &*expires_in),
+    ];
+    let parts = || parts.iter().chain(&rest).chain(&[("}", "")]);
+    let length = parts().map(|(name, value)| name.len() + value.len()).sum();
+    let mut text = Zeroizing::new(Vec::with_capacity(length));
+    for (name, value) in parts() {
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(value.as_bytes());
+    }
+    debug_assert_eq!(text.len(), length, "the buffer must not grow");
+    Some(text)
 }
 
 /// Counts the bytes that are written.
@@ -230,27 +255,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_buffer_of_tokens_never_grows() {
+    fn tokens_are_written_as_they_serialize() {
         let token = |text: &str| TokenSecret::new(text);
         for access in ["", "cr_at_AQ", "\"\\\u{1}", &"x".repeat(10_000), "é"] {
-            for refresh in [None, Some("cr_rt_AQ"), Some("\n\n\n\n")] {
-                for details in [None, Some(json!([{ "type": "payment".repeat(100) }]))] {
+            for refresh in [None, Some("cr_rt_AQ"), Some("\n\n\n\n"), Some("\u{7f}")] {
+                for (scope, details, extra) in [
+                    ("", None, json!({})),
+                    ("orders:read orders:write", None, json!({})),
+                    ("orders:read", Some(json!([{ "type": "payment".repeat(100) }])), json!({})),
+                    ("orders:read", None, json!({ "id_token": "eyJ" })),
+                ] {
+                    let extra = extra.as_object().unwrap().clone();
+                    let has_more = details.is_some() || !extra.is_empty();
                     let response = TokenResponse {
                         access_token: token(access),
                         token_type: "Bearer",
                         expires_in: u64::MAX,
                         refresh_token: refresh.map(token),
-                        scope: Scope::parse("orders:read orders:write").unwrap(),
-                        authorization_details: details.clone(),
+                        scope: Scope::parse(scope).unwrap(),
+                        authorization_details: details,
+                        extra,
                         grant: GrantId::from_bytes([1; 16]),
                     };
-                    let exact = serde_json::to_string(&response).unwrap();
-                    // With debug assertions, this panics if it grows.
                     let body = tokens(&response).unwrap().into_body();
-                    assert_eq!(body, exact);
-                    assert!(capacity(&response).is_none_or(|most| most >= exact.len()));
+                    assert_eq!(body, serde_json::to_string(&response).unwrap());
                     let read: Value = serde_json::from_slice(&body).unwrap();
                     assert_eq!(read["access_token"], access);
+                    let is_escaped = access.contains('"') || refresh == Some("\n\n\n\n");
+                    assert_eq!(plain(&response).is_none(), is_escaped || has_more);
                 }
             }
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::{Inner, Issuer};
-use crate::revocation::sessions::Session;
+use crate::revocation::sessions::{Session, is_session};
 
 /// A grant as an operator sees it, or why there is none.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -109,10 +109,10 @@ impl From<&Chain> for ChainInspection {
     }
 }
 
-/// A page of sessions.
+/// A page of [`Issuer::list_sessions`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct SessionPage {
+pub struct SessionListing {
     /// Live sessions, by the id of their grant. There may be fewer than were asked for.
     pub sessions: Vec<Session>,
     /// Grants of this page whose rows cannot be read.
@@ -150,14 +150,15 @@ impl Issuer {
         &self,
         of: Selector,
         page: PageRequest,
-    ) -> Result<SessionPage, TokenError> {
+    ) -> Result<SessionListing, TokenError> {
         let (inner, now) = (&*self.inner, self.inner.now());
         let listing = inner.store.list(of, page, now).await?;
         for grant in &listing.unreadable {
             inner.events.record(&Event::CorruptRow { grant: Some(*grant), count: 1 });
         }
-        let sessions = listing.grants.iter().filter_map(|grant| Session::of(grant, now)).collect();
-        Ok(SessionPage { sessions, unreadable: listing.unreadable, next: listing.next })
+        let live = listing.grants.iter().filter(|grant| is_session(grant, now));
+        let sessions = live.map(|grant| Session::of(grant)).collect();
+        Ok(SessionListing { sessions, unreadable: listing.unreadable, next: listing.next })
     }
 }
 

@@ -344,9 +344,7 @@ async fn inspect_chain(
                 TokenInspection { token, grant, active: true, reason: None, introspection: None };
             return Ok(active);
         }
-        CredentialState::Retriable | CredentialState::SpentRecently => {
-            InactiveReason::SpentRecently { until }
-        }
+        CredentialState::Retriable => InactiveReason::SpentRecently { until },
         CredentialState::Spent => InactiveReason::Spent { current: chain.generation },
         CredentialState::Newer => InactiveReason::Newer,
     };

@@ -101,9 +101,10 @@ impl RememberingStore {
         self.store.wakeups()
     }
 
+    /// Creates a grant. The record comes in a box, so that the futures around this call stay small.
     pub(crate) async fn create(
         &self,
-        grant: GrantRecord,
+        grant: Box<GrantRecord>,
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
         // The store may have lost the rule.
@@ -113,7 +114,7 @@ impl RememberingStore {
                 _ => CreateOutcome::Barred,
             });
         }
-        self.store.create(grant, tokens).await
+        self.store.create(*grant, tokens).await
     }
 
     pub(crate) async fn find(

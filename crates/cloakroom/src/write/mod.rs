@@ -148,7 +148,7 @@ impl Write {
         tokens: Vec<TokenRecord>,
     ) -> Result<CreateOutcome, StoreError> {
         self.unreported = true;
-        let created = self.inner.store.writer().create(*grant, tokens).await;
+        let created = self.inner.store.writer().create(grant, tokens).await;
         self.unreported = matches!(created, Ok(CreateOutcome::Inserted)) || is_unknown(&created);
         created
     }

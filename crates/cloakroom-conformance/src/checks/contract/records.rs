@@ -89,11 +89,12 @@ async fn bare_records_survive(context: Context) -> Result<(), Broken> {
     let mut empty = grant("alice", "app", epoch)?;
     empty.username = Some(String::new());
     empty.session = Some(String::new());
-    empty.act = Some(json!({}));
-    empty.authorization_details = Some(json!([]));
+    empty.act = Some(Box::new(json!({})));
+    empty.authorization_details = Some(Box::new(json!([])));
     if let Some(chain) = &mut empty.chain {
-        chain.code = Some(CodeBinding::new("", None));
-        chain.successor = Some(SealedSuccessor::new(Vec::new(), UnixTime::from_millis(0)));
+        chain.code = Some(Box::new(CodeBinding::new("", None)));
+        let never = UnixTime::from_millis(0);
+        chain.successor = Some(Box::new(SealedSuccessor::new(Vec::new(), never)));
     }
     survive(&*store, &empty, &token(&empty)?).await
 }
@@ -161,11 +162,11 @@ async fn the_longest_records_survive(context: Context) -> Result<(), Broken> {
     grant.session = Some("s".repeat(255));
     grant.scope = Scope::parse(&"s".repeat(4096))?;
     grant.audience = Audience::new((0..64).map(|n| format!("{n:0>64}")))?;
-    grant.authorization_details = Some(json!(vec![json!({"type": "t".repeat(100)}); 40]));
+    grant.authorization_details = Some(Box::new(json!(vec![json!({"type": "t".repeat(100)}); 40])));
     if let Some(chain) = &mut grant.chain {
         let redirect_uri = format!("https://app.example/{}", "r".repeat(2_000));
-        chain.code = Some(CodeBinding::new(redirect_uri, Some("c".repeat(128))));
-        chain.successor = Some(SealedSuccessor::new(vec![0xa5; 512], NOW));
+        chain.code = Some(Box::new(CodeBinding::new(redirect_uri, Some("c".repeat(128)))));
+        chain.successor = Some(Box::new(SealedSuccessor::new(vec![0xa5; 512], NOW)));
     }
     let mut token = full_token(&grant, 1)?;
     token.scope = grant.scope.clone();

@@ -43,6 +43,7 @@ async fn a_minted_token_is_an_rfc_9068_token() {
         "exp": 1_700_000_600,
         "jti": jti,
         "auth_time": 1_699_999_000,
+        "acr": "urn:example:mfa",
         "cnf": {"jkt": "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"},
         "act": {"sub": "support"},
         "authorization_details": [{"type": "payment"}],
@@ -224,7 +225,7 @@ async fn what_cannot_be_a_token_is_refused_at_issue() {
 
     let (mut big, random) = (grant(), Random::system());
     big.claims = Claims::new([("a", json!("x".repeat(4000)))]).unwrap();
-    big.authorization_details = Some(json!("x".repeat(4000)));
+    big.authorization_details = Some(Box::new(json!("x".repeat(4000))));
     let own = terms();
     let minted = format.mint(MintContext::new(ISSUER, &big, &own, &random)).await;
     assert!(matches!(minted, Err(FormatError::TooLarge { limit: 8192, .. })));
