@@ -29,6 +29,7 @@ macro_rules! metered {
 
 metered! {
     /// An endpoint answered with this status.
+    #[cfg(feature = "http")]
     fn request(endpoint: &str, status: u16, took: Duration) {
         let (endpoint, status) = (endpoint.to_owned(), status.to_string());
         metrics::counter!(
