@@ -7,8 +7,8 @@ use bytes::Bytes;
 use cloakroom::core::time::ManualClock;
 use cloakroom::http::{Registration, RegistrationRefusal};
 use cloakroom::{
-    ApprovedRequest, Client, ClientBuilder, ClientId, ClientRegistry, Format, Grant,
-    GrantType, Pkce, RegisteredClient, RegisteredClients, SecretHash, StaticClients,
+    ApprovedRequest, Client, ClientBuilder, ClientId, ClientRegistry, Format, Grant, GrantType,
+    Pkce, RegisteredClient, RegisteredClients, SecretHash, StaticClients,
 };
 use http::Request;
 use serde_json::{Value, json};
