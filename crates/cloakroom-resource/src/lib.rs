@@ -93,7 +93,7 @@
 //!
 //! # Metrics
 //!
-//! These need the feature `metrics`. The counters from `cloakroom_cache_hits_total` to
+//! These need the feature `metrics`; `docs/metrics.md` has alarms and a dashboard for them. The counters from `cloakroom_cache_hits_total` to
 //! `cloakroom_forged_handles_total` have the label `cache`: `introspection`, `phantom` or `jwt`.
 //!
 //! | counter | counts |

@@ -3,6 +3,7 @@
 pub(crate) mod algorithm;
 pub mod danger;
 pub(crate) mod encoded_header;
+pub(crate) mod import;
 pub(crate) mod jwk;
 pub(crate) mod jwk_set;
 pub(crate) mod key_set;

@@ -220,6 +220,8 @@ pub enum Operation {
     RetireKey,
     /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
     CompromiseKey,
+    /// [`Issuer::import_key`](crate::Issuer::import_key).
+    ImportKey,
     /// [`Issuer::reseal_keys`](crate::Issuer::reseal_keys).
     ResealKeys,
 }

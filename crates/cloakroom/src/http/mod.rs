@@ -64,7 +64,7 @@ mod serve;
 mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::Method;
 use cloakroom_core::InvalidValue;
@@ -74,6 +74,7 @@ use crate::client::Client;
 use crate::client::registration::Role;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
+use crate::metrics;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
@@ -130,6 +131,16 @@ enum Endpoint {
     Register,
     JwkSet,
     Metadata,
+}
+
+impl Endpoint {
+    /// Its name in metrics: the end of its path.
+    fn label(self, request: &Request<Bytes>) -> &str {
+        match self {
+            Self::Metadata => "metadata",
+            _ => request.uri().path().rsplit('/').next().unwrap_or_default(),
+        }
+    }
 }
 
 const TOKEN: &str = "/token";
@@ -301,7 +312,9 @@ impl Endpoints {
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
+        let began = Instant::now();
         let mut response = self.dispatch(endpoint, request).await;
+        metrics::request(endpoint.label(request), response.status().as_u16(), began.elapsed());
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }

@@ -35,6 +35,7 @@ use crate::issuer::checks::{
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::operator::{Diagnosis, Examined};
 use crate::revocation::log_notifier::LogNotifier;
 use crate::revocation::log_watch::LogWatch;
 use crate::revocation::remembering_store::RememberingStore;
@@ -461,6 +462,8 @@ impl IssuerBuilder {
         }
         // A few heartbeats may be late.
         let fresh_for = 3 * self.heartbeat;
+        #[cfg(feature = "metrics")]
+        let store = crate::metrics::MeteredStore::over(store);
         let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
@@ -512,6 +515,42 @@ impl IssuerBuilder {
                 maintained,
             }),
         })
+    }
+
+    /// Looks for what is wrong with the stores and the settings, for an operator. It writes nothing,
+    /// and makes no keys. What is not set is not checked. A store that cannot be opened is a finding
+    /// that your own code adds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use cloakroom::Issuer;
+    /// use cloakroom::memory::MemoryStore;
+    ///
+    /// let store = Arc::new(MemoryStore::new());
+    /// let diagnosis = Issuer::builder("https://as.example").store(store).diagnose().await;
+    /// // No server runs: nobody has written a heartbeat.
+    /// assert!(!diagnosis.is_healthy());
+    /// for finding in &diagnosis.findings {
+    ///     println!("{}: {}", finding.check, finding.text);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn diagnose(self) -> Diagnosis {
+        let examined = Examined {
+            url: self.url,
+            former: self.former_urls,
+            store: self.store,
+            key_store: self.key_store,
+            handles: self.handles,
+            sealer: self.sealer,
+            clock: self.clock,
+            policy: self.key_policy,
+            lifetimes: self.lifetimes,
+            heartbeat: self.heartbeat,
+        };
+        examined.diagnose().await
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod checks;
+mod import_key;
 pub(crate) mod lifetimes;
 pub(crate) mod maintenance;
 pub(crate) mod ownership;

@@ -15,6 +15,9 @@ mod key_orders;
 mod keys;
 mod laggards;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod operator;
 mod outage;
 mod ownership;
 #[cfg(feature = "resource")]
