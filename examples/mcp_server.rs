@@ -31,8 +31,8 @@ use clap::Parser;
 use cloakroom::http::{Endpoints, Registration};
 use cloakroom::resource::{BearerLayer, Scope, VerifiedToken};
 use cloakroom::{
-    Audience, Client, ClientBuilder, ClientDocuments, Format, GrantType, Issuer, LocalIntrospector,
-    RegisteredClients, Serves, StaticClients,
+    Client, ClientBuilder, ClientDocuments, Format, GrantType, Issuer, RegisteredClients,
+    StaticClients,
 };
 use rmcp::handler::server::tool::Extension;
 use rmcp::handler::server::wrapper::Parameters;
@@ -57,26 +57,23 @@ struct Args {
 
 // --- The protection: from here to the next line like this ---------------------------------------
 
-/// What every client may do that a user lets in: notes, with refresh tokens.
-fn notes(resource: String) -> impl Fn(ClientBuilder) -> ClientBuilder + Clone {
-    move |client| client.scope("notes:read notes:write").audience(&resource, Format::Opaque)
-}
-
 /// The MCP server behind bearer tokens, and the authorization server that issues them, at this URL.
 async fn protect(mcp: Router, url: &str, args: &Args) -> Result<Router, Box<dyn Error>> {
     let resource = format!("{url}/mcp");
-    let notes = notes(resource.clone());
+
+    // What every client may have that a user lets in.
+    let audience = resource.clone();
+    let notes = move |client: ClientBuilder| {
+        client.scope("notes:read notes:write").audience(&audience, Format::Opaque)
+    };
 
     // Clients that you know; clients that register themselves; clients with a metadata document.
     let known = Client::public("notes-cli")
         .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
         .redirect_uri("http://127.0.0.1/callback");
-    let api_secret = "mcp-server-demo-secret-0123456789";
-    let api = Serves::Only(Audience::one(&resource)?);
-    let known =
-        StaticClients::new([notes(known), Client::resource_server("notes-api", api_secret, api)])?;
-    let by_hand = notes.clone();
-    let registered = RegisteredClients::new(known, move |client, _| Some(by_hand(client)));
+    let known = StaticClients::new([notes(known)])?;
+    let admit = notes.clone();
+    let registered = RegisteredClients::new(known, move |client, _| Some(admit(client)));
     let registered = Arc::new(registered);
     let mut clients =
         ClientDocuments::builder(registered.clone(), move |client, _| Some(notes(client)));
@@ -87,13 +84,11 @@ async fn protect(mcp: Router, url: &str, args: &Args) -> Result<Router, Box<dyn 
     // A real server has a store, secrets and `run_maintenance`: see `authorization_server.rs`.
     let issuer = Issuer::dev().url(url).clients(Arc::new(clients.build()?)).build().await?;
     let endpoints = Endpoints::new(issuer.clone())
-        .authorization_endpoint(&format!("{url}/authorize"))
-        .authorization_response_iss()
+        .authorization_page(&format!("{url}/authorize"))
         .registration(Registration::new(registered));
 
     // The resource: its metadata, and a 401 or 403 that leads there.
-    let tokens = LocalIntrospector::new(issuer.clone(), &"notes-api".parse()?).await?;
-    let bearer = BearerLayer::introspecting(tokens, url, &resource);
+    let bearer = issuer.protect(&resource);
     let metadata = bearer.resource_metadata()?.scopes("notes:read")?.name("Notes");
     let bearer = bearer.announce(&metadata).require_scope("notes:read")?;
     let mcp = mcp.route_layer(from_fn_with_state(bearer.clone(), step_up)).route_layer(bearer);

@@ -77,7 +77,7 @@ class Browser:
         self.authorizations.append(parse_qs(urlsplit(url).query))
         async with httpx2.AsyncClient() as client:
             response = await client.get(url)
-        assert response.status_code == 302, response.text
+        assert response.status_code in (302, 303), response.text
         self.answer = response.headers["location"]
 
     async def callback(self) -> AuthorizationCodeResult:

@@ -49,7 +49,7 @@ pub use issuer::builder::IssuerBuilder;
 pub use issuer::lifetimes::Lifetimes;
 pub use issuer::signing_keys::SigningKeys;
 pub use issuer::single_use::NonceError;
-pub use revocation::sessions::{Session, SessionPage};
+pub use revocation::sessions::Session;
 pub use revocation::store_regression::Regression;
 
 /// For a [`ClientDirectory`] or a [`ClientAuthenticator`](crate::http::ClientAuthenticator) of your

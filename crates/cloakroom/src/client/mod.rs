@@ -187,6 +187,7 @@ impl Client {
     }
 
     /// The resources that the client serves, unless it serves none or all.
+    #[cfg(feature = "http")]
     pub(crate) const fn served(&self) -> Option<&Audience> {
         match &self.serves {
             Serves::Only(audience) => Some(audience),

@@ -159,6 +159,7 @@ impl TokenMinter {
         })
     }
     /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
+    #[cfg(feature = "http")]
     pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
         let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
         let first = algorithms.next().flatten();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::{Inner, Issuer};
-use crate::revocation::sessions::{Session, is_session};
+use crate::revocation::sessions::Session;
 
 /// A grant as an operator sees it, or why there is none.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -109,10 +109,10 @@ impl From<&Chain> for ChainInspection {
     }
 }
 
-/// A page of [`Issuer::list_sessions`].
+/// A page of sessions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct SessionListing {
+pub struct SessionPage {
     /// Live sessions, by the id of their grant. There may be fewer than were asked for.
     pub sessions: Vec<Session>,
     /// Grants of this page whose rows cannot be read.
@@ -140,8 +140,8 @@ impl Issuer {
     }
 
     /// One page of the live sessions of a subject, of a client, or of a subject at a client. Grants
-    /// whose code was not redeemed are left out. For a page such as "your devices" call
-    /// [`Issuer::sessions`].
+    /// whose code was not redeemed are left out, so a page may hold fewer sessions than its limit (1 to
+    /// 1,000), or none, and not be the last. [`Issuer::sessions`] gives all those of a user.
     ///
     /// # Errors
     ///
@@ -150,15 +150,15 @@ impl Issuer {
         &self,
         of: Selector,
         page: PageRequest,
-    ) -> Result<SessionListing, TokenError> {
+    ) -> Result<SessionPage, TokenError> {
         let (inner, now) = (&*self.inner, self.inner.now());
+        let page = PageRequest { limit: page.limit.clamp(1, 1_000), ..page };
         let listing = inner.store.list(of, page, now).await?;
         for grant in &listing.unreadable {
             inner.events.record(&Event::CorruptRow { grant: Some(*grant), count: 1 });
         }
-        let live = listing.grants.iter().filter(|grant| is_session(grant, now));
-        let sessions = live.map(|grant| Session::of(grant)).collect();
-        Ok(SessionListing { sessions, unreadable: listing.unreadable, next: listing.next })
+        let sessions = listing.grants.iter().filter_map(|grant| Session::of(grant, now)).collect();
+        Ok(SessionPage { sessions, unreadable: listing.unreadable, next: listing.next })
     }
 }
 

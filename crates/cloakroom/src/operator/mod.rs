@@ -21,7 +21,7 @@ mod tokens;
 
 pub use audited::AuditedRevocation;
 pub use diagnosis::{Check, Diagnosis, Finding, Outcome};
-pub use grants::{ChainInspection, GrantInspection, GrantState, InspectedGrant, SessionListing};
+pub use grants::{ChainInspection, GrantInspection, GrantState, InspectedGrant, SessionPage};
 pub use rows::{RowScan, scan_rows};
 pub use tokens::{InactiveReason, PresentedToken, TokenInspection};
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::format::Located;
 use cloakroom_core::handle::{ChainHandle, ChainKind};
-use cloakroom_core::record::GrantRecord;
+use cloakroom_core::record::{Chain, GrantRecord};
 use cloakroom_core::revocation::{Rule, RuleKey};
 use cloakroom_core::store::Lookup;
 use cloakroom_core::time::UnixTime;
@@ -136,7 +136,7 @@ pub enum InactiveReason {
     /// It was spent a moment ago. Its client may still retry.
     #[error("it was spent a moment ago, and its retry window is open until {until}")]
     SpentRecently {
-        /// When the window of the last rotation ends.
+        /// When its retry window ends.
         until: UnixTime,
     },
     /// It is newer than the chain: the store has gone back in time.
@@ -332,7 +332,6 @@ async fn inspect_chain(
     if let Some(reason) = dead_grant(inner, &found).await? {
         return Ok(inactive(token, grant, reason));
     }
-    let until = chain.successor.as_ref().map(|successor| successor.until).unwrap_or_default();
     let is_kind = handle.kind.token_kind() == chain.credential;
     let reason = match CredentialState::of(handle, chain, now) {
         CredentialState::Current if !is_kind => InactiveReason::NotRecognized,
@@ -344,9 +343,18 @@ async fn inspect_chain(
                 TokenInspection { token, grant, active: true, reason: None, introspection: None };
             return Ok(active);
         }
-        CredentialState::Retriable => InactiveReason::SpentRecently { until },
+        CredentialState::Retriable => {
+            InactiveReason::SpentRecently { until: window(handle, chain) }
+        }
         CredentialState::Spent => InactiveReason::Spent { current: chain.generation },
         CredentialState::Newer => InactiveReason::Newer,
     };
     Ok(inactive(token, grant, reason))
+}
+
+/// When the retry window of a spent credential ends.
+fn window(handle: &ChainHandle, chain: &Chain) -> UnixTime {
+    let Some(last) = &chain.successor else { return UnixTime::default() };
+    let earlier = last.earlier.iter().find(|spent| spent.generation == handle.generation);
+    earlier.map_or(last.until, |spent| spent.until)
 }

@@ -49,8 +49,11 @@ impl Session {
         self.refreshed_at.unwrap_or(self.created_at)
     }
 
-    pub(crate) fn of(grant: &GrantRecord) -> Self {
-        Self {
+    /// The session of a grant. `None` if the grant is not live, or its code was not redeemed.
+    pub(crate) fn of(grant: &GrantRecord, now: UnixTime) -> Option<Self> {
+        let has_begun =
+            grant.chain.as_ref().is_none_or(|chain| chain.credential != TokenKind::Code);
+        (grant.is_live(now) && has_begun).then(|| Self {
             grant: grant.id,
             subject: grant.subject.clone(),
             client: grant.client.clone(),
@@ -59,18 +62,8 @@ impl Session {
             created_at: grant.created_at,
             refreshed_at: grant.refreshed_at,
             expires_at: grant.expires_at,
-        }
+        })
     }
-}
-
-/// A page of [`Issuer::sessions_page`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SessionPage {
-    /// The sessions, ordered by grant.
-    pub sessions: Vec<Session>,
-    /// Where the next page begins; `None` if this is the last.
-    pub next: Option<GrantId>,
 }
 
 /// How many grants are read at a time.
@@ -108,40 +101,17 @@ impl Issuer {
     /// If the store fails.
     pub async fn sessions(&self, subject: &Subject) -> Result<Vec<Session>, TokenError> {
         let mut sessions = Vec::new();
-        let mut after = None;
+        let mut page = PageRequest { after: None, limit: PAGE };
         loop {
-            let page = self.sessions_page(subject, after, PAGE).await?;
-            sessions.extend(page.sessions);
-            match page.next {
-                Some(next) => after = Some(next),
+            let listed = self.list_sessions(Selector::Subject(subject.clone()), page).await?;
+            sessions.extend(listed.sessions);
+            match listed.next {
+                Some(after) => page.after = Some(after),
                 None => break,
             }
         }
         sessions.sort_unstable_by_key(|session| std::cmp::Reverse(session.created_at));
         Ok(sessions)
-    }
-
-    /// A page of the live sessions of a subject, ordered by grant: `after` is [`SessionPage::next`] of the
-    /// page before. At most `limit` grants are read (1 to 1,000), so that a page may hold fewer sessions,
-    /// or none, and not be the last.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails.
-    pub async fn sessions_page(
-        &self,
-        subject: &Subject,
-        after: Option<GrantId>,
-        limit: u32,
-    ) -> Result<SessionPage, TokenError> {
-        let (inner, now) = (&*self.inner, self.inner.now());
-        let page = PageRequest { after, limit: limit.clamp(1, 1_000) };
-        let listing = grants_of(inner, subject, page, now).await?;
-        let sessions = listing.grants.iter().filter(|grant| is_session(grant, now));
-        Ok(SessionPage {
-            sessions: sessions.map(|grant| Session::of(grant)).collect(),
-            next: listing.next,
-        })
     }
 
     /// Revokes the sessions of a subject except one, with all their tokens: "log out everywhere else", or
@@ -170,7 +140,7 @@ impl Issuer {
 pub(crate) async fn replace_older(inner: &Arc<Inner>, new: &GrantRecord, now: UnixTime) {
     let Some(device) = new.device.get(DEVICE_ID) else { return };
     let is_replaced = |old: &GrantRecord| {
-        is_session(old, now)
+        Session::of(old, now).is_some()
             && old.client == new.client
             && old.device.get(DEVICE_ID) == Some(device)
             && (old.created_at, old.id.as_bytes()) < (new.created_at, new.id.as_bytes())
@@ -219,9 +189,4 @@ async fn grants_of(
         inner.events.record(&Event::CorruptRow { grant: Some(*grant), count: 1 });
     }
     Ok(listing)
-}
-
-pub(crate) fn is_session(grant: &GrantRecord, now: UnixTime) -> bool {
-    grant.is_live(now)
-        && grant.chain.as_ref().is_none_or(|chain| chain.credential != TokenKind::Code)
 }

@@ -316,7 +316,7 @@ impl AuthorizationRequest {
         let answer = Box::pin(self.issue_code(grant)).await?;
         match answer {
             Ok(code) => Ok(responder.code(&code)),
-            Err(error) => responder.refusal(&error).ok_or(PageError::RedirectUri),
+            Err(error) => responder.refusal(&error).ok_or_else(|| PageError::from(error)),
         }
     }
 

@@ -1,14 +1,15 @@
 //! Authorization requests: checked before the sign-in, and answered with a complete redirect.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::core::{Audience, Confirmation, Subject, TokenSecret};
+use async_trait::async_trait;
+use cloakroom::core::{Audience, ClientId, Confirmation, Subject, TokenSecret};
 use cloakroom::memory::MemorySingleUse;
 use cloakroom::{
     AuthorizationError, AuthorizationErrorCode, AuthorizationRedirect, AuthorizationRequest,
-    Caller, Client, CodeRequest, Format, Grant, GrantType, HandleKeys, HandleSecret, Issuer,
-    PageError, Prompt,
+    Caller, Client, ClientBuilder, ClientDirectory, CodeRequest, DirectoryError, Format, Grant,
+    GrantType, HandleKeys, HandleSecret, Issuer, PageError, Prompt,
 };
 
 use super::support::*;
@@ -371,4 +372,81 @@ async fn a_revocation_while_the_user_signs_in_covers_the_grant_if_it_has_the_epo
     fixture.issuer.revoke_subject(&Subject::user("alice").unwrap()).await.unwrap();
     let grant = request.grant("alice").unwrap().epoch(epoch);
     assert_error(&request.approve(grant).await.unwrap(), "access_denied");
+}
+
+/// Knows one client, as it is registered now.
+#[derive(Debug)]
+struct Registry(Mutex<Option<Arc<Client>>>);
+
+#[async_trait]
+impl ClientDirectory for Registry {
+    async fn client(&self, _: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waited_is_checked_against_the_registration_of_today() {
+    let app = || {
+        Client::confidential("spa-app", CLIENT_SECRET)
+            .without_pkce()
+            .grant_types([GrantType::AuthorizationCode])
+            .redirect_uri(CALLBACK)
+            .scope("orders:read orders:write")
+            .audience(ORDERS, Format::Opaque)
+    };
+    let registry = Arc::new(Registry(Mutex::new(None)));
+    let register = |client: Option<ClientBuilder>| {
+        let client = client.map(|client| Arc::new(client.build().unwrap()));
+        *registry.0.lock().unwrap() = client;
+    };
+    let fixture = Fixture::with(|builder| {
+        builder.clients(registry.clone()).single_use(Arc::new(MemorySingleUse::new()))
+    })
+    .await;
+    let query = format!("{SPA}&redirect_uri={CALLBACK}");
+    let sealed = async || {
+        register(Some(app()));
+        fixture.asked(&query).await.unwrap().seal().unwrap()
+    };
+    let elsewhere = || {
+        let client = Client::confidential("spa-app", CLIENT_SECRET).without_pkce();
+        let client = client.grant_types([GrantType::AuthorizationCode]);
+        client.redirect_uri("https://app.example/new").audience(ORDERS, Format::Opaque)
+    };
+
+    let waiting = sealed().await;
+    register(None);
+    assert!(matches!(fixture.opened(&waiting).await, Err(PageError::UnknownClient)));
+    register(Some(elsewhere()));
+    assert!(matches!(fixture.opened(&waiting).await, Err(PageError::RedirectUri)));
+    register(Some(app().scope("orders:read")));
+    let request = fixture.opened(&waiting).await.unwrap();
+    assert_eq!(request.scope().as_str(), "orders:read");
+    // Once it is open, the last word is that of the engine.
+    for (client, error) in [(None, "not known"), (Some(elsewhere()), "not registered")] {
+        let waiting = sealed().await;
+        let request = fixture.opened(&waiting).await.unwrap();
+        register(client);
+        let grant = request.grant("alice").unwrap();
+        let page = request.approve(grant).await.unwrap_err();
+        assert!(page.to_string().contains(error), "{page}");
+    }
+    let without_codes = Client::confidential("spa-app", CLIENT_SECRET).redirect_uri(CALLBACK);
+    let other_resource = app().audience(BILLING, Format::Opaque);
+    let strict = Client::public("spa-app")
+        .grant_types([GrantType::AuthorizationCode])
+        .redirect_uri(CALLBACK)
+        .audience(ORDERS, Format::Opaque);
+    for (client, code) in [
+        (without_codes, Some("unauthorized_client")),
+        (strict, Some("invalid_request")),
+        (other_resource, None),
+    ] {
+        let waiting = sealed().await;
+        register(Some(client));
+        let request = fixture.opened(&waiting).await.unwrap();
+        let grant = request.grant("alice").unwrap();
+        assert_eq!(request.approve(grant).await.unwrap().error_code(), code);
+    }
 }

@@ -1,6 +1,7 @@
 //! The sessions of a user, as a page about devices shows them.
 
 use cloakroom::core::record::Device;
+use cloakroom::core::store::{PageRequest, Selector};
 use cloakroom::core::{GrantId, TokenSecret};
 use cloakroom::{ApprovedRequest, Grant, RefreshRequest, TokenResponse};
 
@@ -44,7 +45,9 @@ async fn sessions_come_page_by_page() {
     for limit in [0, 1, 2, 6, 100, u32::MAX] {
         let (mut all, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
-            let page = fixture.issuer.sessions_page(&alice(), after, limit).await.unwrap();
+            let request = PageRequest { after, limit };
+            let of = Selector::Subject(alice());
+            let page = fixture.issuer.list_sessions(of, request).await.unwrap();
             all.extend(page.sessions.iter().map(|session| session.grant));
             pages += 1;
             match page.next {
