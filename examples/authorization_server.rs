@@ -158,8 +158,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let path = Url::parse(&url)?.path().trim_end_matches('/').to_owned();
     let sign_in = sign_in::router(&path, issuer.clone());
     let endpoints = Endpoints::new(issuer)
-        .authorization_endpoint(&format!("{url}/authorize"))
-        .authorization_response_iss()
+        .authorization_page(&format!("{url}/authorize"))
         .cache_swapped(Duration::from_secs(options.cache_swapped));
     let app = sign_in.merge(endpoints.router());
 

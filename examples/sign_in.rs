@@ -1,205 +1,120 @@
-//! `/authorize`: the page that signs users in. The library has no such page; this is a demo.
-
-use std::error::Error;
-use std::sync::Arc;
-use std::time::Duration;
+//! `/authorize`: the page that signs users in. The library checks the requests and makes the responses;
+//! the page is a demo.
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use cloakroom::core::{Audience, ClientId, InvalidValue, Subject, TokenSecret};
+use axum::routing::{get, post};
 use cloakroom::http::Form;
-use cloakroom::{AuthorizationRequest, Client, Grant, Issuer, NonceError, Pkce, TokenError};
+use cloakroom::{
+    AuthorizationError, AuthorizationErrorCode, AuthorizationRequest, Issuer, PageError, Prompt,
+    TokenError,
+};
 
-/// The authorization endpoint, under the issuer's path.
+/// The authorization endpoint and its consent form, under the issuer's path.
 pub(crate) fn router(path: &str, issuer: Issuer) -> Router {
     Router::new()
-        .route(&format!("{path}/authorize"), get(authorize).post(consented))
+        .route(&format!("{path}/authorize"), get(authorize).post(authorize))
+        .route(&format!("{path}/consent"), post(consented))
         .with_state(issuer)
 }
 
 /// The authorization endpoint (RFC 6749 §3.1). A real one signs the user in and asks for consent.
 /// This one asks for consent only, and only if the client sends `prompt=consent`.
-async fn authorize(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
-    let query = query.unwrap_or_default();
-    match checked(&issuer, &query).await {
-        Ok(request) if request.form.get("prompt") == Some("consent") => consent(&issuer, &query),
-        Ok(request) => answer(&issuer, request).await,
-        Err((status, why)) => page(status, None, why),
+async fn authorize(
+    State(issuer): State<Issuer>,
+    request: AuthorizationRequest,
+) -> Result<Response, AuthorizationError> {
+    if request.has_prompt(Prompt::Consent) {
+        return consent(&issuer, &request);
     }
+    Ok(approve(&issuer, request).await?)
 }
 
 const CONSENT: &str = "consent";
 
-/// A form that comes back to this endpoint once, within ten minutes. Its nonce is valid for this
-/// request only, and is also in a cookie. A page of another site can make the browser send a form
-/// (RFC 6749 §10.12), but it cannot set that cookie.
-fn consent(issuer: &Issuer, query: &str) -> Response {
-    const LIFE: Duration = Duration::from_secs(600);
-    let nonce = match issuer.nonce(CONSENT, query.as_bytes(), LIFE) {
-        Ok(nonce) => nonce,
-        Err(error) => return page(StatusCode::SERVICE_UNAVAILABLE, None, error.to_string()),
-    };
-    let form = format!(
-        "<!doctype html><title>Consent</title><form method=post>\
-         <input type=hidden name=nonce value={nonce}><button>Allow</button></form>"
+/// A form that comes back once, within an hour. The request is sealed for the cookie of this browser. A
+/// page of another site can make the browser send a form (RFC 6749 §10.12), but it cannot obtain a
+/// request that is sealed for that cookie.
+fn consent(
+    issuer: &Issuer,
+    request: &AuthorizationRequest,
+) -> Result<Response, AuthorizationError> {
+    // A random value. A real server uses the session of the user who has signed in.
+    let life = AuthorizationRequest::LIFE;
+    let session = issuer.nonce(CONSENT, b"", life).map_err(TokenError::from)?;
+    let sealed = request.seal_for(session.as_bytes())?;
+    let scopes: String =
+        request.scope().iter().map(|scope| format!("<li>{}", escaped(scope))).collect();
+    let html = format!(
+        "<!doctype html><meta charset=utf-8><title>Consent</title>\
+         <p>{} at {} wants:<ul>{scopes}</ul>\
+         <form method=post action=consent><input type=hidden name=request value={sealed}>\
+         <button name=answer value=allow>Allow</button>\
+         <button name=answer value=deny>Deny</button></form>",
+        escaped(request.client_name()),
+        escaped(&request.redirect_host()),
     );
+    let cookie =
+        format!("{CONSENT}={session}; HttpOnly; SameSite=Strict; Max-Age={}", life.as_secs());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
         // RFC 6749 §10.13: no other page may show it in a frame.
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    let cookie =
-        format!("{CONSENT}={nonce}; HttpOnly; SameSite=Strict; Max-Age={}", LIFE.as_secs());
-    (headers, [(header::SET_COOKIE, cookie)], page(StatusCode::OK, None, form)).into_response()
+    Ok((headers, [(header::SET_COOKIE, cookie)], html).into_response())
 }
 
-/// The user has consented.
+/// The user has consented, or not.
 async fn consented(
     State(issuer): State<Issuer>,
-    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Bytes,
-) -> Response {
-    let query = query.unwrap_or_default();
-    let request = match checked(&issuer, &query).await {
-        Ok(request) => request,
-        Err((status, why)) => return page(status, None, why),
-    };
-    let form = Form::parse(&body).ok();
-    let nonce = form.as_ref().and_then(|form| form.get("nonce")).unwrap_or_default();
+) -> Result<Response, AuthorizationError> {
+    let form = Form::parse(&body)?;
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
-    let has_cookie = cookies
+    let session = cookies
         .flat_map(|cookies| cookies.split("; "))
-        .any(|cookie| cookie.split_once('=') == Some((CONSENT, nonce)));
-    if !has_cookie {
-        return page(StatusCode::FORBIDDEN, None, "this server did not make the form".into());
-    }
-    match issuer.use_nonce(CONSENT, query.as_bytes(), nonce).await {
-        Ok(()) => answer(&issuer, request).await,
-        Err(NonceError::Store(error)) => {
-            tracing::error!(error = &error as &dyn Error, "a nonce could not be checked");
-            page(StatusCode::SERVICE_UNAVAILABLE, None, "try again".into())
-        }
-        Err(refused) => page(StatusCode::FORBIDDEN, None, refused.to_string()),
+        .find_map(|cookie| cookie.strip_prefix("consent="))
+        .filter(|session| !session.is_empty())
+        .ok_or(PageError::Forged)?;
+    let sealed = form.get("request").unwrap_or_default();
+    let request = issuer.open_authorization_request_for(sealed, session.as_bytes()).await?;
+    match form.get("answer") {
+        Some("allow") => Ok(approve(&issuer, request).await?),
+        _ => Ok(request.deny().into_response()),
     }
 }
 
-/// Sends the user back to the client, with a code or with an error.
-async fn answer(issuer: &Issuer, request: Checked) -> Response {
-    let Checked { form, client, redirect_uri } = request;
-    let user = form.get("login_hint").unwrap_or("alice");
-    let response = issuer.authorization_response(redirect_uri, form.get("state"));
-    let answer = match form.get("response_type") {
-        Some("code") => code(issuer, &client, user, &form).await,
-        Some(_) => {
-            let error = "unsupported_response_type";
-            return found(response.error(error, "it must be code"), error.into());
-        }
-        None => Err(TokenError::InvalidRequest("response_type is missing")),
+/// Sends the user back to the client, with a code.
+async fn approve(issuer: &Issuer, request: AuthorizationRequest) -> Result<Response, PageError> {
+    let user = request.login_hint().unwrap_or("alice").to_owned();
+    let grant = request.grant(&user).and_then(|grant| grant.username(&user));
+    let Ok(grant) = grant else {
+        return Ok(request.error(AuthorizationErrorCode::LoginRequired).into_response());
     };
-    match answer {
-        Ok(code) => found(
-            response.code(&code).to_string(),
-            format!("DEMO: signed in `{user}` without asking"),
-        ),
-        Err(error) => match response.refusal(&error) {
-            Some(location) => found(location, error.to_string()),
-            // The client was registered anew in this moment.
-            None => page(StatusCode::BAD_REQUEST, None, error.to_string()),
-        },
+    let redirect = request.approve(grant.auth_time(issuer.clock().now())).await?;
+    if redirect.error_code().is_none() {
+        tracing::warn!(user, "DEMO: signed in without asking");
     }
+    Ok(redirect.into_response())
 }
 
-/// An authorization request of a known client, and where its user is sent back to.
-struct Checked {
-    form: Form,
-    client: Arc<Client>,
-    redirect_uri: String,
-}
-
-/// The parameters, after the client and its redirect URI were checked. Before that, the user must
-/// not be redirected (RFC 6749 §4.1.2.1).
-async fn checked(issuer: &Issuer, query: &str) -> Result<Checked, (StatusCode, String)> {
-    let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
-    let form = Form::parse(query.as_bytes()).map_err(|error| bad(&error.to_string()))?;
-    let id = form.get("client_id").ok_or(bad("client_id is missing"))?;
-    let id = ClientId::new(id).map_err(|error| bad(&error.to_string()))?;
-    let client = match issuer.clients().client(&id).await {
-        Ok(client) => client.ok_or(bad("no client has this client_id"))?,
-        Err(error) => return Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-    };
-    let redirect_uri = match form.get("redirect_uri") {
-        Some(uri) if client.is_redirect_uri(uri) => uri.to_owned(),
-        Some(_) => return Err(bad("this redirect_uri is not registered")),
-        // RFC 6749 §3.1.2.3: a client with one redirect URI need not name it.
-        None => client.only_redirect_uri().ok_or(bad("redirect_uri is missing"))?.to_owned(),
-    };
-    Ok(Checked { form, client, redirect_uri })
-}
-
-/// A code for this user.
-async fn code(
-    issuer: &Issuer,
-    client: &Client,
-    user: &str,
-    form: &Form,
-) -> Result<TokenSecret, TokenError> {
-    let invalid = |why| move |_: InvalidValue| TokenError::InvalidRequest(why);
-    let challenge = form.get("code_challenge");
-    let pkce = match (challenge, form.get("code_challenge_method")) {
-        (None, None) => None,
-        (Some(challenge), Some("S256")) => {
-            let pkce = Pkce::s256(challenge);
-            Some(pkce.map_err(invalid("code_challenge is not 43 characters of base64url"))?)
-        }
-        // RFC 7636 §4.3: a missing method means `plain`, which protects nothing.
-        _ => {
-            return Err(TokenError::InvalidRequest("PKCE requires a code_challenge with S256"));
-        }
-    };
-    let subject = Subject::user(user).map_err(invalid("login_hint is not a valid user"))?;
-    let mut grant = Grant::new(client.id().clone(), subject)
-        .username(user)
-        .map_err(invalid("login_hint is not a valid user"))?
-        .auth_time(issuer.clock().now());
-    if let Some(scope) = form.get("scope") {
-        grant = grant.scope(scope).map_err(|error| TokenError::InvalidScope(error.why))?;
-    }
-    let resources = form.resources()?;
-    if !resources.is_empty() {
-        let audience = Audience::new(resources);
-        grant = grant.audience(audience.map_err(|error| TokenError::InvalidTarget(error.why))?);
-    }
-    let request = match form.get("redirect_uri") {
-        Some(uri) => AuthorizationRequest::new(grant, uri),
-        None => AuthorizationRequest::without_redirect_uri(grant),
-    };
-    issuer.authorize(request.pkce(pkce)).await
-}
-
-fn found(location: String, text: String) -> Response {
-    page(StatusCode::FOUND, Some(location), text)
-}
-
-fn page(status: StatusCode, location: Option<String>, text: String) -> Response {
-    let headers = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    let location = location.map(|url| [(header::LOCATION, url)]);
-    (status, headers, location, text + "\n").into_response()
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use axum::body::Body;
-    use axum::http::Request;
-    use cloakroom::{Format, GrantType};
+    use axum::http::{Request, StatusCode};
+    use cloakroom::{Client, Format, GrantType};
     use tower::ServiceExt as _;
 
     use super::*;
@@ -217,63 +132,74 @@ mod tests {
         Ok(router("", Issuer::dev().static_clients([client])?.build().await?))
     }
 
-    /// The nonce of a new form, which is also its cookie.
-    async fn form(server: &Router) -> Result<String, Box<dyn Error>> {
+    /// A new form: its sealed request, and its cookie.
+    async fn form(server: &Router) -> Result<(String, String), Box<dyn Error>> {
         let request = Request::get(ASKED).body(Body::empty())?;
         let response = server.clone().oneshot(request).await?;
         assert_eq!(response.status(), StatusCode::OK);
         let cookie = response.headers()[header::SET_COOKIE].to_str()?.to_owned();
+        let cookie = cookie.split(['=', ';']).nth(1).ok_or("a cookie without a value")?;
         let body = axum::body::to_bytes(response.into_body(), 10_000).await?;
-        let nonce = cookie.split(['=', ';']).nth(1).ok_or("a cookie without a value")?;
-        assert!(std::str::from_utf8(&body)?.contains(nonce));
-        Ok(nonce.to_owned())
+        let html = std::str::from_utf8(&body)?;
+        let sealed = html.split(['=', '>']).find(|part| part.len() > 200).ok_or("no request")?;
+        Ok((sealed.to_owned(), cookie.to_owned()))
     }
 
-    /// The answer to a browser that sends this nonce with this cookie.
+    /// The answer to a browser that sends this request with this cookie.
     async fn sent(
         server: &Router,
-        uri: &str,
-        nonce: &str,
+        sealed: &str,
         cookie: &str,
-    ) -> Result<StatusCode, Box<dyn Error>> {
-        let request = Request::post(uri)
+        answer: &str,
+    ) -> Result<(StatusCode, String), Box<dyn Error>> {
+        let request = Request::post("/consent")
             .header(header::COOKIE, format!("theme=dark; consent={cookie}"))
-            .body(Body::from(format!("nonce={nonce}")))?;
+            .body(Body::from(format!("request={sealed}&answer={answer}")))?;
         let response = server.clone().oneshot(request).await?;
-        let has_code = response
-            .headers()
-            .get(header::LOCATION)
-            .is_some_and(|url| url.to_str().is_ok_and(|url| url.contains("code=")));
-        assert_eq!(has_code, response.status() == StatusCode::FOUND);
-        Ok(response.status())
+        let location = response.headers().get(header::LOCATION);
+        let location = location.map(|url| url.to_str()).transpose()?.unwrap_or_default();
+        Ok((response.status(), location.to_owned()))
     }
 
     #[tokio::test]
     async fn a_form_is_good_once() -> Result<(), Box<dyn Error>> {
         let server = server().await?;
-        let nonce = form(&server).await?;
-        assert_eq!(sent(&server, ASKED, &nonce, &nonce).await?, StatusCode::FOUND);
-        assert_eq!(sent(&server, ASKED, &nonce, &nonce).await?, StatusCode::FORBIDDEN);
+        let (sealed, cookie) = form(&server).await?;
+        let (status, location) = sent(&server, &sealed, &cookie, "allow").await?;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        assert!(location.starts_with("https://app.example/cb?code="), "{location}");
+        let (status, location) = sent(&server, &sealed, &cookie, "allow").await?;
+        assert_eq!((status, &*location), (StatusCode::BAD_REQUEST, ""));
         Ok(())
     }
 
     #[tokio::test]
-    async fn a_form_of_another_page_or_request_is_refused() -> Result<(), Box<dyn Error>> {
+    async fn whoever_does_not_consent_is_sent_back_without_a_code() -> Result<(), Box<dyn Error>> {
         let server = server().await?;
-        let (own, foreign) = (form(&server).await?, form(&server).await?);
-        let other = format!("{ASKED}&login_hint=bob");
-        for (uri, nonce, cookie) in [
-            // Another user's nonce, from a browser with another cookie or none.
-            (ASKED, &*foreign, &*own),
-            (ASKED, &foreign, ""),
-            (ASKED, "", ""),
-            (ASKED, "made-up", "made-up"),
-            (&other, &own, &own),
+        let (sealed, cookie) = form(&server).await?;
+        let (status, location) = sent(&server, &sealed, &cookie, "deny").await?;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        assert!(location.contains("error=access_denied") && !location.contains("code="));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_form_of_another_page_or_browser_is_refused() -> Result<(), Box<dyn Error>> {
+        let server = server().await?;
+        let ((own, cookie), (foreign, other)) = (form(&server).await?, form(&server).await?);
+        for (sealed, cookie) in [
+            // Another user's request, from a browser with another cookie or none.
+            (&*foreign, &*cookie),
+            (&foreign, ""),
+            ("", ""),
+            ("made-up", "made-up"),
+            (&own, &other),
+            (&own[1..], &cookie),
         ] {
-            let status = sent(&server, uri, nonce, cookie).await?;
-            assert_eq!(status, StatusCode::FORBIDDEN, "{uri} {nonce}");
+            let (status, location) = sent(&server, sealed, cookie, "allow").await?;
+            assert_eq!((status, &*location), (StatusCode::BAD_REQUEST, ""), "{sealed} {cookie}");
         }
-        assert_eq!(sent(&server, ASKED, &own, &own).await?, StatusCode::FOUND);
+        assert_eq!(sent(&server, &own, &cookie, "allow").await?.0, StatusCode::SEE_OTHER);
         Ok(())
     }
 }

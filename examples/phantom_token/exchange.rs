@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::Random;
 use cloakroom::http::Endpoints;
-use cloakroom::{AuthorizationRequest, Grant, Pkce};
+use cloakroom::{ApprovedRequest, Grant, Pkce};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -65,8 +65,7 @@ impl Demo {
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&verifier));
         let grant = Grant::user(WEB_APP[0], "alice")?.claim("tenant", json!("acme"))?;
         let pkce = Some(Pkce::s256(challenge)?);
-        let code =
-            self.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(pkce)).await?;
+        let code = self.issuer.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(pkce)).await?;
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code.expose()),

@@ -1,6 +1,7 @@
 //! The stores that everything is tried with.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +22,23 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync + 'static {
     /// What a process opens that starts: the authorization server at each of its starts, and
     /// whoever reads the log from the store. All of them see the same tokens.
     async fn open(&self) -> Opened;
+
+    /// Where another process finds it, for [`open_place`]. `None` if it is in this process alone.
+    fn place(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Opens the store that a [`Fixture`] of another process is about.
+pub(crate) async fn open_place(place: &str, clock: Arc<dyn Clock>) -> Opened {
+    let (kind, name) = place.split_once(' ').unwrap();
+    let server = |kind| Server { kind, name: name.into(), clock: Arc::clone(&clock) };
+    match kind {
+        "Mysql" => server(Kind::Mysql).open().await,
+        "Postgres" => server(Kind::Postgres).open().await,
+        "Redis" => server(Kind::Redis).open().await,
+        _ => open_sqlite(Path::new(name), clock),
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -63,17 +81,27 @@ impl Sqlite {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), clock }
     }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("tokens.db")
+    }
 }
 
 #[async_trait]
 impl Fixture for Sqlite {
     async fn open(&self) -> Opened {
-        let store = SqliteStore::builder(self.folder.path().join("tokens.db"))
-            .clock(Arc::clone(&self.clock))
-            // No machine loses its power here.
-            .synchronous(Synchronous::Normal);
-        Opened::of(Arc::new(store.open().unwrap()))
+        open_sqlite(&self.path(), Arc::clone(&self.clock))
     }
+
+    fn place(&self) -> Option<String> {
+        Some(format!("Sqlite {}", self.path().display()))
+    }
+}
+
+fn open_sqlite(path: &Path, clock: Arc<dyn Clock>) -> Opened {
+    // No machine loses its power here.
+    let store = SqliteStore::builder(path).clock(clock).synchronous(Synchronous::Normal);
+    Opened::of(Arc::new(store.open().unwrap()))
 }
 
 /// A database on a server, to which every process connects by itself.
@@ -127,6 +155,10 @@ impl Fixture for Server {
                 Opened::of(Arc::new(store.await.unwrap()))
             }
         }
+    }
+
+    fn place(&self) -> Option<String> {
+        Some(format!("{:?} {}", self.kind, self.name))
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
 //! | `fleet` | the signing keys of processes that share a key store |
+//! | `sixteen` | sixteen processes of one client share one refresh token |
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!
@@ -33,6 +34,7 @@ mod load;
 mod nothing_revoked;
 mod oracle;
 mod people;
+mod sixteen;
 mod standby;
 mod storm;
 mod stuck;

@@ -10,7 +10,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use cloakroom::core::futures_core::Stream;
 use cloakroom::http::Endpoints;
-use cloakroom::{AuthorizationRequest, Format, Grant};
+use cloakroom::{ApprovedRequest, Format, Grant};
 use http::header::ACCEPT;
 use http::{HeaderValue, Request};
 use tower::ServiceExt as _;
@@ -81,10 +81,8 @@ impl Stream for Pieces {
 async fn session(format: Format) -> Vec<Bytes> {
     let issuer = issuer(format.clone()).await;
     let grant = Grant::user("app", "alice").expect("identifiers");
-    let code = issuer
-        .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(pkce()))
-        .await
-        .expect("a code");
+    let code =
+        issuer.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(pkce())).await.expect("a code");
     let endpoints = Endpoints::new(issuer);
     let ask = async |request: Request<Bytes>, status: u16| {
         let response = endpoints.handle(request).await;

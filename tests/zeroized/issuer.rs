@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::core::scrubbed;
 use cloakroom::http::Endpoints;
 use cloakroom::{
-    AuthorizationRequest, Caller, Client, CodeRequest, Format, Grant, GrantType, Issuer, Pkce,
+    ApprovedRequest, Caller, Client, CodeRequest, Format, Grant, GrantType, Issuer, Pkce,
     RefreshRequest, Serves, TokenSecret,
 };
 use sha2::{Digest, Sha256};
@@ -102,7 +102,7 @@ fn a_code_and_its_verifier_are_wiped() {
         let tokens = in_a_task(async move {
             let issuer = issuer(Format::Opaque).await;
             let code = issuer
-                .authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(pkce()))
+                .authorize(ApprovedRequest::new(grant(), CALLBACK).pkce(pkce()))
                 .await
                 .expect("a code");
             let redeem = |verifier: &str| {

@@ -76,7 +76,7 @@ fn listings() -> Result<Listings, Failure> {
         let json = target.join("doc").join(format!("{}.json", name.replace('-', "_")));
         Ok((format!("{name}.txt"), lister.clone().arg(json.display()).output()?))
     };
-    ci::crates()?.into_iter().map(listing).collect()
+    ci::libraries()?.into_iter().map(listing).collect()
 }
 
 /// Lines that are only in one of them: `-` for the file, `+` for the code.

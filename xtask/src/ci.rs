@@ -76,6 +76,13 @@ pub(crate) fn crates() -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
+/// The crates with a public API: all but the operator's tool, which is a program alone.
+pub(crate) fn libraries() -> Result<Vec<String>, Failure> {
+    let mut names = crates()?;
+    names.retain(|name| root().join("crates").join(name).join("src/lib.rs").is_file());
+    Ok(names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +93,8 @@ mod tests {
         for name in ["cloakroom", "cloakroom-core"] {
             assert!(crates.iter().any(|found| found == name), "{crates:?}");
         }
+        let libraries = libraries().expect("the directory is readable");
+        assert!(!libraries.contains(&"cloakroom-cli".to_owned()), "{libraries:?}");
+        assert_eq!(libraries.len() + 1, crates.len());
     }
 }

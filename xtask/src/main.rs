@@ -10,6 +10,7 @@ mod coverage_report;
 mod failover;
 mod features;
 mod fuzz;
+mod mcp;
 mod mutants;
 mod packages;
 mod semver;
@@ -44,6 +45,9 @@ Usage: cargo xtask <task>
           kill, stop and cut off the primary of a replicated database under load, 20 times, and judge
           what clients saw (see docs/postgresql.md); installs the programs that are missing (on Debian,
           as root)
+  mcp     run clients on the official SDKs of the Model Context Protocol against the example
+          `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
+          Python if they are missing (on Debian, as root)
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
@@ -89,6 +93,7 @@ fn task(args: &[String]) -> Option<Task> {
             let test = Test::parse(rest)?;
             Some(Box::new(move || test.run()))
         }
+        ("mcp", []) => Some(Box::new(mcp::run)),
         ("coverage", []) => Some(Box::new(coverage::task)),
         ("semver", []) => Some(Box::new(semver::task)),
         ("api", []) => Some(Box::new(api::task)),

@@ -25,7 +25,7 @@ pub(crate) fn task() -> Result<(), Failure> {
         .arg(release)
         .arg("crates/")
         .output()?;
-    let packages = packages(&ci::crates()?, &released);
+    let packages = packages(&ci::libraries()?, &released);
     cargo(&format!("semver-checks{packages} --all-features --baseline-rev")).arg(release).run()
 }
 

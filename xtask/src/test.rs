@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 
 use crate::command::{Failure, cargo, program, target};
 use crate::coverage::Coverage;
+use crate::mcp;
 use crate::packages::start_anew;
 use crate::servers::{Servers, Summary};
 use crate::steps::Steps;
@@ -13,12 +14,14 @@ use crate::steps::Steps;
 pub(crate) const TESTS: &str = "test --workspace --all-features";
 
 /// The examples that run from end to end by themselves: name, arguments, last line.
-const EXAMPLES: [(&str, &str, &str); 5] = [
+const EXAMPLES: [(&str, &str, &str); 7] = [
     ("phantom_token", "", "phantom token flow: ok"),
     ("phantom_token", "--store sqlite:{}/tokens.db", "phantom token flow: ok"),
     ("gateway", "--demo", "gateway: ok"),
     ("custom_store", "", "custom store: ok"),
     ("tenants", "", "tenants: ok"),
+    ("same_process", "", "same process: ok"),
+    ("plain_hyper", "", "plain hyper: ok"),
 ];
 
 /// The options of the task.
@@ -60,6 +63,9 @@ pub(crate) fn steps(
     steps.run("examples", || cargo("build --workspace --all-features --examples").run())?;
     for (name, arguments, last) in EXAMPLES {
         steps.run(name, || example(name, arguments, last))?;
+    }
+    if !test.is_embedded {
+        steps.run("mcp clients", mcp::run)?;
     }
     let summary = servers.summary();
     steps.run("end of servers", || servers.end())?;

@@ -73,6 +73,7 @@ pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> 
     grant.audience = Audience::new([format!("https://{seed}.example/ä"), "urn:b".to_owned()])?;
     grant.confirmation = Some(Confirmation::JwkThumbprint([seed; 32]));
     grant.auth_time = Some(UnixTime::from_millis(seed.into()));
+    grant.acr = Some(format!("urn:example:mfa {seed}"));
     grant.created_at = at(0);
     grant.username = Some(format!("Ålice 🔑 {seed}"));
     grant.act = Some(Box::new(json!({"sub": "support", "act": {"sub": [seed]}})));
@@ -99,8 +100,10 @@ fn full_chain(seed: u8, at: impl Fn(u32) -> UnixTime) -> Result<Chain, Broken> {
         Some(format!("challenge-{seed}")),
     );
     code.redirect_uri_omitted = seed % 2 == 1;
+    code.nonce = Some(format!("nonce {seed}"));
     code.unknown = unknown(seed);
     let mut spent = SpentBefore::new(0, NOW);
+    spent.sealed = vec![0xff, seed, 0, b'\n'];
     spent.unknown = unknown(seed);
     let mut successor = SealedSuccessor::new(vec![0, 0xff, seed, b'\n', b'\'', b'\\'], at(2));
     successor.earlier = vec![spent];
@@ -124,6 +127,7 @@ pub(crate) fn full_token(grant: &GrantRecord, seed: u8) -> Result<TokenRecord, B
     token.scope = Scope::parse(&format!("admin:{seed}"))?;
     token.audience = Audience::one(format!("https://{seed}.example/ä"))?;
     token.confirmation = Some(Confirmation::CertificateThumbprint([seed; 32]));
+    token.claims = Some(Claims::new([("role", json!(seed))])?);
     token.unknown = unknown(seed);
     Ok(token)
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::handle::HandleKeys;
 use crate::ids::{GrantId, Jti, Kid};
 use crate::random::{Random, RandomError};
-use crate::record::{Confirmation, GrantRecord, TokenRecord};
+use crate::record::{Claims, Confirmation, GrantRecord, TokenRecord};
 use crate::scope::{Audience, Scope};
 use crate::secret::{TokenDigest, TokenKind, TokenSecret};
 use crate::time::UnixTime;
@@ -77,10 +77,12 @@ pub struct TokenTerms {
     pub audience: Audience,
     /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The app's claims, if they are not those of the grant.
+    pub claims: Option<Claims>,
 }
 
 impl TokenTerms {
-    /// Terms of a token that is bound to no key.
+    /// Terms of a token that is bound to no key, with the claims of its grant.
     #[must_use]
     pub const fn new(
         issued_at: UnixTime,
@@ -88,7 +90,7 @@ impl TokenTerms {
         scope: Scope,
         audience: Audience,
     ) -> Self {
-        Self { issued_at, expires_at, scope, audience, confirmation: None }
+        Self { issued_at, expires_at, scope, audience, confirmation: None, claims: None }
     }
 
     /// The record of a token with these terms.
@@ -103,6 +105,7 @@ impl TokenTerms {
             scope: self.scope,
             audience: self.audience,
             confirmation: self.confirmation,
+            claims: self.claims,
             unknown: crate::record::UnknownFields::default(),
         }
     }

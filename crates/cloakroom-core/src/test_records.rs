@@ -26,6 +26,7 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: Some(Confirmation::JwkThumbprint([4; 32])),
         auth_time: Some(now),
+        acr: Some("urn:example:mfa".into()),
         created_at: now,
         epoch: Epoch::new(1_700_000_000_000),
         username: Some("Alice".into()),
@@ -44,12 +45,13 @@ pub(crate) fn grant(seed: u8) -> GrantRecord {
                 redirect_uri: "https://app.example/cb".into(),
                 redirect_uri_omitted: true,
                 challenge: Some("c".repeat(43)),
+                nonce: Some("n-1".into()),
                 unknown: Default::default(),
             })),
             successor: Some(Box::new(SealedSuccessor {
                 sealed: vec![1, 2, 3],
                 until: now,
-                earlier: vec![SpentBefore::new(0, now)],
+                earlier: vec![SpentBefore { sealed: vec![4, 5], ..SpentBefore::new(0, now) }],
                 unknown: Default::default(),
             })),
             bound_from: Some(1),
@@ -74,6 +76,7 @@ pub(crate) fn token(grant: GrantId, seed: u8) -> TokenRecord {
         scope: Scope::parse("orders:read").unwrap(),
         audience: Audience::one("https://orders.example").unwrap(),
         confirmation: None,
+        claims: Some(Claims::new([("tenant", json!("acme")), ("role", json!("admin"))]).unwrap()),
         unknown: Default::default(),
     }
 }

@@ -84,6 +84,8 @@ pub(crate) struct RingStore {
     pub(crate) sent_twice: AtomicBool,
     /// How long an insert takes, and the clock that shows it.
     pub(crate) slow_insert: Mutex<Option<(Arc<ManualClock>, Duration)>>,
+    /// The same for an update.
+    pub(crate) slow_update: Mutex<Option<(Arc<ManualClock>, Duration)>>,
     /// Every generation that was ever inserted.
     pub(crate) generations: Mutex<Vec<u64>>,
 }
@@ -101,6 +103,7 @@ impl RingStore {
             answers_lost: AtomicBool::new(false),
             sent_twice: AtomicBool::new(false),
             slow_insert: Mutex::default(),
+            slow_update: Mutex::default(),
             generations: Mutex::default(),
         })
     }
@@ -216,6 +219,9 @@ impl KeyStore for RingStore {
         self.writes.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         Self::check(&self.writes_fail)?;
+        if let Some((clock, time)) = &*self.slow_update.lock().unwrap() {
+            clock.advance(*time);
+        }
         assert_ne!(record.version, expected, "a write gives the record a new version");
         let mut ring = self.ring.lock().unwrap();
         let stored = ring.0.iter_mut().find(|own| own.generation == record.generation);
@@ -256,6 +262,7 @@ pub(crate) fn grant() -> GrantRecord {
     grant.scope = Scope::parse("orders:read orders:write").unwrap();
     grant.confirmation = Some(Confirmation::JwkThumbprint([4; 32]));
     grant.auth_time = Some(UnixTime::from_secs(1_699_999_000));
+    grant.acr = Some("urn:example:mfa".into());
     grant.epoch = Epoch::new(1_700_000_000_250);
     grant.username = Some("Alice Liddell".into());
     grant.act = Some(Box::new(json!({"sub": "support"})));

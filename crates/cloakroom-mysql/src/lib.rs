@@ -80,6 +80,7 @@ mod schema;
 mod session;
 mod settings;
 mod single_use;
+mod status;
 mod store;
 mod sweeps;
 mod url;

@@ -1,7 +1,7 @@
 //! The tables, and their migrations.
 
 use cloakroom_core::revocation::{EntryId, Epoch};
-use cloakroom_core::store::StoreError;
+use cloakroom_core::store::{Migration, StoreError};
 
 use crate::connection::{Connection, Script, with_prefix};
 use crate::error::{ConnectError, Failure};
@@ -161,6 +161,27 @@ impl Operation for BeginLog {
     async fn run(&self, connection: &mut Connection) -> Result<(), Failure> {
         begin_log(connection, self.incarnation, self.now).await
     }
+}
+
+/// The migrations that tables of this version still need.
+pub(crate) fn pending(found: u32, prefix: &str) -> Result<Vec<Migration>, ConnectError> {
+    if found > KNOWN {
+        return Err(ConnectError::Newer { found, known: KNOWN });
+    }
+    let missing = (1..).zip(MIGRATIONS).skip(found as usize);
+    Ok(missing.map(|(version, sql)| Migration::new(version, with_prefix(sql, prefix))).collect())
+}
+
+/// The tables without their prefix, each with its indexes besides the primary key.
+pub(crate) fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let tables =
+        MIGRATIONS.iter().flat_map(|file| file.split("CREATE TABLE IF NOT EXISTS ~").skip(1));
+    tables.flat_map(|table| {
+        let name = table.split_whitespace().next().unwrap_or_default();
+        let lines = table.lines().map(|line| line.trim().trim_start_matches("UNIQUE "));
+        let keys = lines.filter_map(|line| line.strip_prefix("KEY ")?.split_whitespace().next());
+        keys.map(move |key| (name, key))
+    })
 }
 
 /// Whether this program works with tables of this version.

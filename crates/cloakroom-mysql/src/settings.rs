@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::Random;
+use cloakroom_core::store::Migration;
 use cloakroom_core::time::{Clock, SystemClock};
 
 use crate::error::ConnectError;
@@ -158,6 +159,16 @@ impl MysqlStoreBuilder {
     /// As for [`connect`](Self::connect).
     pub async fn migrate(self) -> Result<u32, ConnectError> {
         MysqlStore::prepare(self.settings()?, true).await.map(|(_, version)| version)
+    }
+
+    /// The migrations that [`migrate`](Self::migrate) would run; none if the tables are up to date. This
+    /// changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn pending_migrations(&self) -> Result<Vec<Migration>, ConnectError> {
+        MysqlStore::pending(self.settings()?).await
     }
 
     fn settings(&self) -> Result<Settings, ConnectError> {

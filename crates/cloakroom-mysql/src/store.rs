@@ -11,7 +11,8 @@ use cloakroom_core::revocation::{
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
-    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore, fresh_tokens, tokens_of,
+    Migration, PageRequest, RevokeOutcome, Selector, StoreError, StoreStatus, TokenStore,
+    fresh_tokens, tokens_of,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -28,6 +29,7 @@ use crate::rules::ReadRules;
 use crate::schema::{self, BeginLog, Migrate, Version};
 use crate::session;
 use crate::settings::{MysqlStoreBuilder, Settings};
+use crate::status::{Scan, Status};
 use crate::sweeps::{Sweep, Swept, Which};
 use crate::wakeups::{self, LogGrowth};
 
@@ -97,11 +99,8 @@ impl MysqlStore {
         MysqlStoreBuilder::new(url)
     }
 
-    /// Connects, and checks or migrates the tables. Returns their version.
-    pub(crate) async fn prepare(
-        settings: Settings,
-        migrates: bool,
-    ) -> Result<(Arc<Pool>, u32), ConnectError> {
+    /// Connects, and checks the server.
+    async fn reach(settings: Settings) -> Result<Arc<Pool>, ConnectError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // The driver uses the provider of the process. If the app has installed one, it stays.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -117,6 +116,22 @@ impl MysqlStore {
             return Err(ConnectError::ReadOnly);
         }
         pool.keep(connection);
+        Ok(pool)
+    }
+
+    /// The migrations that the tables still need.
+    pub(crate) async fn pending(settings: Settings) -> Result<Vec<Migration>, ConnectError> {
+        let pool = Self::reach(settings).await?;
+        let found = pool.once(Version).await?;
+        schema::pending(found, &pool.prefix())
+    }
+
+    /// Connects, and checks or migrates the tables. Returns their version.
+    pub(crate) async fn prepare(
+        settings: Settings,
+        migrates: bool,
+    ) -> Result<(Arc<Pool>, u32), ConnectError> {
+        let pool = Self::reach(settings).await?;
         let mut found = pool.once(Version).await?;
         if migrates && found < schema::KNOWN {
             pool.steps(Migrate).await?;
@@ -282,6 +297,14 @@ impl TokenStore for MysqlStore {
 
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.pool().steps(Maintain(task)).await
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        self.pool().once(Status { before }).await
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        self.pool().once(Scan { page }).await.map(Some)
     }
 }
 

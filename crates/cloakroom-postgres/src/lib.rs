@@ -89,6 +89,7 @@ mod session;
 mod settings;
 mod single_use;
 mod sql;
+mod status;
 mod store;
 mod tls;
 mod watch;

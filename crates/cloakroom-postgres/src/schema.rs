@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cloakroom_core::revocation::Epoch;
+use cloakroom_core::store::Migration;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -70,6 +71,28 @@ async fn open_as(
     }
     raise_bound(&session, settings).await.map_err(during)?;
     Ok(found)
+}
+
+/// The migrations that the tables still need, with the real names in them. This changes nothing.
+pub(crate) async fn pending(settings: &Arc<Settings>) -> Result<Vec<Migration>, ConnectError> {
+    let session = Session::connect(Arc::clone(settings), None)
+        .await
+        .map_err(|error| failed("connecting to the server", error))?;
+    let found = version(session.client(), &settings.names)
+        .await
+        .map_err(|error| failed("reading the version of the tables", error))?;
+    if found > KNOWN.newest() {
+        return Err(ConnectError::Newer { found, known: KNOWN.newest() });
+    }
+    let missing = (1..).zip(KNOWN.migrations).skip(found as usize);
+    let render = |sql| settings.names.render(sql);
+    Ok(missing.map(|(version, sql)| Migration::new(version, render(sql))).collect())
+}
+
+/// The names of the indexes, without the prefix.
+pub(crate) fn indexes() -> impl Iterator<Item = &'static str> {
+    let statements = KNOWN.migrations.iter().flat_map(|file| file.split("CREATE INDEX ").skip(1));
+    statements.filter_map(|statement| statement.split_whitespace().next())
 }
 
 /// The version of the tables; 0 if there are none.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use cloakroom_core::Random;
+use cloakroom_core::store::Migration;
 use cloakroom_core::time::{Clock, SystemClock};
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
@@ -223,6 +224,16 @@ impl PostgresStoreBuilder {
     /// As for [`connect`](Self::connect).
     pub async fn migrate(self) -> Result<u32, ConnectError> {
         schema::open(&Arc::new(self.settings()?), true).await
+    }
+
+    /// The migrations that [`migrate`](Self::migrate) would run; none if the tables are up to date. This
+    /// changes nothing. If there is no schema yet, `migrate` creates it first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn pending_migrations(&self) -> Result<Vec<Migration>, ConnectError> {
+        schema::pending(&Arc::new(self.settings()?)).await
     }
 
     pub(crate) fn settings(&self) -> Result<Settings, ConnectError> {

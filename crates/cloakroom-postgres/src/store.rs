@@ -10,7 +10,7 @@ use cloakroom_core::revocation::{
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
-    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
+    PageRequest, RevokeOutcome, Selector, StoreError, StoreStatus, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -26,6 +26,7 @@ use crate::lookups::Lookups;
 use crate::pool::Pool;
 use crate::revocation_log::{self, SweepTarget, Swept};
 use crate::settings::{PostgresStoreBuilder, Settings};
+use crate::status;
 use crate::watch::{self, Growth};
 
 /// A [`TokenStore`], [`KeyStore`](cloakroom_core::keys::KeyStore) and
@@ -217,5 +218,15 @@ impl TokenStore for PostgresStore {
 
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         housekeeping::maintain(&self.0.long, &task).await
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        status::status(&self.0.long, &self.0.settings.names, before).await
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        let pool = self.0.long.clone();
+        let scan = self.apart("reading all grants", async move { status::scan(&pool, page).await });
+        scan.await.map(Some)
     }
 }

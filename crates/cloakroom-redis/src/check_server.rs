@@ -29,6 +29,48 @@ pub(crate) async fn check(link: &Link, allows_eviction: bool) -> Result<(), Open
     infos.iter().try_for_each(|info| check_info(info, allows_eviction, link.is_cluster()))
 }
 
+/// What a server is, and which of its settings endanger what it holds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) server: Option<String>,
+    pub(crate) problems: Vec<String>,
+}
+
+/// Looks at the settings of the server again, for an operator.
+pub(crate) async fn problems(link: &Link) -> Result<Found, StoreError> {
+    let infos = match link.send(&redis::cmd("INFO")).await {
+        Ok(value) => texts(value),
+        Err(error) if error.code() == Some("NOPERM") => {
+            let why =
+                "the user may not run INFO, so nobody can check the eviction policy: allow it";
+            return Ok(Found { server: None, problems: vec![why.to_owned()] });
+        }
+        Err(error) => return Err(failed("asking the server what it is", error)),
+    };
+    let mut found = Found::default();
+    for info in &infos {
+        let (name, version) = match field(info, "valkey_version") {
+            Some(version) => ("Valkey", Some(version)),
+            None => ("Redis", field(info, "redis_version")),
+        };
+        found.server = version.map(|version| format!("{name} {version}")).or(found.server);
+        let policy = field(info, "maxmemory_policy").unwrap_or("noeviction");
+        if policy != "noeviction" {
+            found.problems.push(format!(
+                "the server evicts keys when its memory is full (`{policy}`), and would lose \
+                 revocations: set maxmemory-policy to noeviction"
+            ));
+        }
+    }
+    found.problems.dedup();
+    Ok(found)
+}
+
+/// A line of INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
+}
+
 /// The text of a server; of a cluster that of each node.
 fn texts(value: Value) -> Vec<String> {
     match value {
@@ -41,9 +83,7 @@ fn texts(value: Value) -> Vec<String> {
 }
 
 fn check_info(info: &str, allows_eviction: bool, is_cluster: bool) -> Result<(), OpenError> {
-    let field = |name: &str| {
-        info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
-    };
+    let field = |name: &str| field(info, name);
     // Valkey says that it is compatible with Redis 7.
     let found = field("redis_version").unwrap_or_default();
     let major = found.split('.').next().and_then(|major| major.parse::<u32>().ok());

@@ -70,6 +70,7 @@ mod revocation_log;
 mod rows;
 mod scripts;
 mod single_use;
+mod status;
 mod store;
 mod wakeups;
 mod work;

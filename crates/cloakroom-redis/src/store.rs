@@ -10,7 +10,7 @@ use cloakroom_core::revocation::{
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
-    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
+    PageRequest, RevokeOutcome, Selector, StoreError, StoreStatus, TokenStore,
 };
 use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
@@ -168,5 +168,13 @@ impl TokenStore for RedisStore {
 
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         self.keep_house(&task).await
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        self.read_status(before).await
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        self.scan_grants(page).await.map(Some)
     }
 }

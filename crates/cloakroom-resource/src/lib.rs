@@ -86,13 +86,14 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` (default) | [`VerifiedToken`] as an extractor |
+//! | `axum` (default) | [`VerifiedToken`] and `Token<YourClaims>` as extractors |
 //! | `client` (default) | `ReqwestClient`, an [`HttpClient`] on reqwest and rustls, and the constructors that use it |
+//! | `ml-dsa` | verifies ML-DSA-44 and ML-DSA-65 (RFC 9964), too |
 //! | `metrics` | counters and gauges through the `metrics` crate |
 //!
 //! # Metrics
 //!
-//! These need the feature `metrics`. The counters from `cloakroom_cache_hits_total` to
+//! These need the feature `metrics`; `docs/metrics.md` has alarms and a dashboard for them. The counters from `cloakroom_cache_hits_total` to
 //! `cloakroom_forged_handles_total` have the label `cache`: `introspection`, `phantom` or `jwt`.
 //!
 //! | counter | counts |
@@ -138,7 +139,7 @@ pub use introspect::phantom_jwt::PhantomJwt;
 pub use introspect::{IntrospectionClient, Introspector};
 pub use layer::bearer::BearerLayer;
 #[cfg(feature = "axum")]
-pub use layer::extract::MissingLayer;
+pub use layer::extract::{MissingLayer, Token, TokenRejection};
 pub use layer::phantom::PhantomLayer;
 pub use layer::resource_metadata::{ResourceMetadata, ResourceMetadataService};
 pub use layer::response_future::ResponseFuture;

@@ -21,6 +21,16 @@ pub enum OpenError {
         /// The newest version that this program knows.
         known: usize,
     },
+    /// The tables are missing or too old, and this program was told not to migrate.
+    #[error(
+        "the tables have schema version {found}, and this program needs {needed}: migrate them first"
+    )]
+    NotMigrated {
+        /// The version of the file; 0 if it has no tables.
+        found: usize,
+        /// The version that this program needs.
+        needed: usize,
+    },
     /// The file is a database of another program.
     #[error("the file is a database of another program")]
     Foreign,

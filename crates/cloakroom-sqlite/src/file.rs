@@ -30,6 +30,13 @@ pub(crate) fn prepare(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Checks that there is a file.
+pub(crate) fn expect(path: &Path) -> Result<(), OpenError> {
+    let refused = |source| OpenError::File { path: path.to_owned(), source };
+    warn_if_others_may_read(path, &fs::metadata(path).map_err(refused)?);
+    Ok(())
+}
+
 #[cfg(unix)]
 fn warn_if_others_may_read(path: &Path, metadata: &Metadata) {
     use std::os::unix::fs::PermissionsExt as _;

@@ -60,6 +60,7 @@ mod rows;
 mod schema;
 mod shared;
 mod single_use;
+mod status;
 mod store;
 mod writer;
 

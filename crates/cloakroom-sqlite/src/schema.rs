@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom_core::Random;
 use cloakroom_core::revocation::{EntryId, Epoch};
-use cloakroom_core::store::StoreError;
+use cloakroom_core::store::{Migration, StoreError};
 use cloakroom_core::time::{Clock, UnixTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
@@ -201,6 +201,41 @@ pub(crate) fn raise_bound(connection: &Connection, now: UnixTime) -> Result<(), 
         .and_then(|mut sql| sql.execute([now]))
         .map_err(|error| failed("raising the newest bound", error))?;
     Ok(())
+}
+
+/// Checks that the file is ours and needs no migration, without changing its tables.
+pub(crate) fn open_migrated(connection: &Connection, clock: &dyn Clock) -> Result<(), OpenError> {
+    let (found, needed) = (version(connection)?, MIGRATIONS.len());
+    if found < needed {
+        return Err(OpenError::NotMigrated { found, needed });
+    }
+    check(connection)?;
+    Ok(raise_bound(connection, clock.now())?)
+}
+
+/// The migrations that this database needs; all of them if it is empty.
+pub(crate) fn pending(connection: Option<&Connection>) -> Result<Vec<Migration>, OpenError> {
+    let found = connection.map_or(Ok(0), version)?;
+    if found > MIGRATIONS.len() {
+        return Err(OpenError::Newer { found, known: MIGRATIONS.len() });
+    }
+    let missing = (1..).zip(MIGRATIONS).skip(found);
+    Ok(missing.map(|(version, sql)| Migration::new(version, *sql)).collect())
+}
+
+/// The version of the tables of an open store.
+pub(crate) fn version_of(connection: &Connection) -> Result<usize, StoreError> {
+    version(connection).map_err(|error| match error {
+        OpenError::Store(error) => error,
+        error => StoreError::corrupt("the version of the tables", error),
+    })
+}
+
+/// The names of the indexes.
+pub(crate) fn indexes() -> impl Iterator<Item = &'static str> {
+    let statements =
+        MIGRATIONS.iter().flat_map(|migration| migration.split("CREATE INDEX ").skip(1));
+    statements.filter_map(|statement| statement.split_whitespace().next())
 }
 
 /// The version of the schema; 0 in an empty database.

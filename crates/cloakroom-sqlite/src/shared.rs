@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::{io, thread};
 
 use cloakroom_core::revocation::LogNotifications;
-use cloakroom_core::store::StoreError;
+use cloakroom_core::store::{Migration, StoreError};
 use event_listener::{Event, Listener as _};
 use futures_channel::oneshot;
 use futures_util::StreamExt as _;
@@ -46,9 +46,15 @@ impl Shared {
     pub(crate) fn open(settings: Settings) -> Result<(Arc<Self>, Writer), OpenError> {
         let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let path = settings.path.as_path();
-        file::prepare(path)?;
-        let mut connection = writing(&settings)?;
-        schema::migrate(&mut connection, &*settings.clock, &settings.random)?;
+        let connection = match settings.migrates {
+            true => Self::migrated(&settings)?,
+            false => {
+                file::expect(path)?;
+                let connection = writing(&settings)?;
+                schema::open_migrated(&connection, &*settings.clock)?;
+                connection
+            }
+        };
         let identity = identity(path)?;
         let newest = revocation_log::newest(&connection)?;
         let (elsewhere, tasks) = channel::<Box<dyn FnOnce() + Send>>();
@@ -79,6 +85,30 @@ impl Shared {
             .spawn(move || watched.watch(watch, &watching_writer))
             .map_err(refused)?;
         Ok((shared, writer))
+    }
+
+    /// A connection to a file that is created and migrated as needed.
+    fn migrated(settings: &Settings) -> Result<Connection, OpenError> {
+        file::prepare(&settings.path)?;
+        let mut connection = writing(settings)?;
+        schema::migrate(&mut connection, &*settings.clock, &settings.random)?;
+        Ok(connection)
+    }
+
+    /// Creates and migrates the file, and closes it again.
+    pub(crate) fn migrate(settings: &Settings) -> Result<usize, OpenError> {
+        let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(schema::version_of(&Self::migrated(settings)?)?)
+    }
+
+    /// The migrations that the file needs.
+    pub(crate) fn pending(settings: &Settings) -> Result<Vec<Migration>, OpenError> {
+        let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !settings.path.exists() {
+            return schema::pending(None);
+        }
+        let connection = reading(settings, 1, Waits::ForLocks)?.pop();
+        schema::pending(connection.as_ref())
     }
 
     /// A read that takes microseconds. It runs here, or on the other thread if a lock is held.

@@ -12,7 +12,7 @@ use cloakroom_core::revocation::{
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CreateOutcome, Housekeeping, Listing, Lookup, MaintenanceReport,
-    PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
+    Migration, PageRequest, RevokeOutcome, Selector, StoreError, StoreStatus, TokenStore,
 };
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
 use cloakroom_core::{GrantId, Random, TokenDigest};
@@ -24,6 +24,7 @@ use crate::housekeeping;
 use crate::revocation_log::{self, Swept};
 use crate::schema::Synchronous;
 use crate::shared::Shared;
+use crate::status;
 use crate::writer::{Room, Writer};
 
 /// A [`TokenStore`], [`KeyStore`](cloakroom_core::keys::KeyStore) and
@@ -77,6 +78,7 @@ impl SqliteStore {
                 poll: Duration::from_millis(50),
                 busy: Duration::from_secs(5),
                 max_pages: None,
+                migrates: true,
                 clock: Arc::new(SystemClock::new()),
                 random: Random::system(),
             },
@@ -151,6 +153,7 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     pub(crate) busy: Duration,
     pub(crate) max_pages: Option<u32>,
+    pub(crate) migrates: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
 }
@@ -185,6 +188,13 @@ impl SqliteStoreBuilder {
         self
     }
 
+    /// Whether [`open`](Self::open) creates the file and migrates its tables (`true`). Otherwise it refuses
+    /// a path without a file, and a file whose tables are too old for this program.
+    pub const fn auto_migrate(mut self, migrates: bool) -> Self {
+        self.settings.migrates = migrates;
+        self
+    }
+
     /// The clock for the times that the contract leaves to the store: the first bound of the log, and the time
     /// at which the store revokes a grant that was created too late. The default is the system clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -200,6 +210,26 @@ impl SqliteStoreBuilder {
     pub fn open(self) -> Result<SqliteStore, OpenError> {
         let (shared, writer) = Shared::open(self.settings)?;
         Ok(SqliteStore(Arc::new(Inner { writer, shared })))
+    }
+
+    /// Creates the file if there is none, and migrates its tables, and nothing else. Returns the version
+    /// that the tables have then.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn migrate(self) -> Result<usize, OpenError> {
+        Shared::migrate(&self.settings)
+    }
+
+    /// The migrations that [`migrate`](Self::migrate) would run; none if the tables are up to date. This
+    /// creates and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn pending_migrations(&self) -> Result<Vec<Migration>, OpenError> {
+        Shared::pending(&self.settings)
     }
 }
 
@@ -297,6 +327,14 @@ impl TokenStore for SqliteStore {
             })
             .await?;
         Ok(done)
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        self.read(move |connection| status::status(connection, before)).await
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        self.read(move |connection| status::scan(connection, page).map(Some)).await
     }
 }
 

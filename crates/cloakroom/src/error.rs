@@ -43,6 +43,19 @@ pub enum TokenError {
     /// issued.
     #[error("a revocation covers the grant")]
     Barred,
+    /// Your [`TokenHook`](crate::TokenHook) or [`ExtensionGrant`](crate::ExtensionGrant) refused, with
+    /// this error code. The response does not say why.
+    #[error("refused by the app: {reason}")]
+    Denied {
+        /// The error code.
+        code: &'static str,
+        /// Why, for the trace.
+        reason: String,
+    },
+    /// Your [`TokenHook`](crate::TokenHook) or [`ExtensionGrant`](crate::ExtensionGrant) failed, or took
+    /// too long. Nothing was issued or spent.
+    #[error("the app's hook failed")]
+    Hook(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server cannot answer now. The same request may succeed later.
     #[error("unavailable: {0}")]
     Unavailable(&'static str),
@@ -115,6 +128,9 @@ pub enum GrantRefusal {
     /// It was spent a moment ago, and the request is not a retry that gets the same successor.
     #[error("it was spent a moment ago")]
     Spent,
+    /// Your [`TokenHook`](crate::TokenHook) refused it. It is not spent, and the trace has the reason.
+    #[error("the app's hook refused it")]
+    Denied,
     /// It is newer than what the store holds, which has gone back in time. The grant is now
     /// revoked.
     #[error("the store has gone back in time; the grant is revoked")]
@@ -134,7 +150,9 @@ impl TokenError {
             Self::UnsupportedGrantType => Some("unsupported_grant_type"),
             Self::InvalidScope(_) => Some("invalid_scope"),
             Self::InvalidTarget(_) => Some("invalid_target"),
+            Self::Denied { code, .. } => Some(code),
             Self::Unavailable(_)
+            | Self::Hook(_)
             | Self::Store(_)
             | Self::Directory(_)
             | Self::Format(_)

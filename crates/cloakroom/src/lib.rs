@@ -5,26 +5,42 @@ mod client;
 mod error;
 mod events;
 mod flow;
+mod form;
 #[cfg(feature = "http")]
 pub mod http;
 mod introspection;
 mod issuer;
+mod metrics;
+pub mod operator;
 mod revocation;
 mod write;
 
 pub use client::Client;
 pub use client::builder::{ClientBuilder, ClientConfigError};
 pub use client::directory::{ClientDirectory, DirectoryError, StaticClients};
+#[cfg(feature = "client-documents")]
+pub use client::document::{
+    ClientDocument, ClientDocuments, ClientDocumentsBuilder, DocumentRedirects,
+};
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+#[cfg(feature = "http")]
+pub use client::registry::{ClientRegistry, RegisteredClient, RegisteredClients};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
 pub use events::{Event, Operation};
 pub use flow::adopt::Adopted;
-pub use flow::authorization_response::AuthorizationResponse;
-pub use flow::request::{
-    AdoptRequest, AuthorizationRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
+pub use flow::authorization_request::{
+    AuthorizationError, AuthorizationErrorCode, AuthorizationRedirect, AuthorizationRequest,
+    PageError, Prompt,
 };
+pub use flow::authorization_response::AuthorizationResponse;
+pub use flow::extension_grant::{ExtensionGrant, ExtensionRequest, ExtensionResponse};
+pub use flow::hook::{NewToken, Occasion, TokenChanges, TokenHook, TokenHookError};
+pub use flow::request::{
+    AdoptRequest, ApprovedRequest, CodeRequest, Grant, Pkce, RefreshRequest, TokenResponse,
+};
+pub use form::Form;
 pub use introspection::Caller;
 #[cfg(feature = "resource")]
 pub use introspection::local::LocalIntrospector;
@@ -48,7 +64,7 @@ pub use serde_json;
 // What the signatures above are made of.
 pub use cloakroom_core::handle::{HandleKeys, HandleSecret};
 pub use cloakroom_core::keys::KeyPolicy;
-pub use cloakroom_core::record::Device;
+pub use cloakroom_core::record::{Claims, Device};
 pub use cloakroom_core::revocation::Epoch;
 pub use cloakroom_core::store::{SingleUse, SingleUseStore, Spent};
 pub use cloakroom_core::time::UnixTime;
@@ -81,7 +97,23 @@ pub use cloakroom_resource as resource;
 #[cfg(feature = "sqlite")]
 pub use cloakroom_sqlite as sqlite;
 
+/// The programs of the page about MCP servers, compiled.
+#[cfg(all(
+    doctest,
+    feature = "client-documents",
+    feature = "axum",
+    feature = "resource",
+    feature = "memory"
+))]
+#[doc = include_str!("../../../docs/mcp.md")]
+struct McpServers;
+
 /// The programs of the repository's README, compiled.
 #[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The programs of the page about the authorization endpoint, compiled.
+#[cfg(all(doctest, feature = "axum", feature = "resource"))]
+#[doc = include_str!("../../../docs/authorization.md")]
+struct Authorization;

@@ -148,7 +148,7 @@ impl Fleet {
             _ => most * index as i64 / (processes as i64 - 1) - most / 2,
         };
         let mut nodes: Vec<Process> =
-            (0..processes).map(|index| Process::start(place, START, skew(index))).collect();
+            (0..processes).map(|index| Process::start(place, START, skew(index), &[1])).collect();
         for node in &mut nodes {
             let ready = node.answer();
             assert_eq!(ready, json!({"ready": true}));
@@ -247,6 +247,13 @@ impl Fleet {
         }
     }
 
+    /// When the last key stops signing, if no process makes another.
+    async fn last_end(&mut self) -> UnixTime {
+        let records = self.records().await;
+        let ends = records.iter().filter(|record| record.compromised_at.is_none());
+        ends.filter_map(|record| Some(record.times.signing.as_ref()?.until)).max().unwrap()
+    }
+
     /// Whether every verifier knows the key that signs if the current one is declared compromised.
     async fn knows_the_successor(&mut self) -> bool {
         let mut records = self.records().await;
@@ -265,24 +272,33 @@ async fn every_token_is_accepted_everywhere(place: Place, rotations: usize) {
     let mut fleet = Fleet::start(&place, PROCESSES).await;
     let everyone: Vec<usize> = (0..PROCESSES).collect();
     assert_eq!(fleet.records().await.len(), 2, "eight processes made two keys");
-    let mut steps = 0;
+    let (mut steps, mut rest) = (0, START);
     while fleet.signers.len() < rotations + 1 {
         steps += 1;
         assert!(steps < 40 * rotations, "{} rotations in {steps} steps", fleet.signers.len());
         fleet.now = fleet.now + Duration::from_millis(1 + dice.draw() % 30_000);
         fleet.forget();
-        // Every process runs maintenance in most steps, at the same time as the others.
+        if fleet.now >= rest && dice.percent(4) {
+            // No process runs maintenance for a while, so that the next key is published late.
+            rest = fleet.now + Duration::from_millis(dice.draw() % 300_000);
+            rest = rest.min(fleet.last_end().await - SKEW - secs(30));
+        }
+        let is_resting = fleet.now < rest;
+        // Otherwise every process runs it in most steps, at the same time as the others.
+        let share = if is_resting { 0 } else { 80 };
         let maintained: Vec<usize> =
-            everyone.iter().copied().filter(|_| dice.percent(80)).collect();
+            everyone.iter().copied().filter(|_| dice.percent(share)).collect();
         for (node, answer) in fleet.all(&maintained, |_| json!({"do": "maintain"})) {
             assert!(answer["error"].is_null(), "{node}: {answer}");
         }
         match dice.below(20) {
+            // An order runs maintenance, too.
+            _ if is_resting => {}
             0 => {
                 let orders: Vec<usize> = everyone[..2 + dice.below(3)].to_vec();
                 for (node, answer) in fleet.all(&orders, |_| json!({"do": "rotate"})) {
                     let refused = answer["error"].as_str().unwrap_or_default();
-                    let is_early = refused.contains("not every verifier knows the next key yet");
+                    let is_early = refused.contains("rotate again at");
                     assert!(answer["rotated"] == true || is_early, "{node}: {answer}");
                 }
             }
@@ -356,6 +372,13 @@ async fn a_paused_process_writes_nothing_old(place: Place) {
         };
         let now = fleet.now;
         let before = ended(fleet.records().await, now);
+        // One of the keys that it knows leaks in the meantime.
+        if held == "update" && fleet.knows_the_successor().await {
+            let kid = fleet.one(1, &json!({"do": "compromise"}))["kid"].clone();
+            fleet.compromised.insert(kid.as_str().unwrap().to_owned());
+            fleet.now = fleet.now + policy().reload + Duration::from_millis(1);
+            fleet.forget();
+        }
         // It wakes up, and sends what it was about to write.
         fleet.nodes[0].wake();
         let answer = fleet.one(0, &json!({"do": "go on"}));
@@ -365,8 +388,55 @@ async fn a_paused_process_writes_nothing_old(place: Place) {
         for (node, answer) in fleet.all(&everyone, |_| json!({"do": "issue"})) {
             new.push(fleet.issued(node, &answer));
         }
+        assert!(new.iter().all(|token| !fleet.compromised.contains(&token.kid)), "{held}");
         fleet.check_verifiers(&new);
         fleet.check_jwk_sets(&everyone);
+    }
+}
+
+/// The key-encryption key is replaced, process by process, while keys rotate and tokens are issued.
+async fn the_key_encryption_key_is_replaced(place: Place) {
+    let mut fleet = Fleet::start(&place, 4).await;
+    let everyone = [0, 1, 2, 3];
+    let ready = json!({"ready": true});
+    for sealer in [&[1, 2][..], &[2, 1], &[2]] {
+        if sealer == [2] {
+            // All of them are told to seal everything again, at once, while a key is rotated.
+            fleet.now = fleet.now + policy().known_after() + SKEW;
+            fleet.forget();
+            let order = |node| json!({"do": if node == 3 { "rotate" } else { "reseal" }});
+            for (node, answer) in fleet.all(&everyone, order) {
+                assert!(answer["error"].is_null(), "{node}: {answer}");
+            }
+            let done = fleet.one(0, &json!({"do": "reseal"}));
+            let expected =
+                json!({"current": "2", "resealed": 0, "remaining": 0, "removable": ["1"]});
+            assert_eq!(done, expected);
+            // A process that still has the older key alone is told why it cannot start.
+            let now = fleet.now;
+            let refused = fleet.nodes[3].restart(&place, now, &[1]).to_string();
+            assert!(refused.contains("the key-encryption key 1, which seals here"), "{refused}");
+            assert!(refused.contains("was replaced by 2"), "{refused}");
+            assert_eq!(fleet.nodes[3].restart(&place, now, &[2, 1]), ready);
+        }
+        for node in everyone {
+            fleet.now = fleet.now + secs(12);
+            fleet.forget();
+            let now = fleet.now;
+            assert_eq!(fleet.nodes[node].restart(&place, now, sealer), ready, "{node}: {sealer:?}");
+            for (node, answer) in fleet.all(&everyone, |_| json!({"do": "maintain"})) {
+                assert!(answer["error"].is_null(), "{node}: {answer}");
+            }
+            let mut new = Vec::new();
+            for (node, answer) in fleet.all(&everyone, |_| json!({"do": "issue"})) {
+                new.push(fleet.issued(node, &answer));
+            }
+            fleet.check_verifiers(&new);
+            fleet.check_jwk_sets(&everyone);
+        }
+    }
+    for record in fleet.records().await {
+        assert_eq!(record.sealed[..2], [1, 2], "the version, and the id of the key");
     }
 }
 
@@ -435,6 +505,12 @@ macro_rules! on {
             async fn a_paused_process_writes_nothing_old() {
                 let (place, _folder) = $place;
                 super::a_paused_process_writes_nothing_old(place).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn the_key_encryption_key_is_replaced() {
+                let (place, _folder) = $place;
+                super::the_key_encryption_key_is_replaced(place).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

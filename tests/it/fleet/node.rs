@@ -34,6 +34,10 @@ async fn a_process_of_the_fleet() {
     let clock = Arc::new(ManualClock::at(time(&settings)));
     let shared = Place::from_json(&settings["place"]).open(clock.clone()).await;
     let keys = Arc::new(Faulty::new(shared));
+    // The key-encryption keys by their ids: the current one first.
+    let ids: Vec<u8> = serde_json::from_value(settings["sealer"].clone()).unwrap();
+    let sealer = AesGcmSealer::new(ids[0], [ids[0]; 32]);
+    let sealer = ids[1..].iter().fold(sealer, |sealer, id| sealer.with_former(*id, [*id; 32]));
     let client = Client::confidential("service", "a-secret-of-the-tests-0123456789")
         .grant_types([GrantType::ClientCredentials])
         .scope("orders:read")
@@ -42,16 +46,17 @@ async fn a_process_of_the_fleet() {
         .token_store(Arc::new(MemoryStore::with_clock(clock.clone())))
         .key_store(keys.clone())
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, [1; 32])))
-        .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
+        .sealer(Arc::new(sealer))
         .static_clients([client])
         .unwrap()
         .clock(clock.clone())
         .key_policy(policy())
         .lifetimes(Lifetimes::default().access_token(LIFE).phantom_jwt(LIFE).adopted_token(LIFE))
-        .stateless_jwt()
-        .build()
-        .await
-        .unwrap();
+        .stateless_jwt();
+    let issuer = match issuer.build().await {
+        Ok(issuer) => issuer,
+        Err(error) => return say(&failed(&error)),
+    };
     say(&json!({"ready": true}));
 
     let mut node = Node { issuer, keys, held: None };
@@ -126,6 +131,10 @@ impl Node {
             }
             "rotate" => match self.issuer.rotate_keys().await {
                 Ok(_) => json!({"rotated": true}),
+                Err(error) => failed(&error),
+            },
+            "reseal" => match self.issuer.reseal_keys().await {
+                Ok(done) => serde_json::to_value(done).unwrap(),
                 Err(error) => failed(&error),
             },
             "compromise" => {

@@ -21,9 +21,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a process. Its first answer says that it is ready.
-    pub(super) fn start(place: &Place, now: UnixTime, skew: i64) -> Self {
-        let settings = json!({"place": place.to_json(), "now": skewed(now, skew)});
+    /// Starts a process with these key-encryption keys, the current one first. Its first answer says
+    /// that it is ready, or why it is not.
+    pub(super) fn start(place: &Place, now: UnixTime, skew: i64, sealer: &[u8]) -> Self {
+        let settings =
+            json!({"place": place.to_json(), "now": skewed(now, skew), "sealer": sealer});
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([TEST, "--exact", "--nocapture", "--test-threads=1"])
             .env(CHILD, settings.to_string())
@@ -56,6 +58,12 @@ impl Process {
 
     pub(super) fn ask(&mut self, now: UnixTime, order: &Value) -> Value {
         self.send(now, order);
+        self.answer()
+    }
+
+    /// Ends it, and starts it again.
+    pub(super) fn restart(&mut self, place: &Place, now: UnixTime, sealer: &[u8]) -> Value {
+        *self = Self::start(place, now, self.skew, sealer);
         self.answer()
     }
 

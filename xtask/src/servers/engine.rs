@@ -68,7 +68,7 @@ impl Debug for dyn Engine {
 }
 
 /// Looks for a program, under one of its names.
-pub(super) fn find(names: &[&str]) -> Option<PathBuf> {
+pub(crate) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Servers are only in the administrator's path.
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -37,7 +37,7 @@ pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
 }
 
 /// Installs the packages that are missing.
-pub(super) fn install_missing(
+pub(crate) fn install_missing(
     missing: impl Fn() -> Vec<&'static str>,
     advice: impl Fn(&[&str]) -> Failure,
 ) -> Result<(), Failure> {

@@ -21,7 +21,9 @@ mod tests;
 use std::process::ExitCode;
 
 pub(crate) use self::cluster::Cluster;
+pub(crate) use self::engine::find;
 use self::engine::{ENGINES, Engine};
+pub(crate) use self::install::install_missing;
 use self::keeper::{Keeper, Kept};
 pub(crate) use self::stores::Summary;
 pub(crate) use self::url::Url;

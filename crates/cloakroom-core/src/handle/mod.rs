@@ -114,6 +114,11 @@ impl Root {
         TagKey::new(self.id, &self.derive("cloakroom chain handle", issuer))
     }
 
+    /// A key for a purpose of the engine. The prefix keeps it apart from the keys above.
+    fn named_key(&self, purpose: &str, issuer: &str) -> Zeroizing<[u8; 32]> {
+        self.derive(&format!("cloakroom for {purpose}"), issuer)
+    }
+
     fn nonce_key(&self, issuer: &str) -> TagKey {
         TagKey::new(self.id, &self.derive("cloakroom nonce", issuer))
     }
@@ -275,6 +280,15 @@ impl HandleKeys {
     /// detected.
     pub fn checks(&self) -> impl Iterator<Item = (u8, [u8; 32])> {
         self.roots.iter().map(|root| (root.id, *root.derive("cloakroom check value", "")))
+    }
+
+    /// Keys for a purpose of the engine, each with the id of its secret: one for each secret and each URL
+    /// of the issuer. The current one comes first. Keys of two purposes or two issuers differ.
+    #[doc(hidden)]
+    pub fn keys_for(&self, purpose: &str) -> impl Iterator<Item = (u8, Zeroizing<[u8; 32]>)> {
+        let pairs =
+            self.roots.iter().flat_map(|root| self.issuers.iter().map(move |name| (root, name)));
+        pairs.map(move |(root, issuer)| (root.id, root.named_key(purpose, issuer)))
     }
 
     /// The ids of the secrets that were retired with [`HandleKeys::with_retired`].

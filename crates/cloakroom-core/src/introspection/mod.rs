@@ -87,6 +87,8 @@ pub struct ActiveToken {
     pub confirmation: Option<Confirmation>,
     /// `auth_time`.
     pub auth_time: Option<UnixTime>,
+    /// `acr`: how the user signed in (RFC 9470 §6).
+    pub acr: Option<String>,
     /// `act` (RFC 8693 §4.1).
     pub act: Option<Value>,
     /// `authorization_details` (RFC 9396 §9.2).
@@ -119,12 +121,13 @@ impl ActiveToken {
             jti: Some(Jti::of_handle(&token.digest)),
             confirmation: token.confirmation.clone(),
             auth_time: grant.auth_time,
+            acr: grant.acr.clone(),
             act: grant.act.as_deref().cloned(),
             authorization_details: grant.authorization_details.as_deref().cloned(),
             session: grant.session.clone(),
             grant: Some(grant.id),
             epoch: Some(grant.epoch),
-            extra: grant.claims.as_map().clone(),
+            extra: token.claims.as_ref().unwrap_or(&grant.claims).as_map().clone(),
         }
     }
 
@@ -162,12 +165,15 @@ impl ActiveToken {
         put(map, "jti", self.jti.as_ref())?;
         put(map, "cnf", self.confirmation.as_ref())?;
         put(map, "auth_time", seconds(self.auth_time).as_ref())?;
+        put(map, "acr", self.acr.as_ref())?;
         put(map, "act", self.act.as_ref())?;
         put(map, "authorization_details", self.authorization_details.as_ref())?;
         put(map, "sid", self.session.as_ref())?;
         put(map, "grant_id", self.grant.as_ref())?;
         put(map, "grant_epoch", self.epoch.as_ref())?;
-        let is_written = |name: &str| name == "sub_kind" && kind.is_some();
+        let is_written = |name: &str| {
+            name == "sub_kind" && kind.is_some() || name == "acr" && self.acr.is_some()
+        };
         self.extra
             .iter()
             .filter(|(name, _)| !is_written(name))

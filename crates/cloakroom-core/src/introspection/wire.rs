@@ -237,6 +237,7 @@ impl<'a> Members<'a> {
     fn token(mut self) -> Result<ActiveToken, String> {
         let subject = self.subject()?;
         let (grant, epoch) = (self.own("grant_id"), self.own("grant_epoch"));
+        let acr = self.own::<Option<String>>("acr").flatten();
         let scope = self.scope.as_ref().map_or_else(|| Ok(Scope::empty()), Strings::scope)?;
         Ok(ActiveToken {
             scope,
@@ -253,6 +254,7 @@ impl<'a> Members<'a> {
             jti: self.jti,
             confirmation: self.cnf,
             auth_time: self.auth_time.map(|time| time.round(f64::floor)),
+            acr,
             act: self.act,
             authorization_details: self.authorization_details,
             session: self.sid,

@@ -10,7 +10,8 @@ use crate::record::UnknownFields;
 
 /// Claims that the library writes. An app cannot set them.
 #[doc(hidden)]
-pub const RESERVED_CLAIMS: [&str; 25] = [
+pub const RESERVED_CLAIMS: [&str; 26] = [
+    "acr",
     "act",
     "active",
     "aud",
@@ -40,8 +41,8 @@ pub const RESERVED_CLAIMS: [&str; 25] = [
 
 /// Claims that an app adds: at most 4,096 bytes of JSON, nested at most 16 deep.
 ///
-/// Names that the library writes itself are reserved: `act`, `active`, `aud`, `auth_time`,
-/// `authorization_details`, `client_id`, `cnf`, `exp`, `grant_epoch`, `grant_id`, `handle_hash`,
+/// Names that the library writes itself are reserved: `acr`, `act`, `active`, `aud`,
+/// `auth_time`, `authorization_details`, `client_id`, `cnf`, `exp`, `grant_epoch`, `grant_id`, `handle_hash`,
 /// `iat`, `iss`, `jti`, `nbf`, `scope`, `sid`, `stateless`, `sub`, `sub_kind`,
 /// `token_introspection`, `token_type`, `token_use`, `typ` and `username`.
 ///
@@ -186,6 +187,15 @@ impl Device {
         Ok(fields.into())
     }
 
+    /// The description with the values of a newer one, which replace those of the same name. If both
+    /// together would take more than 1,024 bytes, it stays as it is.
+    #[must_use]
+    pub fn updated(&self, newer: &Self) -> Self {
+        let all = self.iter().chain(newer.iter());
+        Self::new(all.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .unwrap_or_else(|_| self.clone())
+    }
+
     /// The value with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -238,6 +248,12 @@ mod tests {
         assert_eq!(all, [("city", "Lisbon"), ("name", "Firefox")]);
         assert!(!device.is_empty() && Device::default().is_empty());
         assert!(Device::new([("name", "x".repeat(Device::MAX_BYTES - 4))]).is_ok());
+
+        let moved = device.updated(&Device::new([("city", "Porto"), ("os", "Linux")]).unwrap());
+        let all: Vec<_> = moved.iter().collect();
+        assert_eq!(all, [("city", "Porto"), ("name", "Firefox"), ("os", "Linux")]);
+        let large = Device::new([("os", "x".repeat(Device::MAX_BYTES - 2))]).unwrap();
+        assert_eq!(moved.updated(&large), moved, "it would be too large");
     }
 
     #[test]

@@ -87,6 +87,8 @@ struct GrantBody {
     cnf: Option<Confirmation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<UnixTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acr: Option<String>,
     created_at: UnixTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     username: Option<String>,
@@ -129,6 +131,8 @@ struct TokenBody {
     audience: Audience,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claims: Option<Claims>,
     #[serde(flatten)]
     unknown: UnknownFields,
 }
@@ -142,6 +146,7 @@ impl GrantRecord {
             audience: self.audience.clone(),
             cnf: self.confirmation.clone(),
             auth_time: self.auth_time,
+            acr: self.acr.clone(),
             created_at: self.created_at,
             username: self.username.clone(),
             act: self.act.clone(),
@@ -209,6 +214,7 @@ impl GrantRecord {
             audience: body.audience,
             confirmation: body.cnf,
             auth_time: body.auth_time,
+            acr: body.acr,
             created_at: body.created_at,
             epoch: Epoch::new(row.epoch),
             username: body.username,
@@ -241,6 +247,7 @@ impl TokenRecord {
                 scope: self.scope.clone(),
                 audience: self.audience.clone(),
                 cnf: self.confirmation.clone(),
+                claims: self.claims.clone(),
                 unknown: self.unknown.clone(),
             }),
         }
@@ -263,6 +270,7 @@ impl TokenRecord {
             scope: body.scope,
             audience: body.audience,
             confirmation: body.cnf,
+            claims: body.claims,
             unknown: body.unknown,
         })
     }

@@ -48,6 +48,9 @@ pub struct GrantRecord {
     pub confirmation: Option<Confirmation>,
     /// When the user signed in (OpenID Connect `auth_time`).
     pub auth_time: Option<UnixTime>,
+    /// How the user signed in: the authentication context class (OpenID Connect `acr`, RFC 9470), at
+    /// most 255 bytes.
+    pub acr: Option<String>,
     /// When the grant was made.
     pub created_at: UnixTime,
     /// Its place in the order of revocations of its subject and client.
@@ -121,6 +124,7 @@ impl GrantRecord {
             audience,
             confirmation: None,
             auth_time: None,
+            acr: None,
             created_at,
             epoch: Epoch::default(),
             username: None,
@@ -242,6 +246,9 @@ pub struct CodeBinding {
     /// The PKCE `S256` challenge. `None` only if a confidential client sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
+    /// The `nonce` of the authorization request (OpenID Connect Core §3.1.2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
@@ -253,7 +260,7 @@ impl CodeBinding {
     pub fn new(redirect_uri: impl Into<String>, challenge: Option<String>) -> Self {
         let redirect_uri = redirect_uri.into();
         let unknown = UnknownFields::default();
-        Self { redirect_uri, redirect_uri_omitted: false, challenge, unknown }
+        Self { redirect_uri, redirect_uri_omitted: false, challenge, nonce: None, unknown }
     }
 }
 
@@ -268,7 +275,8 @@ pub struct SealedSuccessor {
     /// When the retry window ends.
     pub until: UnixTime,
     /// The credentials that were spent before the last one and whose own windows were still open,
-    /// oldest first. Presenting one of them is not reuse. At most [`SealedSuccessor::MAX_EARLIER`].
+    /// oldest first. Presenting one of them is not reuse: each opens the one after it, and so on to the
+    /// current one. At most [`SealedSuccessor::MAX_EARLIER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
     /// Fields of a newer version.
@@ -303,16 +311,20 @@ pub struct SpentBefore {
     pub generation: u32,
     /// When its window ends.
     pub until: UnixTime,
+    /// The credential after it, sealed for its holder as [`SealedSuccessor::sealed`] is. Empty in rows
+    /// of older versions: then nobody can catch up from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "byte_vec")]
+    pub sealed: Vec<u8>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
 impl SpentBefore {
-    /// The credential of this generation, whose window ends at `until`.
+    /// The credential of this generation, whose window ends at `until`, without the one after it.
     #[must_use]
     pub fn new(generation: u32, until: UnixTime) -> Self {
-        Self { generation, until, unknown: UnknownFields::default() }
+        Self { generation, until, sealed: Vec::new(), unknown: UnknownFields::default() }
     }
 }
 
@@ -372,6 +384,8 @@ pub struct TokenRecord {
     pub audience: Audience,
     /// The key that it is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The app's claims, if they are not those of the grant.
+    pub claims: Option<Claims>,
     /// Fields of a newer version.
     pub unknown: UnknownFields,
 }
@@ -394,6 +408,7 @@ impl TokenRecord {
             scope: grant.scope.clone(),
             audience: grant.audience.clone(),
             confirmation: grant.confirmation.clone(),
+            claims: None,
             unknown: UnknownFields::default(),
         }
     }

@@ -4,6 +4,7 @@ mod check_values;
 mod decisions;
 mod error;
 mod single_use;
+mod status;
 mod tenant;
 #[cfg(test)]
 mod torn_find_tests;
@@ -12,6 +13,7 @@ pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
 pub use decisions::{fresh_tokens, tokens_of};
 pub use error::StoreError;
 pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
+pub use status::{Migration, StoreStatus};
 pub use tenant::TenantStore;
 
 use std::fmt;
@@ -195,6 +197,29 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// If the store fails.
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError>;
+
+    /// What the store says of itself, for an operator. It may take a few reads, and writes nothing.
+    /// `before` is as in [`Housekeeping::before`]. The default knows nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        let _ = before;
+        Ok(StoreStatus::default())
+    }
+
+    /// Every grant, whether it is live or not, in pages by grant id, for an operator who looks for
+    /// damaged rows. A grant whose row cannot be read is named in [`Listing::unreadable`]. `None` if
+    /// the store cannot do this, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        let _ = page;
+        Ok(None)
+    }
 }
 
 /// What [`TokenStore::create`] did.

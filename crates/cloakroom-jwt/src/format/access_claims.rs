@@ -76,10 +76,13 @@ pub(crate) fn carried(
     let claims = Claims::new(own.filter(|(name, _)| !RESERVED_CLAIMS.contains(&name.as_str())))?;
     let mut terms = TokenTerms::new(issued_at, expires_at, token.scope.clone(), audience.clone());
     terms.confirmation = token.confirmation.clone();
+    // The stored grant may have other claims than the token was issued with.
+    terms.claims = Some(claims.clone());
     let mut grant = GrantRecord::new(id, client, subject, audience, issued_at, expires_at);
     grant.scope = token.scope;
     grant.confirmation = token.confirmation;
     grant.auth_time = token.auth_time;
+    grant.acr = token.acr;
     grant.epoch = epoch;
     grant.act = token.act.map(Box::new);
     grant.authorization_details = token.authorization_details.map(Box::new);

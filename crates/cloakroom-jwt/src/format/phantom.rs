@@ -134,6 +134,7 @@ impl PhantomFormat {
         let audience = Audience::one(audience).map_err(|error| refused(error.into()))?;
         let mut terms = TokenTerms::new(swap.now, expires_at, swap.scope.clone(), audience);
         terms.confirmation = swap.token.confirmation.clone();
+        terms.claims = swap.token.claims.clone();
         let jti = Jti::random(swap.random)?;
         let mut claims = AccessClaims::new(swap.issuer, swap.grant, terms, jti);
         claims.handle_hash = Some(handle_hash(&swap.token.digest));

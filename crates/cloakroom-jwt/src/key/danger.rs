@@ -163,6 +163,7 @@ pub fn hs256_key_set(keys: &[impl Borrow<Hs256Key>]) -> KeySet {
 /// ```
 #[must_use]
 pub fn unsealed() -> Arc<dyn KeySealer> {
+    tracing::warn!("private signing keys are stored unsealed");
     Arc::new(Unsealed(None))
 }
 

@@ -16,9 +16,9 @@ use crate::strict_json::Object;
 /// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, RSA of 2048 to 8192 bits, or, with the
 /// feature `ml-dsa`, ML-DSA-44 or ML-DSA-65.
 ///
-/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`, `priv`), an EC
-/// point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
-/// an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
+/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`; of an ML-DSA key
+/// `priv`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is not
+/// canonical, and an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
 ///
 /// ```
 /// use cloakroom_jwt::Jwk;
@@ -161,27 +161,20 @@ struct Read<'a> {
     qi: Present,
     oth: Present,
     k: Present,
+    #[cfg(feature = "ml-dsa")]
     #[serde(rename = "priv")]
     private: Present,
 }
+
+const PRIVATE: &str = "it holds a private or a shared secret";
 
 impl TryFrom<Read<'_>> for Jwk {
     type Error = JwkError;
 
     fn try_from(read: Read<'_>) -> Result<Self, JwkError> {
-        let private = [
-            &read.d,
-            &read.p,
-            &read.q,
-            &read.dp,
-            &read.dq,
-            &read.qi,
-            &read.oth,
-            &read.k,
-            &read.private,
-        ];
+        let private = [&read.d, &read.p, &read.q, &read.dp, &read.dq, &read.qi, &read.oth, &read.k];
         if private.iter().any(|member| member.0) {
-            return Err(JwkError::Unusable("it holds a private or a shared secret"));
+            return Err(JwkError::Unusable(PRIVATE));
         }
         let material = material(&read).map_err(JwkError::Unusable)?;
         material.check().map_err(JwkError::Unusable)?;
@@ -219,13 +212,18 @@ fn material(read: &Read<'_>) -> Result<Material, &'static str> {
             Material::Ed25519 { x: bytes(&read.x)?.try_into().map_err(size)? }
         }
         ("RSA", _) => Material::Rsa { n: bytes(&read.n)?, e: bytes(&read.e)? },
-        // RFC 9964 §3: `alg` is required.
+        // RFC 9964 §3: `priv` MUST NOT be present in public keys.
         #[cfg(feature = "ml-dsa")]
-        ("AKP", _) => match read.alg.as_deref() {
-            Some("ML-DSA-44") => Material::MlDsa44 { public: bytes(&read.public)? },
-            Some("ML-DSA-65") => Material::MlDsa65 { public: bytes(&read.public)? },
-            _ => return Err("its `alg` is not supported"),
-        },
+        ("AKP", _) if read.private.0 => return Err(PRIVATE),
+        // The same section: `alg` is REQUIRED.
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) if read.alg.as_deref() == Some("ML-DSA-44") => {
+            Material::MlDsa44 { public: bytes(&read.public)? }
+        }
+        #[cfg(feature = "ml-dsa")]
+        ("AKP", _) if read.alg.as_deref() == Some("ML-DSA-65") => {
+            Material::MlDsa65 { public: bytes(&read.public)? }
+        }
         _ => return Err("its `kty` or `crv` is not supported"),
     })
 }

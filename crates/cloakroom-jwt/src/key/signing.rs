@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::key::algorithm::Algorithm;
 use crate::key::encoded_header::{ACCESS_TOKEN_TYP, encoded_header};
+use crate::key::import::ImportRefusal;
 use crate::key::jwk::Jwk;
 use crate::key::material::Material;
 
@@ -48,7 +49,7 @@ pub struct SigningKey {
     header: String,
 }
 
-enum Private {
+pub(super) enum Private {
     Ec(Box<EcdsaKeyPair>),
     Ed25519(Box<Ed25519KeyPair>),
     Rsa(Box<rsa::KeyPair>, &'static dyn RsaEncoding),
@@ -174,7 +175,7 @@ impl SigningKey {
         self.algorithm
     }
 
-    fn new(algorithm: Algorithm, private: Private) -> Result<Self, KeyError> {
+    pub(super) fn new(algorithm: Algorithm, private: Private) -> Result<Self, KeyError> {
         let material = private.public().ok_or(KeyError::Unsupported(algorithm))?;
         let jwk = Jwk::of_signer(algorithm, material);
         let kid = jwk.thumbprint();
@@ -208,6 +209,11 @@ impl SigningKey {
 fn pem_block(pem: &str, label: &str) -> Option<Zeroizing<Vec<u8>>> {
     let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
+    decode_block(body)
+}
+
+/// The content of a PEM block, if it is base64.
+pub(super) fn decode_block(body: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
     text.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
     let mut der = Zeroizing::new(vec![0; text.len()]);
@@ -305,13 +311,16 @@ pub enum KeyError {
     /// An algorithm without key pairs.
     #[error("{0} has no key pairs")]
     Unsupported(Algorithm),
+    /// The key is not imported.
+    #[error(transparent)]
+    Refused(#[from] ImportRefusal),
     /// The shared secret is too short.
     #[error("the shared secret must have at least 32 random bytes")]
     TooShort,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Ec(&'static EcdsaSigningAlgorithm),
     Ed25519,
     Rsa(&'static dyn RsaEncoding),
@@ -320,7 +329,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(algorithm: Algorithm) -> Result<Self, KeyError> {
+    pub(super) fn of(algorithm: Algorithm) -> Result<Self, KeyError> {
         Ok(match algorithm {
             Algorithm::Es256 => Self::Ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => Self::Ec(&ECDSA_P384_SHA384_FIXED_SIGNING),

@@ -172,7 +172,7 @@ pub enum KeyManagerError {
     #[error("the ring has no usable key: run maintenance")]
     NoKey,
     /// Some verifiers may not have the next signing key yet.
-    #[error("some verifiers may not have the next key yet: rotate again at {ready_at:?}")]
+    #[error("some verifiers may not have the next key yet: rotate again at {ready_at}")]
     SuccessorNotKnown {
         /// When the rotation becomes possible.
         ready_at: UnixTime,
@@ -180,6 +180,11 @@ pub enum KeyManagerError {
     /// The ring has no key with this identifier.
     #[error("the ring has no key {0}")]
     UnknownKid(Kid),
+    /// The key is in the ring, or was compromised, and is not imported.
+    #[error(
+        "the key {0} is in the ring already, or is known as compromised: a key is imported once"
+    )]
+    KnownKid(Kid),
     /// Other nodes kept changing the ring at the same time.
     #[error("other nodes keep changing the ring of keys: try again")]
     Contended,

@@ -1,7 +1,9 @@
 //! The ring of signing keys, shared by every node of an issuer.
 
 pub(crate) mod builder;
+pub(crate) mod check_ring;
 pub(crate) mod error;
+mod import;
 pub(crate) mod node;
 pub(crate) mod remembered_keys;
 pub(crate) mod reseal;

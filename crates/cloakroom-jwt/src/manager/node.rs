@@ -71,7 +71,7 @@ impl KeyRingNode {
     }
 
     /// The rings that this node maintains, each with the algorithm of new keys.
-    fn rings(&self) -> impl Iterator<Item = (&'static str, Algorithm)> {
+    pub(crate) fn rings(&self) -> impl Iterator<Item = (&'static str, Algorithm)> {
         self.algorithms.iter().map(|algorithm| (self.ring_of(*algorithm), *algorithm))
     }
 
@@ -84,7 +84,7 @@ impl KeyRingNode {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+    pub(super) fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

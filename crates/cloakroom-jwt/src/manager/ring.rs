@@ -211,7 +211,18 @@ pub(crate) async fn generate(
     } else {
         SigningKey::generate(algorithm)?
     };
-    let kid = key.kid().clone();
+    record_of(generation, ring, &key, sealing).await
+}
+
+/// A key as a record of this generation, with a sealed private half. The caller sets the time of its
+/// publication, right before the insert.
+pub(crate) async fn record_of(
+    generation: u64,
+    ring: &str,
+    key: &SigningKey,
+    sealing: &Sealing,
+) -> Result<KeyRecord, KeyManagerError> {
+    let (kid, algorithm) = (key.kid().clone(), key.algorithm());
     let private = key.to_pkcs8_der()?;
     let sealed = sealing.seal(generation, algorithm, &kid, &private).await?;
     let public = serde_json::to_value(key.public_jwk()).map_err(KeyManagerError::Render)?;

@@ -54,6 +54,17 @@ impl KeyManager {
         let mut records = inner.store.load().await?;
         // What this node knows of compromised keys counts, whatever the store says.
         inner.mark_compromised(&mut records);
+        Ok(self.statuses(&records))
+    }
+
+    /// The keys as this node loaded them last, like [`states`](Self::states). This takes no I/O.
+    #[must_use]
+    pub fn loaded_states(&self) -> Vec<KeyStatus> {
+        self.statuses(&self.inner.ring().records)
+    }
+
+    fn statuses(&self, records: &[KeyRecord]) -> Vec<KeyStatus> {
+        let inner = &*self.inner;
         let (now, ring) = (inner.clock.now(), inner.ring());
         let status = |record: &KeyRecord| {
             let signing = record.times.signing.as_ref();
@@ -63,7 +74,7 @@ impl KeyManager {
                 algorithm: record.algorithm.clone(),
                 ring: record.ring.clone(),
                 state: record.state(now),
-                signs_now: schedule::signer(&records, &record.ring, now)
+                signs_now: schedule::signer(records, &record.ring, now)
                     .is_some_and(|signer| signer.generation == record.generation),
                 published: record.times.published,
                 signs_from: signing.map(|signing| signing.from),
@@ -74,6 +85,6 @@ impl KeyManager {
                 last_used: ring.last_used(&record.kid),
             }
         };
-        Ok(records.iter().map(status).collect())
+        records.iter().map(status).collect()
     }
 }

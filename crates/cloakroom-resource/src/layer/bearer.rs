@@ -1,6 +1,7 @@
 //! Protects a service with access tokens (RFC 6750).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, Scope, TokenSecret};
@@ -33,6 +34,7 @@ use crate::verify::token::VerifiedToken;
 /// | two `Authorization` headers, or a malformed one | 400 `invalid_request` |
 /// | an invalid token, or a token bound to a key that is not proved | 401 `invalid_token` |
 /// | a valid token without a [required scope](BearerLayer::require_scope) | 403 `insufficient_scope` |
+/// | a valid token of a user who has to [sign in again](BearerLayer::require_auth) | 401 `insufficient_user_authentication` |
 /// | a token that cannot be checked now | 503 with `Retry-After` |
 ///
 /// ```
@@ -151,9 +153,72 @@ impl BearerLayer {
         Ok(self)
     }
 
+    /// Requires that the user signed in at most `max_age` ago, or in one of these ways, or both (step-up
+    /// authentication, RFC 9470): the token's `auth_time`, and its `acr`. `acr_values` is one value, or
+    /// several separated by spaces, the best first; empty for any. A further call replaces this one.
+    ///
+    /// The client of a token that does not meet this gets a challenge that names both. It then sends its
+    /// user to the authorization server again, with these parameters. Clocks differ: do not make `max_age`
+    /// shorter than a minute.
+    ///
+    /// ```
+    /// # use cloakroom_resource::{BearerLayer, InvalidValue};
+    /// # use std::time::Duration;
+    /// fn paying(bearer: &BearerLayer) -> Result<BearerLayer, InvalidValue> {
+    ///     bearer.clone().require_auth(Duration::from_secs(300), "urn:example:mfa")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if it requires nothing, or if a value has characters other than printable ASCII.
+    pub fn require_auth(
+        mut self,
+        max_age: impl Into<Option<Duration>>,
+        acr_values: &str,
+    ) -> Result<Self, InvalidValue> {
+        self.policy().require_sign_in(max_age.into(), acr_values)?;
+        Ok(self)
+    }
+
+    /// Also passes on requests without a token. A request with a token that is not valid is still
+    /// refused, and a valid token still needs what this layer requires.
+    ///
+    /// With axum, a handler takes an `Option<VerifiedToken>`:
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use cloakroom_resource::{BearerLayer, VerifiedToken};
+    ///
+    /// async fn catalogue(token: Option<VerifiedToken>) -> &'static str {
+    ///     if token.is_some() { "with your prices" } else { "with everyone's prices" }
+    /// }
+    ///
+    /// fn app(bearer: BearerLayer) -> Router {
+    ///     Router::new().route("/catalogue", get(catalogue)).route_layer(bearer.optional())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.policy().is_optional = true;
+        self
+    }
+
+    /// Answers refused requests as gRPC does, for a service such as one of tonic: status 200 with
+    /// `grpc-status` `UNAUTHENTICATED` (for 400 and 401), `PERMISSION_DENIED` (403) or `UNAVAILABLE` (503).
+    /// The other headers are those of HTTP.
+    ///
+    /// With tonic, add it with `Server::builder().layer(bearer.grpc())`. A method finds the token with
+    /// `request.extensions().get::<VerifiedToken>()`.
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.policy().challenges.is_grpc = true;
+        self
+    }
+
     /// Caches up to this many introspected tokens, each until it expires. Set a
-    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either,
-    /// every request is introspected anyway.
+    /// [`freshness`](Self::freshness) or a [`replica`](Self::replica) as well: without either, every
+    /// request is introspected anyway.
     ///
     /// A typical entry takes about 2 KB. An entry whose claims are larger than 1 KiB counts as one
     /// entry for each KiB begun. Up to 10,000 refused tokens are cached separately, for the route's

@@ -1,6 +1,7 @@
 //! What a [`BearerLayer`](crate::BearerLayer) does with a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading, SystemClock};
 use cloakroom_core::{Confirmation, InvalidValue, Scope};
@@ -18,6 +19,7 @@ use crate::layer::authorization::{Presented, authorization};
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy};
+use crate::layer::step_up::StepUp;
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::metrics::{Event, Of, count};
 use crate::revocation_replica::RevocationReplica;
@@ -53,7 +55,10 @@ pub(crate) struct BearerPolicy {
     required: Scope,
     /// The URL of the announced metadata.
     metadata: Option<Arc<str>>,
-    challenges: Challenges,
+    step_up: Option<StepUp>,
+    /// Whether requests without a token pass.
+    pub(crate) is_optional: bool,
+    pub(crate) challenges: Challenges,
 }
 
 impl BearerPolicy {
@@ -92,7 +97,9 @@ impl BearerPolicy {
             when_stale: WhenStale::default(),
             required: Scope::empty(),
             metadata: None,
-            challenges: Challenges::new(audience, &Scope::empty(), None),
+            step_up: None,
+            is_optional: false,
+            challenges: Challenges::new(audience, &Scope::empty(), None, &StepUp::default()),
         }
     }
 
@@ -152,7 +159,12 @@ impl BearerPolicy {
     }
 
     fn challenges_for(&self, required: &Scope) -> Challenges {
-        Challenges::new(&self.audience, required, self.metadata.as_deref())
+        let none = StepUp::default();
+        let step_up = self.step_up.as_ref().unwrap_or(&none);
+        let metadata = self.metadata.as_deref();
+        let mut challenges = Challenges::new(&self.audience, required, metadata, step_up);
+        challenges.is_grpc = self.challenges.is_grpc;
+        challenges
     }
 
     /// The refusal of a token that lacks some of this scope, beside what the layer requires.
@@ -172,6 +184,16 @@ impl BearerPolicy {
         let metadata = ResourceMetadata::new(&self.audience, &self.issuer)?;
         let others = self.verifier.iter().flat_map(Verifier::other_issuers);
         Ok(others.fold(metadata, ResourceMetadata::authorization_server))
+    }
+
+    pub(crate) fn require_sign_in(
+        &mut self,
+        max_age: Option<Duration>,
+        acr_values: &str,
+    ) -> Result<(), InvalidValue> {
+        self.step_up = Some(StepUp::new(max_age, acr_values)?);
+        self.challenges = self.challenges_for(&self.required);
+        Ok(())
     }
 
     /// Decides about a JWT in which nothing is wrong: what is known of revocations may be too old.
@@ -274,6 +296,13 @@ impl Policy for BearerPolicy {
         Ok(Presented::new(scheme, token, request.extensions()))
     }
 
+    fn passes_without_token<B>(&self, request: &mut Request<B>) -> bool {
+        if self.is_optional {
+            request.extensions_mut().insert(Anonymous);
+        }
+        self.is_optional
+    }
+
     fn look_up(
         &self,
         token: &str,
@@ -345,10 +374,20 @@ impl Policy for BearerPolicy {
                 "the token lacks a scope");
             return Err(Refusal::InsufficientScope);
         }
+        if let Some(step_up) = &self.step_up
+            && !step_up.is_met(token.token(), self.clock().now())
+        {
+            tracing::debug!(acr = token.token().acr.as_deref(), "the user has to sign in again");
+            return Err(Refusal::InsufficientAuthentication);
+        }
         request.extensions_mut().insert(token);
         Ok(())
     }
 }
+
+/// Marks a request without a token that passed an optional layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anonymous;
 
 /// The token, if its time has come and not passed, and its key is proved.
 fn in_time_and_proved(

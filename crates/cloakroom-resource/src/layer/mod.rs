@@ -11,4 +11,5 @@ pub(crate) mod phantom_policy;
 pub(crate) mod resource_metadata;
 pub(crate) mod response_future;
 pub(crate) mod service;
+pub(crate) mod step_up;
 pub(crate) mod token_source;

@@ -17,6 +17,7 @@ use crate::layer::authorization::{Presented, Token, authorization, cookie_token,
 use crate::layer::challenge::{Challenges, Refusal};
 use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::{LookUp, Policy};
+use crate::layer::step_up::StepUp;
 use crate::layer::token_source::{Settings, Terms, TokenSource};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::proof::{Proof, Scheme};
@@ -50,7 +51,7 @@ impl PhantomPolicy {
             when_stale: WhenStale::default(),
             cookie: None,
             audience: audience.into(),
-            challenges: Challenges::new(audience, &Scope::empty(), None),
+            challenges: Challenges::new(audience, &Scope::empty(), None, &StepUp::default()),
         }
     }
 
@@ -70,7 +71,12 @@ impl PhantomPolicy {
     }
 
     pub(crate) fn announce(&mut self, metadata: &ResourceMetadata) {
-        self.challenges = Challenges::new(&self.audience, &Scope::empty(), Some(metadata.url()));
+        self.challenges = Challenges::new(
+            &self.audience,
+            &Scope::empty(),
+            Some(metadata.url()),
+            &StepUp::default(),
+        );
     }
 
     /// Starts with an empty memory: what was remembered belongs to other settings.

@@ -38,6 +38,9 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 /// }
 /// ```
 ///
+/// With axum, add it to the whole app, after the last `merge`: a router that is merged later brings a
+/// fallback of its own, which would answer instead.
+///
 /// # Where it is
 ///
 /// | the resource | its metadata |

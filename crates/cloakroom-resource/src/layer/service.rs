@@ -39,6 +39,11 @@ pub(crate) trait Policy: Send + Sync + 'static {
     /// Takes the token of a request. From here on, traces of the request do not show it.
     fn take_token<B>(&self, request: &mut Request<B>) -> Result<Presented, Refusal>;
 
+    /// Whether a request without a token is passed on, prepared for the service inside.
+    fn passes_without_token<B>(&self, _request: &mut Request<B>) -> bool {
+        false
+    }
+
     /// Decides about the token of a request that began at `now`, where that needs no waiting.
     fn look_up(
         &self,
@@ -122,6 +127,9 @@ where
     let now = ClockReading::now(policy.clock());
     let Presented { token, scheme, proof } = match policy.take_token(&mut request) {
         Ok(presented) => presented,
+        Err(Refusal::NoToken) if policy.passes_without_token(&mut request) => {
+            return ResponseFuture::inner(inner.call(request));
+        }
         Err(refusal) => {
             tracing::debug!(reason = refusal.reason(), "request refused");
             return refuse(policy, inner, refusal, Scheme::Bearer);

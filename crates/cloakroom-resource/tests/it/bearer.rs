@@ -246,3 +246,39 @@ async fn jwts_and_handles_side_by_side() {
     assert_eq!(present(&layer, "cr_at_x").await.body(), "bob");
     assert_eq!(peer.last().form()[0].1, "cr_at_x");
 }
+
+#[tokio::test]
+async fn a_route_may_demand_a_recent_or_a_strong_sign_in() {
+    let (key, clock) = (Key::new(), manual_clock());
+    let layer = BearerLayer::new(key.verifier(&clock));
+    let now = START.as_secs();
+    let recent = layer.clone().require_auth(Duration::from_secs(60), "").unwrap();
+    let both = layer.clone().require_auth(Duration::from_secs(60), "phr mfa").unwrap();
+    let strong = layer.clone().require_auth(None, "mfa").unwrap();
+    let passes = async |layer: &BearerLayer, changes: Value| {
+        let token = key.sign(&claims_with(&changes)).await;
+        present(layer, &token).await.status() == 200
+    };
+    for (changes, expected) in [
+        (json!({}), [false; 3]),
+        (json!({ "auth_time": now - 60 }), [true, false, false]),
+        (json!({ "auth_time": now - 61, "acr": "mfa" }), [false, false, true]),
+        (json!({ "auth_time": now - 60, "acr": "mfa" }), [true; 3]),
+        (json!({ "auth_time": now - 60, "acr": "phr" }), [true, true, false]),
+        (json!({ "auth_time": now - 60, "acr": ["mfa"] }), [true, false, false]),
+    ] {
+        for (layer, expected) in [&recent, &both, &strong].into_iter().zip(expected) {
+            assert_eq!(passes(layer, changes.clone()).await, expected, "{changes}");
+        }
+    }
+    let response = present(&both, &key.token().await).await;
+    assert_eq!(response.status(), 401);
+    assert_eq!(
+        challenge(response.headers()).unwrap(),
+        "Bearer realm=\"https://orders.example\", error=\"insufficient_user_authentication\", \
+         error_description=\"the user has to sign in again\", acr_values=\"phr mfa\", max_age=\"60\""
+    );
+    // A missing scope, which no sign-in mends, comes first.
+    let scoped = both.require_scope("orders:write").unwrap();
+    assert_eq!(present(&scoped, &key.token().await).await.status(), 403);
+}

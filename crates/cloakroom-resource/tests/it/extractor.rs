@@ -1,7 +1,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use cloakroom_resource::{ActiveToken, BearerLayer, VerifiedToken};
+use cloakroom_resource::{ActiveToken, BearerLayer, Token, VerifiedToken};
 use http::Request;
 use serde_json::json;
 use tower::ServiceExt;
@@ -86,4 +86,73 @@ async fn a_handler_is_tested_without_an_authorization_server() {
     let mut request = Request::get("/").body(Body::empty()).unwrap();
     request.extensions_mut().insert(token);
     assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+}
+
+/// The status and the body for a request with this token.
+async fn ask(app: &Router, path: &str, token: Option<&str>) -> (u16, String) {
+    let mut request = Request::get(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_claims_come_as_a_type_or_the_request_is_forbidden() {
+    let key = Key::new();
+    let layer = BearerLayer::new(key.verifier(&manual_clock()));
+    let handler = async |token: Token<Claims>| {
+        let who = token.subject().unwrap().id();
+        format!("{who} of {}", token.claims.tenant)
+    };
+    let app =
+        Router::new().route("/", get(handler)).route_layer(layer).route("/forgotten", get(handler));
+    let good = key.token().await;
+    assert_eq!(ask(&app, "/", Some(&good)).await, (200, "alice of acme".into()));
+    let other = key.sign(&claims_with(&json!({ "tenant": 7 }))).await;
+    assert_eq!(ask(&app, "/", Some(&other)).await, (403, String::new()));
+    assert_eq!(ask(&app, "/", None).await.0, 401);
+    assert_eq!(ask(&app, "/forgotten", Some(&good)).await.0, 500);
+}
+
+#[tokio::test]
+async fn an_optional_layer_lets_nobody_in_as_somebody() {
+    let key = Key::new();
+    let layer = BearerLayer::new(key.verifier(&manual_clock()));
+    let handler = async |token: Option<VerifiedToken>| {
+        token.map_or("nobody".to_owned(), |token| token.subject().unwrap().id().to_owned())
+    };
+    let typed = async |token: Option<Token<Claims>>| {
+        token.map_or("nobody".to_owned(), |token| token.claims.tenant)
+    };
+    let optional = layer.optional();
+    let scoped = optional.clone().require_scope("orders:write").unwrap();
+    let app = Router::new()
+        .route("/", get(handler))
+        .route("/typed", get(typed))
+        .route("/strict", get(whoami))
+        .route_layer(optional)
+        .merge(Router::new().route("/scoped", get(handler)).route_layer(scoped))
+        .route("/forgotten", get(handler));
+    let good = key.token().await;
+    for (path, token, expected) in [
+        ("/", Some(&*good), (200, "alice")),
+        ("/", None, (200, "nobody")),
+        // A token that is not valid is not the same as none.
+        ("/", Some("cr_at_x"), (401, "")),
+        ("/typed", Some(&good), (200, "acme")),
+        ("/typed", None, (200, "nobody")),
+        ("/strict", Some(&good), (200, "alice")),
+        ("/strict", None, (500, "")),
+        ("/scoped", Some(&good), (403, "")),
+        ("/scoped", None, (200, "nobody")),
+        ("/forgotten", Some(&good), (500, "")),
+        ("/forgotten", None, (500, "")),
+    ] {
+        let (status, body) = ask(&app, path, token).await;
+        assert_eq!((status, &*body), expected, "{path} {token:?}");
+    }
 }

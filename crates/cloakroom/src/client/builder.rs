@@ -6,9 +6,11 @@ use std::time::Duration;
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
 
 use crate::client::Client;
-use crate::client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
+use crate::client::registration::{
+    ClientLifetimes, Format, GrantType, MAX_RETRY_WINDOW, Role, Serves,
+};
 use crate::client::secret_hash::SecretHash;
-use crate::client::uris::{redirect_fault, resource_fault};
+use crate::client::uris::{is_home_page, redirect_fault, resource_fault};
 
 /// A client's registration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +30,8 @@ pub struct ClientConfigError {
 pub struct ClientBuilder {
     id: String,
     name: Option<String>,
+    uri: Option<String>,
+    extension_grants: Vec<String>,
     authentication: Authentication,
     secrets: Vec<SecretHash>,
     grant_types: Vec<GrantType>,
@@ -72,6 +76,8 @@ impl ClientBuilder {
         Self {
             id: id.to_owned(),
             name: None,
+            uri: None,
+            extension_grants: Vec::new(),
             authentication,
             secrets: Vec::new(),
             grant_types: Vec::new(),
@@ -101,6 +107,13 @@ impl ClientBuilder {
         self
     }
 
+    /// The client's home page, for a link on a consent page (RFC 7591 `client_uri`): an `https` URL, or
+    /// `http` on this machine.
+    pub fn uri(mut self, uri: impl Into<String>) -> Self {
+        self.uri = Some(uri.into());
+        self
+    }
+
     /// Adds a secret of at least 22 bytes. To replace a secret, register the old and the new one
     /// for a while. A client with a secret is confidential.
     pub fn secret(mut self, secret: &str) -> Self {
@@ -118,6 +131,13 @@ impl ClientBuilder {
     /// Allows these grant types.
     pub fn grant_types(mut self, grant_types: impl IntoIterator<Item = GrantType>) -> Self {
         self.grant_types.extend(grant_types);
+        self
+    }
+
+    /// Allows an extension grant of this type, which
+    /// [`IssuerBuilder::extension_grant`](crate::IssuerBuilder::extension_grant) adds to the issuer.
+    pub fn extension_grant(mut self, grant_type: impl Into<String>) -> Self {
+        self.extension_grants.push(grant_type.into());
         self
     }
 
@@ -204,6 +224,8 @@ impl ClientBuilder {
         Ok(Client {
             id,
             name: self.name,
+            uri: self.uri,
+            extension_grants: self.extension_grants,
             public: self.authentication == Authentication::None,
             secrets: self.secrets,
             grant_types: self.grant_types,
@@ -245,15 +267,21 @@ impl ClientBuilder {
             Some(why)
         } else if let Some(why) = resources().find_map(resource_fault).or(served) {
             Some(why)
+        } else if self.uri.as_deref().is_some_and(|uri| !is_home_page(uri)) {
+            Some("its uri must be an https URL")
         } else if is_public && !self.requires_pkce {
             // RFC 9700 §2.1.1: "Public clients MUST use PKCE"
             Some("a public client needs PKCE")
-        } else if !self.grant_types.is_empty() && self.audiences.is_empty() {
+        } else if !(self.grant_types.is_empty() && self.extension_grants.is_empty())
+            && self.audiences.is_empty()
+        {
             Some("it has grant types, but no audience")
         } else if resources().enumerate().any(repeated) {
             Some("an audience is listed twice")
         } else if lifetimes.contains(&Some(Duration::ZERO)) {
             Some("a lifetime is zero")
+        } else if self.lifetimes.retry_window.is_some_and(|window| window > MAX_RETRY_WINDOW) {
+            Some("its retry window is longer than an hour")
         } else if !introspects && self.serves != Serves::Nothing {
             Some("it serves resources, but lacks the role to introspect")
         } else if introspects && self.serves == Serves::Nothing {
@@ -276,6 +304,7 @@ mod tests {
         let confidential = || Client::confidential("app", &"s".repeat(32));
         let audience = |client: ClientBuilder| client.audience("https://a", Format::Opaque);
         let shortened = ClientLifetimes::default().grant(Duration::ZERO);
+        let patient = ClientLifetimes::default().retry_window(Duration::from_secs(3_601));
         let serving = |resource| {
             let audience = Audience::new(["https://a", resource]).unwrap();
             Client::resource_server("app", &"s".repeat(32), Serves::Only(audience))
@@ -310,7 +339,12 @@ mod tests {
             (serving("orders"), "absolute"),
             (serving("https://a#b"), "fragment"),
             (public().without_pkce(), "PKCE"),
+            (public().uri("app.example"), "https"),
+            (public().uri("javascript:alert(1)"), "https"),
+            (public().uri("http://app.example"), "https"),
+            (public().uri("https://user@app.example"), "https"),
             (public().lifetimes(shortened), "zero"),
+            (confidential().lifetimes(patient), "hour"),
             (confidential().role(Role::Introspect), "serves nothing"),
             (confidential().serves(Serves::Everything), "lacks the role"),
             (public().role(Role::Introspect).serves(Serves::Everything), "secret"),

@@ -44,6 +44,27 @@ pub trait ClientDirectory: fmt::Debug + Send + Sync + 'static {
     fn scopes(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Whether a `client_id` may be the URL of a client metadata document. The metadata then has
+    /// `client_id_metadata_document_supported`.
+    fn takes_documents(&self) -> bool {
+        false
+    }
+}
+
+#[async_trait]
+impl<T: ClientDirectory + ?Sized> ClientDirectory for Arc<T> {
+    async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, DirectoryError> {
+        (**self).client(id).await
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        (**self).scopes()
+    }
+
+    fn takes_documents(&self) -> bool {
+        (**self).takes_documents()
+    }
 }
 
 /// The client directory is unavailable.

@@ -2,7 +2,13 @@
 
 pub(crate) mod builder;
 pub(crate) mod directory;
+#[cfg(feature = "client-documents")]
+pub(crate) mod document;
+#[cfg(any(feature = "client-documents", feature = "http"))]
+pub(crate) mod metadata;
 pub(crate) mod registration;
+#[cfg(feature = "http")]
+pub(crate) mod registry;
 pub(crate) mod secret_hash;
 pub(crate) mod uris;
 
@@ -35,6 +41,8 @@ use crate::client::secret_hash::SecretHash;
 pub struct Client {
     id: ClientId,
     name: Option<String>,
+    uri: Option<String>,
+    extension_grants: Vec<String>,
     public: bool,
     secrets: Vec<SecretHash>,
     grant_types: Vec<GrantType>,
@@ -96,6 +104,12 @@ impl Client {
         self.name.as_deref()
     }
 
+    /// The client's home page, for a link on a consent page: an `https` URL, or `http` on this machine.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.uri.as_deref()
+    }
+
     /// Whether the client cannot authenticate (RFC 6749 §2.1).
     #[must_use]
     pub const fn is_public(&self) -> bool {
@@ -141,6 +155,13 @@ impl Client {
         self.grant_types.contains(&grant_type)
     }
 
+    /// Whether the client may use the extension grant of this type
+    /// ([`ExtensionGrant`](crate::ExtensionGrant)).
+    #[must_use]
+    pub fn allows_extension(&self, grant_type: &str) -> bool {
+        self.extension_grants.iter().any(|own| own == grant_type)
+    }
+
     /// Whether the client has this role.
     #[must_use]
     pub fn has_role(&self, role: Role) -> bool {
@@ -162,6 +183,15 @@ impl Client {
         match &self.serves {
             Serves::Only(audience) => audience.single(),
             _ => None,
+        }
+    }
+
+    /// The resources that the client serves, unless it serves none or all.
+    #[cfg(feature = "http")]
+    pub(crate) const fn served(&self) -> Option<&Audience> {
+        match &self.serves {
+            Serves::Only(audience) => Some(audience),
+            Serves::Nothing | Serves::Everything => None,
         }
     }
 

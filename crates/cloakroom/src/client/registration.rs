@@ -125,7 +125,7 @@ pub enum Serves {
 }
 
 /// The lifetimes of one client. If a lifetime is `None`, or longer than the issuer's, the issuer's
-/// lifetime applies.
+/// lifetime applies. Only the [`retry_window`](Self::retry_window) may be longer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -143,7 +143,12 @@ pub struct ClientLifetimes {
     pub refresh_idle: Option<Duration>,
     /// The lifetime of a grant, however often it is refreshed.
     pub grant: Option<Duration>,
+    /// How long a spent refresh token still leads to the current one.
+    pub retry_window: Option<Duration>,
 }
+
+/// The longest [`ClientLifetimes::retry_window`].
+pub(crate) const MAX_RETRY_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 impl ClientLifetimes {
     /// Sets the lifetime of an access token.
@@ -164,6 +169,21 @@ impl ClientLifetimes {
     #[must_use]
     pub const fn grant(mut self, life: Duration) -> Self {
         self.grant = Some(life);
+        self
+    }
+
+    /// Sets how long a spent refresh token still leads to the current one: at most an hour. This is for
+    /// clients whose processes share one refresh token: a process that was asleep while others refreshed
+    /// presents a token that was spent long ago, and catches up.
+    ///
+    /// The longer the window, the later the use of a stolen token is noticed. So a window that is longer
+    /// than the issuer's ([`Lifetimes::retry_window`](crate::Lifetimes)) counts only where a stolen refresh
+    /// token alone is of no use: for a confidential client, which authenticates, and for a public client
+    /// from the first refresh token on that is bound to a key (RFC 9449 §5). For any other public client it
+    /// is the issuer's.
+    #[must_use]
+    pub const fn retry_window(mut self, window: Duration) -> Self {
+        self.retry_window = Some(window);
         self
     }
 }

@@ -24,14 +24,25 @@ pub(crate) fn redirect_fault(text: &str) -> Option<&'static str> {
     }
     // RFC 8252 §7.3, §8.3: loopback redirects may use plain HTTP, since the request never leaves the
     // device. RFC 9700 §2.6: anything else would carry the code over the network for all to read.
-    let is_loopback = match uri.host() {
+    (uri.scheme() == "http" && !is_loopback(&uri))
+        .then_some("a redirect URI with plain http must be on the loopback interface")
+}
+
+fn is_loopback(uri: &url::Url) -> bool {
+    match uri.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
-    };
-    (uri.scheme() == "http" && !is_loopback)
-        .then_some("a redirect URI with plain http must be on the loopback interface")
+    }
+}
+
+/// Whether a page may link to this URL as the home page of a client.
+pub(crate) fn is_home_page(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|uri| {
+        let is_web = uri.scheme() == "https" || uri.scheme() == "http" && is_loopback(&uri);
+        is_web && uri.username().is_empty() && uri.password().is_none()
+    })
 }
 
 /// Why this is not a resource indicator (RFC 8707 §2). What a client may be registered for and what a

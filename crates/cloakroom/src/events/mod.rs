@@ -97,13 +97,15 @@ pub enum Event {
         /// The generation of the chain now. It is unchanged if the token does not rotate.
         generation: u32,
     },
-    /// A refresh token was presented again within its retry window, and the client got the same
-    /// successor. Investigate a grant with many of these events.
+    /// A spent refresh token was presented within its retry window, and the client got the current
+    /// one. Investigate a grant with more of these events than the client has tabs or processes.
     Retried {
         /// Its grant.
         grant: GrantId,
         /// The client that presented it.
         client: ClientId,
+        /// The generation of the presented token.
+        presented: u32,
         /// The generation of the chain.
         generation: u32,
     },
@@ -218,6 +220,8 @@ pub enum Operation {
     RetireKey,
     /// [`Issuer::compromise_key`](crate::Issuer::compromise_key).
     CompromiseKey,
+    /// [`Issuer::import_key`](crate::Issuer::import_key).
+    ImportKey,
     /// [`Issuer::reseal_keys`](crate::Issuer::reseal_keys).
     ResealKeys,
 }
@@ -269,8 +273,8 @@ impl Event {
             Self::Refreshed { grant, client, generation } => {
                 tracing::info!(%grant, %client, generation, "a refresh token was redeemed");
             }
-            Self::Retried { grant, client, generation } => {
-                tracing::info!(%grant, %client, generation, "a refresh was retried");
+            Self::Retried { grant, client, presented, generation } => {
+                tracing::info!(%grant, %client, presented, generation, "a refresh was retried");
             }
             Self::ReuseDetected { grant, client, credential, presented, current, revoked } => {
                 let what = match (credential, revoked) {

@@ -82,6 +82,10 @@ impl Refusals {
                 let refusal = Refusal::Grant { credential, reason: *reason };
                 self.note(Some(client.clone()), refusal, None);
             }
+            Err(TokenError::Denied { .. }) => {
+                let refusal = Refusal::Grant { credential, reason: GrantRefusal::Denied };
+                self.note(Some(client.clone()), refusal, None);
+            }
             _ => {}
         }
     }

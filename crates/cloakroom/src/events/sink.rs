@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::events::Event;
+use crate::metrics;
 
 /// Receives events, in the request that causes them: forward them, and do not block.
 ///
@@ -66,6 +67,7 @@ impl Events {
     /// Reports an event. If the sink panics, the operation, later events and maintenance continue.
     pub(crate) fn record(&self, event: &Event) {
         event.trace();
+        metrics::event(event);
         let Some(sink) = &self.0 else { return };
         if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
             tracing::error!(event = event.name(), "the event sink panicked");

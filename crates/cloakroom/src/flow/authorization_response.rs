@@ -17,7 +17,7 @@ use crate::issuer::Issuer;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use cloakroom::{AuthorizationRequest, Client, Format, Grant, GrantType, Issuer, Pkce};
+/// use cloakroom::{ApprovedRequest, Client, Format, Grant, GrantType, Issuer, Pkce};
 ///
 /// let callback = "https://app.example/callback?tenant=a";
 /// let client = Client::public("app")
@@ -29,7 +29,7 @@ use crate::issuer::Issuer;
 /// // The client and its redirect URI are registered, and the user has signed in and consented.
 /// let response = issuer.authorization_response(callback, Some("xyz"));
 /// let pkce = Pkce::s256("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")?;
-/// let request = AuthorizationRequest::new(Grant::user("app", "alice")?, callback).pkce(pkce);
+/// let request = ApprovedRequest::new(Grant::user("app", "alice")?, callback).pkce(pkce);
 /// let code = issuer.authorize(request).await?;
 ///
 /// let location = response.code(&code);
@@ -56,13 +56,20 @@ impl Issuer {
         redirect_uri: impl Into<String>,
         state: Option<&str>,
     ) -> AuthorizationResponse {
-        let issuer = Arc::clone(&self.inner.url);
-        let redirect_uri = redirect_uri.into();
-        AuthorizationResponse { issuer, redirect_uri, state: state.map(str::to_owned) }
+        AuthorizationResponse::new(&self.inner.url, redirect_uri, state)
     }
 }
 
 impl AuthorizationResponse {
+    pub(crate) fn new(
+        issuer: &Arc<str>,
+        redirect_uri: impl Into<String>,
+        state: Option<&str>,
+    ) -> Self {
+        let (issuer, redirect_uri) = (Arc::clone(issuer), redirect_uri.into());
+        Self { issuer, redirect_uri, state: state.map(str::to_owned) }
+    }
+
     /// Sends the user back with a code (RFC 6749 §4.1.2).
     #[must_use]
     pub fn code(&self, code: &TokenSecret) -> Zeroizing<String> {
@@ -73,11 +80,7 @@ impl AuthorizationResponse {
     /// developers. Characters that are not allowed there are removed from the text.
     #[must_use]
     pub fn error(&self, code: &str, description: &str) -> String {
-        // RFC 6749 §4.1.2.1: "MUST NOT include characters outside the set %x20-21 / %x23-5B /
-        // %x5D-7E."
-        let allowed = |c: &char| matches!(c, ' '..='!' | '#'..='[' | ']'..='~');
-        let description: String = description.chars().filter(allowed).collect();
-        match &*description {
+        match &*Self::description(description) {
             "" => self.with(&[("error", code)]),
             why => self.with(&[("error", code), ("error_description", why)]),
         }
@@ -91,7 +94,13 @@ impl AuthorizationResponse {
     /// traced.
     #[must_use]
     pub fn refusal(&self, error: &TokenError) -> Option<String> {
-        let code = match error.code() {
+        let code = Self::refusal_code(error)?;
+        Some(self.error(code, error.description().unwrap_or_default()))
+    }
+
+    /// The error code of [`AuthorizationResponse::refusal`].
+    pub(crate) fn refusal_code(error: &TokenError) -> Option<&'static str> {
+        Some(match error.code() {
             Some("invalid_client") => return None,
             _ if matches!(error, TokenError::RedirectUri) => return None,
             Some("invalid_grant") => "access_denied",
@@ -101,18 +110,37 @@ impl AuthorizationResponse {
                 tracing::error!(error, "no code could be issued");
                 "temporarily_unavailable"
             }
-        };
-        Some(self.error(code, error.description().unwrap_or_default()))
+        })
     }
 
-    /// The redirect URI with these parameters, `state` and `iss`. RFC 6749 §3.1.2: a query component
-    /// of the redirect URI "MUST be retained when adding additional query parameters".
-    fn with(&self, parameters: &[(&str, &str)]) -> String {
+    /// The text without the characters that may not stand in `error_description`.
+    pub(crate) fn description(text: &str) -> String {
+        // RFC 6749 §4.1.2.1: "MUST NOT include characters outside the set %x20-21 / %x23-5B /
+        // %x5D-7E."
+        let allowed = |c: &char| matches!(c, ' '..='!' | '#'..='[' | ']'..='~');
+        text.chars().filter(allowed).collect()
+    }
+
+    pub(crate) fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+
+    /// These parameters, `state` and `iss`.
+    pub(crate) fn all<'a>(
+        &'a self,
+        parameters: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + Clone {
         let state = self.state.as_deref().map(|state| ("state", state));
         // RFC 9207 §2: "In authorization responses to the client, including error responses, an
         // authorization server supporting this specification MUST indicate its identity by including
         // the iss parameter in the response."
-        let all = parameters.iter().copied().chain(state).chain([("iss", &*self.issuer)]);
+        parameters.iter().copied().chain(state).chain([("iss", &*self.issuer)])
+    }
+
+    /// The redirect URI with these parameters, `state` and `iss`. RFC 6749 §3.1.2: a query component
+    /// of the redirect URI "MUST be retained when adding additional query parameters".
+    pub(crate) fn with(&self, parameters: &[(&str, &str)]) -> String {
+        let all = self.all(parameters);
         let length = |(name, value): (&str, &str)| name.len() + 3 * value.len() + 2;
         let room = self.redirect_uri.len() + all.clone().map(length).sum::<usize>();
         // Long enough from the start: a buffer that grows would leave the code behind.

@@ -12,7 +12,7 @@ use crate::client::registration::GrantType;
 use crate::error::TokenError;
 use crate::flow::chain::mint_credential;
 use crate::flow::new_grant::{create_new, first_chain, new_grant, with_newer_epoch};
-use crate::flow::request::AuthorizationRequest;
+use crate::flow::request::ApprovedRequest;
 use crate::issuer::{Inner, Issuer};
 
 /// The random bytes of a new grant: its id, the key of its chain, and the secret of its code.
@@ -26,14 +26,11 @@ impl Issuer {
     ///
     /// [`TokenError::InvalidClient`] and [`TokenError::RedirectUri`] are checked first: do *not*
     /// send the user back to the client then (RFC 6749 §4.1.2.1). For every other error, send the
-    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal).
-    /// These errors occur if a client that needs PKCE sends no challenge, if the client may not
-    /// have what it requests, or if a store, the directory or a format fails.
-    pub async fn authorize(
-        &self,
-        request: AuthorizationRequest,
-    ) -> Result<TokenSecret, TokenError> {
-        let AuthorizationRequest { grant, redirect_uri, pkce } = request;
+    /// user back with [`AuthorizationResponse::refusal`](crate::AuthorizationResponse::refusal): if a
+    /// client that needs PKCE sends no challenge, if the client may not have what it requests, or if a
+    /// store, the directory or a format fails.
+    pub async fn authorize(&self, request: ApprovedRequest) -> Result<TokenSecret, TokenError> {
+        let ApprovedRequest { grant, redirect_uri, pkce, nonce } = request;
         let mut grant = Box::new(grant);
         let inner = &self.inner;
         let now = inner.now();
@@ -60,6 +57,7 @@ impl Issuer {
         record.confirmation = confirmation;
         let mut binding = CodeBinding::new(redirect_uri, pkce.map(|pkce| pkce.0));
         binding.redirect_uri_omitted = omitted;
+        binding.nonce = nonce;
         let for_retry =
             inner.store.memory().epoch_from_log().map(|_| (record.clone(), binding.clone()));
         match authorize_as(inner, &client, record, binding, now, &random).await {

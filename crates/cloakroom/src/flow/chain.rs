@@ -26,11 +26,9 @@ use crate::revocation::store_regression::Regression;
 pub(crate) enum CredentialState {
     /// It can be redeemed.
     Current,
-    /// The last step spent it, and its retry window is open: the same successor is returned.
+    /// It was spent, and its own retry window is open: the current credential is returned. The window of
+    /// a later step does not count, or a thief who keeps rotating would keep it open.
     Retriable,
-    /// An earlier step spent it, and its own retry window is open: a slow tab. The window of the
-    /// last step does not count, or a thief who keeps rotating would keep it open.
-    SpentRecently,
     /// It was spent, and its retry window is closed.
     Spent,
     /// It is newer than the chain: the store has gone back in time.
@@ -44,13 +42,12 @@ impl CredentialState {
             (Ordering::Equal, _) if handle.digest == chain.digest => Self::Current,
             (Ordering::Equal | Ordering::Greater, _) => Self::Newer,
             (Ordering::Less, Some(successor)) => {
-                if presented + 1 == chain.generation && now < successor.until {
-                    Self::Retriable
-                } else if successor.is_recent(presented, now) {
-                    Self::SpentRecently
+                let is_open = if presented + 1 == chain.generation {
+                    now < successor.until
                 } else {
-                    Self::Spent
-                }
+                    successor.is_recent(presented, now)
+                };
+                if is_open { Self::Retriable } else { Self::Spent }
             }
             (Ordering::Less, None) => Self::Spent,
         }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use cloakroom_core::handle::ChainKind;
 use cloakroom_core::record::{ChainKey, GrantRecord};
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{Confirmation, Random, TokenKind};
+use cloakroom_core::{Confirmation, Random, Subject, TokenKind};
 
 use crate::client::Client;
 use crate::error::TokenError;
 use crate::flow::chain::mint_credential;
 use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::hook::Occasion;
 use crate::flow::mint::MintRequest;
 use crate::flow::new_grant::{create_new, first_chain, issued, new_grant, with_newer_epoch};
 use crate::flow::request::{Grant, TokenResponse};
 use crate::issuer::{Inner, Issuer};
+use crate::revocation::sessions::{DEVICE_ID, replace_older};
 
 /// The random bytes of a new grant: its id, the key of its chain, and the secrets of two tokens.
 const RANDOM_BYTES: usize = 16 + 16 + 24 + 24;
@@ -30,6 +32,18 @@ impl Issuer {
     /// a store, the directory or a format fails. If the store fails after it has written the grant,
     /// a session whose tokens nobody has remains until it expires.
     pub async fn issue(&self, grant: Grant) -> Result<TokenResponse, TokenError> {
+        let occasion = match grant.subject {
+            Subject::User(_) => Occasion::Issue,
+            Subject::Client(_) => Occasion::ClientCredentials,
+        };
+        self.issue_on(grant, occasion).await
+    }
+
+    pub(crate) async fn issue_on(
+        &self,
+        grant: Grant,
+        occasion: Occasion,
+    ) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below, to keep every future on the way small.
         let mut grant = Box::new(grant);
         let inner = &self.inner;
@@ -46,14 +60,22 @@ impl Issuer {
         };
         let record = new_grant(inner, &client, grant, now, &random).await?;
         let for_retry = inner.store.memory().epoch_from_log().map(|_| record.clone());
-        match issue_as(inner, &client, record, proved.as_ref(), now, &random).await {
+        let proof = Proved { key: proved.as_ref(), occasion };
+        match issue_as(inner, &client, record, proof, now, &random).await {
             Err(TokenError::Barred) => {
                 let record = with_newer_epoch(inner, for_retry, max_epoch).await?;
-                issue_as(inner, &client, record, proved.as_ref(), now, &random).await
+                issue_as(inner, &client, record, proof, now, &random).await
             }
             answer => answer,
         }
     }
+}
+
+/// What the request proves, and why it asks.
+#[derive(Clone, Copy)]
+struct Proved<'a> {
+    key: Option<&'a Confirmation>,
+    occasion: Occasion,
 }
 
 /// Makes the first tokens of a new grant, and writes the grant.
@@ -61,7 +83,7 @@ async fn issue_as(
     inner: &Arc<Inner>,
     client: &Client,
     mut record: Box<GrantRecord>,
-    proved: Option<&Confirmation>,
+    Proved { key: proved, occasion }: Proved<'_>,
     now: UnixTime,
     random: &Random,
 ) -> Result<TokenResponse, TokenError> {
@@ -87,11 +109,15 @@ async fn issue_as(
     let (scope, audience) = (record.scope.clone(), record.audience.clone());
     let life = inner.lifetimes.of_client(client).access_token;
     let grant = &record;
-    let mint = MintRequest { client, grant, scope, audience, proved, life, now, random };
+    let mint = MintRequest { client, grant, scope, audience, proved, life, now, random, occasion };
     let mut token = inner.minter.mint(mint).await?;
     let id = record.id;
     if token.needs_grant || record.chain.is_some() {
+        let new = record.device.get(DEVICE_ID).map(|_| record.clone());
         create_new(inner, record, token.record.take().into_iter().collect()).await?;
+        if let Some(new) = new {
+            Box::pin(replace_older(inner, &new, now)).await;
+        }
     } else {
         allow_stateless(inner, &record).await?;
     }

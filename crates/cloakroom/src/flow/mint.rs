@@ -9,11 +9,12 @@ use cloakroom_core::record::{GrantRecord, TokenRecord, token_type};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, Confirmation, GrantId, Random, Scope, TokenSecret};
 use cloakroom_jwt::Algorithm;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::client::Client;
 use crate::client::registration::Format;
 use crate::error::TokenError;
+use crate::flow::hook::{Applied, Hook, NewToken, Occasion};
 use crate::flow::request::TokenResponse;
 
 /// Makes access tokens in the format that a client is registered with.
@@ -23,6 +24,7 @@ pub(crate) struct TokenMinter {
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
     /// The resources whose JWTs have another algorithm than the others.
     pub(crate) algorithms: Vec<(String, Algorithm)>,
+    pub(crate) hook: Option<Hook>,
 }
 
 /// What an access token is made for.
@@ -37,22 +39,24 @@ pub(crate) struct MintRequest<'a> {
     pub(crate) life: Duration,
     pub(crate) now: UnixTime,
     pub(crate) random: &'a Random,
+    pub(crate) occasion: Occasion,
 }
 
 /// A new access token, ready for the response and for the store.
-pub(crate) struct NewToken {
+pub(crate) struct MintedToken {
     secret: TokenSecret,
     expires_in: u64,
     token_type: &'static str,
     scope: Scope,
     authorization_details: Option<Value>,
+    extra: Map<String, Value>,
     /// What the store keeps of it.
     pub(crate) record: Option<TokenRecord>,
     /// Whether the store must hold its grant.
     pub(crate) needs_grant: bool,
 }
 
-impl NewToken {
+impl MintedToken {
     /// The response to the client.
     pub(crate) fn respond(
         self,
@@ -66,6 +70,7 @@ impl NewToken {
             refresh_token,
             scope: self.scope,
             authorization_details: self.authorization_details,
+            extra: self.extra,
             grant,
         }
     }
@@ -73,12 +78,16 @@ impl NewToken {
 
 impl TokenMinter {
     /// Makes an access token.
-    pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<NewToken, TokenError> {
-        let MintRequest { client, grant, scope, audience, proved, life, now, random } = request;
+    pub(crate) async fn mint(&self, request: MintRequest<'_>) -> Result<MintedToken, TokenError> {
+        let MintRequest { client, grant, scope, audience, proved, life, now, random, occasion } =
+            request;
         let expires_at = (now + life).min(grant.expires_at);
         let mut terms = TokenTerms::new(now, expires_at, scope, audience);
         terms.confirmation = proved.cloned();
         let format = self.format_of(client, &terms.audience)?;
+        // Before anything is signed, and long before anything is written.
+        let Applied { claims, members: extra } = self.ask_hook(occasion, grant, &terms).await?;
+        terms.claims = claims;
         let context = MintContext::new(&self.issuer, grant, &terms, random);
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
@@ -90,15 +99,35 @@ impl TokenMinter {
             _ => (None, true),
         };
         let authorization_details = grant.authorization_details.as_deref().cloned();
-        Ok(NewToken {
+        Ok(MintedToken {
             secret: minted.token,
             expires_in,
             token_type,
             scope,
             authorization_details,
+            extra,
             record,
             needs_grant,
         })
+    }
+
+    async fn ask_hook(
+        &self,
+        occasion: Occasion,
+        grant: &GrantRecord,
+        terms: &TokenTerms,
+    ) -> Result<Applied, TokenError> {
+        let Some(hook) = &self.hook else { return Ok(Applied::default()) };
+        let code = grant.chain.as_ref().and_then(|chain| chain.code.as_ref());
+        let token = NewToken {
+            occasion,
+            grant: Box::new(grant.clone()),
+            scope: terms.scope.clone(),
+            audience: terms.audience.clone(),
+            nonce: code.and_then(|code| code.nonce.clone()),
+        };
+        // On the heap, to keep the future of an issuer without a hook small.
+        Box::pin(hook.run(token)).await
     }
 
     /// The one format that the client is registered with for all of these resources.
@@ -129,6 +158,14 @@ impl TokenMinter {
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
     }
+    /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
+    #[cfg(feature = "http")]
+    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
+        let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
+        let first = algorithms.next().flatten();
+        first.filter(|first| algorithms.all(|other| other == Some(*first)))
+    }
+
     fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
         let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
         found.map(|(_, algorithm)| *algorithm)

@@ -62,6 +62,7 @@ pub(crate) async fn new_grant(
     let mut record = GrantRecord::new(id, owner, grant.subject, audience, now, now + life);
     record.scope = scope;
     record.auth_time = grant.auth_time;
+    record.acr = grant.acr;
     record.epoch = epoch;
     record.username = grant.username;
     record.act = grant.act.map(Box::new);

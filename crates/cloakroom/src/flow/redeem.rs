@@ -19,10 +19,12 @@ use crate::flow::chain::{
     ChainBinding, CredentialState, Presented, chain_handle, chain_of, mint_credential,
 };
 use crate::flow::expiry::{refresh_expiry, row_expiry};
+use crate::flow::hook::Occasion;
 use crate::flow::mint::MintRequest;
 use crate::flow::narrow_scope::{narrow_audience, narrow_scope};
 use crate::flow::request::{CodeRequest, TokenResponse};
 use crate::issuer::{Inner, Issuer};
+use crate::revocation::sessions::replace_older;
 
 impl Issuer {
     /// Redeems an authorization code, once, for an access token, and for a refresh token if the
@@ -69,7 +71,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
         }
         CredentialState::Current => {}
         // Codes have no retry window, and a replay is reuse whatever key it proves.
-        CredentialState::Retriable | CredentialState::SpentRecently | CredentialState::Spent => {
+        CredentialState::Retriable | CredentialState::Spent => {
             return Err(presented.end_for_reuse(&grant).await);
         }
         CredentialState::Newer => {
@@ -85,6 +87,9 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     let binding = ChainBinding::of(&grant, chain, &client);
     let (confirmation, bound_from) = binding.after(generation, proved);
     next.confirmation = confirmation;
+    if let Some(device) = &request.device {
+        next.device = next.device.updated(device);
+    }
     let rotates = client.rotates_refresh_tokens();
     let lifetimes = inner.lifetimes.of_client(&client);
     if !refreshable {
@@ -109,8 +114,18 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     next.row_expires_at = row_expiry(&next, expires_at, &inner.lifetimes, inner.clock_skew());
     let scope = narrow_scope(None, &next.scope, &client)?;
     let life = lifetimes.access_token;
-    let mint =
-        MintRequest { client: &client, grant: &next, scope, audience, proved, life, now, random };
+    let occasion = Occasion::Redeem;
+    let mint = MintRequest {
+        client: &client,
+        grant: &next,
+        scope,
+        audience,
+        proved,
+        life,
+        now,
+        random,
+        occasion,
+    };
     let mut token = inner.minter.mint(mint).await?;
 
     let step = Advance {
@@ -122,7 +137,7 @@ async fn redeem(inner: &Arc<Inner>, request: CodeRequest) -> Result<TokenRespons
     };
     let done = Event::Redeemed { grant: grant.id, client: request.client };
     match inner.advance(Operation::Redeem, Arc::clone(&grant), step, done).await? {
-        AdvanceOutcome::Advanced => {}
+        AdvanceOutcome::Advanced => Box::pin(replace_older(inner, &grant, now)).await,
         // This request saw the code unspent: a double click, unless the keys prove a second
         // holder.
         AdvanceOutcome::Stale(grant) => {

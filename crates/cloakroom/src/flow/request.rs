@@ -1,5 +1,6 @@
 //! The requests of the flows, and the response to the client.
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use cloakroom_core::{
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::revocation::sessions::DEVICE_ID;
 
 /// A grant to be made: what a client may do for a subject.
 ///
@@ -35,6 +38,7 @@ pub struct Grant {
     pub(crate) audience: Option<Audience>,
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) auth_time: Option<UnixTime>,
+    pub(crate) acr: Option<String>,
     pub(crate) username: Option<String>,
     pub(crate) act: Option<Value>,
     pub(crate) authorization_details: Option<Value>,
@@ -75,6 +79,7 @@ impl Grant {
             audience: None,
             confirmation: None,
             auth_time: None,
+            acr: None,
             username: None,
             act: None,
             authorization_details: None,
@@ -115,11 +120,33 @@ impl Grant {
         self
     }
 
-    /// When the user signed in.
+    /// When the user signed in. Tokens show it as `auth_time`, by which an API can require a recent
+    /// sign-in (RFC 9470).
     #[must_use]
     pub const fn auth_time(mut self, auth_time: UnixTime) -> Self {
         self.auth_time = Some(auth_time);
         self
+    }
+
+    /// How the user signed in: an authentication context class that you and your APIs agree on, such as
+    /// `urn:example:mfa`. Tokens show it as `acr` (RFC 9470 §6).
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, longer than 255 bytes, or has characters other than printable ASCII, or a blank.
+    pub fn acr(mut self, acr: impl Into<String>) -> Result<Self, InvalidValue> {
+        let acr = acr.into();
+        if acr.is_empty() || acr.len() > cloakroom_core::MAX_ID_BYTES {
+            return Err(InvalidValue { what: "acr", why: "it is not 1 to 255 bytes long" });
+        }
+        if !acr.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidValue {
+                what: "acr",
+                why: "it is not printable ASCII without blanks",
+            });
+        }
+        self.acr = Some(acr);
+        Ok(self)
     }
 
     /// The human-readable name of the user (RFC 7662 §2.2).
@@ -176,6 +203,23 @@ impl Grant {
         self
     }
 
+    /// Names the device, such as a random value in a long-lived cookie. When the session begins, it
+    /// replaces the older sessions of this user and this client on the same device: they are revoked.
+    ///
+    /// The name is the value `id` of the [`device`](Self::device), which this adds to: call it after
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// If the description of the device then takes more than 1,024 bytes.
+    pub fn on_device(mut self, id: impl Into<String>) -> Result<Self, InvalidValue> {
+        let others = self.device.iter().filter(|(name, _)| *name != DEVICE_ID);
+        let others = others.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let fields: Vec<_> = others.chain([(DEVICE_ID.to_owned(), id.into())]).collect();
+        self.device = Device::new(fields)?;
+        Ok(self)
+    }
+
     /// The epoch that you read with [`Issuer::epoch`](crate::Issuer::epoch) when the login began. A
     /// revocation of the subject or client while the user signs in then covers this grant. Keep the
     /// epoch on the server. An epoch newer than that of the log is replaced by it. Abandon a login
@@ -221,19 +265,22 @@ const fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// An authorization request that the user has approved (RFC 6749 §4.1.1).
+/// An authorization request that you have checked, and that the user has approved (RFC 6749 §4.1.1).
+///
+/// [`Issuer::authorization_request`](crate::Issuer::authorization_request) checks requests for you.
 #[derive(Debug, Clone)]
-pub struct AuthorizationRequest {
+pub struct ApprovedRequest {
     pub(crate) grant: Grant,
     /// `None` if the request named none.
     pub(crate) redirect_uri: Option<String>,
     pub(crate) pkce: Option<Pkce>,
+    pub(crate) nonce: Option<String>,
 }
 
-impl AuthorizationRequest {
-    /// A request that named this redirect URI. The code is sent there.
+impl ApprovedRequest {
+    /// A request for a code that named this redirect URI, to which the code is sent.
     pub fn new(grant: Grant, redirect_uri: impl Into<String>) -> Self {
-        Self { grant, redirect_uri: Some(redirect_uri.into()), pkce: None }
+        Self { grant, redirect_uri: Some(redirect_uri.into()), pkce: None, nonce: None }
     }
 
     /// A request that named no redirect URI. The code is sent to
@@ -241,7 +288,7 @@ impl AuthorizationRequest {
     /// URI when it redeems the code, too (RFC 6749 §4.1.3).
     #[must_use]
     pub const fn without_redirect_uri(grant: Grant) -> Self {
-        Self { grant, redirect_uri: None, pkce: None }
+        Self { grant, redirect_uri: None, pkce: None, nonce: None }
     }
 
     /// The PKCE challenge. A client must send one unless it is registered
@@ -273,6 +320,7 @@ impl AdoptRequest {
 /// A code that a client redeems (RFC 6749 §4.1.3).
 #[derive(Debug, Clone)]
 pub struct CodeRequest {
+    pub(crate) device: Option<Device>,
     pub(crate) code: TokenSecret,
     pub(crate) client: ClientId,
     pub(crate) redirect_uri: Option<String>,
@@ -286,6 +334,7 @@ impl CodeRequest {
     #[must_use]
     pub const fn new(code: TokenSecret, client: ClientId) -> Self {
         Self {
+            device: None,
             code,
             client,
             redirect_uri: None,
@@ -301,6 +350,13 @@ impl CodeRequest {
     #[must_use]
     pub fn redirect_uri(mut self, uri: impl Into<Option<String>>) -> Self {
         self.redirect_uri = uri.into();
+        self
+    }
+
+    /// What is known of the device that redeems the code: see [`RefreshRequest::device`].
+    #[must_use]
+    pub fn device(mut self, device: impl Into<Option<Device>>) -> Self {
+        self.device = device.into();
         self
     }
 
@@ -336,13 +392,23 @@ pub struct RefreshRequest {
     pub(crate) scope: Option<Scope>,
     pub(crate) resources: Vec<String>,
     pub(crate) confirmation: Option<Confirmation>,
+    pub(crate) device: Option<Device>,
 }
 
 impl RefreshRequest {
     /// This refresh token, redeemed by this client, which has authenticated.
     #[must_use]
     pub const fn new(token: TokenSecret, client: ClientId) -> Self {
-        Self { token, client, scope: None, resources: Vec::new(), confirmation: None }
+        Self { token, client, scope: None, resources: Vec::new(), confirmation: None, device: None }
+    }
+
+    /// What is known of the device now, such as its address. It updates the description of the session,
+    /// name by name, if the refresh token rotates. A description that would become longer than 1,024
+    /// bytes stays as it was.
+    #[must_use]
+    pub fn device(mut self, device: impl Into<Option<Device>>) -> Self {
+        self.device = device.into();
+        self
     }
 
     /// Narrows the scope of the access token.
@@ -375,7 +441,6 @@ impl RefreshRequest {
 
 /// The response of the token endpoint (RFC 6749 §5.1). It serializes to the response body, and
 /// `Debug` does not show the tokens.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct TokenResponse {
     /// The access token.
@@ -390,6 +455,8 @@ pub struct TokenResponse {
     pub scope: Scope,
     /// The authorization details that were granted (RFC 9396 §7).
     pub authorization_details: Option<Value>,
+    /// Members that your [`TokenHook`](crate::TokenHook) added, such as `id_token`.
+    pub extra: Map<String, Value>,
     /// The grant of the tokens, for [`Issuer::revoke_grant`](crate::Issuer::revoke_grant). It is
     /// not sent to the client.
     pub grant: GrantId,
@@ -412,6 +479,23 @@ impl Serialize for TokenResponse {
         if let Some(details) = &self.authorization_details {
             map.serialize_entry("authorization_details", details)?;
         }
+        self.extra.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         map.end()
+    }
+}
+
+impl fmt::Debug for TokenResponse {
+    /// Shows neither the tokens nor the values that a hook added, of which one may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenResponse")
+            .field("access_token", &self.access_token)
+            .field("token_type", &self.token_type)
+            .field("expires_in", &self.expires_in)
+            .field("refresh_token", &self.refresh_token)
+            .field("scope", &self.scope)
+            .field("authorization_details", &self.authorization_details)
+            .field("extra", &self.extra.keys().collect::<Vec<_>>())
+            .field("grant", &self.grant)
+            .finish()
     }
 }

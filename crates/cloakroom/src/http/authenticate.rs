@@ -13,11 +13,12 @@ use cloakroom_core::ClientId;
 use zeroize::Zeroizing;
 
 use super::credentials;
-use super::form::{Form, decoded};
+use super::form::Form;
 use crate::client::Client;
 use crate::client::directory::ClientDirectory;
 use crate::client::secret_hash::SecretHash;
 use crate::error::{AuthenticationFailure, TokenError};
+use crate::form::decoded;
 
 /// Authenticates the client that calls an endpoint.
 ///

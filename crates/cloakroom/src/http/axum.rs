@@ -15,7 +15,8 @@ use http_body_util::{BodyExt as _, LengthLimitError};
 use zeroize::Zeroizing;
 
 use super::{
-    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REVOCATIONS, REVOKE, TOKEN, respond,
+    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REGISTER, REVOCATIONS, REVOKE, TOKEN,
+    respond,
 };
 use crate::error::TokenError;
 use crate::flow::request::TokenResponse;
@@ -39,7 +40,7 @@ impl Endpoints {
     pub fn router(self) -> Router {
         let under = |path: &str| format!("{}{path}", self.path);
         let mut router = Router::new().route(&format!("{METADATA}{}", self.path), any(serve));
-        for path in [TOKEN, INTROSPECT, REVOKE, REVOCATIONS, HANDLE_KEYS, JWK_SET] {
+        for path in [TOKEN, INTROSPECT, REVOKE, REVOCATIONS, HANDLE_KEYS, REGISTER, JWK_SET] {
             router = router.route(&under(path), any(serve));
         }
         router.with_state(Arc::new(self))
@@ -56,7 +57,7 @@ async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Res
 }
 
 /// The whole body, or the refusal of one that is too large or cannot be read.
-async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Response<Bytes>> {
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         // The client has said that the body is too large, so it need not send it.
         return Err(respond::too_large());

@@ -18,10 +18,12 @@ pub(super) struct Origins {
 impl Default for Origins {
     fn default() -> Self {
         let dpop = HeaderName::from_static("dpop");
+        // Clients of the Model Context Protocol send it with every request, to this server as well.
+        let mcp = HeaderName::from_static("mcp-protocol-version");
         let nonce = HeaderName::from_static("dpop-nonce");
         Self {
             allowed: Vec::new(),
-            allow_headers: vec![header::AUTHORIZATION, header::CONTENT_TYPE, dpop],
+            allow_headers: vec![header::AUTHORIZATION, header::CONTENT_TYPE, dpop, mcp],
             expose_headers: vec![nonce, header::RETRY_AFTER, header::WWW_AUTHENTICATE],
         }
     }

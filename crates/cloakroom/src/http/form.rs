@@ -1,36 +1,11 @@
-//! Form bodies (RFC 6749 appendix B).
-
-use std::fmt;
-use std::ops::Range;
+//! Reading forms from HTTP requests.
 
 use ::http::{HeaderMap, Request, header};
 use bytes::Bytes;
 use cloakroom_core::TokenSecret;
-use zeroize::{Zeroize, Zeroizing};
 
-use crate::client::uris::resource_fault;
 use crate::error::TokenError;
-
-/// The most parameters of a request. Each is compared with those before it, so that one large body
-/// could keep a core busy.
-const MAX_PARAMETERS: usize = 64;
-
-/// As many parameters as most requests have, or fewer.
-const TYPICAL_PARAMETERS: usize = 6;
-
-/// The parameters of a request. `Debug` does not show their values, which may be secret.
-#[derive(Default)]
-pub struct Form {
-    /// The decoded names and values, one after another.
-    text: Zeroizing<String>,
-    parameters: Vec<Parameter>,
-}
-
-/// Where the name and the value of a parameter stand.
-struct Parameter {
-    name: Range<usize>,
-    value: Range<usize>,
-}
+pub use crate::form::Form;
 
 impl Form {
     /// Parses the form in the body of a request.
@@ -41,87 +16,8 @@ impl Form {
     /// compressed or not UTF-8, if it has more than 64 parameters, or if a parameter other than
     /// `resource` (RFC 8707 §2) is repeated.
     pub fn of(request: &Request<Bytes>) -> Result<Self, TokenError> {
-        if !is_form(request.headers()) {
-            return Err(TokenError::InvalidRequest(
-                "the content type must be application/x-www-form-urlencoded",
-            ));
-        }
-        if request.headers().contains_key(header::CONTENT_ENCODING) {
-            return Err(TokenError::InvalidRequest("the body must have no content encoding"));
-        }
+        check_headers(request.headers())?;
         Self::parse(request.body())
-    }
-
-    /// Parses a form.
-    ///
-    /// # Errors
-    ///
-    /// As [`Form::of`].
-    pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
-        // Decoded text is not longer: a buffer that grows would leave parts of a secret behind.
-        let text = Zeroizing::new(String::with_capacity(body.len()));
-        let mut form = Self { text, parameters: Vec::with_capacity(TYPICAL_PARAMETERS) };
-        for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if form.parameters.len() == MAX_PARAMETERS {
-                return Err(TokenError::InvalidRequest("the request has too many parameters"));
-            }
-            let mut parts = pair.splitn(2, |byte| *byte == b'=');
-            let mut next = || form.push(parts.next().unwrap_or_default());
-            let (Some(name), Some(value)) = (next(), next()) else {
-                return Err(TokenError::InvalidRequest("a parameter is not UTF-8"));
-            };
-            // RFC 6749 §3.2: "Parameters sent without a value MUST be treated as if they were
-            // omitted from the request. [...] Request and response parameters MUST NOT be included
-            // more than once."
-            let text = form.text(&name);
-            let repeated = form.names().any(|known| known == text);
-            if repeated && text != "resource" {
-                return Err(TokenError::InvalidRequest("a parameter is repeated"));
-            }
-            form.parameters.push(Parameter { name, value });
-        }
-        form.parameters.retain(|parameter| !parameter.value.is_empty());
-        Ok(form)
-    }
-
-    /// Decodes a name or a value, and says where it stands; `None` if it is not UTF-8.
-    fn push(&mut self, encoded: &[u8]) -> Option<Range<usize>> {
-        let start = self.text.len();
-        if encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
-            self.text.push_str(&decoded(encoded)?);
-        } else {
-            self.text.push_str(str::from_utf8(encoded).ok()?);
-        }
-        Some(start..self.text.len())
-    }
-
-    fn text(&self, range: &Range<usize>) -> &str {
-        &self.text[range.clone()]
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.parameters.iter().map(|parameter| self.text(&parameter.name))
-    }
-
-    /// The values of the parameters of this name.
-    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let named = move |parameter: &&Parameter| self.text(&parameter.name) == name;
-        self.parameters.iter().filter(named).map(|parameter| self.text(&parameter.value))
-    }
-
-    /// The value of a parameter, if it is present and not empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.values(name).next()
-    }
-
-    /// The value of a required parameter.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError::InvalidRequest`] with this text if it is missing.
-    pub fn require(&self, name: &str, missing: &'static str) -> Result<&str, TokenError> {
-        self.get(name).ok_or(TokenError::InvalidRequest(missing))
     }
 
     /// The value of a required parameter that is secret.
@@ -132,62 +28,19 @@ impl Form {
     ) -> Result<TokenSecret, TokenError> {
         self.require(name, missing).map(TokenSecret::new)
     }
-
-    /// The resources that the request names (RFC 8707 §2).
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError::InvalidTarget`] if a resource is not an absolute URI, or has a fragment.
-    pub fn resources(&self) -> Result<Vec<String>, TokenError> {
-        self.values("resource")
-            .map(|value| match resource_fault(value) {
-                None => Ok(value.to_owned()),
-                Some(why) => Err(TokenError::InvalidTarget(why)),
-            })
-            .collect()
-    }
-
-    /// The parameter of this name alone.
-    pub(super) fn only(mut self, name: &str) -> Self {
-        let text = &self.text;
-        self.parameters.retain(|parameter| text[parameter.name.clone()] == *name);
-        self
-    }
 }
 
-/// Decodes a form-encoded name or value; `None` if it is not UTF-8. The buffer is long enough from
-/// the start: one that grows would leave parts of a secret behind.
-pub(super) fn decoded(encoded: &[u8]) -> Option<Zeroizing<String>> {
-    let mut plain = Vec::with_capacity(encoded.len());
-    let mut rest = encoded;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'+' | b'%')) {
-        let (run, escape) = rest.split_at(at);
-        plain.extend_from_slice(run);
-        let (byte, length) = match (escape, escaped(escape)) {
-            (_, Some(byte)) => (byte, 3),
-            ([b'+', ..], None) => (b' ', 1),
-            _ => (b'%', 1),
-        };
-        plain.push(byte);
-        rest = &escape[length..];
+/// That the headers announce a form.
+pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), TokenError> {
+    if !is_form(headers) {
+        return Err(TokenError::InvalidRequest(
+            "the content type must be application/x-www-form-urlencoded",
+        ));
     }
-    plain.extend_from_slice(rest);
-    match String::from_utf8(plain) {
-        Ok(text) => Some(Zeroizing::new(text)),
-        Err(error) => {
-            error.into_bytes().zeroize();
-            None
-        }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(TokenError::InvalidRequest("the body must have no content encoding"));
     }
-}
-
-/// The byte that `%` and two hexadecimal digits at the beginning encode.
-fn escaped(text: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    match text {
-        [b'%', high, low, ..] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    }
+    Ok(())
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
@@ -201,54 +54,9 @@ fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
-impl fmt::Debug for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.names()).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use url::form_urlencoded;
-
     use super::*;
-
-    #[test]
-    fn forms_are_read_strictly() {
-        let form =
-            Form::parse(b"token=a%20b&empty=&resource=https://a&resource=https://b").unwrap();
-        assert_eq!(form.get("token"), Some("a b"));
-        assert_eq!(form.get("empty"), None);
-        assert_eq!(form.resources().unwrap(), ["https://a", "https://b"]);
-        assert!(Form::parse(b"token=a&token=b").is_err());
-        assert!(Form::parse(b"token=a&token=").is_err());
-        assert!(Form::parse(b"token=%ff").is_err());
-        let many = |count| (0..count).map(|n| format!("p{n}=x&")).collect::<String>();
-        assert!(Form::parse(many(MAX_PARAMETERS).as_bytes()).is_ok());
-        assert!(Form::parse(many(MAX_PARAMETERS + 1).as_bytes()).is_err());
-        assert!(Form::parse(b"resource=orders").unwrap().resources().is_err());
-        assert!(Form::parse(b"resource=https://a%23x").unwrap().resources().is_err());
-    }
-
-    proptest! {
-        /// As browsers do it, but for what is no UTF-8.
-        #[test]
-        fn names_and_values_are_decoded_as_everywhere(encoded in "[a-c%+0-9é\u{fffd}]{0,40}") {
-            let pair = format!("v={encoded}");
-            let (_, expected) = form_urlencoded::parse(pair.as_bytes()).next().unwrap();
-            match decoded(encoded.as_bytes()) {
-                Some(text) => prop_assert_eq!(text.as_str(), expected),
-                None => prop_assert!(expected.contains(char::REPLACEMENT_CHARACTER)),
-            }
-        }
-    }
-
-    #[test]
-    fn debug_shows_names_alone() {
-        let form = Form::parse(b"client_secret=hush").unwrap();
-        assert_eq!(format!("{form:?}"), r#"{"client_secret"}"#);
-    }
 
     #[test]
     fn the_content_type_is_checked() {

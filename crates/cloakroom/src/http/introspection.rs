@@ -105,7 +105,11 @@ impl Endpoints {
             iat: u64,
             token_introspection: &'a Introspection,
         }
-        let signer = self.issuer.keys().signer().await?;
+        // A resource server that knows one algorithm alone gets answers of that algorithm, too.
+        let signer = match self.issuer.inner.minter.algorithm_at(client) {
+            Some(algorithm) => self.issuer.keys().signer_for(algorithm).await?,
+            None => self.issuer.keys().signer().await?,
+        };
         let claims = Claims {
             iss: self.issuer.url(),
             aud: client.id().as_str(),

@@ -4,11 +4,14 @@ use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REVOCATIONS, REVOKE, TOKEN, respond};
+use super::{
+    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, REGISTER, REVOCATIONS, REVOKE, TOKEN, respond,
+};
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
 
 const SCOPES: &str = "scopes_supported";
+const DOCUMENTS: &str = "client_id_metadata_document_supported";
 
 impl Endpoints {
     pub(super) async fn jwk_set(
@@ -40,7 +43,8 @@ impl Endpoints {
         let grant_types: Vec<_> = GrantType::ALL
             .into_iter()
             .filter(|grant_type| has_page || *grant_type != GrantType::AuthorizationCode)
-            .map(GrantType::as_str)
+            .map(|grant_type| -> &str { grant_type.as_str() })
+            .chain(self.issuer.extension_grant_types())
             .collect();
         let response_types: &[&str] = if has_page { &["code"] } else { &[] };
         let mut metadata = json!({
@@ -65,6 +69,12 @@ impl Endpoints {
                 // The members of the server win: clients rely on them.
                 members.entry(name).or_insert_with(|| value.clone());
             }
+            if self.registration.is_some() {
+                members.insert("registration_endpoint".into(), at(REGISTER).into());
+            }
+            if self.issuer.clients().takes_documents() {
+                members.insert(DOCUMENTS.into(), true.into());
+            }
             let scopes = self.issuer.clients().scopes();
             if !scopes.is_empty() && !self.metadata.contains_key(SCOPES) {
                 members.insert(SCOPES.into(), scopes.into());
@@ -78,12 +88,14 @@ impl Endpoints {
 }
 
 impl Endpoints {
-    /// The algorithms of the keys that sign now or next, and that of new keys.
+    /// The algorithms of the keys that sign now or next, and those of new keys.
     fn signing_algorithms(&self) -> Vec<String> {
         let mut all = self.issuer.keys().algorithms();
-        let new = self.issuer.algorithm();
-        if !all.contains(&new) {
-            all.push(new);
+        let further = self.issuer.inner.minter.algorithms.iter().map(|(_, algorithm)| *algorithm);
+        for new in std::iter::once(self.issuer.algorithm()).chain(further) {
+            if !all.contains(&new) {
+                all.push(new);
+            }
         }
         all.iter().map(ToString::to_string).collect()
     }

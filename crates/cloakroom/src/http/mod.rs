@@ -7,6 +7,7 @@
 //! | `/revoke` | POST | 7009 |
 //! | `/revocations?after=…&wait=…` | GET, POST | the revocation log, for [`Role::RevocationLog`] |
 //! | `/handle-keys` | GET, POST | the keys that detect forged handles, for [`Role::HandleKeys`] |
+//! | `/register` | POST, GET, PUT, DELETE | 7591, 7592; off unless [`Endpoints::registration`] |
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
@@ -23,9 +24,9 @@
 //! page holds at most `limit` entries, and never more than 1,000 entries or 192 KiB. However many
 //! clients wait for the same page, the log is read once and the page is encoded once.
 //!
-//! You write the authorization endpoint: it signs the user in, asks for consent, calls
-//! [`Issuer::authorize`], and sends the user back with [`Issuer::authorization_response`]. Name its URL
-//! with [`Endpoints::authorization_endpoint`].
+//! You write the authorization endpoint, since it signs the user in and asks for consent.
+//! [`AuthorizationRequest`](crate::AuthorizationRequest) checks its requests and makes its responses. Name
+//! its URL with [`Endpoints::authorization_page`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -47,6 +48,7 @@ pub(crate) mod revocations;
 
 mod accept_header;
 mod authenticate;
+mod authorization;
 #[cfg(feature = "axum")]
 mod axum;
 mod cors;
@@ -54,6 +56,7 @@ mod form;
 mod handle_keys;
 mod introspection;
 mod metadata;
+mod registration;
 mod respond;
 mod revoke;
 #[cfg(feature = "serve")]
@@ -61,7 +64,7 @@ mod serve;
 mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::Method;
 use cloakroom_core::InvalidValue;
@@ -71,9 +74,11 @@ use crate::client::Client;
 use crate::client::registration::Role;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
+use crate::metrics;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
+pub use registration::{Registration, RegistrationRefusal, RegistrationRequest};
 #[cfg(feature = "serve")]
 pub use serve::{Server, serve};
 
@@ -94,7 +99,8 @@ const MAX_FOLLOWERS: usize = 4096;
 ///
 /// Your middleware verifies the key that a client proves, with a `DPoP` proof or a client
 /// certificate, and puts a [`Confirmation`](cloakroom_core::Confirmation) into the extensions of
-/// the request.
+/// the request. It may put a [`Device`](crate::Device) there as well, such as the address of the browser:
+/// `/token` updates the session with it ([`RefreshRequest::device`](crate::RefreshRequest::device)).
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     issuer: Issuer,
@@ -105,11 +111,13 @@ pub struct Endpoints {
     metadata: serde_json::Map<String, serde_json::Value>,
     origins: cors::Origins,
     cache_swapped: Duration,
+    keeps_user_agents: bool,
     body_limit: usize,
     max_wait: Duration,
     /// One permit for each follower that waits for the revocation log to grow.
     followers: Arc<Semaphore>,
     page_cache: revocations::page_cache::PageCache,
+    registration: Option<Registration>,
 }
 
 /// The endpoints by path.
@@ -120,8 +128,19 @@ enum Endpoint {
     Revoke,
     Revocations,
     HandleKeys,
+    Register,
     JwkSet,
     Metadata,
+}
+
+impl Endpoint {
+    /// Its name in metrics: the end of its path.
+    fn label(self, request: &Request<Bytes>) -> &str {
+        match self {
+            Self::Metadata => "metadata",
+            _ => request.uri().path().rsplit('/').next().unwrap_or_default(),
+        }
+    }
 }
 
 const TOKEN: &str = "/token";
@@ -129,6 +148,7 @@ const INTROSPECT: &str = "/introspect";
 const REVOKE: &str = "/revoke";
 const REVOCATIONS: &str = "/revocations";
 const HANDLE_KEYS: &str = "/handle-keys";
+const REGISTER: &str = "/register";
 const JWK_SET: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -145,10 +165,12 @@ impl Endpoints {
             metadata: serde_json::Map::new(),
             origins: cors::Origins::default(),
             cache_swapped: Duration::ZERO,
+            keeps_user_agents: false,
             body_limit: BODY_LIMIT,
             max_wait: MAX_WAIT,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             page_cache: revocations::page_cache::PageCache::default(),
+            registration: None,
         }
     }
 
@@ -167,10 +189,22 @@ impl Endpoints {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of
-    /// its responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207
-    /// §3). [`Issuer::authorization_response`] does so. Clients then refuse a response without
-    /// `iss`.
+    /// Adds the URL of your authorization endpoint to the metadata, which receives its requests with
+    /// [`AuthorizationRequest`](crate::AuthorizationRequest), and says what that supports: `iss` in each
+    /// response (RFC 9207), the response modes and prompts, and no request objects.
+    #[must_use]
+    pub fn authorization_page(self, url: &str) -> Self {
+        self.authorization_endpoint(url)
+            .authorization_response_iss()
+            .add_metadata("response_modes_supported", ["query", "form_post"].as_slice().into())
+            .add_metadata("request_parameter_supported", false.into())
+            // OpenID Connect Discovery §3: without this member, it would be supported.
+            .add_metadata("request_uri_parameter_supported", false.into())
+    }
+
+    /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
+    /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
+    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
     #[must_use]
     pub fn authorization_response_iss(self) -> Self {
         self.add_metadata("authorization_response_iss_parameter_supported", true.into())
@@ -202,8 +236,8 @@ impl Endpoints {
         Ok(self)
     }
 
-    /// Also allows scripts to send this header; `authorization`, `content-type` and `dpop` are
-    /// always allowed.
+    /// Also allows scripts to send this header; `authorization`, `content-type`, `dpop` and
+    /// `mcp-protocol-version` are always allowed.
     #[must_use]
     pub fn allow_header(mut self, name: HeaderName) -> Self {
         self.origins.allow_header(name);
@@ -227,7 +261,15 @@ impl Endpoints {
         self
     }
 
-    /// The largest size of a request body, in bytes (64 KiB by default).
+    /// Keeps the `User-Agent` of the requests to `/token` in the description of the session, as
+    /// `user_agent`: its first 256 characters. By default nothing of a request is kept.
+    #[must_use]
+    pub const fn keep_user_agents(mut self) -> Self {
+        self.keeps_user_agents = true;
+        self
+    }
+
+    /// The most bytes that the body of a request may have (64 KiB).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
@@ -270,7 +312,9 @@ impl Endpoints {
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
+        let began = Instant::now();
         let mut response = self.dispatch(endpoint, request).await;
+        metrics::request(endpoint.label(request), response.status().as_u16(), began.elapsed());
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }
@@ -305,6 +349,9 @@ impl Endpoints {
         let allowed = match endpoint {
             Endpoint::JwkSet | Endpoint::Metadata => [Method::GET, Method::HEAD].as_slice(),
             Endpoint::Revocations | Endpoint::HandleKeys => [Method::GET, Method::POST].as_slice(),
+            Endpoint::Register => {
+                [Method::POST, Method::GET, Method::PUT, Method::DELETE].as_slice()
+            }
             _ => [Method::POST].as_slice(),
         };
         if !allowed.contains(request.method()) {
@@ -324,6 +371,10 @@ impl Endpoints {
             Endpoint::HandleKeys => {
                 Box::pin(self.handle_keys(request)).await.or_else(respond::forbidden)
             }
+            Endpoint::Register => match &self.registration {
+                Some(registration) => Box::pin(self.register(request, registration)).await,
+                None => Ok(respond::not_found()),
+            },
             Endpoint::JwkSet => Box::pin(self.jwk_set(request)).await,
             Endpoint::Metadata => Ok(self.metadata()),
         };
@@ -348,6 +399,7 @@ impl Endpoints {
             REVOKE => Some(Endpoint::Revoke),
             REVOCATIONS => Some(Endpoint::Revocations),
             HANDLE_KEYS => Some(Endpoint::HandleKeys),
+            REGISTER if self.registration.is_some() => Some(Endpoint::Register),
             JWK_SET => Some(Endpoint::JwkSet),
             _ => None,
         }

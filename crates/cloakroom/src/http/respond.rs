@@ -42,7 +42,7 @@ pub(super) fn tokens(tokens: &TokenResponse) -> Result<Response<Bytes>, TokenErr
     Ok(body("application/json", Bytes::from_owner(text)))
 }
 
-/// The JSON of a response without authorization details whose texts need no escapes, as nearly all are. It
+/// The JSON of a response of typical members whose texts need no escapes, as nearly all are. It
 /// is what serializing the response writes.
 fn plain(tokens: &TokenResponse) -> Option<Zeroizing<Vec<u8>>> {
     // Without an early end, so that many bytes are looked at together.
@@ -52,7 +52,8 @@ fn plain(tokens: &TokenResponse) -> Option<Zeroizing<Vec<u8>>> {
     let refresh_token = tokens.refresh_token.as_ref().map(TokenSecret::expose);
     let scope = tokens.scope.as_str();
     let texts = [tokens.access_token.expose(), refresh_token.unwrap_or_default(), scope];
-    if tokens.authorization_details.is_some() || !texts.iter().all(is_plain) {
+    let has_more = tokens.authorization_details.is_some() || !tokens.extra.is_empty();
+    if has_more || !texts.iter().all(is_plain) {
         return None;
     }
     let expires_in = tokens.expires_in.to_string();
@@ -258,18 +259,22 @@ mod tests {
         let token = |text: &str| TokenSecret::new(text);
         for access in ["", "cr_at_AQ", "\"\\\u{1}", &"x".repeat(10_000), "é"] {
             for refresh in [None, Some("cr_rt_AQ"), Some("\n\n\n\n"), Some("\u{7f}")] {
-                for (scope, details) in [
-                    ("", None),
-                    ("orders:read orders:write", None),
-                    ("orders:read", Some(json!([{ "type": "payment".repeat(100) }]))),
+                for (scope, details, extra) in [
+                    ("", None, json!({})),
+                    ("orders:read orders:write", None, json!({})),
+                    ("orders:read", Some(json!([{ "type": "payment".repeat(100) }])), json!({})),
+                    ("orders:read", None, json!({ "id_token": "eyJ" })),
                 ] {
+                    let extra = extra.as_object().unwrap().clone();
+                    let has_more = details.is_some() || !extra.is_empty();
                     let response = TokenResponse {
                         access_token: token(access),
                         token_type: "Bearer",
                         expires_in: u64::MAX,
                         refresh_token: refresh.map(token),
                         scope: Scope::parse(scope).unwrap(),
-                        authorization_details: details.clone(),
+                        authorization_details: details,
+                        extra,
                         grant: GrantId::from_bytes([1; 16]),
                     };
                     let body = tokens(&response).unwrap().into_body();
@@ -277,7 +282,7 @@ mod tests {
                     let read: Value = serde_json::from_slice(&body).unwrap();
                     assert_eq!(read["access_token"], access);
                     let is_escaped = access.contains('"') || refresh == Some("\n\n\n\n");
-                    assert_eq!(plain(&response).is_none(), is_escaped || details.is_some());
+                    assert_eq!(plain(&response).is_none(), is_escaped || has_more);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The token endpoint (RFC 6749 §3.2).
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, header};
 use bytes::Bytes;
+use cloakroom_core::record::Device;
 use cloakroom_core::{Audience, Confirmation, Scope, Subject, TokenSecret};
 
 use super::form::Form;
@@ -9,7 +10,11 @@ use super::{Endpoints, respond};
 use crate::client::Client;
 use crate::client::registration::GrantType;
 use crate::error::TokenError;
+use crate::flow::extension_grant::ExtensionRequest;
 use crate::flow::request::{CodeRequest, Grant, RefreshRequest, TokenResponse};
+
+/// The most characters of a user agent that are kept.
+const MAX_USER_AGENT: usize = 256;
 
 impl Endpoints {
     pub(super) async fn token(
@@ -19,6 +24,7 @@ impl Endpoints {
         let form = Form::of(request)?;
         let client = self.authenticate(request, &form).await?;
         let proved = request.extensions().get::<Confirmation>().cloned();
+        let device = self.device_of(request);
         let grant_type = form.require("grant_type", "grant_type is missing")?;
         let tokens = match grant_type.parse() {
             Ok(GrantType::ClientCredentials) => {
@@ -29,6 +35,7 @@ impl Endpoints {
                 let redeem = CodeRequest::new(code, client.id().clone())
                     .redirect_uri(form.get("redirect_uri").map(str::to_owned))
                     .verifier(form.get("code_verifier").map(TokenSecret::new))
+                    .device(device)
                     .resources(form.resources()?)
                     .confirmation(proved);
                 Box::pin(self.issuer.redeem(redeem)).await?
@@ -37,13 +44,29 @@ impl Endpoints {
                 let token = form.secret("refresh_token", "refresh_token is missing")?;
                 let refresh = RefreshRequest::new(token, client.id().clone())
                     .scope(scope(&form)?)
+                    .device(device)
                     .resources(form.resources()?)
                     .confirmation(proved);
                 Box::pin(self.issuer.refresh(refresh)).await?
             }
-            Err(_) => return Err(TokenError::UnsupportedGrantType),
+            Err(_) => {
+                let grant_type = grant_type.to_owned();
+                let request = ExtensionRequest { client, form, proved };
+                Box::pin(self.issuer.extension(&grant_type, request)).await?
+            }
         };
         respond::tokens(&tokens)
+    }
+
+    /// What the request says of the device, as far as the app allows.
+    fn device_of(&self, request: &Request<Bytes>) -> Option<Device> {
+        let of_app = request.extensions().get::<Device>().cloned();
+        let agent = request.headers().get(header::USER_AGENT).filter(|_| self.keeps_user_agents);
+        let agent = agent.and_then(|agent| agent.to_str().ok());
+        let Some(agent) = agent else { return of_app };
+        let agent: String = agent.chars().take(MAX_USER_AGENT).collect();
+        let device = Device::new([("user_agent", agent)]).ok()?;
+        Some(of_app.map_or_else(|| device.clone(), |of_app| device.updated(&of_app)))
     }
 
     async fn client_credentials(

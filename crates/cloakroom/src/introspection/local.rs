@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cloakroom_core::{ClientId, Introspection, TokenSecret};
-use cloakroom_resource::{Introspector, PhantomJwt, UnavailableError};
+use cloakroom_resource::{BearerLayer, Introspector, PhantomJwt, UnavailableError};
 
 use crate::client::Client;
 use crate::client::registration::Role;
@@ -33,7 +33,8 @@ use crate::issuer::Issuer;
 #[derive(Debug, Clone)]
 pub struct LocalIntrospector {
     issuer: Issuer,
-    client: ClientId,
+    /// `None` for the issuer's own process, which may see every token.
+    client: Option<ClientId>,
 }
 
 impl LocalIntrospector {
@@ -48,12 +49,60 @@ impl LocalIntrospector {
         if !issuer.inner.client(client).await?.has_role(Role::Introspect) {
             return Err(TokenError::UnauthorizedClient("it lacks the role to introspect"));
         }
-        Ok(Self { issuer, client: client.clone() })
+        Ok(Self { issuer, client: Some(client.clone()) })
+    }
+
+    /// Introspects as the issuer's own process: it sees every access token. Use it for services that you
+    /// trust as much as the issuer.
+    #[must_use]
+    pub const fn internal(issuer: Issuer) -> Self {
+        Self { issuer, client: None }
     }
 
     /// The client as it is registered now.
-    async fn client(&self) -> Result<Arc<Client>, UnavailableError> {
-        self.issuer.inner.client(&self.client).await.map_err(UnavailableError::other)
+    async fn client(&self) -> Result<Option<Arc<Client>>, UnavailableError> {
+        let Some(client) = &self.client else { return Ok(None) };
+        self.issuer.inner.client(client).await.map(Some).map_err(UnavailableError::other)
+    }
+}
+
+impl Issuer {
+    /// Protects an API in the issuer's own process, whose name in `aud` is `audience`. Handles and JWTs
+    /// pass alike, and nothing has to be registered or configured.
+    ///
+    /// Each request looks at the store: a revocation takes effect at the next one, and every signing key
+    /// counts as soon as it signs. To answer from memory, add a [`cache`](BearerLayer::cache) and a
+    /// [`freshness`](BearerLayer::freshness).
+    ///
+    /// A JWT that a gateway swapped for a handle is refused. Behind a gateway, use a
+    /// [`Verifier`](cloakroom_resource::Verifier).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use axum::{Router, routing::get};
+    /// use cloakroom::resource::VerifiedToken;
+    /// use cloakroom::{Client, Format, Issuer};
+    ///
+    /// async fn orders(token: VerifiedToken) -> String {
+    ///     format!("orders of {:?}", token.subject())
+    /// }
+    ///
+    /// let issuer = Issuer::dev()
+    ///     .static_clients([Client::public("app")
+    ///         .scope("orders:read")
+    ///         .audience("https://orders.example", Format::Opaque)])?
+    ///     .build()
+    ///     .await?;
+    /// let bearer = issuer.protect("https://orders.example").require_scope("orders:read")?;
+    /// let api: Router = Router::new().route("/orders", get(orders)).route_layer(bearer);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn protect(&self, audience: &str) -> BearerLayer {
+        let introspector = LocalIntrospector::internal(self.clone());
+        BearerLayer::introspecting(introspector, self.url(), audience)
+            .clock(Arc::clone(self.clock()))
     }
 }
 
@@ -61,7 +110,7 @@ impl LocalIntrospector {
 impl Introspector for LocalIntrospector {
     async fn introspect(&self, token: &TokenSecret) -> Result<Introspection, UnavailableError> {
         let client = self.client().await?;
-        let caller = Caller::Client(&client);
+        let caller = client.as_deref().map_or(Caller::Internal, Caller::Client);
         self.issuer.introspect(token, caller).await.map_err(UnavailableError::other)
     }
 
@@ -71,7 +120,7 @@ impl Introspector for LocalIntrospector {
         resource: &str,
     ) -> Result<Option<PhantomJwt>, UnavailableError> {
         let client = self.client().await?;
-        let caller = Caller::Client(&client);
+        let caller = client.as_deref().map_or(Caller::Internal, Caller::Client);
         let swapped = self.issuer.swap(token, Some(resource), caller).await;
         swapped
             .map_err(UnavailableError::other)?

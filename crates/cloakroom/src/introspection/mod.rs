@@ -12,13 +12,16 @@ use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::RuleKey;
 use cloakroom_core::store::Lookup;
 use cloakroom_core::time::UnixTime;
-use cloakroom_core::{ActiveToken, Introspection, Subject, TokenKind, TokenSecret};
+use cloakroom_core::{
+    ActiveToken, Audience, Introspection, Scope, Subject, TokenKind, TokenSecret,
+};
 use cloakroom_jwt::{Swap, SwappedJwt};
 
 use crate::client::Client;
 use crate::client::registration::{Format, Role};
 use crate::error::TokenError;
 use crate::flow::chain::CredentialState;
+use crate::flow::hook::{NewToken, Occasion};
 use crate::issuer::{Inner, Issuer};
 
 /// The caller that introspects or swaps a token.
@@ -148,10 +151,15 @@ impl Issuer {
             return Ok(refused("its client has no tokens to swap for the resource"));
         }
         let scope = (inner.scope_mapper)(resource, &token.scope);
+        let fresh = match ask_hook(inner, &grant, &token, resource, &scope).await {
+            Ok(fresh) => fresh,
+            Err(TokenError::Denied { .. }) => return Ok(refused("the token hook refused it")),
+            Err(error) => return Err(error),
+        };
         let swap = Swap {
             issuer: &inner.url,
             grant: &grant,
-            token: &token,
+            token: fresh.as_ref().unwrap_or(&token),
             audience: resource,
             scope: &scope,
             now,
@@ -159,6 +167,32 @@ impl Issuer {
         };
         Ok(Some(inner.phantom.swap(swap).await?))
     }
+}
+
+/// The handle's record with the claims that the hook gives its JWT; `None` if nothing changes.
+async fn ask_hook(
+    inner: &Inner,
+    grant: &GrantRecord,
+    token: &TokenRecord,
+    resource: &str,
+    scope: &Scope,
+) -> Result<Option<TokenRecord>, TokenError> {
+    let Some(hook) = inner.minter.hook.as_ref().filter(|hook| hook.at_swap) else {
+        return Ok(None);
+    };
+    let mut grant = Box::new(grant.clone());
+    if let Some(claims) = &token.claims {
+        grant.claims.clone_from(claims);
+    }
+    let audience = Audience::one(resource).map_err(|why| TokenError::Hook(why.into()))?;
+    let occasion = Occasion::Swap;
+    let new = NewToken { occasion, grant, scope: scope.clone(), audience, nonce: None };
+    let changed = Box::pin(hook.run(new)).await?.claims;
+    Ok(changed.map(|claims| {
+        let mut token = token.clone();
+        token.claims = Some(claims);
+        token
+    }))
 }
 
 const INVISIBLE: &str = "the caller may not see it";

@@ -25,14 +25,17 @@ use crate::events::Event;
 use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::{EventSink, Events};
+use crate::flow::extension_grant::{ExtensionGrant, ExtensionGrants, check_types};
+use crate::flow::hook::{Guard, Hook, TokenHook};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
 use crate::issuer::checks::{
-    Intervals, check_algorithms, check_formats, check_intervals, check_issuer,
+    Intervals, check_algorithms, check_formats, check_intervals, check_issuer, refused,
 };
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
+use crate::operator::{Diagnosis, Examined};
 use crate::revocation::log_notifier::LogNotifier;
 use crate::revocation::log_watch::LogWatch;
 use crate::revocation::remembering_store::RememberingStore;
@@ -77,6 +80,10 @@ pub struct IssuerBuilder {
     /// The formats that the static clients use.
     used_formats: Vec<Format>,
     scope_mapper: ScopeMapper,
+    hook: Option<Arc<dyn TokenHook>>,
+    hook_at_swap: bool,
+    guard: Guard,
+    extension_grants: ExtensionGrants,
     stateless_jwt: bool,
     clock: Arc<dyn Clock>,
     random: Random,
@@ -105,6 +112,10 @@ impl IssuerBuilder {
             formats: Vec::new(),
             used_formats: Vec::new(),
             scope_mapper: Arc::new(|_, scope| scope.clone()),
+            hook: None,
+            hook_at_swap: false,
+            guard: Guard::DEFAULT,
+            extension_grants: Vec::new(),
             stateless_jwt: false,
             clock: Arc::new(SystemClock::new()),
             random: Random::system(),
@@ -247,6 +258,37 @@ impl IssuerBuilder {
         self
     }
 
+    /// Calls this hook before each access token is made: see [`TokenHook`]. A closure is a hook.
+    pub fn on_token(mut self, hook: impl TokenHook) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// Also calls the [`TokenHook`] when a gateway swaps a handle for a JWT ([`Issuer::swap`]), so that
+    /// the JWT has the claims of that moment. A gateway remembers the JWT until it ends.
+    pub const fn on_token_at_swap(mut self) -> Self {
+        self.hook_at_swap = true;
+        self
+    }
+
+    /// The longest time that requests wait for the [`TokenHook`] and for an [`ExtensionGrant`]
+    /// (5 seconds). After that, no token is issued.
+    pub const fn on_token_timeout(mut self, limit: Duration) -> Self {
+        self.guard = Guard { limit };
+        self
+    }
+
+    /// Adds a grant type of your own to the token endpoint: see [`ExtensionGrant`]. It is an absolute
+    /// URI (RFC 6749 §4.5), and the metadata lists it.
+    pub fn extension_grant(
+        mut self,
+        grant_type: impl Into<String>,
+        handler: impl ExtensionGrant,
+    ) -> Self {
+        self.extension_grants.push((grant_type.into(), Arc::new(handler)));
+        self
+    }
+
     /// The clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -347,6 +389,11 @@ impl IssuerBuilder {
         })?;
         check_formats(&self.formats)?;
         check_algorithms(&self.resource_algorithms)?;
+        check_types(&self.extension_grants).map_err(|why| refused("extension_grant", why))?;
+        // A request that waits longer than a code lives, or than a retry window, has lost its purpose.
+        if self.guard.limit.is_zero() || self.guard.limit > Duration::from_secs(30) {
+            return Err(refused("on_token_timeout", "it must be more than zero, and at most 30 s"));
+        }
         let missing = |what, call| BuildError::Missing { what, call };
         let store = self.store.ok_or(missing("the token store", "store(…)"))?;
         let key_store = self.key_store.ok_or(missing("the key store", "key_store(…)"))?;
@@ -415,6 +462,8 @@ impl IssuerBuilder {
         }
         // A few heartbeats may be late.
         let fresh_for = 3 * self.heartbeat;
+        #[cfg(feature = "metrics")]
+        let store = crate::metrics::MeteredStore::over(store);
         let store = RememberingStore::new(store, Arc::clone(&self.clock), fresh_for);
         let store = Store::new(store);
         let maintained = AtomicU64::new(self.clock.now().as_millis());
@@ -427,8 +476,13 @@ impl IssuerBuilder {
             keys: keys.clone(),
             foreign_keys: Arc::clone(&foreign_keys),
         };
-        let minter =
-            TokenMinter { issuer: Arc::clone(&url), formats, algorithms: self.resource_algorithms };
+        let guard = self.guard;
+        let minter = TokenMinter {
+            issuer: Arc::clone(&url),
+            formats,
+            algorithms: self.resource_algorithms,
+            hook: self.hook.map(|hook| Hook { hook, guard, at_swap: self.hook_at_swap }),
+        };
         Ok(Issuer {
             inner: Arc::new(Inner {
                 url,
@@ -447,6 +501,8 @@ impl IssuerBuilder {
                 algorithm: self.algorithm,
                 phantom,
                 minter,
+                extension_grants: self.extension_grants,
+                guard,
                 locator,
                 scope_mapper: self.scope_mapper,
                 refusals: Refusals::new(self.events.clone(), Arc::clone(&self.clock)),
@@ -459,6 +515,42 @@ impl IssuerBuilder {
                 maintained,
             }),
         })
+    }
+
+    /// Looks for what is wrong with the stores and the settings, for an operator. It writes nothing,
+    /// and makes no keys. What is not set is not checked. A store that cannot be opened is a finding
+    /// that your own code adds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use cloakroom::Issuer;
+    /// use cloakroom::memory::MemoryStore;
+    ///
+    /// let store = Arc::new(MemoryStore::new());
+    /// let diagnosis = Issuer::builder("https://as.example").store(store).diagnose().await;
+    /// // No server runs: nobody has written a heartbeat.
+    /// assert!(!diagnosis.is_healthy());
+    /// for finding in &diagnosis.findings {
+    ///     println!("{}: {}", finding.check, finding.text);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn diagnose(self) -> Diagnosis {
+        let examined = Examined {
+            url: self.url,
+            former: self.former_urls,
+            store: self.store,
+            key_store: self.key_store,
+            handles: self.handles,
+            sealer: self.sealer,
+            clock: self.clock,
+            policy: self.key_policy,
+            lifetimes: self.lifetimes,
+            heartbeat: self.heartbeat,
+        };
+        examined.diagnose().await
     }
 }
 

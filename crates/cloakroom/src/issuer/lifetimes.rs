@@ -35,8 +35,9 @@ pub struct Lifetimes {
     /// The longest lifetime of a foreign token that is taken over (1 hour). Revocations are
     /// remembered for at least as long. Do not lower it before the longer-lived tokens have ended.
     pub adopted_token: Duration,
-    /// How long a spent refresh token still returns the same successor (30 seconds; at most 5
-    /// minutes). The clock skew is added.
+    /// How long a spent refresh token still leads to the current one (30 seconds; at most 5 minutes).
+    /// The clock skew is added. A client whose refresh tokens are of no use to a thief may have up to an
+    /// hour: see [`ClientLifetimes::retry_window`].
     pub retry_window: Duration,
 }
 
@@ -112,7 +113,7 @@ impl Lifetimes {
     /// The lifetimes of a client. They never exceed the issuer's, from which the ends of keys and
     /// rules are computed.
     pub(crate) fn of_client(&self, client: &Client) -> Self {
-        let ClientLifetimes { access_token, refresh_idle, grant } = client.lifetimes;
+        let ClientLifetimes { access_token, refresh_idle, grant, .. } = client.lifetimes;
         let at_most = |own: Option<Duration>, most: Duration| own.map_or(most, |own| own.min(most));
         Self {
             access_token: at_most(access_token, self.access_token),
@@ -120,6 +121,15 @@ impl Lifetimes {
             grant: at_most(grant, self.grant),
             ..*self
         }
+    }
+
+    /// The retry window of a token that this client spends; `bound` if the next token is bound to a key.
+    ///
+    /// Without authentication and without a key, whoever holds a spent token within its window has the
+    /// session, so that such a client cannot have a longer window than the issuer's.
+    pub(crate) fn retry_window_of(&self, client: &Client, bound: bool) -> Duration {
+        let own = client.lifetimes.retry_window.unwrap_or(self.retry_window);
+        if client.is_public() && !bound { own.min(self.retry_window) } else { own }
     }
 
     pub(crate) fn check(&self, keys: &KeyPolicy) -> Result<(), BuildError> {

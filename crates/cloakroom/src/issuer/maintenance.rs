@@ -17,9 +17,11 @@ use tokio::time::MissedTickBehavior;
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
+#[cfg(feature = "metrics")]
+use crate::metrics;
 
 /// How long after its end a row is deleted, in addition to the clock skew.
-const MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const MARGIN: Duration = Duration::from_secs(60);
 
 /// How long a heartbeat stays in the log at least. A reader whose last heartbeat is gone continues
 /// after the newest revocation before it.
@@ -226,8 +228,26 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
     }
     keys?;
     let done = done?;
+    #[cfg(feature = "metrics")]
+    measure(inner, &done).await;
     inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
     Ok(done)
+}
+
+/// Reports what a round of maintenance did, and what is left to do.
+#[cfg(feature = "metrics")]
+async fn measure(inner: &Arc<Inner>, done: &MaintenanceReport) {
+    metrics::housekeeping(done);
+    let now = inner.now();
+    match inner.store.status(now - (inner.clock_skew() + MARGIN)).await {
+        Ok(status) => status.ended_rows.into_iter().for_each(metrics::backlog),
+        Err(error) => tracing::debug!(%error, "the backlog of housekeeping is not measured"),
+    }
+    for key in inner.keys.manager().loaded_states().iter().filter(|key| key.signs_now) {
+        if let (Some(from), Some(until)) = (key.signs_from, key.signs_until) {
+            metrics::signing_key(&key.algorithm, now, from, until);
+        }
+    }
 }
 
 /// Some batches of the store's housekeeping.

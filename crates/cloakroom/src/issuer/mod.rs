@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod checks;
+mod import_key;
 pub(crate) mod lifetimes;
 pub(crate) mod maintenance;
 pub(crate) mod ownership;
@@ -27,6 +28,8 @@ use crate::error::{AuthenticationFailure, TokenError};
 use crate::events::damage::Damage;
 use crate::events::refusals::Refusals;
 use crate::events::sink::Events;
+use crate::flow::extension_grant::ExtensionGrants;
+use crate::flow::hook::Guard;
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
 use crate::issuer::builder::IssuerBuilder;
@@ -69,6 +72,9 @@ pub(crate) struct Inner {
     pub(crate) algorithm: Algorithm,
     pub(crate) phantom: PhantomFormat,
     pub(crate) minter: TokenMinter,
+    pub(crate) extension_grants: ExtensionGrants,
+    /// Bounds the code of the app.
+    pub(crate) guard: Guard,
     pub(crate) locator: TokenLocator,
     pub(crate) scope_mapper: ScopeMapper,
     pub(crate) clock: Arc<dyn Clock>,

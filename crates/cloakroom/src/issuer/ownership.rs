@@ -58,6 +58,29 @@ impl Owner<'_> {
         Err(StoreError::unavailable("writing the check values", why).into())
     }
 
+    /// Compares the check values of both stores with the settings, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a store fails.
+    pub(crate) async fn compare(
+        &self,
+        tokens: &dyn TokenStore,
+        keys: Option<&dyn KeyStore>,
+    ) -> Result<Compared, StoreError> {
+        let of_tokens = load(tokens).await?;
+        let mut issuer = self.issuer("the token store", &of_tokens);
+        if let (Ok(changes), Some(keys)) = (&mut issuer, keys) {
+            match self.issuer("the key store", &load(keys).await?) {
+                Ok(more) => changes.extend(more),
+                refused => issuer = refused,
+            }
+        }
+        let is_same = |changes: Vec<Change>| changes.is_empty();
+        let handle_keys = self.handle_keys(&of_tokens).map(is_same);
+        Ok(Compared { issuer: issuer.map(is_same), handle_keys })
+    }
+
     /// The missing value of the issuer.
     fn issuer(&self, store: &str, known: &Values) -> Result<Vec<Change>, BuildError> {
         if let Some(tenant) = known.keys().find_map(|name| name.strip_prefix(CheckValue::TENANTS)) {
@@ -129,6 +152,13 @@ impl Owner<'_> {
         }
         Ok(changes)
     }
+}
+
+/// Whether the store has exactly the values of the settings. `false` if values are missing that
+/// [`Owner::claim`] would write; an error if it would refuse the settings.
+pub(crate) struct Compared {
+    pub(crate) issuer: Result<bool, BuildError>,
+    pub(crate) handle_keys: Result<bool, BuildError>,
 }
 
 type Values = BTreeMap<String, Vec<u8>>;

@@ -110,7 +110,7 @@ impl Issuer {
     }
 }
 
-async fn spend(
+pub(crate) async fn spend(
     inner: &Inner,
     id: SingleUseId,
     expires_at: UnixTime,

@@ -18,6 +18,7 @@ use cloakroom_core::time::{ClockReading, UnixTime};
 use crate::error::TokenError;
 use crate::events::Event;
 use crate::issuer::Inner;
+use crate::metrics;
 use crate::revocation::retention::TargetDetails;
 use crate::revocation::store_regression::Regression;
 
@@ -115,6 +116,7 @@ impl Inner {
                 tracing::warn!(error, "the revocation log could not be read or repaired");
             }
             drop(reader);
+            metrics::log_lag(self.log_watch.age(&*self.clock));
             // Many servers write many heartbeats: do not read for each of them.
             tokio::time::sleep(self.heartbeat / 10).await;
             let _ = tokio::time::timeout(self.heartbeat, changes.changed()).await;

@@ -41,14 +41,17 @@ impl LogWatch {
     /// [`TokenError::Unavailable`] if it is too old.
     pub(crate) fn check(&self, clock: &dyn Clock) -> Result<(), TokenError> {
         let Some(max_staleness) = self.max_staleness else { return Ok(()) };
-        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let staleness = newest.map(|newest| {
-            ClockReading::now(clock).since(newest.sent) + newest.age + self.clock_skew
-        });
+        let staleness = self.age(clock).map(|age| age + self.clock_skew);
         if staleness.is_some_and(|staleness| staleness <= max_staleness) {
             return Ok(());
         }
         Err(TokenError::Unavailable("the newest heartbeat in the revocation log is too old"))
+    }
+
+    /// How old the newest heartbeat is that was read; `None` if there is none.
+    pub(crate) fn age(&self, clock: &dyn Clock) -> Option<Duration> {
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.map(|newest| ClockReading::now(clock).since(newest.sent) + newest.age)
     }
 
     /// Notes the heartbeats among the entries of a read that was sent at `sent` and answered at

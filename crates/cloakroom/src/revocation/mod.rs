@@ -154,7 +154,7 @@ impl Issuer {
     }
 }
 
-async fn revoke_now(
+pub(crate) async fn revoke_now(
     inner: &Arc<Inner>,
     target: Target,
     details: TargetDetails<'_>,

@@ -88,6 +88,15 @@ impl RememberingStore {
         self.store.check_values().await
     }
 
+    /// What the store says of itself.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn status(
+        &self,
+        before: UnixTime,
+    ) -> Result<cloakroom_core::store::StoreStatus, StoreError> {
+        self.store.status(before).await
+    }
+
     pub(crate) fn wakeups(&self) -> LogNotifications {
         self.store.wakeups()
     }

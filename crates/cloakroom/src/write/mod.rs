@@ -16,7 +16,7 @@ use cloakroom_core::store::{
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, Kid};
-use cloakroom_jwt::{Algorithm, Compromised, KeyEvent, KeyManagerError, Resealed};
+use cloakroom_jwt::{Algorithm, Compromised, KeyEvent, KeyManagerError, Resealed, SigningKey};
 
 pub(crate) use self::finish::Finish;
 pub(crate) use self::stores::{Keys, Store};
@@ -269,6 +269,18 @@ impl Write {
         self.unreported = matches!(resealed, Err(KeyManagerError::Store(_)));
         self.inner.report_pending();
         resealed
+    }
+
+    /// Publishes an existing key. The key manager reports it.
+    pub(crate) async fn import_key(
+        &mut self,
+        key: &SigningKey,
+    ) -> Result<KeyEvent, KeyManagerError> {
+        self.unreported = true;
+        let imported = self.inner.keys.writer().import(key).await;
+        self.unreported = matches!(imported, Err(KeyManagerError::Store(_)));
+        self.inner.report_pending();
+        imported
     }
 
     /// Marks a signing key as compromised. The rule is another write.

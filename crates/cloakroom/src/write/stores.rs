@@ -72,6 +72,14 @@ impl Store {
         self.0.revocations(after, limit)
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn status(
+        &self,
+        before: UnixTime,
+    ) -> impl Future<Output = Result<cloakroom_core::store::StoreStatus, StoreError>> + Send {
+        self.0.status(before)
+    }
+
     pub(crate) fn wakeups(&self) -> cloakroom_core::revocation::LogNotifications {
         self.0.wakeups()
     }

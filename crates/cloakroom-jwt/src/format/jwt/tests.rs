@@ -43,6 +43,7 @@ async fn a_minted_token_is_an_rfc_9068_token() {
         "exp": 1_700_000_600,
         "jti": jti,
         "auth_time": 1_699_999_000,
+        "acr": "urn:example:mfa",
         "cnf": {"jkt": "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"},
         "act": {"sub": "support"},
         "authorization_details": [{"type": "payment"}],

@@ -164,3 +164,45 @@ async fn debug_shows_no_secret() {
     assert!(!text.contains(swapped.jwt.expose()));
     assert!(!text.contains("[5, 5") && !text.contains("0505"), "{text}");
 }
+
+/// A long signature leaves less room for claims. A handle whose JWT would not fit is not made.
+#[cfg(feature = "ml-dsa")]
+#[tokio::test]
+async fn a_handle_whose_jwt_would_be_too_long_is_not_made() {
+    use crate::{Algorithm, MAX_JWT_BYTES};
+
+    let keys = KeyManager::builder(RingStore::new() as _, sealer())
+        .further_algorithm(Algorithm::MlDsa65)
+        .clock(clock() as _)
+        .build()
+        .await
+        .unwrap();
+    let outside = OpaqueFormat::new(HandleKeys::new(&HandleSecret::new(1, [5; 32])));
+    let short = PhantomFormat::new(outside.clone(), keys.clone());
+    let long = PhantomFormat::new(outside, keys).algorithm_for(ORDERS, Algorithm::MlDsa65);
+    let with = |bytes: usize| {
+        let mut grant = grant();
+        grant.authorization_details = Some(Box::new(json!([{"type": "x".repeat(bytes)}])));
+        grant
+    };
+    let mint = async |format: &PhantomFormat, grant: &GrantRecord| {
+        let (terms, random) = (terms(), Random::system());
+        format.mint(MintContext::new(ISSUER, grant, &terms, &random)).await
+    };
+    // The longest that is accepted can be swapped, and one byte more is refused.
+    let mut bytes = 0;
+    for step in [1024, 256, 64, 16, 4, 1] {
+        while mint(&long, &with(bytes + step)).await.is_ok() {
+            bytes += step;
+        }
+    }
+    let grant = with(bytes);
+    let (_, token) = handle(&long, &grant).await;
+    let scope = Case { grant, token, audience: ORDERS, now: START };
+    let swapped = scope.swap(&long).await.unwrap();
+    let length = swapped.jwt.expose().len();
+    assert!((MAX_JWT_BYTES - 64..=MAX_JWT_BYTES).contains(&length), "{length}");
+    let refused = mint(&long, &with(bytes + 1)).await;
+    assert!(matches!(refused, Err(FormatError::TooLarge { .. })), "{refused:?}");
+    mint(&short, &with(bytes + 2000)).await.unwrap();
+}

@@ -43,6 +43,16 @@ async fn each_algorithm_signs_from_the_first_day_and_the_jwk_set_has_all() {
     assert_eq!(signs, expected.map(|(one, ring)| (one.to_owned(), ring.to_owned())));
 }
 
+/// However long it takes to make the first keys.
+#[tokio::test]
+async fn rings_that_start_together_sign_at_once_even_if_that_takes_time() {
+    let (store, clock) = (RingStore::new(), clock());
+    *store.slow_insert.lock().unwrap() = Some((Arc::clone(&clock), secs(3)));
+    *store.slow_update.lock().unwrap() = Some((Arc::clone(&clock), secs(3)));
+    let manager = with(&store, &clock, Algorithm::Es256, &[Algorithm::EdDsa]).await;
+    assert_eq!(algorithm_of(&manager, Algorithm::EdDsa).await, Algorithm::EdDsa);
+}
+
 #[tokio::test]
 async fn a_further_algorithm_is_announced_before_it_signs() {
     let (store, clock) = (RingStore::new(), clock());

@@ -1,5 +1,6 @@
 mod algorithms;
 mod ends;
+mod import;
 mod operator;
 mod outage;
 mod races;

@@ -1,6 +1,7 @@
 //! The key-encryption key is replaced, and the ring is sealed again.
 
 use cloakroom_core::keys::{KeyInserted, KeyStore as _};
+use cloakroom_core::store::CheckValues as _;
 use cloakroom_core::time::ManualClock;
 
 use super::*;
@@ -69,10 +70,16 @@ async fn what_an_older_key_sealed_is_sealed_again_and_then_the_older_key_may_go(
         assert!(alone.keys().unwrap().contains(kid));
     }
     assert_eq!(signer(&alone).await, kids[0]);
-    // A node that has the new key as a former one goes on.
-    clock.advance(KeyPolicy::default().reload + secs(1));
+    // A node that has the new key as a former one goes on, and remembers when it signed.
+    let last_used = async || old.states().await.unwrap()[0].last_used;
+    assert_eq!(last_used().await, None);
     assert_eq!(signer(&old).await, kids[0]);
+    let used = last_used().await;
+    assert!(used.is_some());
+    clock.advance(KeyPolicy::default().reload + secs(1));
     old.jwks().await.unwrap();
+    assert_eq!(last_used().await, used);
+    assert_eq!(signer(&old).await, kids[0]);
 }
 
 #[tokio::test]
@@ -80,9 +87,15 @@ async fn a_node_that_seals_under_a_replaced_key_makes_no_keys() {
     let (store, clock) = (RingStore::new(), clock());
     let late = build(&store, &clock, first().with_former(2, [8; 32])).await.unwrap();
     build(&store, &clock, both()).await.unwrap().reseal().await.unwrap();
+    let is_named = |error: &KeyManagerError| {
+        let KeyManagerError::ReplacedSealingKey { key, by } = error else { return false };
+        (&**key, &**by) == ("1", "2")
+    };
+    // It is told so when it starts, long before it would have to make a key.
+    let error = build(&store, &clock, first().with_former(2, [8; 32])).await.unwrap_err();
+    assert!(is_named(&error), "{error:?}");
     clock.advance(secs(60 * 86_400));
     let error = late.maintain().await.unwrap_err();
-    let is_named = |error: &KeyManagerError| matches!(error, KeyManagerError::ReplacedSealingKey { key, by } if key == "1" && by == "2");
     assert!(is_named(&error), "{error:?}");
     // Nor can it bring the older key back.
     assert!(is_named(&late.reseal().await.unwrap_err()));
@@ -106,6 +119,22 @@ async fn no_key_appears_later_that_the_older_key_has_sealed() {
     assert_eq!(done.removable, ["1"]);
     assert_eq!(store.insert(sleeping).await.unwrap(), KeyInserted::Taken);
     assert!(sealed_under(&store).iter().all(|key| key == "2"));
+}
+
+/// The same, if the key was marked by an order that was cut off and is never repeated.
+#[tokio::test]
+async fn a_mark_of_an_order_that_was_cut_off_is_no_fence() {
+    let (store, clock) = (RingStore::new(), clock());
+    let late = build(&store, &clock, first()).await.unwrap();
+    let sealing = &late.inner.sealing;
+    let sleeping = ring::generate(3, MAIN_RING, Algorithm::Es256, sealing).await.unwrap();
+    let marked = store.set_check_value("sealing-key-replaced/1", None, Some(b"2*")).await;
+    assert!(marked.unwrap());
+    let third = AesGcmSealer::new(3, [9; 32]);
+    let new = build(&store, &clock, third.clone().with_former(1, [7; 32])).await.unwrap();
+    assert_eq!(new.reseal().await.unwrap().removable, ["1"]);
+    assert_eq!(store.insert(sleeping).await.unwrap(), KeyInserted::Taken);
+    build(&store, &clock, third).await.unwrap();
 }
 
 #[tokio::test]
@@ -271,4 +300,40 @@ async fn no_private_key_is_stored_unsealed_except_by_that_name() {
     build(&store, &clock, first()).await.unwrap();
     let back = KeyManager::builder(Arc::clone(&store) as _, danger::unsealed());
     assert!(back.clock(clock as _).build().await.is_err());
+}
+
+/// Tenants of one store share the generations, and nothing else: each has its rings and its keys.
+#[tokio::test]
+async fn tenants_of_one_store_replace_their_keys_each_for_itself() {
+    use cloakroom_core::store::TenantStore;
+
+    let (store, clock) = (RingStore::new(), clock());
+    let tenant = async |name: &str, sealer: AesGcmSealer| {
+        let store = Arc::new(TenantStore::new(Arc::clone(&store), name).unwrap());
+        KeyManager::builder(store, Arc::new(sealer))
+            .further_algorithm(Algorithm::EdDsa)
+            .clock(Arc::clone(&clock) as _)
+            .build()
+            .await
+    };
+    // Both call their key 1.
+    let one = tenant("one", first()).await.unwrap();
+    let two = tenant("two", AesGcmSealer::new(1, [5; 32])).await.unwrap();
+    let before = two.states().await.unwrap();
+    assert_eq!(one.states().await.unwrap().len(), 4);
+    let new = tenant("one", both()).await.unwrap();
+    let done = new.reseal().await.unwrap();
+    assert_eq!((done.resealed, &done.removable[..]), (4, &["1".to_owned()][..]));
+    assert_eq!(two.states().await.unwrap(), before);
+    clock.advance(secs(40 * 86_400));
+    two.maintain().await.unwrap();
+    tenant("one", second()).await.unwrap();
+    assert!(one.maintain().await.is_err(), "its key was replaced");
+    let rings = |all: Vec<crate::KeyStatus>| {
+        let signs = all.into_iter().filter(|key| key.signs_now);
+        signs.map(|key| key.algorithm).collect::<Vec<_>>()
+    };
+    for manager in [&new, &two] {
+        assert_eq!(rings(manager.states().await.unwrap()), ["ES256", "EdDSA"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use ::http::uri::Authority;
 use ::http::{Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -55,9 +56,14 @@ impl Connection {
             let place = Arc::clone(&place);
             move |request: Request<Incoming>| {
                 let under_way = UnderWay::begin(&place);
+                let left = Left::default();
+                // A client that asks first is not told to go on: it need not send what nobody reads.
+                let asks = request.headers().contains_key(header::EXPECT);
                 let body = |incoming| {
                     let (since, place) = (Instant::now(), Arc::clone(&place));
-                    Body::new(TimedBody { incoming, since, limit: limits.body, place, timer: None })
+                    let body =
+                        TimedBody { incoming, since, limit: limits.body, place, timer: None };
+                    Body::new(Returned { body: Some(body), reading: None, to: left.clone() })
                 };
                 let answer = match head_refusal(&request) {
                     None => Ok(app.clone().call(request.map(body))),
@@ -65,7 +71,13 @@ impl Connection {
                 };
                 async move {
                     let response = match answer {
-                        Ok(answer) => answer.await?,
+                        Ok(answer) => {
+                            let response = answer.await?;
+                            if !asks {
+                                left.read().await;
+                            }
+                            response
+                        }
                         Err(refused) => refused,
                     };
                     Ok::<_, Infallible>(response.map(|body| Answer { body, _under_way: under_way }))
@@ -229,6 +241,81 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+/// The most bytes of a body that are read although the app did not want it.
+const MAX_UNWANTED: u64 = 64 * 1024;
+
+/// A body that the app did not read. If it answers before the body has come, as with 401, hyper closes
+/// the connection, which its client believes to be open: the next request would fail. So a small body is
+/// read first. One that the app began to read and gave up is not: it was too large, or too slow.
+#[derive(Clone, Default)]
+struct Left(Arc<Mutex<Option<TimedBody>>>);
+
+impl Left {
+    fn slot(&self) -> MutexGuard<'_, Option<TimedBody>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read(&self) {
+        let body = self.slot().take();
+        let Some(mut body) = body.filter(|body| body.size_hint().lower() <= MAX_UNWANTED) else {
+            return;
+        };
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if bytes > MAX_UNWANTED {
+                return;
+            }
+        }
+    }
+}
+
+/// A body that comes back if the app drops it unread.
+struct Returned {
+    /// `None` once the app has begun to read: then it is in `reading`.
+    body: Option<TimedBody>,
+    reading: Option<TimedBody>,
+    to: Left,
+}
+
+impl HttpBody for Returned {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(body) = self.body.take() {
+            self.reading = Some(body);
+        }
+        match &mut self.reading {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.either().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.either().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Returned {
+    fn either(&self) -> Option<&TimedBody> {
+        self.body.as_ref().or(self.reading.as_ref())
+    }
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        *self.to.slot() = self.body.take().filter(|body| !body.is_end_stream());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cloakroom::core::{Audience, Confirmation, TokenSecret, UserId};
 use cloakroom::{
-    AuthorizationRequest, Caller, CodeRequest, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce,
+    ApprovedRequest, Caller, CodeRequest, Event, Grant, GrantRefusal, Issuer, Lifetimes, Pkce,
     TokenError,
 };
 use tokio::task::JoinSet;
@@ -58,7 +58,7 @@ async fn a_wrong_redemption_changes_nothing() {
     let bound = || async {
         let grant = Grant::user("web-app", "alice").unwrap().confirmation(key.clone());
         let code =
-            fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()));
+            fixture.issuer.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()));
         code.await.unwrap()
     };
 
@@ -105,8 +105,8 @@ impl Exchange {
     async fn run(&self, fixture: &Fixture) -> Result<TokenSecret, TokenError> {
         let grant = Grant::user("oidc-app", "alice").unwrap();
         let request = match self.named {
-            true => AuthorizationRequest::new(grant, CALLBACK),
-            false => AuthorizationRequest::without_redirect_uri(grant),
+            true => ApprovedRequest::new(grant, CALLBACK),
+            false => ApprovedRequest::without_redirect_uri(grant),
         };
         let request = request.pkce(self.pkce.then(challenge));
         let code = fixture.issuer.authorize(request).await.unwrap();
@@ -157,7 +157,7 @@ async fn every_client_needs_pkce_that_is_not_registered_without() {
         assert_eq!(fixture.client(client).await.requires_pkce(), required, "{client}");
         let request = || {
             let grant = Grant::user(client, "alice").unwrap();
-            AuthorizationRequest::new(grant, CALLBACK)
+            ApprovedRequest::new(grant, CALLBACK)
         };
         let bare = fixture.issuer.authorize(request()).await;
         assert_eq!(matches!(bare, Err(TokenError::InvalidRequest(_))), required, "{client}");
@@ -170,7 +170,7 @@ async fn every_client_needs_pkce_that_is_not_registered_without() {
 async fn a_client_that_now_needs_pkce_redeems_no_code_without_it() {
     let fixture = Fixture::new().await;
     let grant = Grant::user("oidc-app", "alice").unwrap();
-    let code = fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK)).await.unwrap();
+    let code = fixture.issuer.authorize(ApprovedRequest::new(grant, CALLBACK)).await.unwrap();
     let strict = |builder: cloakroom::IssuerBuilder| {
         let client = cloakroom::Client::confidential("oidc-app", CLIENT_SECRET)
             .grant_types([cloakroom::GrantType::AuthorizationCode])
@@ -199,7 +199,7 @@ async fn a_client_with_several_redirect_uris_must_name_one() {
     let fixture = Fixture::with(|builder| builder.static_clients(clients).unwrap()).await;
     let request = |client| {
         let grant = Grant::user(client, "alice").unwrap();
-        AuthorizationRequest::without_redirect_uri(grant).pkce(challenge())
+        ApprovedRequest::without_redirect_uri(grant).pkce(challenge())
     };
     fixture.issuer.authorize(request("one")).await.unwrap();
     let answer = fixture.issuer.authorize(request("two")).await;
@@ -262,24 +262,23 @@ async fn who_may_have_no_code_gets_none() {
     let issuer = &fixture.issuer;
     let grant = |client| Grant::user(client, "alice").unwrap();
     let foreign = issuer.authorize(
-        AuthorizationRequest::new(grant("web-app"), "https://evil.example/").pkce(challenge()),
+        ApprovedRequest::new(grant("web-app"), "https://evil.example/").pkce(challenge()),
     );
     assert!(matches!(foreign.await, Err(TokenError::RedirectUri)));
     // RFC 9700 §2.1.1: public clients must use PKCE.
-    let bare = issuer.authorize(AuthorizationRequest::new(grant("spa-app"), CALLBACK)).await;
+    let bare = issuer.authorize(ApprovedRequest::new(grant("spa-app"), CALLBACK)).await;
     assert!(matches!(bare, Err(TokenError::InvalidRequest(_))));
-    let api = issuer
-        .authorize(AuthorizationRequest::new(grant("orders-api"), CALLBACK).pkce(challenge()));
+    let api =
+        issuer.authorize(ApprovedRequest::new(grant("orders-api"), CALLBACK).pkce(challenge()));
     assert!(api.await.is_err());
     let unknown =
-        issuer.authorize(AuthorizationRequest::new(grant("nobody"), CALLBACK).pkce(challenge()));
+        issuer.authorize(ApprovedRequest::new(grant("nobody"), CALLBACK).pkce(challenge()));
     assert!(matches!(unknown.await, Err(TokenError::InvalidClient(_))));
     let wide = grant("web-app").scope("admin").unwrap();
-    let wide = issuer.authorize(AuthorizationRequest::new(wide, CALLBACK).pkce(challenge())).await;
+    let wide = issuer.authorize(ApprovedRequest::new(wide, CALLBACK).pkce(challenge())).await;
     assert!(matches!(wide, Err(TokenError::InvalidScope(_))));
     let elsewhere = grant("web-app").audience(Audience::one("https://x.example").unwrap());
-    let elsewhere =
-        issuer.authorize(AuthorizationRequest::new(elsewhere, CALLBACK).pkce(challenge()));
+    let elsewhere = issuer.authorize(ApprovedRequest::new(elsewhere, CALLBACK).pkce(challenge()));
     assert!(matches!(elsewhere.await, Err(TokenError::InvalidTarget(_))));
     assert!(Pkce::s256("too-short").is_err() && Pkce::s256("=".repeat(43)).is_err());
     assert_eq!(fixture.events.names(), [""; 0]);
@@ -409,8 +408,7 @@ async fn a_code_keeps_what_was_granted() {
         .session("sid-1")
         .claim("tenant", serde_json::json!("acme"))
         .unwrap();
-    let code =
-        fixture.issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()));
+    let code = fixture.issuer.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()));
     let request = redemption(&code.await.unwrap()).resources(vec![BILLING.into()]);
     let tokens = fixture.issuer.redeem(request).await.unwrap();
     let answer = fixture.issuer.introspect(&tokens.access_token, Caller::Internal);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cloakroom::core::*;
 use cloakroom::{
-    AdoptRequest, AuthorizationRequest, Event, EventSink, Grant, Operation, RefreshRequest,
-    Regression, TokenError,
+    AdoptRequest, ApprovedRequest, Event, EventSink, Grant, Operation, RefreshRequest, Regression,
+    TokenError,
 };
 use tokio::runtime::Handle;
 
@@ -136,7 +136,7 @@ impl Op {
                 let grant = alice_at_app();
                 caller!(
                     issuer,
-                    issuer.authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+                    issuer.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()))
                 )
             }
             Self::Adopt => {

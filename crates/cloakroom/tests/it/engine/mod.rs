@@ -2,18 +2,26 @@
 #![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
 
 mod attacks;
+mod authorization_requests;
 mod builder;
 mod codes;
 mod counts;
+mod devices;
 mod ends;
 mod finished;
 mod formats;
 mod jwts;
 mod key_orders;
 mod keys;
+mod laggards;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod operator;
 mod outage;
 mod ownership;
+#[cfg(feature = "resource")]
+mod protect;
 mod races;
 mod refresh;
 mod refused;
@@ -26,3 +34,4 @@ mod single_use;
 mod sinks;
 pub(crate) mod store;
 pub(crate) mod support;
+mod token_hook;

@@ -7,8 +7,7 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::KeyManagerError;
 use cloakroom::{
-    AuthorizationRequest, BuildError, Caller, Client, ClientDirectory, DirectoryError, Grant,
-    TokenError,
+    ApprovedRequest, BuildError, Caller, Client, ClientDirectory, DirectoryError, Grant, TokenError,
 };
 
 use super::store::ProbeStore;
@@ -50,7 +49,7 @@ async fn a_store_that_is_down_answers_nothing_and_loses_nothing() {
     outage(issuer.revoke_subject_at_client(&alice(), &client).await);
     let new = || Grant::user("web-app", "alice").unwrap();
     outage(issuer.issue(new()).await);
-    outage(issuer.authorize(AuthorizationRequest::new(new(), CALLBACK).pkce(challenge())).await);
+    outage(issuer.authorize(ApprovedRequest::new(new(), CALLBACK).pkce(challenge())).await);
     outage(issuer.sessions(&alice()).await);
     outage(issuer.epoch().await);
     outage(issuer.maintain().await);

@@ -8,9 +8,7 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
-use cloakroom::{
-    AuthorizationRequest, BuildError, Caller, Client, Issuer, IssuerBuilder, TokenError,
-};
+use cloakroom::{ApprovedRequest, BuildError, Caller, Client, Issuer, IssuerBuilder, TokenError};
 
 use super::store::ProbeStore;
 use super::support::*;
@@ -162,10 +160,7 @@ async fn a_new_handle_secret_reaches_one_node_after_the_other() {
     let new = signed_in(&new_node).await;
     let code = {
         let grant = cloakroom::Grant::user("web-app", "alice").unwrap();
-        new_node
-            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
-            .await
-            .unwrap()
+        new_node.authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge())).await.unwrap()
     };
     let unsure = |result: Result<(), TokenError>| {
         assert!(matches!(result, Err(TokenError::Unavailable(_))), "{result:?}");

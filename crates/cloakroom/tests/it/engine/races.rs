@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom::core::time::ManualClock;
 use cloakroom::core::{Confirmation, TokenSecret};
 use cloakroom::{
-    AuthorizationRequest, Client, Event, Format, Grant, GrantRefusal, GrantType, RefreshRequest,
+    ApprovedRequest, Client, Event, Format, Grant, GrantRefusal, GrantType, RefreshRequest,
     Regression, TokenError,
 };
 use tokio::task::JoinSet;
@@ -72,19 +72,23 @@ async fn whoever_lost_the_race_is_a_retry_whatever_its_clock_says() {
 }
 
 #[tokio::test]
-async fn whoever_lost_the_race_by_two_is_refused_without_harm() {
+async fn whoever_lost_the_race_by_two_gets_the_current_token() {
     let fixture = Fixture::new().await;
     let token = fixture.session().await.refresh;
+    let won = Arc::new(std::sync::Mutex::new(None));
     fixture.store.before_next("advance", {
-        let (issuer, request) = (fixture.issuer.clone(), refreshing(&token));
+        let (issuer, request, won) = (fixture.issuer.clone(), refreshing(&token), won.clone());
         async move {
             let next = Session::of(issuer.refresh(request).await.unwrap());
-            issuer.refresh(refreshing(&next.refresh)).await.unwrap();
+            let next = issuer.refresh(refreshing(&next.refresh)).await.unwrap();
+            *won.lock().unwrap() = next.refresh_token;
         }
     });
     fixture.clock.advance(MINUTE);
-    assert_eq!(refusal(fixture.refresh(&token).await), GrantRefusal::Spent);
-    assert_eq!(fixture.events.names(), ["Issued", "Refreshed", "Refreshed"]);
+    let lost = Session::of(fixture.refresh(&token).await.unwrap());
+    let won = won.lock().unwrap().take().unwrap();
+    assert_eq!(lost.refresh.expose(), won.expose());
+    assert_eq!(fixture.events.names(), ["Issued", "Refreshed", "Refreshed", "Retried"]);
     assert_eq!(fixture.sessions().await, 1);
 }
 
@@ -299,7 +303,7 @@ async fn redeemed_by_two(
     let other = builder(&fixture.store, &behind).static_clients(kiosk()).unwrap();
     let other = other.build().await.unwrap();
     let grant = Grant::user("kiosk", "alice").unwrap();
-    let request = AuthorizationRequest::new(grant, CALLBACK).pkce(challenge());
+    let request = ApprovedRequest::new(grant, CALLBACK).pkce(challenge());
     let code = fixture.issuer.authorize(request).await.unwrap();
     fixture.store.before_next("advance", {
         let request = redemption_by("kiosk", &code).confirmation(first);

@@ -8,7 +8,7 @@ use cloakroom::core::revocation::{Cursor, Epoch, LogEntry, LogEvent, RevocationB
 use cloakroom::core::store::{TokenStore as _, TokenStoreExt};
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::{Audience, GrantId, Random, Subject, TokenSecret};
-use cloakroom::{AuthorizationRequest, Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
+use cloakroom::{ApprovedRequest, Caller, Event, Grant, GrantRefusal, Lifetimes, TokenError};
 use tokio::task::JoinSet;
 
 use super::support::*;
@@ -257,10 +257,8 @@ async fn a_login_in_progress_dies_with_the_revocation() {
     let grant = || Grant::user("web-app", "alice").unwrap().epoch(epoch);
     // Before the revocation it is good.
     let early = issuer.issue(grant()).await.unwrap();
-    let code = issuer
-        .authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(challenge()))
-        .await
-        .unwrap();
+    let code =
+        issuer.authorize(ApprovedRequest::new(grant(), CALLBACK).pkce(challenge())).await.unwrap();
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&early.access_token).await);
     assert_eq!(refusal(fixture.redeem(&code).await), GrantRefusal::Dead);
@@ -268,8 +266,7 @@ async fn a_login_in_progress_dies_with_the_revocation() {
     let late = issuer.issue(grant()).await.unwrap_err();
     assert!(matches!(late, TokenError::Barred));
     assert_eq!(late.code(), Some("invalid_grant"));
-    let code =
-        issuer.authorize(AuthorizationRequest::new(grant(), CALLBACK).pkce(challenge())).await;
+    let code = issuer.authorize(ApprovedRequest::new(grant(), CALLBACK).pkce(challenge())).await;
     assert!(matches!(code, Err(TokenError::Barred)));
     // Another user's is not affected.
     let bob = Grant::user("web-app", "bob").unwrap().epoch(epoch);

@@ -10,9 +10,9 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::{
-    AuthorizationRequest, Caller, Client, ClientBuilder, CodeRequest, Event, EventSink, Format,
-    Grant, GrantRefusal, GrantType, Issuer, IssuerBuilder, Pkce, RefreshRequest, Serves,
-    TokenError, TokenResponse,
+    ApprovedRequest, Caller, Client, ClientBuilder, CodeRequest, Event, EventSink, Format, Grant,
+    GrantRefusal, GrantType, Issuer, IssuerBuilder, Pkce, RefreshRequest, Serves, TokenError,
+    TokenResponse,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::span::{Attributes, Id, Record};
@@ -136,7 +136,7 @@ impl Fixture {
     pub(crate) async fn code(&self) -> TokenSecret {
         let grant = Grant::user("web-app", "alice").unwrap();
         self.issuer
-            .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+            .authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()))
             .await
             .unwrap()
     }

@@ -57,7 +57,7 @@ async fn scripts_of_an_allowed_origin_may_call() {
             assert_eq!(reply.header("access-control-allow-origin"), origin);
             assert_eq!(reply.header("access-control-allow-methods"), "GET, POST");
             let headers = reply.header("access-control-allow-headers");
-            assert_eq!(headers, "authorization, content-type, dpop");
+            assert_eq!(headers, "authorization, content-type, dpop, mcp-protocol-version");
             assert_eq!(reply.header("vary"), "origin");
 
             // Errors, too: a script must be able to read them.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::core::store::TokenStore as _;
 use cloakroom::core::time::{Clock as _, UnixTime};
-use cloakroom::{AuthorizationRequest, Grant, Pkce, TokenError};
+use cloakroom::{ApprovedRequest, Grant, Pkce, TokenError};
 use tokio::task::yield_now;
 
 use super::request::{Reply, With, post};
@@ -200,8 +200,7 @@ async fn it_issues_nothing_and_still_revokes() {
     let silent = |error| assert!(matches!(error, TokenError::Unavailable(_)), "{error:?}");
     let grant = || Grant::user("web-app", "alice").unwrap();
     silent(issuer.issue(grant()).await.unwrap_err());
-    let request =
-        || AuthorizationRequest::new(grant(), REDIRECT).pkce(Pkce::s256(CHALLENGE).unwrap());
+    let request = || ApprovedRequest::new(grant(), REDIRECT).pkce(Pkce::s256(CHALLENGE).unwrap());
     silent(issuer.authorize(request()).await.unwrap_err());
     let refresh = [("grant_type", "refresh_token"), ("refresh_token", &*session.refresh)];
     server.0.ask("web-app", "/token", &refresh).await.refused(503, "temporarily_unavailable");

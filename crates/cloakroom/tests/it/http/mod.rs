@@ -4,6 +4,7 @@
 
 mod authentication;
 mod authenticators;
+mod authorization;
 mod cors;
 mod documents;
 mod faulty_store;
@@ -19,6 +20,7 @@ mod nginx;
 mod outage;
 mod phantom;
 mod refused;
+mod registration;
 mod request;
 mod resources;
 mod revocation;

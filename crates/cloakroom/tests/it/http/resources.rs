@@ -2,9 +2,7 @@
 
 use cloakroom::core::Audience;
 use cloakroom::http::Form;
-use cloakroom::{
-    AuthorizationRequest, Client, ClientBuilder, Format, Grant, GrantType, Pkce, Serves,
-};
+use cloakroom::{ApprovedRequest, Client, ClientBuilder, Format, Grant, GrantType, Pkce, Serves};
 use proptest::prelude::*;
 use url::form_urlencoded::byte_serialize;
 
@@ -81,7 +79,7 @@ async fn a_slash_at_an_empty_path_makes_no_difference_anywhere() {
             // What the authorization request named, what the code is redeemed for, and the refresh.
             let grant = Grant::user("phantoms", "alice").unwrap();
             let grant = grant.audience(Audience::one(asked).unwrap());
-            let request = AuthorizationRequest::new(grant, REDIRECT);
+            let request = ApprovedRequest::new(grant, REDIRECT);
             let request = request.pkce(Pkce::s256(CHALLENGE).unwrap());
             let code = server.issuer().authorize(request).await.unwrap();
             let (mut name, mut value) = ("code", code.expose().to_owned());

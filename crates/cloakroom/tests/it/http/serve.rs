@@ -161,6 +161,37 @@ async fn a_connection_stays_between_requests_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_outlives_a_request_that_is_refused_before_its_body_has_come() {
+    let served = Served::new().await;
+    for head in ["content-length: 5", "transfer-encoding: chunked"] {
+        let head = format!("POST /nowhere HTTP/1.1\r\nhost: as\r\n{head}\r\n\r\n");
+        let mut stream = served.sent(&head).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let body = if head.contains("chunked") { "5\r\nhello\r\n0\r\n\r\n" } else { "hello" };
+        stream.write_all(body.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 404 "));
+        stream.write_all(METADATA.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    // One that never comes is answered when its time is over, and one that is large at once, as is one
+    // that the client holds back.
+    let head = "POST /nowhere HTTP/1.1\r\nhost: as\r\n";
+    for (more, limit) in [
+        ("content-length: 5", 10),
+        ("content-length: 65537", 0),
+        ("expect: 100-continue\r\ncontent-length: 5", 0),
+    ] {
+        let stream = served.sent(&format!("{head}{more}\r\n\r\n")).await;
+        let text = takes(Duration::from_secs(limit), rest(stream)).await;
+        assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+    }
+    let chunk = format!("ffff\r\n{}\r\n", "x".repeat(0xffff));
+    let text = format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}{chunk}");
+    let text = takes(Duration::ZERO, rest(served.sent(&text).await)).await;
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_large_need_not_come() {
     let served =
         Served::with(|it| it.allow_origin("https://app.example").unwrap(), |server| server).await;

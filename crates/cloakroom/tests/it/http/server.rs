@@ -11,8 +11,8 @@ use cloakroom::core::{Audience, ClientId, TokenSecret};
 use cloakroom::http::Endpoints;
 use cloakroom::jwt::{AesGcmSealer, JwkSet, KeySet, Verifier};
 use cloakroom::{
-    AuthorizationRequest, Client, ClientBuilder, Format, Grant, GrantType, Issuer, IssuerBuilder,
-    Pkce, Role, Serves,
+    ApprovedRequest, Client, ClientBuilder, Format, Grant, GrantType, Issuer, IssuerBuilder, Pkce,
+    Role, Serves,
 };
 use http::{Request, Uri};
 use tokio::net::TcpListener;
@@ -140,7 +140,7 @@ impl Server {
         let pkce = Some(Pkce::s256(CHALLENGE).unwrap());
         let code: TokenSecret = self
             .issuer()
-            .authorize(AuthorizationRequest::new(grant, REDIRECT).pkce(pkce))
+            .authorize(ApprovedRequest::new(grant, REDIRECT).pkce(pkce))
             .await
             .unwrap();
         code.expose().to_owned()
@@ -149,7 +149,7 @@ impl Server {
     /// A code for `oidc-app`, without PKCE.
     pub(super) async fn code_without_pkce(&self) -> String {
         let grant = Grant::user("oidc-app", "alice").unwrap();
-        let code = self.issuer().authorize(AuthorizationRequest::new(grant, REDIRECT)).await;
+        let code = self.issuer().authorize(ApprovedRequest::new(grant, REDIRECT)).await;
         code.unwrap().expose().to_owned()
     }
 

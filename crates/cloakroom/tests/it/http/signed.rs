@@ -3,6 +3,7 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::jwt::Algorithm;
 use serde_json::{Value, json};
 
 use super::request::{With, get, post};
@@ -63,6 +64,25 @@ async fn the_answer_is_evidence_for_its_caller() {
             })
         );
     }
+}
+
+/// A resource server that knows RS256 alone can read the answers that it gets, and the metadata says
+/// so.
+#[tokio::test]
+async fn a_resource_server_gets_answers_of_its_algorithm() {
+    let server = Server::with(|issuer| issuer.algorithm_for(ORDERS, Algorithm::Rs256)).await;
+    let session = server.session("web-app").await;
+    for (caller, expected) in
+        [("orders-api", "RS256"), ("billing-api", "ES256"), ("gateway", "ES256")]
+    {
+        let request = post("/introspect", &[("token", &*session.access)]).with("accept", TYPE);
+        let reply = server.send(request.basic(caller, SECRET)).await.ok();
+        let header = decoded(reply.text().split('.').next().unwrap());
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        assert_eq!(header["alg"], expected, "{caller}");
+    }
+    let metadata = server.send(get("/.well-known/oauth-authorization-server")).await.json();
+    assert_eq!(metadata["introspection_signing_alg_values_supported"], json!(["ES256", "RS256"]));
 }
 
 #[tokio::test]

@@ -63,6 +63,8 @@ pub(super) struct Presented {
     pub(super) verdict: Option<Verdict>,
     /// Whether it moved the chain on.
     pub(super) moved: bool,
+    /// The generation at which the chain stood when it got its access token without moving it.
+    pub(super) attached: Option<usize>,
 }
 
 /// What is to be revoked, and how many revocations there were before.
@@ -129,6 +131,14 @@ impl World {
                 let Presented { session, generation, shown, .. } = *presented;
                 self.oracle.moves(session, generation, shown, asked)
             }
+            (Effect::Attached(grant, at), Task::Comes(presented)) => {
+                let session = presented.session;
+                broken_if(self.held[session].grant != grant, "a token was added elsewhere")?;
+                let last = self.oracle.sessions[session].chain.len() - 1;
+                broken_if(usize::try_from(at) != Ok(last), "a token was added to the past")?;
+                presented.attached = Some(last);
+                Ok(())
+            }
             (Effect::Asked(target), task) => {
                 if self.may_ask(task, &target) {
                     return Ok(());
@@ -151,9 +161,10 @@ impl World {
                 broken_if(covered == Sure::No, "a sign-in was barred that no revocation covers")
             }
             (Effect::Epoch | Effect::Found(_), _) => Ok(()),
-            (Effect::Inserted(_) | Effect::Moved(..) | Effect::Barred, _) => {
-                Err("something was written that nobody asked for".into())
-            }
+            (
+                Effect::Inserted(_) | Effect::Moved(..) | Effect::Attached(..) | Effect::Barred,
+                _,
+            ) => Err("something was written that nobody asked for".into()),
         }
     }
 
@@ -290,11 +301,14 @@ impl World {
         if let (true, Some(token)) = (repeats, &response.refresh_token) {
             self.oracle.told(session, generation, token.expose())?;
         } else if let Some(token) = &response.refresh_token {
-            self.oracle.told(session, generation + 1, token.expose())?;
+            // The next one, or the one that the chain stood at.
+            let handed = presented.attached.unwrap_or(generation + 1);
+            broken_if(handed <= generation, "an older credential was handed out")?;
+            self.oracle.told(session, handed, token.expose())?;
             // A client stores a new refresh token only over the one that it sent.
             let held = &mut self.held[session].by[who as usize];
             if !flight.lost && *held == Some(generation) {
-                *held = Some(generation + 1);
+                *held = Some(handed);
             }
         } else if presented.code && !flight.lost {
             self.held[session].by[who as usize] = None;

@@ -1,6 +1,6 @@
 //! Who may hold what: the rules of the game, in true time and without a line of the engine's.
 
-use super::time::{ACCESS, CODE, GRANT, IDLE, Millis, Moment, SKEW, Sure, WINDOW};
+use super::time::{ACCESS, CODE, GRANT, IDLE, LONG_WINDOW, Millis, Moment, SKEW, Sure, WINDOW};
 
 /// How many credentials spent before the last one are told apart from stolen ones.
 const REMEMBERED: usize = 8;
@@ -130,7 +130,10 @@ impl Oracle {
             // By the clock as its request read it, even if that was held up since.
             (session.window(generation, Moment::at(asked)), Answer::Granted, Answer::Reused)
         } else {
-            (session.remembered(generation, moment), Answer::Spent, Answer::Reused)
+            // It leads to the current one, unless that needs a key that is not shown.
+            let leads = !session.is_second_holder(length - 2, shown);
+            let yes = if leads { Answer::Granted } else { Answer::Spent };
+            (session.remembered(generation, moment), yes, Answer::Reused)
         };
         let mut allowed = Vec::new();
         allowed.extend((lives != Sure::No && sure != Sure::No).then_some(yes));
@@ -150,8 +153,11 @@ impl Oracle {
         let mut allowed = verdict.allowed.clone();
         if steps > 0 && allowed.contains(&Answer::Granted) {
             // It saw the chain where it should be, and lost the race: never reuse, unless the winner
-            // proved another key.
-            let lost_by_one = steps == 1 && verdict.generation + 1 == verdict.length;
+            // proved another key. It catches up, as long as that is remembered and not bound since.
+            let last = session.chain.len() - 2;
+            let lost_by_one = verdict.generation == last;
+            let leads = !session.is_second_holder(last, verdict.shown)
+                && (lost_by_one || session.is_remembered(verdict.generation, self.now));
             if session.is_lost_to_another(verdict) {
                 allowed.retain(|answer| *answer != Answer::Granted);
                 allowed.push(Answer::Reused);
@@ -165,7 +171,7 @@ impl Oracle {
                 allowed.push(Answer::Spent);
                 // Where there is nothing to refresh, the chain itself is over.
                 allowed.extend((!session.terms.refreshes).then_some(Answer::Dead));
-            } else if !lost_by_one {
+            } else if !leads {
                 allowed.push(Answer::Spent);
             }
         }
@@ -305,7 +311,11 @@ impl Oracle {
         let (own, now) = (&self.sessions[session], Moment::at(self.now));
         let row = match own.chain.last() {
             Some(last) if !last.code && own.terms.rotates && own.terms.refreshes => {
-                let over = now.within(last.made, IDLE + ACCESS + WINDOW + SKEW) == Sure::No;
+                let window = match own.chain.len().checked_sub(2) {
+                    Some(spent) if !own.chain[spent].code => own.window_of(spent),
+                    _ => WINDOW,
+                };
+                let over = now.within(last.made, IDLE + ACCESS + window + SKEW) == Sure::No;
                 if over { Sure::No } else { own.fresh(now).max(Sure::Maybe) }
             }
             _ => Sure::Yes,
@@ -350,7 +360,18 @@ impl Session {
 
     /// Whether a spent credential may still be a lost response's.
     fn window(&self, generation: usize, moment: Moment) -> Sure {
-        moment.within(self.chain[generation].spent, WINDOW + SKEW)
+        moment.within(self.chain[generation].spent, self.window_of(generation) + SKEW)
+    }
+
+    /// How long a thief may go unnoticed: longer only where a stolen credential is not enough.
+    fn window_of(&self, generation: usize) -> Millis {
+        let is_enough = self.terms.public && self.chain[generation + 1].needs.is_none();
+        if is_enough { WINDOW } else { LONG_WINDOW }
+    }
+
+    /// Whether a spent credential is certainly remembered.
+    fn is_remembered(&self, generation: usize, now: Millis) -> bool {
+        self.remembered(generation, Moment::at(now)) == Sure::Yes
     }
 
     /// Whether one that was spent before the last one still counts as a slow tab's.

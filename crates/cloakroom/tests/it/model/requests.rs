@@ -3,9 +3,7 @@
 use std::pin::Pin;
 
 use cloakroom::core::{Audience, Confirmation, Scope, TokenSecret};
-use cloakroom::{
-    AuthorizationRequest, CodeRequest, Grant, Issuer, RefreshRequest, Subject, TokenError,
-};
+use cloakroom::{ApprovedRequest, CodeRequest, Grant, Issuer, RefreshRequest, Subject, TokenError};
 
 use super::answers::Reply;
 use super::flight::{Aim, Arriving, Flight, Presented, Task};
@@ -65,7 +63,7 @@ impl World {
             if code {
                 reply(
                     issuer
-                        .authorize(AuthorizationRequest::new(grant, CALLBACK).pkce(challenge()))
+                        .authorize(ApprovedRequest::new(grant, CALLBACK).pkce(challenge()))
                         .await
                         .map(Reply::Code),
                 )
@@ -112,6 +110,7 @@ impl World {
             mistake,
             verdict: None,
             moved: false,
+            attached: None,
         };
         Some((Task::Comes(presented), future))
     }

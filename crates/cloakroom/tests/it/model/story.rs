@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::oracle::{Key, Whose};
-use super::time::{ACCESS, CODE, GRANT, IDLE, Millis, SKEW, WINDOW};
+use super::time::{ACCESS, CODE, GRANT, IDLE, LONG_WINDOW, Millis, SKEW, WINDOW};
 use super::watched::Fault;
 use crate::engine::store::When;
 
@@ -225,7 +225,8 @@ fn passing() -> impl Strategy<Value = Millis> {
     };
     prop_oneof![
         8 => select(vec![1, 999, 5_000, 12_000]),
-        12 => about(WINDOW),
+        8 => about(WINDOW),
+        4 => about(LONG_WINDOW),
         2 => about(CODE),
         1 => about(ACCESS),
         1 => about(IDLE),

@@ -11,7 +11,10 @@ pub(super) const ACCESS: Millis = 600_000;
 pub(super) const CODE: Millis = 60_000;
 pub(super) const IDLE: Millis = 86_400_000;
 pub(super) const GRANT: Millis = 3 * IDLE;
+/// The retry window of a client that needs nothing but the token.
 pub(super) const WINDOW: Millis = 30_000;
+/// That of every other client.
+pub(super) const LONG_WINDOW: Millis = 1_200_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sure {

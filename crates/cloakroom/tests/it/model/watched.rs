@@ -31,6 +31,8 @@ pub(super) enum Effect {
     Found(GrantId),
     /// The chain moved on from this generation.
     Moved(GrantId, u32),
+    /// An access token was added to the chain where it stands.
+    Attached(GrantId, u32),
     /// A revocation was asked for.
     Asked(Target),
     /// It is in force; when it was asked for.
@@ -137,10 +139,13 @@ impl TokenStore for Watched {
     }
 
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError> {
-        let moves = matches!(step.change, ChainUpdate::Move(_));
-        let moved = Effect::Moved(step.grant, step.expected.generation);
+        let (grant, generation) = (step.grant, step.expected.generation);
+        let effect = match step.change {
+            ChainUpdate::Attach => Effect::Attached(grant, generation),
+            _ => Effect::Moved(grant, generation),
+        };
         self.call(self.memory.advance(step), |advanced| match advanced {
-            AdvanceOutcome::Advanced if moves => vec![moved],
+            AdvanceOutcome::Advanced => vec![effect],
             _ => Vec::new(),
         })
         .await

@@ -11,7 +11,7 @@ use cloakroom::core::time::{Clock as _, ManualClock, UnixTime};
 use cloakroom::core::{GrantId, TokenSecret};
 use cloakroom::jwt::{AesGcmSealer, KeyManager};
 use cloakroom::memory::MemoryStore;
-use cloakroom::{Client, ClientBuilder, Format, GrantType, Issuer, Lifetimes};
+use cloakroom::{Client, ClientBuilder, ClientLifetimes, Format, GrantType, Issuer, Lifetimes};
 
 use super::answers::Reply;
 use super::flight::Flight;
@@ -310,8 +310,10 @@ fn issuer(store: &Arc<Watched>, clock: &Arc<ManualClock>) -> Issuer {
         .refresh_idle(millis(time::IDLE))
         .grant(millis(time::GRANT))
         .retry_window(millis(time::WINDOW));
+    let patient = ClientLifetimes::default().retry_window(millis(time::LONG_WINDOW));
     let app = |client: ClientBuilder| {
         client
+            .lifetimes(patient)
             .redirect_uri(CALLBACK)
             .scope("orders:read orders:write")
             .audience(ORDERS, Format::Phantom)

@@ -1,0 +1,193 @@
+//! `doctor` on a healthy store, and on stores that were damaged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::core::keys::KeyStore as _;
+use cloakroom::core::record::GrantRecord;
+use cloakroom::core::store::TokenStore as _;
+use cloakroom::core::time::{Clock as _, ManualClock};
+use cloakroom::core::{Audience, Random};
+use cloakroom::{ClientId, GrantId, Subject};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// The checks that failed, with what they say.
+fn failed(ran: &Ran) -> BTreeMap<String, String> {
+    let report = ran.json();
+    let findings = report["findings"].as_array().unwrap();
+    let failed = findings.iter().filter(|finding| finding["outcome"] == "failed");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    failed.map(|finding| (text(&finding["check"]), text(&finding["text"]))).collect()
+}
+
+/// Exactly this check fails, and names this.
+#[track_caller]
+fn names(tool: &Tool, check: &str, text: &str) {
+    let ran = tool.run("doctor --json").expect(1);
+    let failed = failed(&ran);
+    let found = failed.get(check).unwrap_or_else(|| panic!("{check} passed: {ran:#?}"));
+    assert!(found.contains(text), "{found}");
+    assert_eq!(failed.len(), 1, "{ran:#?}");
+    // In words for a person, too.
+    let ran = tool.run("doctor").expect(1);
+    assert!(ran.stdout.contains("FAILED") && ran.stdout.contains(text), "{ran:#?}");
+}
+
+async fn filled() -> File {
+    let file = File::new();
+    let issuer = server(&file.open()).await;
+    for user in ["alice", "bob"] {
+        login(&issuer, "app", user, "laptop").await;
+        jwt(&issuer, user).await;
+    }
+    file
+}
+
+#[tokio::test]
+async fn a_healthy_store_passes_every_check() {
+    let file = filled().await;
+    let ran = file.tool().run("doctor --json").expect(0);
+    let report = ran.json();
+    assert_eq!(report["healthy"], true);
+    let findings = report["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|finding| finding["outcome"] == "passed"), "{ran:#?}");
+    assert_eq!(findings.len(), 11, "{ran:#?}");
+    let ran = file.tool().run("doctor --skip-rows").expect(0);
+    assert!(ran.stdout.contains("skipped  rows"), "{ran:#?}");
+}
+
+/// Without secrets, it checks what it can.
+#[tokio::test]
+async fn without_secrets_the_rest_is_checked() {
+    let file = filled().await;
+    let tool = file.tool().without("CLOAKROOM_HANDLE_SECRET").without("CLOAKROOM_SEALING_KEY");
+    let ran = tool.run("doctor").expect(0);
+    for check in ["handle secrets", "sealing keys"] {
+        assert!(ran.stdout.contains(&format!("skipped  {check}")), "{ran:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_grant_row_is_named_by_its_id() {
+    let file = File::new();
+    let issuer = server(&file.open()).await;
+    login(&issuer, "app", "alice", "laptop").await;
+    let subject = Subject::user("alice").unwrap();
+    let grant = issuer.sessions(&subject).await.unwrap()[0].grant;
+    file.damage("UPDATE grants SET body = x'00'");
+    names(&file.tool(), "rows", &grant.to_string());
+    // The remedy that it names works.
+    file.tool().run(&format!("sessions revoke --grant {grant}")).expect(0);
+}
+
+#[tokio::test]
+async fn a_bad_key_record_is_named() {
+    let file = filled().await;
+    file.damage("UPDATE signing_keys SET body = x'7b7d' WHERE generation = 2");
+    names(&file.tool(), "signing_keys", "cannot be read");
+    // A record whose sealed half was swapped with another's.
+    let file = filled().await;
+    let store = file.open();
+    let mut records = store.load().await.unwrap();
+    records[1].sealed = records[0].sealed.clone();
+    let expected = records[1].version;
+    records[1].version += 1;
+    let _ = store.update(records.swap_remove(1), expected).await.unwrap();
+    let ran = file.tool().run("doctor --json").expect(1);
+    assert!(failed(&ran).contains_key("sealing_keys"), "{ran:#?}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_named() {
+    let file = filled().await;
+    let other = hex([9; 32]);
+    let wrong = file.tool().with("CLOAKROOM_HANDLE_SECRET", &other);
+    names(&wrong, "handle_secrets", "the handle secret 1 is not the one");
+    let missing = file.tool().with("CLOAKROOM_HANDLE_SECRET", &format!("2:{other}"));
+    names(&missing, "handle_secrets", "other nodes have the handle secret 1");
+    let wrong = file.tool().with("CLOAKROOM_SEALING_KEY", &other);
+    let ran = wrong.run("doctor --json").expect(1);
+    let found = failed(&ran);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["sealing_keys"], "{ran:#?}");
+    let wrong = file.tool().with("CLOAKROOM_ISSUER", "https://other.example");
+    let ran = wrong.run("doctor --json").expect(1);
+    assert!(failed(&ran)["issuer"].contains("belongs to the issuer `https://as.example`"));
+}
+
+#[tokio::test]
+async fn a_schema_that_is_too_new_or_too_old_is_named() {
+    let file = filled().await;
+    file.damage("PRAGMA user_version = 99");
+    names(&file.tool(), "schema", "use the newer program");
+    file.damage("PRAGMA user_version = 1");
+    names(&file.tool(), "schema", "migrate them first");
+    let file = filled().await;
+    file.damage("DROP INDEX grants_by_end");
+    names(&file.tool(), "schema", "`grants_by_end` is missing");
+}
+
+#[tokio::test]
+async fn stale_housekeeping_is_named() {
+    let file = File::new();
+    let store = file.open();
+    server(&store).await;
+    let ended = now() - 3 * HOUR;
+    let grant = GrantRecord::new(
+        GrantId::random(&Random::system()).unwrap(),
+        ClientId::new("app").unwrap(),
+        Subject::user("alice").unwrap(),
+        Audience::one(ORDERS).unwrap(),
+        ended - HOUR,
+        ended,
+    );
+    let _ = store.create(grant, Vec::new()).await.unwrap();
+    names(&file.tool(), "housekeeping", "1 rows have ended");
+    file.tool().run("maintain").expect(0);
+    file.tool().run("doctor").expect(0);
+}
+
+/// Servers that write no heartbeats, and a server whose clock is ahead.
+#[tokio::test]
+async fn old_heartbeats_and_wrong_clocks_are_named() {
+    let file = File::new();
+    let store = file.open();
+    builder(&store).build().await.unwrap();
+    names(&file.tool(), "revocation_log", "the log holds no heartbeat");
+    store.heartbeat(now() - HOUR, now() + HOUR).await.unwrap();
+    names(&file.tool(), "revocation_log", "run_maintenance");
+    store.heartbeat(now() + HOUR, now() + 3 * HOUR).await.unwrap();
+    names(&file.tool(), "clock", "ahead of the clock here");
+}
+
+/// No server has run for a month: the key that signs has ended, and nobody has made another.
+#[tokio::test]
+async fn an_overdue_key_is_named() {
+    let file = File::new();
+    let store = file.open();
+    let day = Duration::from_secs(86_400);
+    let clock = Arc::new(ManualClock::at(now() - 45 * day));
+    let issuer = builder(&store).clock(clock.clone()).build().await.unwrap();
+    issuer.maintain().await.unwrap();
+    assert!(clock.now() < now());
+    store.heartbeat(now(), now() + HOUR).await.unwrap();
+    names(&file.tool(), "signing_keys", "a rotation is overdue");
+    file.tool().run("maintain").expect(0);
+    file.tool().run("doctor").expect(0);
+}
+
+/// An outage has a status of its own, and nothing is created where nothing was.
+#[tokio::test]
+async fn a_store_that_is_not_there_is_an_outage() {
+    let file = File::new();
+    let ran = file.tool().run("doctor --json");
+    assert_eq!(ran.status, 3, "{ran:#?}");
+    assert!(failed(&ran).contains_key("store"));
+    assert!(!file.path().exists());
+    for command in ["sessions list --user alice", "maintain", "keys list", "restore"] {
+        file.tool().run(command).expect(3).says("cannot be used");
+        assert!(!file.path().exists());
+    }
+}

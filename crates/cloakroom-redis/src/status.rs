@@ -1,0 +1,144 @@
+//! What the store says of itself, and a walk over all grants, for operators. Nothing here is on the path of
+//! a request.
+
+use std::sync::Arc;
+
+use cloakroom_core::GrantId;
+use cloakroom_core::record::GrantRecord;
+use cloakroom_core::store::{Listing, PageRequest, StoreError, StoreStatus};
+use cloakroom_core::time::UnixTime;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use redis::Cmd;
+
+use crate::check_server;
+use crate::error::failed;
+use crate::layout::{BUCKETS, bucket};
+use crate::reply::{integer, strings};
+use crate::rows::{Stored, stored};
+use crate::store::RedisStore;
+
+const CONTEXT: &str = "reading the status of the server";
+
+/// How many buckets are asked at a time.
+const PARALLEL: usize = 16;
+
+impl RedisStore {
+    pub(crate) async fn read_status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        let log = self.0.layout.log();
+        let mut status = StoreStatus::default();
+        let found = check_server::problems(&self.0.link).await?;
+        (status.server, status.problems) = (found.server, found.problems);
+        // In a cluster, the time of the node that answers. Nodes should agree.
+        if !self.0.link.is_cluster() {
+            status.time = self.server_time().await?;
+        }
+        let indexes = (0..BUCKETS).map(|bucket| self.0.layout.ends(bucket));
+        let indexes = indexes.chain([log.log_ends.clone(), log.rule_ends.clone()]);
+        let ended: Vec<(u64, Option<u64>)> = stream::iter(indexes)
+            .map(|index| async move { self.ended_in(&index, before).await })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let rows = ended.iter().map(|(rows, _)| rows).sum::<u64>();
+        status.ended_rows = Some(rows.min(StoreStatus::MAX_COUNTED));
+        status.oldest_ended =
+            ended.iter().filter_map(|(_, oldest)| *oldest).min().map(UnixTime::from_millis);
+        Ok(status)
+    }
+
+    async fn server_time(&self) -> Result<Option<UnixTime>, StoreError> {
+        let parts = self.ask(&redis::cmd("TIME")).await?;
+        let number =
+            |part: &Option<Vec<u8>>| std::str::from_utf8(part.as_deref()?).ok()?.parse().ok();
+        let [seconds, micros] = &parts[..] else { return Ok(None) };
+        let (seconds, micros): (Option<u64>, Option<u64>) = (number(seconds), number(micros));
+        Ok(seconds.zip(micros).map(|(seconds, micros)| {
+            UnixTime::from_millis(seconds.saturating_mul(1_000) + micros / 1_000)
+        }))
+    }
+
+    /// How many members of an index have ended, and when the first of them did.
+    async fn ended_in(
+        &self,
+        index: &[u8],
+        before: UnixTime,
+    ) -> Result<(u64, Option<u64>), StoreError> {
+        let until = format!("({}", before.as_millis().min((1 << 53) - 1));
+        let mut count = redis::cmd("ZCOUNT");
+        count.arg(index).arg("-inf").arg(&until);
+        let answer = self.0.link.send(&count).await.map_err(|error| failed(CONTEXT, error))?;
+        let rows = integer("a count", &answer)?;
+        if rows == 0 {
+            return Ok((0, None));
+        }
+        let mut first = redis::cmd("ZRANGEBYSCORE");
+        first.arg(index).arg("-inf").arg(&until).arg("WITHSCORES").arg("LIMIT").arg(0).arg(1);
+        let answer = self.0.link.send(&first).await.map_err(|error| failed(CONTEXT, error))?;
+        Ok((rows, score(&answer)))
+    }
+
+    async fn ask(&self, command: &Cmd) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let answer = self.0.link.send(command).await.map_err(|error| failed(CONTEXT, error))?;
+        strings("an answer", answer)
+    }
+
+    /// One page of all grants, by id: those of one bucket at most.
+    pub(crate) async fn scan_grants(&self, page: PageRequest) -> Result<Listing, StoreError> {
+        let limit = usize::try_from(page.limit.max(1)).unwrap_or(usize::MAX);
+        let mut at = page.after.map_or(0, bucket);
+        let mut ids = Vec::new();
+        // Every grant is in the index of ends of its bucket, which is not in the order of ids.
+        while ids.is_empty() && at < BUCKETS {
+            let mut command = redis::cmd("ZRANGE");
+            command.arg(self.0.layout.ends(at)).arg(0).arg(-1);
+            let members = self.ask(&command).await?.into_iter().flatten();
+            ids = members
+                .filter_map(|member| <[u8; 16]>::try_from(member).ok())
+                .map(GrantId::from_bytes)
+                .filter(|id| page.after.is_none_or(|after| *id > after))
+                .collect();
+            at += 1;
+        }
+        ids.sort_unstable();
+        let is_full = ids.len() > limit;
+        ids.truncate(limit);
+        let next = ids.last().copied().filter(|_| is_full || at < BUCKETS);
+        let (mut grants, mut unreadable) = (Vec::new(), Vec::new());
+        for (id, value) in self.values_of(&ids).await? {
+            let read = value.map(|value| match stored(id, &value)? {
+                Stored::Grant(row) => GrantRecord::from_row(&row).map(Some),
+                Stored::Tombstone => Ok(None),
+            });
+            match read.transpose() {
+                Ok(Some(Some(grant))) => grants.push(Arc::new(grant)),
+                Ok(_) => {}
+                Err(StoreError::Corrupt { .. }) => unreadable.push(id),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Listing { grants, unreadable, next })
+    }
+}
+
+/// The score in an answer with one member, in either version of the protocol.
+fn score(answer: &redis::Value) -> Option<u64> {
+    use redis::Value;
+    match answer {
+        Value::Array(values) => values.last().and_then(score),
+        Value::Map(pairs) => pairs.last().and_then(|(_, score)| self::score(score)),
+        Value::BulkString(text) => number(std::str::from_utf8(text).ok()?.parse().ok()?),
+        Value::Double(score) => number(*score),
+        Value::Int(score) => u64::try_from(*score).ok(),
+        _ => None,
+    }
+}
+
+/// A score in milliseconds: a whole number below 2⁵³.
+fn number(score: f64) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "scores are whole, and saturate"
+    )]
+    (score >= 0.0).then_some(score as u64)
+}

@@ -1,0 +1,101 @@
+//! What can be wrong with an authorization request.
+
+use crate::error::TokenError;
+use crate::flow::authorization_request::redirect::AuthorizationRedirect;
+
+/// An authorization request was refused. In axum, it is the right response.
+#[derive(Debug, thiserror::Error)]
+#[expect(clippy::exhaustive_enums, reason = "a page is shown, or the user is sent back")]
+pub enum AuthorizationError {
+    /// Show the user an error page. Do *not* redirect (RFC 6749 §4.1.2.1).
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// Send the user back to the client, with the error in the redirect.
+    #[error("the authorization request was refused: {}", .0.error_code().unwrap_or_default())]
+    Redirect(AuthorizationRedirect),
+}
+
+/// So that [`AuthorizationRequest::seal`](crate::AuthorizationRequest::seal) can be used with `?`.
+impl From<TokenError> for AuthorizationError {
+    fn from(error: TokenError) -> Self {
+        Self::Page(error.into())
+    }
+}
+
+/// An error that is shown to the user, who is not sent back to the client. `Display` is a sentence for
+/// the page. It shows nothing of the request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PageError {
+    /// The request cannot be read, or names no client or several.
+    #[error("The app sent a request that cannot be understood: {0}.")]
+    Malformed(&'static str),
+    /// No registered client has this identifier.
+    #[error("The app that sent you here is not known.")]
+    UnknownClient,
+    /// The redirect URI is missing, or not registered for the client.
+    #[error("The app that sent you here named an address that is not registered for it.")]
+    RedirectUri,
+    /// This issuer did not seal the request, or it was sealed for another context, or changed.
+    #[error("This page does not belong to your sign-in. Go back to the app, and start again.")]
+    Forged,
+    /// The sealed request has expired.
+    #[error("You took too long. Go back to the app, and start again.")]
+    Expired,
+    /// The sealed request was approved before.
+    #[error("This sign-in was completed before. Go back to the app.")]
+    Used,
+    /// The server cannot answer now.
+    #[error("The server cannot answer now. Try again in a moment.")]
+    Unavailable(#[source] TokenError),
+}
+
+impl From<TokenError> for PageError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::InvalidClient(_) => Self::UnknownClient,
+            TokenError::RedirectUri => Self::RedirectUri,
+            TokenError::InvalidRequest(why) => Self::Malformed(why),
+            error => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Why the user is sent back without a code (RFC 6749 §4.1.2.1, OpenID Connect Core §3.1.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuthorizationErrorCode {
+    /// `access_denied`: the user or you refuse.
+    AccessDenied,
+    /// `login_required`: the client allows no page, and the user has to sign in.
+    LoginRequired,
+    /// `consent_required`: the client allows no page, and the user has to consent.
+    ConsentRequired,
+    /// `interaction_required`: the client allows no page, and another one is needed.
+    InteractionRequired,
+    /// `account_selection_required`: the client allows no page, and the user has to choose an account.
+    AccountSelectionRequired,
+    /// `unmet_authentication_requirements`: the user cannot sign in as the client needs.
+    UnmetAuthenticationRequirements,
+    /// `server_error`.
+    ServerError,
+    /// `temporarily_unavailable`.
+    TemporarilyUnavailable,
+}
+
+impl AuthorizationErrorCode {
+    /// The value of `error`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessDenied => "access_denied",
+            Self::LoginRequired => "login_required",
+            Self::ConsentRequired => "consent_required",
+            Self::InteractionRequired => "interaction_required",
+            Self::AccountSelectionRequired => "account_selection_required",
+            Self::UnmetAuthenticationRequirements => "unmet_authentication_requirements",
+            Self::ServerError => "server_error",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+}
