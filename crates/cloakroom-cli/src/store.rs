@@ -152,40 +152,46 @@ impl Place {
 
     /// The migrations that the tables need. `None` if the store has no tables.
     pub(crate) async fn pending(&self) -> Result<Option<Vec<Migration>>, Failure> {
-        let pending = match self.kind()? {
+        match self.kind()? {
             #[cfg(feature = "sqlite")]
-            Kind::Sqlite => self.sqlite().pending_migrations().map_err(NotOpened::from)?,
+            Kind::Sqlite => {
+                let pending = self.sqlite().pending_migrations();
+                Ok(Some(pending.map_err(NotOpened::from)?))
+            }
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
-                self.postgres().pending_migrations().await.map_err(NotOpened::from)?
+                let pending = self.postgres().pending_migrations().await;
+                Ok(Some(pending.map_err(NotOpened::from)?))
             }
             #[cfg(feature = "mysql")]
-            Kind::Mysql => self.mysql().pending_migrations().await.map_err(NotOpened::from)?,
+            Kind::Mysql => {
+                let pending = self.mysql().pending_migrations().await;
+                Ok(Some(pending.map_err(NotOpened::from)?))
+            }
             #[cfg(feature = "redis")]
-            Kind::Redis => return Ok(None),
+            Kind::Redis => Ok(None),
             #[allow(unreachable_patterns, reason = "with every feature, every kind is known")]
-            kind => return Err(without(kind)),
-        };
-        Ok(Some(pending))
+            kind => Err(without(kind)),
+        }
     }
 
     /// Creates or migrates the tables. Returns their version.
     pub(crate) async fn migrate(&self) -> Result<u32, Failure> {
-        Ok(match self.kind()? {
+        match self.kind()? {
             #[cfg(feature = "sqlite")]
             Kind::Sqlite => {
                 let version = self.sqlite().migrate().map_err(NotOpened::from)?;
-                u32::try_from(version).unwrap_or(u32::MAX)
+                Ok(u32::try_from(version).unwrap_or(u32::MAX))
             }
             #[cfg(feature = "postgres")]
-            Kind::Postgres => self.postgres().migrate().await.map_err(NotOpened::from)?,
+            Kind::Postgres => Ok(self.postgres().migrate().await.map_err(NotOpened::from)?),
             #[cfg(feature = "mysql")]
-            Kind::Mysql => self.mysql().migrate().await.map_err(NotOpened::from)?,
+            Kind::Mysql => Ok(self.mysql().migrate().await.map_err(NotOpened::from)?),
             #[cfg(feature = "redis")]
-            Kind::Redis => 0,
+            Kind::Redis => Ok(0),
             #[allow(unreachable_patterns, reason = "with every feature, every kind is known")]
-            kind => return Err(without(kind)),
-        })
+            kind => Err(without(kind)),
+        }
     }
 
     #[allow(dead_code, reason = "without a feature for a store, nothing is opened")]
