@@ -337,6 +337,7 @@ impl<'a> TestToken<'a> {
         issuer.maintain().await?;
         let random = Random::system();
         let issued_at = self.issued_at();
+        let not_before = (self.time == Time::Future).then_some(issued_at + FAR);
         let mut token = ActiveToken::default();
         token.issuer = Some(ISSUER.into());
         token.client = Some(client.clone());
@@ -344,8 +345,8 @@ impl<'a> TestToken<'a> {
         token.scope = scope;
         token.audience = Some(audience);
         token.issued_at = Some(issued_at);
-        token.expires_at = Some(issued_at + LIFE);
-        token.not_before = (self.time == Time::Future).then_some(issued_at);
+        token.expires_at = Some(not_before.unwrap_or(issued_at) + LIFE);
+        token.not_before = not_before;
         token.jti = Some(Jti::random(&random).map_err(FormatError::from)?);
         token.grant = Some(GrantId::random(&random).map_err(FormatError::from)?);
         token.epoch = Some(issuer.epoch().await?);
@@ -386,9 +387,8 @@ impl<'a> TestToken<'a> {
     fn issued_at(&self) -> UnixTime {
         let now = self.test.clock.now();
         match self.time {
-            Time::Now => now,
+            Time::Now | Time::Future => now,
             Time::Past => now - LIFE - FAR,
-            Time::Future => now + FAR,
         }
     }
 
