@@ -14,6 +14,9 @@ const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
 /// `PgBouncer` is started by the tests of the PostgreSQL store.
 const POOLER: &str = "pgbouncer";
 
+/// The example of a signer in a hardware security module runs against it.
+const SOFTHSM: (&str, &str) = ("softhsm2-util", "softhsm2");
+
 /// A server that only tests need should not run as a service. Debian's tools read this file to decide
 /// whether a newly installed server may start. An existing policy is kept. The shell removes ours, so
 /// that happens even if xtask is killed.
@@ -74,6 +77,7 @@ pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
         packages.extend(NGINX_PACKAGES);
     }
     packages.extend(find(&[POOLER]).is_none().then_some(POOLER));
+    packages.extend(find(&[SOFTHSM.0]).is_none().then_some(SOFTHSM.1));
     packages
 }
 
