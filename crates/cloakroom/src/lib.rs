@@ -13,6 +13,8 @@ mod issuer;
 mod metrics;
 pub mod operator;
 mod revocation;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod write;
 
 pub use client::Client;
@@ -117,3 +119,37 @@ struct Readme;
 #[cfg(all(doctest, feature = "axum", feature = "resource"))]
 #[doc = include_str!("../../../docs/authorization.md")]
 struct Authorization;
+
+/// The programs of the cookbook, compiled and run.
+#[cfg(all(doctest, feature = "sqlite", feature = "axum", feature = "serve", feature = "testing"))]
+mod cookbook {
+    #[doc = include_str!("../../../docs/cookbook/own-server.md")]
+    struct OwnServer;
+
+    #[doc = include_str!("../../../docs/cookbook/same-process.md")]
+    struct SameProcess;
+
+    #[doc = include_str!("../../../docs/cookbook/gateway.md")]
+    struct Gateway;
+
+    #[doc = include_str!("../../../docs/cookbook/clients-from-a-table.md")]
+    struct ClientsFromATable;
+
+    #[doc = include_str!("../../../docs/cookbook/kms.md")]
+    struct Kms;
+
+    #[doc = include_str!("../../../docs/cookbook/audit-trail.md")]
+    struct AuditTrail;
+
+    #[doc = include_str!("../../../docs/cookbook/rate-limits.md")]
+    struct RateLimits;
+
+    #[doc = include_str!("../../../docs/cookbook/tenants.md")]
+    struct Tenants;
+
+    #[doc = include_str!("../../../docs/cookbook/moving.md")]
+    struct Moving;
+
+    #[doc = include_str!("../../../docs/cookbook/testing.md")]
+    struct Testing;
+}

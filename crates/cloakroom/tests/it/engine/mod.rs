@@ -34,4 +34,6 @@ mod single_use;
 mod sinks;
 pub(crate) mod store;
 pub(crate) mod support;
+#[cfg(feature = "testing")]
+mod testing;
 mod token_hook;
