@@ -14,6 +14,9 @@ const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
 /// `PgBouncer` is started by the tests of the PostgreSQL store.
 const POOLER: &str = "pgbouncer";
 
+/// Chromium is started by the test of the example `shop`.
+const BROWSER: &str = "chromium";
+
 /// A server that only tests need should not run as a service. Debian's tools read this file to decide
 /// whether a newly installed server may start. An existing policy is kept. The shell removes ours, so
 /// that happens even if xtask is killed.
@@ -73,7 +76,9 @@ pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
     if !Path::new(NGINX).exists() {
         packages.extend(NGINX_PACKAGES);
     }
-    packages.extend(find(&[POOLER]).is_none().then_some(POOLER));
+    for program in [POOLER, BROWSER] {
+        packages.extend(find(&[program]).is_none().then_some(program));
+    }
     packages
 }
 
