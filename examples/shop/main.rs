@@ -40,7 +40,6 @@ use cloakroom::http::Endpoints;
 use cloakroom::resource::VerifiedToken;
 use cloakroom::{Client, Format, GrantType, Issuer, NewToken, TokenChanges, TokenHookError};
 use minijinja::Environment;
-use serde::Deserialize;
 
 use crate::pages::Failure;
 use crate::users::Users;
@@ -143,17 +142,12 @@ async fn orders(State(shop): State<Shop>, token: VerifiedToken) -> Result<Respon
     Ok(Json(shop.users.orders(user)?).into_response())
 }
 
-#[derive(Deserialize)]
-struct Order {
-    item: String,
-}
-
 async fn order(
     State(shop): State<Shop>,
     token: VerifiedToken,
-    Json(order): Json<Order>,
+    Json(item): Json<String>,
 ) -> Result<StatusCode, Failure> {
-    shop.users.order(token.subject().map_or("", Subject::id), &order.item)?;
+    shop.users.order(token.subject().map_or("", Subject::id), &item)?;
     Ok(StatusCode::CREATED)
 }
 
@@ -161,9 +155,5 @@ async fn order(
 fn random() -> Result<String, Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    Ok(hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

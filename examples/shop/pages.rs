@@ -56,9 +56,8 @@ impl FromRequestParts<Shop> for Browser {
             Some(device) if device.len() == 64 => device.to_owned(),
             _ => random()?,
         };
-        let cookie = cookie(&parts.headers, "session").unwrap_or_default();
-        let found = shop.users.session(cookie, &device, shop.issuer.clock().now())?;
-        Ok(Self { device, session: found.map(|(user, at)| (cookie.to_owned(), user, at)) })
+        let session = cookie(&parts.headers, "session").unwrap_or_default();
+        Self::with(shop, device, session.to_owned())
     }
 }
 
@@ -76,6 +75,11 @@ fn set_cookie(shop: &Shop, name: &str, value: &str, life: u64) -> (HeaderName, S
 }
 
 impl Browser {
+    fn with(shop: &Shop, device: String, cookie: String) -> Result<Self, Failure> {
+        let found = shop.users.session(&cookie, &device, shop.issuer.clock().now())?;
+        Ok(Self { device, session: found.map(|(user, at)| (cookie, user, at)) })
+    }
+
     fn user(&self) -> Option<&User> {
         self.session.as_ref().map(|(_, user, _)| user)
     }
@@ -117,14 +121,19 @@ impl Browser {
         };
         self.page(shop, page, values)
     }
+
+    /// The request that has waited there.
+    async fn waiting(&self, shop: &Shop, sealed: &str) -> Result<AuthorizationRequest, Failure> {
+        let opened = shop.issuer.open_authorization_request_for(sealed, self.secret()).await;
+        Ok(opened.map_err(AuthorizationError::from)?)
+    }
 }
 
 /// A form of ours: its fields, and the browser that sends it.
 struct Sent(Fields, Browser);
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Fields {
     csrf: String,
     request: String,
@@ -199,22 +208,18 @@ async fn sign_in(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer 
     if let Some(user) = browser.user() {
         shop.users.leave(&user.name, &browser.device, false)?;
     }
-    let now = shop.issuer.clock().now();
-    let cookie = shop.users.enter(&name, &browser.device, now)?;
+    let cookie = shop.users.enter(&name, &browser.device, shop.issuer.clock().now())?;
     let set = AppendHeaders([set_cookie(&shop, "session", &cookie, SIGNED_IN)]);
     if request.is_empty() {
         return Ok((set, Redirect::to("/devices")).into_response());
     }
-    let request = shop.issuer.open_authorization_request_for(&request, browser.secret()).await;
-    let user = shop.users.find(&name)?.ok_or("the user is gone")?;
-    let browser = Browser { session: Some((cookie, user, now)), ..browser };
-    let request = request.map_err(AuthorizationError::from)?;
+    let request = browser.waiting(&shop, &request).await?;
+    let browser = Browser::with(&shop, browser.device, cookie)?;
     Ok((set, browser.ask(&shop, "consent.html", &request)?).into_response())
 }
 
 async fn consent(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer {
-    let request = shop.issuer.open_authorization_request_for(&form.request, browser.secret()).await;
-    let request = request.map_err(AuthorizationError::from)?;
+    let request = browser.waiting(&shop, &form.request).await?;
     let (_, user, signed_in_at) = browser.session.as_ref().ok_or(NonceError::Expired)?;
     if form.answer != "allow" {
         return Ok(request.deny().into_response());
@@ -237,34 +242,30 @@ async fn devices(State(shop): State<Shop>, browser: Browser) -> Answer {
 async fn end_sessions(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer {
     let user = &browser.user().ok_or(NonceError::Expired)?.name;
     match &*form.answer {
-        "everywhere" => log_out_everywhere(&shop, user).await?,
-        "everywhere else" => log_out_others(&shop, user, &browser.device).await?,
+        "everywhere" => log_out(&shop, user, None).await?,
+        "everywhere else" => log_out(&shop, user, Some(&browser.device)).await?,
         _ => {
-            let (alice, grant) = (Subject::user(user)?, form.grant.parse()?);
-            let sessions = shop.issuer.sessions(&alice).await?;
+            let (subject, grant) = (Subject::user(user)?, form.grant.parse()?);
+            let sessions = shop.issuer.sessions(&subject).await?;
             let one = sessions.iter().find(|session| session.grant == grant);
             let device = one.and_then(|session| session.device.get("id")).unwrap_or_default();
             shop.users.leave(user, device, false)?;
-            shop.issuer.revoke_session(&alice, grant).await?;
+            shop.issuer.revoke_session(&subject, grant).await?;
         }
     }
     Ok(Redirect::to("/devices").into_response())
 }
 
-async fn log_out_others(shop: &Shop, user: &str, device: &str) -> Result<(), Failure> {
-    shop.users.leave(user, device, true)?;
+/// Ends the sessions of a user, with their browsers, except on one device.
+async fn log_out(shop: &Shop, user: &str, keep: Option<&str>) -> Result<(), Failure> {
+    shop.users.leave(user, keep.unwrap_or_default(), true)?;
     let subject = Subject::user(user)?;
     let sessions = shop.issuer.sessions(&subject).await?;
-    match sessions.iter().find(|session| session.device.get("id") == Some(device)) {
+    match sessions.iter().find(|it| keep.is_some() && it.device.get("id") == keep) {
         Some(this) => drop(shop.issuer.revoke_other_sessions(&subject, this.grant).await?),
         None => shop.issuer.revoke_subject(&subject).await?,
     }
     Ok(())
-}
-
-async fn log_out_everywhere(shop: &Shop, user: &str) -> Result<(), Failure> {
-    shop.users.leave(user, "", true)?;
-    Ok(shop.issuer.revoke_subject(&Subject::user(user)?).await?)
 }
 
 async fn change_password(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer {
@@ -274,7 +275,7 @@ async fn change_password(State(shop): State<Shop>, Sent(form, browser): Sent) ->
         return Ok((StatusCode::FORBIDDEN, why).into_response());
     }
     shop.users.set_password(user, &form.new_password).await?;
-    log_out_others(&shop, user, &browser.device).await?;
+    log_out(&shop, user, Some(&browser.device)).await?;
     Ok(Redirect::to("/devices").into_response())
 }
 
@@ -292,9 +293,10 @@ async fn ban(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer {
         return Ok(StatusCode::FORBIDDEN.into_response());
     }
     let is_banned = form.answer == "ban";
+    // In this order: from here on, the user gets no token. Then those that exist end.
     shop.users.set_banned(&form.name, is_banned)?;
     if is_banned {
-        log_out_everywhere(&shop, &form.name).await?;
+        log_out(&shop, &form.name, None).await?;
     }
     Ok(Redirect::to("/admin").into_response())
 }

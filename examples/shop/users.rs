@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, hex, random};
+use crate::{Error, random};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, password TEXT NOT NULL,
@@ -137,8 +137,8 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User { name: row.get(0)?, is_admin: row.get(1)?, is_banned: row.get(2)? })
 }
 
-fn digest(session: &str) -> String {
-    hex(&Sha256::digest(session))
+fn digest(session: &str) -> Vec<u8> {
+    Sha256::digest(session).to_vec()
 }
 
 /// This takes tens of milliseconds, on purpose, so it runs on a thread that serves nobody.

@@ -101,6 +101,7 @@ async function show() {
   const answer = await call('/orders');
   element('in').hidden = !answer;
   element('out').hidden = Boolean(answer);
+  element('sign-out').hidden = !answer;
   if (!answer) return;
   element('problem').hidden = true;
   const items = (await answer.json()).map((order) => {
@@ -113,7 +114,7 @@ async function show() {
 
 async function order(item) {
   const headers = { 'Content-Type': 'application/json' };
-  await call('/orders', { method: 'POST', headers, body: JSON.stringify({ item }) });
+  await call('/orders', { method: 'POST', headers, body: JSON.stringify(item) });
   await show();
 }
 

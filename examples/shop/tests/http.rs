@@ -145,7 +145,7 @@ async fn alice_signs_in_and_orders() -> Result<(), Error> {
     let tokens = Browser::new(&url)?.tokens("alice", PASSWORD).await?;
     let token = tokens["access_token"].as_str().ok_or("a token")?;
     let order = browser.client.post(format!("{url}/orders")).bearer_auth(token);
-    let order = order.header("content-type", "application/json").body(r#"{"item":"<b>Tea"}"#);
+    let order = order.header("content-type", "application/json").body("\"<b>Tea\"");
     assert_eq!(order.send().await?.status(), StatusCode::CREATED);
     assert_eq!(browser.orders(&tokens).await?, (StatusCode::OK, r#"["<b>Tea"]"#.to_owned()));
     assert_eq!(browser.orders(&serde_json::json!({ "access_token": "made-up" })).await?.0, REFUSED);
@@ -158,8 +158,12 @@ async fn a_form_of_another_site_or_browser_is_refused() -> Result<(), Error> {
     let (alice, other) = (Browser::new(&url)?, Browser::new(&url)?);
     let consent = alice.sign_in("alice", PASSWORD).await?;
     let foreign = other.sign_in("admin", PASSWORD).await?;
-    // Another user's request, and another user's token.
-    assert!(!alice.consent(&foreign, "allow").await?.headers().contains_key(LOCATION));
+    // Another user's request, with her token and with the other's.
+    assert_eq!(alice.consent(&foreign, "allow").await?.status(), StatusCode::FORBIDDEN);
+    let csrf = hidden(&alice.page("/devices").await?, "csrf")?;
+    let request = hidden(&foreign, "request")?;
+    let form = [("csrf", &*csrf), ("request", &request), ("answer", "allow")];
+    assert_eq!(alice.post("/consent", &form).await?.status(), StatusCode::BAD_REQUEST);
     let csrf = hidden(&other.page("/devices").await?, "csrf")?;
     for csrf in [&*csrf, "", "made-up"] {
         let forged = [("csrf", csrf), ("answer", "everywhere")];
