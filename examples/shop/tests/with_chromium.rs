@@ -44,7 +44,7 @@ impl Chromium {
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
         command.args([
             "--no-first-run",
-            "--window-size=760,640",
+            "--window-size=680,1000",
             "--remote-debugging-port=0",
             "about:blank",
         ]);
@@ -200,7 +200,10 @@ impl Tab<'_> {
             let feature = json!([{ "name": "prefers-color-scheme", "value": mode }]);
             let media = json!({ "features": feature });
             self.chromium.call(&self.session, "Emulation.setEmulatedMedia", media).await?;
-            let shot = json!({ "format": "png" });
+            let bottom =
+                self.eval("document.querySelector('main').getBoundingClientRect().bottom + 32");
+            let clip = json!({ "x": 0, "y": 0, "width": 680, "height": bottom.await?, "scale": 1 });
+            let shot = json!({ "format": "png", "clip": clip });
             let shot = self.chromium.call(&self.session, "Page.captureScreenshot", shot).await?;
             let image = base64::engine::general_purpose::STANDARD.decode(text(&shot["data"]))?;
             std::fs::write(Path::new(&folder).join(format!("shop-{name}-{mode}.png")), image)?;
@@ -209,8 +212,18 @@ impl Tab<'_> {
     }
 }
 
-/// What the next call of the browser app gets, and whether it then shows that the user is signed out.
-const REFUSED: &str = "fetch('/orders', { headers: {
+/// Holds the lock of the tokens until `free()`.
+const HOLD: &str = "new Promise((held) => navigator.locks.request('tokens', () =>
+    new Promise((free) => { window.free = free; held(0); })))";
+
+/// How many requests for tokens a tab has sent.
+async fn renewals_of(tab: &Tab<'_>) -> Result<u64, Error> {
+    let all = "performance.getEntriesByType('resource').filter((it) => it.name.endsWith('/token'))";
+    Ok(tab.eval(&format!("{all}.length")).await?.as_u64().unwrap_or_default())
+}
+
+/// What the API answers to the token that the browser app has.
+const ANSWER: &str = "fetch('/orders', { headers: {
     Authorization: `Bearer ${saved().access_token}` } }).then((answer) => answer.status)";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,20 +241,22 @@ async fn alice_uses_the_shop_in_two_browsers_and_two_tabs() -> Result<(), Error>
     tab.wait("document.querySelectorAll('#orders li').length === 2").await?;
     tab.shot("orders").await?;
 
-    // Two tabs find at once that their tokens are old. They share one renewal.
+    // Two tabs find at once that their tokens are old. One renews them for both.
     let other = chromium.tab(&desk, &url).await?;
     other.heading("Your orders").await?;
     let old = tab.eval("saved().access_token").await?;
-    tab.eval(
-        "navigator.locks.request('tokens', () => new Promise((free) => { window.free = free })), 0",
-    )
-    .await?;
+    let before = renewals_of(&tab).await? + renewals_of(&other).await?;
+    tab.eval(HOLD).await?;
     for tab in [&tab, &other] {
         tab.eval("window.renewed = renew(saved()).then((it) => it.access_token), 0").await?;
     }
+    let waiting = "navigator.locks.query().then((locks) => locks.pending.length)";
+    until(async || Ok((tab.eval(waiting).await? == 2).then_some(()))).await?;
     tab.eval("free()").await?;
     let (one, two) = (tab.eval("renewed").await?, other.eval("renewed").await?);
     assert!(one.is_string() && one == two && one != old, "{one} {two}");
+    let after = renewals_of(&tab).await? + renewals_of(&other).await?;
+    assert_eq!(after, before + 1);
     // Without that lock, as in two browsers that share a profile: the server takes both.
     let both = "Promise.all([1, 2].map(() => post('/token', { grant_type: 'refresh_token',
         refresh_token: saved().refresh_token, client_id: CLIENT }).then((it) => it.status)))";
@@ -258,7 +273,7 @@ async fn alice_uses_the_shop_in_two_browsers_and_two_tabs() -> Result<(), Error>
     devices.shot("devices").await?;
     devices.click("Log out everywhere else").await?;
     devices.wait("document.querySelectorAll('input[name=grant]').length === 1").await?;
-    assert_eq!(far.eval(REFUSED).await?, 401);
+    assert_eq!(far.eval(ANSWER).await?, 401);
     far.click("Bread").await?;
     far.heading("Good things, around the corner").await?;
     assert_eq!(other.eval("call('/orders').then((it) => it.status)").await?, 200);
@@ -276,7 +291,7 @@ async fn alice_uses_the_shop_in_two_browsers_and_two_tabs() -> Result<(), Error>
     admin.eval(&format!("{ban}.querySelector('button').click()")).await?;
     admin.wait("document.body.innerText.includes('banned')").await?;
     admin.shot("users").await?;
-    assert_eq!(tab.eval(REFUSED).await?, 401);
+    assert_eq!(tab.eval(ANSWER).await?, 401);
     tab.click("Bread").await?;
     tab.heading("Good things, around the corner").await?;
     // The other tab is told.
