@@ -289,7 +289,7 @@ async fn admin(State(shop): State<Shop>, browser: Browser) -> Answer {
 }
 
 async fn ban(State(shop): State<Shop>, Sent(form, browser): Sent) -> Answer {
-    if !browser.user().is_some_and(|user| user.is_admin) {
+    if !browser.user().is_some_and(|user| user.is_admin && user.name != form.name) {
         return Ok(StatusCode::FORBIDDEN.into_response());
     }
     let is_banned = form.answer == "ban";

@@ -201,7 +201,7 @@ impl Tab<'_> {
             let media = json!({ "features": feature });
             self.chromium.call(&self.session, "Emulation.setEmulatedMedia", media).await?;
             let bottom =
-                self.eval("document.querySelector('main').getBoundingClientRect().bottom + 32");
+                self.eval("document.querySelector('main').getBoundingClientRect().bottom + 24");
             let clip = json!({ "x": 0, "y": 0, "width": 680, "height": bottom.await?, "scale": 1 });
             let shot = json!({ "format": "png", "clip": clip });
             let shot = self.chromium.call(&self.session, "Page.captureScreenshot", shot).await?;
