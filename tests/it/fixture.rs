@@ -32,7 +32,8 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync + 'static {
 /// Opens the store that a [`Fixture`] of another process is about.
 pub(crate) async fn open_place(place: &str, clock: Arc<dyn Clock>) -> Opened {
     let (kind, name) = place.split_once(' ').unwrap();
-    let server = |kind| Server { kind, name: name.into(), clock: Arc::clone(&clock) };
+    // Many processes share the server.
+    let server = |kind| Server { kind, name: name.into(), few: true, clock: Arc::clone(&clock) };
     match kind {
         "Mysql" => server(Kind::Mysql).open().await,
         "Postgres" => server(Kind::Postgres).open().await,
@@ -110,6 +111,8 @@ pub(crate) struct Server {
     kind: Kind,
     /// Keeps the tests apart.
     name: String,
+    /// Whether to open as few connections as possible.
+    few: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -128,14 +131,14 @@ impl Server {
 
     /// The database of this name, which several processes share.
     pub(crate) const fn of_name(kind: Kind, name: String, clock: Arc<dyn Clock>) -> Self {
-        Self { kind, name, clock }
+        Self { kind, name, few: false, clock }
     }
 }
 
 #[async_trait]
 impl Fixture for Server {
     async fn open(&self) -> Opened {
-        let Self { kind, name, clock } = self;
+        let Self { kind, name, few, clock } = self;
         let variable = format!("CLOAKROOM_TEST_{}_URL", format!("{kind:?}").to_uppercase());
         let url = std::env::var(&variable).unwrap_or_else(|_| {
             panic!("{variable} is not set: `cargo xtask test` starts a server")
@@ -143,12 +146,14 @@ impl Fixture for Server {
         let clock = Arc::clone(clock);
         match kind {
             Kind::Mysql => {
-                let store = MysqlStore::builder(&url).table_prefix(name).clock(clock).connect();
-                Opened::of(Arc::new(store.await.unwrap()))
+                let store = MysqlStore::builder(&url).table_prefix(name).clock(clock);
+                let store = if *few { store.connections(1) } else { store };
+                Opened::of(Arc::new(store.connect().await.unwrap()))
             }
             Kind::Postgres => {
-                let store = PostgresStore::builder(&url).schema(name).clock(clock).connect();
-                Opened::of(Arc::new(store.await.unwrap()))
+                let store = PostgresStore::builder(&url).schema(name).clock(clock);
+                let store = if *few { store.connections(1, 1) } else { store };
+                Opened::of(Arc::new(store.connect().await.unwrap()))
             }
             Kind::Redis => {
                 let store = RedisStore::builder(&url).prefix(name).clock(clock).connect();

@@ -24,6 +24,9 @@ const EXAMPLES: [(&str, &str, &str); 7] = [
     ("plain_hyper", "", "plain hyper: ok"),
 ];
 
+/// An example over a program that is installed with the servers.
+const WITH_SOFTHSM: (&str, &str, &str) = ("pkcs11", "--demo", "pkcs11: ok");
+
 /// The options of the task.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Test {
@@ -66,6 +69,10 @@ pub(crate) fn steps(
     }
     if !test.is_embedded {
         steps.run("mcp clients", mcp::run)?;
+    }
+    if !test.is_embedded {
+        let (name, arguments, last) = WITH_SOFTHSM;
+        steps.run(name, || example(name, arguments, last))?;
     }
     let summary = servers.summary();
     steps.run("end of servers", || servers.end())?;

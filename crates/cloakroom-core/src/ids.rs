@@ -181,10 +181,7 @@ impl Jti {
     }
 
     fn of_bytes(bytes: &[u8; 16]) -> Self {
-        // Each introspection makes one: its text needs no allocation.
-        let mut text = [0; 22];
-        let length = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).expect("22 characters fit");
-        Self(str::from_utf8(&text[..length]).expect("base64url is ASCII").into())
+        Self(Encoded::of(bytes).as_str().into())
     }
 }
 
@@ -318,7 +315,23 @@ impl GrantId {
 
 impl fmt::Display for GrantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        f.write_str(Encoded::of(&self.0).as_str())
+    }
+}
+
+/// 16 bytes in base64url, in place: each introspection writes two such identifiers.
+struct Encoded([u8; 22]);
+
+impl Encoded {
+    fn of(bytes: &[u8; 16]) -> Self {
+        let mut text = [0; 22];
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text);
+        debug_assert_eq!(written, Ok(22));
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("base64url is ASCII")
     }
 }
 
@@ -340,7 +353,7 @@ impl std::str::FromStr for GrantId {
 
 impl Serialize for GrantId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(Encoded::of(&self.0).as_str())
     }
 }
 

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::{mem, slice};
 
-use cloakroom_core::TokenDigest;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::store::{ChainUpdate, Found, StoreError, fresh_tokens};
 use cloakroom_core::time::UnixTime;
+use cloakroom_core::{Subject, TokenDigest};
 
 /// What the store keeps under one grant id.
 pub(crate) enum GrantEntry {
@@ -48,8 +48,12 @@ impl Grant {
 
     /// The grant, and the token with this digest.
     pub(crate) fn found(&self, digest: Option<TokenDigest>) -> Found {
+        // Before the token is compared, which waits for memory, too.
+        fetch_grant(&self.record);
         let token = digest.and_then(|digest| self.token(&digest));
-        fetch(&self.record, token);
+        if let Some(token) = token {
+            fetch_token(token);
+        }
         Found { grant: Arc::clone(&self.record), token: token.cloned() }
     }
 
@@ -196,14 +200,24 @@ fn search(tokens: &[Arc<TokenRecord>], digest: &TokenDigest) -> Result<usize, us
     tokens.binary_search_by(|token| token.digest.as_bytes().cmp(digest.as_bytes()))
 }
 
-/// Reads a little of every part of an answer. The caller is about to count references to each part, one
-/// after another. With a million grants, each count would wait for memory by itself, while these reads wait
-/// together.
-fn fetch(grant: &GrantRecord, token: Option<&Arc<TokenRecord>>) {
-    // Short names and scopes stand in the records; longer ones, and resources, are shared by many grants.
+/// Reads a little of every part of a record. The caller is about to read them one after another. With a
+/// million grants, each read would wait for memory by itself, while these wait together.
+fn fetch_grant(grant: &GrantRecord) {
+    let GrantRecord { id, subject, scope, audience, chain, .. } = grant;
     black_box((
-        (grant.revoked_at, grant.auth_time, grant.act.is_some(), grant.session.is_some()),
-        (grant.created_at, grant.username.is_some(), grant.epoch),
-        token.map(|token| (token.expires_at, token.issued_at, token.scope.is_empty())),
+        (id.as_bytes()[0], matches!(subject, Subject::User(_)), scope.is_empty()),
+        (audience.iter().len(), grant.confirmation.is_some(), grant.auth_time, grant.created_at),
+        (grant.epoch, grant.username.is_some(), grant.act.is_some(), grant.session.is_some()),
+        (grant.authorization_details.is_some(), grant.device.is_empty(), grant.expires_at),
+        (grant.row_expires_at, grant.refreshed_at, grant.revoked_at),
+        chain.as_ref().map(|chain| (chain.generation, chain.expires_at, chain.code.is_some())),
+    ));
+}
+
+/// As [`fetch_grant`].
+fn fetch_token(token: &TokenRecord) {
+    black_box((
+        (token.grant.as_bytes()[0], token.issued_at, token.expires_at, token.revoked_at),
+        (token.scope.is_empty(), token.audience.iter().len(), token.confirmation.is_some()),
     ));
 }

@@ -27,18 +27,16 @@ macro_rules! metered {
     };
 }
 
-metered! {
-    /// An endpoint answered with this status.
-    #[cfg(feature = "http")]
-    fn request(endpoint: &str, status: u16, took: Duration) {
-        let (endpoint, status) = (endpoint.to_owned(), status.to_string());
-        metrics::counter!(
-            "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
-        )
-        .increment(1);
-        metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
-            .record(took.as_secs_f64());
-    }
+/// An endpoint answered with this status.
+#[cfg(all(feature = "metrics", feature = "http"))]
+pub(crate) fn request(endpoint: &str, status: u16, took: Duration) {
+    let (endpoint, status) = (endpoint.to_owned(), status.to_string());
+    metrics::counter!(
+        "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
+    )
+    .increment(1);
+    metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
+        .record(took.as_secs_f64());
 }
 
 metered! {

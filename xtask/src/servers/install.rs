@@ -14,6 +14,9 @@ const NGINX_PACKAGES: [&str; 2] = ["nginx", "libnginx-mod-http-js"];
 /// `PgBouncer` is started by the tests of the PostgreSQL store.
 const POOLER: &str = "pgbouncer";
 
+/// The example of a signer in a hardware security module runs against it.
+const SOFTHSM: (&str, &str) = ("softhsm2-util", "softhsm2");
+
 /// Chromium is started by the test of the example `shop`.
 const BROWSER: &str = "chromium";
 
@@ -79,6 +82,7 @@ pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
     for program in [POOLER, BROWSER] {
         packages.extend(find(&[program]).is_none().then_some(program));
     }
+    packages.extend(find(&[SOFTHSM.0]).is_none().then_some(SOFTHSM.1));
     packages
 }
 

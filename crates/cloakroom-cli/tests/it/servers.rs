@@ -2,11 +2,14 @@
 //! servers leave them out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cloakroom::core::Random;
 use cloakroom::core::keys::KeyStore;
-use cloakroom::core::store::TokenStore;
-use cloakroom::{Caller, Subject};
+use cloakroom::core::record::GrantRecord;
+use cloakroom::core::revocation::{Revocation, Target};
+use cloakroom::core::store::{CreateOutcome, PageRequest, TokenStore};
+use cloakroom::core::{Audience, Random};
+use cloakroom::{Caller, ClientId, GrantId, Subject};
 
 use crate::support::*;
 
@@ -18,6 +21,63 @@ fn url(variable: &str) -> String {
 fn name() -> String {
     let random: [u8; 8] = Random::system().array().unwrap();
     format!("t{:016x}_", u64::from_le_bytes(random))
+}
+
+/// What the store says of itself is true: every grant is in one page, whatever its state, and a row that
+/// has ended is counted.
+async fn describes_itself<S: TokenStore + KeyStore>(store: &Arc<S>) {
+    let random = Random::system();
+    let (began, day) = (now(), 24 * HOUR);
+    let mut created = Vec::new();
+    for number in 0_u32..40 {
+        // A third of them has ended a day ago.
+        let ends = if number % 3 == 0 { began - day } else { began + day };
+        let grant = GrantRecord::new(
+            GrantId::random(&random).unwrap(),
+            ClientId::new("app").unwrap(),
+            Subject::user(format!("user {number}")).unwrap(),
+            Audience::one(ORDERS).unwrap(),
+            began - 2 * day,
+            ends,
+        );
+        created.push(grant.id);
+        assert_eq!(store.create(grant, Vec::new()).await.unwrap(), CreateOutcome::Inserted);
+    }
+    // Some are revoked, and one id is revoked before it is created.
+    for id in [created[1], created[2], GrantId::random(&random).unwrap()] {
+        let revocation = Revocation::new(Target::Grant(id), began, began + day);
+        let _ = store.revoke(revocation).await.unwrap();
+    }
+    created.sort_unstable();
+    for limit in [1, 7, 1_000] {
+        let (mut found, mut page) = (Vec::new(), PageRequest { after: None, limit });
+        loop {
+            let listing = store.scan(page).await.unwrap().expect("it can list all grants");
+            assert!(listing.unreadable.is_empty());
+            found.extend(listing.grants.iter().map(|grant| grant.id));
+            match listing.next {
+                Some(after) => page.after = Some(after),
+                None => break,
+            }
+        }
+        assert_eq!(found, created, "in pages of {limit}");
+    }
+    let status = store.status(began - HOUR).await.unwrap();
+    assert_eq!(status.ended_rows, Some(14), "{status:?}");
+    let oldest = status.oldest_ended.unwrap();
+    assert!(oldest >= began - 2 * day && oldest <= began - HOUR, "{status:?}");
+    assert_eq!(store.status(began - 2 * day).await.unwrap().ended_rows, Some(0));
+    assert!(status.problems.is_empty() && status.server.is_some(), "{status:?}");
+    if let Some(time) = status.time {
+        let minute = Duration::from_secs(60);
+        assert!(time + minute > began && time < now() + minute, "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_describes_itself() {
+    let file = File::new();
+    describes_itself(&file.open()).await;
 }
 
 /// A new operator's first day on a store that somebody else filled.
@@ -73,6 +133,13 @@ mod with_postgres {
     }
 
     #[tokio::test]
+    async fn the_store_describes_itself() {
+        let url = url("CLOAKROOM_TEST_POSTGRES_URL");
+        let store = PostgresStore::builder(&url).schema(name()).connect().await.unwrap();
+        describes_itself(&Arc::new(store)).await;
+    }
+
+    #[tokio::test]
     async fn a_missing_index_and_a_bad_row_are_named() {
         let (url, schema) = (url("CLOAKROOM_TEST_POSTGRES_URL"), name());
         let store = PostgresStore::builder(&url).schema(&schema).connect().await.unwrap();
@@ -107,6 +174,13 @@ mod with_mysql {
         let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
         first_day(Arc::new(store), &tool, &options).await;
     }
+
+    #[tokio::test]
+    async fn the_store_describes_itself() {
+        let url = url("CLOAKROOM_TEST_MYSQL_URL");
+        let store = MysqlStore::builder(&url).table_prefix(name()).connect().await.unwrap();
+        describes_itself(&Arc::new(store)).await;
+    }
 }
 
 mod with_redis {
@@ -119,5 +193,12 @@ mod with_redis {
         let (url, prefix) = (url("CLOAKROOM_TEST_REDIS_URL"), name());
         let store = RedisStore::builder(&url).prefix(&prefix).connect().await.unwrap();
         first_day(Arc::new(store), &Tool::new(&url), &format!("--prefix {prefix}")).await;
+    }
+
+    #[tokio::test]
+    async fn the_store_describes_itself() {
+        let url = url("CLOAKROOM_TEST_REDIS_URL");
+        let store = RedisStore::builder(&url).prefix(name()).connect().await.unwrap();
+        describes_itself(&Arc::new(store)).await;
     }
 }

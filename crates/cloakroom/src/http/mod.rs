@@ -64,7 +64,7 @@ mod serve;
 mod token;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::http::Method;
 use cloakroom_core::InvalidValue;
@@ -74,7 +74,6 @@ use crate::client::Client;
 use crate::client::registration::Role;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
-use crate::metrics;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use form::Form;
@@ -133,6 +132,7 @@ enum Endpoint {
     Metadata,
 }
 
+#[cfg(feature = "metrics")]
 impl Endpoint {
     /// Its name in metrics: the end of its path.
     fn label(self, request: &Request<Bytes>) -> &str {
@@ -312,9 +312,15 @@ impl Endpoints {
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
-        let began = Instant::now();
+        #[cfg(feature = "metrics")]
+        let began = std::time::Instant::now();
         let mut response = self.dispatch(endpoint, request).await;
-        metrics::request(endpoint.label(request), response.status().as_u16(), began.elapsed());
+        #[cfg(feature = "metrics")]
+        crate::metrics::request(
+            endpoint.label(request),
+            response.status().as_u16(),
+            began.elapsed(),
+        );
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }
