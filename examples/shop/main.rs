@@ -81,7 +81,8 @@ impl FromRef<Shop> for Issuer {
 
 impl Shop {
     async fn open(url: &str) -> Result<Self, Error> {
-        // In memory, as are the tokens. Give a path to keep the users, and see `store.rs` for the tokens.
+        // Here, users and tokens are in memory. Give a path to keep the users. `../store.rs` shows an
+        // issuer that keeps its tokens.
         let users = Users::open(None)?;
         let app = Client::public("shop")
             .name("Corner Shop")

@@ -20,7 +20,7 @@ use crate::{Error, Shop, random};
 
 pub(crate) fn router() -> Router<Shop> {
     Router::new()
-        .route("/authorize", get(authorize).post(authorize))
+        .route("/authorize", get(authorize))
         .route("/sign-in", post(sign_in))
         .route("/consent", post(consent))
         .route("/devices", get(devices).post(end_sessions))
@@ -52,26 +52,35 @@ impl FromRequestParts<Shop> for Browser {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Failure> {
-        let device = match cookie(&parts.headers, "device") {
+        let device = match cookie(shop, &parts.headers, "device") {
             Some(device) if device.len() == 64 => device.to_owned(),
             _ => random()?,
         };
-        let session = cookie(&parts.headers, "session").unwrap_or_default();
+        let session = cookie(shop, &parts.headers, "session").unwrap_or_default();
         Self::with(shop, device, session.to_owned())
     }
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn cookie<'a>(shop: &Shop, headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let name = format!("{}{name}=", shop.cookie_prefix());
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
-    let mut pairs = cookies.flat_map(|field| field.split("; ")).filter_map(|it| it.split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    cookies.flat_map(|field| field.split("; ")).find_map(|cookie| cookie.strip_prefix(&*name))
 }
 
 /// No script can read it, and it does not come with the forms of other sites.
 fn set_cookie(shop: &Shop, name: &str, value: &str, life: u64) -> (HeaderName, String) {
-    let secure = if shop.issuer.url().starts_with("https:") { "; Secure" } else { "" };
+    let prefix = shop.cookie_prefix();
+    let secure = if prefix.is_empty() { "" } else { "; Secure" };
     let rest = format!("Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-    (header::SET_COOKIE, format!("{name}={value}; {rest}"))
+    (header::SET_COOKIE, format!("{prefix}{name}={value}; {rest}"))
+}
+
+impl Shop {
+    /// With it, no other host of the domain can set the cookie. It needs HTTPS, which a loopback address
+    /// does without.
+    fn cookie_prefix(&self) -> &'static str {
+        if self.issuer.url().starts_with("https:") { "__Host-" } else { "" }
+    }
 }
 
 impl Browser {

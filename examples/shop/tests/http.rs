@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
 use reqwest::{Client, Method, Response, StatusCode, redirect};
 use serde_json::Value;
+use tower::ServiceExt as _;
 use url::Url;
 
 use super::{PASSWORD, open};
-use crate::Error;
+use crate::{Error, Shop};
 
 // The pair of RFC 7636 appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -262,5 +263,21 @@ async fn a_ban_works_at_once() -> Result<(), Error> {
         (StatusCode::BAD_REQUEST, &"invalid_grant".into()),
         "{answer}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn cookies_are_secure_except_on_a_loopback_address() -> Result<(), Error> {
+    for (url, expected) in [
+        ("https://shop.example", ["__Host-device=", "; HttpOnly; SameSite=Lax; Secure"]),
+        ("http://127.0.0.1:9000", ["device=", "; HttpOnly; SameSite=Lax"]),
+    ] {
+        let app = Shop::open(url).await?.router()?;
+        let request = axum::http::Request::get("/devices").body(axum::body::Body::empty())?;
+        let response = app.oneshot(request).await?;
+        let cookie = response.headers()["set-cookie"].to_str()?;
+        let [start, end] = expected;
+        assert!(cookie.starts_with(start) && cookie.ends_with(end), "{cookie}");
+    }
     Ok(())
 }

@@ -55,7 +55,10 @@ impl Chromium {
         })?;
         // It writes its port and the path of the socket there.
         let file = folder.path().join("DevToolsActivePort");
-        let text = until(async || Ok(std::fs::read_to_string(&file).ok().filter(is_whole))).await?;
+        let text = until(async || {
+            Ok(std::fs::read_to_string(&file).ok().filter(|text| text.contains("/devtools/")))
+        })
+        .await?;
         let (port, path) = text.split_once('\n').ok_or("two lines")?;
         let address = format!("127.0.0.1:{port}");
         let stream = TcpStream::connect(&address).await?;
@@ -101,10 +104,6 @@ impl Chromium {
         let session = self.call("", "Target.attachToTarget", attached).await?;
         Ok(Tab { chromium: self, session: text(&session["sessionId"]) })
     }
-}
-
-fn is_whole(text: &String) -> bool {
-    text.contains("/devtools/")
 }
 
 fn text(value: &Value) -> String {
