@@ -21,6 +21,7 @@
 //! sha2 = "0.11"
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal"] }
 //! tracing = "0.1"
+//! tracing-subscriber = "0.3"
 //! ```
 
 mod pages;
@@ -48,6 +49,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
     let listen = arguments.next().unwrap_or("127.0.0.1:9000".to_owned());
     let listener = tokio::net::TcpListener::bind(listen).await?;
@@ -55,9 +57,11 @@ async fn main() -> Result<(), Error> {
     let shop = Shop::open(&url).await?;
     println!("The shop is open at {url}");
     for (name, is_admin) in [("alice", false), ("admin", true)] {
-        let password = &random()?[..16];
-        shop.users.add(name, password, is_admin).await?;
-        println!("  {name}, password {password}");
+        if shop.users.find(name)?.is_none() {
+            let password = &random()?[..16];
+            shop.users.add(name, password, is_admin).await?;
+            println!("  {name}, password {password}");
+        }
     }
     let issuer = shop.issuer.clone();
     tokio::spawn(async move { issuer.run_maintenance().await });

@@ -24,8 +24,9 @@ function forget() {
 
 const post = (path, form) => fetch(path, { method: 'POST', body: new URLSearchParams(form) });
 
-// New tokens in place of `old`, or null if the session has ended. One tab at a time: the tabs that wait
-// take what the first one got.
+// New tokens in place of `old`, or null if the session has ended. One tab at a time: a tab that has waited
+// takes what the first one got. If its `localStorage` lags behind, it sends the old refresh token again,
+// which the server accepts for 30 seconds: the retry window.
 function renew(old) {
   return navigator.locks.request('tokens', async () => {
     const tokens = saved();
