@@ -309,7 +309,7 @@ impl<'a> TestToken<'a> {
         self.test.clients.register(&client, &scope, &audience);
         let mut grant = Grant::new(client.clone(), subject).audience(audience);
         grant.scope = Some(scope);
-        grant.claims = Claims::new(self.claims.clone()).map_err(invalid)?;
+        grant.claims = valid(Claims::new(self.claims.clone()))?;
         grant.auth_time = self.auth_time;
         grant.acr.clone_from(&self.acr);
         grant.confirmation.clone_from(&self.confirmation);
@@ -352,7 +352,7 @@ impl<'a> TestToken<'a> {
         token.auth_time = self.auth_time;
         token.acr.clone_from(&self.acr);
         token.confirmation.clone_from(&self.confirmation);
-        let own = Claims::new(self.claims.clone()).map_err(invalid)?;
+        let own = valid(Claims::new(self.claims.clone()))?;
         token.extra = own.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
         let claims = serde_json::to_value(&token);
         let mut claims = claims.map_err(|error| FormatError::Other(error.into()))?;
@@ -370,17 +370,17 @@ impl<'a> TestToken<'a> {
     }
 
     fn parties(&self) -> Result<(ClientId, Subject), TokenError> {
-        let client = ClientId::new(&self.client).map_err(invalid)?;
+        let client = valid(ClientId::new(&self.client))?;
         let subject = match &self.user {
-            Some(user) => Subject::user(user).map_err(invalid)?,
+            Some(user) => valid(Subject::user(user))?,
             None => Subject::Client(client.clone()),
         };
         Ok((client, subject))
     }
 
     fn target(&self) -> Result<(Scope, Audience), TokenError> {
-        let audience = Audience::new(&self.audience).map_err(invalid)?;
-        Ok((Scope::parse(&self.scope).map_err(invalid)?, audience))
+        let audience = valid(Audience::new(&self.audience))?;
+        Ok((valid(Scope::parse(&self.scope))?, audience))
     }
 
     fn issued_at(&self) -> UnixTime {
@@ -404,8 +404,8 @@ impl<'a> TestToken<'a> {
     }
 }
 
-fn invalid(value: InvalidValue) -> TokenError {
-    TokenError::InvalidRequest(value.why)
+fn valid<T>(value: Result<T, InvalidValue>) -> Result<T, TokenError> {
+    value.map_err(|invalid| TokenError::InvalidRequest(invalid.why))
 }
 
 /// The token with another character near its end, which belongs to the tag or the signature.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom::core::time::Clock as _;
 use cloakroom::resource::TokenError as Refused;
 use cloakroom::testing::{TestIssuer, TestToken};
-use cloakroom::{Caller, Confirmation, Subject, TokenError};
+use cloakroom::{Caller, Confirmation, Subject, TokenError, UnixTime};
 use serde_json::{Value, json};
 
 use super::support::{DAY, MINUTE, ORDERS, REPORTS, alice};
@@ -45,7 +45,7 @@ async fn a_good_token_has_the_shape_that_was_asked_for() {
         assert_eq!(token.client().unwrap().as_str(), "shop");
         assert!(token.has_scope("orders:read") && token.has_scope("orders:write"));
         assert_eq!(token.claim("tenant"), Some(&json!("acme")));
-        assert_eq!(token.token().auth_time.map(|time| time.as_secs()), Some(signed_in.as_secs()));
+        assert_eq!(token.token().auth_time.map(UnixTime::as_secs), Some(signed_in.as_secs()));
         assert_eq!(token.token().acr.as_deref(), Some("mfa"));
     }
     let own = test.client_token("worker").jwt().await.unwrap();
