@@ -205,7 +205,7 @@ struct Arguments {
     /// The PKCS#11 library of the module. The PIN is read from the variable `PKCS11_PIN`.
     #[arg(long, default_value = "/usr/lib/softhsm/libsofthsm2.so")]
     module: PathBuf,
-    /// Makes a token of SoftHSM in a temporary folder, and uses it.
+    /// Makes a token of `SoftHSM` in a temporary folder, and uses it.
     #[arg(long)]
     demo: bool,
 }

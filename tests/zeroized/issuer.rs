@@ -72,11 +72,21 @@ fn tokens_are_wiped_from_issue_to_revocation() {
                     .refresh(RefreshRequest::new(again(spent), app()))
                     .await
                     .expect("the same");
+                // A laggard opens one after the other.
+                let successor = next.refresh_token.as_ref().expect("a successor");
+                let third = issuer
+                    .refresh(RefreshRequest::new(again(successor), app()))
+                    .await
+                    .expect("a successor");
+                let caught_up = issuer
+                    .refresh(RefreshRequest::new(again(spent), app()))
+                    .await
+                    .expect("the current one");
                 let forged = TokenSecret::new("cr_rt_forged");
                 issuer.refresh(RefreshRequest::new(forged, app())).await.expect_err("forged");
 
                 let mut all = Vec::new();
-                for response in [first, next, retried] {
+                for response in [first, next, retried, third, caught_up] {
                     let token = &response.access_token;
                     let answer = issuer.introspect(token, Caller::Internal).await;
                     assert!(answer.expect("no outage").is_active());

@@ -17,6 +17,9 @@ const POOLER: &str = "pgbouncer";
 /// The example of a signer in a hardware security module runs against it.
 const SOFTHSM: (&str, &str) = ("softhsm2-util", "softhsm2");
 
+/// Chromium is started by the test of the example `shop`.
+const BROWSER: &str = "chromium";
+
 /// A server that only tests need should not run as a service. Debian's tools read this file to decide
 /// whether a newly installed server may start. An existing policy is kept. The shell removes ours, so
 /// that happens even if xtask is killed.
@@ -76,7 +79,9 @@ pub(super) fn missing(servers: &[(&dyn Engine, bool)]) -> Vec<&'static str> {
     if !Path::new(NGINX).exists() {
         packages.extend(NGINX_PACKAGES);
     }
-    packages.extend(find(&[POOLER]).is_none().then_some(POOLER));
+    for program in [POOLER, BROWSER] {
+        packages.extend(find(&[program]).is_none().then_some(program));
+    }
     packages.extend(find(&[SOFTHSM.0]).is_none().then_some(SOFTHSM.1));
     packages
 }

@@ -32,6 +32,9 @@ use crate::command::{Cmd, Failure};
 /// The tests that start nginx.
 const NGINX_TESTS: &str = "http::nginx::";
 
+/// The test that starts Chromium.
+const BROWSER_TESTS: &str = "with_chromium::";
+
 /// The tests that only `cargo xtask failover` runs.
 const CLUSTER_TESTS: &str = "with_patroni::";
 
@@ -96,7 +99,11 @@ impl Servers {
     fn left_out(&self) -> Vec<String> {
         if self.running.is_empty() {
             let names = ENGINES.map(|engine| engine.facts().tests);
-            return names.into_iter().chain([NGINX_TESTS]).map(ToOwned::to_owned).collect();
+            return names
+                .into_iter()
+                .chain([NGINX_TESTS, BROWSER_TESTS])
+                .map(ToOwned::to_owned)
+                .collect();
         }
         let untried = self.running.iter().filter(|one| !one.can_be_private());
         untried.map(|one| format!("servers::tests::{}", one.engine.facts().tests)).collect()

@@ -43,9 +43,10 @@ impl Summary {
                 (Server, None) => row(store, LEFT_OUT),
             });
         }
-        let nginx =
-            if servers.is_empty() { LEFT_OUT } else { ["started by its tests", "cloakroom"] };
-        rows.push(row("(nginx)", nginx));
+        for (program, tests) in [("(nginx)", "cloakroom"), ("(chromium)", "cloakroom-examples")] {
+            let started = ["started by its tests", tests];
+            rows.push(row(program, if servers.is_empty() { LEFT_OUT } else { started }));
+        }
         Self { rows }
     }
 }

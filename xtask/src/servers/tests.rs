@@ -276,10 +276,10 @@ fn without_servers_the_tests_that_need_one_are_left_out() {
     assert_eq!(
         command,
         "cargo test -- --skip with_postgres:: --skip with_mysql:: --skip with_redis:: \
-         --skip http::nginx:: --skip with_patroni::"
+         --skip http::nginx:: --skip with_chromium:: --skip with_patroni::"
     );
     let summary = Servers::none().summary().to_string();
-    for name in ["postgres", "mysql", "redis", "(nginx)"] {
+    for name in ["postgres", "mysql", "redis", "(nginx)", "(chromium)"] {
         let line = summary.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.contains("left out by request"), "{summary}");
     }

@@ -142,6 +142,36 @@ impl GrantRecord {
         }
     }
 
+    /// A copy with another chain. The old one is not copied first.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_chain(&self, chain: Chain) -> Self {
+        Self {
+            id: self.id,
+            client: self.client.clone(),
+            subject: self.subject.clone(),
+            scope: self.scope.clone(),
+            audience: self.audience.clone(),
+            confirmation: self.confirmation.clone(),
+            auth_time: self.auth_time,
+            acr: self.acr.clone(),
+            created_at: self.created_at,
+            epoch: self.epoch,
+            username: self.username.clone(),
+            act: self.act.clone(),
+            authorization_details: self.authorization_details.clone(),
+            session: self.session.clone(),
+            claims: self.claims.clone(),
+            device: self.device.clone(),
+            chain: Some(chain),
+            expires_at: self.expires_at,
+            row_expires_at: self.row_expires_at,
+            refreshed_at: self.refreshed_at,
+            revoked_at: self.revoked_at,
+            unknown: self.unknown.clone(),
+        }
+    }
+
     /// Whether the grant is neither revoked nor past its end at `now`.
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {
@@ -210,6 +240,24 @@ impl Chain {
             bound_from: None,
             rotates: true,
             unknown: UnknownFields::default(),
+        }
+    }
+
+    /// A copy without the sealed successor, for the step that replaces it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_successor(&self) -> Self {
+        Self {
+            credential: self.credential,
+            generation: self.generation,
+            digest: self.digest,
+            key: self.key.clone(),
+            expires_at: self.expires_at,
+            code: self.code.clone(),
+            successor: None,
+            bound_from: self.bound_from,
+            rotates: self.rotates,
+            unknown: self.unknown.clone(),
         }
     }
 

@@ -85,3 +85,14 @@ fn confirmations_are_written_as_the_rfcs_say() {
     let x5t = serde_json::to_value(Confirmation::CertificateThumbprint([0; 32])).unwrap();
     assert!(x5t.get("x5t#S256").is_some());
 }
+
+#[test]
+fn a_copy_with_another_chain_keeps_everything_else() {
+    let grant = grant(7);
+    let chain = grant.chain.clone().unwrap();
+    assert_eq!(grant.with_chain(chain.clone()), grant);
+    let mut without = chain.clone();
+    without.successor = None;
+    assert_eq!(chain.without_successor(), without);
+    assert_ne!(without, chain, "it has a successor");
+}

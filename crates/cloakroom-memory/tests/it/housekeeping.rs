@@ -59,14 +59,14 @@ fn what_goes_from_the_middle_leaves_the_rest_listed() {
     for round in 0..3 {
         for seed in 0..40 {
             let mut grant = grant(round * 100 + seed);
-            grant.row_expires_at = secs(if seed % 3 == 0 { 10 } else { 100 } + round);
-            if seed % 2 == 0 {
+            grant.row_expires_at = secs(if seed.is_multiple_of(3) { 10 } else { 100 } + round);
+            if seed.is_multiple_of(2) {
                 grant.subject = Subject::Client(app());
             }
             insert(&store, &grant, &[]);
         }
         assert_eq!(maintain(&store, secs(11 + round), 1_000).grants, 14);
-        let rest = |seed: &u64| seed % 3 != 0;
+        let rest = |seed: &u64| !seed.is_multiple_of(3);
         for (of, parity) in [
             (Selector::Subject(alice()), Some(1)),
             (Selector::Subject(Subject::Client(app())), Some(0)),

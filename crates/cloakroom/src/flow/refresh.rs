@@ -105,7 +105,7 @@ impl Attempt<'_> {
             mint_credential(inner, ChainKind::Refresh, grant.id, generation, &chain.key, random)?;
         let sealed =
             successor::seal(&inner.url, handle, grant, generation, &refresh_token, random)?;
-        let mut next = GrantRecord::clone(grant);
+        let mut next = Box::new(grant.with_chain(chain.without_successor()));
         let expires_at = refresh_expiry(grant, true, now, lifetimes.refresh_idle);
         next.refreshed_at = Some(now);
         if let Some(device) = &self.request.device {
@@ -121,21 +121,21 @@ impl Attempt<'_> {
         next.row_expires_at = row_expiry(grant, expires_at, &lasting, inner.clock_skew());
         let mut successor = SealedSuccessor::new(sealed, until);
         successor.earlier = earlier(chain, now);
-        let mut moved = chain.clone();
-        moved.generation = generation;
-        moved.digest = digest;
-        moved.expires_at = expires_at;
-        moved.rotates = true;
-        moved.successor = Some(Box::new(successor));
-        moved.bound_from = bound_from;
-        next.chain = Some(moved);
+        if let Some(moved) = &mut next.chain {
+            moved.generation = generation;
+            moved.digest = digest;
+            moved.expires_at = expires_at;
+            moved.rotates = true;
+            moved.successor = Some(Box::new(successor));
+            moved.bound_from = bound_from;
+        }
         let mut token = self.mint(&next, random, Occasion::Refresh).await?;
 
         let step = Advance {
             grant: grant.id,
             expected: chain.position(),
             now,
-            change: ChainUpdate::Move(Box::new(next)),
+            change: ChainUpdate::Move(next),
             tokens: token.record.take().into_iter().collect(),
         };
         let done = Event::Refreshed { grant: grant.id, client: grant.client.clone(), generation };
