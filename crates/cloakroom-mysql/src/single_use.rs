@@ -22,9 +22,14 @@ impl SingleUseStore for MysqlStore {
         if spend.until <= spend.now {
             return Ok(Spent::Again);
         }
-        let answer = match self.pool().once(SpendNew(spend)).await? {
-            true => Spent::First,
-            false => self.pool().steps(SpendKnown(spend)).await?,
+        let answer = loop {
+            if self.pool().once(SpendNew(spend)).await? {
+                break Spent::First;
+            }
+            // The next round finds what another call inserted, or inserts the item itself.
+            if let Some(answer) = self.pool().steps(SpendKnown(spend)).await? {
+                break answer;
+            }
         };
         if answer == Spent::First {
             self.forget(spend.now).await;
@@ -90,23 +95,26 @@ impl Operation for SpendNew {
     }
 }
 
-/// Decides about an item that is held, over or forgotten.
+/// Decides about an item that is held, over or forgotten. Answers nothing if it is none of these.
 ///
 /// The latest forgotten end is locked first, as everywhere, and then the item. Both reads see the newest
 /// versions, and nobody else can write either until the commit.
+///
+/// An item that is gone has no row to lock: it was deleted after [`SpendNew`] found it. Several calls may see
+/// that at the same time, so none of them may insert it here: only [`SpendNew`] does, where the primary key
+/// decides.
 struct SpendKnown(Spend);
 
 impl Operation for SpendKnown {
-    type Answer = Spent;
+    type Answer = Option<Spent>;
 
     const CONTEXT: &'static str = "spending a single-use item";
 
-    async fn run(&self, connection: &mut Connection) -> Result<Spent, Failure> {
+    async fn run(&self, connection: &mut Connection) -> Result<Option<Spent>, Failure> {
         const FORGOTTEN: &str =
             "SELECT ends_at FROM ~single_use_forgotten WHERE id = 0 LOCK IN SHARE MODE";
         const STORED: &str = "SELECT ends_at FROM ~single_use WHERE id = ? FOR UPDATE";
-        const WRITE: &str = "INSERT INTO ~single_use (id, ends_at) VALUES (?, ?) \
-                             ON DUPLICATE KEY UPDATE ends_at = ?";
+        const WRITE: &str = "UPDATE ~single_use SET ends_at = ? WHERE id = ?";
         let spend = &self.0;
         let id = binary(spend.id.as_bytes());
         let mut script = Script::new();
@@ -122,13 +130,12 @@ impl Operation for SpendKnown {
         };
         let (answer, until) = spend.judge(stored, forgotten);
         let mut script = Script::new();
-        if let Some(until) = until {
-            let until = column(until.as_millis());
-            script.then(WRITE, &[id, until.clone(), until]);
+        if let Some(until) = until.filter(|_| stored.is_some()) {
+            script.then(WRITE, &[column(until.as_millis()), id]);
         }
         script.then("COMMIT", &[]);
         connection.script(&script).await?;
-        Ok(answer)
+        Ok((stored.is_some() || answer == Spent::Again).then_some(answer))
     }
 }
 
@@ -174,5 +181,30 @@ impl Operation for Forget {
             .then(&delete, &ids)
             .then("COMMIT", &[]);
         connection.script(&script).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    mod with_mysql {
+        use cloakroom_core::Random;
+        use cloakroom_core::store::SingleUseId;
+
+        use super::super::*;
+
+        /// Two calls that both missed the row may both be here, and no lock keeps them apart.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn an_item_without_a_row_is_left_to_the_insert() {
+            let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
+            let name: [u8; 8] = Random::system().array().unwrap();
+            let prefix = format!("s{:016x}_", u64::from_le_bytes(name));
+            let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+            let (id, now) = (SingleUseId::from_bytes([7; 32]), UnixTime::from_secs(1_000));
+            let spend = Spend { id, until: UnixTime::from_secs(1_060), now };
+            assert_eq!(store.pool().steps(SpendKnown(spend)).await.unwrap(), None);
+            assert_eq!(store.spend(spend).await.unwrap(), Spent::First);
+            assert_eq!(store.spend(spend).await.unwrap(), Spent::Again);
+            assert_eq!(store.pool().steps(SpendKnown(spend)).await.unwrap(), Some(Spent::Again));
+        }
     }
 }

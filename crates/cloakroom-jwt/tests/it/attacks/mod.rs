@@ -16,5 +16,5 @@ mod rsa;
 /// The reasons that recur.
 const SEGMENTS: &str = "Malformed(it does not have three segments)";
 const NO_HEADER: &str = "Malformed(the header is not a JSON object without duplicate members)";
-const OWN_KEY: &str = "Header(it brings a key of its own)";
+const OWN_KEY: &str = "Header(it contains a key)";
 const WRONG_TYP: &str = "Header(`typ` is not `at+jwt`)";

@@ -46,6 +46,6 @@ fn a6_a_key_for_agreement_signs_nothing() {
     let x25519 = json!({"kty": "OKP", "crv": "X25519", "kid": "Bob",
         "x": "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08"});
     let error = serde_json::from_value::<Jwk>(x25519).unwrap_err();
-    let expected = "Error(the public key cannot be used: a `kty` or `crv` that is not supported";
+    let expected = "Error(the public key cannot be used: its `kty` or `crv` is not supported";
     assert!(reason(&error).starts_with(expected), "{error:?}");
 }
