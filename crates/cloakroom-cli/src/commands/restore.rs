@@ -38,10 +38,14 @@ pub(crate) async fn run(context: &Context, command: Restore) -> Result<(), Failu
             Err(error) => failed.push((0, Failure::from(error))),
         }
     }
-    let rotated = match command.rotate {
-        true => Some(issuer.rotate_keys().await?),
-        false => None,
-    };
+    let mut rotated = None;
+    if command.rotate {
+        match issuer.rotate_keys().await {
+            Ok(event) => rotated = Some(event),
+            // What was not revoked is reported, too.
+            Err(error) => failed.push((0, Failure::from(error))),
+        }
+    }
     let texts = failed.iter().map(|(line, failure)| match line {
         0 => failure.text.clone(),
         line => format!("line {line}: {failure}"),
@@ -60,7 +64,7 @@ pub(crate) async fn run(context: &Context, command: Restore) -> Result<(), Failu
     });
     context.output.result(&json, &text)?;
     let Some((_, first)) = failed.into_iter().next() else { return Ok(()) };
-    let text = format!("not revoked again: {}\n{}", texts.len(), texts.join("\n"));
+    let text = format!("not done: {}\n{}", texts.len(), texts.join("\n"));
     Err(Failure { text, ..first })
 }
 

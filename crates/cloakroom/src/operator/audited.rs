@@ -107,6 +107,10 @@ fn of_event(event: &Value) -> Result<Option<Target>, InvalidValue> {
     let name = needed(event, "event")?;
     Ok(Some(match name.as_str() {
         "reuse_detected" => grant(event)?,
+        // A credential from the future ends its grant, and no other event says so.
+        "store_regressed" if text(event, "noticed").as_deref() == Some("credential") => {
+            grant(event)?
+        }
         "key" if text(event, "change").as_deref() == Some("compromised") => {
             Target::Key(Kid::new(needed(event, "kid")?)?)
         }
@@ -164,6 +168,7 @@ impl Issuer {
 mod tests {
     use super::*;
     use crate::events::{Event, Operation};
+    use crate::revocation::store_regression::Regression;
     use cloakroom_core::TokenKind;
     use cloakroom_jwt::KeyEvent;
 
@@ -204,9 +209,15 @@ mod tests {
             revoked: false,
         };
         assert_eq!(parsed(&serde_json::to_string(&event).unwrap()), Some(Target::Grant(grant)));
+        let (presented, current, revoked) = (2, 1, true);
+        let noticed =
+            Regression::Credential { grant, client: client.clone(), presented, current, revoked };
+        let event = Event::StoreRegressed { noticed };
+        assert_eq!(parsed(&serde_json::to_string(&event).unwrap()), Some(Target::Grant(grant)));
         let event = Event::Key(KeyEvent::Compromised { kid: kid.clone() });
         assert_eq!(parsed(&serde_json::to_string(&event).unwrap()), Some(Target::Key(kid.clone())));
         for event in [
+            Event::StoreRegressed { noticed: Regression::Key { kid: kid.clone() } },
             Event::Key(KeyEvent::Published { kid }),
             Event::Redeemed { grant, client },
             Event::Unconfirmed {

@@ -286,7 +286,12 @@ impl Known {
             return LookUp::Joined(flight.clone());
         }
         if self.flights.len() >= MAX_FLIGHTS {
-            return LookUp::Known(Err(Missing::Unreachable));
+            // Strangers can cause as many fetches as there may be. Known clients go on meanwhile.
+            let kept = self.documents.get(id).filter(|kept| now < kept.ends);
+            return LookUp::Known(match kept {
+                Some(kept) => Ok(Arc::clone(&kept.client)),
+                None => Err(Missing::Unreachable),
+            });
         }
         let (landing, flight) = watch::channel(None);
         self.flights.insert(id.clone(), flight.clone());

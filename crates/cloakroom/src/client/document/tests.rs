@@ -572,24 +572,30 @@ async fn everyone_who_waits_for_a_document_shares_one_fetch() {
 #[tokio::test]
 async fn a_flood_of_documents_is_bounded() {
     let host = Host::new().await;
-    host.gate.forget_permits(1_000_000);
     let (clients, clock) = local();
     let url = |number: usize| format!("https://127.0.0.1:{}/{number}.json", host.at.port());
+    let known = url(100);
+    host.publishes(&document(&known));
+    assert!(find(&clients, &known).await.is_some());
+    // It is due to be fetched again.
+    clock.advance(seconds(3_700));
+    host.gate.forget_permits(1_000_000);
     let waiting: Vec<_> = (0..MAX_FLIGHTS)
         .map(|number| {
             let (clients, url) = (clients.clone(), url(number));
             tokio::spawn(async move { find(&clients, &url).await.is_none() })
         })
         .collect();
-    while host.requests() < MAX_FLIGHTS {
+    while host.requests() < 1 + MAX_FLIGHTS {
         tokio::task::yield_now().await;
     }
     assert!(is_unavailable(&clients, &url(MAX_FLIGHTS)).await);
+    assert!(find(&clients, &known).await.is_some(), "a known client goes on");
     host.gate.add_permits(1_000_000);
     for one in waiting {
         assert!(one.await.unwrap());
     }
-    assert_eq!(host.requests(), MAX_FLIGHTS);
+    assert_eq!(host.requests(), 1 + MAX_FLIGHTS);
     assert!(clients.0.known().flights.is_empty());
 
     // What failed takes bounded room, and leaves it.
