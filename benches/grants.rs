@@ -3,7 +3,7 @@
 mod floor;
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ use crate::floor::{AccessBytes, Floor};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// The lifetime of a grant that is deleted at the end of its turn.
+const BRIEF: Duration = Duration::from_secs(1);
+
 fn main() {
     let suite = Suite::from_args();
     let sizes: &[usize] =
@@ -31,8 +34,10 @@ fn main() {
         let introspect = world.introspect().at_most(1.4).measure(&suite);
         let threads = world.two_threads(&suite);
         let issue = world.issue().measure(&suite);
+        let two_issue = world.issue_on_two_threads(&suite);
         // Last, because it ends the access tokens.
         let refresh = world.refresh().measure(&suite);
+        let two_refresh = world.refresh_on_two_threads(&suite);
 
         for (series, row) in [("introspect", &introspect), ("issue", &issue), ("refresh", &refresh)]
         {
@@ -41,7 +46,9 @@ fn main() {
             suite.report(Point { series, grants: *size as u64, ours: row.ours, floor });
         }
         if Some(size) == sizes.last() {
-            [introspect, threads, issue, refresh].into_iter().for_each(|row| suite.report(row));
+            [introspect, threads, issue, two_issue, refresh, two_refresh]
+                .into_iter()
+                .for_each(|row| suite.report(row));
         }
     }
 }
@@ -149,18 +156,17 @@ impl World {
 
     /// New grants are deleted between the turns, so that their number stays the same.
     fn issue(&self) -> Pair<'_> {
-        let brief = Duration::from_secs(1);
         let (mut ours, mut theirs) = (0_u64, 0_u64);
         let issue = move |calls| {
             let start = Instant::now();
             for _ in 0..calls {
                 ours += 1;
                 let grant = Grant::user("app", format!("new-{ours}")).expect("valid");
-                let grant = grant.scope("orders:read").expect("valid").lifetime(brief);
+                let grant = grant.scope("orders:read").expect("valid").lifetime(BRIEF);
                 black_box(now(self.issuer.issue(grant)).expect("tokens"));
             }
             let took = start.elapsed();
-            self.delete_before(SystemClock::new().now() + 10 * brief);
+            self.delete_before(SystemClock::new().now() + 10 * BRIEF);
             took
         };
         let floor = move |calls| {
@@ -178,6 +184,56 @@ impl World {
             "random bytes, HMACs and digests of both tokens, one insertion into a sharded std map",
             Box::new(floor),
         )
+    }
+
+    /// The threads issue different grants, which are deleted between the turns.
+    fn issue_on_two_threads(&self, suite: &Suite) -> Row {
+        let issue = |names: &[usize]| {
+            for name in names {
+                let grant = Grant::user("app", format!("new-{name}")).expect("valid");
+                let grant = grant.scope("orders:read").expect("valid").lifetime(BRIEF);
+                black_box(now(self.issuer.issue(grant)).expect("tokens"));
+            }
+        };
+        thread::scope(|scope| {
+            let team = Team::of_two(scope, issue);
+            let [both, one] = team.turns(30, |dice, calls| {
+                self.delete_before(SystemClock::new().now() + 10 * BRIEF);
+                (0..calls).map(|_| dice.below(usize::MAX)).collect()
+            });
+            Pair::new("issue opaque tokens on two threads", both)
+                .floor("the same on one", one)
+                .per_second()
+                .at_least(1.8)
+                .measure(suite)
+        })
+    }
+
+    fn refresh_on_two_threads(&mut self, suite: &Suite) -> Row {
+        let Self { issuer, store, refresh, .. } = self;
+        let (issuer, store, size) = (&*issuer, &*store, refresh.len());
+        let places: Vec<_> = refresh.drain(..).map(Mutex::new).collect();
+        let client = ClientId::new("app").expect("valid");
+        let refresh = |numbers: &[usize]| {
+            for number in numbers {
+                let mut place = places[*number].lock().expect("no thread has panicked");
+                let request = RefreshRequest::new(place.clone(), client.clone());
+                let tokens = now(issuer.refresh(request)).expect("tokens");
+                *place = tokens.refresh_token.expect("it rotates");
+            }
+        };
+        thread::scope(|scope| {
+            let team = Team::of_two(scope, refresh);
+            let [both, one] = team.turns(40, |dice, calls| {
+                delete_before(store, SystemClock::new().now() + 2 * HOUR);
+                (0..calls).map(|_| dice.below(size)).collect()
+            });
+            Pair::new("refresh on two threads", both)
+                .floor("the same on one", one)
+                .per_second()
+                .at_least(1.8)
+                .measure(suite)
+        })
     }
 
     fn refresh(&mut self) -> Pair<'_> {

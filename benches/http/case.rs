@@ -34,6 +34,10 @@ pub(crate) enum Case {
     Introspect,
     /// The same, with grants in a SQLite file.
     IntrospectSqlite,
+    /// Clients refresh the tokens of many users, each with the refresh token that it got last.
+    Refresh,
+    /// The same, with grants in a SQLite file.
+    RefreshSqlite,
     /// A client fetches opaque tokens.
     IssueOpaque,
     /// A client fetches JWTs.
@@ -45,9 +49,11 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Introspect,
         Self::IntrospectSqlite,
+        Self::Refresh,
+        Self::RefreshSqlite,
         Self::IssueOpaque,
         Self::IssueEs256,
         Self::Api,
@@ -59,6 +65,8 @@ impl Case {
         match self {
             Self::Introspect => "introspect",
             Self::IntrospectSqlite => "introspect-sqlite",
+            Self::Refresh => "refresh",
+            Self::RefreshSqlite => "refresh-sqlite",
             Self::IssueOpaque => "issue-opaque",
             Self::IssueEs256 => "issue-es256",
             Self::Api => "api",
@@ -74,8 +82,18 @@ impl Case {
     pub(crate) const fn expects(self) -> &'static str {
         match self {
             Self::Introspect | Self::IntrospectSqlite => "\"active\":true",
+            Self::Refresh | Self::RefreshSqlite => REFRESH_TOKEN,
             Self::IssueOpaque | Self::IssueEs256 => "\"access_token\":\"",
             Self::Api | Self::Gateway => ORDERS,
+        }
+    }
+
+    /// What makes the request that follows an answer in the place of the last one, if it is another
+    /// one.
+    pub(crate) fn next(self) -> Option<fn(&[u8]) -> Option<Vec<u8>>> {
+        match self {
+            Self::Refresh | Self::RefreshSqlite => Some(next_refresh),
+            _ => None,
         }
     }
 
@@ -87,6 +105,7 @@ impl Case {
             Self::Introspect | Self::IntrospectSqlite => {
                 mixed.map(|token| post("/introspect", &API, &format!("token={token}"))).collect()
             }
+            Self::Refresh | Self::RefreshSqlite => mixed.map(|token| refresh(token)).collect(),
             Self::Api | Self::Gateway => mixed.map(|token| get_orders(token)).collect(),
             Self::IssueOpaque | Self::IssueEs256 => {
                 let scope = SCOPE.replace(':', "%3A");
@@ -104,6 +123,21 @@ pub(crate) const ORDERS: &str =
 /// A prime number, so that it visits every token.
 const STRIDE: usize = 7919;
 
+/// What stands before a refresh token in an answer.
+const REFRESH_TOKEN: &str = "\"refresh_token\":\"";
+
+fn next_refresh(answer: &[u8]) -> Option<Vec<u8>> {
+    let (_, rest) = std::str::from_utf8(answer).ok()?.split_once(REFRESH_TOKEN)?;
+    let (token, _) = rest.split_once('"')?;
+    Some(refresh(token))
+}
+
+/// A refresh by a public client.
+fn refresh(token: &str) -> Vec<u8> {
+    let form = format!("grant_type=refresh_token&client_id={APP}&refresh_token={token}");
+    post_form("/token", "", &form)
+}
+
 fn get_orders(token: &str) -> Vec<u8> {
     format!(
         "GET /orders HTTP/1.1\r\n\
@@ -118,11 +152,15 @@ fn get_orders(token: &str) -> Vec<u8> {
 /// A request as a client's HTTP library sends it, `client_secret_basic` (RFC 6749 §2.3.1).
 fn post(path: &str, login: &Login, form: &str) -> Vec<u8> {
     let credentials = STANDARD.encode(format!("{}:{}", login.id, login.secret));
+    post_form(path, &format!("authorization: Basic {credentials}\r\n"), form)
+}
+
+fn post_form(path: &str, authorization: &str, form: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\n\
          host: 127.0.0.1:9000\r\n\
          accept: application/json\r\n\
-         authorization: Basic {credentials}\r\n\
+         {authorization}\
          content-type: application/x-www-form-urlencoded\r\n\
          content-length: {}\r\n\
          \r\n\
@@ -137,6 +175,8 @@ impl fmt::Display for Case {
         f.write_str(match self {
             Self::Introspect => "introspect over HTTP",
             Self::IntrospectSqlite => "introspect over HTTP, grants in SQLite",
+            Self::Refresh => "refresh over HTTP",
+            Self::RefreshSqlite => "refresh over HTTP, grants in SQLite",
             Self::IssueOpaque => "issue an opaque token over HTTP",
             Self::IssueEs256 => "issue an ES256 JWT over HTTP",
             Self::Api => "ask an API that checks JWTs, and remembers them",

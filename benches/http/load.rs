@@ -23,21 +23,47 @@ pub(crate) struct Load {
     requests: Vec<Vec<u8>>,
     /// The request to send next.
     next: usize,
+    /// Makes the request that takes the place of the answered one, if it is not sent again.
+    renew: Option<Renew>,
 }
 
+type Renew = fn(&[u8]) -> Option<Vec<u8>>;
+
 impl Load {
-    pub(crate) fn connect(server: SocketAddr, requests: Vec<Vec<u8>>) -> io::Result<Self> {
+    pub(crate) fn connect(
+        server: SocketAddr,
+        requests: Vec<Vec<u8>>,
+        renew: Option<Renew>,
+    ) -> io::Result<Self> {
         let half =
             || (0..CONNECTIONS / 2).map(|_| Connection::open(server)).collect::<io::Result<_>>();
-        Ok(Self { halves: [half()?, half()?], requests, next: 0 })
+        Ok(Self { halves: [half()?, half()?], requests, next: 0, renew })
     }
 
     /// The body that one request brings.
     pub(crate) fn ask(&mut self) -> io::Result<String> {
-        let connection = &mut self.halves[0][0];
-        connection.send(&self.requests[0])?;
-        let body = connection.receive()?;
+        let body = self.exchange(0)?;
         String::from_utf8(body.to_vec()).map_err(|error| invalid(&error.to_string()))
+    }
+
+    /// Makes `count` requests, one after the other; how long each took.
+    pub(crate) fn one_by_one(&mut self, count: usize) -> io::Result<Vec<Duration>> {
+        let one = |_| {
+            let (number, start) = (self.next, Instant::now());
+            self.exchange(number)?;
+            self.next = (number + 1) % self.requests.len();
+            Ok(start.elapsed())
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn exchange(&mut self, number: usize) -> io::Result<&[u8]> {
+        let connection = &mut self.halves[0][0];
+        connection.send(&self.requests[number])?;
+        connection.request = number;
+        let body = connection.receive()?;
+        follow(&mut self.requests[number], self.renew, body)?;
+        Ok(body)
     }
 
     /// Makes at least `count` requests, whole halves of them; how many, and how long they took.
@@ -48,13 +74,16 @@ impl Load {
             if sent >= CONNECTIONS {
                 // The server answers in about the order of the requests.
                 for connection in self.halves[half].iter_mut().rev() {
-                    connection.receive()?;
+                    let number = connection.request;
+                    let body = connection.receive()?;
+                    follow(&mut self.requests[number], self.renew, body)?;
                     received += 1;
                 }
             }
             if sent < count || sent < CONNECTIONS {
                 for connection in &mut self.halves[half] {
                     connection.send(&self.requests[self.next])?;
+                    connection.request = self.next;
                     self.next = (self.next + 1) % self.requests.len();
                     sent += 1;
                 }
@@ -67,10 +96,20 @@ impl Load {
     }
 }
 
+/// Puts the request that follows this answer in the place of the answered one.
+fn follow(request: &mut Vec<u8>, renew: Option<Renew>, body: &[u8]) -> io::Result<()> {
+    if let Some(renew) = renew {
+        *request = renew(body).ok_or_else(|| invalid("the answer has no next request"))?;
+    }
+    Ok(())
+}
+
 /// One connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Box<[u8]>,
+    /// The number of the request that was sent last.
+    request: usize,
 }
 
 impl Connection {
@@ -78,7 +117,7 @@ impl Connection {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIME_OUT))?;
-        Ok(Self { stream, buffer: vec![0; BUFFER].into() })
+        Ok(Self { stream, buffer: vec![0; BUFFER].into(), request: 0 })
     }
 
     pub(crate) fn send(&mut self, request: &[u8]) -> io::Result<()> {

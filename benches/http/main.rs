@@ -8,8 +8,8 @@
 //! Each server is a process of its own, on core 0, and the client has core 1 to itself. The servers
 //! take turns in short rounds, so that whatever disturbs the machine disturbs them alike. `--quick`
 //! only shows that everything runs; with `--json` each result is a line for `cargo xtask bench`.
-//! `introspect`, `introspect-sqlite`, `issue-opaque`, `issue-es256`, `api`, `gateway` and `delay` run
-//! that alone.
+//! `introspect`, `introspect-sqlite`, `refresh`, `refresh-sqlite`, `issue-opaque`, `issue-es256`, `api`,
+//! `gateway` and `delay` run that alone.
 
 mod case;
 mod delay;

@@ -3,7 +3,7 @@
 use std::iter;
 use std::time::Duration;
 
-use cloakroom_benches::{Aim, Floor, Row, Suite, Unit};
+use cloakroom_benches::{Aim, Delays, Floor, Row, Suite, Unit};
 
 use crate::Failure;
 use crate::case::Case;
@@ -40,6 +40,13 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     for contestant in iter::once(&ours).chain(&others) {
         suite.say(contestant.summary(case));
     }
+    // How long a request takes without a queue.
+    for contestant in iter::once(&mut ours).chain(&mut others) {
+        let times = contestant.load.one_by_one(plan.requests)?;
+        let times: Vec<f64> = times.iter().map(|took| took.as_nanos() as f64).collect();
+        let name = format!("{case}, {}", contestant.kind.describe(case));
+        suite.report(Delays::new(name, &times));
+    }
     for other in &others {
         let ratios: Vec<f64> =
             iter::zip(&ours.rates, &other.rates).map(|(ours, other)| ours / other).collect();
@@ -70,10 +77,11 @@ impl Plan {
             Case::Introspect | Case::IntrospectSqlite => 100_000,
             Case::IssueOpaque | Case::IssueEs256 => 0,
             Case::Api => 5_000,
-            Case::Gateway => 10_000,
+            Case::Refresh | Case::RefreshSqlite | Case::Gateway => 10_000,
         };
         if suite.is_quick() {
-            return Self { rounds: 2, requests: 64, tokens: tokens.min(50) };
+            // Of refresh tokens, one for each request that is under way.
+            return Self { rounds: 2, requests: 64, tokens: tokens.min(100) };
         }
         Self {
             rounds: 15,
@@ -107,7 +115,7 @@ impl Contestant {
         let tokens = if around.is_some() { 0 } else { plan.tokens };
         let server = Server::start(kind, case, tokens, body)?;
         let tokens = &around.unwrap_or(&server).tokens;
-        let mut load = Load::connect(server.address, case.requests(tokens))?;
+        let mut load = Load::connect(server.address, case.requests(tokens), case.next())?;
         let answer = load.ask()?;
         if !answer.contains(case.expects()) {
             return Err(format!("{} answers {answer}", kind.describe(case)).into());

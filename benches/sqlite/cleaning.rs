@@ -29,7 +29,9 @@ pub(crate) fn measure(suite: &Suite) {
     let keys = fill(&path, rows);
     let store = SqliteStore::open(&path).expect("it opens");
     let (raw, runtime) = (Raw::open(&path), runtime());
-    let issuer = runtime.block_on(issuer(&store));
+    let secret = HandleSecret::random(1, &Random::system()).expect("random bytes");
+    let sealer = AesGcmSealer::random().expect("random bytes");
+    let issuer = runtime.block_on(issuer(&store, HandleKeys::new(&secret), sealer));
     let lookups = |seed| {
         let (mut dice, mut times) = (Dice::new(seed), Vec::new());
         let start = Instant::now();
@@ -90,13 +92,12 @@ fn fill(path: &Path, expired: usize) -> Vec<Key> {
     keys
 }
 
-/// For its housekeeping, at the pace that it has by itself.
-async fn issuer(store: &SqliteStore) -> Issuer {
-    let secret = HandleSecret::random(1, &Random::system()).expect("random bytes");
+/// An issuer with the default pace of housekeeping.
+pub(crate) async fn issuer(store: &SqliteStore, keys: HandleKeys, sealer: AesGcmSealer) -> Issuer {
     Issuer::builder("https://as.example")
         .store(Arc::new(store.clone()))
-        .handle_keys(HandleKeys::new(&secret))
-        .sealer(Arc::new(AesGcmSealer::random().expect("random bytes")))
+        .handle_keys(keys)
+        .sealer(Arc::new(sealer))
         .static_clients([] as [cloakroom::Client; 0])
         .expect("no client is wrong")
         .build()

@@ -1,5 +1,5 @@
-//! The SQLite store beside the raw driver on the same tables. `finds`, `writes`, `rows` or `cleaning`
-//! runs that part alone.
+//! The SQLite store beside the raw driver on the same tables. `finds`, `writes`, `rows`,
+//! `cleaning` or `start` runs that part alone.
 
 mod cleaning;
 mod finds;
@@ -7,6 +7,7 @@ mod raw;
 mod records;
 mod rounds;
 mod rows;
+mod start;
 mod writes;
 
 use std::env;
@@ -20,11 +21,12 @@ fn main() {
     let suite = Suite::from_args();
     let grants = if suite.is_quick() { 1_000 } else { 100_000 };
     let named: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, &dyn Fn()); 4] = [
+    let parts: [(&str, &dyn Fn()); 5] = [
         ("finds", &|| finds::measure(&suite, grants)),
         ("writes", &|| writes::measure(&suite)),
         ("rows", &|| rows::measure(&suite)),
         ("cleaning", &|| cleaning::measure(&suite)),
+        ("start", &|| start::measure(&suite)),
     ];
     for (name, measure) in parts {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {

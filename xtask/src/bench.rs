@@ -4,11 +4,16 @@ use std::fs;
 
 use cloakroom_benches::Line;
 
+use crate::bench_plot as plot;
 use crate::bench_report::{self as report, Results};
 use crate::command::{Cmd, Failure, cargo, root};
 
 /// The page that holds the tables. The text around them is written by hand.
 const PAGE: &str = "docs/benchmarks.md";
+
+/// The pictures on that page.
+const GROWTH: &str = "docs/benchmarks-growth.svg";
+const PERCENTILES: &str = "docs/benchmarks-percentiles.svg";
 
 /// The benchmarks: a name, and its package and target.
 const SUITES: [(&str, Target); 10] = [
@@ -18,7 +23,12 @@ const SUITES: [(&str, Target); 10] = [
     ("hits", Target::Bench("hits")),
     ("memory", Target::Bench("memory")),
     ("sqlite", Target::Bench("sqlite")),
-    ("http", Target::Server("introspect introspect-sqlite issue-opaque issue-es256")),
+    (
+        "http",
+        Target::Server(
+            "introspect introspect-sqlite refresh refresh-sqlite issue-opaque issue-es256",
+        ),
+    ),
     ("api", Target::Server("api")),
     ("gateway", Target::Server("gateway")),
     ("delay", Target::Server("delay")),
@@ -66,6 +76,8 @@ impl Bench {
         if !self.quick && self.names.is_empty() {
             let page = report::renew(&read(PAGE)?, &report::section(&results))?;
             write(PAGE, &page)?;
+            write(GROWTH, &plot::growth(&results.points))?;
+            write(PERCENTILES, &plot::percentiles(&results.delays))?;
             println!("written to {PAGE}");
         }
         Ok(())

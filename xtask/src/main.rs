@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod bench_plot;
 mod bench_report;
 mod ci;
 mod command;
@@ -55,10 +56,11 @@ Usage: cargo xtask <task>
           docs/benchmarks.md; --quick only shows that they run
   coverage
           run every test, and list the lines that none of them reaches
-  mutants [--change | FILE...]
+  mutants [--change | [--sample N] FILE...]
           change the code of these files or directories, one expression at a time, and show which
           changes no test notices; without a name, the files in docs/mutants.md, which takes hours;
-          --change does what ci does; installs cargo-mutants if it is missing
+          --sample tries at most so many of each, always the same ones; --change does what ci does;
+          installs cargo-mutants if it is missing
   semver  compare the public API with that of the newest tag `v*`, and show whether the version
           says enough; fails while there is no such tag; installs cargo-semver-checks if it is missing
   api     write the public API of each crate into docs/public-api

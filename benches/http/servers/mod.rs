@@ -77,9 +77,10 @@ impl Kind {
     pub(crate) const fn others(case: Case) -> &'static [Self] {
         match case {
             Case::Introspect | Case::IssueOpaque => &[Self::Bare, Self::OauthAs],
+            Case::Refresh => &[Self::OauthAs],
             Case::IssueEs256 => &[Self::BareSigning, Self::OauthAs],
             Case::Api => &[Self::Without, Self::JsonWebToken],
-            Case::IntrospectSqlite | Case::Gateway => &[Self::Without],
+            Case::IntrospectSqlite | Case::RefreshSqlite | Case::Gateway => &[Self::Without],
         }
     }
 
@@ -102,7 +103,9 @@ impl Kind {
             (Self::Bare, _) => "a bare axum handler",
             (Self::BareSigning, _) => "a bare axum handler with one signature",
             (Self::OauthAs, _) => "oauth-as 1.0.1",
-            (Self::Without, Case::IntrospectSqlite) => "the same, grants in memory",
+            (Self::Without, Case::IntrospectSqlite | Case::RefreshSqlite) => {
+                "the same, grants in memory"
+            }
             (Self::Without, Case::Gateway) => "the same proxy without the swap",
             (Self::Without, _) => "the same server without any check",
             (Self::JsonWebToken, _) => {
@@ -143,7 +146,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
             (Kind::OauthAs, _) => oauth_as::prepare(case, tokens).await?,
             (Kind::Bare, _) => bare::prepare(body, tokens),
             (Kind::BareSigning, _) => bare::prepare_signing(body)?,
-            (Kind::Ours, Case::IntrospectSqlite) => {
+            (Kind::Ours, Case::IntrospectSqlite | Case::RefreshSqlite) => {
                 let store = SqliteStore::builder(Path::new(body).join("tokens.db"));
                 // Nothing is logged during the measurement.
                 let store = store.synchronous(Synchronous::Normal).open()?;

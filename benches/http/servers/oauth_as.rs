@@ -12,7 +12,7 @@ use oauth_as::jwt::{AccessTokenFormat, EcdsaP256Key, JwtConfig};
 use oauth_as::scope::ScopeSet;
 use oauth_as::server::{AuthorizationServer, ResourceServerRegistration, ServerConfig};
 use oauth_as::store::{MemoryStorage, Storage as _};
-use oauth_as::token::IssuedToken;
+use oauth_as::token::{IssuedToken, RefreshTokenRecord};
 
 use super::Prepared;
 use crate::Failure;
@@ -33,12 +33,25 @@ pub(super) async fn prepare(case: Case, tokens: usize) -> Result<Prepared, Failu
     for login in [BATCH, API] {
         server.register_client(client(&login)?).await?;
     }
+    server.register_client(app()?).await?;
 
     let now = SystemTime::now();
     let mut issued = Vec::with_capacity(tokens);
     for user in 0..tokens {
         let (token, subject) = (random_token()?, Some(format!("user-{user}")));
         let scope = ScopeSet::parse(SCOPE)?;
+        if case == Case::Refresh {
+            let family = format!("grant-{user}");
+            let mut record =
+                RefreshTokenRecord::new(&token, ClientId::new(APP), subject, scope, family);
+            record.resource = vec![RESOURCE.to_owned()];
+            record.grant_established_at = now;
+            if server.store().put_refresh_token(record).await?.is_refused() {
+                return Err("a refresh token was not stored".into());
+            }
+            issued.push(token);
+            continue;
+        }
         let mut record =
             IssuedToken::new(&token, ClientId::new(APP), subject, scope, now, now + life);
         record.resource = vec![RESOURCE.to_owned()];
@@ -63,6 +76,16 @@ fn client(login: &Login) -> Result<Client, Failure> {
         default_scopes: scope,
         name: None,
         registration: None,
+    })
+}
+
+/// The client with the tokens of many users.
+fn app() -> Result<Client, Failure> {
+    Ok(Client {
+        client_id: ClientId::new(APP),
+        auth: ClientAuth::Public,
+        grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
+        ..client(&BATCH)?
     })
 }
 

@@ -23,7 +23,10 @@ pub(super) async fn prepare(
                 .grant_types([GrantType::ClientCredentials])
                 .scope(SCOPE)
                 .audience(RESOURCE, format),
-            Client::public(APP).scope(SCOPE).audience(RESOURCE, Format::Opaque),
+            Client::public(APP)
+                .grant_types([GrantType::RefreshToken])
+                .scope(SCOPE)
+                .audience(RESOURCE, Format::Opaque),
             Client::resource_server(API.id, API.secret, Serves::Only(Audience::one(RESOURCE)?)),
         ])?
         .build()
@@ -32,7 +35,7 @@ pub(super) async fn prepare(
     while issued.len() < tokens {
         let first = issued.len();
         let tasks: Vec<_> = (first..tokens.min(first + AT_A_TIME))
-            .map(|user| tokio::spawn(issue(issuer.clone(), user)))
+            .map(|user| tokio::spawn(issue(issuer.clone(), case, user)))
             .collect();
         for task in tasks {
             issued.push(task.await??);
@@ -43,7 +46,11 @@ pub(super) async fn prepare(
     Ok(Prepared { router: Endpoints::new(issuer).router(), tokens: issued })
 }
 
-async fn issue(issuer: Issuer, user: usize) -> Result<String, Failure> {
+async fn issue(issuer: Issuer, case: Case, user: usize) -> Result<String, Failure> {
     let tokens = issuer.issue(Grant::user(APP, format!("user-{user}"))?.scope(SCOPE)?).await?;
-    Ok(tokens.access_token.expose().to_owned())
+    let token = match case {
+        Case::Refresh | Case::RefreshSqlite => tokens.refresh_token.ok_or("a refresh token")?,
+        _ => tokens.access_token,
+    };
+    Ok(token.expose().to_owned())
 }

@@ -30,14 +30,15 @@ pub(crate) enum Mutants {
 }
 
 impl Mutants {
-    /// Reads `--change` or `[FILE...]`.
+    /// Reads `--change` or `[--sample N] [FILE...]`.
     pub(crate) fn parse(args: &[String]) -> Option<Self> {
         let is_path = |arg: &String| !arg.is_empty() && !arg.starts_with('-');
-        match args {
-            [option] if option == "--change" => Some(Self::OfChange),
-            paths if paths.iter().all(is_path) => Some(Self::OfFiles(Files(paths.to_vec()))),
-            _ => None,
-        }
+        let (most, paths) = match args {
+            [option] if option == "--change" => return Some(Self::OfChange),
+            [option, most, paths @ ..] if option == "--sample" => (Some(most.parse().ok()?), paths),
+            paths => (None, paths),
+        };
+        paths.iter().all(is_path).then(|| Self::OfFiles(Files { paths: paths.to_vec(), most }))
     }
 
     pub(crate) fn run(&self) -> Result<(), Failure> {
@@ -50,15 +51,18 @@ impl Mutants {
 
 /// Files and directories, from the root of the workspace.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Files(Vec<String>);
+pub(crate) struct Files {
+    paths: Vec<String>,
+    /// How many mutants of each directory are tried at most, always the same ones.
+    most: Option<usize>,
+}
 
 impl Files {
     fn check(&self) -> Result<(), Failure> {
         install()?;
         let held = Held::load()?;
         let all = list::read(&listed().output()?)?;
-        let asked: Vec<Mutant> =
-            all.iter().filter(|mutant| self.asks_for(&mutant.path, &held)).cloned().collect();
+        let asked = self.choose(&all, &held);
         if asked.is_empty() {
             return Err(Failure::new("no mutant is in these files"));
         }
@@ -68,15 +72,35 @@ impl Files {
         verdict(&tally.lived.iter().collect::<Vec<_>>(), &stale, &held)
     }
 
-    fn asks_for(&self, path: &str, held: &Held) -> bool {
-        if self.0.is_empty() {
-            return held.holds(path);
+    /// The mutants that are asked for, by their rank if not all of them are tried.
+    fn choose(&self, all: &[Mutant], held: &Held) -> Vec<Mutant> {
+        let of = |asks_for: &dyn Fn(&str) -> bool| {
+            let mut asked: Vec<Mutant> =
+                all.iter().filter(|mutant| asks_for(&mutant.path)).cloned().collect();
+            if let Some(most) = self.most {
+                asked.sort_by_cached_key(Mutant::rank);
+                asked.truncate(most);
+            }
+            asked
+        };
+        if self.paths.is_empty() {
+            return of(&|path| held.holds(path));
         }
-        self.0.iter().any(|asked| {
-            let rest = path.strip_prefix(asked.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        let mut chosen: Vec<Mutant> = Vec::new();
+        for asked in &self.paths {
+            let more = of(&|path| lies_in(path, asked));
+            chosen.extend(
+                more.into_iter().filter(|mutant| !chosen.contains(mutant)).collect::<Vec<_>>(),
+            );
+        }
+        chosen
     }
+}
+
+/// Whether this is the asked file, or in the asked directory.
+fn lies_in(path: &str, asked: &str) -> bool {
+    let rest = path.strip_prefix(asked.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The difference between the tree and the branch that it will be merged into.
@@ -205,8 +229,10 @@ mod tests {
     #[test]
     fn files_and_directories_are_asked_for() {
         let held = held("- `crates/a/src/held.rs`\n");
-        let asks_for = |args: &[&str], path| match parse(args) {
-            Some(Mutants::OfFiles(files)) => files.asks_for(path, &held),
+        let asks_for = |args: &[&str], path: &str| match parse(args) {
+            Some(Mutants::OfFiles(files)) => {
+                !files.choose(&mutants(&format!("{path}:1:1: replace x in f")), &held).is_empty()
+            }
             other => panic!("{other:?}"),
         };
         let path = "crates/a/src/b.rs";
@@ -220,9 +246,36 @@ mod tests {
         assert!(asks_for(&[], "crates/a/src/held.rs"));
         assert!(!asks_for(&[], path));
         assert_eq!(parse(&["--change"]), Some(Mutants::OfChange));
-        for bad in [&["--list"][..], &[""], &["--change", path], &[path, "--change"]] {
+        let bad: [&[&str]; 6] = [
+            &["--list"],
+            &[""],
+            &["--change", path],
+            &[path, "--change"],
+            &["--sample"],
+            &["--sample", path],
+        ];
+        for bad in bad {
             assert_eq!(parse(bad), None);
         }
+    }
+
+    #[test]
+    fn a_sample_takes_as_many_of_each_directory() {
+        let all: Vec<String> = (1..=9)
+            .flat_map(|line| {
+                ["a", "b"].map(|name| format!("crates/{name}/c.rs:{line}:1: replace {line} in f"))
+            })
+            .collect();
+        let all = mutants(&all.join("\n"));
+        let chosen = |args: &[&str]| match parse(args) {
+            Some(Mutants::OfFiles(files)) => files.choose(&all, &held("")),
+            other => panic!("{other:?}"),
+        };
+        let both = chosen(&["--sample", "4", "crates/a", "crates/b", "crates/a/c.rs"]);
+        let of = |name: &str| both.iter().filter(|mutant| mutant.path.contains(name)).count();
+        assert_eq!((of("a/c"), of("b/c"), both.len()), (4, 4, 8));
+        assert_eq!(chosen(&["--sample", "99", "crates/a"]).len(), 9);
+        assert_eq!(chosen(&["crates"]).len(), 18);
     }
 
     #[test]

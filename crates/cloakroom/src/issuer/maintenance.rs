@@ -274,6 +274,8 @@ async fn delete_ended(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenErro
 /// readers that it lacks none.
 async fn write_heartbeat(inner: &Arc<Inner>) -> Result<(), TokenError> {
     let now = inner.now();
+    // The store may have gone back in time since the last reading.
+    inner.read_log_if_idle().await?;
     let memory = inner.store.memory();
     if memory.is_in_doubt() && memory.may_lack_revocations(now) {
         return Ok(());

@@ -4,7 +4,7 @@
 //! tokens would then be active again until somebody notices. So each server keeps the revocations
 //! that it made itself and those that it read from the log, exactly, until they end.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -108,6 +108,10 @@ impl KnownRevocations {
         state.remember(target.clone(), known);
         state.written.push_back((now, target.clone()));
         self.bound_size(&mut state, now);
+        // Only a server that writes heartbeats asks for these, and so drops what it has read.
+        if state.written.len() > 2 * self.max {
+            state.drop_repeated();
+        }
     }
 
     /// Remembers the log entries of this reading.
@@ -240,6 +244,14 @@ impl State {
             }
         };
         self.ends.insert((until, number), target);
+    }
+
+    /// Keeps the oldest entry of [`State::written`] for each revocation that is still known.
+    fn drop_repeated(&mut self) {
+        let Self { written, revocations, .. } = self;
+        let mut kept = HashSet::new();
+        written
+            .retain(|(_, target)| revocations.contains_key(target) && kept.insert(target.clone()));
     }
 
     fn forget(&mut self, target: &Target) {

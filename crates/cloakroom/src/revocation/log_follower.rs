@@ -123,6 +123,15 @@ impl Inner {
         }
     }
 
+    /// Reads what is new in the log and repairs the store if it lost something, unless another task
+    /// does that now.
+    pub(crate) async fn read_log_if_idle(self: &Arc<Self>) -> Result<(), StoreError> {
+        match self.reader.try_lock() {
+            Ok(mut reader) => Box::pin(self.catch_up(&mut reader)).await,
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Reads what is new in the log, and repairs the store if it lost something.
     async fn catch_up(self: &Arc<Self>, reader: &mut LogReader) -> Result<(), StoreError> {
         let suspicion = self.store.memory().open_suspicion();

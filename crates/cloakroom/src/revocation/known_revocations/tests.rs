@@ -123,3 +123,17 @@ fn beyond_the_most_what_ends_first_is_forgotten_and_that_is_known() {
     assert_eq!(known.forgotten_until(NOW), Some(NOW + LIFE));
     assert_eq!(known.forgotten_until(NOW + LIFE), None);
 }
+
+#[test]
+fn what_nobody_asks_for_does_not_pile_up() {
+    let known = KnownRevocations::with_max(2);
+    let earliest = revocation(jti("a"), NOW + 3 * LIFE);
+    for second in 0..100 {
+        let at = NOW + Duration::from_secs(second);
+        known.remember_own(&earliest, None, at);
+        known.remember_own(&revocation(jti(&second.to_string()), at + LIFE), None, at);
+        assert!(known.write().written.len() <= 5, "at most two for each that is remembered");
+    }
+    let later = NOW + Duration::from_millis(1);
+    assert!(known.lacks_own(1, later, NOW + LIFE), "the first time counts, not the last");
+}
