@@ -37,9 +37,8 @@
 //! The types in this crate's signatures are re-exported here: an API needs no other crate of the
 //! workspace.
 //!
-//! The cookbook (`docs/cookbook` in the repository) shows a gateway, an API in the process of its
-//! issuer, and how to test an API: the feature `testing` of the crate `cloakroom` makes tokens of any
-//! shape, without a network.
+//! The cookbook (`docs/cookbook` in the repository) shows a gateway, an API in the same process as its issuer, and how
+//! to test an API: the feature `testing` of the crate `cloakroom` makes tokens of any shape, without a network.
 //!
 //! # What is cached, and for how long
 //!

@@ -128,8 +128,8 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// If the sealer lacks a key or its current key was replaced, or if the key store fails. In that case, call it
-    /// again to complete it.
+    /// If the sealer lacks a key or its current key was replaced, or if the key store fails. Once the cause is gone,
+    /// call it again to complete the work.
     pub async fn reseal_keys(&self) -> Result<Resealed, TokenError> {
         let otherwise = Event::Unconfirmed { operation: Operation::ResealKeys, target: None };
         let work =

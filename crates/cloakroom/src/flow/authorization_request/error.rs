@@ -75,7 +75,7 @@ pub enum AuthorizationErrorCode {
     InteractionRequired,
     /// `account_selection_required`: the client allows no page, and the user has to choose an account.
     AccountSelectionRequired,
-    /// `unmet_authentication_requirements`: the user cannot sign in in the way that the client needs.
+    /// `unmet_authentication_requirements`: the user cannot sign in as strongly as the client requires.
     UnmetAuthenticationRequirements,
     /// `server_error`.
     ServerError,

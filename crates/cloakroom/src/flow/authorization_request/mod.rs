@@ -74,7 +74,7 @@ use crate::issuer::single_use::spend;
 /// ```
 ///
 /// With axum, it is an extractor for `GET` and `POST`, in routers whose state is the [`Issuer`], or a
-/// type from which one can be taken (`FromRef`). It answers wrong requests by itself:
+/// type from which one can be taken (`FromRef`). It answers invalid requests itself:
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
