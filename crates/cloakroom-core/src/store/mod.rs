@@ -84,9 +84,9 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has no chain or one that
-    /// is at `step.expected`, or if a token names another grant. The same error if the next record ends later than the
-    /// grant ([`GrantRecord::expires_at`]), but only if the step would otherwise be taken, since the winner of a race
-    /// may have shortened the grant. Another error if the store fails.
+    /// is at `step.expected`, or if a token names another grant. The error is the same if the next record ends later
+    /// than the grant ([`GrantRecord::expires_at`]), but only if the step would otherwise be taken, since the winner of
+    /// a race may have shortened the grant. If the store fails, it is another error.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
