@@ -7,9 +7,9 @@ use clap_complete::Shell;
 
 /// Looks after the store of an authorization server that uses cloakroom.
 ///
-/// It works on the store itself, while servers run or while none does. Secrets come from the
-/// environment or from a file, and never from the command line, which other users of the machine can
-/// read.
+/// It works on the store itself, whether or not servers are running. Secrets come from the
+/// environment or from a file, and never from the command line, which other users of the machine
+/// can read.
 #[derive(Debug, Parser)]
 #[command(
     name = "cloakroom",
