@@ -72,7 +72,7 @@ pub trait SingleUseDatabase: fmt::Debug + Send + Sync + 'static {
     /// dropped, the call stands for a restart.
     async fn open(&self) -> Arc<dyn SingleUseStore>;
 
-    /// How many items are stored, ended or not; `None` if the database cannot tell.
+    /// How many items are stored, over or not; `None` if the database cannot tell.
     async fn count(&self) -> Option<u64> {
         None
     }

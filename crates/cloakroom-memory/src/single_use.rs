@@ -61,13 +61,13 @@ impl MemorySingleUse {
     }
 
     /// An empty store for at most this many items. Allow for all items that may be spent within the
-    /// longest lifetime of an item: a full store refuses new items until others have ended.
+    /// longest lifetime of an item: a full store refuses new items until others are over.
     #[must_use]
     pub fn with_max_items(most: usize) -> Self {
         Self(Arc::new(State { most, items: Mutex::default() }))
     }
 
-    /// The number of stored items, some of which may have ended.
+    /// The number of stored items, some of which may be over.
     #[must_use]
     pub fn len(&self) -> usize {
         lock(&self.0.items).ends.len()

@@ -2,7 +2,7 @@
 //!
 //! A call sends two statements in one round trip. The first spends the item: the unique index
 //! decides between calls for one id, and the row decides between a call and the end of the item.
-//! The second forgets some items that have ended.
+//! The second forgets some items that are over.
 //!
 //! The latest forgotten end is read after the row has been inserted, with a snapshot of that
 //! moment. An earlier row of the item would have blocked the insert; so if there was one, its

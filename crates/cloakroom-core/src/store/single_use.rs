@@ -14,8 +14,8 @@ use crate::time::UnixTime;
 pub trait SingleUseStore: fmt::Debug + Send + Sync + 'static {
     /// Spends an item, in one atomic step.
     ///
-    /// - It must answer [`Spent::First`] once for an id until the item has ended, and [`Spent::Again`] to all other
-    ///   calls.
+    /// - It must answer [`Spent::First`] once for an id until the item is over, and
+    ///   [`Spent::Again`] to all other calls.
     /// - It must answer `Again` if `spend.until` is not later than `spend.now`, or not later than
     ///   the latest end that the store has forgotten.
     /// - For a held item, it must keep the later of the two ends.
@@ -72,7 +72,7 @@ impl Spend {
 pub enum Spent {
     /// The item was not spent before, and is spent now.
     First,
-    /// The item was spent before, or it has ended, so the store cannot tell.
+    /// The item was spent before, or it is over, so that the store cannot tell.
     Again,
 }
 
