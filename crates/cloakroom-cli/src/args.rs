@@ -7,9 +7,9 @@ use clap_complete::Shell;
 
 /// Looks after the store of an authorization server that uses cloakroom.
 ///
-/// It works on the store itself, while servers run or while none does. Secrets come from the
-/// environment or from a file, and never from the command line, which other users of the machine can
-/// read.
+/// It works on the store itself, whether or not servers are running. Secrets come from the
+/// environment or from a file, and never from the command line, which other users of the machine
+/// can read.
 #[derive(Debug, Parser)]
 #[command(
     name = "cloakroom",
@@ -44,7 +44,7 @@ Exit status:
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Where the store is: `sqlite:PATH`, `postgres://…`, `mysql://…` or `redis://…`. A URL with a
-    /// password belongs into the variable `CLOAKROOM_STORE`.
+    /// password belongs in the variable `CLOAKROOM_STORE`.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
     /// The URL of the issuer that the store belongs to.
@@ -59,12 +59,12 @@ pub(crate) struct Global {
     /// The schema of the tables in PostgreSQL, if the servers do not use the default.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) schema: Option<String>,
-    /// A file with secrets: lines such as `CLOAKROOM_SEALING_KEY=…`. They count before the
+    /// A file with secrets: lines such as `CLOAKROOM_SEALING_KEY=…`. They take precedence over the
     /// environment.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) secrets_file: Option<PathBuf>,
-    /// A TOML file with the settings of the servers that are not the defaults: key policy, lifetimes
-    /// and former issuers.
+    /// A TOML file with the settings for which the servers do not use the defaults: key policy,
+    /// lifetimes and former issuers.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
     /// Writes the result as JSON. Times are milliseconds since 1970.
@@ -102,7 +102,8 @@ pub(crate) enum Command {
         #[arg(long)]
         skip_rows: bool,
     },
-    /// Repeats what a restored store has forgotten. Run it before you start the servers again.
+    /// Repeats the revocations that a restored store has forgotten. Run it before you start the
+    /// servers again.
     Restore(Restore),
     /// Prints a script that completes commands in a shell.
     #[command(hide = true)]
@@ -137,16 +138,16 @@ pub(crate) enum Keys {
         kid: String,
     },
     /// Publishes a private key of another program: PEM (PKCS#8, PKCS#1, SEC 1) or a JWK. It signs
-    /// after the keys that are there already, when every verifier knows it.
+    /// after the keys that are there already, once every verifier knows it.
     Import {
-        /// A file with the private key alone.
+        /// A file that contains only the private key.
         file: PathBuf,
         /// The algorithm that it signs with.
         #[arg(long, default_value = "ES256")]
         algorithm: String,
     },
-    /// Seals the private keys under the current key-encryption key, and says which older ones may
-    /// go.
+    /// Seals the private keys under the current key-encryption key, and says which older ones you
+    /// may remove.
     Reseal,
 }
 
@@ -156,14 +157,14 @@ pub(crate) enum Sessions {
     List {
         #[command(flatten)]
         of: Owner,
-        /// The most sessions to list.
+        /// The largest number of sessions to list.
         #[arg(long, default_value_t = 100, value_name = "NUMBER")]
         limit: usize,
-        /// Begins after this grant, which the end of a shorter list names.
+        /// Starts after this grant. A list that was cut off at the limit names it at its end.
         #[arg(long, value_name = "GRANT")]
         after: Option<String>,
     },
-    /// Ends sessions: of a user everywhere, of a user at a client, of a client, or one.
+    /// Ends sessions: of a user everywhere, of a user at one client, of a client, or a single one.
     Revoke {
         #[command(flatten)]
         of: OwnerOrGrant,
@@ -226,8 +227,8 @@ pub(crate) enum Tokens {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// A file with what to revoke again: events of your audit trail as JSON, one in each line, or
-    /// lines such as `subject alice`, `client web-app`, `grant ID` or `key KID`.
+    /// A file with what to revoke again: events of your audit trail as JSON, one per line, or lines
+    /// such as `subject alice`, `client web-app`, `grant ID` or `key KID`.
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     /// Marks this signing key as compromised. May be repeated.

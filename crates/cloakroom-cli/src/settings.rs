@@ -1,4 +1,4 @@
-//! The settings of the servers that are not the defaults, from a TOML file.
+//! The settings for which the servers do not use the defaults, from a TOML file.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -204,7 +204,7 @@ impl SelfContained {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// No random bytes.
+    /// The source of random bytes failed.
     #[error(transparent)]
     Random(#[from] RandomError),
     /// The token would be too large for HTTP headers.

@@ -68,13 +68,13 @@ impl Random {
         Self(Source::Injected(Arc::new(Mutex::new(Generator(rng)))))
     }
 
-    /// A source for one operation that needs about this many bytes in several parts, at most 96: it gets
-    /// them from the operating system in one call, when the first part is needed. A call costs the same
-    /// for one value as for some. An injected generator is called for each part, as otherwise.
+    /// A source for one operation that needs about this many bytes, at most 96, in several parts. It gets all of them
+    /// from the operating system in one call, when the first part is needed: one larger call costs no more than a small
+    /// one. An injected generator is still called for each part.
     ///
-    /// Drop it with the operation. No byte is handed out twice, and each is wiped when it is. A process or a
-    /// virtual machine that is copied between operations copies no bytes that are still to be used, as it
-    /// would with a buffer for a thread.
+    /// Drop it at the end of the operation. No byte is handed out twice, and each is wiped as soon as it has been
+    /// handed out. If a process or a virtual machine is copied between operations, the copy contains no bytes that are
+    /// still to be used; with a buffer for each thread, it would.
     #[doc(hidden)]
     #[must_use]
     pub fn batch(&self, bytes: usize) -> Self {

@@ -29,8 +29,7 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If it was sealed under another key or for another context, if it is damaged, or if the sealer
-    /// fails.
+    /// If they were sealed under another key or for another context, if they are damaged, or if the sealer fails.
     async fn unseal(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 
     /// For each key-encryption key, its name and a check value that identifies the key without

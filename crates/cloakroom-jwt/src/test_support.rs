@@ -1,4 +1,4 @@
-//! What unit tests share: records, a store that fails and races on order, and a source of random
+//! What unit tests share: records, a store that fails and races on demand, and a source of random
 //! bytes that has none.
 
 use std::collections::BTreeMap;

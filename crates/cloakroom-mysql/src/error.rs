@@ -24,7 +24,7 @@ pub enum ConnectError {
         /// The name.
         name: String,
     },
-    /// The server does not accept writes: it is a replica, or set to read only.
+    /// The server does not accept writes: it is a replica, or set to read-only.
     #[error("the server does not accept writes: it is a replica, or set to read only")]
     ReadOnly,
     /// The server is too old.

@@ -46,7 +46,7 @@
 //! - **A Galera cluster** works with any of its nodes: the store makes each session wait until its
 //!   node has applied the writes that others have acknowledged (`wsrep_sync_wait = 7`). Writes to
 //!   the revocation log on two nodes at once conflict and run again; one node for all writes is
-//!   faster. Run migrations against one node.
+//!   faster. Run all migrations on one node.
 //! - A proxy that moves a session to another connection between transactions must prepare the
 //!   session's statements there, as `ProxySQL` and `MaxScale` do.
 //!

@@ -1,5 +1,5 @@
-//! What the store says of itself, and a walk over all grants, for operators. Nothing here is on the path of
-//! a request.
+//! What the store reports about itself, and a walk over all grants, for operators. Nothing here is on the path of a
+//! request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ pub enum ConnectError {
         /// The oldest version with which this program works.
         needed: u32,
     },
-    /// The server does not accept writes: it is a standby, or the user or the database is set to read only.
+    /// The server does not accept writes: it is a standby, or the user or the database is set to read-only.
     #[error("the server does not accept writes: it is a standby, or set to read only")]
     ReadOnly,
     /// The server runs transactions at an isolation level other than `READ COMMITTED`, and the

@@ -25,7 +25,7 @@
 //!   servers notice (`docs/postgresql.md` in the repository). With a synchronous standby nothing is
 //!   lost.
 //! - **Nothing is left open.** Each operation on the path of a request is one statement that
-//!   commits by itself; creating a grant is two in one round trip. So a dropped future leaves no
+//!   commits by itself; creating a grant takes two statements, sent in one round trip. So a dropped future leaves no
 //!   transaction, and no lock.
 //! - **Few connections.** Many callers' statements are in flight on a connection at the same time,
 //!   and lookups that arrive while others are under way are sent together, in one statement. By
@@ -33,11 +33,10 @@
 //!   and housekeeping, one for the log, and one that listens. A connection that breaks is replaced
 //!   when it is next needed, with a pause that grows to half a second while the server cannot be
 //!   reached.
-//! - **Outages are errors**: a server that is gone, read only or full, a time-out, a missing
-//!   privilege. Lookups are sent once more if their connection has ended, and statements that lost
-//!   a conflict are sent again. Nothing else is repeated. When the cause is gone, the same store
-//!   works again.
-//! - **Housekeeping** deletes a few hundred rows in each statement and skips what others have locked. Any number of
+//! - **Outages are errors**: a server that is gone, read-only or full, a time-out, a missing privilege. Lookups are
+//!   sent once more if their connection has ended, and statements that lost a conflict are sent again. Nothing else is
+//!   repeated. When the cause is gone, the same store works again.
+//! - **Housekeeping** deletes a few hundred rows in each statement, and skips what others have locked. Any number of
 //!   nodes can run it at once.
 //! - **Single-use items** ([`SingleUseStore`](cloakroom_core::store::SingleUseStore)) can be in
 //!   this database or in a separate one. After a failover that loses commits, items whose spending

@@ -157,7 +157,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting is invalid, the server cannot be reached, is too old or a replica, or may evict keys.
+    /// If a setting is invalid, or if the server cannot be reached, is too old, is a replica, or may evict keys.
     pub async fn connect(self) -> Result<RedisStore, OpenError> {
         let layout = Layout::new(&self.prefix)?;
         let (link, source) = self.link().await?;

@@ -32,8 +32,8 @@
 //! - **Most writes may be sent twice.** A command whose connection broke is sent once more, and the
 //!   cluster client repeats commands by itself. Writes of signing keys and single-use items are the
 //!   exception: the store sends them once, and reports an error if the connection breaks.
-//! - **Log first.** A revocation is in the log, with its rule, before it takes effect. If its process ends in between,
-//!   [`maintain`](cloakroom_core::store::TokenStore::maintain) finishes it. It does the same work once more
+//! - **Log first.** A revocation is in the log, with its rule, before it takes effect. If the process ends in between,
+//!   [`maintain`](cloakroom_core::store::TokenStore::maintain) finishes the revocation. It does the same work once more
 //!   a minute later, in case a shard failed over and lost it.
 //! - **Keys have a time to live**, at least one hour after the end of their content, by the clock
 //!   of the server. Only the log, the signing keys and the check values have none. So memory is

@@ -71,7 +71,7 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, is too old or a replica, or may evict keys.
+    /// If the server cannot be reached, is too old, is a replica, or may evict keys.
     pub async fn connect(url: &str) -> Result<Self, OpenError> {
         Self::builder(url).connect().await
     }

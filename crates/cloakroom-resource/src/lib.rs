@@ -37,9 +37,8 @@
 //! The types in this crate's signatures are re-exported here: an API needs no other crate of the
 //! workspace.
 //!
-//! The cookbook (`docs/cookbook` in the repository) shows a gateway, an API in the process of its
-//! issuer, and how to test an API: the feature `testing` of the crate `cloakroom` makes tokens of any
-//! shape, without a network.
+//! The cookbook (`docs/cookbook` in the repository) shows a gateway, an API in the same process as its issuer, and how
+//! to test an API: the feature `testing` of the crate `cloakroom` makes tokens of any shape, without a network.
 //!
 //! # What is cached, and for how long
 //!
@@ -76,7 +75,7 @@
 //! | introspected tokens | [`BearerLayer::cache`] | replica, age, expiry, proof of the key |
 //! | JWTs of handles | [`PhantomLayer::cache`] | replica, age, expiry, proof of the key |
 //! | verified JWTs | [`Verifier::cache`] | replica, JWK Set, times, proof of the key |
-//! | refused tokens, 10,000 beside each of the first two | the same | age, 10 s at most |
+//! | refused tokens, 10,000 for each of the first two caches | the same | age, 10 s at most |
 //!
 //! Each cache belongs to one audience, stores tokens as SHA-256 digests, and is limited in size.
 //! Requests that wait for the same token share one introspection, which continues when some of them
@@ -97,8 +96,9 @@
 //!
 //! # Metrics
 //!
-//! These need the feature `metrics`; `docs/metrics.md` has alarms and a dashboard for them. The counters from `cloakroom_cache_hits_total` to
-//! `cloakroom_forged_handles_total` have the label `cache`: `introspection`, `phantom` or `jwt`.
+//! These need the feature `metrics`. `docs/metrics.md` has alarms and a dashboard for them. The counters from
+//! `cloakroom_cache_hits_total` to `cloakroom_forged_handles_total` have the label `cache`: `introspection`, `phantom`
+//! or `jwt`.
 //!
 //! | counter | counts |
 //! |---|---|

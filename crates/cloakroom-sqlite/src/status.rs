@@ -1,4 +1,4 @@
-//! What the store says of itself, and a walk over all grants, for operators.
+//! What the store reports about itself, and a walk over all grants, for operators.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -212,8 +212,8 @@ impl SqliteStoreBuilder {
         Ok(SqliteStore(Arc::new(Inner { writer, shared })))
     }
 
-    /// Creates the file if there is none, and migrates its tables, and nothing else. Returns the version
-    /// that the tables have then.
+    /// Creates the file if there is none, migrates its tables, and does nothing else. Returns the resulting version of
+    /// the tables.
     ///
     /// # Errors
     ///

@@ -18,8 +18,8 @@ use crate::store::CheckValues;
 use crate::store::StoreError;
 use crate::time::UnixTime;
 
-/// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring
-/// for each further algorithm. They share the generations, and a store does not tell them apart.
+/// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring for each
+/// additional algorithm. They share the generations, and a store does not tell them apart.
 ///
 /// Private keys are sealed before the store receives them. Every write must be one atomic,
 /// conditional step, so that any number of nodes may rotate keys at the same time. If a driver

@@ -3,13 +3,12 @@
 //! A key is in the JWK Set before it signs, and until the last token that it signed has expired:
 //! [`KeyTimes::published`] → [`Signing::from`] → [`Signing::until`] → [`Signing::published_until`]. The
 //! signer is the oldest key that is neither compromised nor ended. So ending the signer takes one
-//! compare-and-set, whether it was planned, ordered or an emergency, and every verifier already knows
-//! the key that takes over.
+//! compare-and-set, whether it was planned, requested or an emergency, and every verifier already knows the key that
+//! takes over.
 //!
-//! An issuer that signs with several algorithms has a main ring, and a further ring for each of the other
-//! algorithms. Each ring has a signer of its own. A further ring that is added later starts like a
-//! rotation: its first key is published for `publish_ahead` before it signs, and until then the ring has
-//! no signer.
+//! An issuer that signs with several algorithms has a main ring, and another ring for each of the other algorithms.
+//! Each ring has a signer of its own. A ring that is added later starts like a rotation: its first key is published for
+//! `publish_ahead` before it signs, and until then the ring has no signer.
 
 use std::time::Duration;
 

@@ -14,8 +14,8 @@ use crate::revocation::log::{Cursor, LogEntry, RevocationBatch};
 /// {"entries":[…],"next":"…","more":false,"newest_bound":1732096800000,"heartbeat":1000,"clock_skew":5000}
 /// ```
 ///
-/// or, if the place of the cursor is gone, `{"gap":true,"heartbeat":1000,"clock_skew":5000}`. Times
-/// are milliseconds.
+/// or, if the place of the cursor is gone, `{"gap":true,"heartbeat":1000,"clock_skew":5000}`. Times are in
+/// milliseconds.
 ///
 /// ```
 /// use std::time::Duration;

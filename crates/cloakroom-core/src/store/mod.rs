@@ -83,11 +83,10 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has
-    /// no chain or one that is at `step.expected`, or if a token names another grant; if the step
-    /// would otherwise be taken, also if the next record ends later than the grant
-    /// ([`GrantRecord::expires_at`]), which the winner of a race may have shortened; another error
-    /// if the store fails.
+    /// [`StoreError::Misuse`] if the next record changes the id, client, subject or epoch, or has no chain or one that
+    /// is at `step.expected`, or if a token names another grant. The error is the same if the next record ends later
+    /// than the grant ([`GrantRecord::expires_at`]), but only if the step would otherwise be taken, since the winner of
+    /// a race may have shortened the grant. If the store fails, it is another error.
     async fn advance(&self, step: Advance) -> Result<AdvanceOutcome, StoreError>;
 
     /// Revokes what [`Revocation::target`] names. Idempotent.
@@ -198,8 +197,8 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// If the store fails.
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError>;
 
-    /// What the store says of itself, for an operator. It may take a few reads, and writes nothing.
-    /// `before` is as in [`Housekeeping::before`]. The default knows nothing.
+    /// What the store reports about itself, for an operator. It may take a few reads, and writes nothing. `before` is
+    /// as in [`Housekeeping::before`]. The default knows nothing.
     ///
     /// # Errors
     ///
@@ -324,8 +323,8 @@ pub enum AdvanceOutcome {
 pub enum RevokeOutcome {
     /// The revocation is complete.
     Done,
-    /// The rule is in force and in the log. [`TokenStore::maintain`] still has to mark the single
-    /// grants as revoked. The engine applies the rule until then.
+    /// The rule is in force and in the log. [`TokenStore::maintain`] still has to mark the individual grants as
+    /// revoked. The engine applies the rule until then.
     ///
     /// The entry of the revocation names the sweep, for [`Housekeeping::sweep`].
     Sweeping(EntryId),

@@ -1,9 +1,9 @@
-//! What a store says of itself, for operators.
+//! What a store reports about itself, for operators.
 
 use crate::time::UnixTime;
 
-/// What a store says of itself ([`TokenStore::status`](crate::store::TokenStore::status)). A store
-/// leaves out what it does not know.
+/// What a store reports about itself ([`TokenStore::status`](crate::store::TokenStore::status)). A
+/// store leaves out what it does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStatus {

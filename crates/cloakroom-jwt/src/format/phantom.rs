@@ -107,7 +107,7 @@ impl PhantomFormat {
         self
     }
 
-    /// Makes the JWT for a handle. This takes one signature, and no store.
+    /// Makes the JWT for a handle. This takes one signature, and no access to a store.
     ///
     /// # Errors
     ///

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1, with the feature `ml-dsa` RFC 9964). A key has exactly one.
+/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1 and, with the feature `ml-dsa`, RFC 9964). A key has exactly
+/// one.
 ///
 /// `none` is not supported. HS256 exists only as [`danger::HS256`](crate::danger::HS256).
 ///
@@ -45,7 +46,7 @@ pub enum Algorithm {
     /// ML-DSA-65 (RFC 9964), which no known quantum computer would break. Its signatures have 3,309 bytes.
     #[cfg(feature = "ml-dsa")]
     MlDsa65,
-    /// An algorithm of [`danger`](crate::danger). No name is parsed as one.
+    /// An algorithm of [`danger`](crate::danger). No name is parsed as such an algorithm.
     #[doc(hidden)]
     Danger(Hs256),
 }
@@ -116,7 +117,7 @@ impl Hs256 {
     }
 }
 
-/// The name is not one of an algorithm that this crate supports.
+/// The name is not that of an algorithm that this crate supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the algorithm is not one of ES256, ES384, ES512, EdDSA, RS256, RS384, RS512, PS256, PS384 and \

@@ -4,7 +4,7 @@
 //!
 //! **Anyone who can read the key store can sign tokens** if private keys are stored with [`unsealed`], and
 //! anyone who can write to it can replace the keys. That includes those who can read a backup. Use it only
-//! if the store itself is as safe as a key would be. [`formerly_unsealed`] leads away from it.
+//! if the store itself is as safe as a key would be. To stop using it, see [`formerly_unsealed`].
 //!
 //! # Shared secrets
 //!

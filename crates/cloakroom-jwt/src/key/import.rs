@@ -23,7 +23,7 @@ pub enum ImportRefusal {
     /// There is no key in the input.
     #[error("the input contains no private key: it must be PEM (PKCS#8, PKCS#1 or SEC 1) or a JWK")]
     NoKey,
-    /// There are several private keys, and nobody says which one is meant.
+    /// There are several private keys, and it is not clear which one is meant.
     #[error("the input contains {0} private keys: keep one in it")]
     SeveralKeys(usize),
     /// There is only a public key.
@@ -65,7 +65,7 @@ pub enum ImportRefusal {
          computed: make a new key, and do not use this one anywhere"
     )]
     Roca,
-    /// The input is not what it says, or its parts do not belong together.
+    /// The input is not what it claims to be, or its parts do not belong together.
     #[error("the private key cannot be read: {0}")]
     Malformed(&'static str),
 }

@@ -16,9 +16,9 @@ use crate::strict_json::Object;
 /// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, RSA of 2048 to 8192 bits, or, with the
 /// feature `ml-dsa`, ML-DSA-44 or ML-DSA-65.
 ///
-/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`; of an ML-DSA key
-/// `priv`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is not
-/// canonical, and an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
+/// Parsing refuses a key with a private member (`d`, `p`, `q`, `dp`, `dq`, `qi`, `oth`, `k`; for an ML-DSA key,
+/// `priv`), an EC point that is not on its curve, an Ed25519 point of small order, base64url that is not canonical, and
+/// an `alg` that does not match the key. Unknown members are ignored (RFC 7517 §4).
 ///
 /// ```
 /// use cloakroom_jwt::Jwk;
@@ -107,7 +107,7 @@ pub enum JwkError {
     TooManyKeys {
         /// The number of keys.
         count: usize,
-        /// The most keys allowed.
+        /// The largest number of keys allowed.
         limit: usize,
     },
     /// The JSON is not what RFC 7517 requires.

@@ -45,7 +45,7 @@ impl KeyManagerBuilder {
         self
     }
 
-    /// Adds a ring of keys for a further algorithm; see [`KeyManager::signer_for`].
+    /// Adds a ring of keys for an additional algorithm; see [`KeyManager::signer_for`].
     ///
     /// If the issuer has signed before, the ring signs when its first key has been published for
     /// [`publish_ahead`](KeyPolicy::publish_ahead).

@@ -16,8 +16,8 @@ pub struct RingCheck {
     pub records: Vec<KeyRecord>,
     /// When they were read, by the clock of the settings.
     pub read_at: UnixTime,
-    /// Why keys cannot be used: a key-encryption key that is missing or another one, or a damaged
-    /// record. A manager with these settings would not be built.
+    /// Why keys cannot be used: a key-encryption key that is missing or wrong, or a damaged record.
+    /// A manager with these settings would not be built.
     pub failures: Vec<KeyManagerError>,
 }
 

@@ -39,8 +39,7 @@ pub enum KeyEvent {
         /// The key that signs now.
         to: Kid,
     },
-    /// A key was ended on request. It signs no more, and stays published until what it signed has
-    /// expired.
+    /// A key was ended on request. It no longer signs, and stays published until what it signed has expired.
     Retired {
         /// The key.
         kid: Kid,
@@ -121,7 +120,7 @@ pub enum KeyManagerError {
         /// The name of the key that replaced it.
         by: String,
     },
-    /// The sealer does not name its key-encryption keys, so nothing tells what must be sealed again.
+    /// The sealer does not name its key-encryption keys, so it is not known what must be sealed again.
     #[error(
         "the sealer does not name its key-encryption keys: implement `current_key` and `key_of`"
     )]

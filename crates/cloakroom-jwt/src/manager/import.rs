@@ -11,10 +11,9 @@ use crate::manager::unanswered_writes::Write;
 
 impl KeyManager {
     /// Publishes an existing key, such as one of a server that this one replaces. It is in the JWK Set
-    /// at once, and signs after the keys that are in the ring already, when every verifier knows it.
-    /// From then on it lives on the schedule like any other key: call [`rotate`](Self::rotate) to let
-    /// it sign earlier. A key for the algorithm of a further ring joins that ring, and any other key
-    /// the main ring.
+    /// at once, and signs after the keys that are in the ring already, once every verifier knows it. From then on it
+    /// follows the schedule like any other key: call [`rotate`](Self::rotate) to let it sign earlier. A key for an
+    /// algorithm that has a ring of its own joins that ring, and any other key joins the main ring.
     ///
     /// The key is sealed before it is stored, and gets its thumbprint as `kid`.
     ///

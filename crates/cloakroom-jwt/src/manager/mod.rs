@@ -235,8 +235,8 @@ impl KeyManager {
         Err(KeyManagerError::Contended)
     }
 
-    /// Ends a key now: it signs no more, or never. It stays in the JWK Set until the tokens that it signed
-    /// have expired. For the signing key this is [`rotate`](KeyManager::rotate). You can repeat the call.
+    /// Ends a key now: it no longer signs, or never will. It stays in the JWK Set until the tokens that it signed have
+    /// expired. For the signing key this is [`rotate`](KeyManager::rotate). You can repeat the call.
     ///
     /// Use [`compromise`](KeyManager::compromise) instead if somebody else may have the key.
     ///

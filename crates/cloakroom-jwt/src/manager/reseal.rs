@@ -27,8 +27,7 @@ pub struct Resealed {
     pub current: String,
     /// How many private keys this call sealed again.
     pub resealed: usize,
-    /// How many are still sealed under an older key, since other nodes wrote their records all the time.
-    /// Repeat the call.
+    /// How many are still sealed under an older key, because other nodes kept writing their records. Repeat the call.
     pub remaining: usize,
     /// The names of older key-encryption keys that no signing key needs any more. You may remove them
     /// from the sealer of every node.
@@ -36,9 +35,8 @@ pub struct Resealed {
 }
 
 impl KeyManager {
-    /// Seals every private key again that is sealed under an older key-encryption key than the current
-    /// one. Call it when every node has the new key as its current one. You can repeat it, and call it on
-    /// any number of nodes.
+    /// Seals again every private key that is sealed under an older key-encryption key than the current one. Call it
+    /// when every node has the new key as its current one. You can repeat it, and call it on any number of nodes.
     ///
     /// From the first call on, a node whose current key is an older one makes no new signing keys. It
     /// continues to sign, but [`maintain`](KeyManager::maintain) and

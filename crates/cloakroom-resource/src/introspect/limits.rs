@@ -14,7 +14,7 @@ use cloakroom_core::time::ClockReading;
 /// let limits = IntrospectionLimits::default().at_once(64).max_requests_per_second(500);
 /// ```
 ///
-/// **These limits protect the authorization server from invented tokens.** Each of them needs an
+/// **These limits protect the authorization server from invented tokens.** Each such token needs an
 /// introspection. [`GatewayKeys`](crate::GatewayKeys) refuse most of them without one. If you do
 /// not use them, set [`max_requests_per_second`](Self::max_requests_per_second) well above the
 /// number of new valid tokens that you expect per second.

@@ -84,9 +84,9 @@ use crate::verify::token::VerifiedToken;
 /// # Tokens bound to a key
 ///
 /// A token with `cnf` passes only with a proof of that key. **Your application verifies the proof**:
-/// a middleware outside of this layer checks the `DPoP` header and its `ath` (RFC 9449 §4.3), or the
-/// client certificate (RFC 8705), and puts the proved key into the request's extensions, as a
-/// [`Confirmation`](crate::Confirmation). This layer compares the keys.
+/// a middleware outside this layer checks the `DPoP` header and its `ath` (RFC 9449 §4.3), or the client certificate
+/// (RFC 8705), and puts the proved key into the request's extensions, as a [`Confirmation`](crate::Confirmation). This
+/// layer compares the keys.
 ///
 /// | the token is | it passes |
 /// |---|---|
@@ -322,9 +322,9 @@ impl BearerLayer {
         self
     }
 
-    /// The refusal of a token that lacks some of this scope, for a handler that learns late what a request
-    /// needs: 403 `insufficient_scope`, as from this layer. It names the scope that the layer requires and
-    /// this one together, so that a client gets all it needs with one step-up. The body is empty.
+    /// The refusal of a token that lacks some of this scope, for a handler that finds out only while it runs what a
+    /// request needs: 403 `insufficient_scope`, as this layer itself would answer. It names this scope together with
+    /// the scope that the layer requires, so that a client gets all it needs with one step-up. The body is empty.
     ///
     /// ```
     /// use cloakroom_resource::http::Response;

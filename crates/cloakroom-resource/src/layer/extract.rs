@@ -69,10 +69,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for VerifiedToken {
     }
 }
 
-/// The token that [`BearerLayer`](crate::BearerLayer) has checked, with the custom claims as a type of
-/// yours. It dereferences to [`VerifiedToken`].
+/// The token that [`BearerLayer`](crate::BearerLayer) has checked, with the custom claims as a type of your own. It
+/// dereferences to [`VerifiedToken`].
 ///
-/// A valid token whose claims do not fit the type is answered 403, and the trace says what is missing.
+/// If the token is valid but its claims do not fit the type, the answer is 403, and the trace says what is missing.
 ///
 /// ```
 /// use axum::{Router, routing::get};

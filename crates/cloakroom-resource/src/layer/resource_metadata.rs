@@ -93,7 +93,7 @@ impl ResourceMetadata {
         })
     }
 
-    /// Names a further authorization server whose tokens the resource accepts.
+    /// Names another authorization server whose tokens the resource accepts.
     #[must_use]
     pub fn authorization_server(mut self, issuer: &str) -> Self {
         if let Some(Value::Array(all)) =

@@ -101,7 +101,7 @@ impl ReplicaBuilder {
     ///
     /// # Errors
     ///
-    /// [`UnavailableError`] if the log cannot be read, or outside of a tokio runtime.
+    /// [`UnavailableError`] if the log cannot be read, or if this is called outside a tokio runtime.
     ///
     /// # Panics
     ///

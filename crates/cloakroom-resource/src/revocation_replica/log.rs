@@ -20,8 +20,8 @@ use crate::error::UnavailableError;
 /// - must return at once if there are entries after the cursor. Otherwise it must wait until the log
 ///   grows, or until `wait` has passed, and then return no entries;
 /// - must answer a cursor whose position is gone with
-///   [`RevocationBatch::Gap`](cloakroom_core::revocation::RevocationBatch::Gap), but a log that merely ends
-///   before that position with no entries;
+///   [`RevocationBatch::Gap`](cloakroom_core::revocation::RevocationBatch::Gap). If the log merely ends before that
+///   position, it must return no entries instead;
 /// - must report every failure as an error, never as "nothing new";
 /// - must survive being dropped at any time, and being called again with the same cursor.
 ///

@@ -88,8 +88,8 @@ pub(crate) use token_facts::TokenFacts;
 ///
 /// # When there are too many rules
 ///
-/// A replica holds at most [`ReplicaBuilder::rules`] rules, and 200 for single tokens of one grant.
-/// Beyond that it drops rules, beginning with those that end first:
+/// A replica holds at most [`ReplicaBuilder::rules`] rules, and 200 for individual tokens of one grant. Beyond that it
+/// drops rules, beginning with those that end first:
 ///
 /// | too many rules | dropped | until their end, the replica cannot check |
 /// |---|---|---|
@@ -116,7 +116,7 @@ impl RevocationReplica {
     ///
     /// # Errors
     ///
-    /// [`UnavailableError`] if the log cannot be read, or outside of a tokio runtime.
+    /// [`UnavailableError`] if the log cannot be read, or if this is called outside a tokio runtime.
     ///
     /// # Panics
     ///

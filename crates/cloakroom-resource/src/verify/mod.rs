@@ -57,7 +57,7 @@ use cloakroom_core::time::ClockReading;
 /// | the key | result |
 /// |---|---|
 /// | is in the set that was fetched | verified |
-/// | is not in it | 401, also for other tokens with this key for 30 s |
+/// | is not in it | 401, for this token and, for 30 s, for all others with this key |
 /// | cannot be fetched yet | 503: [`UnavailableError::SigningKey`] |
 ///
 /// # Revocation

@@ -199,7 +199,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets which resources the client serves, as a resource server. They are those of
+    /// Sets which resources the client serves, as a resource server. They are identified in the same way as in
     /// [`audience`](Self::audience).
     pub fn serves(mut self, serves: Serves) -> Self {
         self.serves = serves;

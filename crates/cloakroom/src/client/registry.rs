@@ -123,8 +123,8 @@ impl RegisteredClient {
         self.metadata.get(name)
     }
 
-    /// What the client said about itself, to build on: with its identifier, name, redirect URIs, grant
-    /// types and secret. Add scope and audience.
+    /// A builder with what the client said about itself: its identifier, name, redirect URIs, grant types and secret.
+    /// Add a scope and an audience.
     pub fn builder(&self) -> ClientBuilder {
         let client = match &self.secret {
             Some(secret) => Client::hashed(&self.id, [*secret]),
@@ -174,9 +174,8 @@ impl RegisteredClient {
 /// know them.
 #[async_trait]
 pub trait ClientRegistry: ClientDirectory {
-    /// What a client may do that says this about itself; `None` if it is refused. Called before
-    /// [`insert`](Self::insert) and [`update`](Self::update). [`client`](ClientDirectory::client) decides
-    /// the same way.
+    /// Decides what a client that says this about itself may do; `None` refuses the client. Called before
+    /// [`insert`](Self::insert) and [`update`](Self::update). [`client`](ClientDirectory::client) decides the same way.
     fn admit(&self, client: &RegisteredClient) -> Option<Client>;
 
     /// Keeps a new client. `false` if there is no room for it.
@@ -217,8 +216,8 @@ type Admit = dyn Fn(ClientBuilder, &RegisteredClient) -> Option<ClientBuilder> +
 /// You say what such a client may do: the closure gets a [`ClientBuilder`] with what the client said about
 /// itself, and returns it with scope and audience, or `None` to refuse the client.
 ///
-/// It holds at most 10,000 clients. If it is full, clients that nobody has looked up for an hour after they
-/// registered make room; if there are none, no more are taken.
+/// It holds at most 10,000 clients. If it is full, clients that nobody looked up within an hour of their registration
+/// make room; if there are none, no more clients are accepted.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

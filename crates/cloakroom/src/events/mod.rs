@@ -133,7 +133,7 @@ pub enum Event {
         #[serde(flatten)]
         noticed: Regression,
     },
-    /// A revocation is in force. The store may still be marking single grants.
+    /// A revocation is in force. The store may still be marking individual grants.
     Revoked {
         /// What was revoked. The JSON does not contain the digest of a token.
         #[serde(serialize_with = "write_target")]
@@ -156,7 +156,7 @@ pub enum Event {
     Unconfirmed {
         /// The operation.
         operation: Operation,
-        /// What it was to change, if that is a single thing.
+        /// What it was meant to change, if that is a single thing.
         #[serde(serialize_with = "write_optional_target")]
         target: Option<Target>,
     },

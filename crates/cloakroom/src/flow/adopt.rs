@@ -28,16 +28,16 @@ impl Issuer {
     /// it, and derive its grant from its digest ([`GrantId::from_digest`]).
     ///
     /// A revocation of its subject or client after the token was issued covers it. Because clocks
-    /// may differ, so does one just before. A revocation of the token itself by [`Issuer::revoke`]
-    /// *before* it is taken over has no effect: take tokens over before clients may revoke them
-    /// here.
+    /// may differ, so may one from shortly before. A revocation of the token itself by
+    /// [`Issuer::revoke`] *before* it is taken over has no effect: take tokens over before clients
+    /// may revoke them here.
     ///
     /// # Errors
     ///
     /// [`TokenError::InvalidRequest`] if no format recognizes the token as foreign, or if its
     /// lifetime is longer than [`Lifetimes::adopted_token`](crate::Lifetimes::adopted_token), the
     /// time for which revocations are remembered; [`TokenError::Barred`] if a revocation covers it;
-    /// else as [`Issuer::issue`].
+    /// otherwise the errors of [`Issuer::issue`].
     pub async fn adopt(&self, request: AdoptRequest) -> Result<Adopted, TokenError> {
         let AdoptRequest { token, grant, validity } = request;
         let Range { start: issued_at, end: expires_at } = validity;

@@ -15,12 +15,12 @@ use crate::form::Form;
 use crate::issuer::Issuer;
 
 /// A grant type of your own, such as token exchange (RFC 8693) or a JWT as a grant (RFC 7523). Add it
-/// with [`IssuerBuilder::extension_grant`](crate::IssuerBuilder::extension_grant), and allow it to
-/// clients with [`ClientBuilder::extension_grant`](crate::ClientBuilder::extension_grant).
+/// with [`IssuerBuilder::extension_grant`](crate::IssuerBuilder::extension_grant), and allow clients to use it with
+/// [`ClientBuilder::extension_grant`](crate::ClientBuilder::extension_grant).
 ///
 /// The endpoint has authenticated the client. You check what the request presents, and return the grant
 /// to be issued: with the client's scope and resources, as [`Issuer::issue`] checks them. The
-/// [`TokenHook`](crate::TokenHook) is called for its token as for every other.
+/// [`TokenHook`](crate::TokenHook) is called for its token, as for every other token.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -63,7 +63,7 @@ pub trait ExtensionGrant: Send + Sync + 'static {
     async fn grant(&self, request: ExtensionRequest) -> Result<ExtensionResponse, TokenHookError>;
 }
 
-/// A request with an extension grant, of an authenticated client that may use it.
+/// A request with an extension grant, from an authenticated client that may use it.
 pub struct ExtensionRequest {
     pub(crate) client: Arc<Client>,
     pub(crate) form: Form,

@@ -1,4 +1,4 @@
-//! Your word at every token: fresh claims, more members of the response, or a refusal.
+//! Your say in every token: fresh claims, more members of the response, or a refusal.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,10 +61,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// [`on_token_timeout`](crate::IssuerBuilder::on_token_timeout), no token is issued, and the code or the
 /// refresh token is not spent: the client may present it again.
 ///
-/// A client that repeats a refresh within the retry window gets a further access token, for which the
-/// hook is called again ([`Occasion::Retry`]). So the two access tokens may have different claims, each
-/// those of its own time, and a user who was banned in between gets none. [`Event::Retried`] reports such a
-/// repetition.
+/// A client that repeats a refresh within the retry window gets another access token, for which the hook is called
+/// again ([`Occasion::Retry`]). So the two access tokens may have different claims, each with those that were current
+/// when it was made, and a user who was banned in between gets none. [`Event::Retried`] reports such a repetition.
 ///
 /// [`Event::Retried`]: crate::Event::Retried
 ///
@@ -73,10 +72,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # What the claims are
 ///
-/// A claim of the hook is added to those of the grant ([`Grant::claim`](crate::Grant::claim)), and replaces
-/// one of its name. It belongs to the one access token: introspection, the JWT and the swapped JWT show
-/// it. The grant stays as it is, so that the next call starts from the same claims. Together, claims may
-/// take 4,096 bytes.
+/// A claim of the hook is added to those of the grant ([`Grant::claim`](crate::Grant::claim)), and replaces one of the
+/// same name. It belongs to that one access token: introspection, the JWT and the swapped JWT show it. The grant stays
+/// as it is, so that the next call starts from the same claims. Together, claims may take 4,096 bytes.
 #[async_trait]
 pub trait TokenHook: Send + Sync + 'static {
     /// Decides about an access token.
@@ -197,8 +195,8 @@ impl NewToken {
         self.grant.session.as_deref()
     }
 
-    /// The `nonce` of the authorization request, for an ID token. It is there at every token of a grant
-    /// that began with a code.
+    /// The `nonce` of the authorization request, for an ID token. It is available for every token of a grant that began
+    /// with a code.
     #[must_use]
     pub fn nonce(&self) -> Option<&str> {
         self.nonce.as_deref()
@@ -256,7 +254,7 @@ impl TokenChanges {
         Self::default()
     }
 
-    /// Gives the token this claim, in place of the grant's of that name. The reserved names are those of
+    /// Gives the token this claim, in place of the grant's claim of that name. The reserved names are those of
     /// [`Claims`].
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: Value) -> Self {
@@ -342,7 +340,7 @@ enum Kind {
 }
 
 impl TokenHookError {
-    /// Refuses. The client gets `invalid_grant`, by which it asks its user to sign in again, or
+    /// Refuses. The client gets `invalid_grant`, which tells it to ask its user to sign in again, or
     /// `unauthorized_client` if it acts for itself. The reason goes to the trace, and not to the client.
     pub fn refuse(reason: impl Into<String>) -> Self {
         Self(Kind::Refused { code: None, reason: reason.into() })

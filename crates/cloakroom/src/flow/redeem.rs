@@ -38,9 +38,9 @@ impl Issuer {
     /// # Errors
     ///
     /// [`TokenError::InvalidGrant`] if the code cannot be redeemed; [`TokenError::InvalidTarget`]
-    /// for a resource that was not granted; else if a store, the directory or a format fails. After
-    /// such a failure the code is not spent, unless the store failed after it had written. Then the
-    /// user must sign in again, since codes have no retry window.
+    /// for a resource that was not granted; another error if a store, the directory or a format
+    /// fails. After such a failure the code is not spent, unless the store failed after it had
+    /// written. Then the user must sign in again, since codes have no retry window.
     pub async fn redeem(&self, request: CodeRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = redeem(&self.inner, request).await;

@@ -36,8 +36,8 @@ impl Issuer {
     /// # Errors
     ///
     /// [`TokenError::InvalidGrant`] if the token cannot be redeemed; [`TokenError::InvalidScope`]
-    /// or [`TokenError::InvalidTarget`] for more than was granted; else if a store, the directory
-    /// or a format fails. After such a failure the client may send the same token again.
+    /// or [`TokenError::InvalidTarget`] for more than was granted; another error if a store, the directory or a format
+    /// fails. After such a failure the client may send the same token again.
     pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = refresh(&self.inner, request).await;

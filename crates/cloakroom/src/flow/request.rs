@@ -133,7 +133,7 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// If it is empty, longer than 255 bytes, or has characters other than printable ASCII, or a blank.
+    /// If it is empty or longer than 255 bytes, or contains a blank or a character that is not printable ASCII.
     pub fn acr(mut self, acr: impl Into<String>) -> Result<Self, InvalidValue> {
         let acr = acr.into();
         if acr.is_empty() || acr.len() > cloakroom_core::MAX_ID_BYTES {
@@ -206,8 +206,7 @@ impl Grant {
     /// Names the device, such as a random value in a long-lived cookie. When the session begins, it
     /// replaces the older sessions of this user and this client on the same device: they are revoked.
     ///
-    /// The name is the value `id` of the [`device`](Self::device), which this adds to: call it after
-    /// that.
+    /// The name becomes the value `id` of the [`device`](Self::device): call this method after that one.
     ///
     /// # Errors
     ///
@@ -222,9 +221,9 @@ impl Grant {
 
     /// The epoch that you read with [`Issuer::epoch`](crate::Issuer::epoch) when the login began. A
     /// revocation of the subject or client while the user signs in then covers this grant. Keep the
-    /// epoch on the server. An epoch newer than that of the log is replaced by it. Abandon a login
-    /// that takes longer than [`Lifetimes::grant`](crate::Lifetimes::grant), because a revocation
-    /// is remembered only for the longest lifetime of the grants before it.
+    /// epoch on the server. If it is newer than the epoch of the log, the latter is used. Abandon a login that takes
+    /// longer than [`Lifetimes::grant`](crate::Lifetimes::grant), because a revocation is remembered only for as long
+    /// as a grant from before it can live.
     #[must_use]
     pub const fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);

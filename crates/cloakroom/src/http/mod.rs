@@ -11,11 +11,10 @@
 //! | `/.well-known/jwks.json` | GET | 7517 |
 //! | `/.well-known/oauth-authorization-server`, *before* the issuer's path | GET | 8414 |
 //!
-//! The metadata names the two endpoints without an RFC `revocations_endpoint` and
-//! `handle_keys_endpoint`. With GET, a client authenticates there with a header, or with its
-//! certificate and the parameter `client_id`; a secret or an assertion in the URL is not read,
-//! since URLs are logged. With POST, all parameters are in a form, and a client authenticates as at
-//! the other endpoints.
+//! The metadata has the URLs of the two endpoints without an RFC in `revocations_endpoint` and `handle_keys_endpoint`.
+//! With GET, a client authenticates there with a header, or with its certificate and the parameter `client_id`; a
+//! secret or an assertion in the URL is not read, since URLs are logged. With POST, all parameters are in a form, and a
+//! client authenticates as at the other endpoints.
 //!
 //! The revocation log is read by long polling. The response is a
 //! [`RevocationPage`](cloakroom_core::revocation::RevocationPage) with the entries after the cursor
@@ -189,9 +188,9 @@ impl Endpoints {
         self.add_metadata("authorization_endpoint", url.into())
     }
 
-    /// Adds the URL of your authorization endpoint to the metadata, which receives its requests with
-    /// [`AuthorizationRequest`](crate::AuthorizationRequest), and says what that supports: `iss` in each
-    /// response (RFC 9207), the response modes and prompts, and no request objects.
+    /// Adds to the metadata the URL of your authorization endpoint, which must read its requests with
+    /// [`AuthorizationRequest`](crate::AuthorizationRequest), and what that type supports: `iss` in each response (RFC
+    /// 9207), the response modes and prompts, and no request objects.
     #[must_use]
     pub fn authorization_page(self, url: &str) -> Self {
         self.authorization_endpoint(url)
@@ -204,7 +203,7 @@ impl Endpoints {
 
     /// Says in the metadata that your authorization endpoint names the issuer in `iss` in each of its
     /// responses, errors included (`authorization_response_iss_parameter_supported`, RFC 9207 §3).
-    /// [`Issuer::authorization_response`] does. Clients refuse a response without `iss` then.
+    /// [`Issuer::authorization_response`] does so. Clients then refuse a response without `iss`.
     #[must_use]
     pub fn authorization_response_iss(self) -> Self {
         self.add_metadata("authorization_response_iss_parameter_supported", true.into())
@@ -269,7 +268,7 @@ impl Endpoints {
         self
     }
 
-    /// The most bytes that the body of a request may have (64 KiB).
+    /// The largest size of the body of a request, in bytes (64 KiB by default).
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;

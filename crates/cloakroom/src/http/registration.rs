@@ -45,7 +45,7 @@ pub enum RegistrationRefusal {
     TooMany(Duration),
     /// Its metadata is not acceptable: 400 `invalid_client_metadata`, with this description.
     Metadata(&'static str),
-    /// It needs another initial access token: 401.
+    /// It needs a valid initial access token: 401.
     Unauthorized,
 }
 
@@ -55,10 +55,10 @@ type Policy =
 /// Lets clients register themselves (RFC 7591) in a [`ClientRegistry`], and change and delete their own
 /// registration (RFC 7592). It is off unless [`Endpoints::registration`] is called.
 ///
-/// Anyone can register without an [initial access token](Self::initial_access_token). So at most 30 clients
-/// register in a minute ([`limit`](Self::limit)), your [`policy`](Self::policy) may refuse any, and a
-/// registry has room for so many only. A client whose identifier is the URL of a metadata document
-/// (`ClientDocuments`) needs no registration: prefer that where your clients can do it.
+/// Unless you require an [initial access token](Self::initial_access_token), anyone can register. So at most 30 clients
+/// register in a minute ([`limit`](Self::limit)), your [`policy`](Self::policy) may refuse any of them, and a registry
+/// has room for a limited number. A client whose identifier is the URL of a metadata document (`ClientDocuments`) needs
+/// no registration: prefer that where your clients support it.
 ///
 /// | method | path | does |
 /// |---|---|---|
@@ -93,8 +93,8 @@ impl Registration {
         }))
     }
 
-    /// Requires this initial access token as `Bearer` token (RFC 7591 §3), or another one that this method
-    /// adds: random, and at least 22 bytes long ([`SecretHash::of`]).
+    /// Requires an initial access token, sent as a `Bearer` token (RFC 7591 §3). Each call of this method adds one that
+    /// is accepted. It must be random, and at least 22 bytes long ([`SecretHash::of`]).
     #[must_use]
     pub fn initial_access_token(mut self, token: SecretHash) -> Self {
         self.settings().initial.push(token);
@@ -114,7 +114,7 @@ impl Registration {
         self
     }
 
-    /// How many clients may register in a time, at this node (30 a minute).
+    /// How many clients may register at this node within `per` (30 in a minute by default).
     #[must_use]
     pub fn limit(mut self, clients: u32, per: Duration) -> Self {
         self.settings().limit = Arc::new(Limit::new(clients, per));

@@ -103,8 +103,8 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// [`TokenError::InvalidTarget`] if the resource must be named; else if a store, the directory
-    /// or the keys fail.
+    /// [`TokenError::InvalidTarget`] if the resource must be named; another error if a store, the
+    /// directory or the keys fail.
     pub async fn swap(
         &self,
         token: &TokenSecret,

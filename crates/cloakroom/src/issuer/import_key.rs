@@ -10,7 +10,7 @@ use crate::issuer::Issuer;
 impl Issuer {
     /// Publishes an existing signing key, such as one of a server that this one replaces
     /// ([`SigningKey::import_pem`], [`SigningKey::import_jwk`]). It is in the JWK Set at once, and
-    /// signs after the keys that are there already, when every verifier knows it.
+    /// signs after the keys that are there already, once every verifier knows it.
     /// [`Issuer::rotate_keys`] lets it sign earlier.
     ///
     /// # Errors

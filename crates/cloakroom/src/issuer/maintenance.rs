@@ -122,15 +122,14 @@ impl Issuer {
         Ok(retirement.await?)
     }
 
-    /// Seals every private key again that is sealed under an older key-encryption key than the current
-    /// one, and says which of the older ones are no longer needed; see
-    /// [`KeyManager::reseal`](cloakroom_jwt::KeyManager::reseal). The key-encryption keys seal nothing
-    /// else: refresh tokens and handles have other keys.
+    /// Seals again every private key that is sealed under an older key-encryption key than the current one, and says
+    /// which of the older ones are no longer needed; see [`KeyManager::reseal`](cloakroom_jwt::KeyManager::reseal). The
+    /// key-encryption keys seal nothing else: refresh tokens and handles have other keys.
     ///
     /// # Errors
     ///
-    /// If the sealer lacks a key or its current key was replaced, or if the key store fails. Call it
-    /// again then to complete it.
+    /// If the sealer lacks a key or its current key was replaced, or if the key store fails. Once the cause is gone,
+    /// call it again to complete the work.
     pub async fn reseal_keys(&self) -> Result<Resealed, TokenError> {
         let otherwise = Event::Unconfirmed { operation: Operation::ResealKeys, target: None };
         let work =
@@ -157,7 +156,7 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// If the key is unknown or a store fails. Call it again then to complete it.
+    /// If the key is unknown or a store fails. If a store fails, call it again to complete it.
     pub async fn compromise_key(&self, kid: &Kid) -> Result<(), TokenError> {
         let (kid, clock) = (kid.clone(), Arc::clone(&self.inner.clock));
         let target = Target::Key(kid.clone());

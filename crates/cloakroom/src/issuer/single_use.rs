@@ -87,9 +87,9 @@ impl Issuer {
     }
 
     /// Spends a single-use item that another party made, such as the `jti` of a proof. `expires_at`
-    /// is when the item is no longer accepted. It must be a property of the item, such as its
-    /// `exp`, and must not be computed from the current time. For an expired item the answer is
-    /// [`Spent::Again`].
+    /// is the time from which the item is no longer accepted. It must be a property of the item,
+    /// such as its `exp`, and must not be computed from the current time. For an expired item the
+    /// answer is [`Spent::Again`].
     ///
     /// Check everything else first. Treat an error as a refusal, because the item may have been
     /// spent.

@@ -33,7 +33,8 @@ pub struct AuditedRevocation(Target);
 impl AuditedRevocation {
     /// Reads a line of an audit trail. `None` if there is nothing to revoke in it.
     ///
-    /// A line is an [`Event`](crate::Event) as JSON, whose other members are ignored, or one of
+    /// A line is an [`Event`](crate::Event) as JSON, in which unknown members are ignored, or one
+    /// of
     ///
     /// ```text
     /// subject u:USER              a user; `c:CLIENT` is a client that acts for itself

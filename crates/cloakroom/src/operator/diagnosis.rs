@@ -48,15 +48,15 @@ pub enum Check {
     Issuer,
     /// Whether the handle secrets are those of the store.
     HandleSecrets,
-    /// Whether the key-encryption keys are those of the store, and open every published key.
+    /// Whether the key-encryption keys are those of the store, and whether they open every published key.
     SealingKeys,
-    /// Whether a key can sign, and its successor is published in time.
+    /// Whether a key can sign, and whether its successor is published in time.
     SigningKeys,
     /// Whether the clocks of this process, the database and the servers agree.
     Clock,
     /// Whether ended rows are deleted.
     Housekeeping,
-    /// Whether the revocation log can be read, and servers write heartbeats.
+    /// Whether the revocation log can be read, and whether servers write heartbeats.
     RevocationLog,
     /// Whether every grant can be read ([`scan_rows`](crate::operator::scan_rows)).
     Rows,
@@ -124,7 +124,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether no check failed. Warnings are no failures.
+    /// Whether no check failed. Warnings are not failures.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.findings.iter().all(|finding| finding.outcome != Outcome::Failed)

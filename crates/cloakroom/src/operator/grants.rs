@@ -140,8 +140,8 @@ impl Issuer {
     }
 
     /// One page of the live sessions of a subject, of a client, or of a subject at a client. Grants
-    /// whose code was not redeemed are left out, so a page may hold fewer sessions than its limit (1 to
-    /// 1,000), or none, and not be the last. [`Issuer::sessions`] gives all those of a user.
+    /// whose code was not redeemed are left out, so a page may hold fewer sessions than its limit (1 to 1,000), or none
+    /// at all, without being the last. [`Issuer::sessions`] returns all sessions of a user.
     ///
     /// # Errors
     ///

@@ -81,8 +81,8 @@ impl Inner {
     ///
     /// # Errors
     ///
-    /// [`TokenError::Unavailable`] during a repair, or if the newest heartbeat is too old; else if
-    /// the store fails.
+    /// [`TokenError::Unavailable`] during a repair, or if the newest heartbeat is too old; another
+    /// error if the store fails.
     pub(crate) async fn check_store_is_current(self: &Arc<Self>) -> Result<(), TokenError> {
         if self.store.memory().is_in_doubt() {
             self.resolve_doubt().await?;

@@ -32,8 +32,8 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); else if
-    /// a store or the keys fail. The token may then still be active.
+    /// [`TokenError::UnauthorizedClient`] if the token was issued to another client (§2.1); another
+    /// error if a store or the keys fail. The token may then still be active.
     pub async fn revoke(&self, token: &TokenSecret, client: &ClientId) -> Result<(), TokenError> {
         let inner = &self.inner;
         for kind in [ChainKind::Refresh, ChainKind::Code] {

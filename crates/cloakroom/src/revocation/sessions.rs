@@ -114,8 +114,8 @@ impl Issuer {
         Ok(sessions)
     }
 
-    /// Revokes the sessions of a subject except one, with all their tokens: "log out everywhere else", or
-    /// a changed password. Returns how many it revoked. Codes that were not redeemed are revoked, too.
+    /// Revokes the sessions of a subject except one, with all their tokens: for "log out everywhere else", or after a
+    /// change of the password. Returns how many it revoked. Codes that were not redeemed are revoked, too.
     ///
     /// If `keep` is not a session of the subject, all of them are revoked. A sign-in that is completed
     /// while this runs may stay. [`Issuer::revoke_subject`] ends every session in one step.

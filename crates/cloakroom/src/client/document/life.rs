@@ -1,4 +1,4 @@
-//! How long a fetched document counts.
+//! How long a fetched document is valid.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ pub(super) fn document_url(client_id: &str) -> Option<Url> {
     (plain && is_spelled_out && url.has_host() && url.path() != "/").then_some(url)
 }
 
-/// Which redirect URIs of a document count.
+/// Which redirect URIs of a document are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DocumentRedirects {

@@ -157,9 +157,9 @@ impl ClientDocuments {
         }
     }
 
-    /// The document of a client that was looked up a moment ago: a consent page shows its
-    /// [`host`](ClientDocument::host), and an authenticator finds its `jwks` in it. `None` for a client
-    /// without a document, and for one that is not remembered.
+    /// The document of a client that was looked up a moment ago. A consent page shows its
+    /// [`host`](ClientDocument::host), and an authenticator finds its `jwks` in it. `None` for a client without a
+    /// document, and for one that is not remembered.
     #[must_use]
     pub fn document(&self, id: &ClientId) -> Option<Arc<ClientDocument>> {
         self.0.known().documents.get(id).map(|kept| Arc::clone(&kept.document))
@@ -409,7 +409,7 @@ impl ClientDocumentsBuilder {
         self
     }
 
-    /// Which redirect URIs of a document count.
+    /// Which redirect URIs of a document are accepted.
     pub const fn redirects(mut self, redirects: DocumentRedirects) -> Self {
         self.redirects = redirects;
         self
@@ -453,8 +453,8 @@ impl ClientDocumentsBuilder {
         self
     }
 
-    /// **For tests.** Also fetches documents from this machine (`127.0.0.0/8`, `::1`), which strangers could
-    /// otherwise make this server send requests to.
+    /// **For tests.** Also fetches documents from this machine (`127.0.0.0/8`, `::1`). Anyone can then make this server
+    /// send requests to services on the machine.
     pub fn danger_allow_loopback(mut self) -> Self {
         self.allows = |address| address.is_loopback() || address::is_public(address);
         self

@@ -65,7 +65,7 @@ impl From<TokenError> for PageError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthorizationErrorCode {
-    /// `access_denied`: the user or you refuse.
+    /// `access_denied`: the user refuses, or your app does.
     AccessDenied,
     /// `login_required`: the client allows no page, and the user has to sign in.
     LoginRequired,
@@ -75,7 +75,7 @@ pub enum AuthorizationErrorCode {
     InteractionRequired,
     /// `account_selection_required`: the client allows no page, and the user has to choose an account.
     AccountSelectionRequired,
-    /// `unmet_authentication_requirements`: the user cannot sign in as the client needs.
+    /// `unmet_authentication_requirements`: the user cannot sign in as strongly as the client requires.
     UnmetAuthenticationRequirements,
     /// `server_error`.
     ServerError,

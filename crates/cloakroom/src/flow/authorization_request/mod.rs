@@ -74,7 +74,7 @@ use crate::issuer::single_use::spend;
 /// ```
 ///
 /// With axum, it is an extractor for `GET` and `POST`, in routers whose state is the [`Issuer`], or a
-/// type from which one can be taken (`FromRef`). It answers wrong requests by itself:
+/// type from which one can be taken (`FromRef`). It answers invalid requests itself:
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -184,8 +184,8 @@ impl AuthorizationRequest {
         self.client.uri()
     }
 
-    /// Where the user is sent back to, for a consent page: the host of the redirect URI, or its scheme
-    /// if it has no host, as that of a mobile app.
+    /// Where the user is sent back to, for a consent page: the host of the redirect URI, or its scheme if it has no
+    /// host, as with a mobile app.
     #[must_use]
     pub fn redirect_host(&self) -> String {
         Url::parse(&self.terms.redirect_uri).map_or_else(
@@ -222,7 +222,7 @@ impl AuthorizationRequest {
         &self.terms.prompt
     }
 
-    /// Whether the client wants this.
+    /// Whether the client sent this value of `prompt`.
     #[must_use]
     pub fn has_prompt(&self, prompt: Prompt) -> bool {
         self.terms.prompt.contains(&prompt)
@@ -278,8 +278,8 @@ impl AuthorizationRequest {
         self.terms.others.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// A grant of everything that the client requests, for this user. Add `auth_time` and what else you
-    /// know, and narrow it to what the user has consented to.
+    /// A grant of everything that the client requests, for this user. Add `auth_time` and whatever else you know, and
+    /// narrow it to what the user has consented to.
     ///
     /// # Errors
     ///
@@ -320,7 +320,7 @@ impl AuthorizationRequest {
         }
     }
 
-    /// Sends the user back because they said no (`access_denied`).
+    /// Sends the user back because they refused (`access_denied`).
     pub fn deny(self) -> AuthorizationRedirect {
         self.responder().error("access_denied", "the user did not consent")
     }
@@ -332,7 +332,7 @@ impl AuthorizationRequest {
 
     /// Seals the request, for a hidden field or a URL of your sign-in page. The string is encrypted for
     /// this issuer, cannot be changed, and can be opened for [an hour](Self::LIFE) after the request was
-    /// first received. Of all its copies, one can be approved.
+    /// first received. Only one of all its copies can be approved.
     ///
     /// # Errors
     ///

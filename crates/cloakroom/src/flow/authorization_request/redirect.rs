@@ -12,7 +12,7 @@ use crate::flow::authorization_response::AuthorizationResponse;
 /// Sends the user's browser back to the client, with a code or an error, `state` and `iss`.
 ///
 /// In axum, it is a response. Without axum, call `into_http`, or build the response from
-/// [`location`](Self::location), or from [`page`](Self::page) if the client wants its response by a form.
+/// [`location`](Self::location), or from [`page`](Self::page) if the client wants its response as a form.
 #[must_use = "it is the response to the browser"]
 pub struct AuthorizationRedirect {
     answer: Answer,
@@ -25,8 +25,8 @@ enum Answer {
 }
 
 impl AuthorizationRedirect {
-    /// The URL for `Location`. Answer with 303, so that no browser repeats a form at the client
-    /// (RFC 9700 §4.12). `None` if the client wants its response by a form.
+    /// The URL for `Location`. Answer with 303, so that no browser sends the user's form on to the client (RFC 9700
+    /// §4.12). `None` if the client wants its response as a form.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
         match &self.answer {

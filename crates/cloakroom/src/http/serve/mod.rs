@@ -110,10 +110,10 @@ impl Server {
     }
 
     /// How many connections may be open at once. The default is the process's limit of file
-    /// descriptors minus 64, and 10,000 at most. If that many are open, a new one replaces the one
-    /// that has been idle for the longest, for at least a second; otherwise the one that has been
-    /// sending a request for the longest, for at least a second. If there is no such connection,
-    /// the response is 503.
+    /// descriptors minus 64, and 10,000 at most. If that many are open, a new one replaces the
+    /// connection that has been idle longest, if it has been idle for at least a second. Failing
+    /// that, it replaces the one that has been sending a request longest, if it has done so for at
+    /// least a second. Otherwise the response is 503.
     pub const fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit;
         self

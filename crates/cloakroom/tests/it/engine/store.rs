@@ -1,5 +1,5 @@
-//! A store that watches: it writes down every call with all its arguments, fails on order, and lets
-//! a test put one thing between two others.
+//! A store that watches: it writes down every call with all its arguments, fails on demand, and
+//! lets a test put one thing between two others.
 
 use std::collections::VecDeque;
 use std::fmt;
