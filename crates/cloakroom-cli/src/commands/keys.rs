@@ -89,8 +89,8 @@ fn resealed(done: &Resealed) -> String {
         text.push_str(&format!("; {} are left: run this again", done.remaining));
     }
     match done.removable.is_empty() {
-        true => text.push_str("; no older key-encryption key may go"),
-        false => text.push_str(&format!("; these may go: {}", done.removable.join(", "))),
+        true => text.push_str("; every older key-encryption key is still needed"),
+        false => text.push_str(&format!("; you may remove these: {}", done.removable.join(", "))),
     }
     text
 }
