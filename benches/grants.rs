@@ -33,10 +33,10 @@ fn main() {
         let mut world = World::new(*size);
         let introspect = world.introspect().at_most(1.4).measure(&suite);
         let threads = world.two_threads(&suite);
-        let issue = world.issue().measure(&suite);
+        let issue = world.issue().at_most(1.6).measure(&suite);
         let two_issue = world.issue_on_two_threads(&suite);
         // Last, because it ends the access tokens.
-        let refresh = world.refresh().measure(&suite);
+        let refresh = world.refresh().at_most(1.5).measure(&suite);
         let two_refresh = world.refresh_on_two_threads(&suite);
 
         for (series, row) in [("introspect", &introspect), ("issue", &issue), ("refresh", &refresh)]

@@ -39,7 +39,7 @@ fn main() {
 
     let opaque = runtime.block_on(server.opaque(tokens));
     let pair = opaque.hit("an introspected token from memory").floor(FLOOR, opaque.floor());
-    suite.report(pair.at_most(1.8).measure(&suite));
+    suite.report(pair.at_most(1.45).measure(&suite));
     suite.report(opaque.two_threads("introspected tokens from memory, on two threads", &suite));
     let pair = server.after_a_revocation(&opaque, &runtime).floor(FLOOR, opaque.floor());
     suite.report(pair.measure(&suite));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom::{Client, Format, Grant, GrantType, Issuer};
-use cloakroom_benches::{Row, Suite, Unit};
+use cloakroom_benches::{Aim, Row, Suite, Unit};
 use cloakroom_core::revocation::{Cursor, Revocation, RevocationPage, Target};
 use cloakroom_core::store::TokenStore;
 use cloakroom_core::time::{Clock, SystemClock};
@@ -62,7 +62,7 @@ fn grants(suite: &Suite) -> Issuer {
         unit: Unit::Bytes,
         ours: (resident() - before) / f64::from(grants),
         floor: None,
-        aim: None,
+        aim: Some(Aim::AtMost(800.0)),
         beside: Vec::new(),
     });
     issuer

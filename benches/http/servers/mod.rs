@@ -87,12 +87,14 @@ impl Kind {
     /// The aim for ours, as a multiple of this one.
     pub(crate) const fn aim(self, case: Case) -> Option<f64> {
         match (self, case) {
-            (Self::Bare | Self::BareSigning, _) | (Self::Without, Case::Api) => Some(0.85),
-            (Self::Without, Case::Gateway) => Some(0.9),
+            (Self::Bare, Case::IssueOpaque) => Some(0.8),
+            (Self::Bare, _) => Some(0.85),
+            (Self::BareSigning, _) | (Self::Without, Case::Api) => Some(0.9),
+            (Self::Without, Case::IntrospectSqlite) => Some(0.6),
+            (Self::Without, Case::Gateway) => Some(0.93),
             (Self::JsonWebToken, _) => Some(3.0),
-            (Self::OauthAs, Case::Introspect) => Some(1.1),
-            (Self::OauthAs, Case::IssueOpaque) => Some(1.0),
-            (Self::OauthAs, Case::IssueEs256) => Some(8.0),
+            (Self::OauthAs, Case::Introspect) => Some(1.15),
+            (Self::OauthAs, Case::IssueOpaque) => Some(1.1),
             _ => None,
         }
     }
