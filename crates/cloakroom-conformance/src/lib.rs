@@ -45,7 +45,7 @@
 //! | a model | random sequences, compared with a small model of the contract | – |
 //! | large numbers | thousands of grants, tokens, rules and entries | – |
 //! | instances | one sees what the other has acknowledged; races through both | [`Database::another`] |
-//! | a restart | what was acknowledged is there, and every count continues | [`Database::restart`] |
+//! | a restart | what was acknowledged is there, and numbers such as bounds and generations continue | [`Database::restart`] |
 //! | failures | each is an error, and nothing is half done | [`Database::fail`] |
 //! | damage | a row that cannot be read affects no other row | [`Database::damage`] |
 //!

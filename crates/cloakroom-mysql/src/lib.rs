@@ -8,8 +8,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It needs MariaDB 10.11 or later, or MySQL 8.0 or later, and a tokio runtime. Both use the same
-//! SQL. The tests run on MariaDB; they have not been run on MySQL. The crate has no features.
+//! It needs a tokio runtime, and MariaDB 10.11 or later, or MySQL 8.0 or later. The SQL is the same
+//! for both. The tests run on MariaDB; they have not been run on MySQL. The crate has no features.
 //!
 //! # What it promises
 //!
@@ -19,9 +19,9 @@
 //! - **Any number of nodes.** Each write is one conditional statement, or one transaction that
 //!   locks rows in the same order on every node. The comments beside the statements say which
 //!   isolation they rely on (`READ COMMITTED`), and which interleavings are safe.
-//! - **One round trip** for a lookup, a login and a step of a chain. A step and its tokens are sent
-//!   as one packet with a complete transaction, so a client that disconnects, or a connection that
-//!   breaks, leaves no lock behind.
+//! - **One round trip** for a lookup, a login and a step (the redemption of a code or a refresh
+//!   token). A step and its tokens are sent as one packet with a complete transaction, so a client
+//!   that disconnects, or a connection that breaks, leaves no lock behind.
 //! - **Byte-exact identifiers**, whatever the collation of the database is.
 //! - **Outages are errors**, with the driver's error as their source. Connections that break are
 //!   replaced. Transactions that the server rolled back (after a deadlock, or a conflict between

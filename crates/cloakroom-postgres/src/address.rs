@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The whole of each host, and nothing of the others.
+    /// Each host keeps all of its own settings, and gets none of another host.
     #[test]
     fn each_host_has_the_settings_of_all() {
         let parse = |url: &str| Address::parse(url).unwrap().config;

@@ -45,7 +45,7 @@ impl RedisStore {
         Ok(done)
     }
 
-    /// Does the work of revocations that are not finished, and once more of those that are.
+    /// Finishes the work of revocations, and does that of finished ones a second time.
     async fn finish_work(
         &self,
         task: &Housekeeping,

@@ -18,14 +18,15 @@ use crate::store::CheckValues;
 use crate::store::StoreError;
 use crate::time::UnixTime;
 
-/// A store for the records of signing keys. An issuer has a handful of keys: a main *ring*, and one ring for each
-/// additional algorithm. They share the generations, and a store does not tell them apart.
+/// A store for the records of signing keys. An issuer has a handful of keys, in one main *ring* and one ring for each
+/// additional algorithm. A *generation* is the number of a key among the keys of all rings; a store does not tell the
+/// rings apart.
 ///
 /// Private keys are sealed before the store receives them. Every write must be one atomic,
 /// conditional step, so that any number of nodes may rotate keys at the same time. If a driver
-/// sends a write twice, the answer may be that the second one was refused, so callers look at the
-/// ring. A failure must never look like an empty ring. Put [`#[async_trait]`](crate::async_trait)
-/// on your `impl`.
+/// sends a write twice, the answer may be that of the second one, which was refused. So a caller
+/// whose write was refused loads the records again. A failure must never look like an empty ring.
+/// Put [`#[async_trait]`](crate::async_trait) on your `impl`.
 #[async_trait]
 pub trait KeyStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// Every record, ordered by generation. It must be read from the primary.

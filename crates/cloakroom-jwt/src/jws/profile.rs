@@ -9,7 +9,7 @@ use crate::jws::error::VerifyError;
 type Name = Cow<'static, str>;
 
 /// The form of an issuer's access tokens, where it differs from RFC 9068: the value of `typ`, the
-/// claims with the client and the scope, and which claims may be missing.
+/// claims that hold the client and the scope, and which claims may be missing.
 ///
 /// The default is exactly RFC 9068. The presets are for issuers that do not follow it; start a
 /// profile of your own from [`rfc9068`](Self::rfc9068).
@@ -45,12 +45,12 @@ pub struct IssuerProfile {
     audience: Name,
     needs_jti: bool,
     needs_subject: bool,
-    /// Of each group one must be there.
+    /// Of each group, one claim must be present.
     any: Vec<Vec<Name>>,
-    /// Each must be there with one of the values.
+    /// Each claim must be present, with one of the values.
     values: Vec<(Name, Vec<Name>)>,
     prefixes: Vec<(Name, Name)>,
-    /// Both must be the same text.
+    /// Both claims must be the same string.
     equal: Vec<(Name, Name)>,
 }
 
@@ -258,7 +258,7 @@ impl IssuerProfile {
         self.needs_subject
     }
 
-    /// Whether a header may say this.
+    /// Whether the header of an access token may have this `typ`.
     pub(crate) fn accepts_typ(&self, typ: Option<&str>) -> bool {
         match typ {
             None => self.without_typ,
@@ -266,8 +266,8 @@ impl IssuerProfile {
         }
     }
 
-    /// Puts what stands elsewhere where RFC 9068 has it, once the claims are those of an access
-    /// token. `is_typed`: the header said `at+jwt`.
+    /// Checks that the claims are those of an access token, and moves client, scope and audience to
+    /// where RFC 9068 has them. `is_typed`: the `typ` of the header is `at+jwt`.
     pub(crate) fn apply(
         &self,
         claims: &mut Map<String, Value>,
@@ -313,7 +313,7 @@ impl IssuerProfile {
     }
 }
 
-/// The first of these claims that is there.
+/// The first of these claims that is present.
 fn first(names: &[Name], claims: &Map<String, Value>) -> Option<Value> {
     names.iter().find_map(|name| claims.get(&**name).filter(|value| !value.is_null())).cloned()
 }

@@ -18,7 +18,8 @@ const PREFIX: &str = "sealing-key/";
 /// the newer key.
 const REPLACED: &str = "sealing-key-replaced/";
 
-/// Follows the name in a mark while a key may still be inserted that the replaced key has sealed.
+/// Follows the name in a mark as long as a node may still insert a signing key that it sealed with the
+/// replaced key-encryption key.
 const UNFENCED: char = '*';
 
 /// The sealer, and the issuer whose keys it seals.
@@ -164,7 +165,7 @@ impl Sealing {
         Ok(unfenced)
     }
 
-    /// Notes that no key can appear any more that these keys have sealed.
+    /// Notes that no node can insert any more a signing key that it sealed with these key-encryption keys.
     pub(crate) async fn fence(
         &self,
         store: &dyn KeyStore,

@@ -24,7 +24,7 @@ pub(crate) struct Protected {
 }
 
 impl Protected {
-    /// The endpoint at this URL; `what` it is called in errors.
+    /// The endpoint at this URL. Errors call it `what`.
     pub(crate) fn new(
         what: &'static str,
         endpoint: &str,
@@ -62,7 +62,7 @@ impl Protected {
         &self.uri
     }
 
-    /// The JSON at the endpoint, for the parameters that `query` adds to its URL.
+    /// The JSON that the endpoint returns for the parameters that `query` adds to its URL.
     pub(crate) async fn get(
         &self,
         query: impl FnOnce(&mut Url),
@@ -74,7 +74,7 @@ impl Protected {
         json(&self.ask(request, "application/json").await?)
     }
 
-    /// What the endpoint answers a form with: 200, or 204.
+    /// Sends a form to the endpoint, and returns the response if its status is 200 or 204.
     pub(crate) async fn post(
         &self,
         form: Zeroizing<String>,

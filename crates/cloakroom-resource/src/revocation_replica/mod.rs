@@ -71,7 +71,8 @@ pub(crate) use token_facts::TokenFacts;
 ///
 /// While nothing is wrong, it stays below [`steady_staleness`](Self::steady_staleness): 7 s by
 /// default, of which 5 s are the difference between clocks. If your clocks differ by less, set a
-/// smaller difference on both sides, or with [`ReplicaBuilder::clock_skew`].
+/// smaller difference at the authorization servers, which tell it to their replicas, or for this
+/// replica alone with [`ReplicaBuilder::clock_skew`].
 ///
 /// Staleness bounds what *may* be unknown. A revocation takes effect as soon as it arrives from the
 /// log.
@@ -138,8 +139,9 @@ impl RevocationReplica {
     }
 
     /// The upper bound of the [`staleness`](Self::staleness) in normal operation: twice the period
-    /// of the heartbeat, plus the largest difference between clocks. The replica alone cannot meet
-    /// a freshness below this bound plus some jitter.
+    /// of the heartbeat, plus the largest difference between clocks. If a layer demands a
+    /// [`Freshness`](crate::Freshness) below this bound plus some jitter, the replica alone cannot
+    /// provide it.
     #[must_use]
     pub fn steady_staleness(&self) -> Duration {
         self.0.shared.steady()

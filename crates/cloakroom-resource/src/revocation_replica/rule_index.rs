@@ -9,8 +9,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::rule_target::{RuleTarget, RuleTargetRef};
 
-/// A rule. Of a subject, a client or a pair, it denies all up to the newest epoch in `bound`; every
-/// other rule denies whatever it names.
+/// A rule. If it names a subject, a client or a pair, it denies all their tokens up to the epoch
+/// in `bound`; every other rule denies whatever it names.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: RuleTarget,
@@ -39,8 +39,8 @@ pub(super) type RuleSlot = usize;
 /// orders the rule is in.
 #[derive(Debug, Default)]
 pub(super) struct RuleIndex {
-    /// Beside each place the whole hash of its name: most lookups find nothing, and need not touch
-    /// a rule to know.
+    /// Each place, with the whole hash of its name. Most lookups find nothing, and the hash shows that
+    /// without a look at any rule.
     places: HashTable<(u64, RuleSlot)>,
     rules: Vec<Option<Rule>>,
     free: Vec<RuleSlot>,
@@ -72,7 +72,7 @@ impl RuleIndex {
         self.rules.get(place)?.as_ref()
     }
 
-    /// Takes a rule in whose name is not held.
+    /// Adds a rule. The index must not hold another rule with the same name.
     pub(super) fn insert(&mut self, rule: Rule) -> RuleSlot {
         let hash = self.hasher.hash_one(rule.name.borrowed());
         let place = self.free.pop().unwrap_or(self.rules.len());

@@ -15,7 +15,7 @@ use crate::events::{Event, Operation};
 use crate::flow::request::Grant;
 use crate::issuer::Inner;
 
-/// The most bytes of JSON that `act`, and `authorization_details`, may take.
+/// The largest size of the JSON of `act` and of `authorization_details`, each, in bytes.
 const MAX_DETAILS: usize = 8192;
 
 /// The record of a new grant, checked against what the client may have. It has no chain and no key
@@ -109,8 +109,8 @@ pub(crate) fn first_chain(
     chain
 }
 
-/// A copy of a barred grant with the epoch that the store allots now. The log may not have
-/// contained yet the revocation before the login.
+/// A copy of a barred grant with the epoch that the store allots now. When the log was last read, it may
+/// not yet have contained a revocation from before the login.
 pub(crate) async fn with_newer_epoch(
     inner: &Inner,
     barred: Option<Box<GrantRecord>>,

@@ -27,7 +27,8 @@ use crate::issuer::{Inner, Issuer};
 const RANDOM_BYTES: usize = 24 + 24 + 12;
 
 impl Issuer {
-    /// Redeems a refresh token for a new access token, and for its successor if it rotates.
+    /// Redeems a refresh token for a new access token, and, if it rotates, for the next refresh token (its
+    /// successor).
     ///
     /// A client that lost the response, or a second tab, gets the *same* successor if it presents
     /// the token again within the retry window; if the chain has moved on since, it gets the current
@@ -36,8 +37,8 @@ impl Issuer {
     /// # Errors
     ///
     /// [`TokenError::InvalidGrant`] if the token cannot be redeemed; [`TokenError::InvalidScope`]
-    /// or [`TokenError::InvalidTarget`] for more than was granted; another error if a store, the directory or a format
-    /// fails. After such a failure the client may send the same token again.
+    /// or [`TokenError::InvalidTarget`] for more than was granted; another error if a store, the client directory or
+    /// a format fails. After such a failure the client may send the same token again.
     pub async fn refresh(&self, request: RefreshRequest) -> Result<TokenResponse, TokenError> {
         let client = request.client.clone();
         let answer = refresh(&self.inner, request).await;

@@ -46,7 +46,7 @@ fn alice() -> Result<[Target; 3], Broken> {
     Ok([Target::Subject(alice.clone()), Target::Client(app.clone()), pair(&alice, &app)])
 }
 
-/// Revokes; the sweep, if it goes on.
+/// Revokes the target. Returns the sweep if `revoke` leaves it to `maintain`.
 async fn begun(store: &dyn TokenStore, target: &Target) -> Result<Option<EntryId>, Broken> {
     Ok(match store.revoke(revocation(target.clone())).await? {
         RevokeOutcome::Done => None,
@@ -54,7 +54,7 @@ async fn begun(store: &dyn TokenStore, target: &Target) -> Result<Option<EntryId
     })
 }
 
-/// One call; nothing has ended.
+/// One call of `maintain`, at a time at which nothing has ended.
 fn task(limit: u32, sweep: Option<EntryId>) -> Housekeeping {
     Housekeeping { now: NOW, before: UnixTime::from_millis(0), limit, sweep }
 }

@@ -310,8 +310,8 @@ async fn a_key_counts_as_published_when_its_insert_was_sent_unless_that_took_too
     }
 }
 
-/// Each write is conditional on the version before: one that came back would let a late write of
-/// another node through.
+/// Each write is conditional on the version before it. If a version occurred twice, a late write of another
+/// node could succeed.
 #[tokio::test]
 async fn a_record_never_has_a_version_that_it_had_before() {
     let (store, clock) = (RingStore::new(), clock());

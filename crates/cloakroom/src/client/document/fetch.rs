@@ -102,7 +102,7 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     pub(super) allows: Allows,
     pub(super) resolver: Arc<dyn LookUp>,
-    /// Instead of those of the system.
+    /// The root certificates to trust instead of those of the system.
     pub(super) roots: Vec<reqwest::Certificate>,
 }
 
@@ -189,7 +189,7 @@ fn failure(error: reqwest::Error) -> Failure {
     Failure::Unreachable(error.without_url().into())
 }
 
-/// Whether it is `application/json` or a `+json` type of its own, and not compressed.
+/// Whether the content is `application/json` or of a `+json` type, and not compressed.
 fn is_json(headers: &HeaderMap) -> bool {
     let only = |name| {
         let mut values = headers.get_all(name).iter();
