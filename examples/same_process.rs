@@ -1,5 +1,6 @@
 //! An app with its own users, its own API and its own authorization server, in one process: sign-in with
-//! consent, roles of today in every token, a route that demands a second factor, and a page about devices.
+//! consent, current roles in every token, a route that demands a second factor, and a page that lists the user's
+//! devices.
 //!
 //! ```toml
 //! [dependencies]

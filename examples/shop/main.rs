@@ -1,5 +1,5 @@
-//! A shop with its own users: sign-in, consent, a page about devices, bans, an API and a browser app, in
-//! one program.
+//! A shop with its own users: sign-in, consent, a page that lists the user's devices, bans, an API and a browser
+//! app, in one program.
 //!
 //! ```text
 //! cargo run --release --example shop -- [ADDRESS [URL]]

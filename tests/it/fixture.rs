@@ -29,7 +29,7 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Opens the store that a [`Fixture`] of another process is about.
+/// Opens the store of a [`Fixture`] of another process.
 pub(crate) async fn open_place(place: &str, clock: Arc<dyn Clock>) -> Opened {
     let (kind, name) = place.split_once(' ').unwrap();
     // Many processes share the server.

@@ -1,10 +1,10 @@
-//! The whole, over real HTTP: an authorization server, its revocation log, gateways and an API.
+//! The whole system over real HTTP: an authorization server, its revocation log, gateways and an API.
 //!
 //! | | |
 //! |---|---|
 //! | `nothing_revoked` | nothing that is revoked passes, whatever goes wrong, and an oracle says so |
-//! | `convicted` | the oracle can say the opposite |
-//! | `crossed` | answers that a revocation crosses |
+//! | `convicted` | broken systems, which the oracle must reject |
+//! | `crossed` | answers that are on their way when a token is revoked |
 //! | `load` | how often the authorization server is asked |
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
@@ -13,8 +13,8 @@
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
 //!
-//! Nothing here is judged by how long it takes. Where a promise is about time, those who take part
-//! write down when something began by their one clock, and the oracle compares.
+//! Nothing here is judged by how long it takes. If a promise is about time, every participant records when
+//! something began, by one shared clock, and the oracle compares these times.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]

@@ -15,7 +15,7 @@ static RECORDING: AtomicBool = AtomicBool::new(false);
 static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Whether this thread is keeping a block: what it allocates and frees meanwhile is its own.
+    /// Whether this thread is keeping a block. Blocks that it allocates and frees in the meantime are not kept.
     static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -79,7 +79,7 @@ pub(crate) trait Ask {
     /// Calls `maintain` until nothing is left to do; the sum of what it did.
     async fn housekept(&self, before: UnixTime) -> Result<MaintenanceReport, Broken>;
 
-    /// Takes a step that nothing stands against, from where the record's chain stands, at [`NOW`].
+    /// Advances the chain from the position in the record, at [`NOW`]. This must succeed.
     async fn advanced(
         &self,
         from: &GrantRecord,

@@ -1,4 +1,4 @@
-//! Without a good handle nothing goes on.
+//! Without a valid handle, nothing is forwarded.
 
 use super::*;
 

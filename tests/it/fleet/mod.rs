@@ -440,7 +440,8 @@ async fn the_key_encryption_key_is_replaced(place: Place) {
     }
 }
 
-/// A process that cannot reach the key store goes on with what it has, and then says why it stops.
+/// A process that cannot reach the key store continues with the keys that it has for a while, and then says why it
+/// stops.
 async fn without_the_store_a_process_signs_for_a_while(place: Place) {
     let mut fleet = Fleet::start(&place, 2).await;
     // Right before a change of keys.

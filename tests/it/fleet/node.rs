@@ -188,7 +188,8 @@ fn failed(error: &dyn std::error::Error) -> Value {
     json!({"error": text})
 }
 
-/// The name of a write, what is told when it is about to be sent, and what it waits for then.
+/// The name of a write, the channel that learns when it is about to be sent, and the channel that it then waits
+/// for.
 type Hold = (String, oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// The shared store, which can be cut off, and can hold up a write.

@@ -11,8 +11,8 @@ use crate::command::Failure;
 /// Holds the name of the run that uses the database. Tests must not touch it.
 const MARK: &str = "cloakroom_test";
 
-/// Takes a database if nothing is in it. Done in a script, as `redis-cli` would go on in database 0
-/// where it cannot select another one.
+/// Takes a database if it is empty. This is a script because `redis-cli` continues in database 0 if it cannot
+/// select another one.
 const TAKE: &str = "\
 redis.call('SELECT', ARGV[1])
 if redis.call('DBSIZE') > 0 then return 'taken' end

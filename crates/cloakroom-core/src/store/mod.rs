@@ -148,7 +148,7 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// - If an entry that was delivered up to this cursor may be gone before its end, or if the cursor
     ///   belongs to another incarnation or was not made by the store, the answer must be
     ///   [`RevocationBatch::Gap`].
-    /// - If only heartbeats were trimmed since then, the answer should not be a gap: the store
+    /// - If only heartbeats were trimmed since the cursor was made, the answer should not be a gap: the store
     ///   continues after the newest revocation that was delivered, as
     ///   [`CursorPlace`](crate::revocation::CursorPlace) allows.
     ///
@@ -379,8 +379,8 @@ pub struct Listing {
 pub struct Housekeeping {
     /// The caller's time.
     pub now: UnixTime,
-    /// Only rows that ended before this time may be deleted: `now` minus the clock skew and a
-    /// margin.
+    /// Only rows that ended before this time may be deleted: `now` minus the sum of the clock skew
+    /// and a margin.
     pub before: UnixTime,
     /// About how many rows to touch, at least 1.
     pub limit: u32,

@@ -166,7 +166,7 @@ impl<R> fmt::Debug for SingleFlight<R> {
     }
 }
 
-/// A question that has to be sent, once it is its turn. Dropped, it leaves those who wait with an
+/// A request that is to be sent when its turn comes. If it is dropped, the callers that wait for it get an
 /// outage.
 pub(crate) struct Flight<R> {
     flights: Arc<SingleFlight<R>>,
@@ -187,8 +187,8 @@ impl<R> Flight<R> {
         self.number
     }
 
-    /// Waits for its turn, and writes down that it is sent: what the caller does next. `None` if
-    /// everybody who waited has gone; then there is nothing to ask.
+    /// Waits for its turn, and records that it is sent; the caller then sends it. `None` if every caller
+    /// that waited has gone: then nothing needs to be sent.
     pub(crate) async fn start(
         &mut self,
         clock: &dyn Clock,

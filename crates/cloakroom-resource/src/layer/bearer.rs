@@ -153,12 +153,13 @@ impl BearerLayer {
         Ok(self)
     }
 
-    /// Requires that the user signed in at most `max_age` ago, or in one of these ways, or both (step-up
-    /// authentication, RFC 9470): the token's `auth_time`, and its `acr`. `acr_values` is one value, or
-    /// several separated by spaces, the best first; empty for any. A further call replaces this one.
+    /// Requires a recent sign-in, a sign-in in one of these ways, or both (step-up authentication, RFC 9470). If
+    /// `max_age` is set, the user must have signed in at most that long ago (the token's `auth_time`). If
+    /// `acr_values` is not empty, the token's `acr` must be among them: one value, or several separated by spaces,
+    /// the best first. A token must meet everything that is set. A further call replaces this one.
     ///
-    /// The client of a token that does not meet this gets a challenge that names both. It then sends its
-    /// user to the authorization server again, with these parameters. Clocks differ: do not make `max_age`
+    /// The client of a token that does not meet this gets a challenge that names what is required. It then sends
+    /// its user to the authorization server again, with these parameters. Clocks differ: do not make `max_age`
     /// shorter than a minute.
     ///
     /// ```
@@ -322,8 +323,8 @@ impl BearerLayer {
         self
     }
 
-    /// The refusal of a token that lacks some of this scope, for a handler that finds out only while it runs what a
-    /// request needs: 403 `insufficient_scope`, as this layer itself would answer. It names this scope together with
+    /// The refusal of a token that lacks some of this scope, for a handler that learns only while it runs which
+    /// scope the request needs: 403 `insufficient_scope`, as this layer itself would answer. It names this scope together with
     /// the scope that the layer requires, so that a client gets all it needs with one step-up. The body is empty.
     ///
     /// ```

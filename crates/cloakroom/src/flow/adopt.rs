@@ -28,7 +28,7 @@ impl Issuer {
     /// it, and derive its grant from its digest ([`GrantId::from_digest`]).
     ///
     /// A revocation of its subject or client after the token was issued covers it. Because clocks
-    /// may differ, so may one from shortly before. A revocation of the token itself by
+    /// may differ, a revocation from shortly before may cover it, too. A revocation of the token itself by
     /// [`Issuer::revoke`] *before* it is taken over has no effect: take tokens over before clients
     /// may revoke them here.
     ///

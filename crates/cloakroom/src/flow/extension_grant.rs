@@ -19,7 +19,7 @@ use crate::issuer::Issuer;
 /// [`ClientBuilder::extension_grant`](crate::ClientBuilder::extension_grant).
 ///
 /// The endpoint has authenticated the client. You check what the request presents, and return the grant
-/// to be issued: with the client's scope and resources, as [`Issuer::issue`] checks them. The
+/// to be issued. The client must be registered for its scope and resources: [`Issuer::issue`] checks this. The
 /// [`TokenHook`](crate::TokenHook) is called for its token, as for every other token.
 ///
 /// ```

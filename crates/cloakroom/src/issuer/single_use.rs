@@ -31,7 +31,7 @@ impl Issuer {
     /// within this time. Nothing is stored before it is used.
     ///
     /// The nonce is bound to `context`, which must be the same when it is used. Put into it what
-    /// the form is about, and the session or cookie of the browser.
+    /// identifies the form, and the session or cookie of the browser.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -1,7 +1,7 @@
 //! Operations that write: each completes and is reported, even if its caller goes away.
 //!
-//! The writing methods of the stores are reachable only through a [`Write`], which must report an
-//! event from its first write on. [`Inner::write`] is the only way to get one.
+//! The writing methods of the stores are reachable only through a [`Write`]. Once it has written, it
+//! must report an event. [`Inner::write`] is the only way to get one.
 
 mod finish;
 mod stores;

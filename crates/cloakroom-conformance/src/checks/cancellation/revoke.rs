@@ -107,8 +107,8 @@ struct Traces {
     is_revoked: Vec<bool>,
 }
 
-/// The traces of the target's revocation: at two grants of one subject at one client, with a token
-/// each, of which the target is about the first.
+/// The traces of the revocation of the target, at two grants of one subject at one client, each with a
+/// token. The target names the first grant or what belongs to it.
 async fn traces(
     store: &dyn TokenStore,
     target: &Target,

@@ -54,7 +54,7 @@ fn id_of(slot: u8) -> GrantId {
     GrantId::from_bytes([slot + 1; 16])
 }
 
-/// Three subjects, two of whom differ in case alone, and one is a client of the same spelling.
+/// Three subjects: two users whose ids differ only in case, and a client with the id of one of them.
 fn subject_of(slot: u8) -> Result<Subject, Broken> {
     Ok(match slot % 3 {
         0 => Subject::user("app")?,

@@ -27,7 +27,8 @@ pub(super) fn default_limit() -> usize {
     soft.saturating_sub(RESERVED).clamp(16, MAX_DEFAULT)
 }
 
-/// How long a connection has been waited for before it has to make room: a new one is about to send.
+/// How long a connection must have been idle, or sending an incomplete request, before it may be closed to make
+/// room. A new connection needs this time to send its request.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// How many connections beyond the limit may be on their way out.

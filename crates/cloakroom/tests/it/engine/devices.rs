@@ -1,4 +1,4 @@
-//! The sessions of a user, as a page about devices shows them.
+//! The sessions of a user, as a page that lists the user's devices shows them.
 
 use cloakroom::core::record::Device;
 use cloakroom::core::store::{PageRequest, Selector};
