@@ -281,8 +281,8 @@ impl KeyManager {
     }
 
     /// Declares a key compromised. This cannot be undone: the key is removed from the JWK Set at once and
-    /// never signs again, and the published successor signs. Other nodes follow with their next load, and
-    /// a node that cannot reach the store after `max_blind`.
+    /// never signs again, and the published successor signs. Other nodes follow with their next load. A node
+    /// that cannot reach the store stops using the key after `max_blind`.
     ///
     /// Verifiers accept the tokens that it signed until they learn of this. Write a rule about the
     /// `kid` that ends at [`Compromised::rule_until`]. You can repeat the call; it returns the same

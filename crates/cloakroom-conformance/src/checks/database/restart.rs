@@ -1,4 +1,5 @@
-//! The data after a crash: everything that was acknowledged, and every count.
+//! The data after a crash: everything that was acknowledged is there, and numbers such as bounds and generations
+//! continue.
 
 use cloakroom_core::keys::{KeyInserted, KeyUpdated};
 use cloakroom_core::record::GrantRecord;
