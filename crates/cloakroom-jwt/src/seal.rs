@@ -69,9 +69,9 @@ pub trait KeySealer: fmt::Debug + Send + Sync + 'static {
 ///
 /// 1. Give the new key to every node with [`with_former`](AesGcmSealer::with_former).
 /// 2. Make it the current key everywhere, and keep the old one as a former key.
-/// 3. Call [`KeyManager::reseal`](crate::KeyManager::reseal) once. Remove the old key when it is named in
-///    [`Resealed::removable`](crate::Resealed::removable), and keep it as long as you keep backups that
-///    are older.
+/// 3. Call [`KeyManager::reseal`](crate::KeyManager::reseal) once. When
+///    [`Resealed::removable`](crate::Resealed::removable) names the old key, remove it from the nodes, and keep
+///    a copy elsewhere as long as you keep backups from before.
 ///
 /// ```
 /// use cloakroom_jwt::{AesGcmSealer, KeySealer};

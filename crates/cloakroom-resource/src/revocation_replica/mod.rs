@@ -71,8 +71,8 @@ pub(crate) use token_facts::TokenFacts;
 ///
 /// While nothing is wrong, it stays below [`steady_staleness`](Self::steady_staleness): 7 s by
 /// default, of which 5 s are the difference between clocks. If your clocks differ by less, set a
-/// smaller difference at the authorization servers, which tell it to their replicas, or for this
-/// replica alone with [`ReplicaBuilder::clock_skew`].
+/// smaller difference at the authorization servers, which report it over HTTP, or for this replica
+/// alone with [`ReplicaBuilder::clock_skew`].
 ///
 /// Staleness bounds what *may* be unknown. A revocation takes effect as soon as it arrives from the
 /// log.
