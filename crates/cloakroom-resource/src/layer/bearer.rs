@@ -324,8 +324,9 @@ impl BearerLayer {
     }
 
     /// The refusal of a token that lacks some of this scope, for a handler that learns only while it runs which
-    /// scope the request needs: 403 `insufficient_scope`, as this layer itself would answer. It names this scope together with
-    /// the scope that the layer requires, so that a client gets all it needs with one step-up. The body is empty.
+    /// scope the request needs: 403 `insufficient_scope`, as this layer itself would answer. It names this scope
+    /// together with the scope that the layer requires, so that a client gets all it needs with one step-up. The body
+    /// is empty.
     ///
     /// ```
     /// use cloakroom_resource::http::Response;

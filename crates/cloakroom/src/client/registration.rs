@@ -179,8 +179,8 @@ impl ClientLifetimes {
     /// The longer the window, the later the use of a stolen token is noticed. So a window that is longer
     /// than the issuer's ([`Lifetimes::retry_window`](crate::Lifetimes)) counts only where a stolen refresh
     /// token alone is of no use: for a confidential client, which authenticates, and for a public client,
-    /// starting with the first refresh token that is bound to a key (RFC 9449 §5). For any other public client, the issuer's
-    /// window is the longest possible.
+    /// starting with the first refresh token that is bound to a key (RFC 9449 §5). For any other public client,
+    /// the issuer's window is the longest possible.
     #[must_use]
     pub const fn retry_window(mut self, window: Duration) -> Self {
         self.retry_window = Some(window);
