@@ -46,6 +46,12 @@ mod scope;
 mod secret;
 mod text;
 
+// What crates of the workspace share, and nobody else needs.
+#[doc(hidden)]
+pub mod freshness;
+#[doc(hidden)]
+pub mod strict_json;
+
 #[cfg(test)]
 mod test_records;
 

@@ -55,7 +55,6 @@ mod jws;
 mod key;
 mod manager;
 mod seal;
-mod strict_json;
 
 #[cfg(test)]
 mod test_support;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::Kid;
+use cloakroom_core::{Kid, strict_json};
 use serde::Deserialize;
 
 use crate::jws::error::VerifyError;
@@ -13,7 +13,6 @@ use crate::key::algorithm::Algorithm;
 use crate::key::encoded_header::ACCESS_TOKEN_TYP;
 use crate::key::jwk::Present;
 use crate::key::key_set::{KeySet, VerificationKey};
-use crate::strict_json;
 
 /// The most bytes of a header segment. It is read before any signature is checked.
 const MAX_SEGMENT: usize = 2048;

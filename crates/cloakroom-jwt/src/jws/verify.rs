@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::time::{Clock, SystemClock, UnixTime};
-use cloakroom_core::{ActiveToken, Kid, TokenDigest};
+use cloakroom_core::{ActiveToken, Kid, TokenDigest, strict_json};
 use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -16,7 +16,6 @@ use crate::jws::error::VerifyError;
 use crate::jws::header::{self, Selected};
 use crate::jws::profile::IssuerProfile;
 use crate::key::key_set::KeySet;
-use crate::strict_json;
 
 /// Verifies JWT access tokens as RFC 9068 §4 and RFC 8725 require, without I/O.
 ///

@@ -8,13 +8,13 @@ use aws_lc_rs::rsa::{self, KeyPairComponents, PublicKeyComponents};
 use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::strict_json;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::key::algorithm::Algorithm;
 use crate::key::import::der::KeyType;
 use crate::key::signing::{KeyError, Kind, Private, SigningKey, decode_block};
-use crate::strict_json;
 
 /// Why a private key is not imported. No text holds a part of the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,13 +5,13 @@ pub(crate) use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::Kid;
+use cloakroom_core::strict_json::Object;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::key::algorithm::Algorithm;
 use crate::key::material::Material;
-use crate::strict_json::Object;
 
 /// A **public** signature key: EC on P-256, P-384 or P-521, Ed25519, RSA of 2048 to 8192 bits, or, with the
 /// feature `ml-dsa`, ML-DSA-44 or ML-DSA-65.

@@ -1,10 +1,10 @@
 //! JWK Sets (RFC 7517 §5).
 
+use cloakroom_core::strict_json::{self, Object};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::key::jwk::{Jwk, JwkError};
-use crate::strict_json::{self, Object};
 
 /// The public keys that an issuer publishes.
 ///

@@ -1,55 +1,19 @@
 //! Parsing of the authorization server's JSON, with errors that say why it cannot be read.
 
-use std::fmt;
-
+use cloakroom_core::strict_json;
 use cloakroom_jwt::JwkError;
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
 
 /// The longest name that a reason shows: names of members are shorter, tokens are longer.
 const MAX_NAME: usize = 40;
 
-/// The members of an object, each of which occurs once: of a member that occurs twice, another reader
-/// may take the other value.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Distinct;
-
-        impl<'de> Visitor<'de> for Distinct {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("`{name}` occurs twice")));
-                    }
-                    members.insert(name, value);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        // An array of the members in their order would do for a struct.
-        deserializer.deserialize_map(Distinct)
-    }
-}
-
-/// A `T` from a JSON object.
+/// A `T` from a JSON object without duplicate members.
 ///
 /// # Errors
 ///
 /// The reason, which quotes no value.
 pub(crate) fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
-    let Members(members) = serde_json::from_slice(json).map_err(|error| reason(&error))?;
-    T::deserialize(Value::Object(members)).map_err(|error| reason(&error))
+    strict_json::from_slice(json).map_err(|error| reason(&error))
 }
 
 /// Why JSON was refused, without the values that serde quotes: one may be a token.
@@ -84,6 +48,8 @@ fn without_values(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     #[derive(Debug, Deserialize)]

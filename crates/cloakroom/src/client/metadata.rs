@@ -1,9 +1,6 @@
 //! Client metadata (RFC 7591 §2): what a client says about itself, in a document or when it registers.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use cloakroom_core::strict_json;
 use serde_json::{Map, Value};
 
 use crate::client::registration::GrantType;
@@ -11,10 +8,9 @@ use crate::client::registration::GrantType;
 /// The longest name of a client, in characters.
 const MAX_NAME: usize = 100;
 
-/// Reads the members of a JSON object, each of which occurs once: of a member that occurs twice, another
-/// reader may take the other value.
+/// Reads the members of a JSON object without duplicate members.
 pub(crate) fn members(json: &[u8]) -> Result<Map<String, Value>, String> {
-    let read = serde_json::from_slice(json).map(|Members(members)| members);
+    let read: Result<_, serde_json::Error> = strict_json::from_slice(json);
     // The text of the error would quote values.
     read.map_err(|error| {
         format!("it cannot be read at line {} column {}", error.line(), error.column())
@@ -81,32 +77,4 @@ pub(crate) fn name(members: &Map<String, Value>) -> Result<Option<String>, Strin
     let visible: String = name.chars().filter(|c| !is_hidden(*c)).take(MAX_NAME).collect();
     let visible = visible.trim();
     Ok((!visible.is_empty()).then(|| visible.to_owned()))
-}
-
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Distinct;
-
-        impl<'de> Visitor<'de> for Distinct {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member occurs twice"));
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Distinct)
-    }
 }

@@ -15,7 +15,11 @@ const MAX_DEPTH: usize = 32;
 ///
 /// RFC 7519 §4 and RFC 7515 §4 allow a parser to refuse them or to take the last one. Two parsers that
 /// choose differently would see two different tokens.
-pub(crate) fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+///
+/// # Errors
+///
+/// If it is no such JSON, or not a `T`.
+pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Unambiguous { depth: MAX_DEPTH }.deserialize(&mut deserializer)?;
     serde_json::from_slice(json).map(|Object(value)| value)
@@ -23,7 +27,9 @@ pub(crate) fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, se
 
 /// A `T` that is written as an object. The code that serde derives for a struct also accepts an array of
 /// its values.
-pub(crate) struct Object<T>(pub(crate) T);
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "it is nothing but its value")]
+pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -113,10 +119,10 @@ impl<'de> Visitor<'de> for Unambiguous {
             map.next_value_seed(self.inner()?)?;
         }
         names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(A::Error::custom("a member occurs twice"));
-        }
-        Ok(())
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+        twice.map_or(Ok(()), |pair| {
+            Err(A::Error::custom(format_args!("`{}` occurs twice", pair[0].0)))
+        })
     }
 }
 
