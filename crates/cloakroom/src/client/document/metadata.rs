@@ -5,7 +5,7 @@ use url::{Host, Origin, Url};
 
 use crate::client::metadata::{grant_types, members, name, text, texts};
 use crate::client::registration::GrantType;
-use crate::client::uris::redirect_fault;
+use crate::client::uris::{is_home_page, redirect_fault};
 
 /// The most redirect URIs that are read.
 const MAX_REDIRECT_URIS: usize = 32;
@@ -64,6 +64,7 @@ impl DocumentRedirects {
 pub struct ClientDocument {
     url: Url,
     name: Option<String>,
+    uri: Option<String>,
     redirect_uris: Vec<String>,
     grant_types: Vec<GrantType>,
     authenticates: bool,
@@ -118,7 +119,19 @@ impl ClientDocument {
             return Err("it has no redirect URI that is allowed".into());
         }
         let name = name(&members)?;
-        Ok(Self { url: url.clone(), name, redirect_uris, grant_types, authenticates, members })
+        let uri = members.get("client_uri").and_then(Value::as_str);
+        let uri = uri.filter(|uri| is_home_page(uri));
+        // As the parser spells it, so that nothing in it looks like another URL.
+        let uri = uri.and_then(|uri| Url::parse(uri).ok()).filter(|uri| uri.origin() == origin);
+        Ok(Self {
+            url: url.clone(),
+            name,
+            uri: uri.map(String::from),
+            redirect_uris,
+            grant_types,
+            authenticates,
+            members,
+        })
     }
 
     /// The URL of the document, which is the `client_id`.
@@ -144,6 +157,13 @@ impl ClientDocument {
         self.redirect_uris.iter().map(String::as_str)
     }
 
+    /// The home page of the client (`client_uri`), if it has the origin of the document. Nobody has confirmed
+    /// that any other is the client's.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.uri.as_deref()
+    }
+
     /// Whether the client authenticates with `private_key_jwt` (RFC 7523), by the keys in its `jwks` or at
     /// its `jwks_uri`. Otherwise it is public.
     #[must_use]
@@ -151,7 +171,7 @@ impl ClientDocument {
         self.authenticates
     }
 
-    /// A member as it is in the document, such as `client_uri` or `jwks`. Its form was not checked.
+    /// A member as it is in the document, such as `logo_uri` or `jwks`. Its form was not checked.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
@@ -253,6 +273,32 @@ mod tests {
         assert_eq!(long.name().unwrap().len(), 100);
         let method = json!({ "token_endpoint_auth_method": "private_key_jwt" });
         assert!(read(&method).unwrap().authenticates());
+    }
+
+    #[test]
+    fn a_home_page_has_the_origin_of_the_document() {
+        for (uri, expected) in [
+            ("https://app.example", Some("https://app.example/")),
+            ("https://app.example/about?x=1", Some("https://app.example/about?x=1")),
+            ("https://app.example:443/", Some("https://app.example/")),
+            ("https://app.example\\@evil.example/", Some("https://app.example/@evil.example/")),
+            ("https://app.exam\tple/", Some("https://app.example/")),
+            ("https://evil.example/", None),
+            ("https://sub.app.example/", None),
+            ("https://app.example:8443/", None),
+            ("http://app.example/", None),
+            ("https://user@app.example/", None),
+            ("https://app.example@evil.example/", None),
+            ("javascript:alert(1)", None),
+            ("/about", None),
+            ("", None),
+        ] {
+            let document = read(&json!({ "client_uri": uri })).unwrap();
+            assert_eq!(document.uri(), expected, "{uri}");
+        }
+        for junk in [json!(null), json!(1), json!(["https://app.example"])] {
+            assert!(read(&json!({ "client_uri": junk })).unwrap().uri().is_none());
+        }
     }
 
     #[test]
