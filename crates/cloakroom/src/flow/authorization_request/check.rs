@@ -11,6 +11,7 @@ use crate::error::TokenError;
 use crate::flow::authorization_request::AuthorizationRequest;
 use crate::flow::authorization_request::error::{AuthorizationError, PageError};
 use crate::flow::authorization_request::redirect::Responder;
+use crate::flow::authorization_request::seal;
 use crate::flow::authorization_request::terms::{Prompt, ResponseMode, Terms};
 use crate::flow::request::Pkce;
 use crate::form::{Form, REPEATED};
@@ -84,6 +85,9 @@ pub(super) async fn check(
     let mode = mode.map_err(refused)?;
     let mut terms = terms(inner, &client, &form, redirect_uri).map_err(refused)?;
     terms.mode = mode;
+    if !seal::can_be_opened(&terms) {
+        return Err(refused(("invalid_request", "the request is too long")));
+    }
     Ok((client, terms))
 }
 

@@ -7,7 +7,7 @@
 //! Each string has a key of its own, derived from its salt: anyone can have any number of requests
 //! sealed, and no number of them exhausts the nonces of AES-GCM.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,8 +25,17 @@ const SALT: usize = 16;
 const HEADER: usize = 2 + SALT + NONCE_LEN;
 const PURPOSE: &str = "authorization requests";
 
-/// The longest string that is opened, more than [`seal`] makes.
+/// The longest string that is opened.
 const MAX_BYTES: usize = 64 * 1024;
+
+/// The most bytes of JSON for which [`seal`] makes such a string.
+const MAX_PLAIN: usize = MAX_BYTES / 4 * 3 - HEADER - MAX_TAG_LEN;
+
+/// Whether a request can be sealed and opened again. Few bytes of a request can be many of JSON: `\u0001`
+/// stands for one.
+pub(super) fn can_be_opened(terms: &Terms) -> bool {
+    serde_json::to_vec(terms).is_ok_and(|plain| plain.len() <= MAX_PLAIN)
+}
 
 pub(super) fn seal(inner: &Inner, terms: &Terms, context: &[u8]) -> Result<String, TokenError> {
     if inner.single_use.is_none() {

@@ -282,6 +282,31 @@ async fn a_sealed_request_says_the_same_and_can_be_approved_once() {
 }
 
 #[tokio::test]
+async fn every_request_that_is_taken_can_be_sealed_and_opened() {
+    let fixture = fixture().await;
+    // In the sealed form, some bytes take six times as many.
+    for (filler, most) in [("x", 15_500), ("%22", 5_000), ("\"", 15_500), ("\u{1}", 8_000)] {
+        for length in (0..16_000).step_by(500) {
+            let query = good(&format!("&ui_locales={}", filler.repeat(length)));
+            let is_taken = match fixture.asked(&query).await {
+                Ok(request) => {
+                    let sealed = request.seal().unwrap();
+                    assert!(fixture.opened(&sealed).await.is_ok(), "{filler:?} {length}");
+                    true
+                }
+                Err(AuthorizationError::Redirect(redirect)) => {
+                    assert_error(&redirect, "invalid_request");
+                    false
+                }
+                Err(AuthorizationError::Page(PageError::Malformed(_))) => false,
+                Err(other) => panic!("{other:?}"),
+            };
+            assert_eq!(is_taken, length <= most, "{filler:?} {length}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_sealed_request_ends_after_an_hour() {
     let fixture = fixture().await;
     let request = fixture.asked(&good("")).await.unwrap();
