@@ -26,7 +26,7 @@ pub use client::document::{
 };
 pub use client::registration::{ClientLifetimes, Format, GrantType, Role, Serves};
 #[cfg(feature = "http")]
-pub use client::registry::{ClientRegistry, RegisteredClient, RegisteredClients};
+pub use client::registry::{RegisteredClient, RegisteredClients, RegistrationStore, Replaceable};
 pub use client::secret_hash::SecretHash;
 pub use error::{AuthenticationFailure, BuildError, GrantRefusal, TokenError};
 pub use events::sink::EventSink;
@@ -134,6 +134,9 @@ mod cookbook {
 
     #[doc = include_str!("../../../docs/cookbook/clients-from-a-table.md")]
     struct ClientsFromATable;
+
+    #[doc = include_str!("../../../docs/cookbook/registered-clients.md")]
+    struct RegisteredClients;
 
     #[doc = include_str!("../../../docs/cookbook/kms.md")]
     struct Kms;

@@ -50,6 +50,20 @@ pub trait ClientDirectory: fmt::Debug + Send + Sync + 'static {
     fn takes_documents(&self) -> bool {
         false
     }
+
+    /// Called before a grant is made for a client. `false` if the client is not registered any more: there
+    /// is no grant then. A revocation of the client that begins after this call covers the grant.
+    ///
+    /// By default, it returns `true` and does nothing else.
+    /// [`RegisteredClients`](crate::RegisteredClients) counts grants, to know which registrations are in use. If yours
+    /// is a directory over another one, hand the call on to it.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is unavailable.
+    async fn count_grant(&self, _id: &ClientId) -> Result<bool, DirectoryError> {
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -64,6 +78,10 @@ impl<T: ClientDirectory + ?Sized> ClientDirectory for Arc<T> {
 
     fn takes_documents(&self) -> bool {
         (**self).takes_documents()
+    }
+
+    async fn count_grant(&self, id: &ClientId) -> Result<bool, DirectoryError> {
+        (**self).count_grant(id).await
     }
 }
 

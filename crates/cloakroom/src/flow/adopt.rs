@@ -61,12 +61,12 @@ impl Issuer {
         let client = inner.client(&grant.client).await?;
         let confirmation = grant.confirmation.take();
         let max_epoch = grant.epoch.unwrap_or(Epoch::new(u64::MAX));
-        let mut record = new_grant(inner, &client, grant, now, &inner.random).await?;
-        record.id = located.grant;
         // The id is fixed, so there is no second try: the epoch comes from the store itself. A
         // bound is a time of this issuer's clock: what was issued before it must not seem to come
         // after.
         let newest = inner.store.epoch().await?.min(max_epoch);
+        let mut record = new_grant(inner, &client, grant, now, &inner.random).await?;
+        record.id = located.grant;
         let issued_no_later = issued_at - inner.clock_skew();
         record.epoch = newest.min(Epoch::new(issued_no_later.as_millis()));
         record.expires_at = expires_at;

@@ -57,6 +57,7 @@ pub(crate) async fn new_grant(
     // from the future would escape them.
     let newest = current_epoch(inner).await?;
     let epoch = grant.epoch.map_or(newest, |epoch| epoch.min(newest));
+    inner.count_grant(client.id()).await?;
     let id = GrantId::random(random)?;
     let owner = client.id().clone();
     let mut record = GrantRecord::new(id, owner, grant.subject, audience, now, now + life);
@@ -122,6 +123,7 @@ pub(crate) async fn with_newer_epoch(
     if epoch <= record.epoch {
         return Err(TokenError::Barred);
     }
+    inner.count_grant(&record.client).await?;
     record.epoch = epoch;
     // The barred grant is in the store, revoked.
     record.id = GrantId::random(&inner.random)?;

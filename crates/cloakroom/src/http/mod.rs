@@ -220,7 +220,7 @@ impl Endpoints {
         self
     }
 
-    /// Allows scripts of this origin, such as `https://app.example`, to call `/token` and `/revoke`
+    /// Allows scripts of this origin, such as `https://app.example`, to call `/token`, `/revoke` and `/register`
     /// and to read the JWK Set and the metadata (CORS). By default no origin is allowed.
     ///
     /// It is normalized: capital letters in scheme and host, a default port and a trailing slash

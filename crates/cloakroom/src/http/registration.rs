@@ -18,12 +18,15 @@ use super::form::Form;
 use super::{Endpoints, REGISTER, respond};
 use crate::client::Client;
 use crate::client::metadata::members;
-use crate::client::registry::{ClientRegistry, MetadataFault, RegisteredClient};
+use crate::client::registry::{MetadataFault, PREFIX, RegisteredClient, RegisteredClients};
 use crate::client::secret_hash::SecretHash;
 use crate::error::TokenError;
 
 /// The largest metadata, in bytes.
 const MAX_METADATA: usize = 8 * 1024;
+
+/// How often a client may get a grant while its registration is deleted.
+const MAX_GRANTS_MEANWHILE: usize = 16;
 
 /// What a client asks to register.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +55,13 @@ pub enum RegistrationRefusal {
 type Policy =
     dyn Fn(&RegistrationRequest<'_>) -> Result<(), RegistrationRefusal> + Send + Sync + 'static;
 
-/// Lets clients register themselves (RFC 7591) in a [`ClientRegistry`], and change and delete their own
+/// Lets clients register themselves (RFC 7591) in [`RegisteredClients`], and change and delete their own
 /// registration (RFC 7592). It is off unless [`Endpoints::registration`] is called.
 ///
 /// Unless you require an [initial access token](Self::initial_access_token), anyone can register. So at most 30 clients
-/// register in a minute ([`limit`](Self::limit)), your [`policy`](Self::policy) may refuse any of them, and a registry
-/// has room for a limited number. A client whose identifier is the URL of a metadata document (`ClientDocuments`) needs
-/// no registration: prefer that where your clients support it.
+/// register in a minute ([`limit`](Self::limit)), your [`policy`](Self::policy) may refuse any of them, and
+/// registrations that no user has let in make room for new ones. A client whose identifier is the URL of a metadata
+/// document (`ClientDocuments`) needs no registration: prefer that where your clients support it.
 ///
 /// | method | path | does |
 /// |---|---|---|
@@ -75,18 +78,19 @@ pub struct Registration(Arc<Settings>);
 
 #[derive(Clone)]
 struct Settings {
-    registry: Arc<dyn ClientRegistry>,
+    clients: Arc<RegisteredClients>,
     initial: Vec<SecretHash>,
     policy: Arc<Policy>,
     limit: Arc<Limit>,
 }
 
 impl Registration {
-    /// Registration in this registry. The issuer must have the same directory
+    /// Registration in this directory. The issuer must have the same directory
     /// ([`IssuerBuilder::clients`](crate::IssuerBuilder::clients)), or one over it.
-    pub fn new(registry: Arc<dyn ClientRegistry>) -> Self {
+    #[must_use]
+    pub fn new(clients: Arc<RegisteredClients>) -> Self {
         Self(Arc::new(Settings {
-            registry,
+            clients,
             initial: Vec::new(),
             policy: Arc::new(|_| Ok(())),
             limit: Arc::new(Limit::new(30, Duration::from_secs(60))),
@@ -128,7 +132,7 @@ impl Registration {
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration").field("registry", &self.0.registry).finish_non_exhaustive()
+        f.debug_struct("Registration").field("clients", &self.0.clients).finish_non_exhaustive()
     }
 }
 
@@ -222,7 +226,7 @@ impl Endpoints {
                 Ok(response)
             }
             Refusal::NoRoom => {
-                tracing::warn!("no more clients can register: the registry is full");
+                tracing::warn!("no more clients can register: there is no room");
                 let code = "temporarily_unavailable";
                 let mut response = refused(StatusCode::SERVICE_UNAVAILABLE, code, None);
                 response.headers_mut().insert(header::RETRY_AFTER, 3600.into());
@@ -248,7 +252,7 @@ impl Endpoints {
         }
         let members = metadata(request)?;
         let inner = &self.issuer.inner;
-        let id = format!("dyn-{}", secret(&inner.random.array::<16>()?).as_str());
+        let id = format!("{PREFIX}{}", secret(&inner.random.array::<16>()?).as_str());
         let id = ClientId::new(&id).map_err(|_| invalid("no identifier could be made"))?;
         let access = secret(&inner.random.array::<32>()?);
         let now = inner.now();
@@ -258,7 +262,7 @@ impl Endpoints {
         self.check(request, settings, &client)?;
         let admitted = admitted(settings, &client)?;
         settings.limit.take(now).map_err(Refusal::TooMany)?;
-        if !settings.registry.insert(client.clone()).await? {
+        if !settings.clients.insert(&client).await? {
             return Err(Refusal::NoRoom);
         }
         tracing::info!(client = %client.id(), "a client registered itself");
@@ -275,16 +279,14 @@ impl Endpoints {
         let id = query.get("client_id").and_then(|id| ClientId::new(id).ok());
         let access = bearer(request.headers()).ok_or(Refusal::Token)?;
         let known = match &id {
-            Some(id) => settings.registry.registration(id).await?,
+            Some(id) => settings.clients.registration(id).await?,
             None => None,
         };
         // RFC 7592 §2.1: for an unknown client or a wrong token alike, 401.
         let known = known.filter(|known| known.is_managed_by(&access)).ok_or(Refusal::Token)?;
         match *request.method() {
             Method::DELETE => {
-                // First: a client that is gone could not be asked to do this again.
-                self.issuer.revoke_client(known.id()).await?;
-                settings.registry.remove(known.id()).await?;
+                self.delete(&settings.clients, known.id()).await?;
                 tracing::info!(client = %known.id(), "a client deleted its registration");
                 Ok(respond::empty(StatusCode::NO_CONTENT))
             }
@@ -306,7 +308,7 @@ impl Endpoints {
                 };
                 self.check(request, settings, &client)?;
                 let admitted = admitted(settings, &client)?;
-                if !settings.registry.update(client.clone()).await? {
+                if !settings.clients.update(&client).await? {
                     return Err(Refusal::Token);
                 }
                 Ok(self.shown(StatusCode::OK, &client, &admitted, &access, plain))
@@ -315,6 +317,41 @@ impl Endpoints {
                 let admitted = admitted(settings, &known)?;
                 Ok(self.shown(StatusCode::OK, &known, &admitted, &access, None))
             }
+        }
+    }
+
+    /// Deletes a registration, and revokes what the client was granted.
+    ///
+    /// The revocation comes first: a client that is gone could not ask for it again. A grant that is made in
+    /// between was counted before, so the registration is not deleted then, and both are done again. Once it is
+    /// deleted, no grant is made.
+    ///
+    /// A client without a grant has nothing to revoke. Every server would have to remember the revocation for as
+    /// long as grants live, and a loop of registrations and deletions must not fill their memories.
+    async fn delete(&self, clients: &RegisteredClients, id: &ClientId) -> Result<(), TokenError> {
+        let is_counted = self.counts_grants().await?;
+        for _ in 0..MAX_GRANTS_MEANWHILE {
+            let Some((_, grants)) = clients.find(id).await? else { return Ok(()) };
+            if grants > 0 || !is_counted {
+                self.issuer.revoke_client(id).await?;
+            }
+            if clients.remove(id, grants).await? {
+                if !is_counted {
+                    // Nobody knows whether a grant was made in between.
+                    self.issuer.revoke_client(id).await?;
+                }
+                return Ok(());
+            }
+        }
+        Err(TokenError::Unavailable("the client got grants again and again meanwhile"))
+    }
+
+    /// Whether the issuer's directory leads to the registered clients, so that they count its grants: they
+    /// know no client of this name, and refuse it. A directory that does not hand the call on takes any.
+    async fn counts_grants(&self) -> Result<bool, TokenError> {
+        match ClientId::new(PREFIX) {
+            Ok(nobody) => Ok(!self.issuer.inner.clients.count_grant(&nobody).await?),
+            Err(_) => Ok(false),
         }
     }
 
@@ -379,7 +416,7 @@ impl Endpoints {
 }
 
 fn admitted(settings: &Settings, client: &RegisteredClient) -> Result<Client, Refusal> {
-    settings.registry.admit(client).ok_or_else(|| invalid("this server does not take the client"))
+    settings.clients.admit(client).ok_or_else(|| invalid("this server does not take the client"))
 }
 
 fn metadata(request: &Request<Bytes>) -> Result<Map<String, Value>, Refusal> {

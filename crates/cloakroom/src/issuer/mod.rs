@@ -192,6 +192,17 @@ impl Inner {
         client.ok_or(AuthenticationFailure::UnknownClient.into())
     }
 
+    /// Counts a grant that is about to be made, and refuses it if its client has gone. Call it after the
+    /// grant's epoch was read: a revocation that ends the client later covers the grant then, and one that
+    /// ended it before is noticed here.
+    pub(crate) async fn count_grant(&self, id: &ClientId) -> Result<(), TokenError> {
+        if self.clients.count_grant(id).await? {
+            Ok(())
+        } else {
+            Err(AuthenticationFailure::UnknownClient.into())
+        }
+    }
+
     /// The grant with this identifier, live or not; `None` for a tombstone.
     pub(crate) async fn find(&self, id: GrantId) -> Result<Option<Arc<GrantRecord>>, StoreError> {
         Ok(match self.store.find(id, None).await? {

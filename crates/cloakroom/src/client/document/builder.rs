@@ -52,7 +52,7 @@ impl ClientDocumentsBuilder {
         self
     }
 
-    /// Which redirect URIs of a document count.
+    /// Which redirect URIs of a document are accepted.
     pub const fn redirects(mut self, redirects: DocumentRedirects) -> Self {
         self.redirects = redirects;
         self
@@ -96,8 +96,8 @@ impl ClientDocumentsBuilder {
         self
     }
 
-    /// **For tests.** Also fetches documents from this machine (`127.0.0.0/8`, `::1`), which strangers could
-    /// otherwise make this server send requests to.
+    /// **For tests.** Also fetches documents from this machine (`127.0.0.0/8`, `::1`). Anyone can then make this server
+    /// send requests to services on the machine.
     pub fn danger_allow_loopback(mut self) -> Self {
         self.allows = |address| address.is_loopback() || address::is_public(address);
         self

@@ -160,6 +160,12 @@ impl ClientDirectory for ClientDocuments {
     fn takes_documents(&self) -> bool {
         true
     }
+
+    async fn count_grant(&self, id: &ClientId) -> Result<bool, DirectoryError> {
+        let is_document = metadata::document_url(id.as_str()).is_some()
+            && self.0.registered.client(id).await?.is_none();
+        if is_document { Ok(true) } else { self.0.registered.count_grant(id).await }
+    }
 }
 
 impl Shared {

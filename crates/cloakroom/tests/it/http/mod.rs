@@ -6,6 +6,7 @@ mod authentication;
 mod authenticators;
 mod authorization;
 mod cors;
+mod deregistration;
 mod documents;
 mod faulty_store;
 mod followers;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use cloakroom::core::time::ManualClock;
 use cloakroom::http::{Registration, RegistrationRefusal};
 use cloakroom::{
-    ApprovedRequest, Client, ClientBuilder, ClientId, ClientRegistry, Format, Grant, GrantType,
-    Pkce, RegisteredClient, RegisteredClients, SecretHash, StaticClients,
+    ApprovedRequest, Client, ClientBuilder, ClientId, Format, Grant, GrantType, Pkce,
+    RegisteredClient, RegisteredClients, SecretHash, StaticClients,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -43,7 +43,12 @@ async fn server() -> (Server, Arc<RegisteredClients>) {
     server_with(|registry| registry, |registration| registration).await
 }
 
-fn ask(method: &str, uri: &str, metadata: &Value, token: Option<&str>) -> Request<Bytes> {
+pub(super) fn ask(
+    method: &str,
+    uri: &str,
+    metadata: &Value,
+    token: Option<&str>,
+) -> Request<Bytes> {
     let request = Request::builder().method(method).uri(uri);
     let request = request.header("content-type", "application/json");
     let request = token
@@ -56,7 +61,7 @@ fn registering(metadata: &Value) -> Request<Bytes> {
     ask("POST", "/register", metadata, None)
 }
 
-fn public() -> Value {
+pub(super) fn public() -> Value {
     json!({
         "client_name": "Agent",
         "redirect_uris": [CALLBACK],
@@ -72,19 +77,19 @@ fn changed(name: &str, value: Value) -> Value {
 }
 
 /// What a client is told, once it has registered.
-async fn registered(server: &Server, metadata: &Value) -> Value {
+pub(super) async fn registered(server: &Server, metadata: &Value) -> Value {
     let reply = server.send(registering(metadata)).await;
     assert_eq!(reply.status, 201, "{reply:?}");
     assert_eq!(reply.header("cache-control"), "no-store");
     reply.json()
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap()
 }
 
 /// The path and query of the registration.
-fn manages(client: &Value) -> String {
+pub(super) fn manages(client: &Value) -> String {
     text(client, "registration_client_uri").strip_prefix(ISSUER).unwrap().to_owned()
 }
 
@@ -169,7 +174,8 @@ async fn a_confidential_client_gets_a_secret_that_only_it_knows() {
         // As a database would give it back.
         let read: RegisteredClient = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, kept);
-        assert!(clients.admit(&read).unwrap().has_secret(secret));
+        let client = read.builder().audience(NOTES, Format::Opaque).build().unwrap();
+        assert!(client.has_secret(secret));
     }
 }
 
@@ -282,28 +288,92 @@ async fn a_client_that_registers_in_a_loop_is_stopped() {
     }
 }
 
-#[tokio::test]
-async fn a_registry_has_room_for_so_many_only() {
+/// With room for so many, and a clock for who makes room.
+async fn crowded(at_most: usize) -> (Server, Arc<RegisteredClients>, Arc<ManualClock>) {
     let unbounded = |endpoint: Registration| endpoint.limit(u32::MAX, Duration::from_secs(60));
     let clock = Arc::new(ManualClock::at(START));
     let timed = clock.clone();
-    let registry = |registry: RegisteredClients| registry.at_most(2).clock(timed);
+    let registry = move |registry: RegisteredClients| registry.at_most(at_most).clock(timed);
     let (server, clients) = server_with(registry, unbounded).await;
+    (server, clients, clock)
+}
+
+async fn is_kept(clients: &RegisteredClients, client: &Value) -> bool {
+    let id = ClientId::new(text(client, "client_id")).unwrap();
+    clients.registration(&id).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn a_registry_has_room_for_so_many_only() {
+    let (server, clients, clock) = crowded(2).await;
     let used = registered(&server, &public()).await;
     tokens(&server, &used).await;
-    registered(&server, &public()).await;
-    for wait in [0, 3_599] {
+    let unused = registered(&server, &public()).await;
+    for wait in [0, 3_598] {
         clock.advance(Duration::from_secs(wait));
         let reply = server.send(registering(&public())).await;
         assert_eq!((reply.status, reply.header("retry-after")), (503, "3600"));
         assert!(format!("{clients:?}").contains("clients: 2"));
     }
-    // The one that nobody has used makes room.
-    clock.advance(Duration::from_secs(1));
+    // Who only begins has not been let in: everybody can begin.
+    let query = format!(
+        "response_type=code&client_id={}&redirect_uri={CALLBACK}&code_challenge={CHALLENGE}\
+         &code_challenge_method=S256",
+        text(&unused, "client_id")
+    );
+    drop(server.issuer().authorization_request(query.as_bytes()).await.unwrap().deny());
+    clock.advance(Duration::from_secs(2));
     registered(&server, &public()).await;
     assert!(format!("{clients:?}").contains("clients: 2"));
-    let id = ClientId::new(text(&used, "client_id")).unwrap();
-    assert!(clients.registration(&id).await.unwrap().is_some());
+    assert!(!is_kept(&clients, &unused).await && is_kept(&clients, &used).await);
+}
+
+#[tokio::test]
+async fn those_that_nobody_let_in_make_room_and_the_first_of_them_first() {
+    let (server, clients, clock) = crowded(4).await;
+    let wait = |seconds| {
+        for clock in [&clock, &server.clock] {
+            clock.advance(Duration::from_secs(seconds));
+        }
+    };
+    let mut all = Vec::new();
+    for has_user in [true, false, true, false] {
+        let client = registered(&server, &public()).await;
+        if has_user {
+            tokens(&server, &client).await;
+        }
+        all.push(client);
+        wait(60);
+    }
+    wait(3_600);
+    for gone in [1, 3] {
+        registered(&server, &public()).await;
+        for (index, client) in all.iter().enumerate() {
+            let is_gone = index % 2 == 1 && index <= gone;
+            assert_eq!(is_kept(&clients, client).await, !is_gone, "{index}");
+        }
+    }
+    assert_eq!(server.send(registering(&public())).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_registration_whose_grants_have_all_ended_makes_room() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let (server, clients, clock) = crowded(2).await;
+    let [first, second] =
+        [registered(&server, &public()).await, registered(&server, &public()).await];
+    for (client, wait) in [(&first, 10), (&second, 20), (&first, 89)] {
+        tokens(&server, client).await;
+        clock.advance(wait * DAY);
+    }
+    // The second one was let in 109 days ago, the first one 89 days ago.
+    let third = registered(&server, &public()).await;
+    assert!(is_kept(&clients, &first).await && !is_kept(&clients, &second).await);
+    tokens(&server, &third).await;
+    assert_eq!(server.send(registering(&public())).await.status, 503);
+    clock.advance(DAY);
+    registered(&server, &public()).await;
+    assert!(!is_kept(&clients, &first).await && is_kept(&clients, &third).await);
 }
 
 #[tokio::test]
