@@ -35,3 +35,16 @@ fn each_page_is_compiled_and_listed_and_short() {
     }
     assert_eq!(pages, index.lines().filter(|line| line.starts_with("| [")).count());
 }
+
+#[test]
+fn the_page_about_mcp_shows_the_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("docs/mcp.md")).unwrap();
+    let example = fs::read_to_string(root.join("examples/mcp_quickstart.rs")).unwrap();
+    let shown = page.split("```rs\n").nth(1).and_then(|rest| rest.split("```").next());
+    assert!(shown == Some(&*example), "copy the example into the page");
+    // The page says so.
+    let protection = example.split("// --- ").nth(2).unwrap();
+    let protection = protection.split("#[tokio::main]").next().unwrap();
+    assert!(protection.lines().filter(|line| !line.trim().is_empty()).count() < 60);
+}
