@@ -53,7 +53,7 @@ impl Issuer {
                 }
                 let sealed = request.seal_for(BY_POST.as_bytes())?;
                 let query = format!("{BY_POST}{sealed}");
-                Err(AuthorizationError::Repeat(AuthorizationRedirect::to_query(query)))
+                Err(AuthorizationError::Repeat(AuthorizationRedirect::to_query(&query)))
             }
             _ => Err(PageError::Malformed("the method must be GET or POST").into()),
         }

@@ -64,7 +64,7 @@ impl Jar {
     /// The value of the cookie of the session.
     fn session(&self) -> Option<TokenSecret> {
         let all = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
-        let found = all.filter(|cookie| cookie.starts_with("__Host-session-")).last()?;
+        let found = all.filter(|cookie| cookie.starts_with("__Host-session-")).next_back()?;
         Some(TokenSecret::new(found.split_once('=')?.1))
     }
 
@@ -72,7 +72,7 @@ impl Jar {
     fn with_session(&self, value: &str) -> Self {
         let mut jar = self.clone();
         let name = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
-        let name = name.filter(|cookie| cookie.starts_with("__Host-session-")).last().unwrap();
+        let name = name.filter(|cookie| cookie.starts_with("__Host-session-")).next_back().unwrap();
         let name = name.split_once('=').unwrap().0;
         jar.remove(name);
         jar.0.append(COOKIE, format!("{name}={value}").parse().unwrap());
