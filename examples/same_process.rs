@@ -64,7 +64,7 @@ async fn consent(
         .and_then(|grant| grant.auth_time(issuer.clock().now()).acr(acr))
         .and_then(|grant| Ok(grant.device(Device::new([("name", &*form.browser)])?)))
         .and_then(|grant| grant.on_device(&form.browser));
-    let Ok(grant) = grant else { return Ok(request.deny().into_response()) };
+    let Ok(grant) = grant else { return Ok(request.deny().await?.into_response()) };
     Ok(request.approve(grant).await?.into_response())
 }
 

@@ -86,7 +86,7 @@ async fn consented(
     let request = issuer.open_authorization_request_for(sealed, session.as_bytes()).await?;
     match form.get("answer") {
         Some("allow") => Ok(approve(&issuer, request).await?),
-        _ => Ok(request.deny().into_response()),
+        _ => Ok(request.deny().await?.into_response()),
     }
 }
 
@@ -95,7 +95,8 @@ async fn approve(issuer: &Issuer, request: AuthorizationRequest) -> Result<Respo
     let user = request.login_hint().unwrap_or("alice").to_owned();
     let grant = request.grant(&user).and_then(|grant| grant.username(&user));
     let Ok(grant) = grant else {
-        return Ok(request.error(AuthorizationErrorCode::LoginRequired).into_response());
+        let code = AuthorizationErrorCode::LoginRequired;
+        return Ok(request.error(code).await?.into_response());
     };
     let redirect = request.approve(grant.auth_time(issuer.clock().now())).await?;
     if redirect.error_code().is_none() {

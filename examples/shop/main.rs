@@ -14,11 +14,9 @@
 //! argon2 = "0.6"
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio", "json", "form"] }
 //! cloakroom = { path = "../cloakroom/crates/cloakroom", features = ["resource"] }
-//! getrandom = "0.4"
 //! minijinja = { version = "3", features = ["serde"] }
 //! rusqlite = { version = "0.41", features = ["bundled"] }
 //! serde = { version = "1", features = ["derive"] }
-//! sha2 = "0.11"
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread", "net", "signal"] }
 //! tracing = "0.1"
 //! tracing-subscriber = "0.3"
@@ -34,15 +32,15 @@ use std::sync::Arc;
 use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use cloakroom::core::Subject;
+use cloakroom::core::Random;
 use cloakroom::http::Endpoints;
 use cloakroom::resource::VerifiedToken;
 use cloakroom::{Client, Format, GrantType, Issuer, NewToken, TokenChanges, TokenHookError};
 use minijinja::Environment;
 
-use crate::pages::Failure;
+use crate::pages::Answer;
 use crate::users::Users;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -58,8 +56,8 @@ async fn main() -> Result<(), Error> {
     println!("The shop is open at {url}");
     for (name, is_admin) in [("alice", false), ("admin", true)] {
         if shop.users.find(name)?.is_none() {
-            let password = &random()?[..16];
-            shop.users.add(name, password, is_admin).await?;
+            let password = format!("{:016x}", u64::from_ne_bytes(Random::system().array()?));
+            shop.users.add(name, &password, is_admin).await?;
             println!("  {name}, password {password}");
         }
     }
@@ -108,9 +106,8 @@ impl Shop {
         let url = self.issuer.url();
         let read = self.issuer.protect(&format!("{url}/orders")).require_scope("orders:read")?;
         let write = self.issuer.protect(&format!("{url}/orders")).require_scope("orders:write")?;
-        let api = get(orders)
-            .route_layer(read)
-            .post_service(axum::routing::post(order).route_layer(write).with_state(self.clone()));
+        let api = Router::new().route("/orders", get(orders)).route_layer(read);
+        let api = api.merge(Router::new().route("/orders", post(order)).route_layer(write));
         let endpoints = Endpoints::new(self.issuer.clone())
             .authorization_page(&format!("{url}/authorize"))
             .keep_user_agents();
@@ -118,15 +115,15 @@ impl Shop {
             .route("/", get(async || asset("text/html", include_str!("pages/index.html"))))
             .route("/callback", get(async || asset("text/html", include_str!("pages/index.html"))))
             .route("/app.js", get(async || asset("text/javascript", include_str!("pages/app.js"))))
-            .route("/style.css", get(async || asset("text/css", include_str!("pages/style.css"))))
-            .route("/orders", api);
-        Ok(app.merge(pages::router()).with_state(self).merge(endpoints.router()))
+            .route("/style.css", get(async || asset("text/css", include_str!("pages/style.css"))));
+        Ok(app.merge(api).merge(pages::router()).with_state(self).merge(endpoints.router()))
     }
 }
 
-/// Is called at every token. A ban also ends the sessions; this refuses a sign-in that is under way.
+/// Is called at every sign-in and at every token. A ban also ends the sessions; this refuses what is
+/// under way.
 async fn not_banned(users: Users, token: NewToken) -> Result<TokenChanges, TokenHookError> {
-    match users.find(token.subject().id()).map_err(TokenHookError::failed)? {
+    match users.find(token.user().unwrap_or_default()).map_err(TokenHookError::failed)? {
         Some(user) if !user.is_banned => Ok(TokenChanges::none()),
         _ => Err(TokenHookError::refuse("the user is banned")),
     }
@@ -142,23 +139,13 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
 
 // --- The API ----------------------------------------------------------------------------------
 
-async fn orders(State(shop): State<Shop>, token: VerifiedToken) -> Result<Response, Failure> {
-    let user = token.subject().map_or("", Subject::id);
+async fn orders(State(shop): State<Shop>, token: VerifiedToken) -> Answer {
+    let Some(user) = token.user() else { return Ok(StatusCode::FORBIDDEN.into_response()) };
     Ok(Json(shop.users.orders(user)?).into_response())
 }
 
-async fn order(
-    State(shop): State<Shop>,
-    token: VerifiedToken,
-    Json(item): Json<String>,
-) -> Result<StatusCode, Failure> {
-    shop.users.order(token.subject().map_or("", Subject::id), &item)?;
-    Ok(StatusCode::CREATED)
-}
-
-/// 32 random bytes in hex.
-fn random() -> Result<String, Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+async fn order(State(shop): State<Shop>, token: VerifiedToken, Json(item): Json<String>) -> Answer {
+    let Some(user) = token.user() else { return Ok(StatusCode::FORBIDDEN.into_response()) };
+    shop.users.order(user, &item)?;
+    Ok(StatusCode::CREATED.into_response())
 }

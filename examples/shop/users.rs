@@ -1,26 +1,19 @@
-//! Users, the browsers in which they are signed in, and their orders, in SQLite.
+//! Users and their orders, in SQLite.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use cloakroom::core::time::UnixTime;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
-use crate::{Error, random};
+use crate::Error;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, password TEXT NOT NULL,
         is_admin INTEGER NOT NULL, is_banned INTEGER NOT NULL DEFAULT 0);
-    CREATE TABLE IF NOT EXISTS browser (session BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES user,
-        device TEXT NOT NULL, signed_in_at INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS item (user TEXT NOT NULL REFERENCES user, name TEXT NOT NULL);";
-
-/// How long a browser stays signed in, in seconds.
-pub(crate) const SIGNED_IN: u64 = 30 * 24 * 3600;
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct User {
@@ -90,38 +83,6 @@ impl Users {
         Ok(query.query_map([], user)?.collect::<Result<_, _>>()?)
     }
 
-    /// Signs the user in: the value of the session cookie. The database holds only its hash.
-    pub(crate) fn enter(&self, user: &str, device: &str, now: UnixTime) -> Result<String, Error> {
-        let session = random()?;
-        let new = "INSERT INTO browser (session, user, device, signed_in_at) VALUES (?, ?, ?, ?)";
-        self.run(new, (digest(&session), user, device, now.as_secs().cast_signed()))?;
-        Ok(session)
-    }
-
-    /// The user who is signed in with this cookie, and since when.
-    pub(crate) fn session(
-        &self,
-        session: &str,
-        device: &str,
-        now: UnixTime,
-    ) -> Result<Option<(User, UnixTime)>, Error> {
-        let query = "SELECT name, is_admin, is_banned, signed_in_at FROM browser, user
-            WHERE user = name AND session = ? AND device = ? AND signed_in_at > ? AND NOT is_banned";
-        let oldest = now.as_secs().saturating_sub(SIGNED_IN).cast_signed();
-        let values = (digest(session), device, oldest);
-        let found = |row: &Row<'_>| {
-            let signed_in_at: i64 = row.get(3)?;
-            Ok((user(row)?, UnixTime::from_secs(signed_in_at.cast_unsigned())))
-        };
-        Ok(self.database().query_row(query, values, found).optional()?)
-    }
-
-    /// Signs the user out in one browser, or in all others.
-    pub(crate) fn leave(&self, user: &str, device: &str, others: bool) -> Result<(), Error> {
-        let end = "DELETE FROM browser WHERE user = ? AND (device <> ?) = ?";
-        self.run(end, (user, device, others))
-    }
-
     pub(crate) fn order(&self, user: &str, item: &str) -> Result<(), Error> {
         self.run("INSERT INTO item (user, name) VALUES (?, ?)", (user, item))
     }
@@ -135,10 +96,6 @@ impl Users {
 
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User { name: row.get(0)?, is_admin: row.get(1)?, is_banned: row.get(2)? })
-}
-
-fn digest(session: &str) -> Vec<u8> {
-    Sha256::digest(session).to_vec()
 }
 
 /// This takes tens of milliseconds, on purpose, so it runs on a thread that serves nobody.

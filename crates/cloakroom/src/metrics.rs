@@ -59,6 +59,9 @@ metered! {
                 return metrics::counter!("cloakroom_grants_refused_total", "reason" => reason)
                     .increment(*count);
             }
+            Event::TokenRefused { count, .. } => {
+                return metrics::counter!("cloakroom_tokens_refused_total").increment(*count);
+            }
             Event::AuthenticationFailed { reason, count, .. } => {
                 let reason = label(reason);
                 return metrics::counter!(

@@ -20,12 +20,14 @@ struct Browser {
     url: String,
     client: Client,
     cookies: Mutex<BTreeMap<String, String>>,
+    /// Whose pages send the forms.
+    site: &'static str,
 }
 
 impl Browser {
     fn new(url: &str) -> Result<Self, Error> {
         let client = Client::builder().redirect(redirect::Policy::none()).build()?;
-        Ok(Self { url: url.to_owned(), client, cookies: Mutex::default() })
+        Ok(Self { url: url.to_owned(), client, cookies: Mutex::default(), site: "same-origin" })
     }
 
     async fn send(
@@ -40,7 +42,7 @@ impl Browser {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
         request = request.header(COOKIE, cookies.join("; ")).header(USER_AGENT, "Firefox, Linux");
         if method == Method::POST {
-            request = request.form(form);
+            request = request.header("sec-fetch-site", self.site).form(form);
         }
         let response = request.send().await?;
         for cookie in response.headers().get_all(SET_COOKIE) {
@@ -69,16 +71,14 @@ impl Browser {
              &code_challenge={CHALLENGE}&code_challenge_method=S256"
         );
         let page = self.page(&asked).await?;
-        let (csrf, request) = (hidden(&page, "csrf")?, hidden(&page, "request")?);
-        let form =
-            [("csrf", &*csrf), ("request", &request), ("name", name), ("password", password)];
+        let request = hidden(&page, "request")?;
+        let form = [("request", &*request), ("name", name), ("password", password)];
         Ok(self.post("/sign-in", &form).await?.text().await?)
     }
 
     async fn consent(&self, page: &str, answer: &str) -> Result<Response, Error> {
-        let (csrf, request) = (hidden(page, "csrf")?, hidden(page, "request")?);
-        let form = [("csrf", &*csrf), ("request", &request), ("answer", answer)];
-        self.post("/consent", &form).await
+        let request = hidden(page, "request")?;
+        self.post("/consent", &[("request", &*request), ("answer", answer)]).await
     }
 
     /// The tokens, after everything.
@@ -109,16 +109,8 @@ impl Browser {
         Ok((answer.status(), answer.text().await?))
     }
 
-    /// Sends a form of this page, with its token.
-    async fn submit(
-        &self,
-        page: &str,
-        path: &str,
-        form: &[(&str, &str)],
-    ) -> Result<StatusCode, Error> {
-        let csrf = hidden(&self.page(page).await?, "csrf")?;
-        let form = [form, &[("csrf", &*csrf)]].concat();
-        Ok(self.post(path, &form).await?.status())
+    async fn submit(&self, path: &str, form: &[(&str, &str)]) -> Result<StatusCode, Error> {
+        Ok(self.post(path, form).await?.status())
     }
 }
 
@@ -156,34 +148,61 @@ async fn alice_signs_in_and_orders() -> Result<(), Error> {
 #[tokio::test]
 async fn a_form_of_another_site_or_browser_is_refused() -> Result<(), Error> {
     let (_, url) = open().await?;
-    let (alice, other) = (Browser::new(&url)?, Browser::new(&url)?);
+    let (mut alice, other) = (Browser::new(&url)?, Browser::new(&url)?);
     let consent = alice.sign_in("alice", PASSWORD).await?;
+    // Another user's request.
     let foreign = other.sign_in("admin", PASSWORD).await?;
-    // Another user's request, with her token and with the other's.
-    assert_eq!(alice.consent(&foreign, "allow").await?.status(), StatusCode::FORBIDDEN);
-    let csrf = hidden(&alice.page("/devices").await?, "csrf")?;
-    let request = hidden(&foreign, "request")?;
-    let form = [("csrf", &*csrf), ("request", &request), ("answer", "allow")];
-    assert_eq!(alice.post("/consent", &form).await?.status(), StatusCode::BAD_REQUEST);
-    let csrf = hidden(&other.page("/devices").await?, "csrf")?;
-    for csrf in [&*csrf, "", "made-up"] {
-        let forged = [("csrf", csrf), ("answer", "everywhere")];
-        assert_eq!(alice.post("/devices", &forged).await?.status(), StatusCode::FORBIDDEN);
-        let forged = [("csrf", csrf), ("password", PASSWORD), ("new_password", "another password")];
-        assert_eq!(alice.post("/password", &forged).await?.status(), StatusCode::FORBIDDEN);
-        let forged = [("csrf", csrf), ("name", "admin"), ("answer", "ban")];
-        assert_eq!(alice.post("/admin", &forged).await?.status(), StatusCode::FORBIDDEN);
+    assert_eq!(alice.consent(&foreign, "allow").await?.status(), StatusCode::BAD_REQUEST);
+    let tokens = alice.tokens("alice", PASSWORD).await?;
+    let consent_again = alice.sign_in("alice", PASSWORD).await?;
+    assert_ne!(consent, consent_again);
+    let forms = [
+        ("/devices", vec![("answer", "everywhere")]),
+        ("/password", vec![("password", PASSWORD), ("new_password", "another password")]),
+        ("/admin", vec![("name", "admin"), ("answer", "ban")]),
         // Nobody signs a user in as somebody else.
-        let forged = [("csrf", csrf), ("request", ""), ("name", "alice"), ("password", PASSWORD)];
-        let victim = Browser::new(&url)?;
-        assert_eq!(victim.post("/sign-in", &forged).await?.status(), StatusCode::FORBIDDEN);
+        ("/sign-in", vec![("name", "admin"), ("password", PASSWORD)]),
+    ];
+    for site in ["cross-site", "same-site", ""] {
+        alice.site = site;
+        for (path, form) in &forms {
+            assert_eq!(alice.submit(path, form).await?, StatusCode::FORBIDDEN, "{path}");
+        }
+        let answer = alice.consent(&consent_again, "allow").await?;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
     }
-    // Her own forms still work, once.
-    assert!(alice.consent(&consent, "allow").await?.headers().contains_key(LOCATION));
-    assert!(!alice.consent(&consent, "allow").await?.headers().contains_key(LOCATION));
+    // Nothing has happened: she is still signed in, and her own forms still work, once.
+    alice.site = "same-origin";
+    assert!(alice.page("/devices").await?.contains("this device"));
+    assert_eq!(alice.orders(&tokens).await?.0, StatusCode::OK);
+    assert!(alice.consent(&consent_again, "allow").await?.headers().contains_key(LOCATION));
+    assert!(!alice.consent(&consent_again, "allow").await?.headers().contains_key(LOCATION));
     // A customer bans nobody.
     let ban = [("name", "admin"), ("answer", "ban")];
-    assert_eq!(alice.submit("/devices", "/admin", &ban).await?, StatusCode::FORBIDDEN);
+    assert_eq!(alice.submit("/admin", &ban).await?, StatusCode::FORBIDDEN);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_may_post_its_request() -> Result<(), Error> {
+    let (_, url) = open().await?;
+    let mut alice = Browser::new(&url)?;
+    alice.sign_in("alice", PASSWORD).await?;
+    // The form of a page of the client, which is another site. A browser sends no cookies with it.
+    alice.site = "cross-site";
+    let form = [
+        ("response_type", "code"),
+        ("client_id", "shop"),
+        ("code_challenge", CHALLENGE),
+        ("code_challenge_method", "S256"),
+    ];
+    let answer = alice.post("/authorize", &form).await?;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    let query = answer.headers()[LOCATION].to_str()?.to_owned();
+    let page = alice.page(&format!("/authorize{query}")).await?;
+    assert!(page.contains("signed in as <b>alice</b>"), "{page}");
+    alice.site = "same-origin";
+    assert!(alice.consent(&page, "allow").await?.headers().contains_key(LOCATION));
     Ok(())
 }
 
@@ -210,7 +229,7 @@ async fn sessions_end_on_one_device_on_others_and_everywhere() -> Result<(), Err
     assert_eq!(desk.orders(&older).await?.0, REFUSED);
 
     let on_phone = phone.tokens("alice", PASSWORD).await?;
-    assert_eq!(desk.submit("/devices", "/devices", &[("answer", "everywhere else")]).await?, 303);
+    assert_eq!(desk.submit("/devices", &[("answer", "everywhere else")]).await?, 303);
     assert_eq!(phone.orders(&on_phone).await?.0, REFUSED);
     assert_eq!(phone.refresh(&on_phone).await?.0, StatusCode::BAD_REQUEST);
     assert!(phone.page("/devices").await?.contains("Sign in"));
@@ -218,22 +237,22 @@ async fn sessions_end_on_one_device_on_others_and_everywhere() -> Result<(), Err
 
     let on_phone = phone.tokens("alice", PASSWORD).await?;
     let alice = cloakroom::Subject::user("alice")?;
-    let phones = shop.issuer.sessions(&alice).await?[0].grant.to_string();
-    let one = [("answer", "this one"), ("grant", &*phones)];
-    assert_eq!(desk.submit("/devices", "/devices", &one).await?, 303);
+    let newest = shop.issuer.sessions(&alice).await?.remove(0);
+    let one = [("answer", "this one"), ("device", newest.device_id().ok_or("a device")?)];
+    assert_eq!(desk.submit("/devices", &one).await?, 303);
     assert_eq!(phone.orders(&on_phone).await?.0, REFUSED);
     assert!(phone.page("/devices").await?.contains("Sign in"));
     assert_eq!(desk.orders(&at_desk).await?.0, StatusCode::OK);
 
     let on_phone = phone.tokens("alice", PASSWORD).await?;
     let change = [("password", PASSWORD), ("new_password", "a better password")];
-    assert_eq!(desk.submit("/devices", "/password", &change).await?, 303);
+    assert_eq!(desk.submit("/password", &change).await?, 303);
     assert_eq!(phone.orders(&on_phone).await?.0, REFUSED);
     assert!(phone.sign_in("alice", PASSWORD).await?.contains("is wrong"));
     assert_eq!(desk.orders(&at_desk).await?.0, StatusCode::OK);
 
     let on_phone = phone.tokens("alice", "a better password").await?;
-    assert_eq!(desk.submit("/devices", "/devices", &[("answer", "everywhere")]).await?, 303);
+    assert_eq!(desk.submit("/devices", &[("answer", "everywhere")]).await?, 303);
     assert_eq!(desk.orders(&at_desk).await?.0, REFUSED);
     assert_eq!(phone.orders(&on_phone).await?.0, REFUSED);
     assert!(desk.page("/devices").await?.contains("Sign in"));
@@ -247,13 +266,13 @@ async fn a_ban_works_at_once() -> Result<(), Error> {
     let tokens = alice.tokens("alice", PASSWORD).await?;
     admin.sign_in("admin", PASSWORD).await?;
     let ban = [("name", "alice"), ("answer", "ban")];
-    assert_eq!(admin.submit("/admin", "/admin", &ban).await?, 303);
+    assert_eq!(admin.submit("/admin", &ban).await?, 303);
     assert_eq!(alice.orders(&tokens).await?.0, REFUSED);
     assert_eq!(alice.refresh(&tokens).await?.0, StatusCode::BAD_REQUEST);
     assert!(alice.sign_in("alice", PASSWORD).await?.contains("is wrong"));
 
     let lift = [("name", "alice"), ("answer", "lift")];
-    assert_eq!(admin.submit("/admin", "/admin", &lift).await?, 303);
+    assert_eq!(admin.submit("/admin", &lift).await?, 303);
     let tokens = alice.tokens("alice", PASSWORD).await?;
     // The hook alone, without the end of the sessions.
     shop.users.set_banned("alice", true)?;
@@ -269,8 +288,8 @@ async fn a_ban_works_at_once() -> Result<(), Error> {
 #[tokio::test]
 async fn cookies_are_secure_except_on_a_loopback_address() -> Result<(), Error> {
     for (url, expected) in [
-        ("https://shop.example", ["__Host-device=", "; HttpOnly; SameSite=Lax; Secure"]),
-        ("http://127.0.0.1:9000", ["device=", "; HttpOnly; SameSite=Lax"]),
+        ("https://shop.example", ["__Host-device-", "; HttpOnly; SameSite=Lax; Secure"]),
+        ("http://127.0.0.1:9000", ["device-", "; HttpOnly; SameSite=Lax"]),
     ] {
         let app = Shop::open(url).await?.router()?;
         let request = axum::http::Request::get("/devices").body(axum::body::Body::empty())?;

@@ -215,6 +215,19 @@ impl Tab<'_> {
 const HOLD: &str = "new Promise((held) => navigator.locks.request('tokens', () =>
     new Promise((free) => { window.free = free; held(0); })))";
 
+/// Sends an authorization request as a form.
+const POSTED: &str = "(() => {
+    const form = document.createElement('form');
+    [form.method, form.action] = ['post', 'URL/authorize'];
+    for (const [name, value] of Object.entries({
+        response_type: 'code', client_id: 'shop', code_challenge_method: 'S256',
+        code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' })) {
+        form.append(Object.assign(document.createElement('input'), { name, value }));
+    }
+    document.body.append(form);
+    form.submit();
+})()";
+
 /// What the API answers to the token that the browser app has.
 const ANSWER: &str = "fetch('/orders', { headers: {
     Authorization: `Bearer ${saved().access_token}` } }).then((answer) => answer.status)";
@@ -259,6 +272,16 @@ async fn alice_uses_the_shop_in_two_browsers_and_two_tabs() -> Result<(), Error>
     assert_eq!(tab.eval(both).await?, json!([200, 200]));
     assert_eq!(other.eval("call('/orders').then((it) => it.status)").await?, 200);
 
+    // The form of a client's page on another site: `localhost` is not `127.0.0.1`. The browser sends no
+    // cookies with it, and the user is signed in all the same.
+    let client = chromium.tab(&desk, &url.replace("127.0.0.1", "localhost")).await?;
+    client.heading("Good things, around the corner").await?;
+    client.eval(&POSTED.replace("URL", &url)).await?;
+    client.heading("Allow Corner Shop?").await?;
+    client.click("Cancel").await?;
+    // Back at the client, where this tab has not asked for anything.
+    client.wait("document.body.innerText.includes('belongs to another sign-in')").await?;
+
     // Another browser.
     let far = chromium.tab(&phone, &url).await?;
     far.sign_in("alice").await?;
@@ -268,7 +291,7 @@ async fn alice_uses_the_shop_in_two_browsers_and_two_tabs() -> Result<(), Error>
     devices.wait("document.body.innerText.includes('Chrome on Linux')").await?;
     devices.shot("devices").await?;
     devices.click("Log out everywhere else").await?;
-    devices.wait("document.querySelectorAll('input[name=grant]').length === 1").await?;
+    devices.wait("document.querySelectorAll('input[name=device]').length === 1").await?;
     assert_eq!(far.eval(ANSWER).await?, 401);
     far.click("Bread").await?;
     far.heading("Good things, around the corner").await?;

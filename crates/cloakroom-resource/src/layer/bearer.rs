@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, Scope, TokenSecret};
-use http::Response;
+use http::{Request, Response};
 use tower_layer::Layer;
 
 use crate::error::{SetupError, TokenError};
@@ -15,7 +15,7 @@ use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
 use crate::layer::bearer_policy::BearerPolicy;
 use crate::layer::resource_metadata::ResourceMetadata;
-use crate::layer::service::{LookUp, Policy as _, TokenService};
+use crate::layer::service::{LookUp, Policy as _, TokenService, check};
 use crate::revocation_replica::RevocationReplica;
 use crate::verify::Verifier;
 use crate::verify::proof::Proof;
@@ -343,6 +343,48 @@ impl BearerLayer {
         scope: &Scope,
     ) -> Response<B> {
         self.0.insufficient_scope(token, scope)
+    }
+
+    /// Checks a request as the layer does, for frameworks without tower such as actix-web: the request with
+    /// a [`VerifiedToken`] in its extensions, or the response that refuses it, with an empty body.
+    ///
+    /// The layer reads the header `Authorization` and the [proof of a key](#tokens-bound-to-a-key) in the
+    /// extensions, and nothing else of the request. Where the framework has HTTP types of its own, copy
+    /// them:
+    ///
+    /// ```
+    /// use cloakroom_resource::http::{HeaderValue, Request, Response};
+    /// use cloakroom_resource::{BearerLayer, VerifiedToken};
+    ///
+    /// /// The token of a request with these `Authorization` headers, or how it is refused.
+    /// async fn protect(bearer: &BearerLayer, headers: &[&str]) -> Result<VerifiedToken, Response<()>> {
+    ///     let mut request = Request::new(());
+    ///     for value in headers {
+    ///         let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("?"));
+    ///         request.headers_mut().append("authorization", value);
+    ///     }
+    ///     let request = bearer.check(request).await?;
+    ///     Ok(request.extensions().get::<VerifiedToken>().expect("the check sets it").clone())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use cloakroom_resource::{JwkSet, Verifier};
+    /// # let keys = JwkSet::new(vec![]);
+    /// # let verifier = Verifier::with_keys("https://as.example", "https://orders.example", &keys);
+    /// # let bearer = BearerLayer::new(verifier);
+    /// # assert_eq!(protect(&bearer, &[]).await.unwrap_err().status(), 401);
+    /// # assert_eq!(protect(&bearer, &["Bearer a", "Bearer b"]).await.unwrap_err().status(), 400);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The response for a request that is refused: see the table [above](Self).
+    pub async fn check<B, R: Default>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Request<B>, Response<R>> {
+        check(&*self.0, request).await
     }
 
     /// Checks a token as the layer does, for messages that do not pass through tower, such as those of a

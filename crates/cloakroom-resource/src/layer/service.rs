@@ -156,6 +156,37 @@ where
     })
 }
 
+/// Decides about a request, without a service inside.
+///
+/// # Errors
+///
+/// The response, if the request is refused.
+pub(crate) async fn check<P: Policy, B, R: Default>(
+    policy: &P,
+    mut request: Request<B>,
+) -> Result<Request<B>, Response<R>> {
+    let now = ClockReading::now(policy.clock());
+    let Presented { token, scheme, proof } = match policy.take_token(&mut request) {
+        Ok(presented) => presented,
+        Err(Refusal::NoToken) if policy.passes_without_token(&mut request) => return Ok(request),
+        Err(refusal) => {
+            tracing::debug!(reason = refusal.reason(), "request refused");
+            return Err(policy.challenges().response(refusal, Scheme::Bearer));
+        }
+    };
+    let decision = match policy.look_up(token.expose(), &proof, now) {
+        LookUp::Done(decision) => decision,
+        LookUp::Continue(pending) => {
+            // On the heap: the future of a request that is answered from memory stays small.
+            Box::pin(policy.resolve(token.expose(), &proof, now, pending)).await
+        }
+    };
+    match admit(policy, &mut request, decision) {
+        Ok(()) => Ok(request),
+        Err(refusal) => Err(policy.challenges().response(refusal, scheme)),
+    }
+}
+
 fn admit<P: Policy, B>(
     policy: &P,
     request: &mut Request<B>,

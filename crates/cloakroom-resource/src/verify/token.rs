@@ -51,6 +51,31 @@ impl VerifiedToken {
         self.0.token.subject.as_ref()
     }
 
+    /// The identifier of the user that the request acts for; `None` if the client acts for itself. Use it
+    /// to look up what belongs to a user: a client may have the same identifier as a user
+    /// (RFC 9700 §4.15).
+    ///
+    /// ```
+    /// use cloakroom_resource::VerifiedToken;
+    ///
+    /// fn orders_of(token: &VerifiedToken) -> Option<String> {
+    ///     let user = token.user()?; // the orders of nobody else
+    ///     Some(format!("the orders of {user}"))
+    /// }
+    /// # let of = |claims| VerifiedToken::for_tests(serde_json::from_value(claims).unwrap());
+    /// # let alice = serde_json::json!({ "sub": "alice", "client_id": "app" });
+    /// # assert_eq!(orders_of(&of(alice)).unwrap(), "the orders of alice");
+    /// # let client = serde_json::json!({ "sub": "alice", "client_id": "alice" });
+    /// # assert_eq!(orders_of(&of(client)), None);
+    /// ```
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self.subject()? {
+            Subject::User(user) => Some(user.as_str()),
+            Subject::Client(_) => None,
+        }
+    }
+
     /// The issuer of the token, if the token or the introspection answer names it. Where an API
     /// accepts the tokens of several issuers ([`Verifier::or`](crate::Verifier::or)), a subject is
     /// unique only together with its issuer.

@@ -12,6 +12,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::error::{AuthenticationFailure, GrantRefusal};
+use crate::flow::hook::Occasion;
 use crate::revocation::store_regression::Regression;
 
 /// An event for an audit trail. It contains no token, no digest of a token, and no secret.
@@ -197,6 +198,20 @@ pub enum Event {
         /// The time of the first one.
         since: UnixTime,
     },
+    /// Your [`TokenHook`](crate::TokenHook) or [`ExtensionGrant`](crate::ExtensionGrant) refused a token for
+    /// which neither a code nor a refresh token was presented (for those, see
+    /// [`GrantRefusal::Denied`]). Counted in the same way as [`Event::GrantRefused`]: for each client and
+    /// occasion. The trace has the reason that the hook gave.
+    TokenRefused {
+        /// The client that was to get it; `None` for several clients.
+        client: Option<ClientId>,
+        /// Why it was to be made.
+        occasion: Occasion,
+        /// The number of refusals.
+        count: u64,
+        /// The time of the first one.
+        since: UnixTime,
+    },
 }
 
 /// An operation that writes, in [`Event::Unconfirmed`].
@@ -243,6 +258,7 @@ impl Event {
             Self::Unconfirmed { .. } => "unconfirmed",
             Self::AuthenticationFailed { .. } => "authentication_failed",
             Self::GrantRefused { .. } => "grant_refused",
+            Self::TokenRefused { .. } => "token_refused",
         }
     }
 
@@ -325,6 +341,10 @@ impl Event {
                     _ => "a refresh token was refused",
                 };
                 tracing::info!(client, %reason, count, "{what}");
+            }
+            Self::TokenRefused { client, occasion, count, .. } => {
+                let client = client.as_ref().map(ClientId::as_str);
+                tracing::info!(client, ?occasion, count, "the app refused a token");
             }
         }
     }

@@ -10,6 +10,7 @@ use cloakroom_core::{ClientId, TokenKind};
 use crate::error::{AuthenticationFailure, GrantRefusal, TokenError};
 use crate::events::Event;
 use crate::events::sink::Events;
+use crate::flow::hook::Occasion;
 
 /// How often a counter is reported.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -33,6 +34,9 @@ enum Refusal {
     Grant {
         credential: TokenKind,
         reason: GrantRefusal,
+    },
+    Token {
+        occasion: Occasion,
     },
 }
 
@@ -87,6 +91,19 @@ impl Refusals {
                 self.note(Some(client.clone()), refusal, None);
             }
             _ => {}
+        }
+    }
+
+    /// Counts the answer to a request for a token without a code or a refresh token, if the app has
+    /// refused it.
+    pub(crate) fn token<T>(
+        &self,
+        client: &ClientId,
+        occasion: Occasion,
+        answer: &Result<T, TokenError>,
+    ) {
+        if let Err(TokenError::Denied { .. }) = answer {
+            self.note(Some(client.clone()), Refusal::Token { occasion }, None);
         }
     }
 
@@ -192,6 +209,7 @@ fn event(
         Refusal::Grant { credential, reason } => {
             Event::GrantRefused { client, credential, reason, count, since }
         }
+        Refusal::Token { occasion } => Event::TokenRefused { client, occasion, count, since },
     }
 }
 

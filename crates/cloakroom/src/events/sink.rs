@@ -55,22 +55,25 @@ pub trait EventSink: fmt::Debug + Send + Sync + 'static {
     fn record(&self, event: &Event);
 }
 
-/// Sends events to `tracing`, and to the sink if there is one.
+/// Sends events to `tracing`, and to every sink.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Events(Option<Arc<dyn EventSink>>);
+pub(crate) struct Events(Arc<[Arc<dyn EventSink>]>);
 
 impl Events {
-    pub(crate) const fn to(sink: Arc<dyn EventSink>) -> Self {
-        Self(Some(sink))
+    /// Adds a sink.
+    pub(crate) fn and(&self, sink: Arc<dyn EventSink>) -> Self {
+        Self(self.0.iter().cloned().chain([sink]).collect())
     }
 
-    /// Reports an event. If the sink panics, the operation, later events and maintenance continue.
+    /// Reports an event. If a sink panics, the other sinks, the operation, later events and maintenance
+    /// continue.
     pub(crate) fn record(&self, event: &Event) {
         event.trace();
         metrics::event(event);
-        let Some(sink) = &self.0 else { return };
-        if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
-            tracing::error!(event = event.name(), "the event sink panicked");
+        for sink in &*self.0 {
+            if catch_unwind(AssertUnwindSafe(|| sink.record(event))).is_err() {
+                tracing::error!(event = event.name(), "an event sink panicked");
+            }
         }
     }
 }

@@ -166,6 +166,7 @@ impl Issuer {
         if let Err(TokenError::Denied { code, reason }) = &answer {
             tracing::info!(client = %client.id(), grant_type, code, reason, "a grant was refused");
         }
+        self.inner.refusals.token(client.id(), Occasion::Issue, &answer);
         let ExtensionResponse { mut grant, members } = answer?;
         let misuse = |why: &str| TokenError::Hook(why.into());
         if grant.client != *client.id() {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use cloakroom_core::record::{Claims, GrantRecord};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, GrantId, InvalidValue, Scope, Subject};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::TokenError;
@@ -59,7 +60,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// [`Occasion`] lists the occasions. The hook comes after all other checks and before anything is
 /// written. If it refuses, fails, panics or takes longer than
 /// [`on_token_timeout`](crate::IssuerBuilder::on_token_timeout), no token is issued, and the code or the
-/// refresh token is not spent: the client may present it again.
+/// refresh token is not spent: the client may present it again. Refusals are events:
+/// [`Event::GrantRefused`](crate::Event::GrantRefused) for a code or a refresh token, and otherwise
+/// [`Event::TokenRefused`](crate::Event::TokenRefused).
 ///
 /// A client that repeats a refresh within the retry window gets another access token, for which the hook is called
 /// again ([`Occasion::Retry`]). So the two access tokens may have different claims, each with those that were current
@@ -97,7 +100,8 @@ where
 }
 
 /// Why an access token is about to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Occasion {
     /// [`Issuer::issue`](crate::Issuer::issue) for a user, or an
@@ -116,6 +120,9 @@ pub enum Occasion {
     /// of the JWT, and the claims those of the handle. Members of the response are ignored. A handle whose
     /// swap is refused is inactive for the gateway.
     Swap,
+    /// A user signs in at your own pages ([`Browser::sign_in`](crate::http::Browser::sign_in)). The client
+    /// is the issuer itself, by its URL. No token is made, so that the changes are ignored.
+    SignIn,
 }
 
 /// An access token that is about to be made.
@@ -145,6 +152,16 @@ impl NewToken {
     #[must_use]
     pub fn subject(&self) -> &Subject {
         &self.grant.subject
+    }
+
+    /// The identifier of the user that the client acts for; `None` if it acts for itself. A client may
+    /// have the same identifier as a user.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match &self.grant.subject {
+            Subject::User(user) => Some(user.as_str()),
+            Subject::Client(_) => None,
+        }
     }
 
     /// Its grant.

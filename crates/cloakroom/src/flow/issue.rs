@@ -45,7 +45,18 @@ impl Issuer {
         occasion: Occasion,
     ) -> Result<TokenResponse, TokenError> {
         // On the heap, here and below, to keep every future on the way small.
-        let mut grant = Box::new(grant);
+        let grant = Box::new(grant);
+        let client = grant.client.clone();
+        let answer = self.issue_boxed(grant, occasion).await;
+        self.inner.refusals.token(&client, occasion, &answer);
+        answer
+    }
+
+    async fn issue_boxed(
+        &self,
+        mut grant: Box<Grant>,
+        occasion: Occasion,
+    ) -> Result<TokenResponse, TokenError> {
         let inner = &self.inner;
         let now = inner.now();
         inner.warn_if_unmaintained(now);

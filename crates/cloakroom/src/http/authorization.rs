@@ -13,14 +13,23 @@ use crate::flow::authorization_request::{
 };
 use crate::issuer::Issuer;
 
+/// The query of a request that came by `POST`, before the sealed request.
+const BY_POST: &str = "sealed=";
+
 impl Issuer {
     /// Checks the authorization request in the query of a `GET`, or in the form of a `POST`
     /// ([`Issuer::authorization_request`]). The query of a `POST` is not read.
     ///
+    /// A client's page sends its form across sites, without the cookies of your page
+    /// (`SameSite=Lax`). So a `POST` is answered with 303 to the same page, where the browser sends them:
+    /// your page sees the request by `GET`. Its query is the request, [sealed](AuthorizationRequest::seal),
+    /// because a client that sends a form may want to keep the parameters out of URLs. If the issuer has no
+    /// store of single-use items, nothing can be sealed, and your page sees the `POST`.
+    ///
     /// # Errors
     ///
-    /// As [`Issuer::authorization_request`], and [`AuthorizationError::Page`] for other methods and for
-    /// bodies that are not forms.
+    /// As [`Issuer::authorization_request`], [`AuthorizationError::Repeat`] for a `POST`, and
+    /// [`AuthorizationError::Page`] for other methods and for bodies that are not forms.
     pub async fn read_authorization_request(
         &self,
         request: &Request<Bytes>,
@@ -28,11 +37,23 @@ impl Issuer {
         match *request.method() {
             Method::GET | Method::HEAD => {
                 let query = request.uri().query().unwrap_or_default();
-                self.authorization_request(query.as_bytes()).await
+                match query.strip_prefix(BY_POST).filter(|sealed| !sealed.contains('&')) {
+                    Some(sealed) => {
+                        let context = BY_POST.as_bytes();
+                        Ok(self.open_authorization_request_for(sealed, context).await?)
+                    }
+                    None => self.authorization_request(query.as_bytes()).await,
+                }
             }
             Method::POST => {
                 form::check_headers(request.headers())?;
-                self.authorization_request(request.body()).await
+                let request = self.authorization_request(request.body()).await?;
+                if self.inner.single_use.is_none() {
+                    return Ok(request);
+                }
+                let sealed = request.seal_for(BY_POST.as_bytes())?;
+                let query = format!("{BY_POST}{sealed}");
+                Err(AuthorizationError::Repeat(AuthorizationRedirect::to_query(&query)))
             }
             _ => Err(PageError::Malformed("the method must be GET or POST").into()),
         }
@@ -63,11 +84,12 @@ impl AuthorizationRedirect {
 }
 
 impl PageError {
-    /// A plain page with the text of the error: 400, or 503 for an outage.
+    /// A plain page with the text of the error: 400, 403 for a refusal, or 503 for an outage.
     #[must_use]
     pub fn to_http(&self) -> Response<Bytes> {
         let status = match self {
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Foreign | Self::SignedOut | Self::Refused => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,
         };
         let error: &dyn std::error::Error = self;
@@ -90,7 +112,7 @@ impl AuthorizationError {
     pub fn into_http(self) -> Response<Bytes> {
         match self {
             Self::Page(error) => error.to_http(),
-            Self::Redirect(redirect) => redirect.into_http(),
+            Self::Redirect(redirect) | Self::Repeat(redirect) => redirect.into_http(),
         }
     }
 }

@@ -1,25 +1,29 @@
 //! An axum router over the handlers.
 
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::sync::Arc;
 
 use ::axum::Router;
 use ::axum::body::Body;
-use ::axum::extract::{Request, State};
-use ::axum::response::IntoResponse;
+use ::axum::extract::{FromRef, FromRequestParts, Request, State};
+use ::axum::response::{IntoResponse, IntoResponseParts, ResponseParts};
 use ::axum::routing::any;
 use ::http::Response;
+use ::http::request::Parts;
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError};
 use zeroize::Zeroizing;
 
 use super::{
-    Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REGISTER, REVOCATIONS, REVOKE, TOKEN,
-    respond,
+    Browser, Endpoints, HANDLE_KEYS, INTROSPECT, JWK_SET, METADATA, REGISTER, REVOCATIONS, REVOKE,
+    TOKEN, respond,
 };
 use crate::error::TokenError;
+use crate::flow::authorization_request::PageError;
 use crate::flow::request::TokenResponse;
+use crate::issuer::Issuer;
 
 impl Endpoints {
     /// A router with all endpoints, each below the path of the issuer's URL. Only the well-known
@@ -109,6 +113,28 @@ fn unread(error: &::axum::Error) -> Response<Bytes> {
     let error: &dyn std::error::Error = error;
     tracing::debug!(error, "a body could not be read");
     respond::malformed()
+}
+
+impl<S> FromRequestParts<S> for Browser
+where
+    Issuer: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PageError> {
+        Issuer::from_ref(state).browser(&parts.method, &parts.headers).await
+    }
+}
+
+impl IntoResponseParts for Browser {
+    type Error = Infallible;
+
+    /// As [`Browser::add_to`].
+    fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Infallible> {
+        self.add_to(response.headers_mut());
+        Ok(response)
+    }
 }
 
 impl From<Endpoints> for Router {

@@ -25,7 +25,7 @@
 //!
 //! You write the authorization endpoint, since it signs the user in and asks for consent.
 //! [`AuthorizationRequest`](crate::AuthorizationRequest) checks its requests and makes its responses. Name
-//! its URL with [`Endpoints::authorization_page`].
+//! its URL with [`Endpoints::authorization_page`]. [`Browser`] knows who is signed in at your pages.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -50,6 +50,7 @@ mod authenticate;
 mod authorization;
 #[cfg(feature = "axum")]
 mod axum;
+mod browser;
 mod cors;
 mod form;
 mod handle_keys;
@@ -65,7 +66,6 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Method;
 use cloakroom_core::InvalidValue;
 use tokio::sync::Semaphore;
 
@@ -75,13 +75,14 @@ use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
+pub use browser::{Browser, SignIn};
 pub use form::Form;
 pub use registration::{Registration, RegistrationRefusal, RegistrationRequest};
 #[cfg(feature = "serve")]
 pub use serve::{Server, serve};
 
 // The foreign types in the signatures above and below.
-pub use ::http::{HeaderMap, HeaderName, Request, Response};
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 pub use bytes::Bytes;
 
 /// The default of [`Endpoints::body_limit`], in bytes.

@@ -1,6 +1,6 @@
 //! The token endpoint (RFC 6749 §3.2).
 
-use ::http::{Request, Response, header};
+use ::http::{HeaderMap, Request, Response, header};
 use bytes::Bytes;
 use cloakroom_core::record::Device;
 use cloakroom_core::{Audience, Confirmation, Scope, Subject, TokenSecret};
@@ -61,10 +61,8 @@ impl Endpoints {
     /// What the request says of the device, as far as the app allows.
     fn device_of(&self, request: &Request<Bytes>) -> Option<Device> {
         let of_app = request.extensions().get::<Device>().cloned();
-        let agent = request.headers().get(header::USER_AGENT).filter(|_| self.keeps_user_agents);
-        let agent = agent.and_then(|agent| agent.to_str().ok());
+        let agent = user_agent(request.headers()).filter(|_| self.keeps_user_agents);
         let Some(agent) = agent else { return of_app };
-        let agent: String = agent.chars().take(MAX_USER_AGENT).collect();
         let device = Device::new([("user_agent", agent)]).ok()?;
         Some(of_app.map_or_else(|| device.clone(), |of_app| device.updated(&of_app)))
     }
@@ -93,6 +91,12 @@ impl Endpoints {
         }
         Box::pin(self.issuer.issue(grant)).await
     }
+}
+
+/// What the browser says of itself, cut to a length that can be kept.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(agent.chars().take(MAX_USER_AGENT).collect())
 }
 
 fn scope(form: &Form) -> Result<Option<Scope>, TokenError> {

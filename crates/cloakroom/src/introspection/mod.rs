@@ -151,7 +151,9 @@ impl Issuer {
             return Ok(refused("its client has no tokens to swap for the resource"));
         }
         let scope = (inner.scope_mapper)(resource, &token.scope);
-        let fresh = match ask_hook(inner, &grant, &token, resource, &scope).await {
+        let fresh = ask_hook(inner, &grant, &token, resource, &scope).await;
+        inner.refusals.token(&grant.client, Occasion::Swap, &fresh);
+        let fresh = match fresh {
             Ok(fresh) => fresh,
             Err(TokenError::Denied { .. }) => return Ok(refused("the token hook refused it")),
             Err(error) => return Err(error),

@@ -302,8 +302,11 @@ impl IssuerBuilder {
     }
 
     /// Reports events to this sink. Without a sink, events go to `tracing` only.
+    ///
+    /// Call it again for a further sink, such as an audit trail beside a counter: each sink gets every
+    /// event, in the order in which they were added.
     pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
-        self.events = Events::to(sink);
+        self.events = self.events.and(sink);
         self
     }
 

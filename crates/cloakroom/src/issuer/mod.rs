@@ -188,6 +188,10 @@ impl Inner {
 
     /// The client with this identifier, which has authenticated.
     pub(crate) async fn client(&self, id: &ClientId) -> Result<Arc<Client>, TokenError> {
+        // Its own grants are the sessions of browsers.
+        if self.is_own_url(id.as_str()) {
+            return Err(AuthenticationFailure::UnknownClient.into());
+        }
         let client = self.clients.client(id).await?;
         client.ok_or(AuthenticationFailure::UnknownClient.into())
     }
@@ -196,11 +200,17 @@ impl Inner {
     /// grant's epoch was read: a revocation that ends the client later covers the grant then, and one that
     /// ended it before is noticed here.
     pub(crate) async fn count_grant(&self, id: &ClientId) -> Result<(), TokenError> {
-        if self.clients.count_grant(id).await? {
+        // The directory does not know the client of its own grants.
+        if self.is_own_url(id.as_str()) || self.clients.count_grant(id).await? {
             Ok(())
         } else {
             Err(AuthenticationFailure::UnknownClient.into())
         }
+    }
+
+    /// Whether the issuer has this URL, or had it before it was renamed.
+    pub(crate) fn is_own_url(&self, url: &str) -> bool {
+        url == &*self.url || self.former_urls.iter().any(|former| former == url)
     }
 
     /// The grant with this identifier, live or not; `None` for a tombstone.

@@ -26,7 +26,8 @@ pub struct Session {
     pub grant: GrantId,
     /// The user, or the client that acts for itself.
     pub subject: Subject,
-    /// The client that holds it.
+    /// The client that holds it. For the session of a [`Browser`](crate::http::Browser) at your own pages,
+    /// it is the issuer's URL.
     pub client: ClientId,
     /// The granted scope.
     pub scope: Scope,
@@ -47,6 +48,12 @@ impl Session {
     #[must_use]
     pub fn last_used_at(&self) -> UnixTime {
         self.refreshed_at.unwrap_or(self.created_at)
+    }
+
+    /// The name of its device ([`Grant::on_device`](crate::Grant::on_device)).
+    #[must_use]
+    pub fn device_id(&self) -> Option<&str> {
+        self.device.get(DEVICE_ID)
     }
 
     /// The session of a grant. `None` if the grant is not live, or its code was not redeemed.
@@ -112,6 +119,50 @@ impl Issuer {
         }
         sessions.sort_unstable_by_key(|session| std::cmp::Reverse(session.created_at));
         Ok(sessions)
+    }
+
+    /// Revokes the sessions of a subject on one device: "log out this one". The name of the device is
+    /// that of [`Grant::on_device`](crate::Grant::on_device), or of a browser
+    /// ([`Browser::device`](crate::http::Browser::device)). Returns how many it revoked. Codes that were
+    /// not redeemed are revoked, too.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails. Some of the sessions may then still be live: call it again.
+    pub async fn revoke_device(
+        &self,
+        subject: &Subject,
+        device: &str,
+    ) -> Result<usize, TokenError> {
+        self.revoke_devices(subject, |id| id == Some(device)).await
+    }
+
+    /// Revokes the sessions of a subject on all devices but this one, and those on none: "log out
+    /// everywhere else", or a changed password. Otherwise as [`revoke_device`](Self::revoke_device).
+    ///
+    /// A sign-in on another device that is completed while this runs may stay.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails. Some of the sessions may then still be live: call it again.
+    pub async fn revoke_other_devices(
+        &self,
+        subject: &Subject,
+        keep: &str,
+    ) -> Result<usize, TokenError> {
+        self.revoke_devices(subject, |id| id != Some(keep)).await
+    }
+
+    async fn revoke_devices(
+        &self,
+        subject: &Subject,
+        is_chosen: impl Fn(Option<&str>) -> bool,
+    ) -> Result<usize, TokenError> {
+        let now = self.inner.now();
+        revoke_each(&self.inner, subject, now, |grant| {
+            grant.is_live(now) && is_chosen(grant.device.get(DEVICE_ID))
+        })
+        .await
     }
 
     /// Revokes the sessions of a subject except one, with all their tokens: for "log out everywhere else", or after a

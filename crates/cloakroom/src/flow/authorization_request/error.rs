@@ -10,6 +10,9 @@ pub enum AuthorizationError {
     /// Show the user an error page. Do *not* redirect (RFC 6749 §4.1.2.1).
     #[error(transparent)]
     Page(#[from] PageError),
+    /// The request came by `POST`: send the browser to the same page again, by `GET`.
+    #[error("the authorization request is repeated by GET")]
+    Repeat(AuthorizationRedirect),
     /// Send the user back to the client, with the error in the redirect.
     #[error("the authorization request was refused: {}", .0.error_code().unwrap_or_default())]
     Redirect(AuthorizationRedirect),
@@ -42,9 +45,18 @@ pub enum PageError {
     /// The sealed request has expired.
     #[error("You took too long. Go back to the app, and start again.")]
     Expired,
-    /// The sealed request was approved before.
+    /// The sealed request was approved, denied or ended with an error before.
     #[error("This sign-in was completed before. Go back to the app.")]
     Used,
+    /// A page of another site has sent the form ([`Browser`](crate::http::Browser)).
+    #[error("This form does not come from this site. Go back, and try again.")]
+    Foreign,
+    /// Nobody is signed in, or not any more.
+    #[error("You are not signed in. Sign in, and try again.")]
+    SignedOut,
+    /// The user may not sign in.
+    #[error("You cannot sign in.")]
+    Refused,
     /// The server cannot answer now.
     #[error("The server cannot answer now. Try again in a moment.")]
     Unavailable(#[source] TokenError),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloakroom_core::store::{SingleUse, Spent};
+use cloakroom_core::store::{SingleUse, Spent, StoreError};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope, Subject};
 use url::Url;
@@ -237,6 +237,12 @@ impl AuthorizationRequest {
     #[must_use]
     pub fn needs_sign_in(&self, auth_time: Option<UnixTime>) -> bool {
         let Some(auth_time) = auth_time else { return true };
+        // OpenID Connect Core §3.1.2.1: "If the elapsed time is greater than this value, the OP MUST
+        // attempt to actively re-authenticate the End-User." It does not say elapsed until when. The time
+        // of the request is the one that the client knows, and the only one that ends: measured at the
+        // approval, `max_age=0` could never be met, and whoever reads the consent page for longer than
+        // `max_age` would sign in again and again. The request expires after an hour, which bounds the
+        // difference, and a client that needs less compares `auth_time` (§3.1.3.7, step 13).
         let requested_at = self.terms.requested_at;
         if auth_time >= requested_at {
             return false;
@@ -285,9 +291,13 @@ impl AuthorizationRequest {
     ///
     /// If the user's identifier is invalid.
     pub fn grant(&self, user: impl AsRef<str>) -> Result<Grant, InvalidValue> {
-        let mut grant = Grant::new(self.client.id().clone(), Subject::user(user)?);
+        Ok(self.grant_to(Subject::user(user)?))
+    }
+
+    pub(crate) fn grant_to(&self, subject: Subject) -> Grant {
+        let mut grant = Grant::new(self.client.id().clone(), subject);
         grant.scope = Some(self.terms.scope.clone());
-        Ok(grant.audience(self.terms.audience.clone()))
+        grant.audience(self.terms.audience.clone())
     }
 
     /// Issues the code for what the user has consented to, and sends the user back with it.
@@ -306,7 +316,7 @@ impl AuthorizationRequest {
     ///
     /// # Errors
     ///
-    /// [`PageError`] if a sealed request was approved before, or if the client or its redirect URI is no
+    /// [`PageError`] if a sealed request was ended before, or if the client or its redirect URI is no
     /// longer registered. Show the user an error page.
     pub async fn approve(self, mut grant: Grant) -> Result<AuthorizationRedirect, PageError> {
         let responder = self.responder();
@@ -321,18 +331,46 @@ impl AuthorizationRequest {
     }
 
     /// Sends the user back because they refused (`access_denied`).
-    pub fn deny(self) -> AuthorizationRedirect {
-        self.responder().error("access_denied", "the user did not consent")
+    ///
+    /// A sealed request cannot be approved afterwards: the browser's back button and another tab do not
+    /// turn the no into a yes. If the store of single-use items fails, that is not certain, and a warning
+    /// in the trace says so.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`] if a sealed request was ended before, or has expired. Show the user an error page.
+    pub async fn deny(self) -> Result<AuthorizationRedirect, PageError> {
+        self.end("access_denied", "the user did not consent").await
     }
 
     /// Sends the user back with an error.
-    pub fn error(self, code: AuthorizationErrorCode) -> AuthorizationRedirect {
-        self.responder().error(code.as_str(), "")
+    ///
+    /// # Errors
+    ///
+    /// As [`deny`](Self::deny).
+    pub async fn error(
+        self,
+        code: AuthorizationErrorCode,
+    ) -> Result<AuthorizationRedirect, PageError> {
+        self.end(code.as_str(), "").await
+    }
+
+    async fn end(
+        self,
+        code: &'static str,
+        description: &str,
+    ) -> Result<AuthorizationRedirect, PageError> {
+        if let Err(error) = self.spend().await? {
+            // Nothing is granted, and the client need not wait for the store.
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, code, "a request that has ended may be approved later");
+        }
+        Ok(self.responder().error(code, description))
     }
 
     /// Seals the request, for a hidden field or a URL of your sign-in page. The string is encrypted for
     /// this issuer, cannot be changed, and can be opened for [an hour](Self::LIFE) after the request was
-    /// first received. Only one of all its copies can be approved.
+    /// first received. Only one of all its copies can be answered: approved, denied or ended with an error.
     ///
     /// # Errors
     ///
@@ -404,20 +442,9 @@ impl AuthorizationRequest {
         self,
         grant: Grant,
     ) -> Result<Result<cloakroom_core::TokenSecret, TokenError>, PageError> {
-        let inner = &self.issuer.inner;
-        if self.is_sealed.load(Ordering::Relaxed) {
-            let now = inner.now();
-            if self.terms.expires_at <= now {
-                return Err(PageError::Expired);
-            }
-            let item =
-                SingleUse { purpose: "authorization request", owner: "", value: &self.terms.id };
-            match spend(inner, item.id(), self.terms.expires_at, now).await {
-                Ok(Spent::First) => {}
-                Ok(Spent::Again) => return Err(PageError::Used),
-                // It may have been spent.
-                Err(error) => return Ok(Err(error.into())),
-            }
+        if let Err(error) = self.spend().await? {
+            // It may have been spent.
+            return Ok(Err(error.into()));
         }
         let Terms { redirect_uri, redirect_uri_omitted, challenge, nonce, .. } = *self.terms;
         let mut request = if redirect_uri_omitted {
@@ -428,6 +455,30 @@ impl AuthorizationRequest {
         request.pkce = challenge.map(Pkce);
         request.nonce = nonce;
         Ok(self.issuer.authorize(request).await)
+    }
+}
+
+impl AuthorizationRequest {
+    /// Spends a sealed request: of all its copies, one is answered.
+    ///
+    /// # Errors
+    ///
+    /// Outside, what the user is told; inside, that it is not known whether it was spent.
+    async fn spend(&self) -> Result<Result<(), StoreError>, PageError> {
+        if !self.is_sealed.load(Ordering::Relaxed) {
+            return Ok(Ok(()));
+        }
+        let inner = &self.issuer.inner;
+        let now = inner.now();
+        if self.terms.expires_at <= now {
+            return Err(PageError::Expired);
+        }
+        let item = SingleUse { purpose: "authorization request", owner: "", value: &self.terms.id };
+        match spend(inner, item.id(), self.terms.expires_at, now).await {
+            Ok(Spent::First) => Ok(Ok(())),
+            Ok(Spent::Again) => Err(PageError::Used),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 

@@ -64,6 +64,15 @@ impl AuthorizationRedirect {
     }
 }
 
+impl AuthorizationRedirect {
+    /// Sends the browser to the same page again, by `GET`, with this query.
+    #[cfg(feature = "http")]
+    pub(crate) fn to_query(query: &str) -> Self {
+        // RFC 3986 §4.2: relative to the URL of the request.
+        Self { answer: Answer::Location(Zeroizing::new(format!("?{query}"))), error: None }
+    }
+}
+
 impl fmt::Debug for AuthorizationRedirect {
     /// Does not show the code.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -178,7 +178,8 @@ async fn what_else_is_wrong_goes_to_the_client() {
 #[tokio::test]
 async fn every_end_is_a_complete_redirect() {
     let fixture = fixture().await;
-    assert_error(&fixture.asked(&good("")).await.unwrap().deny(), "access_denied");
+    let denied = fixture.asked(&good("")).await.unwrap().deny().await;
+    assert_error(&denied.unwrap(), "access_denied");
     for (error, code) in [
         (AuthorizationErrorCode::LoginRequired, "login_required"),
         (
@@ -186,7 +187,8 @@ async fn every_end_is_a_complete_redirect() {
             "unmet_authentication_requirements",
         ),
     ] {
-        assert_error(&fixture.asked(&good("&prompt=none")).await.unwrap().error(error), code);
+        let request = fixture.asked(&good("&prompt=none")).await.unwrap();
+        assert_error(&request.error(error).await.unwrap(), code);
     }
 }
 
@@ -324,6 +326,45 @@ async fn a_sealed_request_ends_after_an_hour() {
 }
 
 #[tokio::test]
+async fn a_sealed_request_that_was_denied_is_not_approved() {
+    let fixture = fixture().await;
+    let denied = AuthorizationErrorCode::AccessDenied;
+    for with_code in [false, true] {
+        let sealed = fixture.asked(&good("")).await.unwrap().seal().unwrap();
+        let opened = async || fixture.opened(&sealed).await.unwrap();
+        let (no, yes, again) = (opened().await, opened().await, opened().await);
+        let redirect = if with_code { no.error(denied).await } else { no.deny().await };
+        assert_error(&redirect.unwrap(), "access_denied");
+        let grant = yes.grant("alice").unwrap();
+        assert!(matches!(yes.approve(grant).await, Err(PageError::Used)));
+        assert!(matches!(again.deny().await, Err(PageError::Used)));
+    }
+    assert_eq!(fixture.events.names(), [""; 0]);
+    // And one that was approved is not denied: the client has its code.
+    let sealed = fixture.asked(&good("")).await.unwrap().seal().unwrap();
+    let (yes, no) =
+        (fixture.opened(&sealed).await.unwrap(), fixture.opened(&sealed).await.unwrap());
+    let grant = yes.grant("alice").unwrap();
+    assert_eq!(yes.approve(grant).await.unwrap().error_code(), None);
+    assert!(matches!(no.deny().await, Err(PageError::Used)));
+    // Too late for both.
+    let late = fixture.asked(&good("")).await.unwrap();
+    late.seal().unwrap();
+    fixture.clock.advance(HOUR);
+    assert!(matches!(late.deny().await, Err(PageError::Expired)));
+}
+
+#[tokio::test]
+async fn a_no_reaches_the_client_even_if_it_cannot_be_remembered() {
+    let fixture =
+        Fixture::with(|builder| builder.single_use(Arc::new(MemorySingleUse::with_max_items(0))))
+            .await;
+    let request = fixture.asked(&good("")).await.unwrap();
+    request.seal().unwrap();
+    assert_error(&request.deny().await.unwrap(), "access_denied");
+}
+
+#[tokio::test]
 async fn a_changed_or_foreign_request_is_not_opened() {
     let fixture = fixture().await;
     let sealed = fixture.asked(&good("")).await.unwrap().seal().unwrap();
@@ -379,7 +420,7 @@ async fn a_response_by_form_holds_what_a_url_would_and_breaks_out_of_nothing() {
     let fixture = fixture().await;
     let query = good("&response_mode=form_post").replace("x%20%26y", "%22%3E%3Cscript%3E");
     let request = fixture.asked(&query).await.unwrap();
-    let redirect = request.deny();
+    let redirect = request.deny().await.unwrap();
     assert_eq!(redirect.location(), None);
     let page = redirect.page().unwrap();
     assert!(page.contains(&format!("<form method=post action=\"{CALLBACK}\">")));

@@ -97,6 +97,23 @@ async fn the_device_is_kept_current_where_tokens_rotate() {
 }
 
 #[tokio::test]
+async fn the_device_stays_as_described_where_tokens_do_not_rotate() {
+    let fixture = Fixture::new().await;
+    let tokens = fixture.issuer.issue(on("workers", "d-1")).await.unwrap();
+    let token = tokens.refresh_token.unwrap();
+    fixture.clock.advance(MINUTE);
+    fixture.store.seen();
+    // Two of the processes that share the token.
+    for city in ["Porto", "Faro"] {
+        let request = RefreshRequest::new(token.clone(), client_id("workers"));
+        fixture.issuer.refresh(request.device(device([("city", city)]))).await.unwrap();
+    }
+    let session = fixture.issuer.sessions(&alice()).await.unwrap().remove(0);
+    let fields: Vec<_> = session.device.iter().map(|(_, value)| value.to_owned()).collect();
+    assert_eq!((fields.join(" "), session.last_used_at()), ("d-1 Firefox".into(), START));
+}
+
+#[tokio::test]
 async fn everything_but_this_session_ends() {
     let fixture = Fixture::new().await;
     let kept = fixture.session().await;

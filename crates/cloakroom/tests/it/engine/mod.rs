@@ -3,6 +3,7 @@
 
 mod attacks;
 mod authorization_requests;
+mod browser;
 mod builder;
 mod codes;
 mod counts;

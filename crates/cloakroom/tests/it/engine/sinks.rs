@@ -46,6 +46,20 @@ async fn a_sink_that_panics_stops_no_operation_and_hides_no_other_event() {
     assert_eq!(fixture.sessions().await, 0);
 }
 
+#[tokio::test]
+async fn every_sink_gets_every_event_even_after_one_that_panics() {
+    let (first, last) = (Arc::new(Nervous::default()), Arc::new(Nervous::default()));
+    let fixture = Fixture::with(|builder| builder.events(first.clone()).events(last.clone())).await;
+    first.take();
+    last.take();
+    fixture.session().await;
+    fixture.refresh(&TokenSecret::new("cr_rt_unknown")).await.unwrap_err();
+    let told = ["issued", "grant_refused"];
+    assert_eq!((first.take(), last.take()), (told.into(), told.into()));
+    // The sink of the fixture was there before them.
+    assert_eq!(fixture.events.names(), ["Issued"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_panics_ends_no_maintenance() {
     let sink = Arc::new(Nervous::default());

@@ -55,7 +55,9 @@ pub(crate) struct Recorder {
 impl EventSink for Recorder {
     fn record(&self, event: &Event) {
         let events = match event {
-            Event::GrantRefused { .. } | Event::AuthenticationFailed { .. } => &self.refused,
+            Event::GrantRefused { .. }
+            | Event::TokenRefused { .. }
+            | Event::AuthenticationFailed { .. } => &self.refused,
             _ => &self.done,
         };
         events.lock().unwrap().push(event.clone());

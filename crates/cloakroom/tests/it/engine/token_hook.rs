@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::core::{Audience, TokenSecret};
+use cloakroom::core::{Audience, ClientId, TokenSecret};
 use cloakroom::serde_json::{Value, json};
 use cloakroom::{
     ApprovedRequest, Caller, Event, Grant, GrantRefusal, IssuerBuilder, NewToken, Occasion,
@@ -208,7 +208,43 @@ async fn a_hook_that_refuses_fails_panics_or_hangs_costs_nothing() {
             matches!(event, Event::GrantRefused { reason: GrantRefusal::Denied, .. })
         };
         assert_eq!(refused.iter().any(denied), refuses);
+        let occasions = refused.iter().filter_map(|event| match event {
+            Event::TokenRefused { client, occasion, count: 1, .. } => {
+                Some((client.clone().unwrap(), *occasion))
+            }
+            _ => None,
+        });
+        let expected = [Occasion::ClientCredentials, Occasion::Issue]
+            .map(|occasion| (client_id("web-app"), occasion));
+        assert_eq!(occasions.collect::<Vec<_>>(), &expected[..2 * usize::from(refuses)]);
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_tokens_is_one_event_at_once_and_one_a_minute() {
+    let (fixture, hook) = fixture().await;
+    hook.set(Next::Refuse);
+    for _ in 0..1_000 {
+        fixture.issuer.issue(Grant::client("web-app").unwrap()).await.unwrap_err();
+    }
+    let counted = |events: Vec<Event>| serde_json::to_value(events).unwrap();
+    let event = |count: u64| {
+        json!([{
+            "event": "token_refused",
+            "client": "web-app",
+            "occasion": "client_credentials",
+            "count": count,
+            "since": START.as_millis(),
+        }])
+    };
+    assert_eq!(counted(fixture.events.refused()), event(1));
+    fixture.clock.advance(MINUTE);
+    fixture.issuer.maintain().await.unwrap();
+    assert_eq!(counted(fixture.events.refused()), event(999));
+    // A request that is wrong in itself is none of the app's refusals.
+    let wrong = Grant::client("web-app").unwrap().scope("everything").unwrap();
+    assert_eq!(fixture.issuer.issue(wrong).await.unwrap_err().code(), Some("invalid_scope"));
+    assert_eq!(fixture.events.refused(), []);
 }
 
 #[tokio::test]
@@ -226,6 +262,11 @@ async fn a_swap_is_asked_about_if_the_app_says_so() {
     assert_eq!(role().await, json!("admin"), "those of the handle");
     hook.set(Next::Refuse);
     assert!(swap().await.unwrap().is_none(), "inactive for a gateway");
+    let refused = fixture.events.refused();
+    let [Event::TokenRefused { client, occasion: Occasion::Swap, .. }] = &*refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(client.as_ref().map(ClientId::as_str), Some("web-app"));
     for next in [Next::Fail, Next::Panic] {
         hook.set(next);
         assert!(matches!(swap().await, Err(TokenError::Hook(_))));

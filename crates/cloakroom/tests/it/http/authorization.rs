@@ -92,7 +92,13 @@ async fn a_request_comes_by_get_or_post() {
     let issuer = builder().build().await.unwrap();
     let server = server(&issuer).await;
     let by_get = send(&server, Request::get(format!("/authorize?{}", query())), "").await;
-    let by_post = send(&server, form("/authorize"), &query()).await;
+    // A POST is repeated by GET, with which a browser sends the cookies of the page.
+    let repeat = send(&server, form("/authorize"), &query()).await;
+    let location = repeat.headers["location"].to_str().unwrap();
+    assert!(location.starts_with("?sealed=") && !location.contains("app"), "{location}");
+    assert_eq!((repeat.status, &*repeat.body), (StatusCode::SEE_OTHER, ""));
+    let again = Request::get(format!("/authorize{location}"));
+    let by_post = send(&server, again, "").await;
     for reply in [&by_get, &by_post] {
         assert_eq!((reply.status, &*reply.body), (StatusCode::SEE_OTHER, ""));
         assert_eq!(reply.headers["cache-control"], "no-store");
@@ -104,6 +110,16 @@ async fn a_request_comes_by_get_or_post() {
         );
         assert_eq!(send(&server, form("/token"), &redemption).await.status, 200);
     }
+    // It is answered once, and cannot be changed.
+    let uri = format!("/authorize{location}");
+    for uri in [uri.clone(), format!("{uri}A"), "/authorize?sealed=".to_owned()] {
+        let refused = send(&server, Request::get(uri), "").await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(!refused.headers.contains_key("location"));
+    }
+    // Beside other parameters, it is one that nobody knows (RFC 6749 §3.1).
+    let both = Request::get(format!("/authorize?sealed=x&{}", query()));
+    code_in(&send(&server, both, "").await);
     // The query of a POST is not read: of two requests, nobody knows which one counts.
     let pushed = send(&server, form(&format!("/authorize?{}", query())), "").await;
     assert_eq!((pushed.status, pushed.headers.get("location")), (StatusCode::BAD_REQUEST, None));
@@ -111,6 +127,15 @@ async fn a_request_comes_by_get_or_post() {
     assert_eq!(send(&server, json, &query()).await.status, StatusCode::BAD_REQUEST);
     let large = format!("{}&x={}", query(), "y".repeat(70_000));
     assert_eq!(send(&server, form("/authorize"), &large).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_wrong_request_by_post_is_answered_at_once() {
+    let issuer = builder().build().await.unwrap();
+    let server = server(&issuer).await;
+    let back = send(&server, form("/authorize"), &format!("{}&scope=admin", query())).await;
+    let location = back.headers["location"].to_str().unwrap();
+    assert!(location.starts_with(&format!("{REDIRECT}?error=invalid_scope&")), "{location}");
 }
 
 #[tokio::test]
