@@ -44,8 +44,8 @@ use cloakroom::http::Endpoints;
 #[cfg(feature = "redis")]
 use cloakroom::redis::RedisStore;
 use cloakroom::{
-    Client, ClientLifetimes, Event, EventSink, Format, Issuer, Lifetimes, SecretHash, Serves,
-    TokenError,
+    Client, ClientLifetimes, Event, EventSink, Format, Issuer, IssuerBuilder, Lifetimes,
+    SecretHash, Serves, TokenError,
 };
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -133,6 +133,9 @@ async fn serve(options: Options) -> Result<(), Failure> {
         Some(server) => issuer.single_use(Arc::new(RedisStore::connect(server).await?)),
         None => issuer,
     };
+    // A ring of keys for each algorithm that a client names.
+    let algorithms: Vec<_> = clients.iter().filter_map(Client::jwt_algorithm).collect();
+    let issuer = algorithms.into_iter().fold(issuer, IssuerBuilder::further_algorithm);
     let issuer = issuer
         .static_clients(clients)?
         .events(Arc::new(Alarms))
@@ -259,6 +262,7 @@ struct Entry {
     scope: Scope,
     #[serde(default)]
     audiences: Vec<AudienceEntry>,
+    jwt_algorithm: Option<String>,
     #[serde(default)]
     lifetimes: LifetimesEntry,
     #[serde(default)]
@@ -349,6 +353,11 @@ fn client(entry: &Entry) -> Result<Client, String> {
         let resource = absolute("audiences", resource)?;
         client = client.audience(resource, format);
     }
+    if let Some(name) = &entry.jwt_algorithm {
+        let algorithm =
+            name.parse().map_err(|error| format!("jwt_algorithm: `{name}`: {error}"))?;
+        client = client.jwt_algorithm(algorithm);
+    }
     client = client.lifetimes(entry.lifetimes.checked()?);
     for role in &entry.roles {
         let role = role.parse().map_err(|error| format!("roles: `{role}`: {error}"))?;
@@ -423,6 +432,16 @@ mod tests {
         }
         let public = clients(&format!("{ENTRY}\npublic = true\npkce = false"), "test");
         assert!(public.is_err_and(|error| error.to_string().contains("PKCE")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_client_may_name_the_algorithm_of_its_jwts() -> Result<(), Failure> {
+        let named =
+            |name: &str| clients(&format!("{ENTRY}\n{SECRET}\njwt_algorithm = \"{name}\""), "test");
+        let algorithm = named("RS256")?[0].jwt_algorithm().map(|algorithm| algorithm.to_string());
+        assert_eq!(algorithm.as_deref(), Some("RS256"));
+        assert!(named("none").is_err_and(|error| error.to_string().contains("jwt_algorithm")));
         Ok(())
     }
 

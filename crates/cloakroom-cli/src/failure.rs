@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use cloakroom::core::store::StoreError;
+use cloakroom::operator::{is_outage, with_causes};
 use cloakroom::{BuildError, TokenError};
 
 /// The exit status. `cloakroom --help` lists them.
@@ -36,7 +37,7 @@ impl Failure {
     /// An error of the library: an outage of the store has a status of its own.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let status = if is_outage(error) { Status::Unavailable } else { Status::Refused };
-        Self { status, text: chain(error) }
+        Self { status, text: with_causes(error) }
     }
 }
 
@@ -44,38 +45,6 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// Whether an error, or one that caused it, says that the store is not available.
-fn is_outage(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(store) = error.downcast_ref::<StoreError>() {
-            return store.is_retryable();
-        }
-        // These errors stand for what caused them, so the chain of causes leaves it out.
-        match error.downcast_ref() {
-            Some(TokenError::Unavailable(_)) => return true,
-            Some(TokenError::Store(store)) => return store.is_retryable(),
-            _ => {}
-        }
-        next = error.source();
-    }
-    false
-}
-
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 impl From<TokenError> for Failure {
@@ -107,21 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_told_from_a_refusal_however_deep_it_is() {
-        let down = || StoreError::unavailable("reading", "down");
-        assert_eq!(Failure::from(down()).status, Status::Unavailable);
-        assert_eq!(Failure::from(TokenError::Store(down())).status, Status::Unavailable);
-        assert_eq!(Failure::from(BuildError::Store(down())).status, Status::Unavailable);
-        let keys = cloakroom::jwt::KeyManagerError::Store(down());
-        assert_eq!(Failure::from(BuildError::Keys(keys)).status, Status::Unavailable);
+    fn an_outage_has_a_status_of_its_own() {
+        let down = StoreError::unavailable("reading", "down");
+        assert_eq!(Failure::from(TokenError::Store(down)).status, Status::Unavailable);
         let corrupt = StoreError::corrupt("a row", "junk");
         assert_eq!(Failure::from(corrupt).status, Status::Refused);
         assert_eq!(Failure::from(TokenError::Barred).status, Status::Refused);
-    }
-
-    #[test]
-    fn the_causes_are_told_once() {
-        let text = Failure::from(StoreError::unavailable("reading", "down")).text;
-        assert_eq!(text, "the store is unavailable: reading: down");
     }
 }

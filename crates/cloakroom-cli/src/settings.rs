@@ -19,6 +19,9 @@ pub(crate) struct Settings {
     /// The algorithm of JWTs for a resource, by resource.
     #[serde(default)]
     algorithms: BTreeMap<String, String>,
+    /// The algorithms that registrations of clients name.
+    #[serde(default)]
+    further_algorithms: Vec<String>,
     #[serde(default)]
     former_issuers: Vec<String>,
     #[serde(default)]
@@ -78,6 +81,9 @@ impl Settings {
         }
         for (resource, name) in &self.algorithms {
             builder = builder.algorithm_for(resource, algorithm(name)?);
+        }
+        for name in &self.further_algorithms {
+            builder = builder.further_algorithm(algorithm(name)?);
         }
         if let Some(seconds) = self.heartbeat_interval {
             builder = builder.heartbeat_interval(Duration::from_secs(seconds));

@@ -12,7 +12,7 @@ use cloakroom_core::revocation::{
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
     MaintenanceReport, PageRequest, RevokeOutcome, Selector, SingleUseStore, Spend, Spent,
-    StoreError, TokenStore,
+    StoreError, StoreStatus, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -136,6 +136,16 @@ impl TokenStore for Told<dyn TokenStore> {
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError> {
         let answer = self.inner.maintain(task).await;
         self.story.answer(&format!("maintain({task:?})"), answer)
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        let answer = self.inner.status(before).await;
+        self.story.answer(&format!("status({before:?})"), answer)
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        let answer = self.inner.scan(page).await;
+        self.story.answer(&format!("scan({page:?})"), answer)
     }
 }
 

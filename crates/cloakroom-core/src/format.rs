@@ -48,10 +48,13 @@ pub struct MintContext<'a> {
     pub terms: &'a TokenTerms,
     /// The source of random bytes.
     pub random: &'a Random,
+    /// The JWS algorithm (RFC 7518 §3.1), such as `ES256`, that the registration of the client names for
+    /// its JWTs. `None` if it names none. A resource that needs another one takes precedence.
+    pub algorithm: Option<&'a str>,
 }
 
 impl<'a> MintContext<'a> {
-    /// A context of these parts.
+    /// A context of these parts, for a client that names no algorithm.
     #[must_use]
     pub const fn new(
         issuer: &'a str,
@@ -59,7 +62,14 @@ impl<'a> MintContext<'a> {
         terms: &'a TokenTerms,
         random: &'a Random,
     ) -> Self {
-        Self { issuer, grant, terms, random }
+        Self { issuer, grant, terms, random, algorithm: None }
+    }
+
+    /// This context for a client that names this algorithm for its JWTs.
+    #[must_use]
+    pub const fn with_algorithm(mut self, algorithm: Option<&'a str>) -> Self {
+        self.algorithm = algorithm;
+        self
     }
 }
 

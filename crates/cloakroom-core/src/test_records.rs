@@ -96,6 +96,7 @@ pub(crate) fn key() -> KeyRecord {
             ..KeyTimes::published(at(1))
         },
         compromised_at: None,
+        last_used: None,
         unknown: Default::default(),
     }
 }

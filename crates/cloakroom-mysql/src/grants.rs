@@ -27,6 +27,33 @@ use crate::rules;
 /// finished keeps its rule for longer than that.
 const MAX_CREATE: Duration = Duration::from_secs(60);
 
+pub(crate) const FIND: &str =
+    concat!("SELECT ", grant_columns!(), " FROM ~grants g WHERE g.id = ?");
+
+/// A grant and a token of it.
+pub(crate) const FIND_TOKEN: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    ", t.issued_at, t.expires_at, t.revoked_at, t.body FROM ~grants g \
+     LEFT JOIN ~tokens t ON t.grant_id = g.id AND t.digest = ? WHERE g.id = ?"
+);
+
+/// A page of the grants of a subject.
+pub(crate) const LIST_SUBJECT: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    " FROM ~grants g WHERE g.subject = ? AND g.revoked_at IS NULL AND g.id > ? \
+     ORDER BY g.id LIMIT ?"
+);
+
+/// The same of a client.
+pub(crate) const LIST_CLIENT: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    " FROM ~grants g WHERE g.client = ? AND g.revoked_at IS NULL AND g.id > ? \
+     ORDER BY g.id LIMIT ?"
+);
+
 /// One statement, which takes no locks. Grant and token are from one moment.
 pub(crate) struct Find {
     pub(crate) id: GrantId,
@@ -39,17 +66,10 @@ impl Operation for Find {
     const CONTEXT: &'static str = "finding a grant";
 
     async fn run(&self, connection: &mut Connection) -> Result<Lookup, Failure> {
-        const ALONE: &str = concat!("SELECT ", grant_columns!(), " FROM ~grants g WHERE g.id = ?");
-        const WITH_TOKEN: &str = concat!(
-            "SELECT ",
-            grant_columns!(),
-            ", t.issued_at, t.expires_at, t.revoked_at, t.body FROM ~grants g \
-             LEFT JOIN ~tokens t ON t.grant_id = g.id AND t.digest = ? WHERE g.id = ?"
-        );
         let id = binary(self.id.as_bytes());
         let row = match &self.digest {
-            None => connection.row(ALONE, vec![id]).await?,
-            Some(digest) => connection.row(WITH_TOKEN, vec![binary(digest.as_bytes()), id]).await?,
+            None => connection.row(FIND, vec![id]).await?,
+            Some(digest) => connection.row(FIND_TOKEN, vec![binary(digest.as_bytes()), id]).await?,
         };
         let Some(mut row) = row else { return Ok(Lookup::Absent) };
         let found = match grant(&mut row)? {
@@ -300,23 +320,11 @@ impl Operation for List {
     const CONTEXT: &'static str = "listing grants";
 
     async fn run(&self, connection: &mut Connection) -> Result<Listing, Failure> {
-        const BY_SUBJECT: &str = concat!(
-            "SELECT ",
-            grant_columns!(),
-            " FROM ~grants g WHERE g.subject = ? AND g.revoked_at IS NULL AND g.id > ? \
-             ORDER BY g.id LIMIT ?"
-        );
-        const BY_CLIENT: &str = concat!(
-            "SELECT ",
-            grant_columns!(),
-            " FROM ~grants g WHERE g.client = ? AND g.revoked_at IS NULL AND g.id > ? \
-             ORDER BY g.id LIMIT ?"
-        );
         let (sql, key) = match &self.of {
             Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
-                (BY_SUBJECT, subject.to_key())
+                (LIST_SUBJECT, subject.to_key())
             }
-            Selector::Client(client) => (BY_CLIENT, client.as_str().to_owned()),
+            Selector::Client(client) => (LIST_CLIENT, client.as_str().to_owned()),
         };
         let limit = self.page.limit.max(1);
         // The empty string comes before every id.

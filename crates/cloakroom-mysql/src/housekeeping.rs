@@ -45,9 +45,9 @@ impl Operation for Maintain {
 }
 
 /// A table whose rows stand for themselves.
-struct Table {
+pub(crate) struct Table {
     has_number_as_key: bool,
-    candidates: &'static str,
+    pub(crate) candidates: &'static str,
     lock: &'static str,
     delete: &'static str,
 }
@@ -80,9 +80,17 @@ macro_rules! table {
 }
 
 /// The newest entry of the log stays.
-const LOG: Table =
+pub(crate) const LOG: Table =
     table!("~log", "position", true, " AND position < (SELECT position FROM ~state WHERE id = 0)");
-const RULES: Table = table!("~rules", "rule_key", false, "");
+pub(crate) const RULES: Table = table!("~rules", "rule_key", false, "");
+
+/// Grants that wait for a token are skipped: otherwise the same page would come again and again.
+pub(crate) const GRANTS: &str = "SELECT g.id FROM ~grants g WHERE g.row_expires_at < ? AND NOT EXISTS \
+    (SELECT 1 FROM ~tokens t WHERE t.grant_id = g.id AND t.expires_at >= ?) \
+    ORDER BY g.row_expires_at LIMIT ?";
+
+pub(crate) const TOKENS: &str =
+    "SELECT grant_id, digest FROM ~tokens WHERE expires_at < ? ORDER BY expires_at LIMIT ?";
 
 /// A few short transactions. Adds what they did to `done`, and returns how many rows they touched.
 async fn step(
@@ -179,15 +187,11 @@ async fn delete_grants(
     limit: u32,
     done: &mut MaintenanceReport,
 ) -> Result<u32, Failure> {
-    // Grants that wait for a token are skipped: otherwise the same page would come again and again.
-    const DUE: &str = "SELECT g.id FROM ~grants g WHERE g.row_expires_at < ? AND NOT EXISTS \
-        (SELECT 1 FROM ~tokens t WHERE t.grant_id = g.id AND t.expires_at >= ?) \
-        ORDER BY g.row_expires_at LIMIT ?";
     if limit == 0 {
         return Ok(0);
     }
     let parameters = vec![before.clone(), before.clone(), Value::UInt(limit.into())];
-    let mut due = connection.rows(DUE, parameters).await?;
+    let mut due = connection.rows(GRANTS, parameters).await?;
     if due.is_empty() {
         return Ok(0);
     }
@@ -250,13 +254,11 @@ async fn delete_tokens(
     before: &Value,
     limit: u32,
 ) -> Result<u32, Failure> {
-    const DUE: &str =
-        "SELECT grant_id, digest FROM ~tokens WHERE expires_at < ? ORDER BY expires_at LIMIT ?";
     if limit == 0 {
         return Ok(0);
     }
     let parameters = vec![before.clone(), Value::UInt(limit.into())];
-    let due = connection.rows(DUE, parameters).await?;
+    let due = connection.rows(TOKENS, parameters).await?;
     if due.is_empty() {
         return Ok(0);
     }

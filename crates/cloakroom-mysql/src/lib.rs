@@ -72,6 +72,7 @@ mod error;
 mod grants;
 mod housekeeping;
 mod keys;
+mod plans;
 mod pool;
 mod revocation_log;
 mod rows;

@@ -312,10 +312,12 @@ impl Operation for ReadLog {
     }
 }
 
+/// A page of the log.
+pub(crate) const ENTRIES: &str =
+    "SELECT position, body FROM ~log WHERE position > ? ORDER BY position LIMIT ?";
+
 /// Adds the statements that read entries, and then the newest bound.
 fn entries(script: &mut Script, after: u64, limit: u32) {
-    const ENTRIES: &str =
-        "SELECT position, body FROM ~log WHERE position > ? ORDER BY position LIMIT ?";
     const BOUND: &str = "SELECT newest_bound FROM ~state WHERE id = 0";
     let limit = Value::Int(i64::from(limit) + 1);
     script.then(ENTRIES, &[column(after), limit]).then(BOUND, &[]);

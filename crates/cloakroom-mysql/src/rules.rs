@@ -79,10 +79,12 @@ fn rule(key: RuleKey, row: &mut Row) -> Result<Rule, Failure> {
     Ok(Rule { key, bound: bound.map(|bound| Epoch::new(time(bound))), until })
 }
 
+/// Whether a rule covers a grant.
+pub(crate) const LOOK: &str = "SELECT 1 FROM ~rules WHERE rule_key IN (?, ?, ?) \
+    AND (bound IS NULL OR bound >= ?) LIMIT 1";
+
 /// Adds the look for a rule that denies the grant. A row is a denial.
 pub(crate) fn look(script: &mut Script, grant: &GrantRecord) {
-    const LOOK: &str = "SELECT 1 FROM ~rules WHERE rule_key IN (?, ?, ?) \
-        AND (bound IS NULL OR bound >= ?) LIMIT 1";
     let [subject, client, pair] = grant.rule_keys().map(|key| binary(&key.to_bytes()));
     script.then(LOOK, &[subject, client, pair, column(grant.epoch.get())]);
 }

@@ -16,6 +16,12 @@ use crate::store::MysqlStore;
 /// The most items that a call forgets. It is more than one, so that the table shrinks.
 const FORGOTTEN_A_CALL: u32 = 32;
 
+pub(crate) const WRITE: &str = "UPDATE ~single_use SET ends_at = ? WHERE id = ?";
+
+/// Items that are over.
+pub(crate) const OVER: &str =
+    "SELECT id, ends_at FROM ~single_use WHERE ends_at <= ? ORDER BY ends_at LIMIT ?";
+
 #[async_trait]
 impl SingleUseStore for MysqlStore {
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
@@ -114,7 +120,6 @@ impl Operation for SpendKnown {
         const FORGOTTEN: &str =
             "SELECT ends_at FROM ~single_use_forgotten WHERE id = 0 LOCK IN SHARE MODE";
         const STORED: &str = "SELECT ends_at FROM ~single_use WHERE id = ? FOR UPDATE";
-        const WRITE: &str = "UPDATE ~single_use SET ends_at = ? WHERE id = ?";
         let spend = &self.0;
         let id = binary(spend.id.as_bytes());
         let mut script = Script::new();
@@ -157,8 +162,6 @@ impl Operation for Forget {
     const CONTEXT: &'static str = "deleting single-use items that are over";
 
     async fn run(&self, connection: &mut Connection) -> Result<(), Failure> {
-        const OVER: &str =
-            "SELECT id, ends_at FROM ~single_use WHERE ends_at <= ? ORDER BY ends_at LIMIT ?";
         const REMEMBER: &str =
             "UPDATE ~single_use_forgotten SET ends_at = GREATEST(ends_at, ?) WHERE id = 0";
         let now = column(self.0.as_millis());

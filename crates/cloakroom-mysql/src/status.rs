@@ -11,6 +11,7 @@ use mysql_async::Value;
 
 use crate::connection::Connection;
 use crate::error::Failure;
+use crate::plans;
 use crate::pool::Operation;
 use crate::rows::{Stored, binary, column, get, grant, grant_columns, grant_id, time};
 use crate::schema;
@@ -65,6 +66,7 @@ impl Operation for Status {
         status.ended_rows = Some(ended.min(StoreStatus::MAX_COUNTED));
         status.oldest_ended = oldest.map(instant);
         status.problems = problems(connection).await?;
+        status.plans = Some(plans::look(connection).await?);
         Ok(status)
     }
 }

@@ -17,12 +17,12 @@ use crate::sql::Sql;
 
 /// The snapshot of one statement shows a committed state of both rows. It is taken when the statement begins,
 /// so everything that was acknowledged before is in it.
-static FIND: Sql = Sql::new(
+pub(crate) static FIND: Sql = Sql::new(
     concat!("SELECT ", grant_columns!(), " FROM cloakroom.grants g WHERE g.id = $1"),
     &[Type::BYTEA],
 );
 
-static FIND_TOKEN: Sql = Sql::new(
+pub(crate) static FIND_TOKEN: Sql = Sql::new(
     concat!(
         "SELECT ",
         grant_columns!(),

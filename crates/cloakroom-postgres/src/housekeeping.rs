@@ -16,7 +16,7 @@ const BATCH: u32 = 512;
 // row whose end another transaction moved meanwhile stays.
 
 /// The newest entry stays, so that a cursor that names it is still known.
-static LOG: Sql = Sql::new(
+pub(crate) static LOG: Sql = Sql::new(
     "WITH gone AS ( \
          DELETE FROM cloakroom.log WHERE position = ANY (ARRAY( \
              SELECT position FROM cloakroom.log \
@@ -26,7 +26,7 @@ static LOG: Sql = Sql::new(
     &[Type::INT8],
 );
 
-static RULES: Sql = Sql::new(
+pub(crate) static RULES: Sql = Sql::new(
     "WITH gone AS ( \
          DELETE FROM cloakroom.rules WHERE key = ANY (ARRAY( \
              SELECT key FROM cloakroom.rules WHERE until < $1 \
@@ -35,7 +35,7 @@ static RULES: Sql = Sql::new(
     &[Type::INT8],
 );
 
-static TOKENS: Sql = Sql::new(
+pub(crate) static TOKENS: Sql = Sql::new(
     "WITH gone AS ( \
          DELETE FROM cloakroom.tokens WHERE ctid = ANY (ARRAY( \
              SELECT ctid FROM cloakroom.tokens WHERE expires_at < $1 \
@@ -50,7 +50,7 @@ static TOKENS: Sql = Sql::new(
 /// A grant with more ended tokens than fit stays due, and the tokens that fit are deleted.
 ///
 /// READ COMMITTED: the rows of the grants are locked, so no token can be added meanwhile.
-static GRANTS: Sql = Sql::new(
+pub(crate) static GRANTS: Sql = Sql::new(
     "WITH due AS ( \
          SELECT id, row_expires_at FROM cloakroom.grants WHERE due < $1 \
          ORDER BY due LIMIT $LIMIT FOR UPDATE SKIP LOCKED), \

@@ -80,6 +80,7 @@ mod keys;
 mod list;
 mod log_writer;
 mod lookups;
+mod plans;
 mod pool;
 mod revocation_log;
 mod rows;

@@ -31,8 +31,8 @@ macro_rules! page {
     };
 }
 
-static LIST_SUBJECT: Sql = Sql::new(page!("subject"), &[Type::BYTEA, Type::BYTEA]);
-static LIST_CLIENT: Sql = Sql::new(page!("client"), &[Type::BYTEA, Type::BYTEA]);
+pub(crate) static LIST_SUBJECT: Sql = Sql::new(page!("subject"), &[Type::BYTEA, Type::BYTEA]);
+pub(crate) static LIST_CLIENT: Sql = Sql::new(page!("client"), &[Type::BYTEA, Type::BYTEA]);
 
 /// The most rows of a page. A page may be shorter than its limit.
 const LONGEST_PAGE: u32 = 512;

@@ -24,7 +24,7 @@ use crate::sql::Sql;
 const BATCH: usize = 128;
 
 /// As [`grants::find`] does it, for several grants: one snapshot of all rows.
-static FIND_MANY: Sql = Sql::new(
+pub(crate) static FIND_MANY: Sql = Sql::new(
     concat!(
         "SELECT ",
         grant_columns!(),

@@ -9,7 +9,7 @@ mod with_postgres {
     use crate::sql::{Names, Sql};
     use crate::{
         advance, check_values, create, grants, housekeeping, keys, list, log_writer, lookups,
-        revocation_log, schema, single_use,
+        plans, revocation_log, schema, single_use, status,
     };
 
     /// How many grants there are.
@@ -30,6 +30,7 @@ mod with_postgres {
             revocation_log::STATEMENTS,
             schema::STATEMENTS,
             single_use::STATEMENTS,
+            status::STATEMENTS,
         ]
         .concat()
     }
@@ -66,14 +67,16 @@ mod with_postgres {
         )
     }
 
-    /// The tables of one row or of a handful; the sort of a handful is no scan.
-    const SMALL: [&str; 6] = [
+    /// The tables of one row or of a handful, and the catalog; the sort of a handful is no scan.
+    const SMALL: [&str; 8] = [
         "log_state",
         "signing_keys_state",
         "single_use_forgotten",
         "signing_keys",
         "check_values",
         "sweeps",
+        "Seq Scan on version",
+        " on pg_",
     ];
 
     #[tokio::test]
@@ -121,30 +124,7 @@ mod with_postgres {
 
     /// The plan for any values.
     async fn plan(client: &tokio_postgres::Client, sql: &Sql, text: &str) -> String {
-        let types: Vec<&str> = sql.types.iter().map(tokio_postgres::types::Type::name).collect();
-        let (list, values) = match types.len() {
-            0 => (String::new(), String::new()),
-            n => (
-                format!(
-                    "({})",
-                    types.iter().map(|name| readable(name)).collect::<Vec<_>>().join(", ")
-                ),
-                format!("({})", vec!["NULL"; n].join(", ")),
-            ),
-        };
-        client.batch_execute(&format!("PREPARE looked{list} AS {text}")).await.unwrap();
-        let rows = client.simple_query(&format!("EXPLAIN EXECUTE looked{values}")).await.unwrap();
-        client.batch_execute("DEALLOCATE looked").await.unwrap();
-        rows.iter()
-            .filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(format!("{}\n", row.get(0)?)),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// `_int8` is the name of the type of arrays of `int8`.
-    fn readable(name: &str) -> String {
-        name.strip_prefix('_').map_or_else(|| name.to_owned(), |element| format!("{element}[]"))
+        let explain = plans::explain("looked", sql.types, text);
+        plans::steps(&client.simple_query(&explain).await.unwrap()).join("\n")
     }
 }

@@ -20,7 +20,7 @@ use crate::sql::{Sql, rounded};
 
 /// Rules, and the newest bound of the same snapshot: an append commits its rule and its bound together, so the
 /// newest bound is no older than the bound of any rule.
-static RULES: Sql = Sql::new(
+pub(crate) static RULES: Sql = Sql::new(
     "SELECT s.newest_bound, r.key, r.bound, r.until FROM cloakroom.log_state s \
      LEFT JOIN cloakroom.rules r ON r.key = ANY ($1)",
     &[Type::BYTEA_ARRAY],
@@ -91,7 +91,7 @@ static LOCATE: Sql = Sql::new(
 ///
 /// An append holds the lock of the one row of `log_state` from before it takes its positions until its commit.
 /// So a snapshot that shows a position shows every lower one.
-static ENTRIES: Sql = Sql::new(
+pub(crate) static ENTRIES: Sql = Sql::new(
     "SELECT s.newest_bound, l.position, l.bound, l.body FROM cloakroom.log_state s \
      LEFT JOIN LATERAL ( \
          SELECT position, bound, body FROM cloakroom.log WHERE position > $1 \

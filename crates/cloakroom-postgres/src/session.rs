@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, SimpleQueryMessage, Statement};
 
 use crate::error::Failed;
 use crate::settings::Settings;
@@ -119,6 +119,11 @@ impl Session {
             })
         })
         .await
+    }
+
+    /// Runs statements without parameters in one message, and so in one transaction.
+    pub(crate) async fn simple(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Failed> {
+        self.patiently(async { Ok(self.client.simple_query(sql).await?) }).await
     }
 
     pub(crate) async fn query(

@@ -23,7 +23,7 @@ use crate::store::PostgresStore;
 ///
 /// READ COMMITTED: a row that stands in the way is locked, and compared as it is then. A row that is being
 /// deleted is waited for.
-static SPEND: Sql = Sql::new(
+pub(crate) static SPEND: Sql = Sql::new(
     "WITH held AS ( \
          UPDATE cloakroom.single_use SET until = $2, first = false \
          WHERE id = $1 AND until > $3 AND until < $2 RETURNING first), \
@@ -43,7 +43,7 @@ static SPEND: Sql = Sql::new(
 ///
 /// READ COMMITTED: each call deletes other rows, since it skips those that another one has locked, and it
 /// waits for nothing but the one row that it locks last. So nobody waits in a circle.
-static FORGET: Sql = Sql::new(
+pub(crate) static FORGET: Sql = Sql::new(
     "WITH over AS ( \
          SELECT id, until FROM cloakroom.single_use WHERE until <= $1 ORDER BY until LIMIT 16 \
          FOR UPDATE SKIP LOCKED), \

@@ -8,6 +8,7 @@ use cloakroom_core::store::{Listing, PageRequest, StoreError, StoreStatus};
 use cloakroom_core::time::UnixTime;
 use tokio_postgres::types::Type;
 
+use crate::plans;
 use crate::pool::{Kind, Pool};
 use crate::rows::{GRANT_COLUMNS, Stored, array, column, get, grant_columns, stored_grant, time};
 use crate::schema;
@@ -81,6 +82,7 @@ pub(crate) async fn status(
             format!("the index `{index}` is missing or invalid: create it as the migration does")
         })
         .collect();
+    status.plans = Some(plans::look(pool, names).await?);
     Ok(status)
 }
 
@@ -104,3 +106,8 @@ pub(crate) async fn scan(pool: &Pool, page: PageRequest) -> Result<Listing, Stor
     let next = last.filter(|_| rows.len() >= limit as usize);
     Ok(Listing { grants, unreadable, next })
 }
+
+/// For a look at their plans.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[(&str, &Sql)] =
+    &[("STATUS", &STATUS), ("INDEXES", &INDEXES), ("SCAN", &SCAN)];

@@ -20,6 +20,30 @@ use crate::rows::{
     stored_token, time, token, update_grant,
 };
 
+/// A grant and a token of it.
+pub(crate) const FIND: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    ", t.issued_at, t.expires_at, t.revoked_at, t.body FROM grants g \
+     LEFT JOIN tokens t ON t.grant_id = g.id AND t.digest = ?2 WHERE g.id = ?1"
+);
+
+/// A page of the grants of a subject. An id of another length is damage. Sweeps still find it.
+pub(crate) const LIST_SUBJECT: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    ", g.id FROM grants g WHERE g.subject = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
+     AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
+);
+
+/// The same of a client.
+pub(crate) const LIST_CLIENT: &str = concat!(
+    "SELECT ",
+    grant_columns!(),
+    ", g.id FROM grants g WHERE g.client = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
+     AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
+);
+
 pub(crate) fn find(
     connection: &Connection,
     id: GrantId,
@@ -31,14 +55,8 @@ pub(crate) fn find(
             None => absent(connection, id),
         };
     };
-    const SQL: &str = concat!(
-        "SELECT ",
-        grant_columns!(),
-        ", t.issued_at, t.expires_at, t.revoked_at, t.body FROM grants g \
-         LEFT JOIN tokens t ON t.grant_id = g.id AND t.digest = ?2 WHERE g.id = ?1"
-    );
     let rows = connection
-        .prepare_cached(SQL)
+        .prepare_cached(FIND)
         .and_then(|mut sql| {
             sql.query_row((id.as_bytes(), digest.as_bytes()), |row| {
                 Ok((grant(id, row, 0)?, token(id, digest, row, GRANT_COLUMNS)?))
@@ -244,24 +262,11 @@ fn unrevoked(
     after: Option<GrantId>,
     limit: u32,
 ) -> Result<Vec<Listed>, StoreError> {
-    // An id of another length is damage. Sweeps still find it.
-    const BY_SUBJECT: &str = concat!(
-        "SELECT ",
-        grant_columns!(),
-        ", g.id FROM grants g WHERE g.subject = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
-         AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
-    );
-    const BY_CLIENT: &str = concat!(
-        "SELECT ",
-        grant_columns!(),
-        ", g.id FROM grants g WHERE g.client = ?1 AND g.id > ?2 AND g.revoked_at IS NULL \
-         AND length(g.id) = 16 ORDER BY g.id LIMIT ?3"
-    );
     let (sql, key) = match of {
         Selector::Subject(subject) | Selector::SubjectAtClient(subject, _) => {
-            (BY_SUBJECT, subject.to_key())
+            (LIST_SUBJECT, subject.to_key())
         }
-        Selector::Client(client) => (BY_CLIENT, client.as_str().to_owned()),
+        Selector::Client(client) => (LIST_CLIENT, client.as_str().to_owned()),
     };
     // The empty blob comes before every id.
     let after: &[u8] = after.as_ref().map_or(&[], |id| id.as_bytes());

@@ -67,16 +67,21 @@ fn sweep(
 }
 
 /// The newest entry of the log stays, so that its position is not used again.
-const LOG: &str = "DELETE FROM log WHERE position IN (\
+pub(crate) const LOG: &str = "DELETE FROM log WHERE position IN (\
     SELECT position FROM log WHERE until < ?1 AND position < (SELECT max(position) FROM log) \
     ORDER BY until LIMIT ?2)";
-const RULES: &str = "DELETE FROM rules WHERE key IN (\
+pub(crate) const RULES: &str = "DELETE FROM rules WHERE key IN (\
     SELECT key FROM rules WHERE until < ?1 ORDER BY until LIMIT ?2)";
-const TOMBSTONES: &str = "DELETE FROM tombstones WHERE grant_id IN (\
+pub(crate) const TOMBSTONES: &str = "DELETE FROM tombstones WHERE grant_id IN (\
     SELECT grant_id FROM tombstones WHERE until < ?1 ORDER BY until LIMIT ?2)";
 /// Deletes tokens of grants that stay. The others are deleted with their grants.
-const TOKENS: &str = "DELETE FROM tokens WHERE (grant_id, digest) IN (\
+pub(crate) const TOKENS: &str = "DELETE FROM tokens WHERE (grant_id, digest) IN (\
     SELECT grant_id, digest FROM tokens WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
+
+/// Grants that wait for a token are skipped: otherwise the same page would come again and again.
+pub(crate) const GRANTS: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \
+    AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = id AND expires_at >= ?1) \
+    ORDER BY row_expires_at LIMIT ?2";
 
 fn delete(
     connection: &Connection,
@@ -98,10 +103,6 @@ fn delete_grants(
     limit: u32,
     done: &mut MaintenanceReport,
 ) -> Result<u32, StoreError> {
-    // Grants that wait for a token are skipped: otherwise the same page would come again and again.
-    const DUE: &str = "SELECT id FROM grants WHERE row_expires_at < ?1 \
-        AND NOT EXISTS (SELECT 1 FROM tokens WHERE grant_id = id AND expires_at >= ?1) \
-        ORDER BY row_expires_at LIMIT ?2";
     const LAST_TOKENS: &str = "DELETE FROM tokens WHERE grant_id = ?1 AND digest IN (\
         SELECT digest FROM tokens WHERE grant_id = ?1 AND expires_at < ?2 LIMIT ?3)";
     const GRANT: &str = "DELETE FROM grants WHERE id = ?1 AND row_expires_at < ?2 \
@@ -109,7 +110,7 @@ fn delete_grants(
     let during = |error| failed("deleting grants that have ended", error);
     // An id of another length is damage, and is deleted like the others.
     let due: Vec<Vec<u8>> = connection
-        .prepare_cached(DUE)
+        .prepare_cached(GRANTS)
         .and_then(|mut sql| sql.query_map((before, limit), |row| row.get(0))?.collect())
         .map_err(during)?;
     let mut rows = 0;

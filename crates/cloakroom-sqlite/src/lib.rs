@@ -54,6 +54,7 @@ mod file;
 mod grants;
 mod housekeeping;
 mod keys;
+mod plans;
 mod readers;
 mod revocation_log;
 mod rows;

@@ -18,6 +18,7 @@ use rusqlite::{Connection, StatementStatus};
 
 use crate::grants;
 use crate::housekeeping;
+use crate::plans;
 use crate::revocation_log;
 use crate::schema::{self, Synchronous};
 use crate::single_use;
@@ -166,18 +167,11 @@ fn no_statement_scans_or_is_planned_twice() {
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
     }
     for sql in seen.iter().filter(|sql| !sql.starts_with("--")) {
-        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let mut steps = plan.raw_query();
-        while let Some(step) = steps.next().unwrap() {
-            let detail: String = step.get("detail").unwrap();
-            // No row; the one row of `state`; the first of the sweeps that go on, in key order.
-            let is_small =
-                ["SCAN CONSTANT ROW", "SCAN state", "SCAN sweeps"].contains(&detail.as_str());
-            let is_sorted = detail.starts_with("USE TEMP B-TREE");
-            assert!(
-                is_small || !detail.starts_with("SCAN") && !is_sorted,
-                "{sql}\nis planned as: {detail}"
-            );
+        for step in plans::steps(&connection, sql).unwrap() {
+            assert!(!plans::is_scan(&step), "{sql}\nis planned as: {step}");
         }
+    }
+    for plan in plans::look(&connection).unwrap() {
+        assert_eq!(plan.instead, None, "{plan:?}");
     }
 }

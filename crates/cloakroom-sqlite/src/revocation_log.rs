@@ -19,6 +19,12 @@ use crate::schema;
 /// How many grants a sweep reads in one transaction. Other writes wait for it.
 const SWEEP_BATCH: u32 = 200;
 
+pub(crate) const RULE: &str = "SELECT bound, until FROM rules WHERE key = ?1";
+
+/// A page of the log.
+pub(crate) const ENTRIES: &str =
+    "SELECT position, body FROM log WHERE position > ?1 ORDER BY position LIMIT ?2";
+
 /// Whether a sweep is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Swept {
@@ -191,7 +197,7 @@ fn write_rule(connection: &Connection, rule: &Rule) -> Result<(), StoreError> {
 
 fn stored_rule(connection: &Connection, key: &RuleKey) -> Result<Option<Rule>, StoreError> {
     connection
-        .prepare_cached("SELECT bound, until FROM rules WHERE key = ?1")
+        .prepare_cached(RULE)
         .and_then(|mut sql| {
             sql.query_row([key.to_bytes()], |row| {
                 let bound = row.get::<_, Option<i64>>(0)?.map(|bound| Epoch::new(time(bound)));
@@ -240,11 +246,7 @@ pub(crate) fn read(
         return Ok(RevocationBatch::Gap);
     };
     let limit = limit.max(1);
-    let mut statement = connection
-        .prepare_cached(
-            "SELECT position, body FROM log WHERE position > ?1 ORDER BY position LIMIT ?2",
-        )
-        .map_err(during)?;
+    let mut statement = connection.prepare_cached(ENTRIES).map_err(during)?;
     let rows = statement
         .query_map((column(place.position), i64::from(limit) + 1), |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))

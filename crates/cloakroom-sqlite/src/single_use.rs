@@ -12,6 +12,13 @@ use crate::store::SqliteStore;
 /// The most items that a call forgets. It is more than one, so that the table shrinks.
 const FORGOTTEN_A_CALL: u32 = 16;
 
+pub(crate) const STORED: &str = "SELECT (SELECT until FROM single_use WHERE id = ?1), until \
+                                 FROM single_use_forgotten WHERE id = 0";
+
+/// Forgets what is over.
+pub(crate) const OVER: &str = "DELETE FROM single_use WHERE id IN (\
+    SELECT id FROM single_use WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+
 #[async_trait]
 impl SingleUseStore for SqliteStore {
     async fn spend(&self, spend: Spend) -> Result<Spent, StoreError> {
@@ -24,8 +31,6 @@ impl SingleUseStore for SqliteStore {
 
 /// Runs in a transaction that excludes the transactions of all other processes.
 pub(crate) fn spend(connection: &Connection, spend: &Spend) -> Result<Spent, StoreError> {
-    const STORED: &str = "SELECT (SELECT until FROM single_use WHERE id = ?1), until \
-                          FROM single_use_forgotten WHERE id = 0";
     const WRITE: &str = "INSERT INTO single_use (id, until) VALUES (?1, ?2) \
                          ON CONFLICT (id) DO UPDATE SET until = excluded.until";
     let during = |error| failed("spending a single-use item", error);
@@ -52,8 +57,6 @@ pub(crate) fn spend(connection: &Connection, spend: &Spend) -> Result<Spent, Sto
 fn forget(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     const LATEST: &str = "SELECT max(until) FROM (\
         SELECT until FROM single_use WHERE until <= ?1 ORDER BY until LIMIT ?2)";
-    const OVER: &str = "DELETE FROM single_use WHERE id IN (\
-        SELECT id FROM single_use WHERE until <= ?1 ORDER BY until LIMIT ?2)";
     const REMEMBER: &str = "UPDATE single_use_forgotten SET until = max(until, ?1) WHERE id = 0";
     let latest: Option<i64> =
         connection.prepare_cached(LATEST)?.query_row((now, FORGOTTEN_A_CALL), |row| row.get(0))?;

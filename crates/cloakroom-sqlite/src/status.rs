@@ -10,6 +10,7 @@ use cloakroom_core::time::UnixTime;
 use rusqlite::Connection;
 
 use crate::error::failed;
+use crate::plans;
 use crate::rows::{GRANT_COLUMNS, column, grant, grant_columns, time};
 use crate::schema;
 
@@ -42,6 +43,7 @@ pub(crate) fn status(connection: &Connection, before: UnixTime) -> Result<StoreS
     status.oldest_ended = oldest.map(|oldest| UnixTime::from_millis(time(oldest)));
     status.open_sweeps = Some(time(sweeps));
     status.problems = problems(connection)?;
+    status.plans = Some(plans::look(connection)?);
     Ok(status)
 }
 

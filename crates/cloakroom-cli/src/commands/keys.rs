@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context, command: Keys) -> Result<(), Failure>
 
 fn listed(keys: &[KeyStatus]) -> String {
     let time = |time: Option<UnixTime>| time.map_or("-".to_owned(), |time| time.to_string());
-    let rows: Vec<[String; 7]> = keys
+    let rows: Vec<[String; 8]> = keys
         .iter()
         .map(|key| {
             let state = match (key.compromised_at, key.signs_now) {
@@ -73,11 +73,22 @@ fn listed(keys: &[KeyStatus]) -> String {
                 key.published.to_string(),
                 time(key.signs_from),
                 time(key.signs_until),
+                time(key.last_used),
                 plain(key.sealed_under.as_deref().unwrap_or("-")),
             ]
         })
         .collect();
-    table(["KID", "ALG", "STATE", "PUBLISHED", "SIGNS FROM", "SIGNS UNTIL", "SEALED UNDER"], &rows)
+    let heading = [
+        "KID",
+        "ALG",
+        "STATE",
+        "PUBLISHED",
+        "SIGNS FROM",
+        "SIGNS UNTIL",
+        "LAST USED",
+        "SEALED UNDER",
+    ];
+    table(heading, &rows)
 }
 
 fn resealed(done: &Resealed) -> String {

@@ -16,6 +16,11 @@ use crate::support::*;
 
 /// The checks that failed, with what they say.
 fn failed(ran: &Ran) -> BTreeMap<String, String> {
+    all_failed(ran).into_iter().collect()
+}
+
+/// All findings that failed, also several of one check.
+fn all_failed(ran: &Ran) -> Vec<(String, String)> {
     let report = ran.json();
     let findings = report["findings"].as_array().unwrap();
     let failed = findings.iter().filter(|finding| finding["outcome"] == "failed");
@@ -54,7 +59,7 @@ async fn a_healthy_store_passes_every_check() {
     assert_eq!(report["healthy"], true);
     let findings = report["findings"].as_array().unwrap();
     assert!(findings.iter().all(|finding| finding["outcome"] == "passed"), "{ran:#?}");
-    assert_eq!(findings.len(), 11, "{ran:#?}");
+    assert_eq!(findings.len(), 12, "{ran:#?}");
     let ran = file.tool().run("doctor --skip-rows").expect(0);
     assert!(ran.stdout.contains("skipped  rows"), "{ran:#?}");
 }
@@ -124,9 +129,6 @@ async fn a_schema_that_is_too_new_or_too_old_is_named() {
     names(&file.tool(), "schema", "use the newer program");
     file.damage("PRAGMA user_version = 1");
     names(&file.tool(), "schema", "migrate them first");
-    let file = filled().await;
-    file.damage("DROP INDEX grants_by_end");
-    names(&file.tool(), "schema", "`grants_by_end` is missing");
 }
 
 #[tokio::test]
@@ -176,6 +178,83 @@ async fn an_overdue_key_is_named() {
     names(&file.tool(), "signing_keys", "a rotation is overdue");
     file.tool().run("maintain").expect(0);
     file.tool().run("doctor").expect(0);
+}
+
+/// The queries that an index served are named by what they are for.
+#[tokio::test]
+async fn a_missing_index_is_named_with_what_it_slows_down() {
+    let file = filled().await;
+    file.damage("DROP INDEX tokens_by_end; DROP INDEX grants_of_subject");
+    let failed = all_failed(&file.tool().run("doctor --json").expect(1));
+    let texts = |check: &str| {
+        let of_check = failed.iter().filter(|(name, _)| name == check);
+        of_check.map(|(_, text)| text.as_str()).collect::<Vec<_>>()
+    };
+    for (texts, parts) in [
+        (texts("schema"), ["`grants_of_subject` is missing", "`tokens_by_end` is missing"]),
+        (
+            texts("plans"),
+            [
+                "to list the grants of a subject, the database does not read the index \
+                 `grants_of_subject`: ",
+                "to delete tokens that have ended, the database does not read the index \
+                 `tokens_by_end`: ",
+            ],
+        ),
+    ] {
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        for part in parts {
+            assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:?}");
+        }
+    }
+    let ran = file.tool().run("doctor").expect(1);
+    assert!(ran.stdout.contains("FAILED   plans: to list"), "{ran:#?}");
+    assert!(ran.stdout.contains("SCAN tokens"), "{ran:#?}");
+}
+
+/// A store that is damaged in five ways at once: one does not hide another, and each is named with what to do
+/// about it.
+#[tokio::test]
+async fn five_damages_are_named_at_once() {
+    let file = filled().await;
+    let store = file.open();
+    let ended = now() - 3 * HOUR;
+    let grant = GrantRecord::new(
+        GrantId::random(&Random::system()).unwrap(),
+        ClientId::new("app").unwrap(),
+        Subject::user("carol").unwrap(),
+        Audience::one(ORDERS).unwrap(),
+        ended - HOUR,
+        ended,
+    );
+    let _ = store.create(grant, Vec::new()).await.unwrap();
+    let issuer = builder(&store).build().await.unwrap();
+    let damaged = issuer.sessions(&Subject::user("bob").unwrap()).await.unwrap()[0].grant;
+    let kid = issuer.key_states().await.unwrap()[1].kid.clone();
+    file.damage(&format!(
+        "DROP INDEX rules_by_end;
+         UPDATE grants SET body = x'00' WHERE id = x'{id}';
+         UPDATE signing_keys SET body = \
+             CAST(x'01' || replace(CAST(substr(body, 2) AS TEXT), '\"ES256\"', '\"ES999\"') AS BLOB) \
+             WHERE generation = 2;
+         DELETE FROM log",
+        id = damaged.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+    ));
+    let tool = file.tool();
+    let ran = tool.run("doctor --json").expect(1);
+    let failed = all_failed(&ran);
+    for (check, parts) in [
+        ("schema", &["`rules_by_end` is missing", "create it"][..]),
+        ("rows", &[&*damaged.to_string(), "revoke"]),
+        ("signing_keys", &[kid.as_str(), "its algorithm is unknown"]),
+        ("housekeeping", &["1 rows have ended", "run_maintenance"]),
+        ("revocation_log", &["no heartbeat", "run_maintenance"]),
+    ] {
+        let is_it = |(name, text): &(String, String)| {
+            name == check && parts.iter().all(|part| text.contains(part))
+        };
+        assert!(failed.iter().any(is_it), "{check}: {failed:#?}");
+    }
 }
 
 /// An outage has a status of its own, and nothing is created where nothing was.

@@ -68,6 +68,14 @@ async fn describes_itself<S: TokenStore + KeyStore>(store: &Arc<S>) {
     assert!(oldest >= began - 2 * day && oldest <= began - HOUR, "{status:?}");
     assert_eq!(store.status(began - 2 * day).await.unwrap().ended_rows, Some(0));
     assert!(status.problems.is_empty() && status.server.is_some(), "{status:?}");
+    // Redis has no plans.
+    let plans = status.plans.as_deref().unwrap_or_default();
+    let is_redis = status
+        .server
+        .as_deref()
+        .is_some_and(|server| server.starts_with("Redis") || server.starts_with("Valkey"));
+    assert_eq!(plans.len() > 10, !is_redis, "{status:?}");
+    assert!(plans.iter().all(|plan| plan.instead.is_none()), "{plans:#?}");
     if let Some(time) = status.time {
         let minute = Duration::from_secs(60);
         assert!(time + minute > began && time < now() + minute, "{status:?}");
@@ -154,12 +162,17 @@ mod with_postgres {
         client.batch_execute(&damage).await.unwrap();
         let ran = Tool::new(&url).run(&format!("doctor --schema {schema}")).expect(1);
         assert!(ran.stdout.contains("the index `grants_by_due` is missing"), "{ran:#?}");
+        let slow = "FAILED   plans: to delete grants that have ended, the database does not read the \
+                    index `grants_by_due`: ";
+        assert!(ran.stdout.contains(slow), "{ran:#?}");
+        assert_eq!(ran.stdout.matches("FAILED   plans").count(), 1, "{ran:#?}");
         assert!(ran.stdout.contains("FAILED   rows: 1 of 1 grants"), "{ran:#?}");
     }
 }
 
 mod with_mysql {
     use cloakroom::mysql::MysqlStore;
+    use mysql_async::prelude::Queryable as _;
 
     use super::*;
 
@@ -180,6 +193,30 @@ mod with_mysql {
         let url = url("CLOAKROOM_TEST_MYSQL_URL");
         let store = MysqlStore::builder(&url).table_prefix(name()).connect().await.unwrap();
         describes_itself(&Arc::new(store)).await;
+    }
+
+    #[tokio::test]
+    async fn a_missing_index_is_named_with_what_it_slows_down() {
+        let (url, prefix) = (url("CLOAKROOM_TEST_MYSQL_URL"), name());
+        let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+        server(&Arc::new(store)).await;
+        let opts = mysql_async::Opts::from_url(&url.replacen("mariadb://", "mysql://", 1)).unwrap();
+        let opts = mysql_async::OptsBuilder::from_opts(opts).prefer_socket(false);
+        let mut client = mysql_async::Conn::new(opts).await.unwrap();
+        for (table, index) in [("grants", "grants_of_client"), ("rules", "rules_by_end")] {
+            client.query_drop(format!("DROP INDEX {index} ON {prefix}{table}")).await.unwrap();
+        }
+        let ran = Tool::new(&url).run(&format!("doctor --prefix {prefix}")).expect(1);
+        for part in [
+            "FAILED   schema: the index `PREFIXgrants.grants_of_client` is missing",
+            "FAILED   plans: to list the grants of a client, the database does not read the index \
+             `grants_of_client`: ",
+            "FAILED   plans: to delete rules that have ended, the database does not read the index \
+             `rules_by_end`: ALL of PREFIXrules",
+        ] {
+            assert!(ran.stdout.contains(&part.replace("PREFIX", &prefix)), "{part}: {ran:#?}");
+        }
+        assert_eq!(ran.stdout.matches("FAILED   plans").count(), 2, "{ran:#?}");
     }
 }
 

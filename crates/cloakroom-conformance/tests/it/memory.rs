@@ -51,7 +51,10 @@ async fn the_memory_store_passes() {
     assert_eq!(
         needs,
         BTreeSet::from([
+            "a count of ended rows",
+            "a count of open sweeps",
             "a restart",
+            "a scan",
             "answers that are lost",
             "damage to a row",
             "failures of the driver",

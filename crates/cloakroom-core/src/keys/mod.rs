@@ -114,6 +114,10 @@ pub struct KeyRecord {
     /// When it was declared compromised. This cannot be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised_at: Option<UnixTime>,
+    /// When a node last signed with it, as far as nodes have noted it. They do so seldom, so this may be an
+    /// hour or so too early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<UnixTime>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: UnknownFields,
@@ -140,6 +144,7 @@ impl KeyRecord {
             sealed,
             times,
             compromised_at: None,
+            last_used: None,
             unknown: UnknownFields::default(),
         }
     }

@@ -13,7 +13,7 @@ pub use check_values::{CheckValue, CheckValues, CheckValuesExt};
 pub use decisions::{fresh_tokens, tokens_of};
 pub use error::StoreError;
 pub use single_use::{SingleUse, SingleUseId, SingleUseStore, Spend, Spent};
-pub use status::{Migration, StoreStatus};
+pub use status::{Migration, QueryPlan, StoreStatus};
 pub use tenant::TenantStore;
 
 use std::fmt;
@@ -197,8 +197,14 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     /// If the store fails.
     async fn maintain(&self, task: Housekeeping) -> Result<MaintenanceReport, StoreError>;
 
-    /// What the store reports about itself, for an operator. It may take a few reads, and writes nothing. `before` is
-    /// as in [`Housekeeping::before`]. The default knows nothing.
+    /// What the store reports about itself, for an operator. `before` is as in [`Housekeeping::before`]. The
+    /// default knows nothing.
+    ///
+    /// - It may take a few dozen reads, and must write nothing.
+    /// - It must leave out what it does not know, rather than guess.
+    /// - Of [`StoreStatus::ended_rows`], only rows that ended before `before` may count, and
+    ///   [`StoreStatus::oldest_ended`] must be the end of the first of them.
+    /// - [`StoreStatus::open_sweeps`] must count each revocation whose grants are not all marked.
     ///
     /// # Errors
     ///
@@ -209,8 +215,15 @@ pub trait TokenStore: CheckValues + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Every grant, whether it is live or not, in pages by grant id, for an operator who looks for
-    /// damaged rows. A grant whose row cannot be read is named in [`Listing::unreadable`]. `None` if
-    /// the store cannot do this, which is the default.
+    /// damaged rows. `None` if the store cannot do this, which is the default.
+    ///
+    /// - Every grant that is there during the whole walk must be in exactly one page, whether it is live,
+    ///   revoked or expired. A tombstone is no grant.
+    /// - A page must hold at most `page.limit` grants, all of them after `page.after`, and must end with
+    ///   [`Listing::next`] if there may be more.
+    /// - A grant whose row cannot be read must be named in [`Listing::unreadable`], and must not stop the
+    ///   walk.
+    /// - It must write nothing.
     ///
     /// # Errors
     ///

@@ -22,11 +22,41 @@ pub struct StoreStatus {
     pub open_sweeps: Option<u64>,
     /// What is wrong with the database, each with what to do about it.
     pub problems: Vec<String>,
+    /// How the database runs the queries that must be fast, as it plans them now. `None` if the store
+    /// does not look, or has no plans.
+    pub plans: Option<Vec<QueryPlan>>,
 }
 
 impl StoreStatus {
     /// How many ended rows a store counts at most.
     pub const MAX_COUNTED: u64 = 10_000;
+}
+
+/// How the database runs a query that must read an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueryPlan {
+    /// What the query is for, such as `find a grant`.
+    pub query: String,
+    /// The index that it needs.
+    pub index: String,
+    /// How the database runs it instead, in its own words. `None` if it reads the index.
+    pub instead: Option<String>,
+}
+
+impl QueryPlan {
+    /// A query that needs this index, and reads it.
+    #[must_use]
+    pub fn new(query: impl Into<String>, index: impl Into<String>) -> Self {
+        Self { query: query.into(), index: index.into(), instead: None }
+    }
+
+    /// This query, which does not read the index.
+    #[must_use]
+    pub fn instead(mut self, instead: impl Into<String>) -> Self {
+        self.instead = Some(instead.into());
+        self
+    }
 }
 
 /// A migration that the tables of a database still need.

@@ -9,7 +9,7 @@ use cloakroom_core::time::Clock;
 use cloakroom_core::{Jti, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, carried};
-use crate::format::algorithms::ResourceAlgorithms;
+use crate::format::algorithms::{ResourceAlgorithms, of_client};
 use crate::jws::verify::Verifier;
 use crate::jws::{VerifyError, sign_jwt};
 use crate::key::algorithm::Algorithm;
@@ -103,7 +103,8 @@ impl TokenFormat for JwtFormat {
         if life > limit {
             return Err(misuse(JwtMisuse::TooLong { life, limit }));
         }
-        let algorithm = self.algorithms.of_all(&context.terms.audience);
+        let (client, main) = (of_client(&context)?, self.keys.main_algorithm());
+        let algorithm = self.algorithms.of_all(&context.terms.audience, client, main);
         let algorithm = algorithm.map_err(|error| FormatError::Other(error.into()))?;
         let jti = Jti::random(context.random)?;
         let terms = context.terms.clone();

@@ -11,7 +11,7 @@ use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, InvalidValue, Jti, Random, Scope, TokenDigest, TokenSecret};
 
 use crate::format::access_claims::{AccessClaims, handle_hash};
-use crate::format::algorithms::ResourceAlgorithms;
+use crate::format::algorithms::{ResourceAlgorithms, of_client};
 use crate::format::jwt::sign;
 use crate::jws::will_fit;
 use crate::key::algorithm::Algorithm;
@@ -65,6 +65,9 @@ pub struct Swap<'a> {
     pub audience: &'a str,
     /// The scope of the JWT: narrowed, or mapped to the scopes of that resource.
     pub scope: &'a Scope,
+    /// The algorithm that the registration of the handle's client names, if it names one. That of the
+    /// resource takes precedence.
+    pub algorithm: Option<Algorithm>,
     /// The time of the request.
     pub now: UnixTime,
     /// The source of random bytes.
@@ -127,7 +130,7 @@ impl PhantomFormat {
         if !swap.token.is_live(swap.now) || !swap.grant.is_live(swap.now) {
             return Err(refused(SwapRefused::Dead));
         }
-        let algorithm = self.algorithms.of(audience);
+        let algorithm = self.algorithms.of(audience, swap.algorithm);
         let life = self.max_life.min(self.keys.policy().max_token_life);
         let end = swap.token.expires_at.min(swap.grant.expires_at);
         let expires_at = UnixTime::from_secs((swap.now + life).min(end).as_secs());
@@ -154,8 +157,9 @@ impl TokenFormat for PhantomFormat {
             AccessClaims::new(context.issuer, context.grant, context.terms.clone(), stand_in);
         claims.handle_hash = Some(TokenDigest::from_bytes([0; 32]));
         // The JWT for any of its resources.
+        let client = of_client(&context)?;
         for resource in context.terms.audience.iter() {
-            let algorithm = self.algorithms.of(resource);
+            let algorithm = self.algorithms.of(resource, client);
             will_fit(algorithm.unwrap_or_else(|| self.keys.main_algorithm()), &claims)?;
         }
         self.outside.mint(context).await

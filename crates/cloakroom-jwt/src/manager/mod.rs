@@ -160,7 +160,8 @@ impl KeyManager {
     }
 
     /// Loads the ring and follows its schedule: it publishes keys ahead of time, sets their signing times,
-    /// and deletes records that are no longer needed. It is safe on any number of nodes at once. Returns
+    /// and deletes records that are no longer needed. It also notes when this node last signed with its keys
+    /// ([`KeyStatus::last_used`](crate::KeyStatus::last_used)). It is safe on any number of nodes at once. Returns
     /// the changes that this node made since the last call, including those of
     /// [`rotate`](KeyManager::rotate) and [`compromise`](KeyManager::compromise).
     ///
@@ -171,6 +172,7 @@ impl KeyManager {
     pub async fn maintain(&self) -> Result<Vec<KeyEvent>, KeyManagerError> {
         let mut flight = self.inner.flight.lock().await;
         self.inner.settle(&mut flight).await?;
+        self.inner.note_uses(&flight).await;
         Ok(self.take_events())
     }
 

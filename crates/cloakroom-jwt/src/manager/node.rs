@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cloakroom_core::Kid;
-use cloakroom_core::keys::schedule::{self, KeyStep, MAIN_RING, Signing};
+use cloakroom_core::keys::schedule::{self, KeyState, KeyStep, MAIN_RING, Signing};
 use cloakroom_core::keys::{KeyInserted, KeyPolicy, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom_core::time::{Clock, ClockReading, UnixTime};
 use tokio::sync::MutexGuard;
@@ -46,6 +46,10 @@ pub(crate) struct Flight {
 
 /// The shortest time between two attempts of requests to load the ring after one failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the time of the last use of a key stands in its record before a node that has used it since writes
+/// a newer one.
+const USE_NOTED: Duration = Duration::from_secs(3_600);
 
 /// More steps than a ring needs, and more races in a row than a node loses in practice.
 pub(crate) const MAX_STEPS: usize = 64;
@@ -316,6 +320,36 @@ impl KeyRingNode {
             }
         }
         Err(KeyManagerError::Contended)
+    }
+
+    /// Writes when this node last signed with its keys, for operators who ask another process. For each key,
+    /// one node does so in [`USE_NOTED`], and each node once more when the key has ended. What fails is tried
+    /// again by the next maintenance.
+    pub(crate) async fn note_uses(&self, _: &MutexGuard<'_, Flight>) {
+        let (ring, now) = (self.ring(), self.clock.now());
+        for record in &ring.records {
+            let Some(used) = ring.last_used(&record.kid) else { continue };
+            let has_ended = matches!(record.state(now), KeyState::Retired | KeyState::Gone);
+            let is_due = record
+                .last_used
+                .is_none_or(|noted| used >= noted + USE_NOTED || has_ended && used > noted);
+            if !is_due {
+                continue;
+            }
+            let expected = record.version;
+            let mut noted = record.clone();
+            noted.version += 1;
+            noted.last_used = Some(used);
+            let written = match self.store.update(noted.clone(), expected).await {
+                Ok(KeyUpdated::Updated) => self.take_over(&noted),
+                // Another node wrote the record meanwhile.
+                Ok(KeyUpdated::Stale) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = written {
+                tracing::debug!(%error, kid = %record.kid, "the last use of a key was not noted");
+            }
+        }
     }
 
     /// The generation of the next key. `taken` is the one that was tried last, or 0.

@@ -37,8 +37,9 @@ pub struct KeyStatus {
     pub compromised_at: Option<UnixTime>,
     /// The name of the key-encryption key that sealed its private half, if the sealer names its keys.
     pub sealed_under: Option<String>,
-    /// When this process last signed with it, to the second. `None` if it never did: other processes are
-    /// not asked.
+    /// When it last signed: with this process to the second, and with others as they have noted it. A node
+    /// notes its use with [`maintain`](KeyManager::maintain), at most once an hour for each key while it
+    /// signs, and once more when it has ended. `None` if nobody has noted any use.
     pub last_used: Option<UnixTime>,
 }
 
@@ -82,7 +83,7 @@ impl KeyManager {
                 published_until: signing.map(|signing| signing.published_until),
                 compromised_at: record.compromised_at,
                 sealed_under: inner.sealing.sealer.key_of(&record.sealed),
-                last_used: ring.last_used(&record.kid),
+                last_used: ring.last_used(&record.kid).max(record.last_used),
             }
         };
         records.iter().map(status).collect()

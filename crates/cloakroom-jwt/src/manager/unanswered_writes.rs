@@ -36,7 +36,7 @@ impl Write {
         match (self, stored) {
             (Self::Insert(own), Some(stored)) if own.kid == stored.kid => Seen::Done,
             (Self::Insert(_), None) => Seen::NotYet,
-            (Self::Update { record, .. }, Some(stored)) if record == stored => Seen::Done,
+            (Self::Update { record, .. }, Some(stored)) if is_in(record, stored) => Seen::Done,
             (Self::Delete { .. }, None) => Seen::Done,
             (Self::Update { expected, .. } | Self::Delete { expected, .. }, Some(stored))
                 if stored.version == *expected =>
@@ -46,6 +46,16 @@ impl Write {
             _ => Seen::Never,
         }
     }
+}
+
+/// Whether a stored record is the one that was written, at most with a later use noted since.
+fn is_in(written: &KeyRecord, stored: &KeyRecord) -> bool {
+    let mut noted = written.clone();
+    if stored.last_used != written.last_used {
+        noted.last_used = stored.last_used;
+        noted.version = stored.version.max(written.version);
+    }
+    noted == *stored
 }
 
 /// Writes that may have been done, each with the event that reports it.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use cloakroom_core::{Audience, ClientId, InvalidValue, Scope};
+use cloakroom_jwt::Algorithm;
 
 use crate::client::Client;
 use crate::client::registration::{
@@ -39,6 +40,7 @@ pub struct ClientBuilder {
     scope: Scope,
     audiences: Vec<(Audience, Format)>,
     lifetimes: ClientLifetimes,
+    jwt_algorithm: Option<Algorithm>,
     rotates: bool,
     requires_pkce: bool,
     roles: Vec<Role>,
@@ -85,6 +87,7 @@ impl ClientBuilder {
             scope: Scope::empty(),
             audiences: Vec::new(),
             lifetimes: ClientLifetimes::default(),
+            jwt_algorithm: None,
             rotates: true,
             requires_pkce: true,
             roles: Vec::new(),
@@ -175,6 +178,18 @@ impl ClientBuilder {
         self
     }
 
+    /// Signs the client's JWTs with this algorithm: its JWT access tokens, those that its handles are
+    /// swapped for, and, if it introspects, the signed answers that it gets (RFC 9701 §5). The issuer must
+    /// have keys for it ([`IssuerBuilder::further_algorithm`](crate::IssuerBuilder::further_algorithm)).
+    ///
+    /// A resource whose JWTs have an algorithm of their own
+    /// ([`IssuerBuilder::algorithm_for`](crate::IssuerBuilder::algorithm_for)) takes precedence: the
+    /// resource server must be able to check the signature.
+    pub const fn jwt_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.jwt_algorithm = Some(algorithm);
+        self
+    }
+
     /// Keeps one refresh token for the lifetime of the grant: for confidential clients whose
     /// workers share it. The refresh token of a public client always rotates (RFC 9700 §4.14.2).
     pub const fn without_rotation(mut self) -> Self {
@@ -233,6 +248,7 @@ impl ClientBuilder {
             scope: self.scope,
             audiences: self.audiences,
             lifetimes: self.lifetimes,
+            jwt_algorithm: self.jwt_algorithm,
             rotates: self.rotates,
             requires_pkce: self.requires_pkce,
             roles: self.roles,

@@ -13,6 +13,7 @@ pub(crate) mod secret_hash;
 pub(crate) mod uris;
 
 use cloakroom_core::{Audience, ClientId, Scope, Subject};
+use cloakroom_jwt::Algorithm;
 use subtle::Choice;
 
 use crate::client::builder::{Authentication, ClientBuilder};
@@ -51,6 +52,7 @@ pub struct Client {
     /// Each an audience of one, which the grants of the client share.
     audiences: Vec<(Audience, Format)>,
     pub(crate) lifetimes: ClientLifetimes,
+    jwt_algorithm: Option<Algorithm>,
     rotates: bool,
     requires_pkce: bool,
     roles: Vec<Role>,
@@ -126,6 +128,13 @@ impl Client {
     /// first one is the default.
     pub fn audiences(&self) -> impl Iterator<Item = (&str, &Format)> {
         self.audiences.iter().filter_map(|(resource, format)| Some((resource.single()?, format)))
+    }
+
+    /// The algorithm of the client's JWTs, if its registration names one
+    /// ([`ClientBuilder::jwt_algorithm`](crate::ClientBuilder::jwt_algorithm)).
+    #[must_use]
+    pub const fn jwt_algorithm(&self) -> Option<Algorithm> {
+        self.jwt_algorithm
     }
 
     /// The registered redirect URIs.

@@ -16,14 +16,15 @@ use crate::client::registration::Format;
 use crate::error::TokenError;
 use crate::flow::hook::{Applied, Hook, NewToken, Occasion};
 use crate::flow::request::TokenResponse;
+use crate::issuer::algorithms::SigningAlgorithms;
 
 /// Makes access tokens in the format that a client is registered with.
 pub(crate) struct TokenMinter {
     /// The issuer's URL.
     pub(crate) issuer: Arc<str>,
     pub(crate) formats: HashMap<Format, Arc<dyn TokenFormat>>,
-    /// The resources whose JWTs have another algorithm than the others.
-    pub(crate) algorithms: Vec<(String, Algorithm)>,
+    /// Which algorithm signs JWTs.
+    pub(crate) algorithms: SigningAlgorithms,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -88,7 +89,8 @@ impl TokenMinter {
         // Before anything is signed, and long before anything is written.
         let Applied { claims, members: extra } = self.ask_hook(occasion, grant, &terms).await?;
         terms.claims = claims;
-        let context = MintContext::new(&self.issuer, grant, &terms, random);
+        let context = MintContext::new(&self.issuer, grant, &terms, random)
+            .with_algorithm(client.jwt_algorithm().map(Algorithm::as_str));
         let minted = format.mint(context).await?;
         let expires_in = terms.expires_at.as_secs().saturating_sub(now.as_secs());
         let token_type = token_type(terms.confirmation.as_ref());
@@ -146,28 +148,52 @@ impl TokenMinter {
                 "the resources have tokens of different formats: request one at a time",
             ));
         }
-        let mut algorithms = audience.iter().map(|resource| self.algorithm_for(resource));
-        let algorithm = algorithms.next().flatten();
-        if *first == Format::Jwt && algorithms.any(|other| other != algorithm) {
-            return Err(TokenError::InvalidTarget(
-                "the resources have tokens of different algorithms: ask for one at a time",
-            ));
-        }
+        self.check_algorithm(client, first, audience)?;
         self.formats.get(first).ok_or_else(|| {
             tracing::error!(format = first.as_str(), "a client uses an unregistered token format");
             TokenError::Format(FormatError::Other("the token format is not registered".into()))
         })
     }
-    /// The algorithm of all JWTs for this resource server; `None` for that of the main ring.
-    #[cfg(feature = "http")]
-    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
-        let mut algorithms = server.served()?.iter().map(|resource| self.algorithm_for(resource));
-        let first = algorithms.next().flatten();
-        first.filter(|first| algorithms.all(|other| other == Some(*first)))
+
+    /// Refuses an algorithm that has no keys, and resources that need different ones.
+    fn check_algorithm(
+        &self,
+        client: &Client,
+        format: &Format,
+        audience: &Audience,
+    ) -> Result<(), TokenError> {
+        if !matches!(format, Format::Jwt | Format::Phantom) {
+            return Ok(());
+        }
+        let of_all = self.algorithms.of_all(audience, self.algorithm_of(client)?);
+        // A handle is swapped for a JWT for one resource at a time.
+        if *format == Format::Jwt && of_all.is_err() {
+            return Err(TokenError::InvalidTarget(
+                "the resources have tokens of different algorithms: ask for one at a time",
+            ));
+        }
+        Ok(())
     }
 
-    fn algorithm_for(&self, resource: &str) -> Option<Algorithm> {
-        let found = self.algorithms.iter().find(|(known, _)| Audience::is_same(known, resource));
-        found.map(|(_, algorithm)| *algorithm)
+    /// The algorithm that the client names.
+    ///
+    /// `build` has seen fixed clients only. A directory of the app's own may name an algorithm without keys.
+    pub(crate) fn algorithm_of(&self, client: &Client) -> Result<Option<Algorithm>, TokenError> {
+        if let Some(why) = self.algorithms.fault_of(client) {
+            tracing::error!("{why}");
+            return Err(TokenError::Format(FormatError::Other(why.into())));
+        }
+        Ok(client.jwt_algorithm())
+    }
+
+    /// The algorithm of JWTs that this resource server checks: that of all its resources, otherwise that
+    /// of its own registration. `None` for that of the main ring.
+    #[cfg(feature = "http")]
+    pub(crate) fn algorithm_at(&self, server: &Client) -> Option<Algorithm> {
+        let own = server.jwt_algorithm().filter(|_| self.algorithms.fault_of(server).is_none());
+        match server.served() {
+            Some(served) => self.algorithms.of_all(served, own).unwrap_or(own),
+            None => own,
+        }
     }
 }

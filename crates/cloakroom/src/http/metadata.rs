@@ -91,8 +91,7 @@ impl Endpoints {
     /// The algorithms of the keys that sign now or next, and those of new keys.
     fn signing_algorithms(&self) -> Vec<String> {
         let mut all = self.issuer.keys().algorithms();
-        let further = self.issuer.inner.minter.algorithms.iter().map(|(_, algorithm)| *algorithm);
-        for new in std::iter::once(self.issuer.algorithm()).chain(further) {
+        for new in self.issuer.inner.minter.algorithms.rings() {
             if !all.contains(&new) {
                 all.push(new);
             }

@@ -260,7 +260,7 @@ impl Endpoints {
             .map_err(Refusal::Metadata)?;
         let plain = self.new_secret(&mut client)?;
         self.check(request, settings, &client)?;
-        let admitted = admitted(settings, &client)?;
+        let admitted = self.admitted(settings, &client)?;
         settings.limit.take(now).map_err(Refusal::TooMany)?;
         if !settings.clients.insert(&client).await? {
             return Err(Refusal::NoRoom);
@@ -307,14 +307,14 @@ impl Endpoints {
                     _ => self.new_secret(&mut client)?,
                 };
                 self.check(request, settings, &client)?;
-                let admitted = admitted(settings, &client)?;
+                let admitted = self.admitted(settings, &client)?;
                 if !settings.clients.update(&client).await? {
                     return Err(Refusal::Token);
                 }
                 Ok(self.shown(StatusCode::OK, &client, &admitted, &access, plain))
             }
             _ => {
-                let admitted = admitted(settings, &known)?;
+                let admitted = self.admitted(settings, &known)?;
                 Ok(self.shown(StatusCode::OK, &known, &admitted, &access, None))
             }
         }
@@ -370,6 +370,18 @@ impl Endpoints {
         })
     }
 
+    /// The client as the registry admits it.
+    fn admitted(&self, settings: &Settings, client: &RegisteredClient) -> Result<Client, Refusal> {
+        let refused = || invalid("this server does not take the client");
+        let admitted = settings.clients.admit(client).ok_or_else(refused)?;
+        // It could get no token.
+        if let Some(why) = self.issuer.inner.minter.algorithms.fault_of(&admitted) {
+            tracing::error!("a registration is refused: {why}");
+            return Err(refused());
+        }
+        Ok(admitted)
+    }
+
     /// Gives a confidential client a secret, and returns it.
     fn new_secret(
         &self,
@@ -413,10 +425,6 @@ impl Endpoints {
         *response.status_mut() = status;
         response
     }
-}
-
-fn admitted(settings: &Settings, client: &RegisteredClient) -> Result<Client, Refusal> {
-    settings.clients.admit(client).ok_or_else(|| invalid("this server does not take the client"))
 }
 
 fn metadata(request: &Request<Bytes>) -> Result<Map<String, Value>, Refusal> {

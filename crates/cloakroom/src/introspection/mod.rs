@@ -146,10 +146,12 @@ impl Issuer {
             return Ok(refused("its audience does not contain the resource"));
         };
         let owner = inner.clients.client(&grant.client).await?;
-        let format = owner.as_ref().and_then(|owner| owner.format_for(resource));
-        if !matches!(format, Some(Format::Phantom | Format::Custom(_))) {
+        let swappable = owner.filter(|owner| {
+            matches!(owner.format_for(resource), Some(Format::Phantom | Format::Custom(_)))
+        });
+        let Some(owner) = swappable else {
             return Ok(refused("its client has no tokens to swap for the resource"));
-        }
+        };
         let scope = (inner.scope_mapper)(resource, &token.scope);
         let fresh = ask_hook(inner, &grant, &token, resource, &scope).await;
         inner.refusals.token(&grant.client, Occasion::Swap, &fresh);
@@ -164,6 +166,7 @@ impl Issuer {
             token: fresh.as_ref().unwrap_or(&token),
             audience: resource,
             scope: &scope,
+            algorithm: inner.minter.algorithm_of(&owner)?,
             now,
             random: &inner.random,
         };

@@ -29,9 +29,8 @@ use crate::flow::extension_grant::{ExtensionGrant, ExtensionGrants, check_types}
 use crate::flow::hook::{Guard, Hook, TokenHook};
 use crate::flow::mint::TokenMinter;
 use crate::introspection::locate::TokenLocator;
-use crate::issuer::checks::{
-    Intervals, check_algorithms, check_formats, check_intervals, check_issuer, refused,
-};
+use crate::issuer::algorithms::SigningAlgorithms;
+use crate::issuer::checks::{Intervals, check_formats, check_intervals, check_issuer, refused};
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::ownership::{ForeignKeys, Owner};
 use crate::issuer::{Inner, Issuer, ScopeMapper};
@@ -77,8 +76,8 @@ pub struct IssuerBuilder {
     clients: Option<Arc<dyn ClientDirectory>>,
     /// In the order in which a presented token is tried.
     formats: Vec<(Format, Arc<dyn TokenFormat>)>,
-    /// The formats that the static clients use.
-    used_formats: Vec<Format>,
+    /// The clients, if they are fixed.
+    fixed: Option<Arc<StaticClients>>,
     scope_mapper: ScopeMapper,
     hook: Option<Arc<dyn TokenHook>>,
     hook_at_swap: bool,
@@ -90,9 +89,7 @@ pub struct IssuerBuilder {
     events: Events,
     lifetimes: Lifetimes,
     key_policy: KeyPolicy,
-    algorithm: Algorithm,
-    /// The resources whose JWTs have another algorithm.
-    resource_algorithms: Vec<(String, Algorithm)>,
+    algorithms: SigningAlgorithms,
     heartbeat: Duration,
     housekeeping: Duration,
     max_log_staleness: Option<Duration>,
@@ -110,7 +107,7 @@ impl IssuerBuilder {
             sealer: None,
             clients: None,
             formats: Vec::new(),
-            used_formats: Vec::new(),
+            fixed: None,
             scope_mapper: Arc::new(|_, scope| scope.clone()),
             hook: None,
             hook_at_swap: false,
@@ -122,8 +119,7 @@ impl IssuerBuilder {
             events: Events::default(),
             lifetimes: Lifetimes::default(),
             key_policy: KeyPolicy::default(),
-            algorithm: Algorithm::Es256,
-            resource_algorithms: Vec::new(),
+            algorithms: SigningAlgorithms::default(),
             heartbeat: Duration::from_secs(1),
             housekeeping: Duration::from_secs(30),
             max_log_staleness: None,
@@ -214,7 +210,7 @@ impl IssuerBuilder {
     /// The directory of registered clients.
     pub fn clients(mut self, clients: Arc<dyn ClientDirectory>) -> Self {
         self.clients = Some(clients);
-        self.used_formats.clear();
+        self.fixed = None;
         self
     }
 
@@ -227,11 +223,9 @@ impl IssuerBuilder {
         mut self,
         clients: impl IntoIterator<Item = impl TryInto<Client, Error: Into<ClientConfigError>>>,
     ) -> Result<Self, ClientConfigError> {
-        let clients = StaticClients::new(clients)?;
-        let audiences = clients.iter().flat_map(Client::audiences);
-        let used = audiences.map(|(_, format)| format.clone()).collect();
-        self = self.clients(Arc::new(clients));
-        self.used_formats = used;
+        let clients = Arc::new(StaticClients::new(clients)?);
+        self.clients = Some(Arc::clone(&clients) as Arc<dyn ClientDirectory>);
+        self.fixed = Some(clients);
         Ok(self)
     }
 
@@ -325,20 +319,34 @@ impl IssuerBuilder {
     /// The algorithm of new signing keys (ES256). A change takes effect when the key that is published
     /// next signs.
     pub const fn algorithm(mut self, algorithm: Algorithm) -> Self {
-        self.algorithm = algorithm;
+        self.algorithms.main = algorithm;
+        self
+    }
+
+    /// Keeps a ring of keys for this algorithm, too, so that the registration of a client may name it
+    /// ([`ClientBuilder::jwt_algorithm`](crate::ClientBuilder::jwt_algorithm)). The JWK Set contains the
+    /// keys of all rings.
+    ///
+    /// If the issuer has signed before, the first key of a new algorithm is published for
+    /// [`KeyPolicy::publish_ahead`] before it signs. Until then, the JWTs of these clients are signed by
+    /// the main ring.
+    pub fn further_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithms.further.push(algorithm);
         self
     }
 
     /// Signs the JWTs for this resource with this algorithm, for example RS256 for a resource server
     /// that does not know ES256 (RFC 9068 §2.1). The issuer keeps a ring of keys for each algorithm,
-    /// and the JWK Set contains all of them.
+    /// and the JWK Set contains all of them. This takes precedence over the algorithm that a client
+    /// names ([`ClientBuilder::jwt_algorithm`](crate::ClientBuilder::jwt_algorithm)), since the resource
+    /// server must be able to check the signature.
     ///
     /// If the issuer has signed before, the first key of a new algorithm is published for
     /// [`KeyPolicy::publish_ahead`] before it signs. Until then, the JWTs for this resource are signed
     /// as before. A client that asks for a JWT for several resources gets `invalid_target` if they
     /// need different algorithms.
     pub fn algorithm_for(mut self, resource: impl Into<String>, algorithm: Algorithm) -> Self {
-        self.resource_algorithms.push((resource.into(), algorithm));
+        self.algorithms.resources.push((resource.into(), algorithm));
         self
     }
 
@@ -391,7 +399,12 @@ impl IssuerBuilder {
             clock_skew: self.key_policy.clock_skew,
         })?;
         check_formats(&self.formats)?;
-        check_algorithms(&self.resource_algorithms)?;
+        self.algorithms.check()?;
+        if let Some(clients) = &self.fixed
+            && let Some(why) = clients.iter().find_map(|client| self.algorithms.fault_of(client))
+        {
+            return Err(refused("jwt_algorithm", why));
+        }
         check_types(&self.extension_grants).map_err(|why| refused("extension_grant", why))?;
         // A request that waits longer than a code lives, or than a retry window, has lost its purpose.
         if self.guard.limit.is_zero() || self.guard.limit > Duration::from_secs(30) {
@@ -409,14 +422,11 @@ impl IssuerBuilder {
         owner.claim(&*store, &*key_store).await?;
         let keys = KeyManager::builder(key_store, sealer)
             .issuer(&*self.url)
-            .algorithm(self.algorithm)
+            .algorithm(self.algorithms.main)
             .policy(self.key_policy)
             .clock(Arc::clone(&self.clock));
         let keys = self.former_urls.iter().fold(keys, KeyManagerBuilder::former_issuer);
-        let keys = self
-            .resource_algorithms
-            .iter()
-            .fold(keys, |keys, (_, algorithm)| keys.further_algorithm(*algorithm));
+        let keys = self.algorithms.rings().skip(1).fold(keys, KeyManagerBuilder::further_algorithm);
         let events = self.events.clone();
         // This makes the first keys.
         let keys = Finish::new(async move {
@@ -431,7 +441,7 @@ impl IssuerBuilder {
         let phantom =
             PhantomFormat::new(opaque.clone(), keys.clone()).max_life(self.lifetimes.phantom_jwt);
         let jwt = JwtFormat::new(keys.clone(), &self.url, Arc::clone(&self.clock));
-        let (phantom, jwt) = self.resource_algorithms.iter().fold(
+        let (phantom, jwt) = self.algorithms.resources.iter().fold(
             (phantom, jwt),
             |(phantom, jwt), (resource, algorithm)| {
                 let phantom = phantom.algorithm_for(resource, *algorithm);
@@ -456,7 +466,9 @@ impl IssuerBuilder {
         formats.insert(Format::Opaque, opaque);
         formats.insert(Format::Phantom, Arc::new(phantom.clone()));
         formats.insert(Format::Jwt, jwt);
-        if let Some(unknown) = self.used_formats.iter().find(|used| !formats.contains_key(used)) {
+        let fixed = self.fixed.iter().flat_map(|clients| clients.iter());
+        let mut used = fixed.flat_map(Client::audiences).map(|(_, format)| format);
+        if let Some(unknown) = used.find(|used| !formats.contains_key(used)) {
             let why = format!(
                 "a client uses the token format `{0}`: register it with `format(\"{0}\", …)`",
                 unknown.as_str()
@@ -483,7 +495,7 @@ impl IssuerBuilder {
         let minter = TokenMinter {
             issuer: Arc::clone(&url),
             formats,
-            algorithms: self.resource_algorithms,
+            algorithms: self.algorithms,
             hook: self.hook.map(|hook| Hook { hook, guard, at_swap: self.hook_at_swap }),
         };
         Ok(Issuer {
@@ -501,7 +513,6 @@ impl IssuerBuilder {
                 clients,
                 handles,
                 keys,
-                algorithm: self.algorithm,
                 phantom,
                 minter,
                 extension_grants: self.extension_grants,

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::Audience;
 use cloakroom_core::format::TokenFormat;
-use cloakroom_jwt::Algorithm;
 use url::Url;
 
 use crate::client::registration::Format;
-use crate::client::uris::resource_fault;
 use crate::error::BuildError;
 
 pub(crate) fn refused(setting: &'static str, why: impl Into<String>) -> BuildError {
@@ -64,21 +61,6 @@ pub(crate) fn check_formats(
         if taken {
             let why = format!("the name `{name}` is taken: give the format another one");
             return Err(BuildError::Setting { setting: "formats", why });
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a resource that has two algorithms, or that no token can name.
-pub(crate) fn check_algorithms(chosen: &[(String, Algorithm)]) -> Result<(), BuildError> {
-    for (index, (resource, algorithm)) in chosen.iter().enumerate() {
-        if let Some(why) = resource_fault(resource) {
-            return Err(refused("algorithm_for", format!("`{resource}`: {why}")));
-        }
-        let other = chosen[..index].iter().find(|(other, _)| Audience::is_same(other, resource));
-        if let Some((_, other)) = other.filter(|(_, other)| other != algorithm) {
-            let why = format!("`{resource}` has both {other} and {algorithm}");
-            return Err(refused("algorithm_for", why));
         }
     }
     Ok(())

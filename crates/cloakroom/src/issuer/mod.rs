@@ -1,5 +1,6 @@
 //! The issuer: its state, which the steps of all requests share.
 
+pub(crate) mod algorithms;
 pub(crate) mod builder;
 pub(crate) mod checks;
 mod import_key;
@@ -68,8 +69,6 @@ pub(crate) struct Inner {
     pub(crate) handles: HandleKeys,
     pub(crate) foreign_keys: Arc<ForeignKeys>,
     pub(crate) keys: Keys,
-    /// The algorithm of new signing keys.
-    pub(crate) algorithm: Algorithm,
     pub(crate) phantom: PhantomFormat,
     pub(crate) minter: TokenMinter,
     pub(crate) extension_grants: ExtensionGrants,
@@ -135,7 +134,7 @@ impl Issuer {
     /// The algorithm of new signing keys.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.inner.algorithm
+        self.inner.minter.algorithms.main
     }
 
     /// The issuer's clock.

@@ -9,7 +9,7 @@ use cloakroom_core::handle::HandleKeys;
 use cloakroom_core::keys::schedule::{self, KeyStep, MAIN_RING};
 use cloakroom_core::keys::{KeyPolicy, KeyRecord, KeyStore};
 use cloakroom_core::revocation::{Cursor, LogEvent, RevocationBatch};
-use cloakroom_core::store::{StoreError, StoreStatus, TokenStore};
+use cloakroom_core::store::{QueryPlan, StoreStatus, TokenStore};
 use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_jwt::{KeyManager, KeyManagerBuilder, KeyManagerError, KeySealer};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::issuer::checks::check_issuer;
 use crate::issuer::lifetimes::Lifetimes;
 use crate::issuer::maintenance::MARGIN;
 use crate::issuer::ownership::Owner;
+use crate::operator::causes::{is_outage, with_causes};
 
 /// How long something may be overdue before it is a finding: nodes take turns, and may restart.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -44,6 +45,8 @@ pub enum Check {
     /// Whether the tables have a version that this program knows, with their indexes, and whether the
     /// database is set up so that it keeps what it acknowledged.
     Schema,
+    /// Whether the queries that must be fast read their indexes, as the database plans them now.
+    Plans,
     /// Whether the store belongs to the issuer.
     Issuer,
     /// Whether the handle secrets are those of the store.
@@ -68,6 +71,7 @@ impl fmt::Display for Check {
             Self::Settings => "settings",
             Self::Store => "store",
             Self::Schema => "schema",
+            Self::Plans => "plans",
             Self::Issuer => "issuer",
             Self::HandleSecrets => "handle secrets",
             Self::SealingKeys => "sealing keys",
@@ -149,7 +153,7 @@ impl Diagnosis {
     /// A failure of the store: damage belongs to the check, and an outage to the store.
     fn store_failed(&mut self, check: Check, error: &(dyn std::error::Error + 'static)) {
         let check = if is_outage(error) { Check::Store } else { check };
-        self.failed(check, chain(error));
+        self.failed(check, with_causes(error));
     }
 
     /// Adds that a check passed, if nothing was found by it.
@@ -158,32 +162,6 @@ impl Diagnosis {
             self.add(check, Outcome::Passed, text);
         }
     }
-}
-
-/// Whether an error, or one that caused it, says that the store is unavailable.
-fn is_outage(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(store) = error.downcast_ref::<StoreError>() {
-            return store.is_retryable();
-        }
-        next = error.source();
-    }
-    false
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// The settings of an issuer that is to be examined. What is missing is not checked.
@@ -252,7 +230,24 @@ impl Examined {
                 found.add(Check::Schema, Outcome::Skipped, "the store does not describe itself");
             }
         }
+        Self::check_plans(&status, found);
         Self::check_backlog(&status, before, found);
+    }
+
+    fn check_plans(status: &StoreStatus, found: &mut Diagnosis) {
+        let Some(plans) = &status.plans else {
+            let text = "not checked: the store shows no plans";
+            return found.add(Check::Plans, Outcome::Skipped, text);
+        };
+        for QueryPlan { query, index, instead, .. } in plans {
+            let Some(instead) = instead else { continue };
+            let text = format!(
+                "to {query}, the database does not read the index `{index}`: {instead}. Create the \
+                 index if it is missing, or let the database analyse its tables"
+            );
+            found.failed(Check::Plans, text);
+        }
+        found.passed(Check::Plans, format!("{} queries read their indexes", plans.len()));
     }
 
     fn check_server_clock(&self, server: Option<UnixTime>, sent: UnixTime, found: &mut Diagnosis) {
@@ -479,7 +474,7 @@ impl Examined {
 fn why(error: &BuildError) -> String {
     match error {
         BuildError::Setting { why, .. } => why.clone(),
-        error => chain(error),
+        error => with_causes(error),
     }
 }
 
@@ -488,5 +483,5 @@ fn add_key_failure(failure: &KeyManagerError, found: &mut Diagnosis) {
         KeyManagerError::OtherSealingKey(_) | KeyManagerError::Seal { .. } => Check::SealingKeys,
         _ => Check::SigningKeys,
     };
-    found.failed(check, chain(failure));
+    found.failed(check, with_causes(failure));
 }

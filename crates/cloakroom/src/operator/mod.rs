@@ -11,15 +11,18 @@
 //! | What is known of this grant? | [`Issuer::inspect_grant`](crate::Issuer::inspect_grant) |
 //! | Which sessions does a user or a client have? | [`Issuer::list_sessions`](crate::Issuer::list_sessions) |
 //! | What is wrong with this store? | [`IssuerBuilder::diagnose`](crate::IssuerBuilder::diagnose), [`scan_rows`] |
+//! | Is this error an outage, and what caused it? | [`is_outage`], [`with_causes`] |
 //! | What must be revoked again after a restore? | [`AuditedRevocation`], [`Issuer::repeat_revocation`](crate::Issuer::repeat_revocation) |
 
 mod audited;
+mod causes;
 mod diagnosis;
 mod grants;
 mod rows;
 mod tokens;
 
 pub use audited::AuditedRevocation;
+pub use causes::{is_outage, with_causes};
 pub use diagnosis::{Check, Diagnosis, Finding, Outcome};
 pub use grants::{ChainInspection, GrantInspection, GrantState, InspectedGrant, SessionPage};
 pub use rows::{RowScan, scan_rows};

@@ -20,6 +20,8 @@ pub(crate) mod revoke;
 pub(crate) mod revoke_covers;
 pub(crate) mod rule_ends;
 pub(crate) mod rules;
+pub(crate) mod scan;
+pub(crate) mod status;
 
 /// The checks of this folder, in the order in which they run.
 pub(crate) const CHECKS: &[&[crate::Check]] = &[
@@ -41,4 +43,6 @@ pub(crate) const CHECKS: &[&[crate::Check]] = &[
     maintain_sweeps::CHECKS,
     keys::CHECKS,
     check_values::CHECKS,
+    status::CHECKS,
+    scan::CHECKS,
 ];

@@ -9,6 +9,7 @@ use cloakroom_core::store::{
 };
 
 use crate::ask::{Ask, ensure, same, step_from};
+use crate::checks::contract::scan::scanned;
 use crate::context::Bench;
 use crate::fixtures::{DAY, MINUTE, NOW, grant, moved, revocation, token};
 use crate::report::Broken;
@@ -20,6 +21,7 @@ checks! { "database::damage":
     a_damaged_grant_is_revoked => ListUnreadable,
     a_damaged_grant_does_not_stop_a_sweep => ListUnreadable,
     a_damaged_grant_does_not_stop_deletion => ListUnreadable,
+    a_damaged_grant_is_named_by_a_scan => ScanUnreadable,
 }
 
 /// Grants of "alice" at "app", in the order of their ids; the third is damaged.
@@ -165,6 +167,16 @@ async fn a_damaged_grant_does_not_stop_deletion(context: Context) -> Result<(), 
     for grant in &grants {
         let lookup = store.find(grant.id, None).await?;
         same("a grant that ended", &lookup, &Lookup::Absent)?;
+    }
+    Ok(())
+}
+
+async fn a_damaged_grant_is_named_by_a_scan(context: Context) -> Result<(), Broken> {
+    let (_bench, instance, grants, damaged) = damaged(&context).await?;
+    for limit in [1, 3, 100] {
+        let (scanned, unreadable) = scanned(&*instance.tokens, limit).await?;
+        same("the grants that can be read", &scanned, &grants)?;
+        same("those that cannot", &unreadable, &vec![damaged.id])?;
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use cloakroom_core::keys::KeyRecord;
 use cloakroom_core::record::{GrantRecord, TokenRecord};
 use cloakroom_core::revocation::{Cursor, Epoch, RevocationBatch, RuleKey, Rules, Target};
 use cloakroom_core::store::{
-    Advance, ChainUpdate, Housekeeping, Lookup, PageRequest, Selector, StoreError, TokenStoreExt,
+    Advance, ChainUpdate, Housekeeping, Lookup, PageRequest, Selector, StoreError, StoreStatus,
+    TokenStoreExt,
 };
 
 use crate::ask::{Ask, ensure, same, step_from};
@@ -24,6 +25,7 @@ checks! { "database::outage":
     a_write_that_fails_is_an_error => OutageIsError,
     reading_the_log_that_fails_is_an_error => OutageIsError,
     housekeeping_that_fails_is_an_error => OutageIsError,
+    a_status_that_fails_is_an_error => OutageIsError,
     a_ring_that_fails_is_an_error => OutageIsError,
     check_values_that_fail_are_an_error => OutageIsError,
     a_lookup_that_stopped_half_way_is_whole_or_an_error => OutageIsError,
@@ -179,6 +181,22 @@ async fn housekeeping_that_fails_is_an_error(context: Context) -> Result<(), Bro
     store.housekept(NOW + 8 * DAY).await?;
     let lookup = store.find(filled.grant.id, None).await?;
     same("a grant that ended", &lookup, &Lookup::Absent)
+}
+
+async fn a_status_that_fails_is_an_error(context: Context) -> Result<(), Broken> {
+    let filled = filled(&context).await?;
+    let store = &*filled.instance.tokens;
+    let page = PageRequest { after: None, limit: 10 };
+    let (status, scan) = (store.status(NOW).await?, store.scan(page).await?);
+    filled.breaks().await?;
+    // A store that says nothing of itself needs no database for that.
+    if status != StoreStatus::default() {
+        is_outage("status", store.status(NOW).await)?;
+    }
+    if scan.is_some() {
+        is_outage("scan", store.scan(page).await)?;
+    }
+    Ok(())
 }
 
 async fn a_ring_that_fails_is_an_error(context: Context) -> Result<(), Broken> {

@@ -18,6 +18,7 @@ fn key(generation: u64, published: UnixTime) -> KeyRecord {
         sealed: vec![],
         times: KeyTimes::published(published),
         compromised_at: None,
+        last_used: None,
         unknown: Default::default(),
     }
 }

@@ -112,6 +112,37 @@ async fn a_stateless_token_says_so_and_leaves_nothing() {
     assert!(located.carried.unwrap().stateless);
 }
 
+/// The resource's algorithm comes first, then the client's. What is no algorithm is refused, and never
+/// answered by a token of another one.
+#[tokio::test]
+async fn a_client_may_name_the_algorithm_of_its_tokens() {
+    let keys = KeyManager::builder(RingStore::new() as _, sealer())
+        .further_algorithm(Algorithm::EdDsa)
+        .further_algorithm(Algorithm::Es384)
+        .clock(clock() as _)
+        .build()
+        .await
+        .unwrap();
+    let format = JwtFormat::new(keys, ISSUER, clock() as _)
+        .algorithm_for("https://old.example", Algorithm::Es384);
+    let mint = async |algorithm, resource| {
+        let (mut terms, grant, random) = (terms(), grant(), Random::system());
+        terms.audience = Audience::one(resource).unwrap();
+        let context = MintContext::new(ISSUER, &grant, &terms, &random).with_algorithm(algorithm);
+        format.mint(context).await.map(|minted| parts(&minted.token).0["alg"].clone())
+    };
+    for (named, resource, expected) in [
+        (None, ORDERS, "ES256"),
+        (Some("EdDSA"), ORDERS, "EdDSA"),
+        (Some("EdDSA"), "https://old.example/", "ES384"),
+    ] {
+        assert_eq!(mint(named, resource).await.unwrap(), json!(expected), "{named:?}, {resource}");
+    }
+    for unknown in ["none", "HS256", ""] {
+        assert!(mint(Some(unknown), ORDERS).await.is_err(), "{unknown}");
+    }
+}
+
 #[tokio::test]
 async fn each_token_costs_one_signature() {
     #[derive(Debug)]

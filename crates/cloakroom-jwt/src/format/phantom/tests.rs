@@ -27,6 +27,7 @@ struct Case {
     grant: GrantRecord,
     token: TokenRecord,
     audience: &'static str,
+    algorithm: Option<Algorithm>,
     now: UnixTime,
 }
 
@@ -39,6 +40,7 @@ impl Case {
                 token: &self.token,
                 audience: self.audience,
                 scope: &Scope::parse("read").unwrap(),
+                algorithm: self.algorithm,
                 now: self.now,
                 random: &Random::system(),
             })
@@ -49,7 +51,7 @@ impl Case {
 async fn case(format: &PhantomFormat) -> Case {
     let grant = grant();
     let (_, token) = handle(format, &grant).await;
-    Case { grant, token, audience: ORDERS, now: START }
+    Case { grant, token, audience: ORDERS, algorithm: None, now: START }
 }
 
 #[tokio::test]
@@ -198,7 +200,7 @@ async fn a_handle_whose_jwt_would_be_too_long_is_not_made() {
     }
     let grant = with(bytes);
     let (_, token) = handle(&long, &grant).await;
-    let scope = Case { grant, token, audience: ORDERS, now: START };
+    let scope = Case { grant, token, audience: ORDERS, algorithm: None, now: START };
     let swapped = scope.swap(&long).await.unwrap();
     let length = swapped.jwt.expose().len();
     assert!((MAX_JWT_BYTES - 64..=MAX_JWT_BYTES).contains(&length), "{length}");

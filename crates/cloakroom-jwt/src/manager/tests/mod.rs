@@ -323,8 +323,10 @@ async fn a_record_never_has_a_version_that_it_had_before() {
     assert_eq!(version(&first), Some(2), "published, scheduled");
     manager.rotate().await.unwrap();
     assert_eq!(version(&first), Some(3));
+    manager.maintain().await.unwrap();
+    assert_eq!(version(&first), Some(4), "its use was noted");
     let _ = manager.compromise(&first).await.unwrap();
-    assert_eq!(version(&first), Some(4));
+    assert_eq!(version(&first), Some(5));
 }
 
 #[tokio::test]

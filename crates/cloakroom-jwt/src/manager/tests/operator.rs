@@ -78,7 +78,67 @@ async fn the_last_use_is_remembered_by_the_process_that_signed() {
     clock.set(signed);
     one.signer().await.unwrap();
     assert_eq!(used(&states(&one).await)[..2], [Some(signed), Some(later)]);
-    assert!(states(&other).await.iter().all(|key| key.last_used.is_none()), "not its own");
+    assert!(states(&other).await.iter().all(|key| key.last_used.is_none()), "nobody noted it");
+}
+
+/// Operators ask another process than those that sign. So nodes note their last use when they maintain the
+/// ring: together once an hour, and each once more when the key has ended.
+#[tokio::test]
+async fn the_last_use_is_noted_once_an_hour_for_other_processes() {
+    let (store, clock) = (RingStore::new(), clock());
+    let (one, two) = (manager(&store, &clock).await, manager(&store, &clock).await);
+    let asked = manager(&store, &clock).await;
+    let shown = async || states(&asked).await[0].last_used;
+    let version = async || store.load().await.unwrap()[0].version;
+    one.maintain().await.unwrap();
+    let unused = version().await;
+    let use_and_maintain = async |node: &KeyManager| {
+        node.signer().await.unwrap();
+        node.maintain().await.unwrap();
+        UnixTime::from_secs(clock.now().as_secs())
+    };
+    let first = use_and_maintain(&one).await;
+    assert_eq!((shown().await, version().await), (Some(first), unused + 1));
+    // Soon after that, nobody writes again.
+    clock.advance(secs(3_599));
+    for node in [&one, &two] {
+        use_and_maintain(node).await;
+    }
+    assert_eq!((shown().await, version().await), (Some(first), unused + 1));
+    clock.advance(secs(1));
+    let second = use_and_maintain(&two).await;
+    use_and_maintain(&one).await;
+    assert_eq!((shown().await, version().await), (Some(second), unused + 2));
+    // When the key has ended, its last use is exact.
+    clock.advance(secs(600));
+    let last = UnixTime::from_secs(clock.now().as_secs());
+    one.signer().await.unwrap();
+    clock.advance(secs(60));
+    one.rotate().await.unwrap();
+    one.maintain().await.unwrap();
+    assert_eq!(shown().await, Some(last));
+    let ended = version().await;
+    for node in [&one, &two, &one] {
+        use_and_maintain(node).await;
+    }
+    assert_eq!((shown().await, version().await), (Some(last), ended));
+}
+
+/// A node that writes back what it has seen, and a store that refuses the write, change nothing else.
+#[tokio::test]
+async fn a_use_that_cannot_be_noted_stops_nothing() {
+    let (store, clock) = (RingStore::new(), clock());
+    let (one, other) = (manager(&store, &clock).await, manager(&store, &clock).await);
+    one.signer().await.unwrap();
+    // Another node ends the key between the load and the write.
+    clock.advance(secs(7200));
+    other.maintain().await.unwrap();
+    let kid = states(&other).await[0].kid.clone();
+    one.signer().await.unwrap();
+    let _ = other.compromise(&kid).await.unwrap();
+    one.maintain().await.unwrap();
+    let stored = store.load().await.unwrap();
+    assert!(stored[0].compromised_at.is_some(), "it stays compromised");
 }
 
 #[tokio::test]

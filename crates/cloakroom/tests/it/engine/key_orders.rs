@@ -1,11 +1,14 @@
 //! What an operator orders of the signing keys, through the issuer.
 
+use std::sync::Arc;
+
 use cloakroom::core::keys::KeyPolicy;
 use cloakroom::core::keys::schedule::KeyState;
 use cloakroom::core::{Audience, TokenSecret};
 use cloakroom::jwt::{AesGcmSealer, Algorithm, KeyEvent};
 use cloakroom::{
-    BuildError, Caller, Client, Event, Format, Grant, GrantType, Issuer, IssuerBuilder, TokenError,
+    BuildError, Caller, Client, Event, Format, Grant, GrantType, Issuer, IssuerBuilder,
+    StaticClients, TokenError,
 };
 
 use super::support::*;
@@ -43,7 +46,7 @@ async fn the_key_encryption_key_is_replaced_while_tokens_stay_valid() {
     let token = fixture.token_for(JOBS).await.access_token;
     let with = async |sealer: AesGcmSealer| {
         let builder = builder(&fixture.store, &fixture.clock).events(fixture.events.clone());
-        builder.sealer(std::sync::Arc::new(sealer)).build().await
+        builder.sealer(Arc::new(sealer)).build().await
     };
     let new = with(AesGcmSealer::new(2, [3; 32]).with_former(1, [2; 32])).await.unwrap();
     fixture.events.take();
@@ -147,6 +150,88 @@ async fn a_resource_that_changes_its_algorithm_gets_the_old_one_until_every_veri
     assert_eq!(get().await, "ES256");
     fixture.clock.advance(secs(1));
     assert_eq!(get().await, "RS256");
+}
+
+/// A client that names an algorithm gets JWTs of it, and those that its handles are swapped for. A resource
+/// with an algorithm of its own comes first.
+#[tokio::test]
+async fn a_client_gets_jwts_of_the_algorithm_that_it_is_registered_with() {
+    let fixture = Fixture::with(|builder| {
+        let client = |id: &str| {
+            Client::confidential(id, CLIENT_SECRET)
+                .grant_types([GrantType::ClientCredentials])
+                .audience(JOBS, Format::Jwt)
+                .audience(OLD, Format::Jwt)
+                .audience(ORDERS, Format::Phantom)
+        };
+        builder
+            .algorithm_for(OLD, Algorithm::Rs256)
+            .further_algorithm(Algorithm::EdDsa)
+            .static_clients([
+                client("plain"),
+                client("ed").jwt_algorithm(Algorithm::EdDsa),
+                client("rs").jwt_algorithm(Algorithm::Rs256),
+            ])
+            .unwrap()
+    })
+    .await;
+    let issuer = &fixture.issuer;
+    for (client, resource, expected) in [
+        ("plain", JOBS, "ES256"),
+        ("plain", OLD, "RS256"),
+        ("ed", JOBS, "EdDSA"),
+        ("ed", OLD, "RS256"),
+        ("rs", JOBS, "RS256"),
+        ("rs", OLD, "RS256"),
+    ] {
+        let jwt = token(issuer, client, &[resource]).await.unwrap();
+        assert_eq!(algorithm(&jwt), expected, "{client} at {resource}");
+        assert!(fixture.is_active(&jwt).await);
+    }
+    // One JWT for both needs one algorithm.
+    for client in ["plain", "ed"] {
+        let both = token(issuer, client, &[JOBS, OLD]).await.unwrap_err();
+        assert_eq!(both.code(), Some("invalid_target"), "{client}");
+    }
+    assert_eq!(algorithm(&token(issuer, "rs", &[JOBS, OLD]).await.unwrap()), "RS256");
+    for (client, expected) in [("plain", "ES256"), ("ed", "EdDSA"), ("rs", "RS256")] {
+        let handle = token(issuer, client, &[ORDERS]).await.unwrap();
+        let swapped = issuer.swap(&handle, None, Caller::Internal).await.unwrap().unwrap();
+        assert_eq!(algorithm(&swapped.jwt), expected, "{client}");
+    }
+    assert!(issuer.jwks().await.unwrap().json.contains("\"EdDSA\""));
+    // A ring that no resource needs is rotated, too.
+    fixture.clock.advance(2 * HOUR);
+    issuer.rotate_keys_of(Algorithm::EdDsa).await.unwrap();
+}
+
+/// A client whose algorithm has no keys is refused when the issuer is built; one of a directory of the app's
+/// own when it asks for a token, and never gets one of another algorithm.
+#[tokio::test]
+async fn an_algorithm_without_keys_is_refused_by_the_name_of_the_client() {
+    let client = |format| {
+        Client::confidential("ed", CLIENT_SECRET)
+            .grant_types([GrantType::ClientCredentials])
+            .audience(JOBS, format)
+            .jwt_algorithm(Algorithm::EdDsa)
+    };
+    let built = Issuer::dev().static_clients([client(Format::Jwt)]).unwrap().build().await;
+    let Err(BuildError::Setting { setting, why }) = built else { panic!("it was built") };
+    assert_eq!(setting, "jwt_algorithm");
+    assert!(why.contains("`ed`") && why.contains("EdDSA"), "{why}");
+    let main = client(Format::Jwt).jwt_algorithm(Algorithm::Es256);
+    Issuer::dev().static_clients([main]).unwrap().build().await.unwrap();
+
+    for format in [Format::Jwt, Format::Phantom] {
+        let directory = StaticClients::new([client(format)]).unwrap();
+        let issuer = Issuer::dev().clients(Arc::new(directory)).build().await.unwrap();
+        let refused = token(&issuer, "ed", &[JOBS]).await.unwrap_err();
+        assert!(matches!(refused, TokenError::Format(_)), "{refused}");
+    }
+    // A handle needs no keys.
+    let directory = StaticClients::new([client(Format::Opaque)]).unwrap();
+    let issuer = Issuer::dev().clients(Arc::new(directory)).build().await.unwrap();
+    token(&issuer, "ed", &[JOBS]).await.unwrap();
 }
 
 #[tokio::test]

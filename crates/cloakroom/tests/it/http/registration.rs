@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloakroom::core::time::ManualClock;
 use cloakroom::http::{Registration, RegistrationRefusal};
+use cloakroom::jwt::Algorithm;
 use cloakroom::{
     ApprovedRequest, Client, ClientBuilder, ClientId, Format, Grant, GrantType, Pkce,
     RegisteredClient, RegisteredClients, SecretHash, StaticClients,
@@ -471,4 +472,25 @@ async fn nobody_manages_the_registration_of_another() {
         assert_refused(&reply, 400, "invalid_client_metadata");
     }
     assert!(format!("{clients:?}").contains("clients: 2"));
+}
+
+/// A client whose JWTs could not be signed is refused when it registers, not when it asks for a token.
+#[tokio::test]
+async fn a_client_whose_algorithm_has_no_keys_is_not_registered() {
+    for (algorithm, status) in [(Algorithm::EdDsa, 400), (Algorithm::Rs256, 201)] {
+        let registry = RegisteredClients::new(StaticClients::default(), move |client, _| {
+            Some(client.audience(NOTES, Format::Jwt).jwt_algorithm(algorithm))
+        });
+        let clients = Arc::new(registry);
+        let directory = clients.clone();
+        let server =
+            Server::with(|issuer| issuer.clients(directory).further_algorithm(Algorithm::Rs256))
+                .await;
+        let server = server.mounted(|endpoints| endpoints.registration(Registration::new(clients)));
+        let reply = server.send(registering(&public())).await;
+        assert_eq!(reply.status, status, "{algorithm}");
+        if status == 400 {
+            assert_eq!(reply.json()["error"], "invalid_client_metadata");
+        }
+    }
 }

@@ -3,7 +3,9 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::core::Audience;
 use cloakroom::jwt::Algorithm;
+use cloakroom::{Client, Serves};
 use serde_json::{Value, json};
 
 use super::request::{With, get, post};
@@ -83,6 +85,34 @@ async fn a_resource_server_gets_answers_of_its_algorithm() {
     }
     let metadata = server.send(get("/.well-known/oauth-authorization-server")).await.json();
     assert_eq!(metadata["introspection_signing_alg_values_supported"], json!(["ES256", "RS256"]));
+}
+
+/// RFC 9701 §6: the registration of a resource server names the algorithm of its answers. That of the
+/// resources that it serves comes first.
+#[tokio::test]
+async fn a_resource_server_may_name_the_algorithm_of_its_answers() {
+    let serves = |id: &str, serves| {
+        Client::resource_server(id, SECRET, serves).jwt_algorithm(Algorithm::EdDsa)
+    };
+    let orders = || Serves::Only(Audience::one(ORDERS).unwrap());
+    let server = Server::with(|issuer| {
+        issuer
+            .algorithm_for(ORDERS, Algorithm::Rs256)
+            .further_algorithm(Algorithm::EdDsa)
+            .static_clients([serves("orders-api", orders()), serves("gateway", Serves::Everything)])
+            .unwrap()
+    })
+    .await;
+    for (caller, expected) in [("orders-api", "RS256"), ("gateway", "EdDSA")] {
+        let request = post("/introspect", &[("token", "unknown")]).with("accept", TYPE);
+        let reply = server.send(request.basic(caller, SECRET)).await.ok();
+        let header = decoded(reply.text().split('.').next().unwrap());
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        assert_eq!(header["alg"], expected, "{caller}");
+    }
+    let metadata = server.send(get("/.well-known/oauth-authorization-server")).await.json();
+    let expected = json!(["ES256", "EdDSA", "RS256"]);
+    assert_eq!(metadata["introspection_signing_alg_values_supported"], expected);
 }
 
 #[tokio::test]

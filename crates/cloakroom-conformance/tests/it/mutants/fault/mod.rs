@@ -420,6 +420,43 @@ faults! {
     /// `maintain` looks for ended rows, and deletes them later.
     maintain_looks_then_deletes MaintainLooksThenDeletes: MaintainRaces;
 
+    /// `status` counts all rows, ended or not.
+    status_counts_the_living StatusCountsTheLiving: StatusCounts;
+    /// `status` counts what ends just at `before`.
+    status_counts_at_the_border StatusCountsAtTheBorder: StatusCounts;
+    /// `status` counts grants by their own end, though their rows are needed longer.
+    status_counts_by_the_grants_end StatusCountsByTheGrantsEnd: StatusCounts;
+    /// `status` tells the end of the row that ended last.
+    status_tells_the_newest_end StatusTellsTheNewestEnd: StatusCounts;
+    /// `status` counts the newest entry of the log, which stays.
+    status_counts_the_newest_entry StatusCountsTheNewestEntry: StatusCounts;
+    /// `status` does not see sweeps that are not done.
+    status_hides_sweeps StatusHidesSweeps: StatusCounts;
+    /// `status` counts sweeps that are done.
+    status_keeps_sweeps StatusKeepsSweeps: StatusCounts;
+    /// `status` counts ten ended rows at most.
+    status_is_capped StatusIsCapped: StatusCounts;
+    /// `status` deletes what it counts.
+    status_deletes StatusDeletes: StatusCounts;
+    /// `scan` passes revoked grants by.
+    scan_hides_revoked ScanHidesRevoked: ScanPages;
+    /// `scan` passes expired grants by.
+    scan_hides_expired ScanHidesExpired: ScanPages;
+    /// `scan` shows every grant at once.
+    scan_is_unpaged ScanIsUnpaged: ScanPages;
+    /// `scan` skips a grant between two pages.
+    scan_skips_at_borders ScanSkipsAtBorders: ScanPages;
+    /// `scan` shows the last grant of a page again on the next one.
+    scan_repeats_at_borders ScanRepeatsAtBorders: ScanPages;
+    /// `scan` begins anew if the id after which a page begins is gone.
+    scan_begins_anew ScanBeginsAnew: ScanPages;
+    /// `scan` says that a page whose grants cannot be read is the last.
+    scan_ends_at_damage ScanEndsAtDamage: ScanUnreadable;
+    /// `scan` passes a grant that cannot be read by, and does not say so.
+    scan_hides_damage ScanHidesDamage: ScanUnreadable;
+    /// `scan` fails where it meets a grant that cannot be read.
+    scan_fails_on_damage ScanFailsOnDamage: ScanUnreadable;
+
     /// Check values are written whatever stands there.
     values_are_not_compared ValuesAreNotCompared: ValuesCompareAndSet;
     /// Of check values, only whether there is one is compared.
@@ -546,6 +583,10 @@ faults! {
     heartbeat_fails_in_silence HeartbeatFailsInSilence: OutageIsError;
     /// `maintain` that fails says that nothing is left.
     maintain_fails_as_done MaintainFailsAsDone: OutageIsError;
+    /// `status` that fails says that nothing has ended.
+    status_fails_as_empty StatusFailsAsEmpty: OutageIsError;
+    /// `scan` that fails says that there is nobody.
+    scan_fails_as_empty ScanFailsAsEmpty: OutageIsError;
     /// Check values that cannot be read are none.
     values_fail_as_none ValuesFailAsNone: OutageIsError;
     /// A check value that cannot be written is refused.

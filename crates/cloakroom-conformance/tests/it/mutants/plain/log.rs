@@ -364,6 +364,21 @@ impl RevocationLog {
     }
 
     /// Removes at most `limit` entries and rules that ended before `before`.
+    /// When entries and rules end; the newest entry stays, and does not count.
+    pub(crate) fn ends(&self, with_newest: bool) -> impl Iterator<Item = UnixTime> {
+        let newest = self.log.keys().next_back().copied();
+        let entries =
+            self.log.iter().filter(move |(position, _)| with_newest || Some(**position) != newest);
+        entries.map(|(_, entry)| entry.until).chain(self.rules.values().map(|rule| rule.until))
+    }
+
+    /// How many entries have a bound.
+    pub(crate) fn bounds(&self) -> u64 {
+        let has_bound =
+            |entry: &&LogEntry| matches!(entry.event, LogEvent::Revoked { bound: Some(_), .. });
+        self.log.values().filter(has_bound).count() as u64
+    }
+
     pub(crate) fn trim(&mut self, before: UnixTime, now: UnixTime, limit: usize) -> usize {
         let (entries_before, before) = match self.fault {
             Some(Fault::TrimWithoutMargin) => (now, before),

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 mod listing;
 mod log;
 mod names;
+mod operator;
 mod revoking;
 mod state;
 mod store;
@@ -96,6 +97,7 @@ impl Plain {
                     | Fault::AwaitedSweepWaitsItsTurn
                     | Fault::SweepsAreForgotten
                     | Fault::SweepsAreTheInstances
+                    | Fault::StatusHidesSweeps
             )
         );
         manners.crashes |= fault == Some(Fault::CrashedRetrySkipsCheck);

@@ -7,7 +7,7 @@ use cloakroom_core::revocation::{
 };
 use cloakroom_core::store::{
     Advance, AdvanceOutcome, CheckValue, CheckValues, CreateOutcome, Housekeeping, Listing, Lookup,
-    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, TokenStore,
+    MaintenanceReport, PageRequest, RevokeOutcome, Selector, StoreError, StoreStatus, TokenStore,
 };
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{GrantId, TokenDigest};
@@ -144,5 +144,24 @@ impl TokenStore for Plain {
         let done = self.run(self.clone().maintained(task)).await;
         self.local().forget();
         self.or_lie(Fault::MaintainFailsAsDone, done, MaintenanceReport::default)
+    }
+
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        pause().await;
+        let status = self.request(|state| state.status(before));
+        pause().await;
+        self.or_lie(Fault::StatusFailsAsEmpty, status, || {
+            let mut nothing = StoreStatus::default();
+            nothing.ended_rows = Some(0);
+            nothing
+        })
+    }
+
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        pause().await;
+        let listing = self.request(|state| state.scan(page));
+        pause().await;
+        let nobody = || Ok(Listing { grants: Vec::new(), unreadable: Vec::new(), next: None });
+        self.or_lie(Fault::ScanFailsAsEmpty, listing, nobody)?.map(Some)
     }
 }
