@@ -7,6 +7,7 @@ use cloakroom_benches::Line;
 use crate::bench_plot as plot;
 use crate::bench_report::{self as report, Results};
 use crate::command::{Cmd, Failure, cargo, root};
+use crate::servers::Servers;
 
 /// The page that holds the tables. The text around them is written by hand.
 const PAGE: &str = "docs/benchmarks.md";
@@ -16,7 +17,7 @@ const GROWTH: &str = "docs/benchmarks-growth.svg";
 const PERCENTILES: &str = "docs/benchmarks-percentiles.svg";
 
 /// The benchmarks: a name, and its package and target.
-const SUITES: [(&str, Target); 10] = [
+const SUITES: [(&str, Target); 11] = [
     ("handles", Target::Bench("handles")),
     ("jwt", Target::Bench("jwt")),
     ("grants", Target::Bench("grants")),
@@ -32,6 +33,7 @@ const SUITES: [(&str, Target); 10] = [
     ("api", Target::Server("api")),
     ("gateway", Target::Server("gateway")),
     ("delay", Target::Server("delay")),
+    ("redis", Target::Redis("redis")),
 ];
 
 #[derive(Clone, Copy)]
@@ -40,6 +42,8 @@ enum Target {
     Bench(&'static str),
     /// These cases of the package `cloakroom-benches-http`.
     Server(&'static str),
+    /// A benchmark that needs Redis. It runs only by its name.
+    Redis(&'static str),
 }
 
 /// One run of the benchmarks.
@@ -68,8 +72,12 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let mut results = Results::default();
         for (name, target) in SUITES {
-            if self.names.is_empty() || self.names.iter().any(|wanted| wanted == name) {
-                target.command(self.quick).stream(|line| results.extend(Line::parse(line)))?;
+            let is_wanted = match (&self.names[..], target) {
+                ([], target) => !matches!(target, Target::Redis(_)),
+                (names, _) => names.iter().any(|wanted| wanted == name),
+            };
+            if is_wanted {
+                target.run(self.quick, |line| results.extend(Line::parse(line)))?;
             }
         }
         println!("\n{}", results.tables());
@@ -85,13 +93,22 @@ impl Bench {
 }
 
 impl Target {
+    fn run(self, quick: bool, on_line: impl FnMut(&str)) -> Result<(), Failure> {
+        let command = self.command(quick);
+        let Self::Redis(_) = self else { return command.stream(on_line) };
+        let servers = Servers::redis()?;
+        let result = servers.name_to(command).stream(on_line);
+        servers.end()?;
+        result
+    }
+
     /// A quick run does not measure speed, so it uses the profile of the tests.
     fn command(self, quick: bool) -> Cmd {
         let command = match (self, quick) {
-            (Self::Bench(name), false) => {
+            (Self::Bench(name) | Self::Redis(name), false) => {
                 format!("bench --package cloakroom-benches --bench {name}")
             }
-            (Self::Bench(name), true) => {
+            (Self::Bench(name) | Self::Redis(name), true) => {
                 format!("bench --profile dev --package cloakroom-benches --bench {name}")
             }
             (Self::Server(_), false) => "run --release --package cloakroom-benches-http".into(),
@@ -131,6 +148,7 @@ mod tests {
         assert_eq!(parse(""), bench(false, &[]));
         assert_eq!(parse("--quick"), bench(true, &[]));
         assert_eq!(parse("jwt --quick http"), bench(true, &["jwt", "http"]));
+        assert_eq!(parse("redis"), bench(false, &["redis"]));
         for bad in ["--slow", "--quick --quick", "nothing", "-q", "jwt nothing"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use crate::command::{Failure, cargo};
-use crate::servers::Cluster;
+use crate::command::{Cmd, Failure, cargo};
+use crate::servers::{Cluster, install_redis};
 
 /// The options of the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +17,43 @@ pub(crate) struct FailOver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
     Postgres,
+    /// Redis, whose sentinels promote a replica.
+    RedisSentinel,
+    /// A Redis Cluster, in which a replica takes the place of a dead master.
+    RedisCluster,
+    /// A Redis Cluster whose slots move.
+    RedisSlots,
+}
+
+impl Database {
+    const ALL: [Self; 4] =
+        [Self::Postgres, Self::RedisSentinel, Self::RedisCluster, Self::RedisSlots];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::RedisSentinel => "redis-sentinel",
+            Self::RedisCluster => "redis-cluster",
+            Self::RedisSlots => "redis-slots",
+        }
+    }
+
+    /// The test, as `tests/it/failover` names it.
+    const fn test(self) -> &'static str {
+        match self {
+            Self::Postgres => "failover::with_patroni::",
+            Self::RedisSentinel => "failover::with_redis::a_promotion_by_sentinels_is_survived",
+            Self::RedisCluster => "failover::with_redis::a_dead_master_of_a_cluster_is_survived",
+            Self::RedisSlots => "failover::with_redis::moving_slots_are_survived",
+        }
+    }
 }
 
 impl FailOver {
     /// Reads `DATABASE [--rounds N] [--synchronous]`.
     pub(crate) fn parse(args: &[String]) -> Option<Self> {
         let (database, options) = args.split_first()?;
-        let database = match database.as_str() {
-            "postgres" => Database::Postgres,
-            _ => return None,
-        };
+        let database = Database::ALL.into_iter().find(|it| it.name() == database)?;
         let mut task = Self { database, rounds: 20, is_synchronous: false };
         let mut options = options.iter();
         while let Some(option) = options.next() {
@@ -34,7 +61,7 @@ impl FailOver {
                 "--rounds" => {
                     task.rounds = options.next()?.parse().ok().filter(|rounds| *rounds > 0)?;
                 }
-                "--synchronous" => task.is_synchronous = true,
+                "--synchronous" if database == Database::Postgres => task.is_synchronous = true,
                 _ => return None,
             }
         }
@@ -42,23 +69,33 @@ impl FailOver {
     }
 
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let (cluster, test) = match self.database {
-            Database::Postgres => (Cluster::patroni()?, "failover::with_patroni::"),
-        };
+        let test = self.database.test();
         let command = cargo("test --package cloakroom-tests --all-features --test it --");
         let command = command.arg(test).arg("--nocapture");
         let command = command.env("CLOAKROOM_FAILOVER_ROUNDS", self.rounds);
+        if self.database != Database::Postgres {
+            install_redis()?;
+            return self.watch(command);
+        }
         let command = command.env("CLOAKROOM_FAILOVER_SYNCHRONOUS", self.is_synchronous);
+        let cluster = Cluster::patroni()?;
+        let result = self.watch(cluster.tell(command));
+        cluster.end()?;
+        result
+    }
+
+    /// Runs the test. A name that no test has would pass, too.
+    fn watch(self, command: Cmd) -> Result<(), Failure> {
         let mut passed = 0;
-        let result = cluster.tell(command).stream(|line| {
+        let result = command.stream(|line| {
             passed += usize::from(line.starts_with("test result: ok. 1 passed"));
         });
-        cluster.end()?;
         match (result, passed) {
-            // A name that no test has would pass, too.
             (Ok(()), 1) => Ok(()),
-            (Ok(()), _) => Err(Failure::new(format!("no test is named `{test}`"))),
-            // The command that failed would not work again: its folder is gone.
+            (Ok(()), _) => {
+                Err(Failure::new(format!("no test is named `{}`", self.database.test())))
+            }
+            // The command that failed would not work again: its servers are gone.
             (Err(_), _) => Err(Failure::new(format!("the test failed: {self}"))),
         }
     }
@@ -66,8 +103,7 @@ impl FailOver {
 
 impl Display for FailOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Database::Postgres = self.database;
-        write!(f, "cargo xtask failover postgres --rounds {}", self.rounds)?;
+        write!(f, "cargo xtask failover {} --rounds {}", self.database.name(), self.rounds)?;
         if self.is_synchronous { f.write_str(" --synchronous") } else { Ok(()) }
     }
 }
@@ -94,7 +130,12 @@ mod tests {
             parse("postgres --synchronous --rounds 3").map(|it| it.to_string()),
             Some(shown.to_owned())
         );
-        for bad in ["", "oracle", "postgres --rounds", "postgres --rounds 0", "postgres twice"] {
+        for database in Database::ALL {
+            let task = FailOver { database, rounds: 20, is_synchronous: false };
+            assert_eq!(parse(database.name()), Some(task));
+        }
+        let bad = ["", "oracle", "postgres --rounds", "postgres --rounds 0", "postgres twice"];
+        for bad in bad.into_iter().chain(["redis", "redis-cluster --synchronous"]) {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -42,10 +42,11 @@ Usage: cargo xtask <task>
           those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or are started for
           the run, or installed first (on Debian, as root); --embedded leaves out the tests that need
           a server
-  failover postgres [--rounds N] [--synchronous]
+  failover DATABASE [--rounds N] [--synchronous]
           kill, stop and cut off the primary of a replicated database under load, 20 times, and judge
-          what clients saw (see docs/postgresql.md); installs the programs that are missing (on Debian,
-          as root)
+          what clients saw: `postgres` (--synchronous is for it alone; see docs/postgresql.md),
+          `redis-sentinel`, `redis-cluster` (see docs/redis.md); with `redis-slots`, slots of a cluster
+          move; installs the programs that are missing (on Debian, as root)
   mcp     run clients on the official SDKs of the Model Context Protocol against the example
           `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
           Python if they are missing (on Debian, as root)
@@ -53,7 +54,8 @@ Usage: cargo xtask <task>
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
   bench [--quick] [NAME...]
           run the benchmarks, or those of these names, and print one table; all of them renew
-          docs/benchmarks.md; --quick only shows that they run
+          docs/benchmarks.md, except `redis`, which starts servers and runs only by its name; --quick
+          only shows that they run
   coverage
           run every test, and list the lines that none of them reaches
   mutants [--change | [--sample N] FILE...]
@@ -154,6 +156,7 @@ mod tests {
         }
         assert!(is_task(&["test", "--embedded"]));
         assert!(is_task(&["failover", "postgres", "--rounds", "2"]));
+        assert!(is_task(&["failover", "redis-cluster"]));
         assert!(!is_task(&["failover"]));
         assert!(is_task(&["mutants", "crates/cloakroom-core"]));
         assert!(!is_task(&["ci", "--embedded"]));

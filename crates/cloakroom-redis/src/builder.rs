@@ -10,13 +10,14 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{Client, ClientTlsConfig, RedisResult, TlsCertificates, TlsMode};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use crate::address::{Address, tcp_settings};
 use crate::check_server;
-use crate::connection::{Link, Reconnecting, SharedConnection, Source, Target};
+use crate::cluster::Cluster;
+use crate::connection::{Link, Reconnecting, SharedConnection, Source, Target, Way};
 use crate::error::{OpenError, failed};
 use crate::layout::Layout;
+use crate::replicas::{self, Promise, Replicas};
 use crate::store::{Inner, RedisStore};
 use crate::wakeups::Wakeups;
 
@@ -47,6 +48,7 @@ pub struct RedisStoreBuilder {
     roots: Option<Vec<u8>>,
     certificate: Option<(Vec<u8>, Vec<u8>)>,
     allows_eviction: bool,
+    promise: Option<Promise>,
     clock: Arc<dyn Clock>,
     random: Random,
 }
@@ -84,6 +86,7 @@ impl RedisStoreBuilder {
             roots: None,
             certificate: None,
             allows_eviction: false,
+            promise: None,
             clock: Arc::new(SystemClock::new()),
             random: Random::system(),
         }
@@ -146,6 +149,25 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Makes each call wait (`WAIT`) until this many replicas have what must not be lost: revocations, steps of
+    /// a chain, signing keys and check values. The grants and their steps are in one stream, so a grant is safe
+    /// from its first step on. By default, no call waits.
+    ///
+    /// A call is an error (`StoreError::Unavailable`) if fewer replicas have the write within this time. The
+    /// master has it then, and does not undo it: the call may be repeated. Choose a time below the time-outs of
+    /// your endpoints; for as long as replicas are missing, each of these calls takes it all. With a number
+    /// that is lower than that of the replicas, a failover may still promote one without the write.
+    ///
+    /// Other calls do not wait, not even for these: these writes have a connection of their own. So this is
+    /// not for a [`SharedConnection`].
+    pub const fn wait_for_replicas(mut self, replicas: u32, within: Duration) -> Self {
+        self.promise = match replicas {
+            0 => None,
+            replicas => Some(Promise { replicas, timeout: within }),
+        };
+        self
+    }
+
     /// The clock for the times that the contract leaves to the store: the first bound of the log, and the time
     /// at which the store revokes a grant that was created too late. The default is the system clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -178,7 +200,8 @@ impl RedisStoreBuilder {
     async fn link(&self) -> Result<(Link, Option<Source>), OpenError> {
         let during = |error| OpenError::from(failed("connecting", error));
         let url = match &self.to {
-            To::Shared(shared) => return Ok((shared.0.clone(), None)),
+            To::Shared(_) if self.promise.is_some() => return Err(OpenError::SharedConnection),
+            To::Shared(shared) => return Ok((Link::new(shared.0.clone(), None), None)),
             To::Url(url) => url,
         };
         let mut address = Address::parse(url)?;
@@ -190,12 +213,19 @@ impl RedisStoreBuilder {
         }
         let target = match address {
             Address::Cluster(nodes) => {
-                let client = self.cluster(nodes).map_err(during)?;
-                let connection = timeout(self.connect, client.get_async_connection()).await;
-                let connection = connection
-                    .unwrap_or_else(|elapsed| Err(std::io::Error::from(elapsed).into()))
-                    .map_err(during)?;
-                return Ok((Link::Cluster(connection), Some(Source::Cluster(Box::new(client)))));
+                let client = self.cluster(nodes.clone(), Duration::ZERO).map_err(during)?;
+                let connection =
+                    Cluster::open(client.clone(), self.connect).await.map_err(during)?;
+                let replicas = match self.promise {
+                    Some(promise) => {
+                        let patient = self.cluster(nodes, promise.timeout).map_err(during)?;
+                        let own = Cluster::open(patient, self.connect).await.map_err(during)?;
+                        Some(Arc::new(Replicas::new(replicas::Way::Cluster(own), promise)))
+                    }
+                    None => None,
+                };
+                let link = Link::new(Way::Cluster(connection), replicas);
+                return Ok((link, Some(Source::Cluster(Box::new(client)))));
             }
             Address::Server(info) => Target::Server(
                 match self.certificates() {
@@ -214,7 +244,11 @@ impl RedisStoreBuilder {
             }
         };
         let own = Arc::new(Reconnecting::new(target, self.connect, self.response));
-        Ok((Link::Own(Arc::clone(&own)), Some(Source::Target(own))))
+        let replicas = self.promise.map(|promise| {
+            let own = Arc::new(own.beside(promise.timeout));
+            Arc::new(Replicas::new(replicas::Way::Own(own), promise))
+        });
+        Ok((Link::new(Way::Own(Arc::clone(&own)), replicas), Some(Source::Target(own))))
     }
 
     fn certificates(&self) -> Option<TlsCertificates> {
@@ -228,16 +262,22 @@ impl RedisStoreBuilder {
         Some(TlsCertificates { client_tls, root_cert: self.roots.clone() })
     }
 
-    fn cluster(&self, nodes: Vec<redis::ConnectionInfo>) -> RedisResult<ClusterClient> {
+    /// A client whose answers may take so much longer.
+    fn cluster(
+        &self,
+        nodes: Vec<redis::ConnectionInfo>,
+        longer: Duration,
+    ) -> RedisResult<ClusterClient> {
         let login = nodes.first().map(|node| node.redis_settings().clone()).unwrap_or_default();
         let is_tls =
             nodes.iter().any(|node| matches!(node.addr(), redis::ConnectionAddr::TcpTls { .. }));
         let mut builder = ClusterClientBuilder::new(nodes)
             .tcp_settings(tcp_settings())
-            .connection_timeout(self.connect)
-            .response_timeout(self.response)
+            // Some nodes may not answer: the others get time, too.
+            .connection_timeout(self.connect / 2)
+            .response_timeout(self.response + longer)
             // The driver sends again after MOVED, ASK and TRYAGAIN, and after a failover.
-            .overall_response_timeout(Some(self.connect + self.response));
+            .overall_response_timeout(Some(self.connect + self.response + longer));
         if let Some(user) = login.username() {
             builder = builder.username(user);
         }

@@ -40,7 +40,7 @@ impl CheckValues for RedisStore {
         };
         let keys = [&self.0.layout.log().check_values[..]];
         let args = [name.as_bytes(), &argument(expected), &argument(value)];
-        let answer = SET_CHECK_VALUE.run(&self.0.link, &keys, &args).await;
+        let answer = SET_CHECK_VALUE.run_safely(&self.0.link, &keys, &args).await;
         is_done("writing a check value", answer)
     }
 }

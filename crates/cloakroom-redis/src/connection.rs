@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, MultiplexedConnection};
@@ -10,10 +10,14 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, Value,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+use crate::cluster::Cluster;
+use crate::replicas::Replicas;
 
 /// An existing connection of your app.
 ///
@@ -26,23 +30,23 @@ use tokio::time::timeout;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct SharedConnection(pub(crate) Link);
+pub struct SharedConnection(pub(crate) Way);
 
 impl From<MultiplexedConnection> for SharedConnection {
     fn from(connection: MultiplexedConnection) -> Self {
-        Self(Link::Multiplexed(connection))
+        Self(Way::Multiplexed(connection))
     }
 }
 
 impl From<ConnectionManager> for SharedConnection {
     fn from(connection: ConnectionManager) -> Self {
-        Self(Link::Manager(connection))
+        Self(Way::Manager(connection))
     }
 }
 
 impl From<ClusterConnection> for SharedConnection {
     fn from(connection: ClusterConnection) -> Self {
-        Self(Link::Cluster(connection))
+        Self(Way::SharedCluster(connection))
     }
 }
 
@@ -54,21 +58,38 @@ impl fmt::Debug for SharedConnection {
 
 /// How commands reach the server.
 #[derive(Clone)]
-pub(crate) enum Link {
-    Own(std::sync::Arc<Reconnecting>),
+pub(crate) struct Link {
+    way: Way,
+    /// For writes that replicas must have.
+    replicas: Option<Arc<Replicas>>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Way {
+    Own(Arc<Reconnecting>),
     Multiplexed(MultiplexedConnection),
     Manager(ConnectionManager),
-    Cluster(ClusterConnection),
+    Cluster(Arc<Cluster>),
+    SharedCluster(ClusterConnection),
 }
 
 impl Link {
+    pub(crate) const fn new(way: Way, replicas: Option<Arc<Replicas>>) -> Self {
+        Self { way, replicas }
+    }
+
+    /// The same way, on which nothing waits for replicas.
+    pub(crate) fn without_waiting(&self) -> Self {
+        Self { way: self.way.clone(), replicas: None }
+    }
+
     /// Sends a command that has the same effect if it is sent twice. It is sent once more if the connection
     /// breaks, since a server closes idle connections and nobody notices before the next command, and if a
     /// former master refused it.
     pub(crate) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match self.send_once(command).await {
             Err(error)
-                if matches!(self, Self::Own(_))
+                if matches!(self.way, Way::Own(_))
                     && (error.is_connection_dropped() || is_of_replica(&error)) =>
             {
                 // What happens rarely is boxed, so that the futures of calls stay small.
@@ -80,11 +101,12 @@ impl Link {
 
     /// Sends a command, and returns its answer. An error of the server is an error.
     pub(crate) async fn send_once(&self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Own(own) => own.send(command).await,
-            Self::Multiplexed(connection) => connection.clone().send_packed_command(command).await,
-            Self::Manager(connection) => connection.clone().send_packed_command(command).await,
-            Self::Cluster(connection) => {
+        match &self.way {
+            Way::Own(own) => own.send(command).await,
+            Way::Multiplexed(connection) => connection.clone().send_packed_command(command).await,
+            Way::Manager(connection) => connection.clone().send_packed_command(command).await,
+            Way::Cluster(cluster) => cluster.send(command).await,
+            Way::SharedCluster(connection) => {
                 redis::aio::ConnectionLike::req_packed_command(&mut connection.clone(), command)
                     .await
             }
@@ -92,13 +114,40 @@ impl Link {
         .extract_error()
     }
 
+    /// As [`Link::send`]; if the store waits for replicas, they have the write then. The key says where the
+    /// command goes.
+    pub(crate) async fn send_safely(&self, command: &Cmd, key: &[u8]) -> RedisResult<Value> {
+        match &self.replicas {
+            Some(replicas) => Box::pin(replicas.send(command, key)).await,
+            None => self.send(command).await,
+        }
+    }
+
+    /// As [`Link::send_once`]; if the store waits for replicas, they have the write then.
+    pub(crate) async fn send_once_safely(&self, command: &Cmd, key: &[u8]) -> RedisResult<Value> {
+        match &self.replicas {
+            Some(replicas) => Box::pin(replicas.send_once(command, key)).await,
+            None => self.send_once(command).await,
+        }
+    }
+
     pub(crate) const fn is_cluster(&self) -> bool {
-        matches!(self, Self::Cluster(_))
+        matches!(self.way, Way::Cluster(_) | Way::SharedCluster(_))
     }
 }
 
+/// Whether this is the answer of a former master that was demoted.
+fn is_refused(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.code() == "READONLY")
+}
+
+/// Whether nobody knows why there is no answer.
+fn is_lost(error: &RedisError) -> bool {
+    error.is_unrecoverable_error() || error.is_timeout()
+}
+
 /// Whether the server says that it is a replica, which is not written to.
-fn is_of_replica(error: &RedisError) -> bool {
+pub(crate) fn is_of_replica(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
@@ -135,7 +184,7 @@ impl Target {
 
 /// What [`wakeups`](crate::wakeups) need for a connection that nobody else uses.
 pub(crate) enum Source {
-    Target(std::sync::Arc<Reconnecting>),
+    Target(Arc<Reconnecting>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -148,7 +197,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) 
 
 /// One connection, which is opened again when it breaks.
 pub(crate) struct Reconnecting {
-    target: Target,
+    target: Arc<Target>,
     connect: Duration,
     response: Duration,
     current: RwLock<Current>,
@@ -165,29 +214,56 @@ struct Current {
 
 impl Reconnecting {
     pub(crate) fn new(target: Target, connect: Duration, response: Duration) -> Self {
+        Self::to(Arc::new(target), connect, response)
+    }
+
+    fn to(target: Arc<Target>, connect: Duration, response: Duration) -> Self {
         Self { target, connect, response, current: RwLock::default(), connecting: Mutex::new(None) }
     }
 
+    /// Another connection to the same target, whose answers may take so much longer.
+    pub(crate) fn beside(&self, longer: Duration) -> Self {
+        Self::to(Arc::clone(&self.target), self.connect, self.response + longer)
+    }
+
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let (attempt, mut connection) = match self.current() {
-            (attempt, Some(connection)) => (attempt, connection),
-            (attempt, None) => Box::pin(self.connected_after(attempt)).await?,
-        };
+        let (attempt, mut connection) = self.connected().await?;
         let result = connection.send_packed_command(command).await;
         let is_broken = match &result {
-            // A former master that was demoted.
-            Ok(Value::ServerError(error)) => error.code() == "READONLY",
-            Ok(_) => false,
-            // Nobody knows why there is no answer. The next command gets a new connection.
-            Err(error) => error.is_unrecoverable_error() || error.is_timeout(),
+            Ok(answer) => is_refused(answer),
+            Err(error) => is_lost(error),
         };
+        self.replace_if(is_broken, attempt);
+        result
+    }
+
+    /// Sends commands one right after the other. Errors of the server are among the answers.
+    pub(crate) async fn send_all(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        let (attempt, mut connection) = self.connected().await?;
+        let result = connection.send_packed_commands(commands, 0, commands.len()).await;
+        let is_broken = match &result {
+            Ok(answers) => answers.iter().any(is_refused),
+            Err(error) => is_lost(error),
+        };
+        self.replace_if(is_broken, attempt);
+        result
+    }
+
+    async fn connected(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        match self.current() {
+            (attempt, Some(connection)) => Ok((attempt, connection)),
+            (attempt, None) => Box::pin(self.connected_after(attempt)).await,
+        }
+    }
+
+    /// The next command gets a new connection, if it has not got one already.
+    fn replace_if(&self, is_broken: bool, attempt: u64) {
         if is_broken {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             if current.attempts == attempt {
                 current.connection = None;
             }
         }
-        result
     }
 
     fn current(&self) -> (u64, Option<MultiplexedConnection>) {

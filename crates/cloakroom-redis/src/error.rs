@@ -31,6 +31,10 @@ pub enum OpenError {
     /// The server is a replica, which cannot be written to.
     #[error("the server is a replica: use the URL of its master or of its sentinels")]
     Replica,
+    /// [`RedisStoreBuilder::wait_for_replicas`](crate::RedisStoreBuilder::wait_for_replicas) needs a connection
+    /// of its own.
+    #[error("waiting for replicas would block the other calls on a shared connection: use a URL")]
+    SharedConnection,
     /// The server cannot be reached, or refuses to answer.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -114,7 +114,8 @@ impl RedisStore {
         if !is_denied && !is_late {
             return Ok(CreateOutcome::Inserted);
         }
-        self.revoke_grant(grant.id, self.0.clock.now(), grant.expires_at).await?;
+        let (link, now) = (&self.0.link, self.0.clock.now());
+        self.revoke_grant(link, grant.id, now, grant.expires_at).await?;
         if is_denied {
             return Ok(CreateOutcome::Barred);
         }
@@ -203,7 +204,7 @@ impl RedisStore {
             vec![step.grant.as_bytes(), &expected, &now, &value, names.as_bytes(), &first, &last];
         push(&mut args, tokens, &values);
         let keys = [layout.grant(step.grant), layout.ends(bucket(step.grant))];
-        let answer = ADVANCE.run(&self.0.link, &[&keys[0], &keys[1]], &args).await;
+        let answer = ADVANCE.run_safely(&self.0.link, &[&keys[0], &keys[1]], &args).await;
         Refused::read(answer.map_err(|error| failed("advancing a chain", error))?, tokens)
     }
 

@@ -53,6 +53,8 @@ impl RedisStore {
         done: &mut MaintenanceReport,
     ) -> Result<(), StoreError> {
         let records = self.work(task, limit, done).await?;
+        // While replicas are missing, housekeeping goes on.
+        let link = self.0.link.without_waiting();
         let mut left = limit;
         for (id, record) in records {
             let is_awaited = task.sweep == Some(id);
@@ -69,8 +71,8 @@ impl RedisStore {
                 continue;
             };
             let limit = usize::try_from(left).unwrap_or(usize::MAX);
-            let progress =
-                self.take_effect(&record.work, record.bound, record.after, limit).await?;
+            let Record { work, bound, after, .. } = &record;
+            let progress = self.take_effect(&link, work, *bound, *after, limit).await?;
             done.unreadable += progress.unreadable;
             left = left.saturating_sub(progress.touched.max(1));
             let close = match progress.after {

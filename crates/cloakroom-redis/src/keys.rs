@@ -42,7 +42,7 @@ impl KeyStore for RedisStore {
     async fn insert(&self, record: KeyRecord) -> Result<KeyInserted, StoreError> {
         let keys = [&self.0.layout.log().signing_keys[..]];
         let args = [&number(record.generation)[..], &number(record.version), &record.to_body()];
-        let answer = INSERT_KEY.run_once(&self.0.link, &keys, &args).await;
+        let answer = INSERT_KEY.run_once_safely(&self.0.link, &keys, &args).await;
         match is_done("inserting a signing key", answer)? {
             true => Ok(KeyInserted::Inserted),
             false => Ok(KeyInserted::Taken),
@@ -73,7 +73,7 @@ impl RedisStore {
         let (generation, expected) = (number(generation), number(expected));
         let mut args = vec![&generation[..], &expected];
         args.extend(new);
-        let answer = REPLACE_KEY.run_once(&self.0.link, &keys, &args).await;
+        let answer = REPLACE_KEY.run_once_safely(&self.0.link, &keys, &args).await;
         match is_done("changing a signing key", answer)? {
             true => Ok(KeyUpdated::Updated),
             false => Ok(KeyUpdated::Stale),

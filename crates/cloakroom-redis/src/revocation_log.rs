@@ -95,7 +95,12 @@ impl RedisStore {
             &work,
             &time(last),
         ];
-        let bound = APPEND.run(&self.0.link, &keys, &args).await;
+        let link = &self.0.link;
+        // A heartbeat may be lost: the next one comes soon.
+        let bound = match kind {
+            "h" => APPEND.run(link, &keys, &args).await,
+            _ => APPEND.run_safely(link, &keys, &args).await,
+        };
         let bound = bytes("a bound", bound.map_err(|error| failed(during, error))?)?;
         Ok((bound != NONE).then(|| Epoch::new(u64::from_be_bytes(bound))))
     }

@@ -29,6 +29,38 @@ impl Script {
         }
     }
 
+    /// Runs it for a write that replicas must have, if the store waits for them. It may be sent twice.
+    pub(crate) async fn run_safely(
+        &self,
+        link: &Link,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> RedisResult<Value> {
+        let place = keys.first().copied().unwrap_or_default();
+        match link.send_safely(&call("EVALSHA", &self.digest, keys, args), place).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                Box::pin(link.send_safely(&call("EVAL", self.code, keys, args), place)).await
+            }
+            result => result,
+        }
+    }
+
+    /// The same, but it is not sent twice.
+    pub(crate) async fn run_once_safely(
+        &self,
+        link: &Link,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> RedisResult<Value> {
+        let place = keys.first().copied().unwrap_or_default();
+        match link.send_once_safely(&call("EVALSHA", &self.digest, keys, args), place).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                Box::pin(link.send_once_safely(&call("EVAL", self.code, keys, args), place)).await
+            }
+            result => result,
+        }
+    }
+
     /// Runs it. It is not sent twice, since its second answer would be another one.
     pub(crate) async fn run_once(
         &self,

@@ -127,7 +127,7 @@ impl TokenStore for RedisStore {
         let Some(work) = work else { return Ok(RevokeOutcome::Done) };
         let mut after = None;
         for _ in 0..SWEEP_STEPS {
-            let progress = self.take_effect(&work, bound, after, SWEEP_STEP).await?;
+            let progress = self.take_effect(&self.0.link, &work, bound, after, SWEEP_STEP).await?;
             let Some(last) = progress.after else {
                 self.close(id, Close::Closed).await?;
                 return Ok(RevokeOutcome::Done);

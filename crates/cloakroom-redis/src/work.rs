@@ -10,6 +10,7 @@ use cloakroom_core::{GrantId, TokenDigest};
 use futures_util::future::try_join_all;
 use redis::Value;
 
+use crate::connection::Link;
 use crate::error::failed;
 use crate::layout::bucket;
 use crate::reply::{integer, string};
@@ -150,9 +151,11 @@ impl Record {
 }
 
 impl RedisStore {
-    /// Lets a revocation take effect. Of a sweep, looks at `limit` grants after `after`.
+    /// Lets a revocation take effect. Of a sweep, looks at `limit` grants after `after`. The link says whether
+    /// it waits for replicas.
     pub(crate) async fn take_effect(
         &self,
+        link: &Link,
         work: &Work,
         bound: Option<Epoch>,
         after: Option<GrantId>,
@@ -161,13 +164,13 @@ impl RedisStore {
         let one = Progress { touched: 1, ..Progress::default() };
         match &work.what {
             What::Grant(grant) => {
-                self.revoke_grant(*grant, work.at, work.until).await?;
+                self.revoke_grant(link, *grant, work.at, work.until).await?;
                 Ok(one)
             }
             What::Token(grant, digest) => {
                 let key = self.0.layout.grant(*grant);
                 REVOKE_TOKEN
-                    .run(&self.0.link, &[&key], &[digest.as_bytes(), &time(work.at)])
+                    .run_safely(link, &[&key], &[digest.as_bytes(), &time(work.at)])
                     .await
                     .map_err(|error| failed("revoking a token", error))?;
                 Ok(one)
@@ -175,7 +178,7 @@ impl RedisStore {
             What::Sweep(of) => {
                 // A bound is allotted with the entry.
                 let bound = bound.unwrap_or_default();
-                self.sweep(of, bound, work, after, limit).await
+                self.sweep(link, of, bound, work, after, limit).await
             }
         }
     }
@@ -183,6 +186,7 @@ impl RedisStore {
     /// Revokes a grant, or writes a tombstone. Returns the columns of the grant.
     pub(crate) async fn revoke_grant(
         &self,
+        link: &Link,
         id: GrantId,
         at: UnixTime,
         until: UnixTime,
@@ -190,7 +194,7 @@ impl RedisStore {
         let layout = &self.0.layout;
         let keys = [layout.grant(id), layout.ends(bucket(id))];
         let answer = REVOKE_GRANT
-            .run(&self.0.link, &[&keys[0], &keys[1]], &[id.as_bytes(), &time(at), &time(until)])
+            .run_safely(link, &[&keys[0], &keys[1]], &[id.as_bytes(), &time(at), &time(until)])
             .await
             .map_err(|error| failed("revoking a grant", error))?;
         // What is revoked need not be looked at again. If this fails, a list or a sweep does it later.
@@ -230,6 +234,7 @@ impl RedisStore {
 
     async fn sweep(
         &self,
+        link: &Link,
         of: &Selector,
         bound: Epoch,
         work: &Work,
@@ -245,8 +250,8 @@ impl RedisStore {
         let batches = batches.flat_map(|ids| ids.chunks(BATCH));
         let columns = [number(bound.get()), time(work.at), time(work.until)];
         let unreadable =
-            try_join_all(batches.map(|ids| self.sweep_batch(of, &columns, client.as_bytes(), ids)))
-                .await?;
+            batches.map(|ids| self.sweep_batch(link, of, &columns, client.as_bytes(), ids));
+        let unreadable = try_join_all(unreadable).await?;
         Ok(Progress {
             after: page.ids.last().copied().filter(|_| page.more),
             touched: u32::try_from(page.ids.len()).unwrap_or(u32::MAX),
@@ -257,6 +262,7 @@ impl RedisStore {
     /// Sweeps some grants of one bucket.
     async fn sweep_batch(
         &self,
+        link: &Link,
         of: &Selector,
         columns: &[[u8; 8]; 3],
         client: &[u8],
@@ -270,7 +276,7 @@ impl RedisStore {
         let mut args: Vec<&[u8]> = columns.iter().map(|column| &column[..]).collect();
         args.push(client);
         args.extend(ids.iter().map(|id| &id.as_bytes()[..]));
-        let answer = SWEEP.run(&self.0.link, &keys, &args).await;
+        let answer = SWEEP.run_safely(link, &keys, &args).await;
         integer("a sweep", &answer.map_err(|error| failed("sweeping grants", error))?)
     }
 

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom::core::handle::{HandleKeys, HandleSecret};
-
-use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::keys::{KeyPolicy, KeyStore};
 use cloakroom::core::revocation::Target;
+use cloakroom::core::store::TokenStore;
 use cloakroom::core::{ClientId, GrantId, Subject, TokenSecret};
 use cloakroom::jwt::AesGcmSealer;
-use cloakroom::postgres::PostgresStore;
 use cloakroom::{
     Caller, Client, Event, EventSink, Format, Grant, GrantType, Introspection, Issuer, Lifetimes,
     RefreshRequest, TokenError, TokenResponse,
@@ -24,7 +23,7 @@ use crate::dice::Dice;
 use crate::failover::history::{Answer, Deed, History, Of, Report, Time, Tokens};
 
 pub(crate) const SERVERS: usize = 3;
-const HEARTBEAT: Duration = Duration::from_millis(500);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_millis(100);
 /// Beyond this, a server does not vouch for tokens.
 pub(crate) const STALENESS: Duration = Duration::from_secs(3);
@@ -113,12 +112,16 @@ fn tokens(response: &TokenResponse) -> Tokens {
 }
 
 impl Load {
-    pub(crate) async fn new(url: &str, dice: Dice) -> Arc<Self> {
+    /// Three servers, each over a store of its own.
+    pub(crate) async fn new<S>(open: impl AsyncFn() -> S, dice: Dice) -> Arc<Self>
+    where
+        S: TokenStore + KeyStore,
+    {
         let (history, sessions) = (Arc::new(History::new()), Arc::default());
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             let sink = Sink { history: Arc::clone(&history), sessions: Arc::clone(&sessions) };
-            servers.push(server(url, Arc::new(sink)).await);
+            servers.push(server(open().await, Arc::new(sink)).await);
         }
         Arc::new(Self {
             history,
@@ -321,20 +324,18 @@ impl Load {
     }
 }
 
-/// An authorization server over the database of this URL.
-pub(crate) async fn server(url: &str, events: Arc<dyn EventSink>) -> Issuer {
-    let store = PostgresStore::builder(url)
-        .statement_timeout(Duration::from_secs(2))
-        .connect_timeout(Duration::from_secs(2))
-        .connect();
-    let store = Arc::new(store.await.unwrap());
+/// An authorization server over this store.
+pub(crate) async fn server<S>(store: S, events: Arc<dyn EventSink>) -> Issuer
+where
+    S: TokenStore + KeyStore,
+{
     let app = Client::confidential(APP, SECRET)
         .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
         .redirect_uri("https://app.example/callback")
         .scope("orders:read")
         .audience(ORDERS, Format::Opaque);
     Issuer::builder(ISSUER)
-        .store(store)
+        .store(Arc::new(store))
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, [1; 32])))
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         .static_clients([app])

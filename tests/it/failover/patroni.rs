@@ -8,19 +8,22 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cloakroom::postgres::PostgresStore;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::failover::proxy::Proxy;
+use crate::failover::signal;
+use crate::failover::trial::{BEHIND, FAULTS, Fault, Replicated};
 
 const NODES: usize = 3;
 
 /// How long Patroni's lease of the leader lasts without being renewed.
-pub(crate) const LEASE: Duration = Duration::from_secs(8);
+const LEASE: Duration = Duration::from_secs(8);
 
 /// Far longer than anything takes, even where everything is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,19 +66,6 @@ impl Settings {
         }
     }
 }
-
-/// What befalls the primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Patroni and PostgreSQL are killed, and started later.
-    Kill,
-    /// Patroni and PostgreSQL stop for longer than the lease, and then go on as if nothing had happened.
-    Stop,
-    /// The network of the machine is cut, and mended later.
-    Cut,
-}
-
-pub(crate) const FAULTS: [Fault; 3] = [Fault::Kill, Fault::Stop, Fault::Cut];
 
 /// The database.
 #[derive(Debug)]
@@ -153,7 +143,7 @@ impl Cluster {
     }
 
     /// Waits for a primary that is not this server.
-    pub(crate) async fn until_leader(&self, but: Option<usize>) -> usize {
+    async fn until_leader(&self, but: Option<usize>) -> usize {
         self.patiently("a primary", || async {
             for (number, node) in self.nodes.iter().enumerate() {
                 if Some(number) != but && ask(node.api, "/primary").await.is_some() {
@@ -163,28 +153,6 @@ impl Cluster {
             None
         })
         .await
-    }
-
-    /// Waits until every server follows the primary. On a busy machine it may not be the first one that
-    /// followed the old one. A standby that does not find its way back is copied anew, as an operator does.
-    pub(crate) async fn until_whole(&self) {
-        for patience in [REPAIR, 3 * REPAIR, PATIENCE, PATIENCE] {
-            let whole = async {
-                while !matches!(self.view().await, Some((_, behind)) if behind.is_empty()) {
-                    sleep(PAUSE).await;
-                }
-            };
-            if timeout(patience, whole).await.is_ok() {
-                return;
-            }
-            let behind = self.view().await.map(|(_, behind)| behind).unwrap_or_default();
-            for number in behind {
-                let node = &self.nodes[number];
-                println!("{} does not follow, and is copied anew", node.name);
-                call(node.api, "POST /reinitialize", "{\"force\": true}").await;
-            }
-        }
-        panic!("the servers do not follow their primary: {}", self.said());
     }
 
     /// The primary, and the servers that do not follow it.
@@ -217,11 +185,11 @@ impl Cluster {
     }
 
     /// From now on the standbys read nothing of this server, until its fault is mended.
-    pub(crate) fn cut_replication(&self, node: usize) {
+    fn cut_replication(&self, node: usize) {
         self.nodes[node].replication.cut(true);
     }
 
-    pub(crate) fn inflict(&self, fault: Fault, node: usize) {
+    fn inflict(&self, fault: Fault, node: usize) {
         let node = &self.nodes[node];
         let folder = self.settings.folder.join(&node.name);
         match fault {
@@ -244,7 +212,7 @@ impl Cluster {
     }
 
     /// Undoes a fault.
-    pub(crate) fn mend(&self, fault: Fault, node: usize) {
+    fn mend_fault(&self, fault: Fault, node: usize) {
         self.nodes[node].replication.cut(false);
         match fault {
             Fault::Kill => self.start_node(node),
@@ -309,10 +277,68 @@ impl Cluster {
     }
 }
 
+impl Replicated for Cluster {
+    /// The fault, and the server that failed.
+    type Failed = (Fault, usize);
+
+    fn fault(&self, round: usize) -> String {
+        format!("{:?}", FAULTS[round % FAULTS.len()])
+    }
+
+    /// Waits until every server follows the primary. On a busy machine it may not be the first one that
+    /// followed the old one. A standby that does not find its way back is copied anew, as an operator does.
+    async fn until_whole(&self) {
+        for patience in [REPAIR, 3 * REPAIR, PATIENCE, PATIENCE] {
+            let whole = async {
+                while !matches!(self.view().await, Some((_, behind)) if behind.is_empty()) {
+                    sleep(PAUSE).await;
+                }
+            };
+            if timeout(patience, whole).await.is_ok() {
+                return;
+            }
+            let behind = self.view().await.map(|(_, behind)| behind).unwrap_or_default();
+            for number in behind {
+                let node = &self.nodes[number];
+                println!("{} does not follow, and is copied anew", node.name);
+                call(node.api, "POST /reinitialize", "{\"force\": true}").await;
+            }
+        }
+        panic!("the servers do not follow their primary: {}", self.said());
+    }
+
+    async fn fail(&self, round: usize) -> Self::Failed {
+        let fault = FAULTS[round % FAULTS.len()];
+        let old = self.until_leader(None).await;
+        let begun = Instant::now();
+        self.cut_replication(old);
+        sleep(BEHIND).await;
+        self.inflict(fault, old);
+        self.until_leader(Some(old)).await;
+        if fault == Fault::Stop {
+            sleep(LEASE.saturating_sub(begun.elapsed())).await;
+        }
+        (fault, old)
+    }
+
+    async fn mend(&self, (fault, old): Self::Failed) {
+        self.mend_fault(fault, old);
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A store over the database of this URL.
+pub(crate) async fn open(url: &str) -> PostgresStore {
+    let store = PostgresStore::builder(url)
+        .statement_timeout(Duration::from_secs(2))
+        .connect_timeout(Duration::from_secs(2))
+        .connect();
+    store.await.unwrap()
 }
 
 impl Node {
@@ -451,15 +477,4 @@ fn families(roots: &[u32]) -> Vec<u32> {
         next += 1;
     }
     all
-}
-
-fn signal(signal: &str, processes: &[u32]) {
-    if processes.is_empty() {
-        return;
-    }
-    // Part of every shell, but a program only on some machines. One of them may have ended meanwhile.
-    let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -s \"$@\" 2>/dev/null", "sh", signal]);
-    kill.args(processes.iter().map(ToString::to_string));
-    let _ = kill.status();
 }

@@ -12,6 +12,7 @@ use cloakroom::{
 use tokio::sync::watch;
 
 use crate::failover::load;
+use crate::failover::patroni::open;
 use crate::standby::servers::Pair;
 
 /// Keeps what a server reports.
@@ -49,7 +50,7 @@ impl Sink {
 /// An authorization server with its maintenance.
 async fn server(url: &str) -> (Issuer, Arc<Sink>) {
     let sink = Sink::new();
-    let issuer = load::server(url, sink.clone()).await;
+    let issuer = load::server(open(url).await, sink.clone()).await;
     let maintained = issuer.clone();
     tokio::spawn(async move { maintained.run_maintenance().await });
     (issuer, sink)

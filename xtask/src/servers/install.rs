@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::engine::{Engine, find};
 use super::private::is_root;
+use super::redis::Redis;
 use crate::command::Failure;
 
 /// nginx is started by its own tests; this shows that it is there, with the module they need.
@@ -40,6 +41,16 @@ DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recomm
 /// started.
 pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
     install_missing(|| missing(servers), |packages| advice(packages, servers))
+}
+
+/// Installs Redis, for tests that start its servers by themselves.
+pub(crate) fn install_redis() -> Result<(), Failure> {
+    let facts = Redis.facts();
+    let is_missing = || Redis.client().is_none() || Redis.server().is_none();
+    install_missing(
+        || is_missing().then_some(facts.packages[1]).into_iter().collect(),
+        |packages| Failure::new(format!("install it: apt-get install {}", packages.join(" "))),
+    )
 }
 
 /// Installs the packages that are missing.

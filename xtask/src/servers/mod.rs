@@ -23,7 +23,7 @@ use std::process::ExitCode;
 pub(crate) use self::cluster::Cluster;
 pub(crate) use self::engine::find;
 use self::engine::{ENGINES, Engine};
-pub(crate) use self::install::install_missing;
+pub(crate) use self::install::{install_missing, install_redis};
 use self::keeper::{Keeper, Kept};
 pub(crate) use self::stores::Summary;
 pub(crate) use self::url::Url;
@@ -67,9 +67,18 @@ impl Servers {
         let needs: Vec<(&dyn Engine, bool)> =
             wanted.iter().map(|(engine, given)| (*engine, given.is_some())).collect();
         install::install(&needs)?;
+        Self::keep(&wanted)
+    }
 
+    /// Redis alone.
+    pub(crate) fn redis() -> Result<Self, Failure> {
+        install_redis()?;
+        Self::keep(&[(&redis::Redis, keeper::given(&redis::Redis)?)])
+    }
+
+    fn keep(wanted: &[(&'static dyn Engine, Option<Url>)]) -> Result<Self, Failure> {
         let mut keepers = Vec::new();
-        for (engine, given) in &wanted {
+        for (engine, given) in wanted {
             keepers.push((*engine, Keeper::start(*engine, given.as_ref())?, given.is_some()));
         }
         let mut running = Vec::new();
@@ -88,12 +97,18 @@ impl Servers {
     }
 
     /// Passes the URLs of the servers to the tests, and leaves out tests without a server.
-    pub(crate) fn tell(&self, mut tests: Cmd) -> Cmd {
-        for Running { engine, kept, .. } in &self.running {
-            tests = tests.secret(engine.facts().variable, &kept.url);
-        }
+    pub(crate) fn tell(&self, tests: Cmd) -> Cmd {
+        let tests = self.name_to(tests);
         let left_out = self.left_out().into_iter().chain([CLUSTER_TESTS.to_owned()]);
         left_out.fold(tests.arg("--"), |tests, name| tests.arg("--skip").arg(name))
+    }
+
+    /// Passes the URLs of the servers.
+    pub(crate) fn name_to(&self, mut command: Cmd) -> Cmd {
+        for Running { engine, kept, .. } in &self.running {
+            command = command.secret(engine.facts().variable, &kept.url);
+        }
+        command
     }
 
     fn left_out(&self) -> Vec<String> {

@@ -5,4 +5,5 @@
 mod proxy;
 mod server;
 mod support;
+mod topology;
 mod with_redis;

@@ -59,6 +59,24 @@ impl Server {
         self.spawn(&args);
     }
 
+    /// A sentinel with these lines of settings.
+    pub(crate) fn sentinel(settings: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, settings).unwrap();
+        let settings = vec![file.display().to_string(), "--sentinel".to_owned()];
+        let mut server = Self { folder, port: free_port(), settings, process: None };
+        server.spawn(&[&server.settings[0].clone(), "--sentinel"]);
+        server
+    }
+
+    /// What it answers to a command.
+    pub(crate) fn says(&self, command: &[&str]) -> String {
+        let mut client = Command::new(program("redis-cli"));
+        client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(command);
+        String::from_utf8_lossy(&client.stdin(Stdio::null()).output().unwrap().stdout).into_owned()
+    }
+
     fn spawn(&mut self, args: &[&str]) {
         let log = std::fs::File::create(self.folder.path().join("output")).unwrap();
         // The shell kills the server when this process closes its input, or ends.
@@ -86,7 +104,13 @@ impl Drop for Server {
     }
 }
 
-fn program(name: &str) -> PathBuf {
+/// A program of Redis. `CLOAKROOM_TEST_REDIS_SERVER` names another server, such as that of Valkey.
+pub(crate) fn program(name: &str) -> PathBuf {
+    if let Some(other) = std::env::var_os("CLOAKROOM_TEST_REDIS_SERVER")
+        && name == "redis-server"
+    {
+        return other.into();
+    }
     let found =
         ["/usr/bin", "/usr/local/bin", "/usr/sbin"].map(|folder| PathBuf::from(folder).join(name));
     found.into_iter().find(|path| path.exists()).unwrap_or_else(|| name.into())
@@ -99,144 +123,5 @@ pub(crate) fn free_port() -> u16 {
         if port < 55_000 {
             return port;
         }
-    }
-}
-
-/// A cluster of masters, each with as many replicas.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) nodes: Vec<Server>,
-}
-
-impl Cluster {
-    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
-        let settings = [
-            "--cluster-enabled yes",
-            "--cluster-config-file nodes.conf",
-            "--cluster-node-timeout 1000",
-            // A replica that was cut off for long may still take over: the tests say when.
-            "--cluster-replica-validity-factor 0",
-            "--repl-diskless-sync-delay 0",
-        ];
-        let settings: Vec<&str> = settings.iter().flat_map(|setting| setting.split(' ')).collect();
-        let nodes: Vec<Server> =
-            (0..masters * (1 + replicas)).map(|_| Server::start(&settings)).collect();
-        let mut create = Command::new(program("redis-cli"));
-        create.args(["--cluster", "create"]).args(nodes.iter().map(Server::address));
-        create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
-        let created = create.stdin(Stdio::null()).output().unwrap();
-        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
-        let cluster = Self { nodes };
-        for node in 0..cluster.nodes.len() {
-            cluster.until(node, |info| info.contains("cluster_state:ok"));
-            let start = Instant::now();
-            loop {
-                let info = cluster.nodes[node].says(&["INFO", "replication"]);
-                if info.contains("master_link_status:up")
-                    || info.contains(&format!("connected_slaves:{replicas}"))
-                        && info.contains("role:master")
-                {
-                    break;
-                }
-                assert!(start.elapsed() < Duration::from_secs(60), "{info}");
-                std::thread::yield_now();
-            }
-        }
-        cluster
-    }
-
-    pub(crate) fn url(&self) -> String {
-        let addresses: Vec<String> = self.nodes.iter().map(Server::address).collect();
-        format!("redis+cluster://{}", addresses.join(","))
-    }
-
-    /// Moves slots from one node to another.
-    pub(crate) fn reshard(&self, from: usize, to: usize, slots: u32) {
-        let [from, to] = [from, to].map(|node| self.nodes[node].says(&["CLUSTER", "MYID"]));
-        let mut reshard = Command::new(program("redis-cli"));
-        reshard.args(["--cluster", "reshard", &self.nodes[0].address(), "--cluster-yes"]);
-        reshard.args(["--cluster-from", from.trim(), "--cluster-to", to.trim()]);
-        reshard.args(["--cluster-slots", &slots.to_string()]);
-        let done = reshard.stdin(Stdio::null()).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
-    }
-
-    /// Waits until a node says so of the cluster.
-    pub(crate) fn until(&self, node: usize, is_so: impl Fn(&str) -> bool) {
-        let start = Instant::now();
-        while !is_so(&self.nodes[node].says(&["CLUSTER", "INFO"])) {
-            assert!(start.elapsed() < Duration::from_secs(60), "it takes too long");
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// A master with a replica, and the sentinels that watch over them.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    pub(crate) master: Server,
-    pub(crate) replica: Server,
-    pub(crate) sentinels: Vec<Server>,
-}
-
-impl Watched {
-    pub(crate) fn start() -> Self {
-        let master = Server::start(&[]);
-        let of = format!("127.0.0.1 {}", master.port());
-        let replica = Server::start(&["--replicaof", &of]);
-        let start = Instant::now();
-        while !replica.says(&["INFO", "replication"]).contains("master_link_status:up") {
-            assert!(start.elapsed() < Duration::from_secs(60), "it does not replicate");
-            std::thread::yield_now();
-        }
-        let sentinels: Vec<_> = (0..3).map(|_| Server::sentinel(master.port())).collect();
-        let watched = Self { master, replica, sentinels };
-        for sentinel in &watched.sentinels {
-            let start = Instant::now();
-            loop {
-                let says = sentinel.says(&["SENTINEL", "MASTERS"]);
-                let value = |name: &str| {
-                    says.lines().skip_while(|line| *line != name).nth(1).map(ToOwned::to_owned)
-                };
-                if value("num-slaves").as_deref() == Some("1")
-                    && value("num-other-sentinels").as_deref() == Some("2")
-                {
-                    break;
-                }
-                assert!(start.elapsed() < Duration::from_secs(60), "{says}");
-                std::thread::yield_now();
-            }
-        }
-        watched
-    }
-
-    pub(crate) fn url(&self) -> String {
-        let addresses: Vec<String> = self.sentinels.iter().map(Server::address).collect();
-        format!("redis+sentinel://{}/main", addresses.join(","))
-    }
-}
-
-impl Server {
-    /// A sentinel that watches the server on this port, and soon takes it for dead.
-    fn sentinel(master: u16) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("sentinel.conf");
-        let settings = format!(
-            "sentinel monitor main 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds main 500\n\
-             sentinel failover-timeout main 2000\n"
-        );
-        std::fs::write(&file, settings).unwrap();
-        let settings = vec![file.display().to_string(), "--sentinel".to_owned()];
-        let mut server = Self { folder, port: free_port(), settings, process: None };
-        server.spawn(&[&server.settings[0].clone(), "--sentinel"]);
-        server
-    }
-
-    /// What it answers to a command.
-    pub(crate) fn says(&self, command: &[&str]) -> String {
-        let mut client = Command::new(program("redis-cli"));
-        client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(command);
-        String::from_utf8_lossy(&client.stdin(Stdio::null()).output().unwrap().stdout).into_owned()
     }
 }

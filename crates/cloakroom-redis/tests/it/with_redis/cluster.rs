@@ -15,8 +15,8 @@ use cloakroom_core::store::{
 use cloakroom_core::{GrantId, TokenDigest};
 use cloakroom_redis::RedisStore;
 
-use crate::server::Cluster;
 use crate::support::{grant_of, prefix, revocation, step, token};
+use crate::topology::Cluster;
 use crate::with_redis::kit::open;
 use crate::with_redis::processes::{inherited_race, race, report};
 use crate::with_redis::single_use::Items;
@@ -199,12 +199,20 @@ pub(crate) async fn worked(
     url: &str,
     during: impl FnOnce() + Send + 'static,
 ) -> (RedisStore, Vec<Work>) {
+    worked_over(async |prefix| open(url, prefix).await, during).await
+}
+
+/// The same over stores that are opened so, each with this prefix.
+pub(crate) async fn worked_over(
+    open: impl AsyncFn(&str) -> RedisStore,
+    during: impl FnOnce() + Send + 'static,
+) -> (RedisStore, Vec<Work>) {
     let prefix = prefix();
-    let last = open(url, &prefix).await;
+    let last = open(&prefix).await;
     let (ends, steps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = Vec::new();
     for number in 0..8 {
-        let store = open(url, &prefix).await;
+        let store = open(&prefix).await;
         let (ends, steps) = (Arc::clone(&ends), Arc::clone(&steps));
         tasks.push(tokio::spawn(work(store, format!("user {number}"), ends, steps)));
     }

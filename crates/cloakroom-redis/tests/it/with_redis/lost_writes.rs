@@ -10,8 +10,8 @@ use cloakroom_redis::redis::aio::MultiplexedConnection;
 use cloakroom_redis::redis::cmd;
 
 use crate::proxy::{Mode, Proxy};
-use crate::server::Server;
 use crate::support::{DAY, NOW, connection, grant, keys, prefix, revocation, step, token, url};
+use crate::topology::Pair;
 use crate::with_redis::kit::open;
 
 /// The keys of all buckets, as they are now.
@@ -127,42 +127,6 @@ async fn a_shard_that_lost_a_revocation_gets_it_again() {
         let left: i64 =
             cmd("EXISTS").arg(key).query_async(&mut connection(&url).await).await.unwrap();
         assert_eq!(left, 0);
-    }
-}
-
-/// A master and a replica whose link can be cut.
-struct Pair {
-    master: Server,
-    replica: Server,
-    link: Proxy,
-}
-
-impl Pair {
-    async fn start() -> Self {
-        let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
-        let link = Proxy::start_raw(master.address()).await;
-        let of = format!("127.0.0.1 {}", link.port());
-        let replica = Server::start(&["--replicaof", &of]);
-        while !replica.says(&["INFO", "replication"]).contains("master_link_status:up") {
-            tokio::task::yield_now().await;
-        }
-        Self { master, replica, link }
-    }
-
-    /// Waits until the replica has everything.
-    async fn catch_up(&self) {
-        let mut wait = cmd("WAIT");
-        wait.arg(1).arg(30_000);
-        let mut master = connection(&self.master.url()).await;
-        // `WAIT` waits for the writes of its connection.
-        cmd("SET").arg("mark").arg(1).query_async::<()>(&mut master).await.unwrap();
-        assert_eq!(wait.query_async::<i64>(&mut master).await.unwrap(), 1);
-    }
-
-    /// The master dies, and the replica takes its place with what it has.
-    fn fail_over(&mut self) {
-        self.master.kill();
-        assert_eq!(self.replica.says(&["REPLICAOF", "NO", "ONE"]).trim(), "OK");
     }
 }
 

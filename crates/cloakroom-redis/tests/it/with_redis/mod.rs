@@ -7,6 +7,8 @@ mod kit;
 mod lost_writes;
 mod outages;
 mod processes;
+mod replicas;
+mod round_trips;
 mod sentinel;
 mod single_use;
 mod tls;

@@ -1,7 +1,6 @@
 //! Sentinels: the kit over them, and a fail-over.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use cloakroom_conformance::run_all;
 use cloakroom_core::revocation::LogNotifications;
@@ -9,8 +8,8 @@ use cloakroom_core::store::TokenStore as _;
 use cloakroom_redis::{OpenError, RedisStore};
 use futures_util::StreamExt as _;
 
-use crate::server::Watched;
 use crate::support::{DAY, NOW};
+use crate::topology::Watched;
 use crate::with_redis::cluster::{Stores, worked};
 use crate::with_redis::kit::open;
 
@@ -48,11 +47,7 @@ async fn the_promoted_replica_is_found() {
     let (store, works) = worked(&url, move || {
         let mut watched = ended.lock().unwrap();
         watched.master.kill();
-        let start = Instant::now();
-        while !watched.replica.says(&["ROLE"]).starts_with("master") {
-            assert!(start.elapsed() < Duration::from_secs(60), "it is not promoted");
-            std::thread::yield_now();
-        }
+        watched.until_promoted();
     })
     .await;
     let (mut lost, mut done) = (0, 0);
