@@ -17,6 +17,7 @@ pub(crate) struct FailOver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
     Postgres,
+    Mysql,
 }
 
 impl FailOver {
@@ -25,6 +26,7 @@ impl FailOver {
         let (database, options) = args.split_first()?;
         let database = match database.as_str() {
             "postgres" => Database::Postgres,
+            "mysql" => Database::Mysql,
             _ => return None,
         };
         let mut task = Self { database, rounds: 20, is_synchronous: false };
@@ -44,6 +46,7 @@ impl FailOver {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (cluster, test) = match self.database {
             Database::Postgres => (Cluster::patroni()?, "failover::with_patroni::"),
+            Database::Mysql => (Cluster::mariadb()?, "failover::with_mariadb::"),
         };
         let command = cargo("test --package cloakroom-tests --all-features --test it --");
         let command = command.arg(test).arg("--nocapture");
@@ -66,8 +69,11 @@ impl FailOver {
 
 impl Display for FailOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Database::Postgres = self.database;
-        write!(f, "cargo xtask failover postgres --rounds {}", self.rounds)?;
+        let database = match self.database {
+            Database::Postgres => "postgres",
+            Database::Mysql => "mysql",
+        };
+        write!(f, "cargo xtask failover {database} --rounds {}", self.rounds)?;
         if self.is_synchronous { f.write_str(" --synchronous") } else { Ok(()) }
     }
 }
@@ -94,6 +100,8 @@ mod tests {
             parse("postgres --synchronous --rounds 3").map(|it| it.to_string()),
             Some(shown.to_owned())
         );
+        let shown = "cargo xtask failover mysql --rounds 2";
+        assert_eq!(parse("mysql --rounds 2").map(|task| task.to_string()), Some(shown.to_owned()));
         for bad in ["", "oracle", "postgres --rounds", "postgres --rounds 0", "postgres twice"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -42,10 +42,10 @@ Usage: cargo xtask <task>
           those named by CLOAKROOM_TEST_POSTGRES_URL, _MYSQL_URL and _REDIS_URL, or are started for
           the run, or installed first (on Debian, as root); --embedded leaves out the tests that need
           a server
-  failover postgres [--rounds N] [--synchronous]
-          kill, stop and cut off the primary of a replicated database under load, 20 times, and judge
-          what clients saw (see docs/postgresql.md); installs the programs that are missing (on Debian,
-          as root)
+  failover postgres|mysql [--rounds N] [--synchronous]
+          kill and cut off the primary of a replicated database under load, 20 times, and judge what
+          clients saw (see docs/postgresql.md and docs/mysql.md); installs the programs that are missing
+          (on Debian, as root)
   mcp     run clients on the official SDKs of the Model Context Protocol against the example
           `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
           Python if they are missing (on Debian, as root)

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use cloakroom::core::handle::{HandleKeys, HandleSecret};
 
-use cloakroom::core::keys::KeyPolicy;
+use cloakroom::core::keys::{KeyPolicy, KeyStore};
 use cloakroom::core::revocation::Target;
+use cloakroom::core::store::TokenStore;
 use cloakroom::core::{ClientId, GrantId, Subject, TokenSecret};
 use cloakroom::jwt::AesGcmSealer;
+use cloakroom::mysql::MysqlStore;
 use cloakroom::postgres::PostgresStore;
 use cloakroom::{
     Caller, Client, Event, EventSink, Format, Grant, GrantType, Introspection, Issuer, Lifetimes,
@@ -323,18 +325,23 @@ impl Load {
 
 /// An authorization server over the database of this URL.
 pub(crate) async fn server(url: &str, events: Arc<dyn EventSink>) -> Issuer {
-    let store = PostgresStore::builder(url)
-        .statement_timeout(Duration::from_secs(2))
-        .connect_timeout(Duration::from_secs(2))
-        .connect();
-    let store = Arc::new(store.await.unwrap());
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    if url.starts_with("mysql:") {
+        let store = MysqlStore::builder(url).statement_timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        return server_over(store.connect().await.unwrap(), events).await;
+    }
+    let store = PostgresStore::builder(url).statement_timeout(TIMEOUT).connect_timeout(TIMEOUT);
+    server_over(store.connect().await.unwrap(), events).await
+}
+
+async fn server_over<S: TokenStore + KeyStore>(store: S, events: Arc<dyn EventSink>) -> Issuer {
     let app = Client::confidential(APP, SECRET)
         .grant_types([GrantType::AuthorizationCode, GrantType::RefreshToken])
         .redirect_uri("https://app.example/callback")
         .scope("orders:read")
         .audience(ORDERS, Format::Opaque);
     Issuer::builder(ISSUER)
-        .store(store)
+        .store(Arc::new(store))
         .handle_keys(HandleKeys::new(&HandleSecret::new(1, [1; 32])))
         .sealer(Arc::new(AesGcmSealer::new(1, [2; 32])))
         .static_clients([app])

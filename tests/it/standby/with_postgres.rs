@@ -1,85 +1,14 @@
-//! The tests.
+//! PostgreSQL: a streaming standby takes over.
 
-use std::sync::{Arc, Mutex};
-
+use cloakroom::core::Subject;
 use cloakroom::core::revocation::{Cursor, RevocationBatch};
 use cloakroom::core::store::TokenStore as _;
-use cloakroom::core::{Subject, TokenSecret};
 use cloakroom::postgres::{ConnectError, PostgresStore};
-use cloakroom::{
-    Caller, Event, EventSink, Grant, Introspection, Issuer, TokenError, TokenResponse,
-};
-use tokio::sync::watch;
+use cloakroom::{Grant, TokenError};
 
 use crate::failover::load;
 use crate::standby::servers::Pair;
-
-/// Keeps what a server reports.
-#[derive(Debug)]
-struct Sink {
-    events: Mutex<Vec<Event>>,
-    count: watch::Sender<usize>,
-}
-
-impl EventSink for Sink {
-    fn record(&self, event: &Event) {
-        self.events.lock().unwrap().push(event.clone());
-        self.count.send_modify(|count| *count += 1);
-    }
-}
-
-impl Sink {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { events: Mutex::default(), count: watch::Sender::new(0) })
-    }
-
-    fn regressions(&self) -> usize {
-        let events = self.events.lock().unwrap();
-        events.iter().filter(|event| matches!(event, Event::StoreRegressed { .. })).count()
-    }
-
-    async fn until_regressed(&self) {
-        let mut changes = self.count.subscribe();
-        while self.regressions() == 0 {
-            changes.changed().await.unwrap();
-        }
-    }
-}
-
-/// An authorization server with its maintenance.
-async fn server(url: &str) -> (Issuer, Arc<Sink>) {
-    let sink = Sink::new();
-    let issuer = load::server(url, sink.clone()).await;
-    let maintained = issuer.clone();
-    tokio::spawn(async move { maintained.run_maintenance().await });
-    (issuer, sink)
-}
-
-/// Until the server vouches again.
-async fn patiently<T, F>(mut call: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, TokenError>>,
-{
-    loop {
-        match call().await {
-            Ok(value) => return value,
-            Err(TokenError::Unavailable(_) | TokenError::Store(_)) => {
-                tokio::task::yield_now().await;
-            }
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-}
-
-async fn log_in(issuer: &Issuer, user: &str) -> TokenResponse {
-    patiently(|| issuer.issue(Grant::user(load::APP, user).unwrap())).await
-}
-
-async fn is_active(issuer: &Issuer, response: &TokenResponse) -> bool {
-    let token = TokenSecret::new(response.access_token.expose().to_owned());
-    let answer = patiently(|| issuer.introspect(&token, Caller::Internal)).await;
-    matches!(answer, Introspection::Active(_))
-}
+use crate::standby::{is_active, log_in, patiently, server};
 
 /// The end of the log.
 async fn end_of_log(store: &PostgresStore) -> Cursor {
