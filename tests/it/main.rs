@@ -9,6 +9,7 @@
 //! | `flood` | junk, and a client that revokes its own tokens in a loop |
 //! | `failover` | fail-overs of the database, which `cargo xtask failover` brings about |
 //! | `fleet` | the signing keys of processes that share a key store |
+//! | `full_disk` | the disk of the database is full |
 //! | `sixteen` | sixteen processes of one client share one refresh token |
 //! | `standby` | a standby takes over, with or without the last writes |
 //! | `stuck` | followers of the log that read nothing |
@@ -30,6 +31,7 @@ mod faults;
 mod fixture;
 mod fleet;
 mod flood;
+mod full_disk;
 mod load;
 mod nothing_revoked;
 mod oracle;

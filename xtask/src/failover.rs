@@ -17,6 +17,8 @@ pub(crate) struct FailOver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
     Postgres,
+    /// MariaDB.
+    Mysql,
     /// Redis, whose sentinels promote a replica.
     RedisSentinel,
     /// A Redis Cluster, in which a replica takes the place of a dead master.
@@ -26,12 +28,13 @@ enum Database {
 }
 
 impl Database {
-    const ALL: [Self; 4] =
-        [Self::Postgres, Self::RedisSentinel, Self::RedisCluster, Self::RedisSlots];
+    const ALL: [Self; 5] =
+        [Self::Postgres, Self::Mysql, Self::RedisSentinel, Self::RedisCluster, Self::RedisSlots];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
             Self::RedisSentinel => "redis-sentinel",
             Self::RedisCluster => "redis-cluster",
             Self::RedisSlots => "redis-slots",
@@ -42,6 +45,7 @@ impl Database {
     const fn test(self) -> &'static str {
         match self {
             Self::Postgres => "failover::with_patroni::",
+            Self::Mysql => "failover::with_mariadb::",
             Self::RedisSentinel => "failover::with_redis::a_promotion_by_sentinels_is_survived",
             Self::RedisCluster => "failover::with_redis::a_dead_master_of_a_cluster_is_survived",
             Self::RedisSlots => "failover::with_redis::moving_slots_are_survived",
@@ -61,7 +65,9 @@ impl FailOver {
                 "--rounds" => {
                     task.rounds = options.next()?.parse().ok().filter(|rounds| *rounds > 0)?;
                 }
-                "--synchronous" if database == Database::Postgres => task.is_synchronous = true,
+                "--synchronous" if matches!(database, Database::Postgres | Database::Mysql) => {
+                    task.is_synchronous = true;
+                }
                 _ => return None,
             }
         }
@@ -73,12 +79,15 @@ impl FailOver {
         let command = cargo("test --package cloakroom-tests --all-features --test it --");
         let command = command.arg(test).arg("--nocapture");
         let command = command.env("CLOAKROOM_FAILOVER_ROUNDS", self.rounds);
-        if self.database != Database::Postgres {
-            install_redis()?;
-            return self.watch(command);
-        }
         let command = command.env("CLOAKROOM_FAILOVER_SYNCHRONOUS", self.is_synchronous);
-        let cluster = Cluster::patroni()?;
+        let cluster = match self.database {
+            Database::Postgres => Cluster::patroni()?,
+            Database::Mysql => Cluster::mariadb()?,
+            _ => {
+                install_redis()?;
+                return self.watch(command);
+            }
+        };
         let result = self.watch(cluster.tell(command));
         cluster.end()?;
         result

@@ -44,9 +44,10 @@ Usage: cargo xtask <task>
           a server
   failover DATABASE [--rounds N] [--synchronous]
           kill, stop and cut off the primary of a replicated database under load, 20 times, and judge
-          what clients saw: `postgres` (--synchronous is for it alone; see docs/postgresql.md),
+          what clients saw: `postgres` (see docs/postgresql.md), `mysql` (see docs/mysql.md),
           `redis-sentinel`, `redis-cluster` (see docs/redis.md); with `redis-slots`, slots of a cluster
-          move; installs the programs that are missing (on Debian, as root)
+          move; --synchronous is for the first two; installs the programs that are missing (on Debian,
+          as root)
   mcp     run clients on the official SDKs of the Model Context Protocol against the example
           `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
           Python if they are missing (on Debian, as root)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Params, Row, Statement, Value};
+use mysql_async::{Conn, Opts, Params, Row, Statement, Value};
 
 use crate::error::Failure;
 
@@ -14,7 +14,7 @@ use crate::error::Failure;
 pub(crate) struct Connection {
     conn: Conn,
     prefix: Arc<str>,
-    /// By their templates.
+    /// By their templates, unless the driver keeps them: it then closes what it has no room for.
     prepared: HashMap<&'static str, Statement>,
     /// How long the server may take to answer.
     limit: Duration,
@@ -97,7 +97,9 @@ impl Connection {
             return Ok(statement.clone());
         }
         let statement = self.conn.prep(with_prefix(sql, &self.prefix)).await?;
-        self.prepared.insert(sql, statement.clone());
+        if self.conn.opts().stmt_cache_size() == 0 {
+            self.prepared.insert(sql, statement.clone());
+        }
         Ok(statement)
     }
 
@@ -144,6 +146,11 @@ impl Connection {
     /// Runs a statement that has no parameters.
     pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Failure> {
         within(self.limit, async { Ok(self.conn.query(sql).await?) }).await
+    }
+
+    /// The options of the driver.
+    pub(crate) fn opts(&self) -> &Opts {
+        self.conn.opts()
     }
 
     /// The driver's connection, to end it.

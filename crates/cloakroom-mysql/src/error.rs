@@ -27,6 +27,23 @@ pub enum ConnectError {
     /// The server does not accept writes: it is a replica, or set to read-only.
     #[error("the server does not accept writes: it is a replica, or set to read only")]
     ReadOnly,
+    /// The app's pool does not set `client_found_rows`.
+    #[error(
+        "the pool reports changed rows, and the store needs to know the matched ones: set \
+         `client_found_rows(true)` in its options"
+    )]
+    ChangedRows,
+    /// The app's pool has too few connections for the store.
+    #[error(
+        "the pool has at most {max} connections, and the store uses {needed}: give it more, and some for \
+         the app, or set `connections`"
+    )]
+    PoolTooSmall {
+        /// The size of the pool.
+        max: usize,
+        /// How many connections the store uses.
+        needed: usize,
+    },
     /// The server is too old.
     #[error("the server has version {found}: MySQL 8.0 or MariaDB 10.11 is needed")]
     TooOld {

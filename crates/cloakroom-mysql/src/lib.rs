@@ -95,3 +95,8 @@ pub use store::MysqlStore;
 
 #[cfg(test)]
 mod plans_tests;
+
+/// The programs of the page about this store, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/mysql.md")]
+struct Page;

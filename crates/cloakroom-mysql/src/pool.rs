@@ -45,7 +45,7 @@ pub(crate) enum Lane {
 }
 
 /// How many connections serve the log alone: one writes, and one reads.
-const LOG_CONNECTIONS: usize = 2;
+pub(crate) const LOG_CONNECTIONS: usize = 2;
 
 /// How often an operation runs again because the server gave it up.
 const MAX_RUNS: u32 = 10;

@@ -7,8 +7,8 @@ use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 
 use crate::connection::Connection;
 use crate::error::Failure;
-use crate::settings::Settings;
-use crate::url::SslMode;
+use crate::settings::{Settings, Via};
+use crate::url::{DatabaseUrl, SslMode};
 
 /// What every session sets.
 ///
@@ -66,18 +66,33 @@ pub(crate) async fn open(
 }
 
 async fn connect(settings: &Settings) -> Result<Conn, Failure> {
-    match Conn::new(options(settings, settings.url.ssl.mode != SslMode::Disabled)).await {
+    let url = match &settings.via {
+        Via::Url(url) => url,
+        Via::Pool(pool) => return take(pool).await,
+    };
+    match Conn::new(options(url, url.ssl.mode != SslMode::Disabled)).await {
         Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
-            if settings.url.ssl.mode == SslMode::Preferred =>
+            if url.ssl.mode == SslMode::Preferred =>
         {
-            Ok(Conn::new(options(settings, false)).await?)
+            Ok(Conn::new(options(url, false)).await?)
         }
         connected => Ok(connected?),
     }
 }
 
-fn options(settings: &Settings, with_tls: bool) -> Opts {
-    let url = &settings.url;
+/// Takes a connection of the app's pool, which still counts it as one of its own.
+///
+/// What the app left there is gone after a reset: an open transaction, and what it set. A connection that was
+/// dropped in the middle of a statement never comes from the pool: the driver closes it, or reads the answer to
+/// its end first. The reset when it is given back removes what the store has set.
+async fn take(pool: &mysql_async::Pool) -> Result<Conn, Failure> {
+    let mut conn = pool.get_conn().await?;
+    conn.reset_connection(true);
+    conn.reset().await?;
+    Ok(conn)
+}
+
+fn options(url: &DatabaseUrl, with_tls: bool) -> Opts {
     let ssl = with_tls.then(|| {
         let ssl = &url.ssl;
         let is_verified = ssl.mode == SslMode::VerifyIdentity;

@@ -14,7 +14,7 @@ use crate::url::DatabaseUrl;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    pub(crate) url: DatabaseUrl,
+    pub(crate) via: Via,
     pub(crate) prefix: String,
     pub(crate) connections: usize,
     pub(crate) connect_timeout: Duration,
@@ -22,6 +22,24 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
+}
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(crate) enum Via {
+    Url(DatabaseUrl),
+    /// The app's pool.
+    Pool(mysql_async::Pool),
+}
+
+/// Shows no options of a pool, which contain a password.
+impl fmt::Debug for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => url.fmt(f),
+            Self::Pool(_) => f.write_str("a pool of the app"),
+        }
+    }
 }
 
 impl Settings {
@@ -55,7 +73,7 @@ impl Settings {
 #[derive(Clone)]
 #[must_use = "call `connect` to open the store"]
 pub struct MysqlStoreBuilder {
-    url: String,
+    from: Origin,
     prefix: String,
     connections: usize,
     connect_timeout: Duration,
@@ -66,6 +84,13 @@ pub struct MysqlStoreBuilder {
     random: Random,
 }
 
+/// What [`Via`] is made from.
+#[derive(Clone)]
+enum Origin {
+    Url(String),
+    Pool(mysql_async::Pool),
+}
+
 /// Longer than anyone needs, and within the range of the server.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
@@ -74,8 +99,16 @@ const MAX_PREFIX: usize = 32;
 
 impl MysqlStoreBuilder {
     pub(crate) fn new(url: &str) -> Self {
+        Self::over(Origin::Url(url.to_owned()))
+    }
+
+    pub(crate) fn with_pool(pool: mysql_async::Pool) -> Self {
+        Self::over(Origin::Pool(pool))
+    }
+
+    fn over(from: Origin) -> Self {
         Self {
-            url: url.to_owned(),
+            from,
             prefix: "cloakroom_".to_owned(),
             connections: 8,
             connect_timeout: Duration::from_secs(5),
@@ -102,7 +135,8 @@ impl MysqlStoreBuilder {
         self
     }
 
-    /// How long an attempt to connect may take (5 s), with TLS and authentication.
+    /// How long an attempt to connect may take (5 s), with TLS and authentication; over a pool of the
+    /// app, including the wait for a free connection.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = bounded(timeout);
         self
@@ -177,7 +211,10 @@ impl MysqlStoreBuilder {
             return Err(ConnectError::Name { name: self.prefix.clone() });
         }
         Ok(Settings {
-            url: self.url.parse()?,
+            via: match &self.from {
+                Origin::Url(url) => Via::Url(url.parse()?),
+                Origin::Pool(pool) => Via::Pool(pool.clone()),
+            },
             prefix: self.prefix.clone(),
             connections: self.connections,
             connect_timeout: self.connect_timeout,

@@ -23,12 +23,12 @@ use crate::appender::Appender;
 use crate::error::ConnectError;
 use crate::grants::{Before, Create, Created, CreatedBefore, Find, List, Revoke};
 use crate::housekeeping::Maintain;
-use crate::pool::Pool;
+use crate::pool::{LOG_CONNECTIONS, Pool};
 use crate::revocation_log::{Append, ReadLog};
 use crate::rules::ReadRules;
 use crate::schema::{self, BeginLog, Migrate, Version};
 use crate::session;
-use crate::settings::{MysqlStoreBuilder, Settings};
+use crate::settings::{MysqlStoreBuilder, Settings, Via};
 use crate::status::{Scan, Status};
 use crate::sweeps::{Sweep, Swept, Which};
 use crate::wakeups::{self, LogGrowth};
@@ -99,6 +99,31 @@ impl MysqlStore {
         MysqlStoreBuilder::new(url)
     }
 
+    /// Settings for a store on connections of the app's own pool.
+    ///
+    /// The pool says how to connect: the server, the database, TLS, the user. Its options must have
+    /// `client_found_rows(true)`. The store resets each connection when it takes it, so that it depends on
+    /// nothing that the app left there, and the pool resets it when the store gives it back.
+    ///
+    /// The store takes up to [`connections`](MysqlStoreBuilder::connections) (8) and two more, and keeps
+    /// them until it is dropped. So give the pool that many more than the app needs, and drop the store
+    /// before you call `Pool::disconnect`, which waits for all connections.
+    /// [`connect_timeout`](MysqlStoreBuilder::connect_timeout) is how long to wait for the pool.
+    ///
+    /// ```no_run
+    /// use cloakroom_mysql::MysqlStore;
+    /// use cloakroom_mysql::mysql_async::{Opts, OptsBuilder, Pool};
+    ///
+    /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = OptsBuilder::from_opts(Opts::from_url("mysql://app@db.internal/app")?);
+    /// let pool = Pool::new(options.client_found_rows(true));
+    /// let store = MysqlStore::with_pool(pool.clone()).connections(4).connect().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn with_pool(pool: mysql_async::Pool) -> MysqlStoreBuilder {
+        MysqlStoreBuilder::with_pool(pool)
+    }
+
     /// Connects, and checks the server.
     async fn reach(settings: Settings) -> Result<Arc<Pool>, ConnectError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -109,6 +134,17 @@ impl MysqlStore {
         let (connection, server) = session::open(&pool.settings, pool.prefix())
             .await
             .map_err(|failure| failure.into_store_error("connecting to the database"))?;
+        if let Via::Pool(_) = &pool.settings.via {
+            let needed = pool.settings.connections + LOG_CONNECTIONS;
+            let opts = connection.opts();
+            if !opts.client_found_rows() {
+                return Err(ConnectError::ChangedRows);
+            }
+            match opts.pool_opts().constraints().max() {
+                max if max < needed => return Err(ConnectError::PoolTooSmall { max, needed }),
+                _ => {}
+            }
+        }
         if !server.is_new_enough() {
             return Err(ConnectError::TooOld { found: server.text });
         }
@@ -176,7 +212,7 @@ impl MysqlStore {
 impl fmt::Debug for MysqlStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MysqlStore")
-            .field("url", &self.0.pool.settings.url)
+            .field("database", &self.0.pool.settings.via)
             .field("prefix", &self.0.pool.settings.prefix)
             .finish_non_exhaustive()
     }

@@ -69,6 +69,18 @@ pub enum ConnectError {
         /// The level.
         found: String,
     },
+    /// The app's pool has too few connections for the store.
+    #[cfg(feature = "deadpool")]
+    #[error(
+        "the pool has at most {max} connections, and the store uses {needed}: give it more, and some for \
+         the app, or set `connections`"
+    )]
+    PoolTooSmall {
+        /// The size of the pool.
+        max: usize,
+        /// How many connections the store uses.
+        needed: usize,
+    },
     /// The server could not be reached, or refused the connection.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,6 +91,14 @@ pub enum ConnectError {
 pub(crate) enum Failed {
     #[error(transparent)]
     Driver(#[from] tokio_postgres::Error),
+    /// The app's pool gave no connection.
+    #[cfg(feature = "deadpool")]
+    #[error("the pool gave no connection")]
+    Pool(#[source] deadpool_postgres::PoolError),
+    /// The server of a connection of the app's pool does not accept writes.
+    #[cfg(feature = "deadpool")]
+    #[error("the server does not accept writes")]
+    Standby,
     #[error("the server did not answer in time")]
     TimedOut,
     /// The attempt to connect that several callers waited for.
@@ -92,7 +112,7 @@ impl Failed {
     pub(crate) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Driver(error) => error.code(),
-            Self::TimedOut | Self::NoConnection(_) | Self::Ended => None,
+            _ => None,
         }
     }
 
@@ -115,6 +135,10 @@ impl Failed {
 
     /// Whether a server refused to connect because it does not accept writes.
     pub(crate) fn is_standby(&self) -> bool {
+        #[cfg(feature = "deadpool")]
+        if matches!(self, Self::Standby) {
+            return true;
+        }
         let Self::Driver(error) = self else { return false };
         let source = std::error::Error::source(error);
         source.and_then(<dyn std::error::Error>::downcast_ref).is_some_and(|error: &io::Error| {
@@ -130,7 +154,7 @@ impl Failed {
                 error.is_closed() || self.is_read_only() || error.code().is_some_and(is_shutdown)
             }
             Self::TimedOut => true,
-            Self::NoConnection(_) | Self::Ended => false,
+            _ => false,
         }
     }
 

@@ -13,7 +13,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The crate has no features. It runs on tokio, and uses rustls with aws-lc-rs.
+//! It runs on tokio, and uses rustls with aws-lc-rs. With the feature `deadpool`, the store can use
+//! connections of the app's own pool (`PostgresStore::with_pool`).
 //!
 //! # What it promises
 //!
@@ -71,6 +72,8 @@
 
 mod address;
 mod advance;
+#[cfg(feature = "deadpool")]
+mod app_pool;
 mod check_values;
 mod create;
 mod error;
@@ -94,6 +97,8 @@ mod store;
 mod tls;
 mod watch;
 
+#[cfg(feature = "deadpool")]
+pub use deadpool_postgres;
 pub use error::ConnectError;
 /// The TLS library.
 pub use rustls;
@@ -106,6 +111,6 @@ pub use tokio_postgres;
 mod plans_tests;
 
 /// The programs of the page about this store, compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "deadpool"))]
 #[doc = include_str!("../../../docs/postgresql.md")]
 struct Page;

@@ -114,7 +114,7 @@ async fn version(client: &Client, names: &Names) -> Result<u32, Failed> {
 }
 
 /// The first column of the first row.
-async fn first(client: &Client, sql: &str) -> Result<Option<String>, Failed> {
+pub(crate) async fn first(client: &Client, sql: &str) -> Result<Option<String>, Failed> {
     let messages = client.simple_query(sql).await?;
     Ok(messages.into_iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),

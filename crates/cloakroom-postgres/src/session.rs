@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::maybe_done;
+#[cfg(feature = "deadpool")]
+use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -18,6 +20,8 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, SimpleQueryMessage, Statement};
 
+#[cfg(feature = "deadpool")]
+use crate::app_pool::Taken;
 use crate::error::Failed;
 use crate::settings::Settings;
 use crate::sql::Sql;
@@ -30,11 +34,19 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A connection. When it is dropped, it ends after the last answer.
 pub(crate) struct Session {
-    client: Client,
-    driver: AbortHandle,
+    link: Link,
     settings: Arc<Settings>,
     /// What was prepared here, by the key of the statement and its limit.
     statements: Mutex<HashMap<(usize, u32), Statement>>,
+}
+
+/// Whose connection it is.
+enum Link {
+    /// The store's own.
+    Own { client: Client, driver: AbortHandle },
+    /// One of the app's pool.
+    #[cfg(feature = "deadpool")]
+    Taken(Taken),
 }
 
 /// A statement that can be sent at once.
@@ -58,25 +70,39 @@ impl Session {
         settings: Arc<Settings>,
         heard: Option<watch::Sender<()>>,
     ) -> Result<Self, Failed> {
-        let (client, driver) = primary(&settings, heard.as_ref()).await?;
-        let session = Self { client, driver, statements: Mutex::new(HashMap::new()), settings };
+        let link = link(&settings, heard.as_ref()).await?;
+        let session = Self { link, statements: Mutex::new(HashMap::new()), settings };
         if let Some(setup) = session.settings.setup() {
-            session.client.batch_execute(&setup).await?;
+            session.client().batch_execute(&setup).await?;
         }
         Ok(session)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        #[cfg(feature = "deadpool")]
+        if let Link::Taken(taken) = &self.link
+            && taken.is_killed()
+        {
+            return true;
+        }
+        self.client().is_closed()
     }
 
     /// Ends the connection now. Whoever waits for an answer gets an error.
     pub(crate) fn kill(&self) {
-        self.driver.abort();
+        match &self.link {
+            Link::Own { driver, .. } => driver.abort(),
+            #[cfg(feature = "deadpool")]
+            Link::Taken(taken) => taken.kill(),
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
-        &self.client
+        match &self.link {
+            Link::Own { client, .. } => client,
+            #[cfg(feature = "deadpool")]
+            Link::Taken(taken) => taken.client(),
+        }
     }
 
     /// Prepares a statement. Two callers at the same time both prepare it: nobody waits for a caller whose
@@ -93,7 +119,7 @@ impl Session {
             return Ok(Prepared::Named(statement));
         }
         let text = text();
-        let preparing = async { Ok(self.client.prepare_typed(&text, sql.types).await?) };
+        let preparing = async { Ok(self.client().prepare_typed(&text, sql.types).await?) };
         let statement = self.patiently(preparing).await?;
         self.statements
             .lock()
@@ -110,11 +136,11 @@ impl Session {
     ) -> Result<Vec<Row>, Failed> {
         self.patiently(async {
             Ok(match prepared {
-                Prepared::Named(statement) => self.client.query(statement, params).await?,
+                Prepared::Named(statement) => self.client().query(statement, params).await?,
                 Prepared::Unnamed(text, types) => {
                     let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                         params.iter().copied().zip(types.iter().cloned()).collect();
-                    self.client.query_typed(text, &typed).await?
+                    self.client().query_typed(text, &typed).await?
                 }
             })
         })
@@ -162,6 +188,16 @@ impl Session {
         &self,
         answer: impl Future<Output = Result<T, Failed>>,
     ) -> Result<T, Failed> {
+        #[cfg(feature = "deadpool")]
+        let answer = async {
+            match &self.link {
+                Link::Own { .. } => answer.await,
+                Link::Taken(taken) => match select(pin!(answer), pin!(taken.killed())).await {
+                    Either::Left((answer, _)) => answer,
+                    Either::Right(_) => Err(Failed::TimedOut),
+                },
+            }
+        };
         let answer = match timeout(self.settings.patience(), answer).await {
             Ok(answer) => answer,
             Err(_) => Err(Failed::TimedOut),
@@ -171,6 +207,16 @@ impl Session {
         }
         answer
     }
+}
+
+/// Connects, or takes a connection of the app's pool.
+async fn link(settings: &Settings, heard: Option<&watch::Sender<()>>) -> Result<Link, Failed> {
+    #[cfg(feature = "deadpool")]
+    if let Some(pool) = &settings.pool {
+        return Taken::from(pool, settings.is_pooled).await.map(Link::Taken);
+    }
+    let (client, driver) = primary(settings, heard).await?;
+    Ok(Link::Own { client, driver })
 }
 
 /// Connects to the first host that accepts writes. A host that does not answer may never do so, so the next one

@@ -22,6 +22,9 @@ use crate::tls;
 
 /// What the parts of an open store share.
 pub(crate) struct Settings {
+    /// The app's pool, if the connections come from there and not from a URL.
+    #[cfg(feature = "deadpool")]
+    pub(crate) pool: Option<deadpool_postgres::Pool>,
     /// The settings of each host, in the order of the URL.
     pub(crate) hosts: Vec<Config>,
     /// The host that was the primary last.
@@ -43,6 +46,16 @@ impl Settings {
     /// error arrives.
     pub(crate) fn patience(&self) -> Duration {
         self.statement_timeout + self.statement_timeout / 4
+    }
+
+    /// Whether connections are the store's own, and not those of the app's pool.
+    pub(crate) fn are_connections_own(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// Whether a connection can listen.
+    pub(crate) fn may_listen(&self) -> bool {
+        !self.is_pooled && self.are_connections_own()
     }
 
     /// What a new connection is set to; `None` behind a pooler, where nothing of it would last.
@@ -79,7 +92,7 @@ impl Settings {
 #[derive(Clone)]
 #[must_use = "call `connect` to open the store"]
 pub struct PostgresStoreBuilder {
-    url: String,
+    via: Via,
     tls: Option<ClientConfig>,
     schema: Option<String>,
     prefix: Option<String>,
@@ -94,6 +107,14 @@ pub struct PostgresStoreBuilder {
     random: Random,
 }
 
+/// Where connections come from.
+#[derive(Clone)]
+enum Via {
+    Url(String),
+    #[cfg(feature = "deadpool")]
+    Pool(deadpool_postgres::Pool),
+}
+
 /// Longer than anyone needs, and within the range of the server.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
@@ -105,8 +126,17 @@ const POLL_ALONE: Duration = Duration::from_millis(100);
 
 impl PostgresStoreBuilder {
     pub(crate) fn new(url: &str) -> Self {
+        Self::over(Via::Url(url.to_owned()))
+    }
+
+    #[cfg(feature = "deadpool")]
+    pub(crate) fn with_pool(pool: deadpool_postgres::Pool) -> Self {
+        Self { lookups: 1, writes: 2, ..Self::over(Via::Pool(pool)) }
+    }
+
+    fn over(via: Via) -> Self {
         Self {
-            url: url.to_owned(),
+            via,
             tls: None,
             schema: None,
             prefix: None,
@@ -140,14 +170,16 @@ impl PostgresStoreBuilder {
     ///
     /// A connection carries many statements at the same time, and the server works on one after the other.
     /// Besides these, the store has one connection for the log, one that listens, and two for lists and
-    /// housekeeping. Connections are opened when they are first needed.
+    /// housekeeping. Connections are opened when they are first needed. Over a pool of the app, the
+    /// defaults are 1 and 2, no connection listens, and one is for lists and housekeeping.
     pub const fn connections(mut self, lookups: usize, writes: usize) -> Self {
         self.lookups = lookups;
         self.writes = writes;
         self
     }
 
-    /// How long an attempt to connect may take (5 s), with TLS and authentication.
+    /// How long an attempt to connect may take (5 s), with TLS and authentication; over a pool of the
+    /// app, including the wait for a free connection.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.clamp(Duration::from_millis(1), MAX_WAIT);
         self
@@ -173,7 +205,7 @@ impl PostgresStoreBuilder {
 
     /// How often to check whether other nodes have written to the revocation log: 1 s by default,
     /// as a safeguard in addition to `LISTEN`, and 100 ms behind a
-    /// [`transaction_pooler`](Self::transaction_pooler). At least 1 ms, at most an hour. Writes of
+    /// [`transaction_pooler`](Self::transaction_pooler) or over a pool of the app. At least 1 ms, at most an hour. Writes of
     /// this process wake readers at once.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = Some(interval.clamp(Duration::from_millis(1), MAX_WAIT));
@@ -188,7 +220,8 @@ impl PostgresStoreBuilder {
     }
 
     /// The TLS configuration, for example with a client certificate. It replaces the one derived
-    /// from `sslmode` and `sslrootcert`; `sslmode` still decides whether TLS is used.
+    /// from `sslmode` and `sslrootcert`; `sslmode` still decides whether TLS is used. A pool of the app
+    /// has its own.
     pub fn tls(mut self, config: ClientConfig) -> Self {
         self.tls = Some(config);
         self
@@ -244,28 +277,50 @@ impl PostgresStoreBuilder {
         if let Some(prefix) = &self.prefix {
             names = names.with_prefix(prefix)?;
         }
-        let mut address = Address::parse(&self.url)?;
-        let config = &mut address.config;
-        if config.get_tcp_user_timeout().is_none() {
-            // A peer that acknowledges nothing for so long is gone.
-            config.tcp_user_timeout(self.statement_timeout * 2);
-        }
-        let usual = if self.is_pooled { POLL_ALONE } else { POLL_LISTENING };
-        Ok(Settings {
-            tls: tls::connector(&address, self.tls.clone())?,
-            hosts: each_host(&address.config),
+        let (tls, hosts) = match &self.via {
+            Via::Url(url) => self.hosts(url)?,
+            #[cfg(feature = "deadpool")]
+            Via::Pool(pool) => {
+                crate::app_pool::check_size(pool, self.lookups, self.writes)?;
+                (None, Vec::new())
+            }
+        };
+        let mut settings = Settings {
+            #[cfg(feature = "deadpool")]
+            pool: match &self.via {
+                Via::Url(_) => None,
+                Via::Pool(pool) => Some(pool.clone()),
+            },
+            tls,
+            hosts,
             primary: AtomicUsize::new(0),
             names,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,
             is_pooled: self.is_pooled,
-            poll: self.poll.unwrap_or(usual),
+            poll: POLL_ALONE,
             clock: Arc::clone(&self.clock),
             random: self.random.clone(),
             runtime: Handle::try_current().map_err(|error| {
                 cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
             })?,
-        })
+        };
+        if settings.may_listen() {
+            settings.poll = POLL_LISTENING;
+        }
+        settings.poll = self.poll.unwrap_or(settings.poll);
+        Ok(settings)
+    }
+
+    /// How to reach the hosts of the URL.
+    fn hosts(&self, url: &str) -> Result<(Option<MakeRustlsConnect>, Vec<Config>), ConnectError> {
+        let mut address = Address::parse(url)?;
+        let config = &mut address.config;
+        if config.get_tcp_user_timeout().is_none() {
+            // A peer that acknowledges nothing for so long is gone.
+            config.tcp_user_timeout(self.statement_timeout * 2);
+        }
+        Ok((tls::connector(&address, self.tls.clone())?, each_host(&address.config)))
     }
 }
 

@@ -100,13 +100,14 @@ impl PostgresStore {
 
     pub(crate) fn start(settings: Arc<Settings>, lookups: usize, writes: usize) -> Self {
         let growth = Growth::new();
-        let log = LogWriter::start(&settings, Pool::new(&settings, 1), growth.clone());
-        let watching = watch::watch(Arc::clone(&settings), growth.clone());
+        let appends = Pool::new(&settings, 1);
+        let log = LogWriter::start(&settings, appends.clone(), growth.clone());
+        let watching = watch::watch(Arc::clone(&settings), appends, growth.clone());
         let watch = settings.runtime.spawn(watching).abort_handle();
         Self(Arc::new(Inner {
             lookups: Lookups::start(&settings, lookups),
             writes: Pool::new(&settings, writes),
-            long: Pool::new(&settings, 2),
+            long: Pool::new(&settings, if settings.are_connections_own() { 2 } else { 1 }),
             log,
             growth,
             watch,

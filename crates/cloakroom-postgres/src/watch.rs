@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Failed;
+use crate::pool::Pool;
 use crate::revocation_log::HEAD;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -45,8 +46,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the log for what other processes append, until it is dropped.
 ///
-/// The connection is its own: a reader must hear of a revocation while all others are busy.
-pub(crate) async fn watch(settings: Arc<Settings>, growth: Growth) {
+/// The connection is its own: a reader must hear of a revocation while all others are busy. Connections of the
+/// app's pool are fewer, so there it is that of the appends.
+pub(crate) async fn watch(settings: Arc<Settings>, appends: Pool, growth: Growth) {
+    if !settings.are_connections_own() {
+        return poll(&settings, &appends, &growth).await;
+    }
     let mut pause = Duration::from_millis(10);
     let mut newest = None;
     loop {
@@ -64,6 +69,27 @@ pub(crate) async fn watch(settings: Arc<Settings>, growth: Growth) {
     }
 }
 
+/// Reads the head of the log again and again.
+async fn poll(settings: &Settings, appends: &Pool, growth: &Growth) {
+    let mut newest = None;
+    loop {
+        match appends.session("watching the revocation log").await {
+            Ok(session) => {
+                if let Ok(found) = head(&session).await
+                    && newest.replace(found) != Some(found)
+                {
+                    growth.tell();
+                }
+            }
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "changes of the revocation log are not being watched"
+            ),
+        }
+        sleep(settings.poll).await;
+    }
+}
+
 /// Watches until the connection ends. An error if it could not begin.
 async fn follow(
     settings: &Arc<Settings>,
@@ -72,7 +98,7 @@ async fn follow(
 ) -> Result<(), Failed> {
     let (heard, mut hears) = watch::channel(());
     let session = Session::connect(Arc::clone(settings), Some(heard)).await?;
-    if !settings.is_pooled {
+    if settings.may_listen() {
         let listen = format!("LISTEN \"{}\"", settings.names.channel());
         let listening = session.client().batch_execute(&listen);
         timeout(settings.patience(), listening).await.map_err(|_| Failed::TimedOut)??;

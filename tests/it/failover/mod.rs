@@ -8,6 +8,8 @@
 //! | `patroni` | three PostgreSQL servers under Patroni, and the faults that befall their primary |
 //! | `redis_sentinel` | a Redis master, its two replicas and three sentinels |
 //! | `redis_cluster` | a Redis Cluster of three masters, each with a replica; its slots can move |
+//! | `with_mariadb` | the same for MariaDB, run by `cargo xtask failover mysql` |
+//! | `mariadb` | a MariaDB primary and its replica, which the test promotes |
 //! | `proxy` | the network between them, which can be cut |
 //! | `load` | three authorization servers, and clients that race each other |
 //! | `history` | what each client sent, and what it was answered |
@@ -18,6 +20,7 @@
 
 mod history;
 pub(crate) mod load;
+pub(crate) mod mariadb;
 mod oracle;
 pub(crate) mod patroni;
 pub(crate) mod proxy;
@@ -28,6 +31,7 @@ mod redis_sentinel;
 #[expect(dead_code, reason = "the tests of the store need more of it")]
 mod server;
 mod trial;
+mod with_mariadb;
 mod with_patroni;
 mod with_redis;
 

@@ -5,7 +5,7 @@
 //! replication, it allows nothing. An asynchronous fail-over may lose the last writes before it: then the
 //! oracle demands that the servers noticed, and that nothing is wrong once they have settled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::failover::history::{Answer, Deed, Entry, Facts, FailOver, Of, Report, Time, Token};
@@ -158,6 +158,23 @@ pub(crate) fn judge(facts: &Facts, promise: Promise) -> Verdict {
     Verdict { convictions: judge.convictions, seen: judge.seen }
 }
 
+/// Whether redeeming this credential, then what it brought, and so on, brought the other one.
+fn leads_to<'a>(
+    winners: &BTreeMap<&'a Token, Vec<(&'a Token, Time)>>,
+    from: &'a Token,
+    to: &Token,
+) -> bool {
+    let (mut known, mut next) = (BTreeSet::from([from]), vec![from]);
+    while let Some(token) = next.pop() {
+        if token == to {
+            return true;
+        }
+        let won = winners.get(token).into_iter().flatten();
+        next.extend(won.map(|(token, _)| *token).filter(|token| known.insert(*token)));
+    }
+    false
+}
+
 impl Judge<'_> {
     fn count_reports(&mut self) {
         let mut reported = HashMap::<Of, usize>::new();
@@ -189,7 +206,8 @@ impl Judge<'_> {
         self.losing(written).any(|it| it.begun <= now)
     }
 
-    /// Of one credential, all who redeem it get the same successor.
+    /// Of one credential, all who redeem it get the same successor, or one that came after it in the same chain: a
+    /// client that was slow gets the current one.
     fn winners(&mut self, session: &Session<'_>) {
         let mut winners = BTreeMap::<&Token, Vec<(&Token, Time)>>::new();
         for entry in &session.entries {
@@ -197,10 +215,12 @@ impl Judge<'_> {
                 winners.entry(presented).or_default().push((&tokens.refresh, entry.ended));
             }
         }
-        for won in winners.values_mut() {
-            won.sort_by_key(|(_, ended)| *ended);
+        winners.values_mut().for_each(|won| won.sort_by_key(|(_, ended)| *ended));
+        for won in winners.values() {
             let (first, first_ended) = won[0];
-            let mut others = won.iter().filter(|(token, _)| *token != first);
+            let is_of_chain =
+                |token| leads_to(&winners, first, token) || leads_to(&winners, token, first);
+            let mut others = won.iter().filter(|(token, _)| !is_of_chain(*token));
             let Some((other, ended)) = others.next().copied() else {
                 self.seen.shared += usize::from(won.len() > 1);
                 continue;

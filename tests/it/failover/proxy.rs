@@ -1,4 +1,4 @@
-//! The network before a server: it passes bytes on, or keeps them until it is mended.
+//! The network before a server: it passes bytes on, keeps them until it is mended, or leads to another server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ const HEAD: usize = 1024;
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     cut: watch::Sender<Cut>,
+    target: watch::Sender<SocketAddr>,
     task: AbortHandle,
 }
 
@@ -42,17 +43,16 @@ impl Proxy {
     pub(crate) async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let target = SocketAddr::from(([127, 0, 0, 1], target));
-        let cut = watch::Sender::new(Cut::Nothing);
-        let state = cut.subscribe();
+        let (cut, target) = (watch::Sender::new(Cut::Nothing), watch::Sender::new(local(target)));
+        let (state, leads_to) = (cut.subscribe(), target.subscribe());
         let task = tokio::spawn(async move {
             loop {
                 // A busy machine may run out of sockets for a moment.
                 let Ok((client, _)) = listener.accept().await else { continue };
-                tokio::spawn(serve(client, target, Passage::new(state.clone())));
+                tokio::spawn(serve(client, leads_to.clone(), Passage::new(state.clone())));
             }
         });
-        Self { port, cut, task: task.abort_handle() }
+        Self { port, cut, target, task: task.abort_handle() }
     }
 
     /// From now on nothing passes, and nothing ends: that is how a network fails. What was sent
@@ -65,6 +65,15 @@ impl Proxy {
     pub(crate) fn cut_marked(&self, mark: &str) {
         self.cut.send_replace(Cut::Marked(mark.into()));
     }
+
+    /// From now on connections are to this port, and those to another one end.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.target.send_replace(local(target));
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// What one connection knows of cuts.
@@ -98,20 +107,27 @@ impl Passage {
     }
 }
 
-async fn serve(client: TcpStream, target: SocketAddr, mut passage: Passage) {
+async fn serve(client: TcpStream, mut leads_to: watch::Receiver<SocketAddr>, mut passage: Passage) {
     if passage.free().await.is_err() {
         return;
     }
+    let target = *leads_to.borrow_and_update();
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     // When one side has failed, the other one ends, too.
-    let _ = tokio::try_join!(
-        pass(from_client, to_server, passage.clone(), true),
-        pass(from_server, to_client, passage, false)
-    );
+    let passed = async {
+        tokio::try_join!(
+            pass(from_client, to_server, passage.clone(), true),
+            pass(from_server, to_client, passage, false)
+        )
+    };
+    tokio::select! {
+        _ = passed => {}
+        _ = leads_to.wait_for(|now| *now != target) => {}
+    }
 }
 
 async fn pass(

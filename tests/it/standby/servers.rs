@@ -44,12 +44,7 @@ impl Pair {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         }
         let (first, second) = (folder.path().join("primary"), folder.path().join("standby"));
-        let password = folder.path().join("password");
-        fs::write(&password, PASSWORD).unwrap();
-        let mut initdb = command("initdb", folder.path());
-        initdb.arg("--pgdata").arg(&first).arg("--pwfile").arg(&password);
-        initdb.args(["--username", "cloakroom", "--auth", "scram-sha-256"]);
-        run(initdb.args(["--encoding", "UTF8", "--no-locale", "--no-sync"]));
+        initdb(folder.path(), &first);
         let synchronous = if is_synchronous { "*" } else { "" };
         let primary = Server::start(folder.path(), &first).await;
         let stream = Proxy::to(primary.port).await;
@@ -93,12 +88,50 @@ impl Pair {
     }
 }
 
+/// A server with a tablespace on a disk of its own, which is small.
+#[derive(Debug)]
+pub(crate) struct SmallDisk {
+    pub(crate) server: Server,
+    _folder: TempDir,
+}
+
+impl SmallDisk {
+    /// `None` if this user may not mount a disk. The mount is in a namespace of the server's, and ends with it.
+    pub(crate) async fn start() -> Option<Self> {
+        const MOUNT: &str = "mount -t tmpfs -o size=16m,uid=$1,gid=$1,mode=700 tmpfs \"$0\"; shift; \
+                             exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let (data, disk) = (folder.path().join("data"), folder.path().join("disk"));
+        initdb(folder.path(), &data);
+        fs::create_dir(&disk).unwrap();
+        let mut before = Command::new("unshare");
+        before.args(["--mount", "sh", "-ec", MOUNT]).arg(&disk).arg(NOBODY.to_string());
+        before.arg("sh").current_dir(folder.path()).stdin(Stdio::null());
+        let server = Server::start_by(before, folder.path(), &data).await;
+        server.run(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.display())).await;
+        Some(Self { server, _folder: folder })
+    }
+
+    /// The URL with which new tables are on that disk.
+    pub(crate) fn url(&self) -> String {
+        format!("{}&options=-c%20default_tablespace%3Dsmall", self.server.url())
+    }
+}
+
 impl Server {
     async fn start(folder: &Path, data: &Path) -> Self {
+        Self::start_by(as_nobody("sh".into(), folder), folder, data).await
+    }
+
+    /// Starts it by this shell.
+    async fn start_by(mut shell: Command, folder: &Path, data: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let log = fs::File::create(data.with_extension("log")).unwrap();
         let postgres = command("postgres", folder).get_program().to_owned();
-        let mut shell = as_nobody("sh".into(), folder);
         let wait = "\"$@\" & server=$!; read _; kill -s QUIT $server; wait $server";
         shell.args(["-c", wait, "sh"]).arg(postgres).arg("-D").arg(data);
         for setting in [
@@ -151,6 +184,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn initdb(folder: &Path, data: &Path) {
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD).unwrap();
+    let mut initdb = command("initdb", folder);
+    initdb.arg("--pgdata").arg(data).arg("--pwfile").arg(&password);
+    initdb.args(["--username", "cloakroom", "--auth", "scram-sha-256"]);
+    run(initdb.args(["--encoding", "UTF8", "--no-locale", "--no-sync"]));
 }
 
 fn config(port: u16) -> String {

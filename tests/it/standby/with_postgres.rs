@@ -1,86 +1,15 @@
-//! The tests.
+//! PostgreSQL: a streaming standby takes over.
 
-use std::sync::{Arc, Mutex};
-
+use cloakroom::core::Subject;
 use cloakroom::core::revocation::{Cursor, RevocationBatch};
 use cloakroom::core::store::TokenStore as _;
-use cloakroom::core::{Subject, TokenSecret};
 use cloakroom::postgres::{ConnectError, PostgresStore};
-use cloakroom::{
-    Caller, Event, EventSink, Grant, Introspection, Issuer, TokenError, TokenResponse,
-};
-use tokio::sync::watch;
+use cloakroom::{Grant, TokenError};
 
 use crate::failover::load;
 use crate::failover::patroni::open;
 use crate::standby::servers::Pair;
-
-/// Keeps what a server reports.
-#[derive(Debug)]
-struct Sink {
-    events: Mutex<Vec<Event>>,
-    count: watch::Sender<usize>,
-}
-
-impl EventSink for Sink {
-    fn record(&self, event: &Event) {
-        self.events.lock().unwrap().push(event.clone());
-        self.count.send_modify(|count| *count += 1);
-    }
-}
-
-impl Sink {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { events: Mutex::default(), count: watch::Sender::new(0) })
-    }
-
-    fn regressions(&self) -> usize {
-        let events = self.events.lock().unwrap();
-        events.iter().filter(|event| matches!(event, Event::StoreRegressed { .. })).count()
-    }
-
-    async fn until_regressed(&self) {
-        let mut changes = self.count.subscribe();
-        while self.regressions() == 0 {
-            changes.changed().await.unwrap();
-        }
-    }
-}
-
-/// An authorization server with its maintenance.
-async fn server(url: &str) -> (Issuer, Arc<Sink>) {
-    let sink = Sink::new();
-    let issuer = load::server(open(url).await, sink.clone()).await;
-    let maintained = issuer.clone();
-    tokio::spawn(async move { maintained.run_maintenance().await });
-    (issuer, sink)
-}
-
-/// Until the server vouches again.
-async fn patiently<T, F>(mut call: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, TokenError>>,
-{
-    loop {
-        match call().await {
-            Ok(value) => return value,
-            Err(TokenError::Unavailable(_) | TokenError::Store(_)) => {
-                tokio::task::yield_now().await;
-            }
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-}
-
-async fn log_in(issuer: &Issuer, user: &str) -> TokenResponse {
-    patiently(|| issuer.issue(Grant::user(load::APP, user).unwrap())).await
-}
-
-async fn is_active(issuer: &Issuer, response: &TokenResponse) -> bool {
-    let token = TokenSecret::new(response.access_token.expose().to_owned());
-    let answer = patiently(|| issuer.introspect(&token, Caller::Internal)).await;
-    matches!(answer, Introspection::Active(_))
-}
+use crate::standby::{is_active, log_in, patiently, server};
 
 /// The end of the log.
 async fn end_of_log(store: &PostgresStore) -> Cursor {
@@ -93,7 +22,7 @@ async fn end_of_log(store: &PostgresStore) -> Cursor {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_asynchronous_standby_lacks_is_noticed_and_revoked_again() {
     let mut pair = Pair::start(false).await;
-    let (one, events) = server(&pair.url()).await;
+    let (one, events) = server(open(&pair.url()).await).await;
     let alice = log_in(&one, "alice").await;
     let bob = log_in(&one, "bob").await;
     let carol = log_in(&one, "carol").await;
@@ -118,7 +47,7 @@ async fn what_an_asynchronous_standby_lacks_is_noticed_and_revoked_again() {
     let after = store.revocations(read, 10).await.unwrap();
     assert!(matches!(after, RevocationBatch::Gap), "{after:?}");
     // The database itself has the revocations again: another server knows nothing else.
-    let (other, _) = server(&pair.url()).await;
+    let (other, _) = server(open(&pair.url()).await).await;
     assert!(!is_active(&other, &alice).await);
     assert!(!is_active(&other, &bob).await);
     assert!(is_active(&other, &carol).await);
@@ -127,7 +56,7 @@ async fn what_an_asynchronous_standby_lacks_is_noticed_and_revoked_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_synchronous_standby_lacks_nothing() {
     let mut pair = Pair::start(true).await;
-    let (one, events) = server(&pair.url()).await;
+    let (one, events) = server(open(&pair.url()).await).await;
     let alice = log_in(&one, "alice").await;
     let bob = log_in(&one, "bob").await;
     patiently(|| one.revoke_grant(alice.grant)).await;
@@ -140,7 +69,7 @@ async fn a_synchronous_standby_lacks_nothing() {
     );
     pair.fail_over().await;
 
-    let (other, _) = server(&pair.standby.url()).await;
+    let (other, _) = server(open(&pair.standby.url()).await).await;
     for issuer in [&one, &other] {
         assert!(!is_active(issuer, &alice).await);
         assert!(is_active(issuer, &bob).await);
@@ -161,6 +90,6 @@ async fn a_standby_that_is_given_by_mistake_is_refused() {
     ] {
         assert!(matches!(error, ConnectError::ReadOnly), "{error:?}");
     }
-    let (issuer, _) = server(&pair.url()).await;
+    let (issuer, _) = server(open(&pair.url()).await).await;
     log_in(&issuer, "alice").await;
 }

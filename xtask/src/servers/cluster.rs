@@ -11,6 +11,7 @@ use std::{env, fs};
 use super::engine::{Engine as _, find, present, random};
 use super::install::install_missing;
 use super::keeper::{end_of_input, say};
+use super::mysql::Mysql;
 use super::postgres::Postgres;
 use super::private::{PAUSE, User, make_folder, unprivileged};
 use crate::command::{Cmd, Failure};
@@ -37,10 +38,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// For PostgreSQL with Patroni and etcd; installs what is missing.
     pub(crate) fn patroni() -> Result<Self, Failure> {
-        install_missing(missing, |packages| {
-            let packages = packages.join(" ");
-            Failure::new(format!("install the programs: apt-get install {packages}"))
-        })?;
+        install_missing(missing, advice)?;
         let postgres = present(Postgres.server(), "postgres")?;
         let programs = vec![
             ("CLOAKROOM_FAILOVER_POSTGRES", postgres.parent().unwrap_or(&postgres).to_owned()),
@@ -48,6 +46,16 @@ impl Cluster {
             ("CLOAKROOM_FAILOVER_ETCD", present(find(&["etcd"]), "etcd")?),
         ];
         Self::keep(programs)
+    }
+
+    /// For a MariaDB primary and its replica; installs what is missing.
+    pub(crate) fn mariadb() -> Result<Self, Failure> {
+        let missing = || match Mysql.server() {
+            Some(_) => Vec::new(),
+            None => vec![Mysql.facts().packages[1]],
+        };
+        install_missing(missing, advice)?;
+        Self::keep(Vec::new())
     }
 
     fn keep(programs: Vec<(&'static str, PathBuf)>) -> Result<Self, Failure> {
@@ -106,6 +114,11 @@ impl Drop for Cluster {
         // An earlier failure was already reported.
         let _ = self.close();
     }
+}
+
+fn advice(packages: &[&str]) -> Failure {
+    let packages = packages.join(" ");
+    Failure::new(format!("install the programs: apt-get install {packages}"))
 }
 
 /// Debian's packages for the missing programs.

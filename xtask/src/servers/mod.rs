@@ -36,7 +36,7 @@ const NGINX_TESTS: &str = "http::nginx::";
 const BROWSER_TESTS: &str = "with_chromium::";
 
 /// The tests that only `cargo xtask failover` runs.
-const CLUSTER_TESTS: &str = "with_patroni::";
+const CLUSTER_TESTS: [&str; 2] = ["with_patroni::", "with_mariadb::"];
 
 /// Keeps servers, if xtask was started for that.
 pub(crate) fn run_keeper() -> Option<ExitCode> {
@@ -99,7 +99,7 @@ impl Servers {
     /// Passes the URLs of the servers to the tests, and leaves out tests without a server.
     pub(crate) fn tell(&self, tests: Cmd) -> Cmd {
         let tests = self.name_to(tests);
-        let left_out = self.left_out().into_iter().chain([CLUSTER_TESTS.to_owned()]);
+        let left_out = self.left_out().into_iter().chain(CLUSTER_TESTS.map(ToOwned::to_owned));
         left_out.fold(tests.arg("--"), |tests, name| tests.arg("--skip").arg(name))
     }
 

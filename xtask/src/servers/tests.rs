@@ -276,7 +276,8 @@ fn without_servers_the_tests_that_need_one_are_left_out() {
     assert_eq!(
         command,
         "cargo test -- --skip with_postgres:: --skip with_mysql:: --skip with_redis:: \
-         --skip http::nginx:: --skip with_chromium:: --skip with_patroni::"
+         --skip http::nginx:: --skip with_chromium:: --skip with_patroni:: \
+         --skip with_mariadb::"
     );
     let summary = Servers::none().summary().to_string();
     for name in ["postgres", "mysql", "redis", "(nginx)", "(chromium)"] {

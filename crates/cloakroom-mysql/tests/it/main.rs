@@ -8,6 +8,7 @@ mod support;
 
 /// What needs a server. `cargo xtask test --embedded` leaves it out by this name.
 mod with_mysql {
+    mod app_pool;
     mod by_hand;
     mod damaged;
     mod kit;

@@ -6,10 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom_core::record::GrantRecord;
 use cloakroom_core::revocation::Target;
 use cloakroom_core::store::{
-    AdvanceOutcome, CreateOutcome, Housekeeping, Lookup, StoreError, TokenStore as _,
+    AdvanceOutcome, CreateOutcome, Housekeeping, Lookup, SingleUseId, SingleUseStore as _, Spend,
+    StoreError, TokenStore as _,
 };
+use cloakroom_core::{GrantId, Random};
 use cloakroom_mysql::mysql_async::prelude::Queryable as _;
 use cloakroom_mysql::mysql_async::{Conn, Error, OptsBuilder};
 use cloakroom_mysql::{ConnectError, MysqlStore};
@@ -23,6 +26,8 @@ struct Server {
     folder: TempDir,
     port: u16,
     options: Vec<String>,
+    /// What starts the program, if that is not this process.
+    starter: Vec<String>,
     process: Option<Child>,
 }
 
@@ -41,7 +46,9 @@ impl Server {
         let program = program()?;
         let folder = TempDir::new().unwrap();
         let mut install = Command::new("mariadb-install-db");
+        // A server that starts deletes temporary tables of others in the same folder.
         install
+            .env("TMPDIR", folder.path())
             .arg("--no-defaults")
             .arg(format!("--datadir={}", folder.path().join("data").display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -50,7 +57,7 @@ impl Server {
         assert!(install.status().unwrap().success());
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { folder, port, options, process: None };
+        let mut server = Self { folder, port, options, starter: Vec::new(), process: None };
         server.begin(&program).await;
         server.admin().await.query_drop("CREATE DATABASE tokens").await.unwrap();
         Some(server)
@@ -58,7 +65,16 @@ impl Server {
 
     async fn begin(&mut self, program: &Path) {
         let data = self.folder.path().join("data");
-        let process = Command::new(program)
+        let mut command = match self.starter.split_first() {
+            None => Command::new(program),
+            Some((starter, arguments)) => {
+                let mut command = Command::new(starter);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
+        let process = command
+            .env("TMPDIR", self.folder.path())
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .args(["--user=root", "--socket=socket", "--pid-file=pid", "--skip-name-resolve"])
@@ -75,6 +91,21 @@ impl Server {
             assert!(process.try_wait().unwrap().is_none(), "the server has ended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Starts again, with the tables of the database `tokens` on a small disk of their own. `false` if this user
+    /// may not mount one. The mount is in a namespace of the server's, and ends with it.
+    async fn move_to_small_disk(&mut self) -> bool {
+        const MOUNT: &str = "mount -t tmpfs -o size=4m tmpfs \"$0\"; exec \"$@\"";
+        let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+        if is_root {
+            self.kill();
+            let disk = self.folder.path().join("data/tokens").display().to_string();
+            self.starter =
+                ["unshare", "--mount", "sh", "-ec", MOUNT, &disk].map(ToOwned::to_owned).into();
+            self.begin(&program().unwrap()).await;
+        }
+        is_root
     }
 
     fn kill(&mut self) {
@@ -199,6 +230,90 @@ async fn a_server_that_is_stopped_and_started_is_an_outage_in_between() {
                 panic!("round {round}: a grant is gone");
             };
             assert_eq!(found.grant.revoked_at.is_some(), *is_revoked, "round {round}");
+        }
+    }
+}
+
+/// The disk is full. Writes fail, each with its source, and reads go on. When there is room again, the same store
+/// works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_is_an_outage_of_writes() {
+    const TABLE_IS_FULL: u16 = 1114;
+    let Some(mut server) = Server::start(&[]).await else { return };
+    if !server.move_to_small_disk().await {
+        eprintln!("only root may mount a small disk: nothing was tested");
+        return;
+    }
+    let store = MysqlStore::connect(&server.url("root")).await.unwrap();
+    let known = grant(&store, "alice", "app").await;
+    let known_token = token(&known);
+    let created = store.create(known.clone(), vec![known_token.clone()]).await.unwrap();
+    assert_eq!(created, CreateOutcome::Inserted);
+
+    let mut admin = server.admin().await;
+    // MariaDB 10.11 itself aborts if there is no room for a blob that does not fit into its row.
+    admin.query_drop("CREATE TABLE tokens.filler (bytes VARBINARY(4000))").await.unwrap();
+    for length in [3_500, 100] {
+        let fill = format!("INSERT INTO tokens.filler VALUES (REPEAT('x', {length}))");
+        let full = loop {
+            if let Err(error) = admin.query_drop(&fill).await {
+                break error;
+            }
+        };
+        assert!(matches!(&full, Error::Server(e) if e.code == TABLE_IS_FULL), "{full:?}");
+    }
+    let mut current = known.clone();
+    for kind in 0..4 {
+        // Pages that are there have some room.
+        let error = loop {
+            if let Err(error) = write(&store, &mut current, kind).await {
+                break error;
+            }
+        };
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        let mut is_full = false;
+        while let Some(error) = source {
+            is_full = is_full
+                || matches!(error.downcast_ref(), Some(Error::Server(e)) if e.code == TABLE_IS_FULL);
+            source = error.source();
+        }
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{kind}: {error:?}");
+        assert!(is_full, "{kind}: {error:?}");
+    }
+    let found = store.find(known.id, Some(known_token.digest)).await.unwrap();
+    assert!(matches!(&found, Lookup::Found(found) if found.token.is_some()), "{found:?}");
+
+    admin.query_drop("DROP TABLE tokens.filler").await.unwrap();
+    let Lookup::Found(found) = store.find(known.id, None).await.unwrap() else {
+        panic!("the grant is gone")
+    };
+    // The step that failed was not taken.
+    current = (*found.grant).clone();
+    for kind in 0..4 {
+        write(&store, &mut current, kind).await.unwrap();
+    }
+}
+
+/// Every write that adds a row, by its number.
+async fn write(store: &MysqlStore, current: &mut GrantRecord, kind: u32) -> Result<(), StoreError> {
+    match kind {
+        0 => {
+            let grant = grant(store, "alice", "app").await;
+            let tokens = vec![token(&grant)];
+            store.create(grant, tokens).await.map(drop)
+        }
+        1 => {
+            let (step, next) = step(current);
+            *current = next;
+            store.advance(step).await.map(drop)
+        }
+        2 => {
+            let absent = GrantId::random(&Random::system()).unwrap();
+            store.revoke(revocation(Target::Grant(absent))).await.map(drop)
+        }
+        _ => {
+            let id = SingleUseId::from_bytes(Random::system().array().unwrap());
+            store.spend(Spend { id, until: NOW + DAY, now: NOW }).await.map(drop)
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::server::{Stranger, builder, schema, stranger, url};
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
-fn is_unavailable<T: std::fmt::Debug>(what: &str, answer: Result<T, StoreError>) {
+pub(super) fn is_unavailable<T: std::fmt::Debug>(what: &str, answer: Result<T, StoreError>) {
     let error = answer.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{what}: {error:?}");
     assert!(error.is_retryable());
@@ -36,7 +36,7 @@ async fn put(store: &PostgresStore) -> Result<(GrantRecord, TokenRecord), StoreE
 }
 
 /// Every method, once each.
-const METHODS: [&str; 17] = [
+pub(super) const METHODS: [&str; 17] = [
     "create",
     "find",
     "advance",
@@ -72,7 +72,7 @@ const TABLES: [&str; 10] = [
 
 /// What a call needs. It is made before the call, since the call may come to nothing.
 #[derive(Clone)]
-struct Scene {
+pub(super) struct Scene {
     store: PostgresStore,
     grant: GrantRecord,
     token: TokenRecord,
@@ -83,7 +83,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(store: &PostgresStore, number: u64) -> Self {
+    pub(super) async fn new(store: &PostgresStore, number: u64) -> Self {
         let (grant, token) = put(store).await.unwrap();
         let kid = Kid::new(format!("key {number}")).unwrap();
         let times = KeyTimes::published(NOW);
@@ -99,8 +99,14 @@ impl Scene {
         }
     }
 
+    /// The same, for another store over the same tables.
+    #[cfg(feature = "deadpool")]
+    pub(super) fn over(self, store: &PostgresStore) -> Self {
+        Self { store: store.clone(), ..self }
+    }
+
     /// Calls a method. What it answers when all is well is checked here; an error is returned.
-    async fn call(&self, method: &str) -> Result<(), StoreError> {
+    pub(super) async fn call(&self, method: &str) -> Result<(), StoreError> {
         let (store, id) = (&self.store, self.grant.id);
         let app = || ClientId::new("app").unwrap();
         match method {
@@ -179,7 +185,7 @@ impl Scene {
 impl Scene {
     /// Every method works. A connection that is about to be given up may fail once more, and a busy machine may
     /// take longer than a short time-out allows.
-    async fn works_in_the_end(&self) {
+    pub(super) async fn works_in_the_end(&self) {
         for method in METHODS {
             while self.call(method).await.is_err() {
                 yield_now().await;

@@ -1,5 +1,7 @@
 //! Tests that need a server.
 
+#[cfg(feature = "deadpool")]
+mod app_pool;
 mod damaged;
 mod dance;
 mod faults;
