@@ -75,17 +75,17 @@ impl FailOver {
         let command = command.env("CLOAKROOM_FAILOVER_ROUNDS", self.rounds);
         if self.database != Database::Postgres {
             install_redis()?;
-            return self.watch(command);
+            return self.watch(&command);
         }
         let command = command.env("CLOAKROOM_FAILOVER_SYNCHRONOUS", self.is_synchronous);
         let cluster = Cluster::patroni()?;
-        let result = self.watch(cluster.tell(command));
+        let result = self.watch(&cluster.tell(command));
         cluster.end()?;
         result
     }
 
     /// Runs the test. A name that no test has would pass, too.
-    fn watch(self, command: Cmd) -> Result<(), Failure> {
+    fn watch(self, command: &Cmd) -> Result<(), Failure> {
         let mut passed = 0;
         let result = command.stream(|line| {
             passed += usize::from(line.starts_with("test result: ok. 1 passed"));
