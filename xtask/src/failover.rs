@@ -85,16 +85,16 @@ impl FailOver {
             Database::Mysql => Cluster::mariadb()?,
             _ => {
                 install_redis()?;
-                return self.watch(command);
+                return self.watch(&command);
             }
         };
-        let result = self.watch(cluster.tell(command));
+        let result = self.watch(&cluster.tell(command));
         cluster.end()?;
         result
     }
 
     /// Runs the test. A name that no test has would pass, too.
-    fn watch(self, command: Cmd) -> Result<(), Failure> {
+    fn watch(self, command: &Cmd) -> Result<(), Failure> {
         let mut passed = 0;
         let result = command.stream(|line| {
             passed += usize::from(line.starts_with("test result: ok. 1 passed"));

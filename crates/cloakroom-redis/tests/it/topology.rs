@@ -171,6 +171,21 @@ impl Pair {
         assert_eq!(wait.query_async::<i64>(&mut master).await.unwrap(), 1);
     }
 
+    /// The replica stops or goes on. Its link stays, so that the master still counts it.
+    pub(crate) fn freeze(&self, process: &str, is_frozen: bool) {
+        let signal = if is_frozen { "STOP" } else { "CONT" };
+        let mut kill = Command::new("sh");
+        kill.args(["-c", "kill -s \"$@\"", "sh", signal, process]);
+        assert!(kill.status().unwrap().success());
+    }
+
+    /// The process of the replica.
+    pub(crate) fn process(&self) -> String {
+        let info = self.replica.says(&["INFO", "server"]);
+        let process = info.lines().find_map(|line| line.strip_prefix("process_id:"));
+        process.unwrap().trim().to_owned()
+    }
+
     /// The master dies, and the replica takes its place with what it has.
     pub(crate) fn fail_over(&mut self) {
         self.master.kill();

@@ -111,6 +111,12 @@ fn a_credential_has_one_successor() {
     let both = Story::new().refresh(20, "r0", "r1").refresh(21, "r0", "r1");
     both.is_right();
     assert_eq!(both.judge(true).seen.shared, 1);
+    // A slow client gets the credential that is current by then, and no other.
+    let walk = || Story::new().refresh(20, "r0", "r1").refresh(21, "r1", "r2");
+    walk().refresh(22, "r0", "r2").is_right();
+    walk().refresh(22, "r2", "r3").refresh(23, "r0", "r3").is_right();
+    walk().refresh(22, "r0", "x2").is_wrong(two_winners);
+    walk().refresh(22, "r0", "x2").refresh(23, "x2", "r3").is_wrong(two_winners);
     let two = Story::new().refresh(20, "r0", "r1").refresh(21, "r0", "x1");
     two.is_wrong(two_winners);
     // A client that was slow gets the current one, and no other.

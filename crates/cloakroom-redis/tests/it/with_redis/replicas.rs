@@ -139,8 +139,11 @@ async fn a_write_that_is_sent_twice_counts_when_the_replica_has_the_first() {
         // The connection is there, and the script known.
         let warm = grant(&store, "bob", "app").await;
         let _ = store.create(warm.clone(), vec![]).await.unwrap();
-        let _ = store.advance(step(&warm).0).await.unwrap();
-        pair.link.set(Mode::After(0));
+        let (advance, warm) = step(&warm);
+        let _ = direct.advance(advance).await.unwrap();
+        // A replica without a link would not be counted at all.
+        let process = pair.process();
+        pair.freeze(&process, true);
         front.set(Mode::OneAnswerLost(lost));
         let (advance, next) = step(&record);
         assert!(store.advance(advance.clone()).await.is_err(), "{lost}");
@@ -148,7 +151,7 @@ async fn a_write_that_is_sent_twice_counts_when_the_replica_has_the_first() {
         front.set(Mode::OneAnswerLost(lost));
         assert!(store.revoke(revocation(target)).await.is_err(), "{lost}");
         front.set(Mode::Through);
-        pair.link.set(Mode::Through);
+        pair.freeze(&process, false);
         assert_eq!(direct.advance(advance).await.unwrap(), AdvanceOutcome::Advanced);
         assert_eq!(stored(&direct, record.id).await.chain, next.chain);
     }
