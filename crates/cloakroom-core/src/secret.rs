@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::ZeroizeOnDrop;
 
 use crate::ids::InvalidValue;
 
@@ -22,13 +22,13 @@ use crate::ids::InvalidValue;
 /// assert_eq!(token.expose(), "cr_at_secret");
 /// ```
 #[derive(Clone)]
-pub struct TokenSecret(Zeroizing<String>);
+pub struct TokenSecret(String);
 
 impl TokenSecret {
     /// Wraps a token that was presented or minted.
     #[must_use]
     pub fn new(token: impl Into<String>) -> Self {
-        Self(Zeroizing::new(token.into()))
+        Self(token.into())
     }
 
     /// The plaintext token.
@@ -37,6 +37,20 @@ impl TokenSecret {
         &self.0
     }
 }
+
+impl Drop for TokenSecret {
+    /// Wipes the whole buffer at once. `Zeroizing` writes one byte after another, which takes as long for a
+    /// JWT as writing its claims does.
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        bytes.clear();
+        // As long as the buffer is, so that it is not moved.
+        bytes.resize(bytes.capacity(), 0);
+        zeroize::optimization_barrier(&*bytes);
+    }
+}
+
+impl ZeroizeOnDrop for TokenSecret {}
 
 impl fmt::Debug for TokenSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ use crate::sql::Sql;
 /// READ COMMITTED: if another transaction is writing the row, this waits for it and checks all conditions
 /// again on what it wrote. So of several moves one finds the chain where it expects it. A `revoke` that comes
 /// first leaves `revoked_at`; one that comes later finds the row as the move left it.
-pub(crate) static MOVE: Sql = Sql::new(
+static MOVE: Sql = Sql::new(
     "WITH moved AS ( \
          UPDATE cloakroom.grants SET generation = $7, digest = $8, chain_expires_at = $9, \
              expires_at = $10, row_expires_at = $11, due = $12, revoked_at = $13, body = $14 \

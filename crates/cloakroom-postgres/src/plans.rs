@@ -8,14 +8,14 @@ use tokio_postgres::types::Type;
 use crate::error::failed;
 use crate::pool::Pool;
 use crate::sql::{Names, Sql};
-use crate::{advance, grants, housekeeping, list, lookups, revocation_log, single_use};
+use crate::{grants, housekeeping, list, lookups, revocation_log, single_use};
 
-/// What each query is for, its statement, and its index without the prefix.
+/// What each query is for, its statement, and its index without the prefix: those that no other index serves as
+/// well in a small table.
 const QUERIES: &[(&str, &Sql, &str)] = &[
     ("find a grant", &grants::FIND, "grants_pkey"),
     ("find a token", &grants::FIND_TOKEN, "tokens_pkey"),
     ("find many tokens", &lookups::FIND_MANY, "tokens_pkey"),
-    ("advance a chain", &advance::MOVE, "grants_pkey"),
     ("list the grants of a subject", &list::LIST_SUBJECT, "grants_of_subject"),
     ("list the grants of a client", &list::LIST_CLIENT, "grants_of_client"),
     ("look for rules", &revocation_log::RULES, "rules_pkey"),

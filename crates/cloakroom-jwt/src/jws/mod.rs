@@ -63,18 +63,26 @@ pub async fn sign_jwt(
 
     // There is room for the signature, so that the token is not moved and leaves no copy behind.
     let room = unsigned + encoded_len(most_signature_bytes(signer.algorithm()));
-    let mut jwt = String::with_capacity(room);
-    jwt.push_str(&header);
-    jwt.push('.');
-    URL_SAFE_NO_PAD.encode_string(json, &mut jwt);
-    let signature = signer
-        .sign(jwt.as_bytes())
-        .await
-        .map_err(|error| FormatError::KeysUnavailable(error.into()))?;
+    let mut jwt = Vec::with_capacity(room);
+    jwt.extend_from_slice(header.as_bytes());
+    jwt.push(b'.');
+    push_encoded(&mut jwt, &json)?;
+    let signature =
+        signer.sign(&jwt).await.map_err(|error| FormatError::KeysUnavailable(error.into()))?;
     within_limit(typ, unsigned + encoded_len(signature.len()))?;
-    jwt.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+    jwt.push(b'.');
+    push_encoded(&mut jwt, &signature)?;
+    let jwt = String::from_utf8(jwt);
+    let jwt = jwt.map_err(|error| FormatError::Other(error.utf8_error().into()))?;
     Ok(TokenSecret::new(jwt))
+}
+
+/// Appends these bytes as base64url. In place: `encode_string` would clear and fill a buffer of its own first.
+fn push_encoded(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormatError> {
+    let begin = text.len();
+    text.extend(std::iter::repeat_n(0, encoded_len(bytes.len())));
+    let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text[begin..]);
+    written.map(drop).map_err(|error| FormatError::Other(error.into()))
 }
 
 /// Checks that an access token with these claims stays within the limit under a key that we generate for
