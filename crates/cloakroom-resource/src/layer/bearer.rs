@@ -380,10 +380,7 @@ impl BearerLayer {
     /// # Errors
     ///
     /// The response for a request that is refused: see the table [above](Self).
-    pub async fn check<B, R: Default>(
-        &self,
-        request: Request<B>,
-    ) -> Result<Request<B>, Response<R>> {
+    pub async fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Response<()>> {
         check(&*self.0, request).await
     }
 

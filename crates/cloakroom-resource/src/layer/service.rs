@@ -161,10 +161,10 @@ where
 /// # Errors
 ///
 /// The response, if the request is refused.
-pub(crate) async fn check<P: Policy, B, R: Default>(
+pub(crate) async fn check<P: Policy, B>(
     policy: &P,
     mut request: Request<B>,
-) -> Result<Request<B>, Response<R>> {
+) -> Result<Request<B>, Response<()>> {
     let now = ClockReading::now(policy.clock());
     let Presented { token, scheme, proof } = match policy.take_token(&mut request) {
         Ok(presented) => presented,

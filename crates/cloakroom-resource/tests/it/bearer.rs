@@ -53,7 +53,7 @@ async fn send_both(layer: &BearerLayer, authorization: &[&[u8]]) -> Response<Str
         let value = HeaderValue::from_bytes(value).unwrap();
         request.headers_mut().append("authorization", value);
     }
-    match layer.check::<_, String>(request).await {
+    match layer.check(request).await {
         Ok(request) => {
             assert_eq!((response.status().as_u16(), *request.body()), (200, "the body"));
             let token = request.extensions().get::<VerifiedToken>().unwrap();
@@ -62,7 +62,6 @@ async fn send_both(layer: &BearerLayer, authorization: &[&[u8]]) -> Response<Str
         Err(refusal) => {
             assert_eq!(refusal.status(), response.status());
             assert_eq!(refusal.headers(), response.headers());
-            assert_eq!(refusal.body(), "");
         }
     }
     response
