@@ -31,7 +31,7 @@ const ORDERS: &str = "https://orders.example";
 async fn protect(
     bearer: web::ThinData<BearerLayer>,
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let mut checked = Request::new(());
     for value in request.headers().get_all(header::AUTHORIZATION) {
