@@ -206,13 +206,8 @@ impl Judge<'_> {
         self.losing(written).any(|it| it.begun <= now)
     }
 
-<<<<<<< HEAD
     /// Of one credential, all who redeem it get the same successor, or one that came after it in the same chain: a
     /// client that was slow gets the current one.
-=======
-    /// Of one credential, all who redeem it get the same successor, or a later one of the same chain: a slow
-    /// client gets the one that is current.
->>>>>>> redis13-unbuilt
     fn winners(&mut self, session: &Session<'_>) {
         let mut winners = BTreeMap::<&Token, Vec<(&Token, Time)>>::new();
         for entry in &session.entries {
@@ -223,17 +218,9 @@ impl Judge<'_> {
         winners.values_mut().for_each(|won| won.sort_by_key(|(_, ended)| *ended));
         for won in winners.values() {
             let (first, first_ended) = won[0];
-<<<<<<< HEAD
             let is_of_chain =
                 |token| leads_to(&winners, first, token) || leads_to(&winners, token, first);
             let mut others = won.iter().filter(|(token, _)| !is_of_chain(*token));
-=======
-            let mut others = won.iter().filter(|(token, ended)| {
-                *token != first
-                    && !session.leads(first, token, *ended)
-                    && !session.leads(token, first, *ended)
-            });
->>>>>>> redis13-unbuilt
             let Some((other, ended)) = others.next().copied() else {
                 self.seen.shared += usize::from(won.len() > 1);
                 continue;
@@ -375,30 +362,6 @@ impl Judge<'_> {
 }
 
 impl Session<'_> {
-    /// Whether somebody has gone from this credential to the other one, step by step, by then. A step whose answer
-    /// was lost may lead anywhere.
-    fn leads(&self, from: &Token, to: &Token, by: Time) -> bool {
-        let mut reached = vec![from];
-        let mut next = 0;
-        while let Some(&token) = reached.get(next) {
-            for entry in self.entries.iter().filter(|entry| entry.begun <= by) {
-                match &entry.deed {
-                    Deed::Refresh { presented, answer, .. } if presented == token => match answer {
-                        Answer::Unknown => return true,
-                        Answer::Yes(tokens) if tokens.refresh == *to => return true,
-                        Answer::Yes(tokens) if !reached.contains(&&tokens.refresh) => {
-                            reached.push(&tokens.refresh);
-                        }
-                        Answer::Yes(_) | Answer::Refused(_) => {}
-                    },
-                    _ => {}
-                }
-            }
-            next += 1;
-        }
-        false
-    }
-
     /// Whether this credential was redeemed by a request that began later.
     fn presents(&self, token: &Token, after: Time) -> bool {
         self.entries.iter().any(|entry| {

@@ -119,10 +119,6 @@ fn a_credential_has_one_successor() {
     walk().refresh(22, "r0", "x2").refresh(23, "x2", "r3").is_wrong(two_winners);
     let two = Story::new().refresh(20, "r0", "r1").refresh(21, "r0", "x1");
     two.is_wrong(two_winners);
-    // A client that was slow gets the current one, and no other.
-    let slow = Story::new().refresh(20, "r0", "r1").refresh(21, "r1", "r2");
-    slow.clone().refresh(22, "r0", "r2").is_right();
-    slow.refresh(22, "r0", "x2").is_wrong(two_winners);
     // A fail-over between them excuses it, if it may have lost the first one, and if that one is dead.
     let again =
         |first| Story::new().refresh(first, "r0", "r1").fails_over().refresh(110, "r0", "x1");
