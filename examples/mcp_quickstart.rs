@@ -100,7 +100,7 @@ async fn sign_in(
     match request.grant(field("user")) {
         // Yours: look the user up.
         Ok(grant) if field("password") == "open sesame" => Ok(request.approve(grant).await?),
-        _ => Ok(request.error(AuthorizationErrorCode::AccessDenied)),
+        _ => Ok(request.error(AuthorizationErrorCode::AccessDenied).await?),
     }
 }
 

@@ -149,7 +149,7 @@ impl Session {
 
     /// Runs statements without parameters in one message, and so in one transaction.
     pub(crate) async fn simple(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Failed> {
-        self.patiently(async { Ok(self.client.simple_query(sql).await?) }).await
+        self.patiently(async { Ok(self.client().simple_query(sql).await?) }).await
     }
 
     pub(crate) async fn query(

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `with_patroni` | the test itself; `cargo xtask failover postgres` runs it, and nothing else does |
-//! | `with_redis` | tests with a few rounds; `cargo xtask failover redis-…` runs more of them |
+//! | `with_redis` | the same for Redis, run by `cargo xtask failover redis-…`, and a master that is cut off with its server |
 //! | `trial` | the rounds: something fails under load, is mended, and the history is judged |
 //! | `patroni` | three PostgreSQL servers under Patroni, and the faults that befall their primary |
 //! | `redis_sentinel` | a Redis master, its two replicas and three sentinels |

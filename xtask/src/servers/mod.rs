@@ -36,7 +36,12 @@ const NGINX_TESTS: &str = "http::nginx::";
 const BROWSER_TESTS: &str = "with_chromium::";
 
 /// The tests that only `cargo xtask failover` runs.
-const CLUSTER_TESTS: [&str; 2] = ["with_patroni::", "with_mariadb::"];
+const CLUSTER_TESTS: [&str; 4] = [
+    "with_patroni::",
+    "with_mariadb::",
+    "failover::with_redis::a_",
+    "failover::with_redis::moving_",
+];
 
 /// Keeps servers, if xtask was started for that.
 pub(crate) fn run_keeper() -> Option<ExitCode> {

@@ -1,5 +1,4 @@
-//! Fail-overs of Redis. `cargo xtask test` runs two rounds of each, and `cargo xtask failover redis-…` as many as it
-//! is told.
+//! Fail-overs of Redis. Only `cargo xtask failover redis-…` runs them; `cargo xtask test` runs `isolated`.
 
 mod isolated;
 
