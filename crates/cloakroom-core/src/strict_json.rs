@@ -70,6 +70,9 @@ impl<'de> DeserializeSeed<'de> for Unambiguous {
     }
 }
 
+/// The most bytes of a name that an error shows.
+const MAX_NAME: usize = 32;
+
 /// The name of a member, borrowed if it has no escapes.
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(transparent)]
@@ -121,7 +124,11 @@ impl<'de> Visitor<'de> for Unambiguous {
         names.sort_unstable();
         let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
         twice.map_or(Ok(()), |pair| {
-            Err(A::Error::custom(format_args!("`{}` occurs twice", pair[0].0)))
+            let name = pair[0].0.as_ref();
+            // A stranger chose it, and it ends in a log.
+            let is_shown = name.len() <= MAX_NAME && !name.contains(char::is_control);
+            let name = if is_shown { name } else { "…" };
+            Err(A::Error::custom(format_args!("`{name}` occurs twice")))
         })
     }
 }

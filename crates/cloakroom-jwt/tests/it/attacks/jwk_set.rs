@@ -154,8 +154,8 @@ fn what_is_no_set() {
         ("{\"keys\":null}".into(), "Json(Error(invalid type: null"),
         (format!("{{\"keys\":{key}}}"), "Json(Error(invalid type: map"),
         ("{\"keys\":\"[]\"}".into(), "Json(Error(invalid type: string"),
-        (format!("{{\"keys\":[],\"keys\":[{key}]}}"), "Json(Error(a member occurs twice"),
-        (format!("{{\"keys\":[],\"\\u006beys\":[{key}]}}"), "Json(Error(a member occurs twice"),
+        (format!("{{\"keys\":[],\"keys\":[{key}]}}"), "Json(Error(`keys` occurs twice"),
+        (format!("{{\"keys\":[],\"\\u006beys\":[{key}]}}"), "Json(Error(`keys` occurs twice"),
         (format!("{{\"keys\":[{key}]}}x"), "Json(Error(trailing characters"),
         (format!("{{\"keys\":[{key}]}}{{}}"), "Json(Error(trailing characters"),
         (format!("\u{feff}{{\"keys\":[{key}]}}"), "Json(Error(expected value"),
@@ -191,7 +191,10 @@ fn a_key_that_says_two_things() {
         let twice = format!("{},{more}}}", &text[..text.len() - 1]);
         let set = format!("{{\"keys\":[{},{twice}]}}", jwk(&generate()));
         let reason = crate::support::reason(&JwkSet::from_json(set.as_bytes()).expect_err(&set));
-        assert!(reason.starts_with("Json(Error(a member occurs twice"), "{set}: {reason}");
+        assert!(
+            reason.starts_with("Json(Error(`") && reason.contains("` occurs twice"),
+            "{set}: {reason}"
+        );
     }
 }
 
