@@ -21,6 +21,9 @@ pub(crate) const API: Login =
 /// The client with the introspected tokens, of many users.
 pub(crate) const APP: &str = "web-app";
 
+/// Makes the request that follows an answer; `None` if the answer is no good.
+pub(crate) type Renew = fn(&[u8]) -> Option<Vec<u8>>;
+
 /// A client's credentials.
 pub(crate) struct Login {
     pub(crate) id: &'static str,
@@ -90,7 +93,7 @@ impl Case {
 
     /// What makes the request that follows an answer in the place of the last one, if it is another
     /// one.
-    pub(crate) fn next(self) -> Option<fn(&[u8]) -> Option<Vec<u8>>> {
+    pub(crate) fn next(self) -> Option<Renew> {
         match self {
             Self::Refresh | Self::RefreshSqlite => Some(next_refresh),
             _ => None,

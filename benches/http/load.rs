@@ -4,6 +4,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::case::Renew;
+
 /// How many requests are under way at a time, each on a connection of its own.
 const CONNECTIONS: usize = 64;
 
@@ -26,8 +28,6 @@ pub(crate) struct Load {
     /// Makes the request that takes the place of the answered one, if it is not sent again.
     renew: Option<Renew>,
 }
-
-type Renew = fn(&[u8]) -> Option<Vec<u8>>;
 
 impl Load {
     pub(crate) fn connect(

@@ -27,7 +27,7 @@ pub(crate) struct Settings {
 /// Where connections come from.
 #[derive(Clone)]
 pub(crate) enum Via {
-    Url(DatabaseUrl),
+    Url(Box<DatabaseUrl>),
     /// The app's pool.
     Pool(mysql_async::Pool),
 }
@@ -212,7 +212,7 @@ impl MysqlStoreBuilder {
         }
         Ok(Settings {
             via: match &self.from {
-                Origin::Url(url) => Via::Url(url.parse()?),
+                Origin::Url(url) => Via::Url(Box::new(url.parse()?)),
                 Origin::Pool(pool) => Via::Pool(pool.clone()),
             },
             prefix: self.prefix.clone(),
