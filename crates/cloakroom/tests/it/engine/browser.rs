@@ -63,16 +63,16 @@ impl Jar {
 
     /// The value of the cookie of the session.
     fn session(&self) -> Option<TokenSecret> {
-        let all = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
-        let found = all.filter(|cookie| cookie.starts_with("__Host-session-")).next_back()?;
+        let mut all = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
+        let found = all.rfind(|cookie| cookie.starts_with("__Host-session-"))?;
         Some(TokenSecret::new(found.split_once('=')?.1))
     }
 
     /// Another value in its place.
     fn with_session(&self, value: &str) -> Self {
         let mut jar = self.clone();
-        let name = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
-        let name = name.filter(|cookie| cookie.starts_with("__Host-session-")).next_back().unwrap();
+        let mut all = self.0.get_all(COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
+        let name = all.rfind(|cookie| cookie.starts_with("__Host-session-")).unwrap();
         let name = name.split_once('=').unwrap().0;
         jar.remove(name);
         jar.0.append(COOKIE, format!("{name}={value}").parse().unwrap());
