@@ -32,10 +32,15 @@ impl RedisStore {
         if !self.0.link.is_cluster() {
             status.time = self.server_time().await?;
         }
-        let indexes = (0..BUCKETS).map(|bucket| self.0.layout.ends(bucket));
-        let indexes = indexes.chain([log.log_ends.clone(), log.rule_ends.clone()]);
+        // Housekeeping keeps the newest entry of the log, however old it is.
+        let newest = self.newest_entry().await?;
+        let indexes = (0..BUCKETS).map(|bucket| (self.0.layout.ends(bucket), None));
+        let indexes =
+            indexes.chain([(log.log_ends.clone(), newest), (log.rule_ends.clone(), None)]);
         let ended: Vec<(u64, Option<u64>)> = stream::iter(indexes)
-            .map(|index| async move { self.ended_in(&index, before).await })
+            .map(
+                |(index, kept)| async move { self.ended_in(&index, kept.as_deref(), before).await },
+            )
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await?;
@@ -57,24 +62,53 @@ impl RedisStore {
         }))
     }
 
-    /// How many members of an index have ended, and when the first of them did.
+    /// The place of the newest entry of the log.
+    async fn newest_entry(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut newest = redis::cmd("XREVRANGE");
+        newest.arg(&self.0.layout.log().log[..]).arg("+").arg("-").arg("COUNT").arg(1);
+        let answer = self.0.link.send(&newest).await.map_err(|error| failed(CONTEXT, error))?;
+        Ok(first_text(&answer).map(<[u8]>::to_vec))
+    }
+
+    /// How many members of an index but `kept` have ended, and when the first of them did.
     async fn ended_in(
         &self,
         index: &[u8],
+        kept: Option<&[u8]>,
         before: UnixTime,
     ) -> Result<(u64, Option<u64>), StoreError> {
-        let until = format!("({}", before.as_millis().min((1 << 53) - 1));
+        let before = before.as_millis().min((1 << 53) - 1);
+        let until = format!("({before}");
         let mut count = redis::cmd("ZCOUNT");
         count.arg(index).arg("-inf").arg(&until);
         let answer = self.0.link.send(&count).await.map_err(|error| failed(CONTEXT, error))?;
-        let rows = integer("a count", &answer)?;
+        let mut rows = integer("a count", &answer)?;
+        if let Some(kept) = kept
+            && self.end_in(index, kept).await?.is_some_and(|end| end < before)
+        {
+            rows = rows.saturating_sub(1);
+        }
         if rows == 0 {
             return Ok((0, None));
         }
         let mut first = redis::cmd("ZRANGEBYSCORE");
-        first.arg(index).arg("-inf").arg(&until).arg("WITHSCORES").arg("LIMIT").arg(0).arg(1);
-        let answer = self.0.link.send(&first).await.map_err(|error| failed(CONTEXT, error))?;
-        Ok((rows, score(&answer)))
+        first.arg(index).arg("-inf").arg(&until).arg("LIMIT").arg(0).arg(2);
+        let members = self.ask(&first).await?.into_iter().flatten();
+        let oldest = members.into_iter().find(|member| Some(&member[..]) != kept);
+        let end = match oldest {
+            Some(oldest) => self.end_in(index, &oldest).await?,
+            None => None,
+        };
+        // It may have been removed meanwhile.
+        Ok(end.map_or((0, None), |end| (rows, Some(end))))
+    }
+
+    /// When this member of an index ends.
+    async fn end_in(&self, index: &[u8], member: &[u8]) -> Result<Option<u64>, StoreError> {
+        let mut end = redis::cmd("ZSCORE");
+        end.arg(index).arg(member);
+        let answer = self.0.link.send(&end).await.map_err(|error| failed(CONTEXT, error))?;
+        Ok(score(&answer))
     }
 
     async fn ask(&self, command: &Cmd) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -120,12 +154,19 @@ impl RedisStore {
     }
 }
 
-/// The score in an answer with one member, in either version of the protocol.
+/// The first text in nested arrays.
+fn first_text(answer: &redis::Value) -> Option<&[u8]> {
+    match answer {
+        redis::Value::Array(values) => values.first().and_then(first_text),
+        redis::Value::BulkString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A score, in either version of the protocol.
 fn score(answer: &redis::Value) -> Option<u64> {
     use redis::Value;
     match answer {
-        Value::Array(values) => values.last().and_then(score),
-        Value::Map(pairs) => pairs.last().and_then(|(_, score)| self::score(score)),
         Value::BulkString(text) => number(std::str::from_utf8(text).ok()?.parse().ok()?),
         Value::Double(score) => number(*score),
         Value::Int(score) => u64::try_from(*score).ok(),

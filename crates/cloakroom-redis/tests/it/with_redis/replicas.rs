@@ -195,7 +195,8 @@ async fn nothing_that_was_acknowledged_is_lost() {
     }
     pair.fail_over();
     let promoted = crate::with_redis::kit::open(&pair.replica.url(), "a").await;
-    for (record, is_revoked) in told.lock().unwrap().iter() {
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    for (record, is_revoked) in &told {
         let found = stored(&promoted, record.id).await;
         let generation = |grant: &GrantRecord| grant.chain.as_ref().unwrap().generation;
         assert!(generation(&found) >= generation(record));
