@@ -17,7 +17,7 @@ impl Replicated for Promoted {
     type Failed = ();
 
     fn fault(&self, round: usize) -> String {
-        if round % 2 == 0 { "Kill".into() } else { "Cut".into() }
+        if round.is_multiple_of(2) { "Kill".into() } else { "Cut".into() }
     }
 
     async fn until_whole(&self) {
@@ -28,7 +28,7 @@ impl Replicated for Promoted {
         let mut pair = self.0.lock().await;
         pair.cut_replication();
         sleep(BEHIND).await;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             pair.primary.kill();
         } else {
             // It goes on, and nobody reaches it.
