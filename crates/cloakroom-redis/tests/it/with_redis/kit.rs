@@ -179,5 +179,6 @@ async fn it_passes() {
     let report = run_all(Redis { url: url() }).await;
     report.assert_ok();
     let needs: BTreeSet<_> = report.not_run.iter().map(|not_run| not_run.needs).collect();
-    assert_eq!(needs, BTreeSet::new());
+    // The only way to count them would be to read all of them.
+    assert_eq!(needs, BTreeSet::from(["a count of open sweeps"]));
 }
