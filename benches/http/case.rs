@@ -21,7 +21,7 @@ pub(crate) const API: Login =
 /// The client with the introspected tokens, of many users.
 pub(crate) const APP: &str = "web-app";
 
-/// Makes the request that follows an answer; `None` if the answer is no good.
+/// Makes the request that follows an answer; `None` if the answer cannot be used.
 pub(crate) type Renew = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A client's credentials.
