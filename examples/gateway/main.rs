@@ -258,13 +258,13 @@ impl Gateway {
 fn app<C: Connect + Clone + Send + Sync + 'static>(
     rules: Rules,
     mut phantom: PhantomLayer,
-    proxy: Proxy<C>,
+    proxy: Arc<Proxy<C>>,
 ) -> App {
     if let Some(cookie) = &rules.cookie {
         phantom = phantom.cookie(cookie);
     }
     let forward = service_fn(move |request: Request| {
-        let proxy = proxy.clone();
+        let proxy = Arc::clone(&proxy);
         async move { Ok::<_, Infallible>(proxy.forward(request).await) }
     });
     let stack = ServiceBuilder::new()

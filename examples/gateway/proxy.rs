@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::BoxError;
@@ -44,8 +45,8 @@ pub(crate) struct Timeouts {
     pub(crate) keep: Duration,
 }
 
-/// Forwards requests to one service. Cheap to clone; connections are shared and reused.
-#[derive(Debug, Clone)]
+/// Forwards requests to one service. Connections are shared and reused.
+#[derive(Debug)]
 pub(crate) struct Proxy<C> {
     client: Client<C, Body>,
     /// Opens a connection for each request.
@@ -79,7 +80,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
         allowed: Allowed,
         timeouts: Timeouts,
         tunnels: Tunnels,
-    ) -> Result<Self, BoxError> {
+    ) -> Result<Arc<Self>, BoxError> {
         let is_plain = service.scheme() == Some(&uri::Scheme::HTTP) && service.path() == "/";
         let host = service.authority().filter(|host| is_plain && !host.as_str().contains('@'));
         let Some(authority) = host.cloned() else {
@@ -91,7 +92,8 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.keep)
             .build(connector);
-        Ok(Self { client, fresh, authority, allowed, timeouts, tunnels })
+        // Shared, so that the future of a request holds a pointer and no clients.
+        Ok(Arc::new(Self { client, fresh, authority, allowed, timeouts, tunnels }))
     }
 
     /// The answer of the service, or the gateway's error if there is none.
@@ -126,7 +128,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Proxy<C> {
             match (self.client.request(onward).await, again) {
                 (Err(error), Some(again)) if is_closed(&error) => {
                     tracing::debug!(error = &error as &dyn Error, "trying a new connection");
-                    self.fresh.request(again).await
+                    self.fresh.request(*again).await
                 }
                 (outcome, _) => outcome,
             }
@@ -222,8 +224,9 @@ fn may_be_repeated(request: &Request, websocket: bool) -> bool {
     is_safe && !websocket && request.body().is_end_stream()
 }
 
-fn copy_without_body(request: &Request) -> Request {
-    let mut copy = Request::new(Body::empty());
+/// On the heap, since hardly any request needs it: the future stays small.
+fn copy_without_body(request: &Request) -> Box<Request> {
+    let mut copy = Box::new(Request::new(Body::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -62,7 +62,7 @@ pub(super) async fn serve(listener: TcpListener, origin: &str, swaps: bool) -> R
     let (connector, allowed) = (proxy::tcp(timeouts.connect), Allowed::and([])?);
     let proxy = Proxy::new(connector, &service, allowed, timeouts, tunnels.clone())?;
     let forward = service_fn(move |request: Request| {
-        let proxy = proxy.clone();
+        let proxy = Arc::clone(&proxy);
         async move { Ok::<_, Infallible>(proxy.forward(request).await) }
     });
     let phantom = if swaps { Some(phantom(origin).await?) } else { None };
