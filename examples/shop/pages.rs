@@ -47,28 +47,7 @@ struct Sent {
     device: String,
 }
 
-/// Ends a request that cannot be answered.
-pub(crate) struct Failure(Error);
-
-pub(crate) type Answer = Result<Response, Failure>;
-
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        match self.0.downcast::<PageError>() {
-            Ok(error) => error.into_response(),
-            Err(error) => {
-                tracing::error!(error, "a request failed");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
-    }
-}
+pub(crate) type Answer = Result<Response, PageError>;
 
 impl Shop {
     fn user(&self, browser: &Browser) -> Result<Option<User>, Error> {
@@ -78,7 +57,9 @@ impl Shop {
     /// A page without scripts.
     fn page(&self, browser: Browser, name: &str, values: Value) -> Answer {
         let (user, device) = (Serde(self.user(&browser)?), browser.device().to_owned());
-        let html = self.pages.get_template(name)?.render(context! { user, device, ..values })?;
+        let page = self.pages.get_template(name);
+        let html = page.and_then(|page| page.render(context! { user, device, ..values }));
+        let html = html.map_err(PageError::app)?;
         let policy = "default-src 'none'; style-src 'self'; frame-ancestors 'none'";
         Ok((browser, [(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response())
     }

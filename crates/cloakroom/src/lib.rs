@@ -129,6 +129,9 @@ mod cookbook {
     #[doc = include_str!("../../../docs/cookbook/same-process.md")]
     struct SameProcess;
 
+    #[doc = include_str!("../../../docs/cookbook/opaque-api.md")]
+    struct OpaqueApi;
+
     #[doc = include_str!("../../../docs/cookbook/worker.md")]
     struct Worker;
 

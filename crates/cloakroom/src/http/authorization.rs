@@ -84,11 +84,13 @@ impl AuthorizationRedirect {
 }
 
 impl PageError {
-    /// A plain page with the text of the error: 400, 403 for a refusal, or 503 for an outage.
+    /// A plain page with the text of the error: 400, 403 for a refusal, 500 if your handler failed, or
+    /// 503 for an outage.
     #[must_use]
     pub fn to_http(&self) -> Response<Bytes> {
         let status = match self {
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::App(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Foreign | Self::SignedOut | Self::Refused => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,
         };

@@ -1,5 +1,7 @@
 //! What can be wrong with an authorization request.
 
+use std::error::Error;
+
 use crate::error::TokenError;
 use crate::flow::authorization_request::redirect::AuthorizationRedirect;
 
@@ -60,6 +62,31 @@ pub enum PageError {
     /// The server cannot answer now.
     #[error("The server cannot answer now. Try again in a moment.")]
     Unavailable(#[source] TokenError),
+    /// Your handler failed ([`PageError::app`]).
+    #[error("Something went wrong here. Try again in a moment.")]
+    App(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl PageError {
+    /// Your handler failed, for example because its database did: 500, and the error in the trace. With
+    /// `?`, an error that is boxed already becomes this by itself.
+    pub fn app(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        error.into().into()
+    }
+}
+
+/// An error of Cloakroom in the box stays what it is; another one becomes [`PageError::App`].
+impl From<Box<dyn Error + Send + Sync>> for PageError {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        let other = match error.downcast::<Self>() {
+            Ok(own) => return *own,
+            Err(other) => other,
+        };
+        match other.downcast::<TokenError>() {
+            Ok(own) => (*own).into(),
+            Err(other) => Self::App(other),
+        }
+    }
 }
 
 impl From<TokenError> for PageError {
@@ -109,5 +136,29 @@ impl AuthorizationErrorCode {
             Self::ServerError => "server_error",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("secret of the app")]
+    struct AppError;
+
+    #[test]
+    fn what_an_app_returns_keeps_its_kind_in_a_box() {
+        let boxed = |error: Box<dyn Error + Send + Sync>| PageError::from(error);
+        assert!(matches!(boxed(PageError::Used.into()), PageError::Used));
+        assert!(matches!(boxed(TokenError::RedirectUri.into()), PageError::RedirectUri));
+        let outage = TokenError::Unavailable("x");
+        assert!(matches!(boxed(outage.into()), PageError::Unavailable(_)));
+        for error in [boxed(AppError.into()), PageError::app(AppError)] {
+            assert!(matches!(&error, PageError::App(source) if source.is::<AppError>()));
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let app = || -> Result<(), PageError> { Err(Box::<dyn Error + Send + Sync>::from("x"))? };
+        assert!(matches!(app(), Err(PageError::App(_))));
     }
 }

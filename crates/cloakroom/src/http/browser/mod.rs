@@ -236,14 +236,15 @@ impl Browser {
         Ok(())
     }
 
-    /// Seals a request for a form of this browser. Another browser cannot open it, and neither can this
-    /// one after somebody has signed in or out.
+    /// Seals a request for a form of this browser and of the user who is signed in. No other browser can
+    /// open it, and this one cannot for another user, or after a sign-out. Sealed before anybody has
+    /// signed in, it can be opened afterwards: two tabs may both show the sign-in.
     ///
     /// # Errors
     ///
     /// As [`AuthorizationRequest::seal`].
     pub fn seal(&self, request: &AuthorizationRequest) -> Result<String, PageError> {
-        Ok(request.seal_for(&self.context())?)
+        Ok(request.seal_for(&self.context(self.subject()))?)
     }
 
     /// Opens a request that [`seal`](Self::seal) has sealed.
@@ -252,7 +253,14 @@ impl Browser {
     ///
     /// As [`Issuer::open_authorization_request`](crate::Issuer::open_authorization_request).
     pub async fn open(&self, sealed: &str) -> Result<AuthorizationRequest, PageError> {
-        self.issuer.open_authorization_request_for(sealed, &self.context()).await
+        let open = async |user| {
+            self.issuer.open_authorization_request_for(sealed, &self.context(user)).await
+        };
+        match open(self.subject()).await {
+            // From before the sign-in.
+            Err(PageError::Forged) if self.session.is_some() => open(None).await,
+            answer => answer,
+        }
     }
 
     /// A grant of everything that the client requests, for the user who is signed in: with the device,
@@ -307,13 +315,11 @@ impl Browser {
         }
     }
 
-    /// A secret of this browser while the same session lasts, for sealed requests.
-    fn context(&self) -> Zeroizing<Vec<u8>> {
-        let (kind, secret) = match &self.session {
-            Some(session) => ("session ", session.cookie.expose()),
-            None => ("device ", &**self.secret),
-        };
-        Zeroizing::new([kind.as_bytes(), secret.as_bytes()].concat())
+    /// A secret of this browser while this user, or nobody, is signed in, for sealed requests. The secret
+    /// of the device has a fixed length, so that no two pairs give the same bytes.
+    fn context(&self, user: Option<&Subject>) -> Zeroizing<Vec<u8>> {
+        let user = user.map(|user| ["user ", user.id()].concat()).unwrap_or_default();
+        Zeroizing::new([self.secret.as_bytes(), user.as_bytes()].concat())
     }
 
     fn named_device(&self) -> Device {

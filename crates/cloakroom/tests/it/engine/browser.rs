@@ -230,22 +230,49 @@ async fn a_form_of_another_site_finds_nobody_signed_in() {
 }
 
 #[tokio::test]
-async fn a_request_is_sealed_for_one_browser_and_one_session() {
+async fn a_request_is_sealed_for_one_browser_and_one_user() {
     let fixture = fixture().await;
     let (issuer, mut jar, mut other) = (&fixture.issuer, Jar::default(), Jar::default());
     let request = issuer.authorization_request(QUERY.as_bytes()).await.unwrap();
-    let asked = jar.get(issuer).await;
-    jar.take(&asked);
-    let before = asked.seal(&request).unwrap();
-    assert!(jar.get(issuer).await.open(&before).await.is_ok());
+    let sealed_in = async |jar: &mut Jar| {
+        let browser = jar.get(issuer).await;
+        jar.take(&browser);
+        browser.seal(&request).unwrap()
+    };
+    let opens = async |jar: &Jar, sealed: &str| match jar.get(issuer).await.open(sealed).await {
+        Ok(_) => true,
+        Err(PageError::Forged) => false,
+        Err(error) => panic!("{error:?}"),
+    };
+    let (first_tab, second_tab) = (sealed_in(&mut jar).await, sealed_in(&mut jar).await);
+    let elsewhere = sealed_in(&mut other).await;
+    assert!(opens(&jar, &first_tab).await && !opens(&jar, &elsewhere).await);
     jar.sign_in(issuer, "alice").await;
     other.sign_in(issuer, "alice").await;
-    let after = jar.get(issuer).await.seal(&request).unwrap();
-    assert!(jar.get(issuer).await.open(&after).await.is_ok());
-    assert!(matches!(other.get(issuer).await.open(&after).await, Err(PageError::Forged)));
-    assert!(matches!(jar.get(issuer).await.open(&before).await, Err(PageError::Forged)));
+    // She signed in in the first tab; the second one shows its sign-in still.
+    assert!(opens(&jar, &first_tab).await && opens(&jar, &second_tab).await);
+    assert!(!opens(&jar, &elsewhere).await && !opens(&other, &first_tab).await);
+
+    // The page for consent is hers.
+    let consent = sealed_in(&mut jar).await;
+    assert!(opens(&jar, &consent).await && !opens(&other, &consent).await);
     jar.sign_in(issuer, "alice").await;
-    assert!(matches!(jar.get(issuer).await.open(&after).await, Err(PageError::Forged)));
+    assert!(opens(&jar, &consent).await, "she signed in again, in the second tab");
+    jar.sign_in(issuer, "bob").await;
+    assert!(!opens(&jar, &consent).await, "he must not answer for her");
+    let mut browser = jar.post(issuer, "same-origin").await;
+    browser.sign_out().await.unwrap();
+    jar.take(&browser);
+    assert!(!opens(&jar, &consent).await);
+    // Answered in one tab, answered in all.
+    jar.sign_in(issuer, "alice").await;
+    let browser = jar.get(issuer).await;
+    let [one, two] = [&consent, &consent].map(|sealed| browser.open(sealed));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    let grant = browser.grant(&one).await.unwrap().unwrap();
+    assert_eq!(one.approve(grant).await.unwrap().error_code(), None);
+    let grant = browser.grant(&two).await.unwrap().unwrap();
+    assert!(matches!(two.approve(grant).await, Err(PageError::Used)));
 }
 
 #[tokio::test]

@@ -100,6 +100,25 @@ async fn no_housekeeping_holds_a_heartbeat_up() {
     running.abort();
 }
 
+/// A heartbeat tells readers that the log lacks nothing. Of a log that cannot be read, nobody knows that.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_log_gets_no_heartbeat() {
+    let fixture = Fixture::new().await;
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    let beats = async || {
+        fixture.store.calls();
+        tokio::time::sleep(10 * secs(1)).await;
+        fixture.store.calls().iter().filter(|call| **call == "heartbeat").count()
+    };
+    assert!(beats().await >= 9);
+    fixture.store.fail_all("revocations", true);
+    assert_eq!(beats().await, 0);
+    fixture.store.fail_all("revocations", false);
+    assert!(beats().await >= 9);
+    running.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn heartbeats_do_not_pile_up() {
     let fixture = Fixture::new().await;
