@@ -73,13 +73,13 @@ pub(crate) fn full_grant(seed: u8, epoch: Epoch) -> Result<GrantRecord, Broken> 
     grant.audience = Audience::new([format!("https://{seed}.example/ä"), "urn:b".to_owned()])?;
     grant.confirmation = Some(Confirmation::JwkThumbprint([seed; 32]));
     grant.auth_time = Some(UnixTime::from_millis(seed.into()));
-    grant.acr = Some(format!("urn:example:mfa {seed}"));
+    grant.acr = Some(format!("urn:example:mfa {seed}").into());
     grant.created_at = at(0);
-    grant.username = Some(format!("Ålice 🔑 {seed}"));
+    grant.username = Some(format!("Ålice 🔑 {seed}").into());
     grant.act = Some(Box::new(json!({"sub": "support", "act": {"sub": [seed]}})));
     let details = json!([{"type": "payment", "amount": 1.5, "seed": seed}]);
     grant.authorization_details = Some(Box::new(details));
-    grant.session = Some(format!("sid \"{seed}\""));
+    grant.session = Some(format!("sid \"{seed}\"").into());
     grant.claims = Claims::new([
         ("tenant", json!(format!("acme\0{seed}"))),
         ("limits", json!({"": [null, true, -1, i64::MIN, u64::MAX, 0.25], "𝄞": seed})),

@@ -88,16 +88,16 @@ struct GrantBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<UnixTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    acr: Option<String>,
+    acr: Option<Box<str>>,
     created_at: UnixTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    username: Option<String>,
+    username: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     act: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authorization_details: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    session: Option<String>,
+    session: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Claims::is_empty")]
     claims: Claims,
     #[serde(default, skip_serializing_if = "Device::is_empty")]

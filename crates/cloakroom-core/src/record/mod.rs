@@ -50,19 +50,19 @@ pub struct GrantRecord {
     pub auth_time: Option<UnixTime>,
     /// How the user signed in: the authentication context class (OpenID Connect `acr`, RFC 9470), at
     /// most 255 bytes.
-    pub acr: Option<String>,
+    pub acr: Option<Box<str>>,
     /// When the grant was made.
     pub created_at: UnixTime,
     /// Its place in the order of revocations of its subject and client.
     pub epoch: Epoch,
     /// A human-readable name of the user (RFC 7662 §2.2 `username`), at most 255 bytes.
-    pub username: Option<String>,
+    pub username: Option<Box<str>>,
     /// Who acts for the subject (RFC 8693 §4.1 `act`).
     pub act: Option<Box<Value>>,
     /// The details of the authorization (RFC 9396).
     pub authorization_details: Option<Box<Value>>,
     /// The OpenID Connect session (`sid`).
-    pub session: Option<String>,
+    pub session: Option<Box<str>>,
     /// Claims that the app adds. Introspection and JWTs show them.
     pub claims: Claims,
     /// The description of the device, for a list of the user's sessions.

@@ -82,11 +82,11 @@ pub(crate) fn carried(
     grant.scope = token.scope;
     grant.confirmation = token.confirmation;
     grant.auth_time = token.auth_time;
-    grant.acr = token.acr;
+    grant.acr = token.acr.map(Into::into);
     grant.epoch = epoch;
     grant.act = token.act.map(Box::new);
     grant.authorization_details = token.authorization_details.map(Box::new);
-    grant.session = token.session;
+    grant.session = token.session.map(Into::into);
     grant.claims = claims;
     let record = terms.record(id, TokenDigest::compute(TokenKind::Access, jwt.as_bytes()));
     let mut carried = SelfContained::new(grant, record, jti, kid);

@@ -63,12 +63,12 @@ pub(crate) async fn new_grant(
     let mut record = GrantRecord::new(id, owner, grant.subject, audience, now, now + life);
     record.scope = scope;
     record.auth_time = grant.auth_time;
-    record.acr = grant.acr;
+    record.acr = grant.acr.map(Into::into);
     record.epoch = epoch;
-    record.username = grant.username;
+    record.username = grant.username.map(Into::into);
     record.act = grant.act.map(Box::new);
     record.authorization_details = grant.authorization_details.map(Box::new);
-    record.session = grant.session;
+    record.session = grant.session.map(Into::into);
     record.claims = grant.claims;
     record.device = grant.device;
     Ok(Box::new(record))

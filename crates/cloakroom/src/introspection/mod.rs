@@ -296,7 +296,7 @@ async fn introspect_refresh(
     let mut answer = ActiveToken::default();
     answer.scope = grant.scope.clone();
     answer.client = Some(grant.client.clone());
-    answer.username.clone_from(&grant.username);
+    answer.username = grant.username.clone().map(String::from);
     answer.token_type = Some("refresh_token".into());
     answer.expires_at = Some(chain.expires_at);
     answer.issued_at = Some(grant.refreshed_at.unwrap_or(grant.created_at));

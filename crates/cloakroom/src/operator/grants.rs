@@ -169,7 +169,7 @@ impl GrantInspection {
             state,
             client: grant.client.clone(),
             subject: grant.subject.clone(),
-            username: grant.username.clone(),
+            username: grant.username.clone().map(String::from),
             scope: grant.scope.clone(),
             audience: grant.audience.clone(),
             device: grant.device.clone(),

@@ -87,8 +87,8 @@ async fn bare_records_survive(context: Context) -> Result<(), Broken> {
     survive(&*store, &bare, &token(&bare)?).await?;
     // An empty text is not a missing one.
     let mut empty = grant("alice", "app", epoch)?;
-    empty.username = Some(String::new());
-    empty.session = Some(String::new());
+    empty.username = Some("".into());
+    empty.session = Some("".into());
     empty.act = Some(Box::new(json!({})));
     empty.authorization_details = Some(Box::new(json!([])));
     if let Some(chain) = &mut empty.chain {
@@ -158,8 +158,8 @@ async fn the_longest_records_survive(context: Context) -> Result<(), Broken> {
     // `{"big":"…"}` around the text, and two bytes of UTF-8 to a letter.
     grant.claims = Claims::new([("big", json!("é".repeat((Claims::MAX_BYTES - 10) / 2)))])?;
     grant.device = Device::new([("d", "y".repeat(Device::MAX_BYTES - 1))])?;
-    grant.username = Some("u".repeat(255));
-    grant.session = Some("s".repeat(255));
+    grant.username = Some("u".repeat(255).into());
+    grant.session = Some("s".repeat(255).into());
     grant.scope = Scope::parse(&"s".repeat(4096))?;
     grant.audience = Audience::new((0..64).map(|n| format!("{n:0>64}")))?;
     grant.authorization_details = Some(Box::new(json!(vec![json!({"type": "t".repeat(100)}); 40])));

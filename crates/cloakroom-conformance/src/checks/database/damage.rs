@@ -106,7 +106,7 @@ async fn a_damaged_grant_is_an_error(context: Context) -> Result<(), Broken> {
         answer => is_corrupt("advance", &answer)?,
     }
     let mut other = damaged.clone();
-    other.username = Some("someone else".to_owned());
+    other.username = Some("someone else".into());
     match store.create(other, vec![]).await {
         Ok(CreateOutcome::Exists) => {}
         answer => is_corrupt("create", &answer)?,

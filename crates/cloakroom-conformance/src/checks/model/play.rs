@@ -175,7 +175,7 @@ impl Play {
             return Ok(());
         }
         let mut other = first;
-        other.username = Some("someone else".to_owned());
+        other.username = Some("someone else".into());
         self.create_as(&other, &[]).await
     }
 

@@ -68,7 +68,8 @@ async fn judged(
         let [winner] = winners[..] else {
             return Err(format!("{} grants were inserted as {contested:?}", winners.len()).into());
         };
-        if found(store, contested).await?.username != Some(winner.process.to_string()) {
+        let name = winner.process.to_string();
+        if found(store, contested).await?.username.as_deref() != Some(&*name) {
             return Err(format!("the grant that won {contested:?} is not the one there").into());
         }
     }

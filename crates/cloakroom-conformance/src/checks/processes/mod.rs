@@ -160,7 +160,7 @@ impl Plan {
     fn contested(&self, round: u32) -> Result<GrantRecord, Broken> {
         let mut grant = grant("contested", "shared", Epoch::new(u64::MAX / 2))?;
         grant.id = GrantId::from_bytes(self.bytes(round, 3));
-        grant.username = Some(self.process.to_string());
+        grant.username = Some(self.process.to_string().into());
         Ok(grant)
     }
 

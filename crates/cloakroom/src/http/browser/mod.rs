@@ -280,7 +280,7 @@ impl Browser {
         }
         let mut grant = request.grant_to(session.subject.clone()).auth_time(session.auth_time);
         grant.device = self.named_device();
-        grant.acr.clone_from(&session.acr);
+        grant.acr = session.acr.as_deref().map(str::to_owned);
         Ok(Some(grant.epoch(epoch)))
     }
 

@@ -35,7 +35,7 @@ pub(super) struct BrowserSession {
     pub(super) grant: GrantId,
     pub(super) subject: Subject,
     pub(super) auth_time: UnixTime,
-    pub(super) acr: Option<String>,
+    pub(super) acr: Option<Box<str>>,
     /// How long it had to live when it was read or made.
     pub(super) life: Duration,
 }
