@@ -169,7 +169,8 @@ async fn ban(State(shop): State<Shop>, browser: Browser, Form(form): Form<Sent>)
     // In this order: from here on, the user gets no token. Then those that exist end.
     shop.users.set_banned(&form.name, is_banned)?;
     if is_banned {
-        shop.issuer.revoke_subject(&Subject::user(&form.name)?).await?;
+        let user = Subject::user(&form.name).map_err(PageError::app)?;
+        shop.issuer.revoke_subject(&user).await?;
     }
     Ok(Redirect::to("/admin").into_response())
 }

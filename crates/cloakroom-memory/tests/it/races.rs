@@ -100,7 +100,7 @@ fn of_equal_creates_all_succeed_and_of_others_one() {
 
         let outcomes = race(3, |racer| {
             let mut own = other.clone();
-            own.username = Some(racer.to_string());
+            own.username = Some(racer.to_string().into());
             ready(store.create(own, vec![]))
         });
         let count = |created| outcomes.iter().filter(|one| **one == created).count();

@@ -173,7 +173,7 @@ impl GrantInspection {
             scope: grant.scope.clone(),
             audience: grant.audience.clone(),
             device: grant.device.clone(),
-            oidc_sid: grant.session.clone(),
+            oidc_sid: grant.session.clone().map(String::from),
             created_at: grant.created_at,
             refreshed_at: grant.refreshed_at,
             expires_at: grant.expires_at,

@@ -148,7 +148,7 @@ async fn a_full_server_says_so_and_still_revokes() {
     let mut held = Vec::new();
     let error = loop {
         let mut record = grant(&store, "alice", "app").await;
-        record.username = Some("x".repeat(200));
+        record.username = Some("x".repeat(200).into());
         let mut tokens = Vec::new();
         tokens.resize_with(40, || token(&record));
         match store.create(record.clone(), tokens).await {
