@@ -5,6 +5,7 @@
 //! | an API that accepts JWTs | [`Verifier::discover_with`] or `Verifier::discover`, and [`BearerLayer::new`] |
 //! | an API that accepts opaque tokens | [`IntrospectionClient`] and [`BearerLayer::introspecting`] |
 //! | an API gateway | [`IntrospectionClient`] and [`PhantomLayer`] |
+//! | a job or a service that needs a token of its own | [`TokenClient`] |
 //! | a service without tower | [`Verifier::verify`] or [`BearerLayer::verify`] |
 //! | an API or a gateway that learns of revocations at once | [`RevocationReplica`] |
 //! | an API whose clients find the authorization server by themselves, such as an MCP server | [`BearerLayer::resource_metadata`] |
@@ -135,6 +136,7 @@ pub use client::credentials::ClientCredentials;
 pub use client::http::{HttpClient, HttpError, MAX_BODY_BYTES};
 #[cfg(feature = "client")]
 pub use client::reqwest::{HttpTimeouts, ReqwestClient};
+pub use client::token_client::{TokenClient, TokenRequestError};
 pub use error::{InvalidToken, SetupError, TokenError, UnavailableError};
 pub use freshness::{Freshness, WhenStale};
 pub use introspect::handle_keys::GatewayKeys;

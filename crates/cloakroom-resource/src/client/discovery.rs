@@ -19,6 +19,7 @@ const OPENID: &str = "/.well-known/openid-configuration";
 struct Document {
     issuer: String,
     jwks_uri: Option<String>,
+    token_endpoint: Option<String>,
     introspection_endpoint: Option<String>,
     revocations_endpoint: Option<String>,
     handle_keys_endpoint: Option<String>,
@@ -114,6 +115,10 @@ impl Metadata {
 
     pub(crate) fn jwks_uri(&self) -> Result<Endpoint, SetupError> {
         self.endpoint("jwks_uri", self.document.jwks_uri.as_deref())
+    }
+
+    pub(crate) fn token_endpoint(&self) -> Result<Endpoint, SetupError> {
+        self.endpoint("token_endpoint", self.document.token_endpoint.as_deref())
     }
 
     pub(crate) fn introspection_endpoint(&self) -> Result<Endpoint, SetupError> {

@@ -9,3 +9,4 @@ pub(crate) mod protected;
 #[cfg(feature = "client")]
 pub(crate) mod reqwest;
 pub(crate) mod single_fetch;
+pub(crate) mod token_client;

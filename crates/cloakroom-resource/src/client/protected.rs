@@ -71,11 +71,20 @@ impl Protected {
         query(&mut url);
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = url.as_str().parse().map_err(UnavailableError::other)?;
-        json(&self.ask(request, "application/json").await?)
+        json(&successful(self.exchange(request, "application/json").await?)?)
     }
 
     /// Sends a form to the endpoint, and returns the response if its status is 200 or 204.
     pub(crate) async fn post(
+        &self,
+        form: Zeroizing<String>,
+        accept: &'static str,
+    ) -> Result<Response<Bytes>, UnavailableError> {
+        successful(self.exchange_form(form, accept).await?)
+    }
+
+    /// Sends a form to the endpoint, and returns the response, whatever its status.
+    pub(crate) async fn exchange_form(
         &self,
         form: Zeroizing<String>,
         accept: &'static str,
@@ -87,10 +96,10 @@ impl Protected {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        self.ask(request, accept).await
+        self.exchange(request, accept).await
     }
 
-    async fn ask(
+    async fn exchange(
         &self,
         mut request: Request<Bytes>,
         accept: &'static str,
@@ -98,15 +107,18 @@ impl Protected {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         headers.insert(header::AUTHORIZATION, self.credentials.basic()?);
-        let response = exchange(&*self.client, request).await?;
-        match response.status() {
-            StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
-            // RFC 7662 §2.3: these are about the caller's own credentials, not about the token.
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(UnavailableError::Credentials(status))
-            }
-            status => Err(UnavailableError::Status(status)),
+        exchange(&*self.client, request).await
+    }
+}
+
+fn successful(response: Response<Bytes>) -> Result<Response<Bytes>, UnavailableError> {
+    match response.status() {
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
+        // RFC 7662 §2.3: these are about the caller's own credentials, not about the token.
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            Err(UnavailableError::Credentials(status))
         }
+        status => Err(UnavailableError::Status(status)),
     }
 }
 

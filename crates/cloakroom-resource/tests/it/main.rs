@@ -29,3 +29,4 @@ mod replica_http;
 mod replica_log;
 mod replica_store;
 mod support;
+mod token_client;
