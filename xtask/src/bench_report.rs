@@ -42,7 +42,7 @@ impl Results {
         if !self.points.is_empty() {
             let mut points: Vec<&Point> = self.points.iter().collect();
             points.sort_by_key(|point| &point.series);
-            let head = ["call", "grants in memory", "ours", "floor"];
+            let head = ["call", "grants", "ours", "floor"];
             tables.push(table(head, points.into_iter().map(point)));
         }
         if !self.delays.is_empty() {
@@ -148,7 +148,7 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::PerSecond if value >= 1e6 => (value / 1e6, " M/s"),
         Unit::PerSecond if value >= 1e3 => (value / 1e3, " k/s"),
         Unit::PerSecond => (value, " /s"),
-        Unit::Bytes | Unit::Rows => return format!("{value:.0} {unit}"),
+        Unit::Bytes | Unit::Rows | Unit::Connections => return format!("{value:.0} {unit}"),
     };
     let digits = if value >= 99.95 {
         0
