@@ -24,7 +24,7 @@ struct Mysql;
 impl Server for Mysql {
     const NAME: &'static str = "MySQL";
     const VARIABLE: &'static str = "CLOAKROOM_TEST_MYSQL_URL";
-    const WRITES: usize = 100;
+    const WRITES: usize = 50;
 
     type Store = MysqlStore;
     type Raw = Raw;

@@ -24,7 +24,7 @@ struct Postgres;
 impl Server for Postgres {
     const NAME: &'static str = "PostgreSQL";
     const VARIABLE: &'static str = "CLOAKROOM_TEST_POSTGRES_URL";
-    const WRITES: usize = 100;
+    const WRITES: usize = 50;
 
     type Store = PostgresStore;
     type Raw = Raw;
@@ -48,4 +48,10 @@ impl Database for Postgres {
         least: Some(3.0),
         delay: Some(20e6),
     };
+
+    async fn open_quick(url: &str, space: &str) -> PostgresStore {
+        let more = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{more}options=-csynchronous_commit%3Doff");
+        Self::open(&url, space).await
+    }
 }

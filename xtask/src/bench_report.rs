@@ -148,6 +148,7 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::PerSecond if value >= 1e6 => (value / 1e6, " M/s"),
         Unit::PerSecond if value >= 1e3 => (value / 1e3, " k/s"),
         Unit::PerSecond => (value, " /s"),
+        Unit::Bytes if value >= 1e6 => (value / 1e6, " MB"),
         Unit::Bytes | Unit::Rows | Unit::Connections => return format!("{value:.0} {unit}"),
     };
     let digits = if value >= 99.95 {
@@ -271,6 +272,7 @@ mod tests {
             (240_100.0, Unit::Nanoseconds, "240 µs"),
             (391_290.1, Unit::PerSecond, "391 k/s"),
             (1_234.5, Unit::Bytes, "1234 bytes"),
+            (18_972_672.0, Unit::Bytes, "19.0 MB"),
         ] {
             assert_eq!(figure(value, unit), text);
         }

@@ -188,7 +188,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
 pub(crate) fn end_with_input() {
     std::thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
+        process::exit(0);
     });
 }
 
