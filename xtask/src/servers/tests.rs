@@ -248,14 +248,17 @@ mod with_mysql {
         is_gone_after_a_kill(&mysql::Mysql);
     }
 
+    /// The server says nothing of the option by which tests do not wait for the disk; it comes with the other.
     #[test]
-    fn a_server_for_benchmarks_is_durable() {
-        let temporary = Temporary::new();
-        let mut keeper = private_for(&mysql::Mysql, &temporary.0, Purpose::Benchmarks);
-        let url = keeper.ready().unwrap().url;
-        let settings = "SELECT @@innodb_flush_log_at_trx_commit, @@debug_no_sync";
-        assert_eq!(mysql::ask(&url, settings).unwrap(), "1\t0");
-        keeper.end().unwrap();
+    fn a_server_for_benchmarks_is_durable_and_has_a_file_for_each_table() {
+        for (purpose, values) in [(Purpose::Tests, "1\t0"), (Purpose::Benchmarks, "1\t1")] {
+            let temporary = Temporary::new();
+            let mut keeper = private_for(&mysql::Mysql, &temporary.0, purpose);
+            let url = keeper.ready().unwrap().url;
+            let settings = "SELECT @@innodb_flush_log_at_trx_commit, @@innodb_file_per_table";
+            assert_eq!(mysql::ask(&url, settings).unwrap(), values);
+            keeper.end().unwrap();
+        }
     }
 }
 
