@@ -83,6 +83,8 @@ pub enum Unit {
     Bytes,
     /// Rows of a store.
     Rows,
+    /// Connections to a server.
+    Connections,
 }
 
 /// The aim.
@@ -204,6 +206,7 @@ impl fmt::Display for Unit {
             Self::PerSecond => "/s",
             Self::Bytes => "bytes",
             Self::Rows => "rows",
+            Self::Connections => "connections",
         })
     }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Case {
     Introspect,
     /// The same, with grants in a SQLite file.
     IntrospectSqlite,
+    /// The same, with grants in PostgreSQL. Only by its name: it needs a server.
+    IntrospectPostgres,
     /// Clients refresh the tokens of many users, each with the refresh token that it got last.
     Refresh,
     /// The same, with grants in a SQLite file.
@@ -52,6 +54,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
+    /// Those that run if none is named.
     pub(crate) const ALL: [Self; 8] = [
         Self::Introspect,
         Self::IntrospectSqlite,
@@ -68,6 +71,7 @@ impl Case {
         match self {
             Self::Introspect => "introspect",
             Self::IntrospectSqlite => "introspect-sqlite",
+            Self::IntrospectPostgres => "introspect-postgres",
             Self::Refresh => "refresh",
             Self::RefreshSqlite => "refresh-sqlite",
             Self::IssueOpaque => "issue-opaque",
@@ -78,13 +82,16 @@ impl Case {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|case| case.as_str() == text)
+        let mut all = Self::ALL.into_iter().chain([Self::IntrospectPostgres]);
+        all.find(|case| case.as_str() == text)
     }
 
     /// A part of every good answer.
     pub(crate) const fn expects(self) -> &'static str {
         match self {
-            Self::Introspect | Self::IntrospectSqlite => "\"active\":true",
+            Self::Introspect | Self::IntrospectSqlite | Self::IntrospectPostgres => {
+                "\"active\":true"
+            }
             Self::Refresh | Self::RefreshSqlite => REFRESH_TOKEN,
             Self::IssueOpaque | Self::IssueEs256 => "\"access_token\":\"",
             Self::Api | Self::Gateway => ORDERS,
@@ -105,7 +112,7 @@ impl Case {
         // Not in the order in which they were issued, and so stored.
         let mixed = (0..tokens.len()).map(|index| &tokens[index * STRIDE % tokens.len()]);
         match self {
-            Self::Introspect | Self::IntrospectSqlite => {
+            Self::Introspect | Self::IntrospectSqlite | Self::IntrospectPostgres => {
                 mixed.map(|token| post("/introspect", &API, &format!("token={token}"))).collect()
             }
             Self::Refresh | Self::RefreshSqlite => mixed.map(|token| refresh(token)).collect(),
@@ -178,6 +185,7 @@ impl fmt::Display for Case {
         f.write_str(match self {
             Self::Introspect => "introspect over HTTP",
             Self::IntrospectSqlite => "introspect over HTTP, grants in SQLite",
+            Self::IntrospectPostgres => "introspect over HTTP, grants in PostgreSQL",
             Self::Refresh => "refresh over HTTP",
             Self::RefreshSqlite => "refresh over HTTP, grants in SQLite",
             Self::IssueOpaque => "issue an opaque token over HTTP",

@@ -9,7 +9,8 @@
 //! take turns in short rounds, so that whatever disturbs the machine disturbs them alike. `--quick`
 //! only shows that everything runs; with `--json` each result is a line for `cargo xtask bench`.
 //! `introspect`, `introspect-sqlite`, `refresh`, `refresh-sqlite`, `issue-opaque`, `issue-es256`, `api`,
-//! `gateway` and `delay` run that alone.
+//! `gateway` and `delay` run that alone; `introspect-postgres` runs only by its name, on the server that
+//! `CLOAKROOM_TEST_POSTGRES_URL` names.
 
 mod case;
 mod delay;

@@ -28,7 +28,9 @@ pub(crate) fn measure(case: Case, suite: &Suite) -> Result<(), Failure> {
     let body = if around.is_some() { place } else { ours.load.ask()? };
     let mut others = Vec::new();
     for kind in Kind::others(case) {
-        others.push(Contestant::start(*kind, case, &plan, around, &body)?);
+        let file = folder.path().display().to_string();
+        let body = if *kind == Kind::Sqlite { &file } else { &body };
+        others.push(Contestant::start(*kind, case, &plan, around, body)?);
     }
     for round in 0..plan.rounds {
         let mut all: Vec<_> = iter::once(&mut ours).chain(&mut others).collect();
@@ -74,7 +76,7 @@ struct Plan {
 impl Plan {
     fn of(case: Case, suite: &Suite) -> Self {
         let tokens = match case {
-            Case::Introspect | Case::IntrospectSqlite => 100_000,
+            Case::Introspect | Case::IntrospectSqlite | Case::IntrospectPostgres => 100_000,
             Case::IssueOpaque | Case::IssueEs256 => 0,
             Case::Api => 5_000,
             Case::Refresh | Case::RefreshSqlite | Case::Gateway => 10_000,

@@ -5,45 +5,44 @@ use std::thread;
 
 use cloakroom_benches::Unit;
 
-use crate::Setting;
-use crate::finds::finds;
-use crate::rounds::Comparison;
-use crate::server::{Server, program};
-use crate::writes::{Shares, creates, revokes};
+use crate::server::calls::{Load, Shares, creates, finds, revokes};
+use crate::server::rounds::Comparison;
+use crate::started::{Server, program};
+use crate::{Bench, place_over};
 
-pub(crate) fn measure(setting: &Setting) {
+pub(crate) fn measure(bench: &Bench) {
     let nodes = start();
     let addresses: Vec<String> = nodes.iter().map(Server::address).collect();
     let url = format!("redis+cluster://{}", addresses.join(","));
-    let (many, one) = (setting.place_over(&url, |builder| builder), setting.place());
-    let grants = setting.count(100_000, 200);
-    let (its_keys, keys) = (many.fill(grants), one.fill(grants));
-    let (its, own) = (Shares::new(&many, 2_500), Shares::new(&one, 2_600));
-    let each = setting.count(1_000, 2);
+    let (many, one) = (place_over(bench, &url, |builder| builder), bench.place());
+    let grants = bench.count(100_000, 200);
+    let (its_keys, keys) = (many.fill(grants, 0), one.fill(grants, 0));
+    let (its, own) = (Shares::new(&many), Shares::new(&one));
+    let load = Load::many(bench.count(1_000, 2));
     let compare = |name, ours: &mut dyn FnMut() -> f64, floor: &mut dyn FnMut() -> f64| {
         let (unit, aim, beside) = (Unit::PerSecond, None, "one server");
         let comparison = Comparison { name, floor: beside, unit, aim };
-        setting.suite.report(comparison.run(&setting.suite, ours, floor));
+        bench.suite.report(comparison.run(&bench.suite, ours, floor));
     };
     compare(
         "find tokens in a Redis Cluster of three, 64 tasks",
-        &mut finds(&many, &its_keys, each),
-        &mut finds(&one, &keys, each),
+        &mut finds(&many, &many.ours, &its_keys, load),
+        &mut finds(&one, &one.ours, &keys, load),
     );
     compare(
         "advance grants in a Redis Cluster of three, 64 tasks",
-        &mut its.advances(&many, each),
-        &mut own.advances(&one, each),
+        &mut its.advances(&many, &many.ours, load),
+        &mut own.advances(&one, &one.ours, load),
     );
     compare(
         "create grants in a Redis Cluster of three, 64 tasks",
-        &mut creates(&many, each, 80_000_000),
-        &mut creates(&one, each, 90_000_000),
+        &mut creates(&many, &many.ours, load),
+        &mut creates(&one, &one.ours, load),
     );
     compare(
         "revoke grants in a Redis Cluster of three, 64 tasks",
-        &mut revokes(&many, each),
-        &mut revokes(&one, each),
+        &mut revokes(&many, load),
+        &mut revokes(&one, load),
     );
 }
 

@@ -8,8 +8,10 @@ use cloakroom_redis::redis::cluster::ClusterClient;
 use cloakroom_redis::redis::cluster_async::ClusterConnection;
 use cloakroom_redis::redis::{Client, Cmd, FromRedisValue, Script, Value, cmd};
 
-use crate::records::Key;
 use crate::rows::{grant_value, time, token_value};
+use crate::server::calls::Calls;
+use crate::server::records::Key;
+use crate::server::{self, Login};
 
 /// The scripts of the store, put together as the store does it.
 const CREATE: &str = concat!(
@@ -37,8 +39,8 @@ enum Way {
     Cluster(ClusterConnection),
 }
 
-impl Raw {
-    pub(crate) async fn connect(url: &str, prefix: &str) -> Self {
+impl server::Raw for Raw {
+    async fn connect(url: &str, prefix: &str) -> Self {
         let way = match url.strip_prefix("redis+cluster://") {
             Some(hosts) => {
                 let nodes = hosts.split(',').map(|host| format!("redis://{host}"));
@@ -55,6 +57,75 @@ impl Raw {
         Self { way, prefix: prefix.to_owned(), create, advance }
     }
 
+    /// A cluster ends after its part, and its keys with it.
+    async fn remove_all(&self) {
+        let Way::One(_) = self.way else { return };
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{{{}*", self.prefix)).arg("COUNT");
+            let (next, keys): (u64, Vec<Vec<u8>>) = self.read(scan.arg(10_000)).await;
+            if !keys.is_empty() {
+                self.ask(cmd("UNLINK").arg(keys)).await;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl Calls for Raw {
+    /// The command of `find`.
+    async fn find(&self, key: &Key) {
+        let mut command = Cmd::with_capacity(4, 128);
+        command.arg("HMGET").arg(self.grant(key.grant.as_bytes()));
+        command.arg("g").arg(&key.digest.as_bytes()[..]);
+        let Value::Array(values) = self.ask(&command).await else { panic!("two values") };
+        assert!(matches!(&values[..], [Value::BulkString(_), Value::BulkString(_)]));
+    }
+
+    async fn advance(&self, step: Advance) {
+        let ChainUpdate::Move(next) = &step.change else { panic!("a move") };
+        let id = step.grant.as_bytes();
+        let expected =
+            [&step.expected.generation.to_be_bytes()[..], &step.expected.digest.as_bytes()[..]];
+        let (value, names) = grant_value(&next.to_row());
+        let (first, last) = ends(next, &step.tokens[0]);
+        let mut command = Cmd::with_capacity(16, 1024);
+        command.arg("EVALSHA").arg(&self.advance).arg(2).arg(self.grant(id));
+        command.arg(self.in_bucket(id[0], b"e", &[])).arg(&id[..]).arg(expected.concat());
+        command.arg(&time(step.now)[..]).arg(value).arg(names.to_string());
+        command.arg(&time(first)[..]).arg(&time(last)[..]);
+        push(&mut command, &step.tokens[0]);
+        assert_eq!(self.ask(&command).await, Value::Int(1));
+    }
+
+    /// Inserts a grant, and looks for rules.
+    async fn create(&self, (grant, token): Login) {
+        let (row, id) = (grant.to_row(), grant.id.as_bytes());
+        let (first, last) = ends(&grant, &token);
+        let mut command = Cmd::with_capacity(16, 1024);
+        command.arg("EVALSHA").arg(&self.create).arg(4).arg(self.grant(id));
+        command.arg(self.in_bucket(id[0], b"e", &[]));
+        command.arg(self.in_bucket(id[0], b"s:", row.subject.as_bytes()));
+        command.arg(self.in_bucket(id[0], b"c:", row.client.as_bytes()));
+        command.arg(&id[..]).arg(grant_value(&row).0);
+        command.arg(&time(first)[..]).arg(&time(last)[..]);
+        push(&mut command, &token);
+        assert_eq!(self.ask(&command).await, Value::Int(1));
+
+        let mut look = cmd("MGET");
+        for key in grant.rule_keys() {
+            look.arg([format!("{{{}}}:r:", self.prefix).as_bytes(), &key.to_bytes()].concat());
+        }
+        look.arg(format!("{{{}}}:state", self.prefix));
+        assert!(matches!(self.ask(&look).await, Value::Array(_)));
+    }
+}
+
+impl Raw {
     /// The answer. An error of the server is a panic: the store has loaded its scripts before.
     pub(crate) async fn ask(&self, command: &Cmd) -> Value {
         let answer = match self.way.clone() {
@@ -75,15 +146,6 @@ impl Raw {
 
     fn grant(&self, id: &[u8]) -> Vec<u8> {
         self.in_bucket(id[0], b"g:", id)
-    }
-
-    /// The command of `find`.
-    pub(crate) async fn find(&self, key: &Key) {
-        let mut command = Cmd::with_capacity(4, 128);
-        command.arg("HMGET").arg(self.grant(key.grant.as_bytes()));
-        command.arg("g").arg(&key.digest.as_bytes()[..]);
-        let Value::Array(values) = self.ask(&command).await else { panic!("two values") };
-        assert!(matches!(&values[..], [Value::BulkString(_), Value::BulkString(_)]));
     }
 
     /// How many bytes `find` reads of a grant.
@@ -113,44 +175,6 @@ impl Raw {
         assert!(matches!(self.ask(&command).await, Value::BulkString(_)));
     }
 
-    pub(crate) async fn advance(&self, step: &Advance) {
-        let ChainUpdate::Move(next) = &step.change else { panic!("a move") };
-        let id = step.grant.as_bytes();
-        let expected =
-            [&step.expected.generation.to_be_bytes()[..], &step.expected.digest.as_bytes()[..]];
-        let (value, names) = grant_value(&next.to_row());
-        let (first, last) = ends(next, &step.tokens[0]);
-        let mut command = Cmd::with_capacity(16, 1024);
-        command.arg("EVALSHA").arg(&self.advance).arg(2).arg(self.grant(id));
-        command.arg(self.in_bucket(id[0], b"e", &[])).arg(&id[..]).arg(expected.concat());
-        command.arg(&time(step.now)[..]).arg(value).arg(names.to_string());
-        command.arg(&time(first)[..]).arg(&time(last)[..]);
-        push(&mut command, &step.tokens[0]);
-        assert_eq!(self.ask(&command).await, Value::Int(1));
-    }
-
-    /// Inserts a grant, and looks for rules.
-    pub(crate) async fn create(&self, grant: &GrantRecord, token: &TokenRecord) {
-        let (row, id) = (grant.to_row(), grant.id.as_bytes());
-        let (first, last) = ends(grant, token);
-        let mut command = Cmd::with_capacity(16, 1024);
-        command.arg("EVALSHA").arg(&self.create).arg(4).arg(self.grant(id));
-        command.arg(self.in_bucket(id[0], b"e", &[]));
-        command.arg(self.in_bucket(id[0], b"s:", row.subject.as_bytes()));
-        command.arg(self.in_bucket(id[0], b"c:", row.client.as_bytes()));
-        command.arg(&id[..]).arg(grant_value(&row).0);
-        command.arg(&time(first)[..]).arg(&time(last)[..]);
-        push(&mut command, token);
-        assert_eq!(self.ask(&command).await, Value::Int(1));
-
-        let mut look = cmd("MGET");
-        for key in grant.rule_keys() {
-            look.arg([format!("{{{}}}:r:", self.prefix).as_bytes(), &key.to_bytes()].concat());
-        }
-        look.arg(format!("{{{}}}:state", self.prefix));
-        assert!(matches!(self.ask(&look).await, Value::Array(_)));
-    }
-
     /// Notes an item for this long, in ms, if it is new.
     pub(crate) async fn note(&self, id: &[u8], lives: u64) {
         let mut command = Cmd::with_capacity(6, 128);
@@ -163,24 +187,6 @@ impl Raw {
         let info: String = self.read(cmd("INFO").arg("memory")).await;
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
         line.and_then(|used| used.trim().parse().ok()).expect("a number")
-    }
-
-    /// Removes the keys with the prefix. Those of a cluster end with it.
-    pub(crate) async fn remove_all(&self) {
-        let Way::One(_) = self.way else { return };
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(format!("{{{}*", self.prefix)).arg("COUNT");
-            let (next, keys): (u64, Vec<Vec<u8>>) = self.read(scan.arg(10_000)).await;
-            if !keys.is_empty() {
-                self.ask(cmd("UNLINK").arg(keys)).await;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return;
-            }
-        }
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use cloakroom_benches::Unit;
 
-use crate::Setting;
-use crate::rounds::Comparison;
-use crate::server::Server;
-use crate::writes::{Shares, revokes};
+use crate::server::calls::{Load, Shares, revokes};
+use crate::server::rounds::Comparison;
+use crate::started::Server;
+use crate::{Bench, place_over};
 
-pub(crate) fn measure(setting: &Setting) {
+pub(crate) fn measure(bench: &Bench) {
     let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
     let of = format!("127.0.0.1 {}", master.port());
     let replica = Server::start(&["--replicaof", &of]);
@@ -21,34 +21,36 @@ pub(crate) fn measure(setting: &Setting) {
     let waits =
         |it: cloakroom_redis::RedisStoreBuilder| it.wait_for_replicas(1, Duration::from_secs(5));
     let (waiting, other) =
-        (setting.place_over(&url, waits), setting.place_over(&url, |builder| builder));
-    let (its, own) = (Shares::new(&waiting, 2_700), Shares::new(&other, 2_800));
-    let each = setting.count(500, 2);
+        (place_over(bench, &url, waits), place_over(bench, &url, |builder| builder));
+    let (its, own) = (Shares::new(&waiting), Shares::new(&other));
+    let each = bench.count(500, 2);
+    let (one, load) = (Load::one(each), Load::many(each));
     let compare = |name, floor, ours: &mut dyn FnMut() -> f64, its: &mut dyn FnMut() -> f64| {
         let comparison = Comparison { name, floor, unit: Unit::PerSecond, aim: None };
-        setting.suite.report(comparison.run(&setting.suite, ours, its));
+        bench.suite.report(comparison.run(&bench.suite, ours, its));
     };
     let without = "without waiting";
     compare(
         "advance grants in Redis, waiting for a replica, 64 tasks",
         without,
-        &mut its.advances(&waiting, each),
-        &mut own.advances(&other, each),
+        &mut its.advances(&waiting, &waiting.ours, load),
+        &mut own.advances(&other, &other.ours, load),
     );
     compare(
         "revoke grants in Redis, waiting for a replica, 64 tasks",
         without,
-        &mut revokes(&waiting, each),
-        &mut revokes(&other, each),
+        &mut revokes(&waiting, load),
+        &mut revokes(&other, load),
     );
     compare(
         "advance a grant in Redis, waiting for a replica, one task",
         without,
-        &mut its.one(&waiting, each),
-        &mut own.one(&other, each),
+        &mut its.advances(&waiting, &waiting.ours, one),
+        &mut own.advances(&other, &other.ours, one),
     );
     let needs = |count: &str| master.says(&["CONFIG", "SET", "min-replicas-to-write", count]);
-    let (mut with, mut free) = (own.advances(&other, each), own.advances(&other, each));
+    let (mut with, mut free) =
+        (own.advances(&other, &other.ours, load), own.advances(&other, &other.ours, load));
     compare(
         "advance grants in Redis, min-replicas-to-write 1, 64 tasks",
         "min-replicas-to-write 0",

@@ -1,18 +1,21 @@
 //! How much memory the server needs for a grant, with its index entries.
 
+use std::sync::Arc;
+
 use cloakroom_benches::{Aim, Row, Unit};
-use cloakroom_core::revocation::{Epoch, Revocation, Target};
-use cloakroom_core::store::{AdvanceOutcome, CreateOutcome, TokenStore as _};
+use cloakroom_core::store::TokenStore as _;
 
-use crate::records::{HOUR, Records};
-use crate::{Setting, TASKS, share};
+use crate::Bench;
+use crate::server::calls::{Calls as _, revocation};
+use crate::server::records::Records;
+use crate::server::{TASKS, login, seeds, share};
 
-pub(crate) fn measure(setting: &Setting) {
-    let place = setting.place();
-    let grants = setting.count(100_000, 500);
+pub(crate) fn measure(bench: &Bench) {
+    let place = bench.place();
+    let grants = bench.count(100_000, 500);
     let used = || place.runtime.block_on(place.raw.used_memory());
     let report = |name: &str, bytes: f64, count: usize, aim: Option<f64>| {
-        setting.suite.report(Row {
+        bench.suite.report(Row {
             name: name.into(),
             unit: Unit::Bytes,
             ours: bytes / count as f64,
@@ -21,21 +24,17 @@ pub(crate) fn measure(setting: &Setting) {
             beside: Vec::new(),
         });
     };
-    let empty = used();
+    let (empty, seed) = (used(), seeds());
     let writers: Vec<_> = (0..TASKS)
         .map(|task| {
-            let (store, share) = (place.store.clone(), share(grants, task));
+            let (ours, share) = (Arc::clone(&place.ours), share(grants, task));
             place.runtime.spawn(async move {
-                let mut records = Records::new(3_000_000 + task as u64);
-                let end = records.now + 24 * 14 * HOUR;
+                let mut records = Records::new(seed + task as u64);
                 let mut written = Vec::new();
                 for _ in 0..share {
-                    let mut grant = records.grant(end);
-                    grant.epoch = Epoch::new(u64::MAX);
-                    let token = records.token(&grant, records.now + HOUR);
-                    let created = store.create(grant.clone(), vec![token]).await;
-                    assert_eq!(created.expect("an answer"), CreateOutcome::Inserted);
-                    written.push(grant);
+                    let (grant, token) = login(&mut records);
+                    written.push(grant.clone());
+                    ours.create((grant, token)).await;
                 }
                 (records, written)
             })
@@ -49,13 +48,11 @@ pub(crate) fn measure(setting: &Setting) {
     let refreshers: Vec<_> = written
         .into_iter()
         .map(|(mut records, mut grants)| {
-            let store = place.store.clone();
+            let ours = Arc::clone(&place.ours);
             place.runtime.spawn(async move {
                 for grant in &mut grants {
                     let now = records.now;
-                    let step = records.refresh(grant, now);
-                    let advanced = store.advance(step).await.expect("an answer");
-                    assert_eq!(advanced, AdvanceOutcome::Advanced);
+                    ours.advance(records.refresh(grant, now)).await;
                 }
                 grants
             })
@@ -72,9 +69,7 @@ pub(crate) fn measure(setting: &Setting) {
     let count = revoked.len();
     place.runtime.block_on(async {
         for grant in revoked {
-            let now = Records::new(1).now;
-            let revocation = Revocation::new(Target::Grant(grant.id), now, now + HOUR);
-            place.store.revoke(revocation).await.expect("an answer");
+            place.store().revoke(revocation(grant.id)).await.expect("an answer");
         }
     });
     report(

@@ -1,4 +1,4 @@
-//! Turns that are too long to be taken two thousand times: five of each.
+//! Turns that are too long to be taken two thousand times: five of each, or a few more.
 
 use std::time::Duration;
 
@@ -20,10 +20,21 @@ impl Comparison<'_> {
     pub(crate) fn run(
         self,
         suite: &Suite,
+        ours: impl FnMut() -> f64,
+        floor: impl FnMut() -> f64,
+    ) -> Row {
+        self.turns(suite, ROUNDS, ours, floor)
+    }
+
+    /// The same, with so many turns each.
+    pub(crate) fn turns(
+        self,
+        suite: &Suite,
+        rounds: usize,
         mut ours: impl FnMut() -> f64,
         mut floor: impl FnMut() -> f64,
     ) -> Row {
-        let rounds = if suite.is_quick() { 2 } else { ROUNDS };
+        let rounds = if suite.is_quick() { 2 } else { rounds };
         // Caches are cold once, and not in a turn that counts.
         let _ = (ours(), floor());
         let (mut our, mut its) = (Vec::new(), Vec::new());

@@ -42,7 +42,7 @@ impl Results {
         if !self.points.is_empty() {
             let mut points: Vec<&Point> = self.points.iter().collect();
             points.sort_by_key(|point| &point.series);
-            let head = ["call", "grants in memory", "ours", "floor"];
+            let head = ["call", "grants", "ours", "floor"];
             tables.push(table(head, points.into_iter().map(point)));
         }
         if !self.delays.is_empty() {
@@ -148,7 +148,8 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::PerSecond if value >= 1e6 => (value / 1e6, " M/s"),
         Unit::PerSecond if value >= 1e3 => (value / 1e3, " k/s"),
         Unit::PerSecond => (value, " /s"),
-        Unit::Bytes | Unit::Rows => return format!("{value:.0} {unit}"),
+        Unit::Bytes if value >= 1e6 => (value / 1e6, " MB"),
+        Unit::Bytes | Unit::Rows | Unit::Connections => return format!("{value:.0} {unit}"),
     };
     let digits = if value >= 99.95 {
         0
@@ -271,6 +272,7 @@ mod tests {
             (240_100.0, Unit::Nanoseconds, "240 µs"),
             (391_290.1, Unit::PerSecond, "391 k/s"),
             (1_234.5, Unit::Bytes, "1234 bytes"),
+            (18_972_672.0, Unit::Bytes, "19.0 MB"),
         ] {
             assert_eq!(figure(value, unit), text);
         }

@@ -53,10 +53,11 @@ Usage: cargo xtask <task>
           Python if they are missing (on Debian, as root)
   fuzz TARGET [--minutes N]
           fuzz a target (see fuzz/README.md); installs cargo-fuzz if it is missing
-  bench [--quick] [NAME...]
-          run the benchmarks, or those of these names, and print one table; all of them renew
-          docs/benchmarks.md, except `redis`, which starts servers and runs only by its name; --quick
-          only shows that they run
+  bench [--quick] [NAME[/PART]...]
+          run the benchmarks, or those of these names or parts of them (see docs/benchmarks.md), and
+          print one table; all of them renew docs/benchmarks.md, except those that start servers and run
+          only by their names: `redis`, `postgres`, `mysql` and `introspect-postgres`; --quick only shows
+          that they run
   coverage
           run every test, and list the lines that none of them reaches
   mutants [--change | [--sample N] FILE...]

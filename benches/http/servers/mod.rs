@@ -11,15 +11,20 @@ use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::{env, process};
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use cloakroom::Issuer;
+use cloakroom_postgres::PostgresStore;
 use cloakroom_sqlite::{SqliteStore, Synchronous};
 use tokio::net::TcpListener;
 
 use crate::Failure;
 use crate::case::Case;
+
+/// The variable that names the PostgreSQL server.
+const POSTGRES: &str = "CLOAKROOM_TEST_POSTGRES_URL";
 
 /// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub(crate) enum Kind {
     OauthAs,
     /// The same server or gateway, without what is measured: the swap, the check, the file.
     Without,
+    /// The same server, with grants in a file.
+    Sqlite,
     /// The same server, with the crate `jsonwebtoken`.
     JsonWebToken,
     /// No contestant: the authorization server and the API around a gateway, and the authorization
@@ -44,12 +51,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ours,
         Self::Bare,
         Self::BareSigning,
         Self::OauthAs,
         Self::Without,
+        Self::Sqlite,
         Self::JsonWebToken,
         Self::Surroundings,
         Self::LongPoll,
@@ -63,6 +71,7 @@ impl Kind {
             Self::BareSigning => "bare-signing",
             Self::OauthAs => "oauth-as",
             Self::Without => "without",
+            Self::Sqlite => "sqlite",
             Self::JsonWebToken => "jsonwebtoken",
             Self::Surroundings => "surroundings",
             Self::LongPoll => "long-poll",
@@ -81,6 +90,7 @@ impl Kind {
             Case::IssueEs256 => &[Self::BareSigning, Self::OauthAs],
             Case::Api => &[Self::Without, Self::JsonWebToken],
             Case::IntrospectSqlite | Case::RefreshSqlite | Case::Gateway => &[Self::Without],
+            Case::IntrospectPostgres => &[Self::Without, Self::Sqlite],
         }
     }
 
@@ -105,9 +115,11 @@ impl Kind {
             (Self::Bare, _) => "a bare axum handler",
             (Self::BareSigning, _) => "a bare axum handler with one signature",
             (Self::OauthAs, _) => "oauth-as 1.0.1",
-            (Self::Without, Case::IntrospectSqlite | Case::RefreshSqlite) => {
-                "the same, grants in memory"
-            }
+            (
+                Self::Without,
+                Case::IntrospectSqlite | Case::IntrospectPostgres | Case::RefreshSqlite,
+            ) => "the same, grants in memory",
+            (Self::Sqlite, _) => "the same, grants in SQLite",
             (Self::Without, Case::Gateway) => "the same proxy without the swap",
             (Self::Without, _) => "the same server without any check",
             (Self::JsonWebToken, _) => {
@@ -148,7 +160,14 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
             (Kind::OauthAs, _) => oauth_as::prepare(case, tokens).await?,
             (Kind::Bare, _) => bare::prepare(body, tokens),
             (Kind::BareSigning, _) => bare::prepare_signing(body)?,
-            (Kind::Ours, Case::IntrospectSqlite | Case::RefreshSqlite) => {
+            (Kind::Ours, Case::IntrospectPostgres) => {
+                let url = env::var(POSTGRES).map_err(|_| format!("{POSTGRES} names no server"))?;
+                // Another server may have other keys.
+                let schema = format!("bench_http_{}", process::id());
+                let store = PostgresStore::builder(&url).schema(schema).connect().await?;
+                ours::prepare(Issuer::dev().store(Arc::new(store)), case, tokens).await?
+            }
+            (Kind::Sqlite, _) | (Kind::Ours, Case::IntrospectSqlite | Case::RefreshSqlite) => {
                 let store = SqliteStore::builder(Path::new(body).join("tokens.db"));
                 // Nothing is logged during the measurement.
                 let store = store.synchronous(Synchronous::Normal).open()?;
@@ -169,7 +188,7 @@ pub(crate) fn serve(arguments: &[String]) -> Result<(), Failure> {
 pub(crate) fn end_with_input() {
     std::thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
+        process::exit(0);
     });
 }
 

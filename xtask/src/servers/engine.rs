@@ -41,6 +41,15 @@ pub(crate) trait Engine: Sync {
     fn unmake(&self, server: &Url, own: &Url) -> Result<(), Failure>;
 }
 
+/// What a private server is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is quick, and may lose everything in a power cut.
+    Tests,
+    /// Its commits are durable.
+    Benchmarks,
+}
+
 /// Facts about a kind of server.
 pub(crate) struct Facts {
     pub(crate) name: &'static str,

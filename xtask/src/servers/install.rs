@@ -45,8 +45,13 @@ pub(super) fn install(servers: &[(&dyn Engine, bool)]) -> Result<(), Failure> {
 
 /// Installs Redis, for tests that start its servers by themselves.
 pub(crate) fn install_redis() -> Result<(), Failure> {
-    let facts = Redis.facts();
-    let is_missing = || Redis.client().is_none() || Redis.server().is_none();
+    install_server(&Redis)
+}
+
+/// Installs one server.
+pub(super) fn install_server(engine: &dyn Engine) -> Result<(), Failure> {
+    let facts = engine.facts();
+    let is_missing = || engine.client().is_none() || engine.server().is_none();
     install_missing(
         || is_missing().then_some(facts.packages[1]).into_iter().collect(),
         |packages| Failure::new(format!("install it: apt-get install {}", packages.join(" "))),

@@ -10,12 +10,15 @@ use std::process::{Child, ChildStderr, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Purpose};
 use super::private::Private;
 use super::url::Url;
 use crate::command::Failure;
 
 const ROLE: &str = "XTASK_KEEPS";
+
+/// Set if the server is for benchmarks.
+const DURABLE: &str = "XTASK_KEEPS_DURABLE";
 
 /// What a keeper prints when its database is ready, followed by the server's version and its URL.
 const READY: &str = "ready\t";
@@ -42,8 +45,12 @@ pub(super) struct Kept {
 
 impl Keeper {
     /// Starts a keeper, with a server that is given or one of its own.
-    pub(super) fn start(engine: &'static dyn Engine, given: Option<&Url>) -> Result<Self, Failure> {
-        Self::spawn(engine, command(engine, given)?)
+    pub(super) fn start(
+        engine: &'static dyn Engine,
+        given: Option<&Url>,
+        purpose: Purpose,
+    ) -> Result<Self, Failure> {
+        Self::spawn(engine, command(engine, given, purpose)?)
     }
 
     pub(super) fn spawn(
@@ -113,12 +120,16 @@ impl Drop for Keeper {
 pub(super) fn command(
     engine: &'static dyn Engine,
     given: Option<&Url>,
+    purpose: Purpose,
 ) -> Result<Command, Failure> {
     let xtask =
         env::current_exe().map_err(|error| Failure::new(format!("cannot find xtask: {error}")))?;
     let mut command = Command::new(xtask);
     let facts = engine.facts();
-    command.env(ROLE, facts.name).env_remove(facts.variable);
+    command.env(ROLE, facts.name).env_remove(facts.variable).env_remove(DURABLE);
+    if purpose == Purpose::Benchmarks {
+        command.env(DURABLE, "1");
+    }
     if let Some(url) = given {
         command.env(facts.variable, url.reveal());
     }
@@ -152,7 +163,9 @@ fn keep(engine: &'static dyn Engine) -> Result<(), Failure> {
     let (private, server) = match given(engine)? {
         Some(url) => (None, url),
         None => {
-            let (private, url) = Private::start(engine, is_wanted)?;
+            let is_durable = env::var_os(DURABLE).is_some();
+            let purpose = if is_durable { Purpose::Benchmarks } else { Purpose::Tests };
+            let (private, url) = Private::start(engine, purpose, is_wanted)?;
             (Some(private), url)
         }
     };

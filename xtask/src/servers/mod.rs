@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 pub(crate) use self::cluster::Cluster;
 pub(crate) use self::engine::find;
-use self::engine::{ENGINES, Engine};
+use self::engine::{ENGINES, Engine, Purpose};
 pub(crate) use self::install::{install_missing, install_redis};
 use self::keeper::{Keeper, Kept};
 pub(crate) use self::stores::Summary;
@@ -72,19 +72,27 @@ impl Servers {
         let needs: Vec<(&dyn Engine, bool)> =
             wanted.iter().map(|(engine, given)| (*engine, given.is_some())).collect();
         install::install(&needs)?;
-        Self::keep(&wanted)
+        Self::keep(&wanted, Purpose::Tests)
     }
 
-    /// Redis alone.
-    pub(crate) fn redis() -> Result<Self, Failure> {
-        install_redis()?;
-        Self::keep(&[(&redis::Redis, keeper::given(&redis::Redis)?)])
+    /// This one alone, for benchmarks: a private one is as durable as with the settings of its makers.
+    pub(crate) fn durable(name: &str) -> Result<Self, Failure> {
+        let engine = engine::named(name).ok_or_else(|| Failure::new("no such server"))?;
+        let given = keeper::given(engine)?;
+        if given.is_none() {
+            install::install_server(engine)?;
+        }
+        Self::keep(&[(engine, given)], Purpose::Benchmarks)
     }
 
-    fn keep(wanted: &[(&'static dyn Engine, Option<Url>)]) -> Result<Self, Failure> {
+    fn keep(
+        wanted: &[(&'static dyn Engine, Option<Url>)],
+        purpose: Purpose,
+    ) -> Result<Self, Failure> {
         let mut keepers = Vec::new();
         for (engine, given) in wanted {
-            keepers.push((*engine, Keeper::start(*engine, given.as_ref())?, given.is_some()));
+            let keeper = Keeper::start(*engine, given.as_ref(), purpose)?;
+            keepers.push((*engine, keeper, given.is_some()));
         }
         let mut running = Vec::new();
         for (engine, mut keeper, is_given) in keepers {

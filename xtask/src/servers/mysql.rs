@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::engine::{Engine, Facts, answer, find, present, unique_name};
+use super::engine::{Engine, Facts, Purpose, answer, find, present, unique_name};
 use super::private::{PRIVATE_USER, Private};
 use super::url::Url;
 use crate::command::Failure;
@@ -57,9 +57,14 @@ impl Engine for Mysql {
         command.args(["--socket=socket", "--pid-file=pid"]);
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.arg(format!("--port={port}")).arg(format!("--init-file={folder}/init.sql"));
-        // Durability does not matter here. Each test has its own tables, and a file for each of them takes
-        // longer than the test.
-        command.args(["--debug-no-sync", "--skip-innodb-file-per-table"]);
+        command.args(match private.purpose() {
+            // Each test has its own tables, and a file for each of them takes longer than the test.
+            Purpose::Tests => ["--debug-no-sync", "--skip-innodb-file-per-table"],
+            // With room for the tables, as docs/mysql.md advises.
+            Purpose::Benchmarks => {
+                ["--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=2G"]
+            }
+        });
         Ok(command)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::engine::{Engine, Facts, answer, find, find_in, present, unique_name};
+use super::engine::{Engine, Facts, Purpose, answer, find, find_in, present, unique_name};
 use super::private::{PRIVATE_USER, Private};
 use super::url::Url;
 use crate::command::Failure;
@@ -53,8 +53,11 @@ impl Engine for Postgres {
         command.arg("-D").arg(private.folder().join("data"));
         let port = format!("port={port}");
         let settings = ["listen_addresses=127.0.0.1", &port, "unix_socket_directories="];
-        // Durability does not matter here.
-        for setting in settings.into_iter().chain(["fsync=off", "full_page_writes=off"]) {
+        let durability = match private.purpose() {
+            Purpose::Tests => &["fsync=off", "full_page_writes=off"][..],
+            Purpose::Benchmarks => &["fsync=on", "full_page_writes=on", "synchronous_commit=on"],
+        };
+        for setting in settings.iter().chain(durability) {
             command.args(["-c", setting]);
         }
         Ok(command)

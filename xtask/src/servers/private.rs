@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, answer, random};
+use super::engine::{Engine, Purpose, answer, random};
 use super::url::Url;
 use crate::command::Failure;
 
@@ -30,6 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Dropping it removes everything.
 pub(super) struct Private {
     engine: &'static dyn Engine,
+    purpose: Purpose,
     folder: PathBuf,
     password: String,
     /// Root runs the server as another user.
@@ -47,9 +48,10 @@ impl Private {
     /// Starts a server and waits until it answers; gives up when it is no longer wanted.
     pub(super) fn start(
         engine: &'static dyn Engine,
+        purpose: Purpose,
         is_wanted: impl Fn() -> bool,
     ) -> Result<(Self, Url), Failure> {
-        let mut private = Self::new(engine)?;
+        let mut private = Self::new(engine, purpose)?;
         engine.prepare(&private)?;
         let mut result = Err(Failure::new("was not started"));
         // Another program may take the free port first.
@@ -62,13 +64,13 @@ impl Private {
         result.map(|url| (private, url))
     }
 
-    fn new(engine: &'static dyn Engine) -> Result<Self, Failure> {
+    fn new(engine: &'static dyn Engine, purpose: Purpose) -> Result<Self, Failure> {
         let (name, password) = (engine.facts().name, random()?);
         let folder = env::temp_dir().join(format!("cloakroom-{name}-{}", random()?));
         let user = unprivileged()?;
         make_folder(&folder, user)
             .map_err(|error| Failure::new(format!("cannot make {}: {error}", folder.display())))?;
-        Ok(Self { engine, folder, password, user, process: None })
+        Ok(Self { engine, purpose, folder, password, user, process: None })
     }
 
     fn try_start(&mut self, is_wanted: impl Fn() -> bool) -> Result<Url, Failure> {
@@ -99,6 +101,10 @@ impl Private {
             self.stop();
             Failure::new(format!("does not answer: {why}\n{}", self.said()))
         })
+    }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     pub(super) fn folder(&self) -> &Path {

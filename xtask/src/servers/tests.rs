@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, process};
 
-use super::engine::{Engine, random};
+use super::engine::{Engine, Purpose, random};
 use super::keeper::{self, Keeper};
 use super::{Servers, Url, engine, install, mysql, postgres, redis};
 use crate::command::cargo;
@@ -34,7 +34,7 @@ fn in_a_role() {
 
 fn hold(engine: &'static dyn Engine) {
     let given = keeper::given(engine).unwrap();
-    let mut keeper = Keeper::start(engine, given.as_ref()).unwrap();
+    let mut keeper = Keeper::start(engine, given.as_ref(), Purpose::Tests).unwrap();
     // Read from a pipe that also has what the harness prints.
     println!("\n{HELD}{}", keeper.ready().unwrap().url.reveal());
     loop {
@@ -75,11 +75,15 @@ impl Drop for Temporary {
 
 /// A private server, where it can be started.
 fn private(engine: &'static dyn Engine, temporary: &Path) -> Keeper {
+    private_for(engine, temporary, Purpose::Tests)
+}
+
+fn private_for(engine: &'static dyn Engine, temporary: &Path, purpose: Purpose) -> Keeper {
     if engine.client().is_none() || engine.server().is_none() {
         let all = engine::ENGINES.map(|engine| (engine, false));
         panic!("{}", install::advice(&install::missing(&all), &all));
     }
-    let mut command = keeper::command(engine, None).unwrap();
+    let mut command = keeper::command(engine, None, purpose).unwrap();
     command.env("TMPDIR", temporary);
     Keeper::spawn(engine, command).unwrap()
 }
@@ -170,7 +174,7 @@ fn is_gone_at_the_end(engine: &'static dyn Engine) {
     fill(engine, &kept.url);
     let before = contents(engine, &kept.url);
     let any = kept.url.with_database("");
-    let mut guest = Keeper::start(engine, Some(&any)).unwrap();
+    let mut guest = Keeper::start(engine, Some(&any), Purpose::Tests).unwrap();
     let own = guest.ready().unwrap().url;
     assert_ne!(own, kept.url);
     fill(engine, &own);
@@ -214,6 +218,21 @@ mod with_postgres {
     fn a_private_server_is_gone_after_xtask_was_killed() {
         is_gone_after_a_kill(&postgres::Postgres);
     }
+
+    #[test]
+    fn only_a_server_for_benchmarks_is_durable() {
+        let settings = ["fsync", "full_page_writes", "synchronous_commit"];
+        for (purpose, values) in
+            [(Purpose::Tests, ["off", "off", "on"]), (Purpose::Benchmarks, ["on"; 3])]
+        {
+            let temporary = Temporary::new();
+            let mut keeper = private_for(&postgres::Postgres, &temporary.0, purpose);
+            let url = keeper.ready().unwrap().url;
+            let of = |setting| postgres::ask(&url, &format!("SHOW {setting}")).unwrap();
+            assert_eq!(settings.map(of), values);
+            keeper.end().unwrap();
+        }
+    }
 }
 
 mod with_mysql {
@@ -227,6 +246,19 @@ mod with_mysql {
     #[test]
     fn a_private_server_is_gone_after_xtask_was_killed() {
         is_gone_after_a_kill(&mysql::Mysql);
+    }
+
+    /// The server says nothing of the option by which tests do not wait for the disk; it comes with the other.
+    #[test]
+    fn a_server_for_benchmarks_is_durable_and_has_a_file_for_each_table() {
+        for (purpose, values) in [(Purpose::Tests, "1\t0"), (Purpose::Benchmarks, "1\t1")] {
+            let temporary = Temporary::new();
+            let mut keeper = private_for(&mysql::Mysql, &temporary.0, purpose);
+            let url = keeper.ready().unwrap().url;
+            let settings = "SELECT @@innodb_flush_log_at_trx_commit, @@innodb_file_per_table";
+            assert_eq!(mysql::ask(&url, settings).unwrap(), values);
+            keeper.end().unwrap();
+        }
     }
 }
 
@@ -262,7 +294,7 @@ mod with_redis {
         let url = keeper.ready().unwrap().url;
         for (number, is_usable) in [(url.database(), false), ("3", true), ("99", false)] {
             let named = url.with_database(number);
-            let mut guest = Keeper::start(&redis::Redis, Some(&named)).unwrap();
+            let mut guest = Keeper::start(&redis::Redis, Some(&named), Purpose::Tests).unwrap();
             let taken = guest.ready().map(|kept| kept.url);
             assert_eq!(taken.is_ok(), is_usable, "{taken:?}");
             assert!(taken.is_err() || taken.unwrap() == named);
