@@ -23,6 +23,7 @@ use crate::error::UnavailableError;
 const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 /// A token is replaced when this part of its life is left, so that it does not end on its way to an API.
 const MARGIN: u32 = 10;
+const NO_LIFE: &str = "its expires_in is no number of seconds";
 /// The longest error text of a server that is kept.
 const MAX_TEXT: usize = 200;
 
@@ -192,7 +193,10 @@ impl TokenClient {
         if !answer.token_type.eq_ignore_ascii_case("Bearer") {
             return Err(UnavailableError::Malformed("the token is not a bearer token").into());
         }
-        let life = answer.expires_in.map_or(UNKNOWN_LIFE, Duration::from_secs);
+        let life = match answer.expires_in {
+            None => UNKNOWN_LIFE,
+            Some(life) => life.duration().ok_or(UnavailableError::Malformed(NO_LIFE))?,
+        };
         let life = life - life / MARGIN;
         Ok(Held { token: TokenSecret::new(answer.access_token), asked: now, life })
     }
@@ -241,7 +245,27 @@ impl State {
 struct Answer {
     access_token: String,
     token_type: String,
-    expires_in: Option<u64>,
+    expires_in: Option<Seconds>,
+}
+
+/// RFC 6749 §5.1 asks for a number. Some servers send a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Whole(u64),
+    Number(f64),
+    Text(String),
+}
+
+impl Seconds {
+    /// Rounded down, so that no token lives longer.
+    fn duration(&self) -> Option<Duration> {
+        match self {
+            Self::Whole(seconds) => Some(Duration::from_secs(*seconds)),
+            Self::Number(seconds) => Duration::try_from_secs_f64(seconds.floor()).ok(),
+            Self::Text(digits) => digits.parse().ok().map(Duration::from_secs),
+        }
+    }
 }
 
 /// RFC 6749 §5.2.

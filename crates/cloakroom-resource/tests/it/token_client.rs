@@ -157,11 +157,32 @@ async fn a_refusal_says_what_the_server_says_and_an_outage_is_none() {
         (200, r#"{"access_token":"a"}"#, "Unreadable"),
         (200, r#"{"access_token":"a","access_token":"b","token_type":"Bearer"}"#, "Unreadable"),
         (200, r#"{"access_token":"a","token_type":"DPoP"}"#, "Malformed"),
+        (200, r#"{"access_token":"a","token_type":"Bearer","expires_in":-1}"#, "Malformed"),
+        (200, r#"{"access_token":"a","token_type":"Bearer","expires_in":1e300}"#, "Malformed"),
+        (200, r#"{"access_token":"a","token_type":"Bearer","expires_in":"soon"}"#, "Malformed"),
+        (200, r#"{"access_token":"a","token_type":"Bearer","expires_in":true}"#, "Unreadable"),
     ] {
         let TokenRequestError::Unavailable(error) = error(status, body).await else {
             panic!("{status} {body}");
         };
         assert!(format!("{error:?}").starts_with(expected), "{status} {body}: {error:?}");
+    }
+    // Lives as other servers write them.
+    for (life, kept) in
+        [(json!("100"), 90), (json!(100.9), 90), (json!(100), 90), (json!(null), 54)]
+    {
+        peer.answer_with(move |_| {
+            json(&json!({ "access_token": "a", "token_type": "Bearer", "expires_in": life }))
+        });
+        let asked = peer.count();
+        let given = client.token().await.unwrap();
+        clock.advance(secs(kept) - std::time::Duration::from_millis(1));
+        client.token().await.unwrap();
+        assert_eq!(peer.count(), asked + 1);
+        clock.advance(std::time::Duration::from_millis(1));
+        client.token().await.unwrap();
+        assert_eq!(peer.count(), asked + 2);
+        client.forget(&given);
     }
     // A server that does not say how long a token lives.
     peer.answer_with(|_| json(&json!({ "access_token": "a", "token_type": "Bearer" })));
