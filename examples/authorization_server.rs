@@ -453,4 +453,40 @@ mod tests {
             assert!(refused.is_err(), "{resource}");
         }
     }
+
+    /// What the guides tell users to type.
+    #[cfg(all(feature = "mysql", feature = "postgres", feature = "redis"))]
+    #[test]
+    fn the_command_lines_of_the_guides_are_understood() -> Result<(), Failure> {
+        let mut found = 0;
+        for page in [
+            "README.md",
+            "docs/curl.md",
+            "docs/mcp.md",
+            "docs/mysql.md",
+            "docs/operations.md",
+            "docs/postgresql.md",
+            "docs/redis.md",
+            "examples/README.md",
+            "examples/nginx/README.md",
+        ] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+            let text = std::fs::read_to_string(path)?.replace("\\\n", " ");
+            for line in text.lines() {
+                let Some((_, arguments)) = line.split_once("--example authorization_server -- ")
+                else {
+                    continue;
+                };
+                found += 1;
+                // The shell's quotes, and its comments.
+                let arguments = arguments.split('#').next().unwrap_or_default().replace('\'', "");
+                let words =
+                    std::iter::once("authorization_server").chain(arguments.split_whitespace());
+                Options::try_parse_from(words)
+                    .map_err(|error| format!("{page}: {line}: {error}"))?;
+            }
+        }
+        assert!(found >= 6, "{found}");
+        Ok(())
+    }
 }
