@@ -22,7 +22,7 @@ const STYLE: &str = "\
 const PANEL: (f64, f64) = (200.0, 150.0);
 const LEFT: f64 = 50.0;
 const TOP: f64 = 50.0;
-const STEP: f64 = PANEL.0 + 80.0;
+const STEP: f64 = PANEL.0 + 130.0;
 
 /// How the time of each call grows with the number of grants: a panel for each, side by side. Empty
 /// if there are no points.
@@ -93,12 +93,47 @@ fn panel(svg: &mut String, left: f64, name: &str, points: &[&Point]) {
     }
 }
 
+/// A line of the picture of percentiles.
+enum Line<'a> {
+    /// Above those who are compared.
+    Heading(&'a str),
+    /// A label, what it is about, and whether it is Cloakroom that was measured.
+    Bar(&'a str, &'a Delays, bool),
+}
+
+/// How the first of those who are compared ends.
+const OURS: &str = ", cloakroom";
+
+/// Those who are compared follow each other, and their names begin with what they do.
+fn lines(delays: &[Delays]) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    let mut group = None;
+    for delays in delays {
+        if let Some(what) = delays.name.strip_suffix(OURS) {
+            group = Some(what);
+            lines.extend([Line::Heading(what), Line::Bar("Cloakroom", delays, true)]);
+            continue;
+        }
+        let of_group = group.and_then(|what| delays.name.strip_prefix(what)?.strip_prefix(", "));
+        match of_group {
+            Some(label) => lines.push(Line::Bar(label, delays, false)),
+            None => {
+                // Some room below those who are compared.
+                lines.extend(group.take().map(|_| Line::Heading("")));
+                let is_ours = !delays.name.contains("bare");
+                lines.push(Line::Bar(&delays.name, delays, is_ours));
+            }
+        }
+    }
+    lines
+}
+
 /// The percentiles of delays: a bar from nothing to the 99th, shaded at the 50th and the 90th, on a
 /// logarithmic scale. Empty if there are none.
 pub(crate) fn percentiles(delays: &[Delays]) -> String {
     const LABELS: f64 = 430.0;
     const WIDE: f64 = 380.0;
-    const ROW: f64 = 26.0;
+    const ROW: f64 = 22.0;
     if delays.is_empty() {
         return String::new();
     }
@@ -106,7 +141,8 @@ pub(crate) fn percentiles(delays: &[Delays]) -> String {
     let first = all().fold(f64::INFINITY, f64::min).max(1.0).log10().floor();
     let last = all().fold(1.0, f64::max).log10().ceil().max(first + 1.0);
     let x = |took: f64| LABELS + (took.max(1.0).log10() - first) / (last - first) * WIDE;
-    let bottom = TOP + ROW * delays.len() as f64;
+    let lines = lines(delays);
+    let bottom = TOP + ROW * lines.len() as f64;
     let what = "Percentiles of delays";
     let mut svg = begin(LABELS + WIDE + 60.0, bottom + 40.0, what);
     let legend = "each bar ends at the 99th percentile; darker up to the 90th and the 50th";
@@ -122,14 +158,22 @@ pub(crate) fn percentiles(delays: &[Delays]) -> String {
         text(&mut svg, "axis", at, bottom + 18.0, "middle", &microseconds(10_f64.powf(power)));
         power += 1.0;
     }
-    for (number, delays) in delays.iter().enumerate() {
+    for (number, line) in lines.iter().enumerate() {
         let top = TOP + ROW * number as f64;
-        text(&mut svg, "label", LABELS - 10.0, top + 14.0, "end", &delays.name);
+        let (label, delays, is_ours) = match line {
+            Line::Heading(what) => {
+                text(&mut svg, "name", LABELS - 10.0, top + 15.0, "end", what);
+                continue;
+            }
+            Line::Bar(label, delays, is_ours) => (label, delays, is_ours),
+        };
+        text(&mut svg, "label", LABELS - 10.0, top + 14.0, "end", label);
         let [half, most, nearly, _] = delays.quantiles;
+        let whose = if *is_ours { "ours" } else { "floor" };
         for (class, until) in [("nearly", nearly), ("most", most), ("half", half)] {
             let _ = writeln!(
                 svg,
-                "<rect class=\"ours {class}\" x=\"{LABELS:.0}\" y=\"{:.0}\" width=\"{:.1}\" \
+                "<rect class=\"{whose} {class}\" x=\"{LABELS:.0}\" y=\"{:.0}\" width=\"{:.1}\" \
                  height=\"14\"/>",
                 top + 3.0,
                 x(until) - LABELS
@@ -218,5 +262,22 @@ mod tests {
         assert_eq!(svg.matches("<rect class=\"ours").count(), 3);
         assert!(svg.contains(">a &lt; b</text>") && svg.contains(">99 µs</text>"), "{svg}");
         assert!(percentiles(&[]).is_empty());
+    }
+
+    #[test]
+    fn those_who_are_compared_stand_under_one_heading() {
+        let names = ["a, b, cloakroom", "a, b, c, d", "e, cloakroom", "f", "a bare g"];
+        let delays = names.map(|name| Delays::new(name, &[1e3]));
+        let svg = percentiles(&delays);
+        let shown = |class: &str| -> Vec<String> {
+            let start = format!("<text class=\"{class}\"");
+            let parts = svg.split(&start).skip(1);
+            let texts = parts.filter_map(|part| Some(part.split_once('>')?.1.split_once('<')?.0));
+            texts.map(str::to_owned).collect()
+        };
+        assert_eq!(shown("name"), ["a, b", "e", ""]);
+        assert_eq!(shown("label"), ["Cloakroom", "c, d", "Cloakroom", "f", "a bare g"]);
+        assert_eq!(svg.matches("<rect class=\"ours").count(), 9);
+        assert_eq!(svg.matches("<rect class=\"floor").count(), 6);
     }
 }
