@@ -64,8 +64,19 @@ impl Cluster {
         reshard.args(["--cluster", "reshard", &self.nodes[0].address(), "--cluster-yes"]);
         reshard.args(["--cluster-from", from.trim(), "--cluster-to", to.trim()]);
         reshard.args(["--cluster-slots", &slots.to_string()]);
-        let done = reshard.stdin(Stdio::null()).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        let start = Instant::now();
+        loop {
+            let done = reshard.stdin(Stdio::null()).output().unwrap();
+            if done.status.success() {
+                return;
+            }
+            // It looks before it moves anything, and refuses until every node has heard of the last move.
+            let (said, why) = (done.stdout, String::from_utf8_lossy(&done.stderr).into_owned());
+            let said = String::from_utf8_lossy(&said);
+            let is_early = why.contains("fix your cluster problems before resharding");
+            assert!(is_early && start.elapsed() < Duration::from_secs(60), "{said} {why}");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until a node says so of the cluster.
