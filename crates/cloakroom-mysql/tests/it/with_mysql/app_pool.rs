@@ -125,7 +125,8 @@ async fn what_the_store_left_concerns_no_connection_of_the_app() {
         let mut advance = store.advance(step(&grant).0);
         let mut find = store.find(grant.id, None);
         assert!(poll!(advance.as_mut()).is_pending());
-        assert!(poll!(find.as_mut()).is_pending());
+        // It waits for no lock: its answer may be there already.
+        let _ = poll!(find.as_mut());
         until_blocked(&tables).await;
     }
     drop(store);
