@@ -17,7 +17,7 @@ use crate::tools;
 
 /// What a check of a change takes at most. Batches are small: one that has begun is finished.
 const MAX: usize = 40;
-const BUDGET: Duration = Duration::from_secs(8 * 60);
+const BUDGET: Duration = Duration::from_secs(4 * 60);
 const BATCH: usize = 5;
 
 /// Which mutants are to be tried.

@@ -258,7 +258,7 @@ impl Browser {
         };
         match open(self.subject()).await {
             // From before the sign-in.
-            Err(PageError::Forged) if self.session.is_some() => open(None).await,
+            Err(PageError::Forged) => open(None).await,
             answer => answer,
         }
     }

@@ -229,6 +229,12 @@ async fn a_form_of_another_site_finds_nobody_signed_in() {
     assert!(browser.user().is_some() && browser.open(&sealed).await.is_ok());
 }
 
+#[test]
+fn a_page_that_fails_is_the_servers_fault() {
+    assert_eq!(PageError::app("the database is down").to_http().status(), 500);
+    assert_eq!(PageError::SignedOut.to_http().status(), 403);
+}
+
 #[tokio::test]
 async fn a_request_is_sealed_for_one_browser_and_one_user() {
     let fixture = fixture().await;
