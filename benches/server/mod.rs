@@ -94,6 +94,9 @@ impl<S: Server> Bench<S> {
     /// Runs the parts that the command line names. If it names none, all but the rare ones.
     pub(crate) fn run(&self, parts: &[Part<S>], rare: &[Part<S>]) {
         let named: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+        let is_part = |name: &str| parts.iter().chain(rare).any(|(part, _)| *part == name);
+        let unknown: Vec<&String> = named.iter().filter(|name| !is_part(name)).collect();
+        assert!(unknown.is_empty(), "there are no parts with these names: {unknown:?}");
         let is_named = |part: &str| named.iter().any(|name| name == part);
         for (part, measure) in parts {
             if named.is_empty() || is_named(part) {
@@ -102,10 +105,6 @@ impl<S: Server> Bench<S> {
         }
         for (_, measure) in rare.iter().filter(|(part, _)| is_named(part)) {
             measure(self);
-        }
-        let is_part = |name: &str| parts.iter().chain(rare).any(|(part, _)| *part == name);
-        for name in named.iter().filter(|name| !is_part(name)) {
-            self.suite.say(format_args!("there is no part `{name}`"));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::error::UnavailableError;
 const UNKNOWN_LIFE: Duration = Duration::from_secs(60);
 /// A token is replaced when this part of its life is left, so that it does not end on its way to an API.
 const MARGIN: u32 = 10;
-const NO_LIFE: &str = "its expires_in is no number of seconds";
+const NO_LIFE: &str = "its expires_in is not a number of seconds";
 /// The longest error text of a server that is kept.
 const MAX_TEXT: usize = 200;
 
@@ -72,7 +72,7 @@ struct Held {
     life: Duration,
 }
 
-/// There is no token.
+/// Why there is no token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenRequestError {
@@ -147,7 +147,7 @@ impl TokenClient {
             return Ok(token);
         }
         let permit = self.shared.permit().await;
-        // Somebody else may have asked meanwhile.
+        // Another task may have got a token while this one waited.
         let now = ClockReading::now(&*self.clock);
         if let Some(token) = self.at_hand(now) {
             return Ok(token);
@@ -193,12 +193,18 @@ impl TokenClient {
         if !answer.token_type.eq_ignore_ascii_case("Bearer") {
             return Err(UnavailableError::Malformed("the token is not a bearer token").into());
         }
+        // RFC 6750 §2.1: a bearer token has at least one character, and no blank. No other could be sent.
+        let token = TokenSecret::new(answer.access_token);
+        if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(UnavailableError::Malformed("its access_token cannot be sent").into());
+        }
         let life = match answer.expires_in {
             None => UNKNOWN_LIFE,
             Some(life) => life.duration().ok_or(UnavailableError::Malformed(NO_LIFE))?,
         };
         let life = life - life / MARGIN;
-        Ok(Held { token: TokenSecret::new(answer.access_token), asked: now, life })
+        Ok(Held { token, asked: now, life })
     }
 
     fn form(&self) -> Zeroizing<String> {

@@ -100,7 +100,7 @@ async fn no_housekeeping_holds_a_heartbeat_up() {
     running.abort();
 }
 
-/// A heartbeat tells readers that the log lacks nothing. Of a log that cannot be read, nobody knows that.
+/// A heartbeat tells readers that the log is complete. Nobody knows that of a log that cannot be read.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_log_gets_no_heartbeat() {
     let fixture = Fixture::new().await;
