@@ -129,12 +129,14 @@ pub(crate) enum Keys {
     /// Ends a key now. It stays in the JWK Set until the tokens that it signed have expired.
     Retire {
         /// The key's `kid`.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Marks a key as compromised, which cannot be undone. It leaves the JWK Set, and a revocation
     /// denies everything that it has signed.
     Compromise {
         /// The key's `kid`.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Publishes a private key of another program: PEM (PKCS#8, PKCS#1, SEC 1) or a JWK. It signs
@@ -161,7 +163,7 @@ pub(crate) enum Sessions {
         #[arg(long, default_value_t = 100, value_name = "NUMBER")]
         limit: usize,
         /// Starts after this grant. A list that was cut off at the limit names it at its end.
-        #[arg(long, value_name = "GRANT")]
+        #[arg(long, value_name = "GRANT", allow_hyphen_values = true)]
         after: Option<String>,
     },
     /// Ends sessions: of a user everywhere, of a user at one client, of a client, or a single one.
@@ -169,7 +171,7 @@ pub(crate) enum Sessions {
         #[command(flatten)]
         of: OwnerOrGrant,
         /// Ends only sessions of the user whose device has this value, such as `name=Firefox`.
-        #[arg(long, requires = "user", value_name = "NAME=VALUE")]
+        #[arg(long, requires = "user", value_name = "NAME=VALUE", allow_hyphen_values = true)]
         device: Option<String>,
         /// Says what would end, and ends nothing.
         #[arg(long)]
@@ -181,10 +183,10 @@ pub(crate) enum Sessions {
 #[group(required = true, multiple = true)]
 pub(crate) struct Owner {
     /// Sessions of this user.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) user: Option<String>,
     /// Sessions of this client; with --user, those of the user at this client.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) client: Option<String>,
 }
 
@@ -192,13 +194,13 @@ pub(crate) struct Owner {
 #[group(required = true, multiple = true)]
 pub(crate) struct OwnerOrGrant {
     /// Sessions of this user.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) user: Option<String>,
     /// Sessions of this client; with --user, those of the user at this client.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) client: Option<String>,
     /// The session of this grant.
-    #[arg(long, conflicts_with_all = ["user", "client"])]
+    #[arg(long, conflicts_with_all = ["user", "client"], allow_hyphen_values = true)]
     pub(crate) grant: Option<String>,
 }
 
@@ -207,6 +209,7 @@ pub(crate) enum Grants {
     /// Shows what is known of a grant.
     Show {
         /// The grant.
+        #[arg(allow_hyphen_values = true)]
         grant: String,
     },
 }
@@ -232,9 +235,55 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     /// Marks this signing key as compromised. May be repeated.
-    #[arg(long = "compromise", value_name = "KID")]
+    #[arg(long = "compromise", value_name = "KID", allow_hyphen_values = true)]
     pub(crate) compromised: Vec<String>,
     /// Ends the current signing key, if its successor is known to every verifier.
     #[arg(long)]
     pub(crate) rotate: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A random id in base64url begins with a hyphen once in 64 times, and then looks like an
+    /// option, even like one that exists.
+    #[test]
+    fn an_id_may_look_like_an_option() {
+        let commands = [
+            "keys retire ID",
+            "keys retire ID --json",
+            "keys --json compromise ID",
+            "restore --compromise ID --compromise ID --rotate",
+            "sessions list --user ID --client ID --after ID --limit 3",
+            "sessions revoke --user ID --client ID --device ID --dry-run",
+            "sessions revoke --grant ID --dry-run",
+            "grants show ID",
+            "grants show ID --store sqlite:a",
+        ];
+        for id in ["-oQydftX63gF9N8Zmo9t2Q", "-hPIyLC1", "-VPIyLC1", "--IyLC1", "-", "--json-x"] {
+            for command in commands {
+                let line = format!("cloakroom {}", command.replace("ID", id));
+                let read = Cli::try_parse_from(line.split(' '));
+                let read = read.unwrap_or_else(|error| panic!("{line}: {error}"));
+                let read = format!("{:?}", read.command);
+                let is_in_it = read.matches(&format!("{id:?}")).count();
+                assert_eq!(is_in_it, command.matches("ID").count(), "{line}: {read}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_is_no_id() {
+        for line in ["keys retire --json", "grants show --help", "grants show -h", "keys retire"] {
+            let read = Cli::try_parse_from(format!("cloakroom {line}").split(' '));
+            assert!(read.is_err(), "{line}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
 }

@@ -53,11 +53,17 @@ impl Engine for Postgres {
         command.arg("-D").arg(private.folder().join("data"));
         let port = format!("port={port}");
         let settings = ["listen_addresses=127.0.0.1", &port, "unix_socket_directories="];
-        let durability = match private.purpose() {
+        let of_purpose = match private.purpose() {
             Purpose::Tests => &["fsync=off", "full_page_writes=off"][..],
-            Purpose::Benchmarks => &["fsync=on", "full_page_writes=on", "synchronous_commit=on"],
+            // Durable, and with room for the tables, as docs/postgresql.md advises.
+            Purpose::Benchmarks => &[
+                "fsync=on",
+                "full_page_writes=on",
+                "synchronous_commit=on",
+                "shared_buffers=2GB",
+            ],
         };
-        for setting in settings.iter().chain(durability) {
+        for setting in settings.iter().chain(of_purpose) {
             command.args(["-c", setting]);
         }
         Ok(command)

@@ -220,11 +220,12 @@ mod with_postgres {
     }
 
     #[test]
-    fn only_a_server_for_benchmarks_is_durable() {
-        let settings = ["fsync", "full_page_writes", "synchronous_commit"];
-        for (purpose, values) in
-            [(Purpose::Tests, ["off", "off", "on"]), (Purpose::Benchmarks, ["on"; 3])]
-        {
+    fn only_a_server_for_benchmarks_is_durable_and_large() {
+        let settings = ["fsync", "full_page_writes", "synchronous_commit", "shared_buffers"];
+        for (purpose, values) in [
+            (Purpose::Tests, ["off", "off", "on", "128MB"]),
+            (Purpose::Benchmarks, ["on", "on", "on", "2GB"]),
+        ] {
             let temporary = Temporary::new();
             let mut keeper = private_for(&postgres::Postgres, &temporary.0, purpose);
             let url = keeper.ready().unwrap().url;
