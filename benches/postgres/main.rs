@@ -1,6 +1,6 @@
 //! The PostgreSQL store beside the raw statements on the same driver and the same tables. `cargo xtask bench postgres`
 //! starts a server for it; `CLOAKROOM_TEST_POSTGRES_URL` names another one, on which nothing else should run. The names
-//! of parts run these parts alone: `finds`, `writes`, `sizes`, `growth`, `delay`, `cleaning`, `churn`, `load`, and
+//! of parts run these parts alone: `one`, `finds`, `writes`, `sizes`, `growth`, `delay`, `cleaning`, `churn`, `load`, and
 //! `growth-10m`, which runs only by its name.
 
 mod raw;
@@ -42,7 +42,7 @@ impl Database for Postgres {
     const PLAN: Plan = Plan {
         find: "the same statement, raw tokio-postgres",
         advance: "the same statement, raw tokio-postgres",
-        create: "the insert and the look for rules, raw tokio-postgres",
+        create: "the same statements, raw tokio-postgres",
         pool: ("eight raw connections, each for one caller at a time", 64),
         most: Multiples { find: 1.1, advance: 1.1, create: Some(1.1) },
         least: Some(3.0),

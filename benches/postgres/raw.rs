@@ -6,7 +6,7 @@ use cloakroom_core::revocation::RuleKey;
 use cloakroom_core::store::{Advance, ChainUpdate};
 use cloakroom_core::time::{Clock as _, SystemClock};
 use cloakroom_postgres::tokio_postgres::types::ToSql;
-use cloakroom_postgres::tokio_postgres::{Client, Config, NoTls, Statement};
+use cloakroom_postgres::tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use crate::server::calls::Calls;
 use crate::server::records::Key;
@@ -18,19 +18,32 @@ const FIND: &str = "SELECT g.body, g.client, g.subject, g.epoch, g.generation, g
     t.issued_at, t.expires_at, t.revoked_at, t.body FROM x.grants g \
     LEFT JOIN x.tokens t ON t.grant_id = g.id AND t.digest = $2 WHERE g.id = $1";
 
-const ADVANCE: &str = "WITH moved AS (UPDATE x.grants SET generation = $4, digest = $5, \
-        chain_expires_at = $6, row_expires_at = $7, body = $8 \
-        WHERE id = $1 AND generation = $2 AND digest = $3 RETURNING id) \
-    INSERT INTO x.tokens (grant_id, digest, issued_at, expires_at, body) \
-    SELECT id, $9, $10, $11, $12 FROM moved";
+// The day of `due` stays the same.
+const ADVANCE: &str = "WITH moved AS (UPDATE x.grants SET generation = $7, digest = $8, \
+        chain_expires_at = $9, expires_at = $10, row_expires_at = $11, due = due, \
+        revoked_at = $12, body = $13 \
+        WHERE id = $1 AND generation = $2 AND digest = $3 AND revoked_at IS NULL \
+        AND expires_at > $4 AND chain_expires_at > $4 AND body IS NOT NULL \
+        AND client = $5 AND subject = $6 AND epoch = $14 AND expires_at >= $10 RETURNING id), \
+    attached AS (INSERT INTO x.tokens (grant_id, digest, issued_at, expires_at, revoked_at, body) \
+        SELECT moved.id, t.* FROM moved, unnest($15::bytea[], $16::bigint[], $17::bigint[], \
+        $18::bigint[], $19::bytea[]) t) \
+    SELECT count(*) FROM moved";
 
-const CREATE: &str = "WITH made AS (INSERT INTO x.grants (id, client, subject, epoch, generation, \
+const CREATE: &str = "WITH inserted AS (INSERT INTO x.grants (id, client, subject, epoch, generation, \
         digest, chain_expires_at, expires_at, row_expires_at, due, body) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)) \
-    INSERT INTO x.tokens (grant_id, digest, issued_at, expires_at, body) \
-    VALUES ($1, $11, $12, $13, $14)";
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10) ON CONFLICT (id) DO NOTHING RETURNING id), \
+    attached AS (INSERT INTO x.tokens (grant_id, digest, issued_at, expires_at, body) \
+        SELECT inserted.id, t.* FROM inserted, \
+        unnest($11::bytea[], $12::bigint[], $13::bigint[], $14::bytea[]) t) \
+    SELECT count(*) FROM inserted";
 
-const LOOK: &str = "SELECT key FROM x.rules WHERE key = ANY ($1)";
+const BAR: &str = "WITH rule AS (SELECT 1 FROM x.rules \
+        WHERE key = ANY ($5) AND coalesce(bound, $4) >= $4 LIMIT 1), \
+    barred AS (UPDATE x.grants SET revoked_at = $6 \
+        WHERE id = $1 AND client = $2 AND subject = $3 AND epoch = $4 AND revoked_at IS NULL \
+        AND EXISTS (SELECT FROM rule)) \
+    SELECT count(*) FROM rule";
 
 const LIST: &str = "SELECT body, client, subject, epoch, generation, digest, chain_expires_at, \
     expires_at, row_expires_at, revoked_at, id FROM x.grants \
@@ -54,7 +67,7 @@ pub(crate) struct Raw {
     find: Statement,
     advance: Statement,
     create: Statement,
-    look: Statement,
+    bar: Statement,
     list: Statement,
     mark: Statement,
     insert_grants: Statement,
@@ -76,7 +89,7 @@ impl server::Raw for Raw {
             find: prepare(FIND).await,
             advance: prepare(ADVANCE).await,
             create: prepare(CREATE).await,
-            look: prepare(LOOK).await,
+            bar: prepare(BAR).await,
             list: prepare(LIST).await,
             mark: prepare(MARK).await,
             insert_grants: prepare(INSERT_GRANTS).await,
@@ -109,30 +122,36 @@ impl Calls for Raw {
         let ChainUpdate::Move(next) = &step.change else { panic!("a move") };
         let (row, token) = (next.to_row(), step.tokens[0].to_row());
         let (generation, digest) = row.chain.expect("a chain");
-        let done = self
-            .client
-            .execute(
-                &self.advance,
-                &[
-                    &step.grant.as_bytes().as_slice(),
-                    &i64::from(step.expected.generation),
-                    &step.expected.digest.as_bytes().as_slice(),
-                    &i64::from(generation),
-                    &digest.as_slice(),
-                    &row.chain_expires_at.map(u64::cast_signed),
-                    &row.row_expires_at.cast_signed(),
-                    &row.body,
-                    &token.digest.as_slice(),
-                    &token.issued_at.cast_signed(),
-                    &token.expires_at.cast_signed(),
-                    &token.body,
-                ],
-            )
-            .await;
-        assert_eq!(done.expect("an answer"), 1);
+        let at = |time: u64| time.cast_signed();
+        let no_time = None::<i64>;
+        let (digests, bodies) = ([token.digest.as_slice()], [&token.body]);
+        let (issued, ends, revoked) = ([at(token.issued_at)], [at(token.expires_at)], [no_time]);
+        let params: [&(dyn ToSql + Sync); 19] = [
+            &step.grant.as_bytes().as_slice(),
+            &i64::from(step.expected.generation),
+            &step.expected.digest.as_bytes().as_slice(),
+            &at(step.now.as_millis()),
+            &row.client.as_bytes(),
+            &row.subject.as_bytes(),
+            &i64::from(generation),
+            &digest.as_slice(),
+            &row.chain_expires_at.map(at),
+            &at(row.expires_at),
+            &at(row.row_expires_at),
+            &no_time,
+            &row.body,
+            &at(row.epoch),
+            &digests.as_slice(),
+            &issued.as_slice(),
+            &ends.as_slice(),
+            &revoked.as_slice(),
+            &bodies.as_slice(),
+        ];
+        let moved = self.client.query(&self.advance, &params).await.expect("an answer");
+        assert_eq!(moved[0].get::<_, i64>(0), 1);
     }
 
-    /// Inserts a grant, and looks for rules in the same flight.
+    /// Inserts a grant, and bars it if there is a rule, in the same flight.
     async fn create(&self, (grant, token): Login) {
         let (row, token) = (grant.to_row(), token.to_row());
         let (generation, digest) = row.chain.expect("a chain");
@@ -142,8 +161,9 @@ impl Calls for Raw {
         let (generation, digest) = (i64::from(generation), digest.as_slice());
         let chain_ends = row.chain_expires_at.map(u64::cast_signed);
         let (ends, row_ends) = (row.expires_at.cast_signed(), row.row_expires_at.cast_signed());
-        let (issued, token_ends) = (token.issued_at.cast_signed(), token.expires_at.cast_signed());
-        let token_digest = token.digest.as_slice();
+        let (issued, token_ends) =
+            ([token.issued_at.cast_signed()], [token.expires_at.cast_signed()]);
+        let (token_digests, token_bodies) = ([token.digest.as_slice()], [&token.body]);
         let params: [&(dyn ToSql + Sync); 14] = [
             &id,
             &client,
@@ -155,15 +175,17 @@ impl Calls for Raw {
             &ends,
             &row_ends,
             &row.body,
-            &token_digest,
-            &issued,
-            &token_ends,
-            &token.body,
+            &token_digests.as_slice(),
+            &issued.as_slice(),
+            &token_ends.as_slice(),
+            &token_bodies.as_slice(),
         ];
-        let inserting = self.client.execute(&self.create, &params);
-        let (inserted, found) =
-            futures_util::future::join(inserting, self.client.query(&self.look, &[&keys])).await;
-        assert!(inserted.expect("an answer") == 1 && found.expect("an answer").is_empty());
+        let look: [&(dyn ToSql + Sync); 6] = [&id, &client, &subject, &epoch, &keys, &1_i64];
+        let (inserting, looking) =
+            (self.client.query(&self.create, &params), self.client.query(&self.bar, &look));
+        let (inserted, found) = futures_util::future::join(inserting, looking).await;
+        let count = |rows: Vec<Row>| rows[0].get::<_, i64>(0);
+        assert!(count(inserted.expect("an answer")) == 1 && count(found.expect("an answer")) == 0);
     }
 }
 

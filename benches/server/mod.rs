@@ -115,24 +115,39 @@ impl<S: Server> Bench<S> {
 
     /// An empty store on the server.
     pub(crate) fn place(&self) -> Place<S> {
+        self.place_on(&self.runtime)
+    }
+
+    /// The same, for one task at a time. Everything runs on one thread: with two, chance decides for each turn
+    /// whether a task and its connection share a thread, and the answer takes twice as long if they do not.
+    pub(crate) fn place_for_one(&self) -> Place<S> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        self.place_on(&Arc::new(runtime.expect("a runtime")))
+    }
+
+    fn place_on(&self, runtime: &Arc<Runtime>) -> Place<S> {
         let space = space();
-        let store = self.runtime.block_on(S::open(&self.url, &space));
-        self.place_of(&self.url, space, store)
+        let store = runtime.block_on(S::open(&self.url, &space));
+        Self::place_with(runtime, &self.url, space, store)
     }
 
     /// This store, which is empty, at this URL.
     pub(crate) fn place_of(&self, url: &str, space: String, store: S::Store) -> Place<S> {
-        let raw = self.runtime.block_on(S::Raw::connect(url, &space));
+        Self::place_with(&self.runtime, url, space, store)
+    }
+
+    fn place_with(runtime: &Arc<Runtime>, url: &str, space: String, store: S::Store) -> Place<S> {
+        let raw = runtime.block_on(S::Raw::connect(url, &space));
         let (ours, raw) = (Arc::new(Ours(store)), Arc::new(raw));
         // The first calls load scripts and prepare statements.
         let mut records = Records::new(seeds());
         let (mut grant, token) = login(&mut records);
-        self.runtime.block_on(async {
+        runtime.block_on(async {
             ours.create((grant.clone(), token)).await;
             let now = records.now;
             ours.advance(records.refresh(&mut grant, now)).await;
         });
-        Place { runtime: Arc::clone(&self.runtime), ours, raw, space }
+        Place { runtime: Arc::clone(runtime), ours, raw, space }
     }
 }
 

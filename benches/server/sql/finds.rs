@@ -1,4 +1,4 @@
-//! Lookups: one task, and many.
+//! Lookups of many tasks.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use cloakroom_benches::{Aim, Dice, Unit};
 use tokio::sync::Mutex;
 
 use super::{Database, Plan};
-use crate::server::calls::{Calls as _, Load, finds, nanoseconds};
+use crate::server::calls::{Calls as _, Load, finds};
 use crate::server::records::Key;
 use crate::server::rounds::Comparison;
 use crate::server::{Bench, Place, Raw as _, TASKS, seeds};
@@ -14,28 +14,12 @@ use crate::server::{Bench, Place, Raw as _, TASKS, seeds};
 /// The connections of a pool that gives each to one caller.
 const POOL: usize = 8;
 
-/// How many turns one task has. They are short, since a long one is disturbed more often.
-pub(super) const TURNS: usize = 41;
-
 pub(super) fn measure<S: Database>(bench: &Bench<S>) {
-    let Plan { find, pool: (pool, callers), most, least, .. } = S::PLAN;
-    let place = bench.place();
+    let Plan { pool: (pool, callers), least, .. } = S::PLAN;
     let grants = bench.count(200_000, 1_000);
-    let keys = place.fill(grants, 0);
     bench.suite.say(format_args!("{grants} grants"));
-    let load = Load::one(bench.count(500, 20));
-    let one = Comparison {
-        name: &format!("find a token in {}, one task", S::NAME),
-        floor: find,
-        unit: Unit::Nanoseconds,
-        aim: Some(Aim::AtMost(most.find)),
-    };
-    bench.suite.report(one.turns(
-        &bench.suite,
-        TURNS,
-        nanoseconds(finds(&place, &place.ours, &keys, load)),
-        nanoseconds(finds(&place, &place.raw, &keys, load)),
-    ));
+    let place = bench.place();
+    let keys = place.fill(grants, 0);
     let many = Comparison {
         name: &format!("find tokens in {}, 64 tasks", S::NAME),
         floor: pool,

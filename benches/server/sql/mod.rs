@@ -5,6 +5,7 @@ mod cleaning;
 mod finds;
 mod growth;
 mod load;
+mod one;
 mod sizes;
 mod writes;
 
@@ -84,6 +85,7 @@ pub(crate) fn run<S: Database>() {
     let Some(bench) = Bench::<S>::from_env() else { return };
     bench.run(
         &[
+            ("one", one::measure),
             ("finds", finds::measure),
             ("writes", writes::measure),
             ("sizes", sizes::measure),

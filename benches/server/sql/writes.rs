@@ -1,58 +1,34 @@
-//! Writes: one task beside the raw statements, and many tasks beside one after the other.
+//! Writes of many tasks beside one after the other. What the raw driver does with as many tasks shows how much of that
+//! the server allows.
 
-use cloakroom_benches::{Aim, Unit};
+use std::sync::Arc;
 
-use super::finds::TURNS;
-use super::{Database, Multiples, Plan, RawSql as _};
-use crate::server::Bench;
-use crate::server::calls::{Load, Shares, creates, nanoseconds, revokes};
-use crate::server::rounds::Comparison;
+use cloakroom_benches::{Aim, Beside, Unit};
+
+use super::{Database, RawSql as _};
+use crate::server::calls::{Load, Several, Shares, creates, revokes};
+use crate::server::rounds::{Comparison, ROUNDS, median};
+use crate::server::{Bench, Raw as _};
+
+/// The connections of the raw driver: as many as the store has for writes.
+const CONNECTIONS: usize = 4;
 
 pub(super) fn measure<S: Database>(bench: &Bench<S>) {
-    let Plan {
-        advance, create, most: Multiples { advance: most, create: most_create, .. }, ..
-    } = S::PLAN;
+    let (many, alone) = (Load::many(bench.count(S::WRITES, 2)), Load::one(bench.count(500, 10)));
     let place = bench.place();
     bench.suite.say(bench.runtime.block_on(place.raw.durability()));
-    let one = Load::one(bench.count(100, 10));
-    let (many, alone) = (Load::many(bench.count(S::WRITES, 2)), Load::one(bench.count(500, 10)));
     let (ours, raw) = (&place.ours, &place.raw);
-
-    let (mine, theirs) = (Shares::new(&place), Shares::new(&place));
-    bench.suite.report(
-        Comparison {
-            name: &format!("advance a grant in {}, one task", S::NAME),
-            floor: advance,
-            unit: Unit::Nanoseconds,
-            aim: Some(Aim::AtMost(most)),
-        }
-        .turns(
-            &bench.suite,
-            TURNS,
-            nanoseconds(mine.advances(&place, ours, one)),
-            nanoseconds(theirs.advances(&place, raw, one)),
-        ),
-    );
+    let connect = |_| bench.runtime.block_on(S::Raw::connect(&bench.url, &place.space));
+    let several = Arc::new(Several::new((0..CONNECTIONS).map(connect).collect()));
+    let shares = || Shares::new(&place);
+    let (mine, theirs, others) = (shares(), shares(), shares());
     compare_many(
         bench,
         "advance",
         "the raw driver, one after the other",
         mine.advances(&place, ours, many),
         theirs.advances(&place, raw, alone),
-    );
-    bench.suite.report(
-        Comparison {
-            name: &format!("create a grant in {}, one task", S::NAME),
-            floor: create,
-            unit: Unit::Nanoseconds,
-            aim: most_create.map(Aim::AtMost),
-        }
-        .turns(
-            &bench.suite,
-            TURNS,
-            nanoseconds(creates(&place, ours, one)),
-            nanoseconds(creates(&place, raw, one)),
-        ),
+        Some(&mut others.advances(&place, &several, many)),
     );
     compare_many(
         bench,
@@ -60,6 +36,7 @@ pub(super) fn measure<S: Database>(bench: &Bench<S>) {
         "the raw driver, one after the other",
         creates(&place, ours, many),
         creates(&place, raw, alone),
+        Some(&mut creates(&place, &several, many)),
     );
     // Revocations share commits.
     compare_many(
@@ -68,6 +45,7 @@ pub(super) fn measure<S: Database>(bench: &Bench<S>) {
         "the store, one after the other",
         revokes(&place, many),
         revokes(&place, alone),
+        None,
     );
 }
 
@@ -77,6 +55,7 @@ fn compare_many<S: Database>(
     floor: &str,
     many: impl FnMut() -> f64,
     alone: impl FnMut() -> f64,
+    several: Option<&mut dyn FnMut() -> f64>,
 ) {
     let comparison = Comparison {
         name: &format!("{call} grants in {}, 64 tasks", S::NAME),
@@ -84,5 +63,11 @@ fn compare_many<S: Database>(
         unit: Unit::PerSecond,
         aim: S::PLAN.least.map(Aim::AtLeast),
     };
-    bench.suite.report(comparison.run(&bench.suite, many, alone));
+    let mut row = comparison.run(&bench.suite, many, alone);
+    if let Some(several) = several {
+        let value = median((0..ROUNDS).map(|_| several()).collect());
+        let name = format!("the raw driver, 64 tasks on {CONNECTIONS} connections");
+        row.beside.push(Beside { name, value });
+    }
+    bench.suite.report(row);
 }

@@ -15,6 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::address::{Address, each_host};
 use crate::error::ConnectError;
+use crate::overdue::Overdue;
 use crate::schema;
 use crate::sql::Names;
 use crate::store::PostgresStore;
@@ -33,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) names: Names,
     pub(crate) connect_timeout: Duration,
     pub(crate) statement_timeout: Duration,
+    pub(crate) overdue: Overdue,
     /// Whether a pooler gives each transaction to another server connection.
     pub(crate) is_pooled: bool,
     pub(crate) poll: Duration,
@@ -41,13 +43,13 @@ pub(crate) struct Settings {
     pub(crate) runtime: Handle,
 }
 
-impl Settings {
-    /// How long a caller waits for an answer: longer than the server works on it, so that the server's own
-    /// error arrives.
-    pub(crate) fn patience(&self) -> Duration {
-        self.statement_timeout + self.statement_timeout / 4
-    }
+/// How long a caller waits for an answer: longer than the server works on it, so that the server's own error
+/// arrives.
+fn patience(statement_timeout: Duration) -> Duration {
+    statement_timeout + statement_timeout / 4
+}
 
+impl Settings {
     /// Whether connections are the store's own, and not those of the app's pool.
     pub(crate) fn are_connections_own(&self) -> bool {
         !self.hosts.is_empty()
@@ -285,6 +287,9 @@ impl PostgresStoreBuilder {
                 (None, Vec::new())
             }
         };
+        let runtime = Handle::try_current().map_err(|error| {
+            cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
+        })?;
         let mut settings = Settings {
             #[cfg(feature = "deadpool")]
             pool: match &self.via {
@@ -301,9 +306,8 @@ impl PostgresStoreBuilder {
             poll: POLL_ALONE,
             clock: Arc::clone(&self.clock),
             random: self.random.clone(),
-            runtime: Handle::try_current().map_err(|error| {
-                cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
-            })?,
+            overdue: Overdue::start(&runtime, patience(self.statement_timeout)),
+            runtime,
         };
         if settings.may_listen() {
             settings.poll = POLL_LISTENING;

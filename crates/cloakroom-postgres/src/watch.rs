@@ -100,8 +100,7 @@ async fn follow(
     let session = Session::connect(Arc::clone(settings), Some(heard)).await?;
     if settings.may_listen() {
         let listen = format!("LISTEN \"{}\"", settings.names.channel());
-        let listening = session.client().batch_execute(&listen);
-        timeout(settings.patience(), listening).await.map_err(|_| Failed::TimedOut)??;
+        session.simple(&listen).await?;
     }
     // The head is read after listening has begun, so that no append is missed between the two.
     *newest = Some(head(&session).await?);

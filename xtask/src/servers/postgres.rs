@@ -56,12 +56,9 @@ impl Engine for Postgres {
         let of_purpose = match private.purpose() {
             Purpose::Tests => &["fsync=off", "full_page_writes=off"][..],
             // Durable, and with room for the tables, as docs/postgresql.md advises.
-            Purpose::Benchmarks => &[
-                "fsync=on",
-                "full_page_writes=on",
-                "synchronous_commit=on",
-                "shared_buffers=2GB",
-            ],
+            Purpose::Benchmarks => {
+                &["fsync=on", "full_page_writes=on", "synchronous_commit=on", "shared_buffers=2GB"]
+            }
         };
         for setting in settings.iter().chain(of_purpose) {
             command.args(["-c", setting]);
