@@ -83,7 +83,6 @@ mod keys;
 mod list;
 mod log_writer;
 mod lookups;
-mod overdue;
 mod plans;
 mod pool;
 mod revocation_log;

@@ -193,7 +193,7 @@ impl Slot {
         self.settings.runtime.spawn(async move {
             tokio::time::sleep(pause).await;
             let result = Session::connect(Arc::clone(&slot.settings), None).await;
-            let result = result.map_err(Arc::new);
+            let result = result.map(Arc::new).map_err(Arc::new);
             let mut state = slot.state();
             state.attempt = None;
             match &result {

@@ -23,7 +23,6 @@ use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, SimpleQueryMe
 #[cfg(feature = "deadpool")]
 use crate::app_pool::Taken;
 use crate::error::Failed;
-use crate::overdue::Calls;
 use crate::settings::Settings;
 use crate::sql::Sql;
 
@@ -39,7 +38,6 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     /// What was prepared here, by the key of the statement and its limit.
     statements: Mutex<HashMap<(usize, u32), Statement>>,
-    calls: Calls,
 }
 
 /// Whose connection it is.
@@ -63,7 +61,7 @@ impl Session {
     pub(crate) async fn connect(
         settings: Arc<Settings>,
         heard: Option<watch::Sender<()>>,
-    ) -> Result<Arc<Self>, Failed> {
+    ) -> Result<Self, Failed> {
         let patience = settings.connect_timeout;
         timeout(patience, Self::connecting(settings, heard)).await.map_err(|_| Failed::TimedOut)?
     }
@@ -71,20 +69,13 @@ impl Session {
     async fn connecting(
         settings: Arc<Settings>,
         heard: Option<watch::Sender<()>>,
-    ) -> Result<Arc<Self>, Failed> {
+    ) -> Result<Self, Failed> {
         let link = link(&settings, heard.as_ref()).await?;
-        let session =
-            Self { link, statements: Mutex::default(), calls: Calls::default(), settings };
+        let session = Self { link, statements: Mutex::new(HashMap::new()), settings };
         if let Some(setup) = session.settings.setup() {
             session.client().batch_execute(&setup).await?;
         }
-        let session = Arc::new(session);
-        session.settings.overdue.add(&session);
         Ok(session)
-    }
-
-    pub(crate) const fn calls(&self) -> &Calls {
-        &self.calls
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -207,14 +198,14 @@ impl Session {
                 },
             }
         };
-        let _call = self.calls.begin();
-        match answer.await {
-            Err(error) if error.is_final() => {
-                self.kill();
-                Err(if self.calls.are_overdue() { Failed::TimedOut } else { error })
-            }
-            answer => answer,
+        let answer = match timeout(self.settings.patience(), answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failed::TimedOut),
+        };
+        if answer.as_ref().is_err_and(Failed::is_final) {
+            self.kill();
         }
+        answer
     }
 }
 

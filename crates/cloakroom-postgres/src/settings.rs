@@ -15,7 +15,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::address::{Address, each_host};
 use crate::error::ConnectError;
-use crate::overdue::Overdue;
 use crate::schema;
 use crate::sql::Names;
 use crate::store::PostgresStore;
@@ -34,7 +33,6 @@ pub(crate) struct Settings {
     pub(crate) names: Names,
     pub(crate) connect_timeout: Duration,
     pub(crate) statement_timeout: Duration,
-    pub(crate) overdue: Overdue,
     /// Whether a pooler gives each transaction to another server connection.
     pub(crate) is_pooled: bool,
     pub(crate) poll: Duration,
@@ -43,13 +41,13 @@ pub(crate) struct Settings {
     pub(crate) runtime: Handle,
 }
 
-/// How long a caller waits for an answer: longer than the server works on it, so that the server's own error
-/// arrives.
-fn patience(statement_timeout: Duration) -> Duration {
-    statement_timeout + statement_timeout / 4
-}
-
 impl Settings {
+    /// How long a caller waits for an answer: longer than the server works on it, so that the server's own
+    /// error arrives.
+    pub(crate) fn patience(&self) -> Duration {
+        self.statement_timeout + self.statement_timeout / 4
+    }
+
     /// Whether connections are the store's own, and not those of the app's pool.
     pub(crate) fn are_connections_own(&self) -> bool {
         !self.hosts.is_empty()
@@ -287,9 +285,6 @@ impl PostgresStoreBuilder {
                 (None, Vec::new())
             }
         };
-        let runtime = Handle::try_current().map_err(|error| {
-            cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
-        })?;
         let mut settings = Settings {
             #[cfg(feature = "deadpool")]
             pool: match &self.via {
@@ -306,8 +301,9 @@ impl PostgresStoreBuilder {
             poll: POLL_ALONE,
             clock: Arc::clone(&self.clock),
             random: self.random.clone(),
-            overdue: Overdue::start(&runtime, patience(self.statement_timeout)),
-            runtime,
+            runtime: Handle::try_current().map_err(|error| {
+                cloakroom_core::store::StoreError::unavailable("looking for a tokio runtime", error)
+            })?,
         };
         if settings.may_listen() {
             settings.poll = POLL_LISTENING;

@@ -100,7 +100,8 @@ async fn follow(
     let session = Session::connect(Arc::clone(settings), Some(heard)).await?;
     if settings.may_listen() {
         let listen = format!("LISTEN \"{}\"", settings.names.channel());
-        session.simple(&listen).await?;
+        let listening = session.client().batch_execute(&listen);
+        timeout(settings.patience(), listening).await.map_err(|_| Failed::TimedOut)??;
     }
     // The head is read after listening has begun, so that no append is missed between the two.
     *newest = Some(head(&session).await?);
