@@ -10,10 +10,10 @@ use crate::server::rounds::Comparison;
 use crate::server::seeds;
 
 pub(crate) fn measure(bench: &Bench) {
-    let place = bench.place();
     let grants = bench.count(100_000, 500);
-    let keys = place.fill(grants, 0);
     bench.suite.say(format_args!("{grants} grants"));
+    let place = bench.place_for_one();
+    let keys = place.fill(grants, 0);
     let load = Load::one(bench.count(5_000, 20));
     bench.suite.report(
         Comparison {
@@ -28,6 +28,8 @@ pub(crate) fn measure(bench: &Bench) {
             nanoseconds(finds(&place, &place.raw, &keys, load)),
         ),
     );
+    let place = bench.place();
+    let keys = place.fill(grants, 0);
     let load = Load::many(bench.count(2_000, 5));
     bench.suite.report(
         Comparison {

@@ -1,7 +1,6 @@
 //! What the tasks do: lookups, steps, logins and revocations, by the store or by the raw driver. The figure of each is
 //! how many calls they make a second.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cloakroom_benches::Dice;
@@ -39,37 +38,6 @@ impl<T: TokenStore> Calls for Ours<T> {
     async fn create(&self, (grant, token): Login) {
         let created = self.0.create(grant, vec![token]).await.expect("an answer");
         assert_eq!(created, CreateOutcome::Inserted);
-    }
-}
-
-/// Several connections of the raw driver, which take turns.
-pub(crate) struct Several<R> {
-    connections: Vec<R>,
-    next: AtomicUsize,
-}
-
-impl<R> Several<R> {
-    pub(crate) fn new(connections: Vec<R>) -> Self {
-        Self { connections, next: AtomicUsize::new(0) }
-    }
-
-    fn next(&self) -> &R {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.connections[next % self.connections.len()]
-    }
-}
-
-impl<R: Calls> Calls for Several<R> {
-    async fn find(&self, key: &Key) {
-        self.next().find(key).await;
-    }
-
-    async fn advance(&self, step: Advance) {
-        self.next().advance(step).await;
-    }
-
-    async fn create(&self, login: Login) {
-        self.next().create(login).await;
     }
 }
 

@@ -157,10 +157,10 @@ pub(crate) fn runtime() -> Arc<Runtime> {
     Arc::new(runtime.expect("threads"))
 }
 
-/// A name for tables or keys that nobody else uses.
+/// A name for tables or keys that nobody else uses, as long as the default one.
 pub(crate) fn space() -> String {
-    let random: [u8; 8] = Random::system().array().expect("random bytes");
-    format!("bench{:016x}", u64::from_be_bytes(random))
+    let random: [u8; 4] = Random::system().array().expect("random bytes");
+    format!("b{:08x}", u32::from_be_bytes(random))
 }
 
 /// The first of as many seeds as there are tasks, which nothing else uses.

@@ -6,6 +6,7 @@ mod finds;
 mod growth;
 mod load;
 mod one;
+mod several;
 mod sizes;
 mod writes;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use cloakroom_benches::{Aim, Beside, Unit};
 
+use super::several::Several;
 use super::{Database, RawSql as _};
-use crate::server::calls::{Load, Several, Shares, creates, revokes};
+use crate::server::calls::{Load, Shares, creates, revokes};
 use crate::server::rounds::{Comparison, ROUNDS, median};
 use crate::server::{Bench, Raw as _};
 

@@ -114,6 +114,26 @@ impl Link {
         .extract_error()
     }
 
+    /// Sends two commands one right after the other, once. An error of the server is an error. `None` for a cluster,
+    /// where only a single command finds its way by itself.
+    pub(crate) async fn send_pair(&self, commands: &Pipeline) -> Option<RedisResult<[Value; 2]>> {
+        let answers = match &self.way {
+            Way::Own(own) => own.send_all(commands).await,
+            Way::Multiplexed(connection) => {
+                connection.clone().send_packed_commands(commands, 0, 2).await
+            }
+            Way::Manager(connection) => {
+                connection.clone().send_packed_commands(commands, 0, 2).await
+            }
+            Way::Cluster(_) | Way::SharedCluster(_) => return None,
+        };
+        Some(answers.and_then(|answers| {
+            let [first, second] = <[Value; 2]>::try_from(answers)
+                .map_err(|_| (ErrorKind::UnexpectedReturnType, "not two answers"))?;
+            Ok([first.extract_error()?, second.extract_error()?])
+        }))
+    }
+
     /// As [`Link::send`]; if the store waits for replicas, they have the write then. The key says where the
     /// command goes.
     pub(crate) async fn send_safely(&self, command: &Cmd, key: &[u8]) -> RedisResult<Value> {

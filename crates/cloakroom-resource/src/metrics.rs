@@ -21,24 +21,32 @@ pub(crate) enum Event {
     ForgedHandle,
 }
 
+/// The counter of an event in this cache. Its key is a static: a key with computed labels would be allocated for each
+/// request.
+#[cfg(feature = "metrics")]
+macro_rules! counter_in {
+    ($cache:expr, $name:literal) => {
+        match $cache {
+            Of::Introspection => metrics::counter!($name, "cache" => "introspection"),
+            Of::Phantom => metrics::counter!($name, "cache" => "phantom"),
+            Of::Jwt => metrics::counter!($name, "cache" => "jwt"),
+        }
+    };
+}
+
 #[cfg(feature = "metrics")]
 pub(crate) fn count(of: Of, event: Event) {
-    let name = match event {
-        Event::Hit => "cloakroom_cache_hits_total",
-        Event::NegativeHit => "cloakroom_cache_negative_hits_total",
-        Event::Miss => "cloakroom_cache_misses_total",
-        Event::Coalesced => "cloakroom_cache_coalesced_total",
-        Event::StaleRefusal => "cloakroom_stale_refusals_total",
-        Event::RevokedEviction => "cloakroom_cache_revoked_evictions_total",
-        Event::Overload => "cloakroom_introspection_overloads_total",
-        Event::ForgedHandle => "cloakroom_forged_handles_total",
+    let counter = match event {
+        Event::Hit => counter_in!(of, "cloakroom_cache_hits_total"),
+        Event::NegativeHit => counter_in!(of, "cloakroom_cache_negative_hits_total"),
+        Event::Miss => counter_in!(of, "cloakroom_cache_misses_total"),
+        Event::Coalesced => counter_in!(of, "cloakroom_cache_coalesced_total"),
+        Event::StaleRefusal => counter_in!(of, "cloakroom_stale_refusals_total"),
+        Event::RevokedEviction => counter_in!(of, "cloakroom_cache_revoked_evictions_total"),
+        Event::Overload => counter_in!(of, "cloakroom_introspection_overloads_total"),
+        Event::ForgedHandle => counter_in!(of, "cloakroom_forged_handles_total"),
     };
-    let cache = match of {
-        Of::Introspection => "introspection",
-        Of::Phantom => "phantom",
-        Of::Jwt => "jwt",
-    };
-    metrics::counter!(name, "cache" => cache).increment(1);
+    counter.increment(1);
 }
 
 #[cfg(not(feature = "metrics"))]
