@@ -39,6 +39,7 @@ async fn a_lookup_is_one_command_and_a_login_two() {
     assert!(matches!(found, Lookup::Found(found) if found.token.is_some()));
     proxy.set(Mode::After(1));
     assert_eq!(store.advance(step(&record).0).await.unwrap(), AdvanceOutcome::Advanced);
-    proxy.set(Mode::After(1));
+    // One flight of two commands.
+    proxy.set(Mode::After(2));
     assert_eq!(store.spend(item()).await.unwrap(), Spent::First);
 }
