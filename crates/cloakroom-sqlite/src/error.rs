@@ -66,9 +66,18 @@ pub(crate) fn failed(context: &'static str, error: rusqlite::Error) -> StoreErro
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
     match error {
-        E::SqliteFailure(failure, _) => {
+        E::SqliteFailure(failure, message) => {
+            // The tables were there when the store was opened.
+            let lacks_a_table = || {
+                message.as_ref().is_some_and(|message| {
+                    message.starts_with("no such table") || message.starts_with("no such column")
+                })
+            };
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                || lacks_a_table()
         }
+        // A row that is written with the tables.
+        E::QueryReturnedNoRows => true,
         E::FromSqlConversionFailure(..)
         | E::IntegralValueOutOfRange(..)
         | E::InvalidColumnType(..)
@@ -90,3 +99,24 @@ pub(crate) fn is_busy(error: &StoreError) -> bool {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the transaction failed")]
 pub(crate) struct GroupFailed(#[source] pub(crate) Arc<StoreError>);
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// An operator repairs damage, and waits for an outage to end.
+    #[test]
+    fn a_database_without_its_tables_is_damaged() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE state (a)").unwrap();
+        let of = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        for sql in ["SELECT a FROM state", "SELECT b FROM state", "SELECT a FROM nowhere"] {
+            let error = failed("reading", of(sql).unwrap_err());
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{sql}: {error:?}");
+        }
+        let error = failed("reading", of("SELEC").unwrap_err());
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    }
+}
