@@ -53,11 +53,14 @@ fn described(grant: &GrantInspection) -> String {
         lines.push((
             "next",
             format!(
-                "{:?} token of generation {}, until {}",
-                chain.credential, chain.generation, chain.expires_at
-            )
-            .to_lowercase()
-            .replace("code token", "code"),
+                "{} of generation {}, until {}",
+                match format!("{:?}", chain.credential).to_lowercase().as_str() {
+                    "code" => "code".to_owned(),
+                    kind => format!("{kind} token"),
+                },
+                chain.generation,
+                chain.expires_at
+            ),
         ));
         lines.push(("rotates", if chain.rotates { "yes" } else { "no" }.to_owned()));
     }

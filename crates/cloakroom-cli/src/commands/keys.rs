@@ -100,7 +100,7 @@ fn resealed(done: &Resealed) -> String {
         text.push_str(&format!("; {} are left: run this again", done.remaining));
     }
     match done.removable.is_empty() {
-        true => text.push_str("; every older key-encryption key is still needed"),
+        true => text.push_str("; no older key-encryption key can be removed"),
         false => text.push_str(&format!("; you may remove these: {}", done.removable.join(", "))),
     }
     text

@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     bar.finish_and_clear();
     let text = format!(
         "deleted {grants} grants, {tokens} tokens of other grants, and {revocations} revocations \
-         that have ended; {unreadable} rows cannot be read"
+         and heartbeats that have ended; {unreadable} rows cannot be read"
     );
     let json = json!({
         "grants": grants,

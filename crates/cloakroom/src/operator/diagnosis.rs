@@ -9,7 +9,7 @@ use cloakroom_core::handle::HandleKeys;
 use cloakroom_core::keys::schedule::{self, KeyStep, MAIN_RING};
 use cloakroom_core::keys::{KeyPolicy, KeyRecord, KeyStore};
 use cloakroom_core::revocation::{Cursor, LogEvent, RevocationBatch};
-use cloakroom_core::store::{QueryPlan, StoreStatus, TokenStore};
+use cloakroom_core::store::{QueryPlan, StoreError, StoreStatus, TokenStore};
 use cloakroom_core::time::{Clock, UnixTime};
 use cloakroom_jwt::{KeyManager, KeyManagerBuilder, KeyManagerError, KeySealer};
 use serde::Serialize;
@@ -421,6 +421,14 @@ impl Examined {
         let (mut cursor, mut newest, mut entries_read) = (Cursor::start(), None, 0_usize);
         for _ in 0..MAX_PAGES {
             match store.revocations(cursor, PAGE).await {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    let text = format!(
+                        "{}. Nobody sees a later revocation while the row is there: delete it, and \
+                         repeat the latest revocations",
+                        with_causes(&error)
+                    );
+                    return found.failed(check, text);
+                }
                 Err(error) => return found.store_failed(check, &error),
                 Ok(RevocationBatch::Gap) => {
                     let text = "the log lost its place while it was read: try again";

@@ -33,7 +33,8 @@ impl RowScan {
             Some(rows) => {
                 let names: Vec<String> = self.named.iter().map(GrantId::to_string).collect();
                 let text = format!(
-                    "{} of {rows} grants cannot be read: revoke each by its id ({})",
+                    "{} of {rows} grants cannot be read: revoke each by its id ({}). A revoked one is \
+                     named until it ends and is deleted",
                     self.unreadable,
                     names.join(", ")
                 );
