@@ -272,8 +272,12 @@ impl Replicated for Moving {
     }
 
     async fn fail(&self, _: usize) {
-        let lines = self.0.seen_by(0);
         let masters = self.0.masters(0);
+        // Each knows its own slots at once, and hears of the others' later.
+        let own = |master: &usize| {
+            self.0.seen_by(*master).into_iter().find(|line| line.member == *master).unwrap()
+        };
+        let lines: Vec<_> = masters.iter().map(own).collect();
         for slot in self.slots() {
             let owner = lines.iter().find(|line| {
                 line.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
