@@ -67,15 +67,10 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
     match error {
         E::SqliteFailure(failure, message) => {
-            // The tables were there when the store was opened.
-            let lacks_a_table = || {
-                message.as_ref().is_some_and(|message| {
-                    message.starts_with("no such table") || message.starts_with("no such column")
-                })
-            };
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-                || lacks_a_table()
+                || message.as_deref().is_some_and(is_of_schema)
         }
+        E::SqlInputError { msg, .. } => is_of_schema(msg),
         // A row that is written with the tables.
         E::QueryReturnedNoRows => true,
         E::FromSqlConversionFailure(..)
@@ -84,6 +79,11 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         | E::Utf8Error(..) => true,
         _ => false,
     }
+}
+
+/// Whether a table or a column is missing. It was there when the store was opened.
+fn is_of_schema(message: &str) -> bool {
+    message.starts_with("no such table") || message.starts_with("no such column")
 }
 
 /// Whether another connection holds the lock.
