@@ -82,16 +82,6 @@ impl Cmd {
         self
     }
 
-    /// Gives each of its processes at most so many bytes of memory, where the system can.
-    pub(crate) fn within_memory(mut self, bytes: u64) -> Self {
-        if cfg!(target_os = "linux") {
-            let program = std::mem::replace(&mut self.program, "prlimit".into());
-            let before = [format!("--as={bytes}"), program.display().to_string()];
-            self.args.splice(0..0, before);
-        }
-        self
-    }
-
     /// Runs the command with its output on the terminal.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.announce();

@@ -77,9 +77,6 @@ impl Display for Tally {
     }
 }
 
-/// The memory of each process: a mutant may allocate until there is none left, long before its time is over.
-const MEMORY: u64 = 12 << 30;
-
 /// A copy of the tree, to be changed.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -127,8 +124,7 @@ impl Runner {
             .arg("--output")
             .arg(self.output.display())
             .arg("--timeout")
-            .arg(limit)
-            .within_memory(MEMORY);
+            .arg(limit);
         match command.code()? {
             // All are detected, some are not, or the tests did not end.
             0 | 2 | 3 => self.tally(mutants),
