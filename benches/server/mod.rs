@@ -157,7 +157,7 @@ pub(crate) fn runtime() -> Arc<Runtime> {
     Arc::new(runtime.expect("threads"))
 }
 
-/// A name for tables or keys that nobody else uses, as long as the default one.
+/// A name for tables or keys that nobody else uses. It has the length of the default one.
 pub(crate) fn space() -> String {
     let random: [u8; 4] = Random::system().array().expect("random bytes");
     format!("b{:08x}", u32::from_be_bytes(random))

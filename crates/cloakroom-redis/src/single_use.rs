@@ -14,7 +14,7 @@ use crate::store::RedisStore;
 const DURING: &str = "spending an item";
 
 /// The latest time that a script's numbers hold exactly.
-const LATEST: u64 = 1 << 53;
+const LATEST: u64 = (1 << 53) - 1;
 
 #[async_trait]
 impl SingleUseStore for RedisStore {
@@ -26,8 +26,7 @@ impl SingleUseStore for RedisStore {
         let (until, now) = (time(spend.until), time(spend.now));
         if let Some(answers) = self.0.link.send_pair(&set_new(&key, &until, spend.until)).await {
             let [set, held] = answers.map_err(|error| failed(DURING, error))?;
-            // The server holds nothing that ends no later than its own time, and forgets it: such an item may
-            // have been spent before.
+            // What the server does not hold is over by its clock, and may have been spent before.
             if set == Value::Okay {
                 let is_held = held == Value::BulkString(until.to_vec());
                 return Ok(if is_held { Spent::First } else { Spent::Again });

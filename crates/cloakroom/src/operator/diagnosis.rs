@@ -423,8 +423,8 @@ impl Examined {
             match store.revocations(cursor, PAGE).await {
                 Err(error @ StoreError::Corrupt { .. }) => {
                     let text = format!(
-                        "{}. Nobody sees a later revocation while the row is there: delete it, and \
-                         repeat the latest revocations",
+                        "{}. No server reads on past this row: delete it, and repeat the latest \
+                         revocations",
                         with_causes(&error)
                     );
                     return found.failed(check, text);
