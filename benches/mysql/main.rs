@@ -44,6 +44,7 @@ impl Database for Mysql {
         advance: "the same, four statements of the raw driver",
         create: "the same, four statements of the raw driver, and the look for rules",
         pool: ("the raw driver on 8 connections, a task each", 8),
+        writers: 8,
         most: Multiples { find: 1.15, advance: 1.15, create: None },
         least: None,
         delay: None,

@@ -44,6 +44,7 @@ impl Database for Postgres {
         advance: "the same statement, raw tokio-postgres",
         create: "the same statements, raw tokio-postgres",
         pool: ("eight raw connections, each for one caller at a time", 64),
+        writers: 4,
         most: Multiples { find: 1.1, advance: 1.1, create: Some(1.1) },
         least: Some(3.0),
         delay: Some(20e6),

@@ -118,8 +118,7 @@ impl<S: Server> Bench<S> {
         self.place_on(&self.runtime)
     }
 
-    /// The same, for one task at a time. Everything runs on one thread: with two, chance decides for each turn
-    /// whether a task and its connection share a thread, and the answer takes twice as long if they do not.
+    /// The same, for one task at a time. A task and its connection share a thread, so that no call wakes another one.
     pub(crate) fn place_for_one(&self) -> Place<S> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         self.place_on(&Arc::new(runtime.expect("a runtime")))

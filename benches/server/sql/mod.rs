@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) create: &'static str,
     /// The floor of many lookups, and how many callers it has.
     pub(crate) pool: (&'static str, usize),
+    /// How many connections the store has for writes, and so the raw driver beside it.
+    pub(crate) writers: usize,
     /// The most that a call of one task may take, as a multiple of its floor.
     pub(crate) most: Multiples,
     /// The least that many tasks must do, as a multiple of their floor: lookups of that pool, and writes of one

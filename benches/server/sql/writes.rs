@@ -11,16 +11,13 @@ use crate::server::calls::{Load, Shares, creates, revokes};
 use crate::server::rounds::{Comparison, ROUNDS, median};
 use crate::server::{Bench, Raw as _};
 
-/// The connections of the raw driver: as many as the store has for writes.
-const CONNECTIONS: usize = 4;
-
 pub(super) fn measure<S: Database>(bench: &Bench<S>) {
     let (many, alone) = (Load::many(bench.count(S::WRITES, 2)), Load::one(bench.count(500, 10)));
     let place = bench.place();
     bench.suite.say(bench.runtime.block_on(place.raw.durability()));
     let (ours, raw) = (&place.ours, &place.raw);
     let connect = |_| bench.runtime.block_on(S::Raw::connect(&bench.url, &place.space));
-    let several = Arc::new(Several::new((0..CONNECTIONS).map(connect).collect()));
+    let several = Arc::new(Several::new((0..S::PLAN.writers).map(connect).collect()));
     let shares = || Shares::new(&place);
     let (mine, theirs, others) = (shares(), shares(), shares());
     compare_many(
@@ -67,7 +64,7 @@ fn compare_many<S: Database>(
     let mut row = comparison.run(&bench.suite, many, alone);
     if let Some(several) = several {
         let value = median((0..ROUNDS).map(|_| several()).collect());
-        let name = format!("the raw driver, 64 tasks on {CONNECTIONS} connections");
+        let name = format!("the raw driver, 64 tasks on {} connections", S::PLAN.writers);
         row.beside.push(Beside { name, value });
     }
     bench.suite.report(row);

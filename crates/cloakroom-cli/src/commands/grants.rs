@@ -1,6 +1,7 @@
 //! `cloakroom grants`.
 
 use cloakroom::GrantId;
+use cloakroom::core::TokenKind;
 use cloakroom::operator::{GrantInspection, InspectedGrant};
 
 use crate::args::Grants;
@@ -54,10 +55,8 @@ fn described(grant: &GrantInspection) -> String {
             "next",
             format!(
                 "{} of generation {}, until {}",
-                match format!("{:?}", chain.credential).to_lowercase().as_str() {
-                    "code" => "code".to_owned(),
-                    kind => format!("{kind} token"),
-                },
+                // A chain has no other credentials.
+                if chain.credential == TokenKind::Code { "code" } else { "refresh token" },
                 chain.generation,
                 chain.expires_at
             ),
