@@ -5,6 +5,8 @@
 
 mod cluster;
 mod finds;
+#[path = "../../tests/it/free_port.rs"]
+mod free_port;
 mod growth;
 mod items;
 mod raw;

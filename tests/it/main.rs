@@ -31,6 +31,7 @@ mod faults;
 mod fixture;
 mod fleet;
 mod flood;
+mod free_port;
 mod full_disk;
 mod load;
 mod nothing_revoked;

@@ -13,10 +13,10 @@ use cloakroom::mysql::MysqlStore;
 use cloakroom::mysql::mysql_async::prelude::Queryable as _;
 use cloakroom::mysql::mysql_async::{Conn, Error, OptsBuilder, Row};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::yield_now;
 
 use crate::failover::proxy::Proxy;
+use crate::free_port::free_port;
 
 /// The store's user, who is no administrator, and the user of the replica.
 const USERS: [&str; 4] = [
@@ -181,7 +181,7 @@ impl Server {
             .args(is_root().then(|| format!("--user={user}")));
         let installed = install.output().unwrap();
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let log = fs::File::create(data.with_extension("log")).unwrap();
         let mut shell = Command::new("sh");
         shell

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use cloakroom::postgres::PostgresStore;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::failover::proxy::Proxy;
 use crate::failover::signal;
 use crate::failover::trial::{BEHIND, FAULTS, Fault, Replicated};
+use crate::free_port::free_port;
 
 const NODES: usize = 3;
 
@@ -92,20 +93,16 @@ struct Node {
     stopped: Mutex<Vec<u32>>,
 }
 
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
-
 impl Cluster {
     /// Starts everything, and waits until all servers run.
     pub(crate) async fn start(settings: Settings) -> Self {
         let random: [u8; 16] = cloakroom::core::Random::system().array().unwrap();
         let password = random.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        let (client, peer) = (free_port().await, free_port().await);
+        let (client, peer) = (free_port(), free_port());
         let etcd = settings.start_etcd(client, peer);
         let mut nodes = Vec::new();
         for number in 1..=NODES {
-            let (port, api) = (free_port().await, free_port().await);
+            let (port, api) = (free_port(), free_port());
             nodes.push(Node {
                 name: format!("node{number}"),
                 port,

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::failover::proxy::Proxy;
-use crate::failover::server::{Server, free_port};
+use crate::failover::server::Server;
 use crate::failover::signal;
 use crate::failover::trial::Fault;
+use crate::free_port::free_port;
 
 /// Far longer than anything takes, even where everything is slow.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use cloakroom::postgres::tokio_postgres::{Client, Config, NoTls};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::yield_now;
 
 use crate::failover::proxy::Proxy;
+use crate::free_port::free_port;
 
 /// The user and group that own nothing: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -129,7 +129,7 @@ impl Server {
 
     /// Starts it by this shell.
     async fn start_by(mut shell: Command, folder: &Path, data: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let log = fs::File::create(data.with_extension("log")).unwrap();
         let postgres = command("postgres", folder).get_program().to_owned();
         let wait = "\"$@\" & server=$!; read _; kill -s QUIT $server; wait $server";

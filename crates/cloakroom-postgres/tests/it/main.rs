@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../../tests/it/free_port.rs"]
+mod free_port;
 mod proxy;
 mod server;
 mod support;

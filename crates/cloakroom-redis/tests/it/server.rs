@@ -1,11 +1,12 @@
 //! Servers that a test starts for itself. They end with the test, however it ends.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::free_port::free_port;
 
 /// A server in a folder of its own.
 #[derive(Debug)]
@@ -114,14 +115,4 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let found =
         ["/usr/bin", "/usr/local/bin", "/usr/sbin"].map(|folder| PathBuf::from(folder).join(name));
     found.into_iter().find(|path| path.exists()).unwrap_or_else(|| name.into())
-}
-
-pub(crate) fn free_port() -> u16 {
-    // A node of a cluster listens on its port and on that plus 10,000.
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port < 55_000 {
-            return port;
-        }
-    }
 }

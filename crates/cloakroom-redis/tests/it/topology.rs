@@ -32,7 +32,7 @@ impl Cluster {
         create.args(["--cluster", "create"]).args(nodes.iter().map(Server::address));
         create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
         let created = create.stdin(Stdio::null()).output().unwrap();
-        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+        assert!(created.status.success(), "{created:?}");
         let cluster = Self { nodes };
         for node in 0..cluster.nodes.len() {
             cluster.until(node, |info| info.contains("cluster_state:ok"));

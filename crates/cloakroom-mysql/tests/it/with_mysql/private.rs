@@ -19,6 +19,7 @@ use cloakroom_mysql::{ConnectError, MysqlStore};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
+use crate::free_port::free_port;
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// A MariaDB in a temporary folder. Dropping it kills it.
@@ -55,7 +56,7 @@ impl Server {
             .args(["--skip-name-resolve", "--user=root"])
             .stdout(Stdio::null());
         assert!(install.status().unwrap().success());
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self { folder, port, options, starter: Vec::new(), process: None };
         server.begin(&program).await;

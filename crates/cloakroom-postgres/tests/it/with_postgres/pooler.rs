@@ -1,7 +1,6 @@
 //! Behind `PgBouncer`, which gives each transaction to another server connection.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use cloakroom_postgres::{PostgresStore, PostgresStoreBuilder};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
+use crate::free_port::free_port;
 use crate::server::{schema, stranger, url, without_sslmode};
 
 /// A `PgBouncer` of the test's own. It ends with the test.
@@ -44,8 +44,7 @@ impl Pooler {
         let (user, database) = (config.get_user().unwrap(), config.get_dbname().unwrap());
         let password = config.get_password().map(|password| String::from_utf8_lossy(password));
         let password = password.map_or(String::new(), |password| format!(" password='{password}'"));
-        // A port that is free now may be another program's before the pooler listens there.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = free_port();
         let folder = std::env::temp_dir().join(format!("cloakroom-{}", schema()));
         fs::create_dir(&folder).unwrap();
         let settings = folder.join("pgbouncer.ini");

@@ -17,7 +17,8 @@ use cloakroom_redis::redis::{Client, cmd};
 use cloakroom_redis::{OpenError, RedisStore};
 use futures_util::StreamExt as _;
 
-use crate::server::{Server, free_port};
+use crate::free_port::free_port;
+use crate::server::Server;
 use crate::support::{DAY, NOW, ask, connection, grant, prefix, revocation, token, url};
 use crate::with_redis::kit::{open, path};
 

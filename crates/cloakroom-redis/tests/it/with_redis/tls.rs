@@ -7,7 +7,8 @@ use cloakroom_core::store::{CreateOutcome, StoreError, TokenStore as _};
 use cloakroom_redis::{OpenError, RedisStore};
 use futures_util::StreamExt as _;
 
-use crate::server::{Server, free_port};
+use crate::free_port::free_port;
+use crate::server::Server;
 use crate::support::{DAY, NOW, grant, token};
 
 const CA: &[u8] = include_bytes!("../certificates/ca.pem");
