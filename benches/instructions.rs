@@ -10,8 +10,13 @@
 //! of a call are the difference between two runs, divided by that of their calls. A call of the system is not
 //! counted: it shows in `strace --summary-only`.
 
+#[path = "sqlite/records.rs"]
+#[expect(dead_code, reason = "stores need more of them")]
+mod records;
+
 use std::env;
 use std::error::Error;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +26,18 @@ use bytes::Bytes;
 use cloakroom::http::{Endpoints, Request};
 use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, RefreshRequest, Serves};
 use cloakroom_benches::{Dice, now};
+use cloakroom_core::format::{MintContext, TokenFormat as _, TokenTerms};
 use cloakroom_core::handle::{HandleKeys, HandleSecret};
-use cloakroom_core::{ClientId, Random, TokenSecret};
-use cloakroom_jwt::{ACCESS_TOKEN_TYP, AesGcmSealer, Algorithm, SigningKey, sign_jwt};
+use cloakroom_core::record::{GrantRecord, TokenRecord};
+use cloakroom_core::time::{Clock as _, SystemClock};
+use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenSecret};
+use cloakroom_jwt::{
+    ACCESS_TOKEN_TYP, AesGcmSealer, Algorithm, JwtFormat, KeyManager, SigningKey, sign_jwt,
+};
 use cloakroom_memory::MemoryStore;
 use serde_json::json;
+
+use crate::records::{HOUR, Records};
 
 const SECRET: &str = "S5WkVqXo0bQyZ1uHc7NnTgE2rJdLmP9a";
 const RESOURCE: &str = "https://orders.example";
@@ -46,6 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "issue" => world.issue(calls)?,
         "issue-client" => world.issue_client(calls)?,
         "sign" => world.sign(calls)?,
+        "mint" => world.mint(calls)?,
+        "read" => world.read(calls)?,
         "refresh" => world.refresh(calls)?,
         "http-introspect" => world.http_introspect(calls)?,
         "http-issue" => world.http_issue(calls)?,
@@ -139,6 +153,46 @@ impl World {
         });
         for _ in 0..calls {
             drop(now(sign_jwt(&key, ACCESS_TOKEN_TYP, &claims))?);
+        }
+        Ok(())
+    }
+
+    /// The same, with its claims made from records.
+    fn mint(&mut self, calls: usize) -> Result<(), Box<dyn Error>> {
+        let (store, sealer) = (Arc::new(MemoryStore::new()), Arc::new(AesGcmSealer::random()?));
+        let keys = now(KeyManager::builder(store, sealer).algorithm(Algorithm::EdDsa).build())?;
+        let (clock, random) = (Arc::new(SystemClock::new()), Random::system());
+        let issued_at = clock.now();
+        let expires_at = issued_at + Duration::from_secs(600);
+        let format = JwtFormat::new(keys, "https://as.example", clock);
+        let mut grant = GrantRecord::new(
+            GrantId::from_bytes([9; 16]),
+            ClientId::new("web-app")?,
+            Subject::user("alice")?,
+            Audience::one(RESOURCE)?,
+            issued_at,
+            expires_at,
+        );
+        grant.scope = Scope::parse("orders:read orders:write")?;
+        let (scope, audience) = (grant.scope.clone(), grant.audience.clone());
+        let terms = TokenTerms::new(issued_at, expires_at, scope, audience);
+        for _ in 0..calls {
+            let context = MintContext::new("https://as.example", &grant, &terms, &random);
+            drop(now(format.mint(context))?);
+        }
+        Ok(())
+    }
+
+    /// A grant and its access token, from the rows of a store.
+    fn read(&mut self, calls: usize) -> Result<(), Box<dyn Error>> {
+        let mut records = Records::new(1);
+        let end = records.now + HOUR;
+        let grant = records.grant(end);
+        let token = records.token(&grant, end);
+        let (grant, token) = (grant.to_row(), token.to_row());
+        for _ in 0..calls {
+            black_box(GrantRecord::from_row(black_box(&grant))?);
+            black_box(TokenRecord::from_row(black_box(&token))?);
         }
         Ok(())
     }

@@ -82,6 +82,17 @@ impl Cmd {
         self
     }
 
+    /// Gives each of its processes at most so many bytes of memory that it may write to, where the system can. Address
+    /// space that it only reserves, as browsers do, does not count.
+    pub(crate) fn within_memory(mut self, bytes: u64) -> Self {
+        if cfg!(target_os = "linux") {
+            let program = std::mem::replace(&mut self.program, "prlimit".into());
+            let before = [format!("--data={bytes}"), program.display().to_string()];
+            self.args.splice(0..0, before);
+        }
+        self
+    }
+
     /// Runs the command with its output on the terminal.
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.announce();

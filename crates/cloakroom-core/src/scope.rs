@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::{fmt, slice};
 
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::InvalidValue;
-use crate::text::Text;
+use crate::text::{Text, from_text};
 
 /// The most bytes a scope or an audience may have in all.
 const MAX_SET_BYTES: usize = 4096;
@@ -46,8 +48,8 @@ impl Scope {
         if text.len() > MAX_SET_BYTES {
             return Err(invalid("it is longer than 4,096 bytes"));
         }
-        let mut values: Vec<&str> = text.split(' ').collect();
-        for value in &values {
+        let (mut last, mut is_sorted) = ("", true);
+        for value in text.split(' ') {
             if value.is_empty() {
                 return Err(invalid("its values must be separated by exactly one space"));
             }
@@ -55,10 +57,13 @@ impl Scope {
             if !value.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
                 return Err(invalid("it contains a character that RFC 6749 §3.3 does not allow"));
             }
+            is_sorted &= last < value;
+            last = value;
         }
-        if values.is_sorted_by(|a, b| a < b) {
+        if is_sorted {
             return Ok(Self(text.into()));
         }
+        let mut values: Vec<&str> = text.split(' ').collect();
         values.sort_unstable();
         values.dedup();
         Ok(Self(values.join(" ").as_str().into()))
@@ -145,8 +150,7 @@ impl Serialize for Scope {
 
 impl<'de> Deserialize<'de> for Scope {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        from_text(deserializer, Self::parse)
     }
 }
 
@@ -309,17 +313,27 @@ impl Serialize for Audience {
 
 impl<'de> Deserialize<'de> for Audience {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Wire {
-            One(String),
-            Many(Vec<String>),
-        }
-        match Wire::deserialize(deserializer)? {
-            Wire::One(one) => Self::one(one),
-            Wire::Many(many) => Self::new(many),
-        }
-        .map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(Resource)
+    }
+}
+
+/// Reads a resource, or a list of them.
+struct Resource;
+
+impl<'de> Visitor<'de> for Resource {
+    type Value = Audience;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of strings")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, one: &str) -> Result<Audience, E> {
+        Audience::one(one).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Audience, A::Error> {
+        let all = Vec::<String>::deserialize(SeqAccessDeserializer::new(seq))?;
+        Audience::new(all).map_err(serde::de::Error::custom)
     }
 }
 

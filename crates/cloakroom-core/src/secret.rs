@@ -182,7 +182,8 @@ impl<'de> Deserialize<'de> for TokenDigest {
 
 /// Fixed-size bytes as base64url text, for `#[serde(with = "bytes")]`.
 pub(crate) mod bytes {
-    use super::{Deserialize, Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use super::{Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use crate::text::from_text;
     use base64::Engine as _;
 
     pub(crate) fn serialize<S: Serializer, const N: usize>(
@@ -195,15 +196,16 @@ pub(crate) mod bytes {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
         deserializer: D,
     ) -> Result<[u8; N], D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        super::decode_array(&text)
-            .ok_or_else(|| serde::de::Error::custom(format_args!("expected {N} bytes, base64url")))
+        from_text(deserializer, |text| {
+            super::decode_array(text).ok_or_else(|| format!("expected {N} bytes, base64url"))
+        })
     }
 }
 
 /// Bytes of any length as base64url text, for `#[serde(with = "byte_vec")]`.
 pub(crate) mod byte_vec {
-    use super::{Deserialize, Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use super::{Deserializer, Serializer, URL_SAFE_NO_PAD};
+    use crate::text::from_text;
     use base64::Engine as _;
 
     pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -213,8 +215,7 @@ pub(crate) mod byte_vec {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(serde::de::Error::custom)
+        from_text(deserializer, |text| URL_SAFE_NO_PAD.decode(text))
     }
 }
 

@@ -20,9 +20,11 @@ const MAX_DEPTH: usize = 32;
 ///
 /// If it is no such JSON, or not a `T`.
 pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    // Checked in one go, and not again for each string.
+    let json = str::from_utf8(json).map_err(serde_json::Error::custom)?;
+    let mut deserializer = serde_json::Deserializer::from_str(json);
     Unambiguous { depth: MAX_DEPTH }.deserialize(&mut deserializer)?;
-    serde_json::from_slice(json).map(|Object(value)| value)
+    serde_json::from_str(json).map(|Object(value)| value)
 }
 
 /// A `T` that is written as an object. The code that serde derives for a struct also accepts an array of

@@ -1,8 +1,12 @@
 //! The text of identifiers and scopes.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use serde::Deserializer;
+use serde::de::{Error, Visitor};
 
 /// The longest text that is kept in place: that of a `jti`, and of most names and scopes.
 const IN_PLACE: usize = 22;
@@ -77,6 +81,36 @@ impl Hash for Text {
 
 // A grant has several, and a token two.
 const _: () = assert!(size_of::<Option<Text>>() == 24);
+
+/// Reads a value from its text, in place. A copy would cost an allocation, and what is secret in it would not be wiped.
+pub(crate) fn from_text<'de, D, T, E>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    E: fmt::Display,
+{
+    deserializer.deserialize_str(Parse(parse))
+}
+
+struct Parse<F>(F);
+
+impl<T, E, F> Visitor<'_> for Parse<F>
+where
+    E: fmt::Display,
+    F: FnOnce(&str) -> Result<T, E>,
+{
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<Refused: Error>(self, text: &str) -> Result<T, Refused> {
+        (self.0)(text).map_err(Refused::custom)
+    }
+}
 
 #[cfg(test)]
 mod tests {

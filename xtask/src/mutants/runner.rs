@@ -77,6 +77,9 @@ impl Display for Tally {
     }
 }
 
+/// The memory of each process: a mutant may allocate until there is none left, long before its time is over.
+const MEMORY: u64 = 6 << 30;
+
 /// A copy of the tree, to be changed.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -124,7 +127,8 @@ impl Runner {
             .arg("--output")
             .arg(self.output.display())
             .arg("--timeout")
-            .arg(limit);
+            .arg(limit)
+            .within_memory(MEMORY);
         match command.code()? {
             // All are detected, some are not, or the tests did not end.
             0 | 2 | 3 => self.tally(mutants),
@@ -147,6 +151,7 @@ impl Runner {
             )))
             .arg("--manifest-path")
             .arg(self.tree.join("Cargo.toml").display())
+            .within_memory(MEMORY)
         };
         command(" --no-run").run()?;
         let start = Instant::now();

@@ -492,8 +492,11 @@ fn encode(body: &impl Serialize) -> Vec<u8> {
 
 fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json)
-            .map_err(|error| StoreError::Corrupt { what, source: error.into() }),
+        Some((&VERSION, json)) => {
+            // Checked in one go, and not again for each string.
+            let json = str::from_utf8(json).map_err(|error| StoreError::corrupt(what, error))?;
+            serde_json::from_str(json).map_err(|error| StoreError::corrupt(what, error))
+        }
         Some(_) => Err(StoreError::corrupt(what, "this program does not know its version")),
         None => Err(StoreError::corrupt(what, "its body is empty")),
     }

@@ -14,6 +14,7 @@ use crate::ids::{ClientId, GrantId, InvalidValue};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, Target};
 use crate::secret::bytes;
+use crate::text::from_text;
 use crate::time::UnixTime;
 
 /// One entry of the revocation log.
@@ -168,8 +169,7 @@ impl Serialize for Cursor {
 
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        from_text(deserializer, |text| text.parse())
     }
 }
 
