@@ -357,7 +357,7 @@ impl Serialize for GrantId {
 
 impl<'de> Deserialize<'de> for GrantId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, |text| text.parse())
+        from_text(deserializer, str::parse)
     }
 }
 

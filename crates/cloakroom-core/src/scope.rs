@@ -353,6 +353,19 @@ mod tests {
     }
 
     #[test]
+    fn an_audience_is_read_in_both_forms_and_no_other() {
+        let read = |json: &str| serde_json::from_str::<Audience>(json);
+        let two = Audience::new(["https://a.example", "b"]).unwrap();
+        assert_eq!(read(r#""b""#).unwrap(), Audience::one("b").unwrap());
+        assert_eq!(read(r#"["b"]"#).unwrap(), Audience::one("b").unwrap());
+        assert_eq!(read(r#"["https:\/\/a.example","\u0062","b"]"#).unwrap(), two);
+        assert_eq!(serde_json::from_value::<Audience>(serde_json::json!(two)).unwrap(), two);
+        for bad in ["null", "1", "true", r#""""#, "[]", r#"[""]"#, "[1]", r#"[["b"]]"#, "{}"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn scope_sets() {
         let (abc, bd) = (Scope::parse("a b c").unwrap(), Scope::parse("b d").unwrap());
         assert_eq!(abc.intersection(&bd).as_str(), "b");
