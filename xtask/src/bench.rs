@@ -111,7 +111,14 @@ impl Bench {
         let mut results = Results::default();
         for suite in SUITES {
             if let Some(parts) = self.parts(&suite) {
+                let before = results.points.len();
                 suite.run(self.quick, &parts, |line| results.extend(Line::parse(line)))?;
+                let own = &results.points[before..];
+                if suite.server.is_some() && !own.is_empty() && !self.quick {
+                    let path = format!("docs/benchmarks-growth-{}.svg", suite.name);
+                    write(&path, &plot::growth(own))?;
+                    println!("written to {path}");
+                }
             }
         }
         println!("\n{}", results.tables());
