@@ -44,9 +44,10 @@
 //!   splitting for this user in proxies that send reads to replicas.
 //! - With a binary log: `binlog_format` `ROW` or `MIXED`. With `STATEMENT` every write fails.
 //! - **A Galera cluster** works with any of its nodes: the store makes each session wait until its
-//!   node has applied the writes that others have acknowledged (`wsrep_sync_wait = 7`). Writes to
-//!   the revocation log on two nodes at once conflict and run again; one node for all writes is
-//!   faster. Run all migrations on one node.
+//!   node has applied the writes that others have acknowledged (`wsrep_sync_wait = 7`), and learns
+//!   of each write that was given up (`wsrep_retry_autocommit = 0`). Writes to the revocation log
+//!   on two nodes at once conflict and run again; one node for all writes is faster. Run all
+//!   migrations on one node.
 //! - A proxy that moves a session to another connection between transactions must prepare the
 //!   session's statements there, as `ProxySQL` and `MaxScale` do.
 //!

@@ -24,6 +24,14 @@ const SET_UP: &str = "SET NAMES utf8mb4; \
      sql_select_limit = DEFAULT, unique_checks = 1, \
      sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'";
 
+/// What a session on a Galera node sets, too.
+///
+/// - `wsrep_sync_wait`: otherwise a node answers reads before it has applied what another node acknowledged.
+/// - `wsrep_retry_autocommit`: when a node gives up a transaction that another node overtook, it would run the
+///   interrupted statement once more. In a packet of several statements this is the `INSERT` after the `UPDATE`, now
+///   outside of any transaction: the `UPDATE` is lost, the `COMMIT` succeeds, and no error tells.
+const GALERA: &str = "SET SESSION wsrep_sync_wait = 7, wsrep_retry_autocommit = 0";
+
 /// The kind of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -144,22 +152,20 @@ async fn set_up(connection: &mut Connection, settings: &Settings) -> Result<Serv
         Kind::MariaDb => {
             let seconds = limit.as_secs_f64();
             connection.run(&format!("SET SESSION max_statement_time = {seconds:.3}")).await?;
-            // A Galera node answers reads before it has applied what another node acknowledged. This makes
-            // it wait, for reads and writes.
-            let galera = connection.query("SHOW VARIABLES LIKE 'wsrep_on'").await?;
-            let is_on = galera.into_iter().any(|row| {
-                let row: Result<(String, String), _> = mysql_async::from_row_opt(row);
-                row.is_ok_and(|(_, value)| value.eq_ignore_ascii_case("ON"))
-            });
-            if is_on {
-                connection.run("SET SESSION wsrep_sync_wait = 7").await?;
-            }
         }
         // For SELECT alone. The client's own time-out bounds the others.
         Kind::MySql => {
             let millis = limit.as_millis();
             connection.run(&format!("SET SESSION max_execution_time = {millis}")).await?;
         }
+    }
+    let galera = connection.query("SHOW VARIABLES LIKE 'wsrep_on'").await?;
+    let is_on = galera.into_iter().any(|row| {
+        let row: Result<(String, String), _> = mysql_async::from_row_opt(row);
+        row.is_ok_and(|(_, value)| value.eq_ignore_ascii_case("ON"))
+    });
+    if is_on {
+        connection.run(GALERA).await?;
     }
     Ok(server)
 }

@@ -13,6 +13,7 @@ mod with_mysql {
     mod app_pool;
     mod by_hand;
     mod damaged;
+    mod galera;
     mod kit;
     mod lost_connections;
     mod migrations;

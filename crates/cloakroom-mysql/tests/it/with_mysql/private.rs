@@ -23,7 +23,7 @@ use crate::free_port::free_port;
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// A MariaDB in a temporary folder. Dropping it kills it.
-struct Server {
+pub(super) struct Server {
     folder: TempDir,
     port: u16,
     options: Vec<String>,
@@ -41,9 +41,13 @@ fn program() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n")
+}
+
 impl Server {
     /// `None` on a machine without the server: then the URL that the tests got is of another one.
-    async fn start(options: &[&str]) -> Option<Self> {
+    pub(super) async fn start(options: &[&str]) -> Option<Self> {
         let program = program()?;
         let folder = TempDir::new().unwrap();
         let mut install = Command::new("mariadb-install-db");
@@ -94,11 +98,25 @@ impl Server {
         }
     }
 
+    /// Starts again, with these options as well. The server is not root, since the programs that it starts would
+    /// refuse to be.
+    pub(super) async fn restart_as_nobody_with(&mut self, options: Vec<String>) {
+        self.kill();
+        if is_root() {
+            let mut chown = Command::new("chown");
+            let chowned = chown.args(["-R", "nobody"]).arg(self.folder.path()).status();
+            assert!(chowned.unwrap().success());
+            self.options.push("--user=nobody".to_owned());
+        }
+        self.options.extend(options);
+        self.begin(&program().unwrap()).await;
+    }
+
     /// Starts again, with the tables of the database `tokens` on a small disk of their own. `false` if this user
     /// may not mount one. The mount is in a namespace of the server's, and ends with it.
     async fn move_to_small_disk(&mut self) -> bool {
         const MOUNT: &str = "mount -t tmpfs -o size=4m tmpfs \"$0\"; exec \"$@\"";
-        let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+        let is_root = is_root();
         if is_root {
             self.kill();
             let disk = self.folder.path().join("data/tokens").display().to_string();
@@ -125,11 +143,11 @@ impl Server {
         Conn::new(opts).await
     }
 
-    async fn admin(&self) -> Conn {
+    pub(super) async fn admin(&self) -> Conn {
         self.try_admin().await.unwrap()
     }
 
-    fn url(&self, user: &str) -> String {
+    pub(super) fn url(&self, user: &str) -> String {
         format!("mysql://{user}@127.0.0.1:{}/tokens", self.port)
     }
 }
