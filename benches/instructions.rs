@@ -29,8 +29,8 @@ use cloakroom_benches::{Dice, now};
 use cloakroom_core::format::{MintContext, TokenFormat as _, TokenTerms};
 use cloakroom_core::handle::{HandleKeys, HandleSecret};
 use cloakroom_core::record::{GrantRecord, TokenRecord};
-use cloakroom_core::time::{Clock as _, SystemClock};
-use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenSecret};
+use cloakroom_core::time::SystemClock;
+use cloakroom_core::{ClientId, Random, TokenSecret};
 use cloakroom_jwt::{
     ACCESS_TOKEN_TYP, AesGcmSealer, Algorithm, JwtFormat, KeyManager, SigningKey, sign_jwt,
 };
@@ -161,21 +161,11 @@ impl World {
     fn mint(&mut self, calls: usize) -> Result<(), Box<dyn Error>> {
         let (store, sealer) = (Arc::new(MemoryStore::new()), Arc::new(AesGcmSealer::random()?));
         let keys = now(KeyManager::builder(store, sealer).algorithm(Algorithm::EdDsa).build())?;
-        let (clock, random) = (Arc::new(SystemClock::new()), Random::system());
-        let issued_at = clock.now();
-        let expires_at = issued_at + Duration::from_secs(600);
-        let format = JwtFormat::new(keys, "https://as.example", clock);
-        let mut grant = GrantRecord::new(
-            GrantId::from_bytes([9; 16]),
-            ClientId::new("web-app")?,
-            Subject::user("alice")?,
-            Audience::one(RESOURCE)?,
-            issued_at,
-            expires_at,
-        );
-        grant.scope = Scope::parse("orders:read orders:write")?;
-        let (scope, audience) = (grant.scope.clone(), grant.audience.clone());
-        let terms = TokenTerms::new(issued_at, expires_at, scope, audience);
+        let format = JwtFormat::new(keys, "https://as.example", Arc::new(SystemClock::new()));
+        let (mut records, random) = (Records::new(1), Random::system());
+        let end = records.now + HOUR / 6;
+        let grant = records.grant(end);
+        let terms = TokenTerms::new(records.now, end, grant.scope.clone(), grant.audience.clone());
         for _ in 0..calls {
             let context = MintContext::new("https://as.example", &grant, &terms, &random);
             drop(now(format.mint(context))?);

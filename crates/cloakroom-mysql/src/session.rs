@@ -27,9 +27,9 @@ const SET_UP: &str = "SET NAMES utf8mb4; \
 /// What a session on a Galera node sets, too.
 ///
 /// - `wsrep_sync_wait`: otherwise a node answers reads before it has applied what another node acknowledged.
-/// - `wsrep_retry_autocommit`: when a node gives up a transaction that another node overtook, it would run the
-///   interrupted statement once more. In a packet of several statements this is the `INSERT` after the `UPDATE`, now
-///   outside of any transaction: the `UPDATE` is lost, the `COMMIT` succeeds, and no error tells.
+/// - `wsrep_retry_autocommit`: otherwise a node that gives up a transaction, because another node was faster, may
+///   repeat a statement of it by itself. A packet of several statements then ends without an error, though its
+///   `UPDATE` is lost.
 const GALERA: &str = "SET SESSION wsrep_sync_wait = 7, wsrep_retry_autocommit = 0";
 
 /// The kind of the server.

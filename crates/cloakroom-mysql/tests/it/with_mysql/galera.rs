@@ -22,6 +22,7 @@ use crate::support::{grant, revocation, step, token};
 const PROVIDER: &str = "/usr/lib/galera/libgalera_smm.so";
 
 /// They end when this is dropped.
+#[derive(Debug)]
 struct Nodes([Server; 2]);
 
 impl Nodes {
@@ -124,16 +125,11 @@ async fn a_write_that_another_node_overtook_runs_again() {
 }
 
 /// The stores that are opened on the same data are on different nodes, in turn.
+#[derive(Debug)]
 struct Spread {
     nodes: Arc<Nodes>,
     tables: Tables,
     next: AtomicUsize,
-}
-
-impl std::fmt::Debug for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Spread")
-    }
 }
 
 impl Spread {
@@ -158,13 +154,8 @@ impl Database for Spread {
     }
 }
 
+#[derive(Debug)]
 struct Galera(Arc<Nodes>);
-
-impl std::fmt::Debug for Galera {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Galera")
-    }
-}
 
 impl Galera {
     fn spread(&self) -> Spread {

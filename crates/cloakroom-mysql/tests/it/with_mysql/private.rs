@@ -23,6 +23,7 @@ use crate::free_port::free_port;
 use crate::support::{DAY, NOW, grant, revocation, step, token};
 
 /// A MariaDB in a temporary folder. Dropping it kills it.
+#[derive(Debug)]
 pub(super) struct Server {
     folder: TempDir,
     port: u16,
@@ -104,8 +105,8 @@ impl Server {
         self.kill();
         if is_root() {
             let mut chown = Command::new("chown");
-            let chowned = chown.args(["-R", "nobody"]).arg(self.folder.path()).status();
-            assert!(chowned.unwrap().success());
+            chown.args(["-R", "nobody"]).arg(self.folder.path());
+            assert!(chown.status().unwrap().success());
             self.options.push("--user=nobody".to_owned());
         }
         self.options.extend(options);
