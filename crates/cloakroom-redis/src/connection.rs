@@ -16,6 +16,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::batches::{Answer, Batches, timed};
 use crate::cluster::Cluster;
 use crate::replicas::Replicas;
 
@@ -62,6 +63,8 @@ pub(crate) struct Link {
     way: Way,
     /// For writes that replicas must have.
     replicas: Option<Arc<Replicas>>,
+    /// For a connection of the store's own to one server.
+    batches: Option<Arc<Batches>>,
 }
 
 #[derive(Clone)]
@@ -74,13 +77,17 @@ pub(crate) enum Way {
 }
 
 impl Link {
-    pub(crate) const fn new(way: Way, replicas: Option<Arc<Replicas>>) -> Self {
-        Self { way, replicas }
+    pub(crate) fn new(way: Way, replicas: Option<Arc<Replicas>>) -> Self {
+        let batches = match &way {
+            Way::Own(own) => Some(Arc::new(Batches::start(own))),
+            _ => None,
+        };
+        Self { way, replicas, batches }
     }
 
     /// The same way, on which nothing waits for replicas.
     pub(crate) fn without_waiting(&self) -> Self {
-        Self { way: self.way.clone(), replicas: None }
+        Self { way: self.way.clone(), replicas: None, batches: self.batches.clone() }
     }
 
     /// Sends a command that has the same effect if it is sent twice. It is sent once more if the connection
@@ -114,24 +121,20 @@ impl Link {
         .extract_error()
     }
 
-    /// Sends two commands one right after the other, once. An error of the server is an error. `None` for a cluster,
-    /// where only a single command finds its way by itself.
-    pub(crate) async fn send_pair(&self, commands: &Pipeline) -> Option<RedisResult<[Value; 2]>> {
+    /// Sends a command once, perhaps together with those of other callers, and asks for the server's time after it.
+    /// `None` for a cluster, where only a single command finds its way by itself.
+    pub(crate) async fn send_timed(&self, command: Cmd) -> Option<RedisResult<Answer>> {
         let answers = match &self.way {
-            Way::Own(own) => own.send_all(commands).await,
+            Way::Own(_) => return Some(self.batches.as_ref()?.send(command).await),
             Way::Multiplexed(connection) => {
-                connection.clone().send_packed_commands(commands, 0, 2).await
+                connection.clone().send_packed_commands(&timed([command]), 0, 2).await
             }
             Way::Manager(connection) => {
-                connection.clone().send_packed_commands(commands, 0, 2).await
+                connection.clone().send_packed_commands(&timed([command]), 0, 2).await
             }
             Way::Cluster(_) | Way::SharedCluster(_) => return None,
         };
-        Some(answers.and_then(|answers| {
-            let [first, second] = <[Value; 2]>::try_from(answers)
-                .map_err(|_| (ErrorKind::UnexpectedReturnType, "not two answers"))?;
-            Ok([first.extract_error()?, second.extract_error()?])
-        }))
+        Some(answers.and_then(Answer::read))
     }
 
     /// As [`Link::send`]; if the store waits for replicas, they have the write then. The key says where the
@@ -246,7 +249,13 @@ impl Reconnecting {
         Self::to(Arc::clone(&self.target), self.connect, self.response + longer)
     }
 
-    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+    /// How long an answer may take.
+    pub(crate) const fn response(&self) -> Duration {
+        self.response
+    }
+
+    /// Sends a command. An error of the server is an answer.
+    pub(crate) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         let (attempt, mut connection) = self.connected().await?;
         let result = connection.send_packed_command(command).await;
         let is_broken = match &result {

@@ -56,6 +56,7 @@
 #![warn(clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod address;
+mod batches;
 mod builder;
 mod check_server;
 mod check_values;

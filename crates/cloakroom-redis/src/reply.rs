@@ -52,3 +52,14 @@ pub(crate) fn bytes<const N: usize>(
         other => Err(unexpected(what, &other)),
     }
 }
+
+/// The answer to `TIME`, in milliseconds since 1970.
+pub(crate) fn milliseconds(time: &Value) -> Option<u64> {
+    let number = |part: &Value| match part {
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok(),
+        _ => None,
+    };
+    let Value::Array(parts) = time else { return None };
+    let [seconds, micros] = &parts[..] else { return None };
+    number(seconds)?.checked_mul(1_000)?.checked_add(number(micros)? / 1_000)
+}

@@ -13,7 +13,7 @@ use redis::Cmd;
 use crate::check_server;
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
-use crate::reply::{integer, strings};
+use crate::reply::{integer, milliseconds, strings};
 use crate::rows::{Stored, stored};
 use crate::store::RedisStore;
 
@@ -52,14 +52,9 @@ impl RedisStore {
     }
 
     async fn server_time(&self) -> Result<Option<UnixTime>, StoreError> {
-        let parts = self.ask(&redis::cmd("TIME")).await?;
-        let number =
-            |part: &Option<Vec<u8>>| std::str::from_utf8(part.as_deref()?).ok()?.parse().ok();
-        let [seconds, micros] = &parts[..] else { return Ok(None) };
-        let (seconds, micros): (Option<u64>, Option<u64>) = (number(seconds), number(micros));
-        Ok(seconds.zip(micros).map(|(seconds, micros)| {
-            UnixTime::from_millis(seconds.saturating_mul(1_000) + micros / 1_000)
-        }))
+        let time = self.0.link.send(&redis::cmd("TIME")).await;
+        let time = time.map_err(|error| failed(CONTEXT, error))?;
+        Ok(milliseconds(&time).map(UnixTime::from_millis))
     }
 
     /// The place of the newest entry of the log.

@@ -9,11 +9,14 @@ use cloakroom_conformance::single_use::{
     Outcome, SingleUseDatabase, SingleUseFactory, contend, judge, run_all,
 };
 use cloakroom_core::Random;
-use cloakroom_core::store::{SingleUseId, SingleUseStore, Spend, Spent};
-use cloakroom_core::time::{Clock as _, SystemClock};
+use cloakroom_core::store::{SingleUseId, SingleUseStore, Spend, Spent, StoreError};
+use cloakroom_core::time::{Clock as _, SystemClock, UnixTime};
+use cloakroom_redis::{RedisStore, redis};
+use futures_util::future::join_all;
 
+use crate::proxy::{Mode, Proxy};
 use crate::support::{keys, prefix, url};
-use crate::with_redis::kit::open;
+use crate::with_redis::kit::{open, parts, path};
 use crate::with_redis::processes::{inherited_race, race, report};
 
 #[derive(Debug)]
@@ -74,4 +77,76 @@ async fn the_server_forgets_an_item_at_its_end_and_does_not_spend_it_again() {
     // A call of a node whose clock is behind, or one that took long.
     assert_eq!(store.spend(spend).await.unwrap(), Spent::Again);
     assert_eq!(keys(&url, &prefix).await, empty);
+}
+
+/// Spends each of these twice at the same time.
+async fn spend_twice(store: &RedisStore, spends: &[Spend]) -> Vec<Result<Spent, StoreError>> {
+    let spent = spends.iter().chain(spends).map(|spend| store.spend(*spend));
+    join_all(spent).await
+}
+
+fn items(count: usize, from: UnixTime, life: Duration) -> Vec<Spend> {
+    let id = || SingleUseId::from_bytes(Random::system().array().unwrap());
+    (0..count).map(|_| Spend { id: id(), until: from + life, now: from }).collect()
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_spend_each_item_once() {
+    let store = open(&url(), &prefix()).await;
+    let spends = items(300, SystemClock::new().now(), Duration::from_secs(60));
+    let spent = spend_twice(&store, &spends).await;
+    let (one, other) = spent.split_at(spends.len());
+    for (one, other) in one.iter().zip(other) {
+        let answers = [*one.as_ref().unwrap(), *other.as_ref().unwrap()];
+        assert!(answers.contains(&Spent::First) && answers.contains(&Spent::Again), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_do_not_spend_what_is_over_for_the_server() {
+    let store = open(&url(), &prefix()).await;
+    let past = SystemClock::new().now() - Duration::from_secs(3_600);
+    let spends = items(300, past, Duration::from_secs(60));
+    for spent in spend_twice(&store, &spends).await {
+        assert_eq!(spent.unwrap(), Spent::Again);
+    }
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_get_an_error_when_their_connection_breaks() {
+    let (url, prefix) = (url(), prefix());
+    let (login, host) = parts(&url);
+    let proxy = Proxy::start(host).await;
+    let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(&url));
+    let store = open(&through, &prefix).await;
+    let spends = items(300, SystemClock::new().now(), Duration::from_secs(60));
+    // It breaks amid a batch: the server has some of its commands.
+    proxy.set(Mode::After(50));
+    let spent = spend_twice(&store, &spends).await;
+    assert!(spent.iter().any(Result::is_err));
+    proxy.set(Mode::Through);
+    let (one, other) = spent.split_at(spends.len());
+    for ((spend, one), other) in spends.iter().zip(one).zip(other) {
+        let answers = [one.as_ref().ok(), other.as_ref().ok()];
+        let before = answers.into_iter().flatten().filter(|spent| **spent == Spent::First).count();
+        let now = usize::from(store.spend(*spend).await.unwrap() == Spent::First);
+        assert!(before + now <= 1, "spent twice");
+    }
+}
+
+/// A connection of the app, which gathers nothing.
+#[tokio::test]
+async fn a_shared_connection_spends_as_well() {
+    let (url, prefix) = (url(), prefix());
+    let client = redis::Client::open(&*url).unwrap();
+    let manager = client.get_connection_manager().await.unwrap();
+    let store = RedisStore::over(manager).prefix(&*prefix).connect().await.unwrap();
+    let spends = items(30, SystemClock::new().now(), Duration::from_secs(60));
+    let spent = spend_twice(&store, &spends).await;
+    let first = spent.into_iter().filter(|spent| *spent.as_ref().unwrap() == Spent::First);
+    assert_eq!(first.count(), spends.len());
+    let past = SystemClock::new().now() - Duration::from_secs(3_600);
+    for spent in spend_twice(&store, &items(30, past, Duration::from_secs(60))).await {
+        assert_eq!(spent.unwrap(), Spent::Again);
+    }
 }
