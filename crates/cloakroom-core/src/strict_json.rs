@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn an_error_shows_a_short_plain_name_alone() {
+        let shown = |name: &str| {
+            let member = serde_json::to_string(name).unwrap();
+            let json = format!("{{{member}:1,{member}:2}}");
+            from_slice::<Value>(json.as_bytes()).unwrap_err().to_string().contains(name)
+        };
+        assert!(shown("sub") && shown(&"a".repeat(MAX_NAME)));
+        assert!(!shown(&"a".repeat(MAX_NAME + 1)), "it would fill a log");
+        assert!(!shown("sub\nroot") && !shown("\u{1b}[2J"), "it would write a log's lines");
+    }
+
+    #[test]
     fn an_array_is_no_object() {
         #[derive(Deserialize)]
         struct Pair {

@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(state.hash_one(&text), state.hash_one(one));
             for other in texts {
                 let (order, other) = (one.cmp(other), Text::from(other));
-                assert_eq!(text.cmp(&other), order);
+                assert_eq!((text.cmp(&other), text.partial_cmp(&other)), (order, Some(order)));
                 assert_eq!(text == other, order.is_eq());
             }
         }

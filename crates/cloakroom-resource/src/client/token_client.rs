@@ -70,6 +70,19 @@ struct Held {
     /// When it was asked for: it began to live no earlier.
     asked: ClockReading,
     life: Duration,
+    /// When the last attempt to replace it failed.
+    failed: Option<ClockReading>,
+}
+
+impl Held {
+    /// Whether it lives, and is not to be replaced now.
+    fn serves(&self, now: ClockReading) -> bool {
+        let margin = self.life / MARGIN;
+        let age = now.since(self.asked);
+        // After a failure, calls do not wait for the server each time.
+        let has_just_failed = || self.failed.is_some_and(|at| now.since(at) < margin / MARGIN);
+        age < self.life - margin || (age < self.life && has_just_failed())
+    }
 }
 
 /// Why there is no token.
@@ -136,11 +149,13 @@ impl TokenClient {
         self
     }
 
-    /// The token: the one at hand, or a new one if nine tenths of its life are over.
+    /// The token: the one at hand, or a new one if nine tenths of its life are over. If the server gives no new one, the
+    /// one at hand serves until its end, with a warning in the trace.
     ///
     /// # Errors
     ///
-    /// [`TokenRequestError`] if there is none at hand, and the server gives none. Nothing is asked again by itself.
+    /// [`TokenRequestError`] if there is none at hand that lives, and the server gives none. Nothing is asked again by
+    /// itself.
     pub async fn token(&self) -> Result<TokenSecret, TokenRequestError> {
         let began = self.shared.read(|state| state.ended);
         if let Some(token) = self.at_hand(ClockReading::now(&*self.clock)) {
@@ -159,7 +174,8 @@ impl TokenClient {
         let asked = detached(async move {
             let _one_at_a_time = permit;
             let answer = this.ask(now).await;
-            this.shared.write(|state| state.end(answer))
+            let now = ClockReading::now(&*this.clock);
+            this.shared.write(|state| state.end(answer, now))
         });
         asked.await.map_err(UnavailableError::other)?
     }
@@ -179,7 +195,7 @@ impl TokenClient {
     fn at_hand(&self, now: ClockReading) -> Option<TokenSecret> {
         self.shared.read(|state| {
             let held = state.held.as_ref()?;
-            (now.since(held.asked) < held.life).then(|| held.token.clone())
+            held.serves(now).then(|| held.token.clone())
         })
     }
 
@@ -203,8 +219,7 @@ impl TokenClient {
             None => UNKNOWN_LIFE,
             Some(life) => life.duration().ok_or(UnavailableError::Malformed(NO_LIFE))?,
         };
-        let life = life - life / MARGIN;
-        Ok(Held { token, asked: now, life })
+        Ok(Held { token, asked: now, life, failed: None })
     }
 
     fn form(&self) -> Zeroizing<String> {
@@ -224,6 +239,7 @@ impl State {
     fn end(
         &mut self,
         answer: Result<Held, TokenRequestError>,
+        now: ClockReading,
     ) -> Result<TokenSecret, TokenRequestError> {
         self.ended += 1;
         match answer {
@@ -234,7 +250,18 @@ impl State {
             }
             Err(error) => {
                 self.failed = Some(error.clone());
-                Err(error)
+                match &mut self.held {
+                    Some(held) if now.since(held.asked) < held.life => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(
+                            error,
+                            "the token could not be replaced, and serves until its end"
+                        );
+                        held.failed = Some(now);
+                        Ok(held.token.clone())
+                    }
+                    _ => Err(error),
+                }
             }
         }
     }

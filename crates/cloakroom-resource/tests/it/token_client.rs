@@ -63,6 +63,39 @@ async fn a_token_is_kept_for_nine_tenths_of_its_life() {
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_replaced_serves_until_its_end() {
+    let (peer, clock) = (server().await, manual_clock());
+    let client = client(&peer, &clock);
+    assert_eq!(token(&client).await, "token-0");
+    let fails = |status| peer.answer_with(move |_| respond(status, "text/plain", ""));
+    fails(503);
+    clock.advance(secs(90));
+    assert_eq!(token(&client).await, "token-0");
+    assert_eq!(token(&client).await, "token-0");
+    assert_eq!(peer.count(), 2, "one question for both");
+    fails(401);
+    clock.advance(secs(1));
+    assert_eq!(token(&client).await, "token-0");
+    assert_eq!(peer.count(), 3);
+    clock.advance(secs(9));
+    assert!(client.token().await.is_err(), "it has ended");
+
+    peer.answer_with(|_| json(&answer(7)));
+    assert_eq!(token(&client).await, "token-7");
+    fails(503);
+    clock.advance(secs(95));
+    assert_eq!(token(&client).await, "token-7");
+    peer.answer_with(|_| json(&answer(8)));
+    clock.advance(secs(1));
+    assert_eq!(token(&client).await, "token-8", "the server is back");
+    fails(503);
+    clock.advance(secs(90));
+    let held = client.token().await.unwrap();
+    client.forget(&held);
+    assert!(client.token().await.is_err(), "it was revoked");
+}
+
+#[tokio::test]
 async fn a_refused_token_is_replaced_once() {
     let (peer, clock) = (server().await, manual_clock());
     let client = client(&peer, &clock);

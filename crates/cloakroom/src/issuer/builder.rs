@@ -132,7 +132,13 @@ impl IssuerBuilder {
             .store(Arc::new(cloakroom_memory::MemoryStore::new()))
             .single_use(Arc::new(cloakroom_memory::MemorySingleUse::new()));
         // If the source of random bytes fails, `build` says what is missing.
-        if let Ok(secret) = cloakroom_core::handle::HandleSecret::random(0, &builder.random) {
+        // A gateway that knows the keys of the last run must not take them for these: it would refuse good
+        // tokens without a question. So their number is random, too.
+        let secret = builder
+            .random
+            .array()
+            .and_then(|[id]| cloakroom_core::handle::HandleSecret::random(id, &builder.random));
+        if let Ok(secret) = secret {
             builder.handles = Some(HandleKeys::new(&secret));
         }
         if let Ok(sealer) = cloakroom_jwt::AesGcmSealer::random() {

@@ -96,8 +96,9 @@ impl Server {
         self
     }
 
-    /// How long a client may take to send a body: 10 s by default. After that, the response is 408.
-    /// The same limit applies while a part of the response waits for the client to read.
+    /// How long a client may take to send a whole body: 10 s by default. After that, the endpoints of this
+    /// crate answer 408, and a handler of yours gets an error from the body. The same limit applies while a
+    /// part of the response waits for the client to read. Uploads that are passed on need a higher one.
     pub const fn body_timeout(mut self, limit: Duration) -> Self {
         self.limits.body = limit;
         self

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cloakroom::core::handle::HandleCheck;
 use cloakroom::core::keys::*;
 use cloakroom::core::*;
 use cloakroom::jwt::{AesGcmSealer, KeyManagerError};
@@ -30,6 +31,21 @@ async fn refused_policy(policy: KeyPolicy) -> String {
     let (setting, why) = refused(complete().key_policy(policy)).await;
     assert_eq!(setting, "key_policy");
     why
+}
+
+/// A gateway would take the tokens of the next run for forged ones.
+#[tokio::test]
+async fn two_runs_of_the_preset_for_development_do_not_share_the_number_of_a_key() {
+    let client = Client::public("app").audience("https://a.example", Format::Opaque);
+    let issuer = Issuer::dev().static_clients([client]).unwrap().build().await.unwrap();
+    let token = issuer.issue(Grant::user("app", "alice").unwrap()).await.unwrap().access_token;
+    let mut checks = Vec::new();
+    for _ in 0..8 {
+        let other = complete().build().await.unwrap();
+        checks.push(other.access_handle_keys().check(token.expose()));
+    }
+    // One of 256 does by chance.
+    assert!(checks.contains(&HandleCheck::UnknownKey), "{checks:?}");
 }
 
 #[tokio::test]
