@@ -87,7 +87,7 @@ async fn work(to: Arc<Reconnecting>, jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job
         if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        // Nobody waits for the others any more.
+        // A caller that went away spends nothing.
         let waiting = batch.drain(..).filter(|job| !job.reply.is_closed());
         let (commands, replies): (Vec<_>, Vec<_>) =
             waiting.map(|job| (job.command, job.reply)).unzip();

@@ -39,6 +39,15 @@ pub(crate) async fn open(url: &str, prefix: &str) -> RedisStore {
         .unwrap()
 }
 
+/// A store whose commands pass a proxy.
+pub(crate) async fn open_behind_proxy(url: &str, prefix: &str) -> (Proxy, RedisStore) {
+    let (login, host) = parts(url);
+    let proxy = Proxy::start(host).await;
+    let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(url));
+    let store = open(&through, prefix).await;
+    (proxy, store)
+}
+
 #[async_trait]
 impl Factory for Redis {
     async fn tokens(&self) -> Arc<dyn TokenStore> {

@@ -6,17 +6,14 @@ use cloakroom_core::store::{
     TokenStore as _,
 };
 
-use crate::proxy::{Mode, Proxy};
+use crate::proxy::Mode;
 use crate::support::{DAY, NOW, grant, prefix, step, token, url};
-use crate::with_redis::kit::{open, parts, path};
+use crate::with_redis::kit::open_behind_proxy;
 
 #[tokio::test]
 async fn a_lookup_is_one_command_and_a_login_two() {
     let (url, prefix) = (url(), prefix());
-    let (login, host) = parts(&url);
-    let proxy = Proxy::start(host).await;
-    let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(&url));
-    let store = open(&through, &prefix).await;
+    let (proxy, store) = open_behind_proxy(&url, &prefix).await;
     let item = || Spend {
         id: SingleUseId::from_bytes(Random::system().array().unwrap()),
         until: NOW + DAY,

@@ -14,9 +14,9 @@ use cloakroom_core::time::{Clock as _, SystemClock, UnixTime};
 use cloakroom_redis::{RedisStore, redis};
 use futures_util::future::join_all;
 
-use crate::proxy::{Mode, Proxy};
+use crate::proxy::Mode;
 use crate::support::{keys, prefix, url};
-use crate::with_redis::kit::{open, parts, path};
+use crate::with_redis::kit::{open, open_behind_proxy};
 use crate::with_redis::processes::{inherited_race, race, report};
 
 #[derive(Debug)]
@@ -115,10 +115,7 @@ async fn calls_at_the_same_time_do_not_spend_what_is_over_for_the_server() {
 #[tokio::test]
 async fn calls_at_the_same_time_get_an_error_when_their_connection_breaks() {
     let (url, prefix) = (url(), prefix());
-    let (login, host) = parts(&url);
-    let proxy = Proxy::start(host).await;
-    let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(&url));
-    let store = open(&through, &prefix).await;
+    let (proxy, store) = open_behind_proxy(&url, &prefix).await;
     let spends = items(300, SystemClock::new().now(), Duration::from_secs(60));
     // It breaks amid a batch: the server has some of its commands.
     proxy.set(Mode::After(50));
