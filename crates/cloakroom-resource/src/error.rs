@@ -201,6 +201,9 @@ pub enum SetupError {
         /// What went wrong.
         source: UnavailableError,
     },
+    /// The revocation log could not be read.
+    #[error("the revocation log of the authorization server could not be read")]
+    Log(#[source] UnavailableError),
     /// The freshness can never be met.
     #[error("this freshness can never be met: {0}")]
     Freshness(&'static str),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | an API that accepts JWTs | [`Verifier::discover_with`] or `Verifier::discover`, and [`BearerLayer::new`] |
 //! | an API that accepts opaque tokens | [`IntrospectionClient`] and [`BearerLayer::introspecting`] |
-//! | an API gateway | [`IntrospectionClient`] and [`PhantomLayer`] |
+//! | an API gateway | [`PhantomLayer::discover_with`] or `PhantomLayer::discover` |
 //! | a job or a service that needs a token of its own | [`TokenClient`] |
 //! | a service without tower | [`Verifier::verify`] or [`BearerLayer::verify`] |
 //! | an API or a gateway that learns of revocations at once | [`RevocationReplica`] |

@@ -48,7 +48,8 @@ impl Protected {
         Self::at(what, endpoint, credentials, client)
     }
 
-    fn at(
+    /// The endpoint that metadata names, which were fetched with this client.
+    pub(crate) fn at(
         what: &'static str,
         endpoint: Endpoint,
         credentials: ClientCredentials,

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use cloakroom_core::time::Clock;
 use tower_layer::Layer;
 
+use crate::client::credentials::ClientCredentials;
+use crate::client::discovery::Metadata;
+use crate::client::http::HttpClient;
+use crate::client::protected::Protected;
 use crate::error::SetupError;
 use crate::freshness::{Freshness, WhenStale};
-use crate::introspect::Introspector;
 use crate::introspect::handle_keys::GatewayKeys;
 use crate::introspect::limits::IntrospectionLimits;
+use crate::introspect::{IntrospectionClient, Introspector};
 use crate::layer::phantom_policy::PhantomPolicy;
 use crate::layer::resource_metadata::ResourceMetadata;
 use crate::layer::service::TokenService;
-use crate::revocation_replica::RevocationReplica;
+use crate::revocation_replica::{HttpLog, RevocationReplica};
 
 /// A tower layer for API gateways: it swaps the opaque handle of a request for a short-lived JWT for
 /// one audience (the phantom token pattern), and forwards the request with
@@ -27,17 +31,18 @@ use crate::revocation_replica::RevocationReplica;
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use axum::{Router, routing::any};
-/// use cloakroom_resource::{ClientCredentials, IntrospectionClient, PhantomLayer};
+/// use cloakroom_resource::{ClientCredentials, PhantomLayer};
 /// # async fn proxy() {}
 ///
 /// let credentials = ClientCredentials::new("gateway", std::env::var("GATEWAY_SECRET")?);
-/// let client = IntrospectionClient::discover("https://as.example", credentials).await?;
+/// let swap =
+///     PhantomLayer::discover("https://as.example", "https://orders.example", credentials).await?;
 ///
-/// let gateway: Router = Router::new()
-///     .route("/orders/{*path}", any(proxy))
-///     .route_layer(PhantomLayer::new(client, "https://orders.example"));
+/// let gateway: Router = Router::new().route("/orders/{*path}", any(proxy)).route_layer(swap);
 /// # Ok(()) }
 /// ```
+///
+/// [`new`](Self::new) takes the parts one by one, and suits servers that have no revocation log.
 ///
 /// You can use any [`Introspector`], such as an authorization server in the same process:
 ///
@@ -120,7 +125,58 @@ use crate::revocation_replica::RevocationReplica;
 #[derive(Debug, Clone)]
 pub struct PhantomLayer(Arc<PhantomPolicy>);
 
+/// How many JWTs are cached by a layer that was discovered.
+const CACHED: usize = 100_000;
+
 impl PhantomLayer {
+    /// All that a Cloakroom server offers a gateway, found through the issuer's metadata (RFC 8414): a handle
+    /// is swapped once, its JWT is [cached](Self::cache) (100,000 of them) and refused as soon as the
+    /// [revocation log](Self::replica) says so, and invented tokens are refused by the
+    /// [handle keys](Self::handle_keys).
+    ///
+    /// At the server, the gateway is a resource server for `audience` that may read the revocation log
+    /// and the handle keys (`Role::RevocationLog`, `Role::HandleKeys`).
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if the metadata cannot be fetched, belongs to another issuer or lacks one of the
+    /// three endpoints, or if the log cannot be read: the server is down, or this client may not.
+    #[cfg(feature = "client")]
+    pub async fn discover(
+        issuer: &str,
+        audience: &str,
+        credentials: ClientCredentials,
+    ) -> Result<Self, SetupError> {
+        Self::discover_with(issuer, audience, credentials, crate::ReqwestClient::new()?).await
+    }
+
+    /// Like `discover`, with your own HTTP client.
+    ///
+    /// # Errors
+    ///
+    /// As `discover`.
+    pub async fn discover_with(
+        issuer: &str,
+        audience: &str,
+        credentials: ClientCredentials,
+        client: impl HttpClient,
+    ) -> Result<Self, SetupError> {
+        let client: Arc<dyn HttpClient> = Arc::new(client);
+        let metadata = Metadata::fetch(issuer, &*client).await?;
+        let at = |what, endpoint| {
+            Protected::at(what, endpoint, credentials.clone(), Arc::clone(&client))
+        };
+        let swaps = at("introspection_endpoint", metadata.introspection_endpoint()?)?;
+        let keys = at("handle_keys_endpoint", metadata.handle_keys_endpoint()?)?;
+        let log = at("revocations_endpoint", metadata.revocations_endpoint()?)?;
+        let replica =
+            RevocationReplica::follow(HttpLog::from(log)).await.map_err(SetupError::Log)?;
+        Ok(Self::new(IntrospectionClient::from(swaps), audience)
+            .cache(CACHED)
+            .handle_keys(GatewayKeys::from(keys))
+            .replica(replica))
+    }
+
     /// Swaps handles for JWTs whose audience is `audience`, the service behind this gateway.
     #[must_use]
     pub fn new(introspector: impl Introspector, audience: &str) -> Self {

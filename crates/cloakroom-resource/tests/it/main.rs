@@ -15,6 +15,7 @@ mod cache_support;
 mod connections;
 mod discovery;
 mod extractor;
+mod gateway_discovery;
 mod http_client;
 mod introspection;
 mod issuers;

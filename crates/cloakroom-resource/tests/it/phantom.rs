@@ -11,7 +11,10 @@ use crate::introspection::client;
 use crate::support::{AUDIENCE, Key, Peer, claims_with, manual_clock, respond, serve};
 
 /// What went through to the service, or why nothing did.
-async fn send(layer: &PhantomLayer, headers: &[(&str, &str)]) -> Result<HeaderMap, Response<()>> {
+pub(crate) async fn send(
+    layer: &PhantomLayer,
+    headers: &[(&str, &str)],
+) -> Result<HeaderMap, Response<()>> {
     let (sender, mut through) = tokio::sync::mpsc::unbounded_channel();
     let gateway = layer.layer(service_fn(move |request: Request<()>| {
         sender.send(request.headers().clone()).unwrap();
@@ -38,7 +41,7 @@ async fn authorization_server() -> (Peer, String) {
     (Peer::start(move |_| respond(200, "application/jwt", &body)).await, jwt)
 }
 
-fn status(result: &Result<HeaderMap, Response<()>>) -> u16 {
+pub(crate) fn status(result: &Result<HeaderMap, Response<()>>) -> u16 {
     result.as_ref().map_or_else(|refused| refused.status().as_u16(), |_| 200)
 }
 
