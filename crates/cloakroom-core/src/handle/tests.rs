@@ -287,3 +287,18 @@ fn a_handle_made_under_another_secret_is_refused() {
         assert!(other.parse_chain(ChainKind::Code, code.expose()).is_some());
     }
 }
+
+#[test]
+fn each_purpose_secret_and_issuer_has_a_key_of_its_own() {
+    let former = secret(2);
+    let keys = HandleKeys::new(&secret(1)).with_former(&former).unwrap();
+    let old = ["https://old.example".to_owned()];
+    let keys = keys.for_issuer("https://as.example", &old);
+    let named = |purpose| keys.keys_for(purpose).map(|(id, key)| (id, *key)).collect::<Vec<_>>();
+    let (one, other) = (named("one"), named("other"));
+    assert_eq!(one.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    assert_eq!(named("one"), one, "the same each time, so on every node");
+    let distinct: std::collections::BTreeSet<_> =
+        one.iter().chain(&other).map(|(_, key)| key).collect();
+    assert_eq!(distinct.len(), 8);
+}

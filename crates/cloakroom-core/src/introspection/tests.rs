@@ -197,7 +197,10 @@ fn every_member_is_read_and_refused_if_it_occurs_twice() {
     for again in members {
         let twice = object(&[&members[..], &[again]].concat());
         assert!(serde_json::from_str::<Introspection>(&twice).is_err(), "{twice}");
+        // A token alone, as the claims of a JWT.
+        assert!(serde_json::from_str::<ActiveToken>(&twice).is_err(), "{twice}");
     }
+    serde_json::from_str::<ActiveToken>(&object(&members)).unwrap();
 }
 
 #[test]

@@ -123,7 +123,10 @@ async fn a_client_may_name_the_algorithm_of_its_tokens() {
         .build()
         .await
         .unwrap();
+    // The last word on a resource counts.
     let format = JwtFormat::new(keys, ISSUER, clock() as _)
+        .algorithm_for("https://old.example", Algorithm::Es256)
+        .algorithm_for("https://older.example", Algorithm::Es384)
         .algorithm_for("https://old.example", Algorithm::Es384);
     let mint = async |algorithm, resource| {
         let (mut terms, grant, random) = (terms(), grant(), Random::system());
@@ -135,6 +138,7 @@ async fn a_client_may_name_the_algorithm_of_its_tokens() {
         (None, ORDERS, "ES256"),
         (Some("EdDSA"), ORDERS, "EdDSA"),
         (Some("EdDSA"), "https://old.example/", "ES384"),
+        (Some("EdDSA"), "https://older.example", "ES384"),
     ] {
         assert_eq!(mint(named, resource).await.unwrap(), json!(expected), "{named:?}, {resource}");
     }

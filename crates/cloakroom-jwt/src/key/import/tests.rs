@@ -20,6 +20,17 @@ const P256_JWK: &str = r#"{"kty":"EC","crv":"P-256",
     "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
     "d":"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE","use":"enc","kid":"1"}"#;
 
+/// The key of `P384_SEC1`.
+const P384_JWK: &str = r#"{"kty":"EC","crv":"P-384",
+    "x":"ncAzGwzyukIbXfE1J50FTrnvKlwyCpjAJBWRG4A4sjET9CTcQiaaE2iJDjANs-IB",
+    "y":"f2sr47o-Ui5CIp9a-kIkA9epbzXZN9p_tc2r9TuTHPoJTP2aOfT1ichPyhoqjgfO",
+    "d":"lRAW9cnDAA7A-u8D1YxCiO_y0yDIhpdyN7lT2JqkIYu6rqHFjcIw-I5b62GP-O2r"}"#;
+
+const P521_JWK: &str = r#"{"kty":"EC","crv":"P-521","alg":"ES512",
+    "x":"ACk55fa6nKaB9XNFSL_YQC7-6TkDPDatNpa61q1GkAoGQEiS60JQ6v9eFNEhjpI0iThqSJXhLv7K-FYdo5jpimHr",
+    "y":"AHJxP08qZ86SX3mUhQ9qWBEHHpPJfMqWR2s7piBexR3x_mPh3XSsVxthUdLXB6TtTExLHAbJNAwvTiXVSAh-yNsh",
+    "d":"AVPta4Uai__Wm_xpk8Udj5eFoIgewW9QNf2eI4zWCZsEjmnUhhtvrsmKoE3x7gv_fR7qr-jqWy-7jEit9Fb_r6sf"}"#;
+
 /// RFC 8037 §A.1.
 const ED25519_JWK: &str = r#"{"kty":"OKP","crv":"Ed25519",
     "d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
@@ -40,6 +51,13 @@ fn pem_refusal(algorithm: Algorithm, pem: &str) -> ImportRefusal {
     refusal(SigningKey::import_pem(algorithm, pem))
 }
 
+/// PKCS#8 as PEM.
+fn pem(der: &[u8]) -> String {
+    use base64::engine::general_purpose::STANDARD;
+    let body = STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
 fn jwk_refusal(algorithm: Algorithm, jwk: &Value) -> ImportRefusal {
     refusal(SigningKey::import_jwk(algorithm, &jwk.to_string()))
 }
@@ -58,11 +76,14 @@ fn every_form_of_a_key_is_imported() {
         SigningKey::import_pem(Algorithm::Es384, P384_SEC1),
         SigningKey::import_pem(Algorithm::EdDsa, ED25519_PKCS8),
         SigningKey::import_jwk(Algorithm::EdDsa, ED25519_JWK),
+        SigningKey::import_jwk(Algorithm::Es384, P384_JWK),
+        SigningKey::import_jwk(Algorithm::Es512, P521_JWK),
     ]
     .map(|imported| imported.unwrap());
     assert_eq!(imported[0].kid(), imported[1].kid());
     assert_eq!(imported[0].kid(), imported[2].kid());
     assert_eq!(imported[3].kid(), imported[4].kid());
+    assert_eq!(imported[7].kid(), imported[10].kid());
     // RFC 8037 §A.3.
     assert_eq!(imported[9].kid().as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     for key in imported {
@@ -75,7 +96,10 @@ fn every_form_of_a_key_is_imported() {
         let verifier = Verifier::new("https://as.example", "https://orders.example");
         verifier.verify(&keys, jwt.expose()).unwrap();
         // It can be sealed and opened, as every key of a ring.
-        let again = SigningKey::from_pkcs8_der(key.algorithm(), &key.to_pkcs8_der().unwrap());
+        let der = key.to_pkcs8_der().unwrap();
+        let again = SigningKey::from_pkcs8_der(key.algorithm(), &der);
+        assert_eq!(again.unwrap().kid(), key.kid());
+        let again = SigningKey::import_pem(key.algorithm(), &pem(&der));
         assert_eq!(again.unwrap().kid(), key.kid());
     }
 }
@@ -103,15 +127,22 @@ fn weak_rsa_keys_are_refused() {
     let mut jwk: Value = serde_json::from_str(RSA_JWK).unwrap();
     jwk["n"] = json!(URL_SAFE_NO_PAD.encode(&modulus[1..]));
     assert_eq!(jwk_refusal(Algorithm::Rs256, &jwk), ImportRefusal::Roca);
-    jwk["n"] = json!(URL_SAFE_NO_PAD.encode([0xff; 128]));
-    assert_eq!(jwk_refusal(Algorithm::Rs256, &jwk), ImportRefusal::TooSmall { bits: 1024 });
+    let almost = [&[0x7f][..], &[0xff; 255]].concat();
+    for (modulus, bits) in [(&[0xff; 128][..], 1024), (&almost, 2047), (&[0; 256], 0)] {
+        jwk["n"] = json!(URL_SAFE_NO_PAD.encode(modulus));
+        assert_eq!(jwk_refusal(Algorithm::Rs256, &jwk), ImportRefusal::TooSmall { bits });
+    }
 }
 
 #[test]
 fn a_key_of_another_type_or_curve_is_refused_by_name() {
     let secp256k1 = include_str!("test_keys/secp256k1-sec1.pem");
+    // RFC 8410 §7, with the object identifier of Ed448.
+    let ed448 = [0x30, 0x47, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x71, 4, 0x3b, 4, 0x39];
+    let ed448 = pem(&[&ed448[..], &[7; 57]].concat());
     for (algorithm, pem, found) in [
         (Algorithm::Es256, secp256k1, "a key on another curve"),
+        (Algorithm::EdDsa, &*ed448, "a key on another curve"),
         (Algorithm::Es256, P384_SEC1, "an EC key on P-384"),
         (Algorithm::Es384, P256_PKCS8, "an EC key on P-256"),
         (Algorithm::Es512, P256_SEC1, "an EC key on P-256"),
@@ -135,7 +166,14 @@ fn a_key_of_another_type_or_curve_is_refused_by_name() {
         assert!(matches!(ec(curve), ImportRefusal::WrongType { .. }), "{curve}");
     }
     let rsa: Value = serde_json::from_str(RSA_JWK).unwrap();
-    assert!(matches!(jwk_refusal(Algorithm::Ps256, &rsa), ImportRefusal::OtherAlgorithm { .. }));
+    let other = |jwk: &Value| match jwk_refusal(Algorithm::Ps256, jwk) {
+        ImportRefusal::OtherAlgorithm { algorithm: Algorithm::Ps256, found } => found,
+        refusal => panic!("{refusal}"),
+    };
+    assert_eq!(other(&rsa), "RS256");
+    // What the file says goes into a log, so it is short and has no control characters.
+    let long = json!({ "kty": "RSA", "alg": format!("\u{1b}[2J{}", "x".repeat(99)) });
+    assert_eq!(other(&long), format!("?[2J{}", "x".repeat(28)));
 }
 
 #[test]
@@ -164,7 +202,8 @@ fn what_is_public_encrypted_or_ambiguous_is_refused() {
     );
     assert_eq!(jwk_refusal(Algorithm::Es256, &json!({ "keys": [] })), ImportRefusal::NoKey);
     let shared = json!({ "kty": "oct", "k": "AAAA" });
-    assert!(matches!(jwk_refusal(Algorithm::Es256, &shared), ImportRefusal::Malformed(_)));
+    let why = "a shared secret is no signing key";
+    assert_eq!(jwk_refusal(Algorithm::Es256, &shared), ImportRefusal::Malformed(why));
 }
 
 /// No damage panics, is accepted, or shows a part of the key.

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{JwkSet, KeySet};
+use crate::{JwkSet, KeySet, Signer as _, SigningKey};
 
 // RFC 7638 §3.1
 const RSA_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
@@ -192,4 +192,38 @@ fn an_exponent_has_four_bytes_at_most() {
     let exponent = |bytes: &[u8]| read(with(rsa(), "e", json!(URL_SAFE_NO_PAD.encode(bytes))));
     assert!(exponent(&[1, 0, 0, 1]).is_ok());
     assert!(exponent(&[1, 0, 0, 0, 1]).is_err());
+}
+
+/// Points of small order are refused, and nothing that resembles them.
+#[test]
+fn an_ed25519_key_whose_bytes_are_nearly_those_of_a_weak_point_is_accepted() {
+    let point = |start: [u8; 2], middle: u8, end: u8| {
+        let bytes = [&start[..], &[middle; 29], &[end]].concat();
+        read(with(okp(), "x", json!(URL_SAFE_NO_PAD.encode(bytes))))
+    };
+    // `y` is 257 or -257, and `x` even or odd.
+    for sign in [0, 0x80] {
+        assert!(point([1, 1], 0, sign).is_ok(), "{sign}");
+        assert!(point([0xec, 0xfe], 0xff, 0x7f | sign).is_ok(), "{sign}");
+        // 0, 1 and -1, and the prime itself.
+        for y in [0, 1] {
+            assert!(point([y, 0], 0, sign).is_err(), "{y} {sign}");
+        }
+        for y in [0xec, 0xed, 0xff] {
+            assert!(point([y, 0xff], 0xff, 0x7f | sign).is_err(), "{y} {sign}");
+        }
+    }
+}
+
+/// A header that is one of ours, byte for byte, is not parsed. See `header::select`.
+#[test]
+fn the_header_that_a_key_writes_is_known_by_its_bytes() {
+    for algorithm in [Algorithm::Es256, Algorithm::EdDsa] {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let keys = KeySet::prepare(&JwkSet::new(vec![key.public_jwk().clone()]));
+        let header = key.access_token_header().unwrap();
+        let known = keys.by_header(header).unwrap();
+        assert_eq!((&known.kid, known.algorithm), (key.kid(), algorithm));
+        assert!(keys.by_header(&header[1..]).is_none());
+    }
 }

@@ -301,3 +301,14 @@ fn what_had_ended_by_every_clock_stays_so() {
     let (records, regressed, repairs) = load(until + skew - secs(1));
     assert_eq!((records, regressed.len(), repairs.len()), (vec![revived], 0, 0));
 }
+
+#[test]
+fn a_mark_that_this_node_wrote_must_not_go() {
+    let (mut remembered, policy) = (Remembered::default(), KeyPolicy::default());
+    remembered.reconcile(vec![record(1, 1, None)], START, &policy);
+    remembered.note(&marked(&record(1, 2, None), START));
+    // The record is newer, and lacks the mark.
+    let loaded = remembered.reconcile(vec![record(1, 3, None)], START, &policy);
+    assert_eq!(loaded.records[0].compromised_at, Some(START));
+    assert_eq!((loaded.regressed.len(), loaded.repairs.len()), (1, 1));
+}

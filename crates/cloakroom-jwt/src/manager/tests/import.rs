@@ -47,3 +47,37 @@ async fn a_key_is_imported_once_and_not_after_it_was_compromised() {
     store.tamper(|records| records.retain(|record| record.kid != *key.kid()));
     assert!(known(manager.import(&key).await));
 }
+
+#[tokio::test]
+async fn a_key_joins_the_ring_of_its_algorithm_or_else_the_main_ring() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = KeyManager::builder(Arc::clone(&store) as _, sealer())
+        .further_algorithm(Algorithm::EdDsa)
+        .clock(clock as _)
+        .build()
+        .await
+        .unwrap();
+    for (algorithm, ring) in
+        [(Algorithm::EdDsa, "EdDSA"), (Algorithm::Es256, ""), (Algorithm::Es384, "")]
+    {
+        let key = SigningKey::generate(algorithm).unwrap();
+        manager.import(&key).await.unwrap();
+        let records = store.records();
+        let imported = records.iter().find(|record| record.kid == *key.kid()).unwrap();
+        assert_eq!(imported.ring, ring, "{algorithm}");
+    }
+}
+
+/// The driver sends the insert again, and the answer to the second one is that the generation is taken.
+#[tokio::test]
+async fn an_import_that_was_sent_twice_is_done_and_told_once() {
+    let (store, clock) = (RingStore::new(), clock());
+    let manager = manager(&store, &clock).await;
+    store.sent_twice.store(true, Ordering::SeqCst);
+    let key = SigningKey::generate(Algorithm::Es256).unwrap();
+    let event = manager.import(&key).await.unwrap();
+    assert_eq!(event, KeyEvent::Published { kid: key.kid().clone() });
+    let events = manager.maintain().await.unwrap();
+    assert_eq!(events.iter().filter(|told| **told == event).count(), 1, "{events:?}");
+    assert_eq!(store.records().iter().filter(|record| record.kid == *key.kid()).count(), 1);
+}

@@ -5,6 +5,7 @@ mod operator;
 mod outage;
 mod races;
 mod reseal;
+mod writes;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

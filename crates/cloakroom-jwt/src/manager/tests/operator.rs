@@ -48,9 +48,11 @@ async fn the_list_shows_each_key_with_its_times_and_its_state() {
 async fn the_list_shows_what_the_store_holds_and_what_this_node_knows() {
     let (store, clock) = (RingStore::new(), clock());
     let (one, other) = (manager(&store, &clock).await, manager(&store, &clock).await);
+    assert_eq!(one.loaded_states(), states(&one).await);
     clock.advance(secs(7200));
     other.rotate().await.unwrap();
     assert_eq!(states(&one).await[0].state, KeyState::Retired, "no old copy is shown");
+    assert_eq!(one.loaded_states()[0].state, KeyState::Signing, "unless that is asked for");
     let heard = states(&one).await[1].kid.clone();
     one.note_compromised(&heard, clock.now()).unwrap();
     assert_eq!(states(&one).await[1].state, KeyState::Gone);

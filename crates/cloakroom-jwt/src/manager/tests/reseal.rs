@@ -1,5 +1,7 @@
 //! The key-encryption key is replaced, and the ring is sealed again.
 
+use std::sync::atomic::AtomicBool;
+
 use cloakroom_core::keys::{KeyInserted, KeyStore as _};
 use cloakroom_core::store::CheckValues as _;
 use cloakroom_core::time::ManualClock;
@@ -30,6 +32,41 @@ fn both() -> AesGcmSealer {
     second().with_former(1, [7; 32])
 }
 
+/// A sealer that names its keys and has no check values, as a key management service may be.
+#[derive(Debug)]
+struct Service {
+    keys: AesGcmSealer,
+    store: Arc<RingStore>,
+    /// The next time that it seals, another node writes the whole ring meanwhile.
+    is_raced: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl KeySealer for Service {
+    async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        if self.is_raced.swap(false, Ordering::SeqCst) {
+            self.store.tamper(|ring| ring.iter_mut().for_each(|record| record.version += 1));
+        }
+        self.keys.seal(context, plain).await
+    }
+    async fn unseal(
+        &self,
+        context: &[u8],
+        sealed: &[u8],
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, SealError> {
+        self.keys.unseal(context, sealed).await
+    }
+    fn current_key(&self) -> Option<String> {
+        self.keys.current_key()
+    }
+    fn key_of(&self, sealed: &[u8]) -> Option<String> {
+        self.keys.key_of(sealed)
+    }
+    fn replaced_keys(&self) -> Vec<String> {
+        self.keys.replaced_keys()
+    }
+}
+
 /// The key-encryption keys of the ring, in its order.
 fn sealed_under(store: &RingStore) -> Vec<String> {
     store.records().iter().map(|record| first().key_of(&record.sealed).unwrap()).collect()
@@ -40,8 +77,11 @@ async fn what_an_older_key_sealed_is_sealed_again_and_then_the_older_key_may_go(
     let (store, clock) = (RingStore::new(), clock());
     let old = build(&store, &clock, first().with_former(2, [8; 32])).await.unwrap();
     let kids = kids(&old.jwks().await.unwrap());
-    let new = build(&store, &clock, both()).await.unwrap();
+    // A former key that has the id of the current one changes nothing.
+    let new = build(&store, &clock, both().with_former(2, [5; 32])).await.unwrap();
     assert_eq!(sealed_under(&store), ["1", "1"], "nothing changes before the order");
+    let versions = || store.records().iter().map(|record| record.version).collect::<Vec<_>>();
+    let versions_before = versions();
     let without = build(&store, &clock, second()).await.unwrap_err();
     assert!(without.to_string().contains("the key-encryption key 1"), "{without}");
 
@@ -49,6 +89,9 @@ async fn what_an_older_key_sealed_is_sealed_again_and_then_the_older_key_may_go(
     assert_eq!((done.resealed, done.remaining), (2, 0));
     assert_eq!((&*done.current, &done.removable[..]), ("2", &["1".to_owned()][..]));
     assert_eq!(sealed_under(&store), ["2"; 3], "a key was made under the new one");
+    for (after, before) in versions().into_iter().zip(versions_before) {
+        assert_eq!(after, before + 1, "one write, and no version a second time");
+    }
     let events = new.take_events();
     for kid in &kids {
         assert!(events.contains(&KeyEvent::Resealed { kid: kid.clone() }), "{events:?}");
@@ -56,12 +99,14 @@ async fn what_an_older_key_sealed_is_sealed_again_and_then_the_older_key_may_go(
 
     // A second order changes nothing.
     let (before, writes) = (store.records(), store.writes.load(Ordering::SeqCst));
+    let loads = store.loads();
     let again = new.reseal().await.unwrap();
     assert_eq!(
         (again.resealed, again.remaining, &again.removable[..]),
         (0, 0, &["1".to_owned()][..])
     );
     assert_eq!((store.records(), store.writes.load(Ordering::SeqCst)), (before, writes));
+    assert_eq!(store.loads() - loads, 3, "before, after, and to maintain the ring");
     assert_eq!(new.take_events(), []);
 
     // The keys are the same, and open without the older key.
@@ -93,6 +138,10 @@ async fn a_node_that_seals_under_a_replaced_key_makes_no_keys() {
     };
     // It is told so when it starts, long before it would have to make a key.
     let error = build(&store, &clock, first().with_former(2, [8; 32])).await.unwrap_err();
+    assert!(is_named(&error), "{error:?}");
+    let keys = first().with_former(2, [8; 32]);
+    let service = Service { keys, store: Arc::clone(&store), is_raced: Arc::default() };
+    let error = build(&store, &clock, service).await.unwrap_err();
     assert!(is_named(&error), "{error:?}");
     clock.advance(secs(60 * 86_400));
     let error = late.maintain().await.unwrap_err();
@@ -208,6 +257,50 @@ async fn what_can_be_sealed_again_is_and_the_rest_is_named() {
     assert!(matches!(error, KeyManagerError::Seal { source: SealError::Refused, .. }));
 }
 
+/// A record that another node writes at the same moment is tried again, until nothing more can be done.
+#[tokio::test]
+async fn a_lost_race_leaves_no_key_under_the_older_one() {
+    for is_damaged in [false, true] {
+        let (store, clock) = (RingStore::new(), clock());
+        build(&store, &clock, first()).await.unwrap();
+        // An earlier order has got as far as this.
+        let marked = store.set_check_value("sealing-key-replaced/1", None, Some(b"2")).await;
+        assert!(marked.unwrap());
+        let is_raced = Arc::<AtomicBool>::default();
+        let (keys, ring) = (both(), Arc::clone(&store));
+        let service = Service { keys, store: ring, is_raced: Arc::clone(&is_raced) };
+        let new = build(&store, &clock, service).await.unwrap();
+        is_raced.store(true, Ordering::SeqCst);
+        if is_damaged {
+            store.tamper(|records| *records[0].sealed.last_mut().unwrap() ^= 1);
+            let error = new.reseal().await.unwrap_err();
+            assert!(matches!(error, KeyManagerError::Seal { .. }), "{error:?}");
+            assert_eq!(sealed_under(&store), ["1", "2"], "the other key was not left behind");
+        } else {
+            let done = new.reseal().await.unwrap();
+            assert_eq!((done.resealed, done.remaining), (2, 0));
+            assert_eq!(sealed_under(&store), ["2", "2"]);
+        }
+        assert!(!is_raced.load(Ordering::SeqCst));
+    }
+}
+
+/// A key that has ended may still be published by a node whose clock is behind.
+#[tokio::test]
+async fn a_key_is_sealed_again_until_it_has_ended_by_every_clock() {
+    let skew = KeyPolicy::default().clock_skew;
+    for (after, under) in [(skew - std::time::Duration::from_millis(1), "2"), (skew, "1")] {
+        let (store, clock) = (RingStore::new(), clock());
+        build(&store, &clock, first()).await.unwrap();
+        let first = store.records()[0].clone();
+        clock.set(first.times.signing.unwrap().published_until + after);
+        let new = build(&store, &clock, both()).await.unwrap();
+        assert_eq!(new.reseal().await.unwrap().removable, ["1"]);
+        assert_eq!(store.records()[0].kid, first.kid);
+        assert_eq!(sealed_under(&store)[0], under, "{after:?} after its end");
+    }
+}
+
 /// What is never opened again need not be sealed again, even if nobody can open it any more.
 #[tokio::test]
 async fn a_compromised_key_is_left_as_it_is() {
@@ -225,10 +318,11 @@ async fn a_compromised_key_is_left_as_it_is() {
 
 #[tokio::test]
 async fn a_sealer_without_names_cannot_tell_what_to_seal_again() {
+    /// Says of its keys at most which one is the current.
     #[derive(Debug)]
-    struct Unnamed;
+    struct Taciturn(Option<&'static str>);
     #[async_trait::async_trait]
-    impl KeySealer for Unnamed {
+    impl KeySealer for Taciturn {
         async fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
             first().seal(context, plain).await
         }
@@ -239,10 +333,20 @@ async fn a_sealer_without_names_cannot_tell_what_to_seal_again() {
         ) -> Result<zeroize::Zeroizing<Vec<u8>>, SealError> {
             first().unseal(context, sealed).await
         }
+        fn current_key(&self) -> Option<String> {
+            self.0.map(str::to_owned)
+        }
     }
-    let manager = build(&RingStore::new(), &clock(), Unnamed).await.unwrap();
+    let store = RingStore::new();
+    let manager = build(&store, &clock(), Taciturn(None)).await.unwrap();
     let error = manager.reseal().await.unwrap_err();
     assert!(matches!(error, KeyManagerError::UnnamedSealingKeys), "{error:?}");
+    assert_eq!(manager.states().await.unwrap()[0].sealed_under, None, "an operator sees no name");
+    // One that has no older key has nothing to seal again, and marks no key as replaced.
+    let manager = build(&store, &clock(), Taciturn(Some("only"))).await.unwrap();
+    let done = manager.reseal().await.unwrap();
+    assert_eq!((done.resealed, done.remaining, done.removable), (0, 0, vec![]));
+    assert_eq!(store.check_values().await.unwrap(), []);
 }
 
 /// All keys have ended, and the key-encryption key is gone: a new ring would hide that.
@@ -297,6 +401,11 @@ async fn no_private_key_is_stored_unsealed_except_by_that_name() {
     assert_eq!((done.resealed, &*done.current), (2, "1"));
     assert_eq!(done.removable, ["unsealed"]);
     assert!(!is_plain(&store));
+    // Another key with the id of the first is noticed, as it is without this help.
+    let other = danger::formerly_unsealed(AesGcmSealer::new(1, [9; 32]));
+    let other = KeyManager::builder(Arc::clone(&store) as _, other);
+    let error = other.clock(Arc::clone(&clock) as _).build().await.unwrap_err();
+    assert!(matches!(&error, KeyManagerError::OtherSealingKey(key) if key == "1"), "{error:?}");
     build(&store, &clock, first()).await.unwrap();
     let back = KeyManager::builder(Arc::clone(&store) as _, danger::unsealed());
     assert!(back.clock(clock as _).build().await.is_err());

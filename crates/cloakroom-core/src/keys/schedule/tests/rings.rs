@@ -108,6 +108,51 @@ fn in_an_emergency_a_ring_that_has_signed_signs_with_what_it_has() {
     let [main, further] = of_both(&records, later);
     assert_eq!(main, Some(1), "the other ring is as it was");
     assert!(further.is_some_and(|generation| generation > 4));
+    let key = records.iter().find(|key| Some(key.generation) == further).unwrap();
+    assert_eq!(key.times.signing.as_ref().unwrap().from, later, "its times say that it signs");
+}
+
+#[test]
+fn a_main_ring_that_lost_its_keys_signs_at_once_whatever_another_ring_has_signed() {
+    let (policy, now, mut records) = (KeyPolicy::default(), at(1_000_000), vec![]);
+    settle_both(&mut records, now, &policy);
+    let later = now + policy.known_after();
+    records.retain(|key| key.ring == FURTHER);
+    settle_both(&mut records, later, &policy);
+    let key = signer(&records, MAIN_RING, later).unwrap();
+    assert_eq!(key.times.signing.as_ref().unwrap().from, later);
+}
+
+#[test]
+fn a_key_that_was_compromised_when_it_was_to_begin_has_never_signed() {
+    let (from, until) = (at(1_000), at(9_000));
+    let mut records = [key(1, at(0)), key(2, at(0))];
+    for (key, from) in records.iter_mut().zip([from, until]) {
+        FURTHER.clone_into(&mut key.ring);
+        key.times.signing = Some(Signing::new(from, from + Duration::from_secs(8_000), at(99_000)));
+    }
+    for (compromised, signs) in [(from, None), (from + MILLISECOND, Some(2))] {
+        records[0].compromised_at = Some(compromised);
+        let signer = signer(&records, FURTHER, compromised).map(|key| key.generation);
+        assert_eq!(signer, signs, "its successor signs only if the ring has begun");
+    }
+}
+
+#[test]
+fn a_key_that_is_retired_stays_published_and_a_signer_needs_a_known_successor() {
+    let (policy, now, mut records) = (KeyPolicy::default(), at(1_000_000), vec![]);
+    settle(&mut records, now, &policy);
+    let first = retire(&records, 1, now, &policy);
+    assert_eq!(first, Ok(Some(Signing::new(now, now, now + policy.retention))));
+    records[0].times.signing = first.unwrap();
+    let later = now + Duration::from_secs(60);
+    settle(&mut records, later, &policy);
+    assert_eq!(retire(&records, 1, later, &policy), Ok(None), "it has ended");
+    let known = later + policy.known_after();
+    assert_eq!(retire(&records, 2, later, &policy), Err(Some(known)), "it signs");
+    // The third has not begun, and is on every node by now.
+    let third = retire(&records, 3, later, &policy);
+    assert_eq!(third, Ok(Some(Signing::new(later, later, later + policy.retention))));
 }
 
 #[test]
