@@ -202,3 +202,6 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     }
     body.extend_from_slice(chunk);
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ impl Introspector for IntrospectionClient {
         PhantomJwt::parse(TokenSecret::new(jwt)).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests;

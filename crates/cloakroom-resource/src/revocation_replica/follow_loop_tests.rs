@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use cloakroom_core::TokenDigest;
 use cloakroom_core::revocation::{Cursor, CursorPlace, RevocationBatch, RevocationPage, Target};
 use tokio::time::Instant;
 
 use super::rules::RevocationStatus;
 use super::test_kit::{
     HOUR, Lab, Question, START, Scripted, cursor, entry, grant, heartbeat, manual_clock, more,
-    of_client, page, page_of, revoked, secs, token,
+    of_client, page, page_of, revoked, secs, token, traced,
 };
 use super::{ReplicaBuilder, RevocationReplica};
 use crate::error::UnavailableError;
@@ -75,6 +76,54 @@ async fn nothing_is_followed_that_cannot_be_read() {
     let _unanswered = questions.recv().await.unwrap();
     let followed = tokio::time::timeout(secs(60), following).await.expect("it is given up");
     assert!(matches!(followed.unwrap(), Err(UnavailableError::NoAnswer(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_changes_while_it_is_read_is_begun_anew_three_times() {
+    for (changes, is_read) in [(1, true), (3, true), (4, false)] {
+        let (log, mut questions) = Scripted::new();
+        let builder = RevocationReplica::builder(log).clock(manual_clock());
+        let following = tokio::spawn(builder.follow());
+        for _ in 0..changes {
+            let question = questions.recv().await.unwrap();
+            assert!(question.after.is_start());
+            question.answer(more(vec![revoked(1)], 1));
+            questions.recv().await.unwrap().answer(page_of(RevocationBatch::Gap));
+        }
+        if let Some(question) = questions.recv().await {
+            assert!(question.after.is_start());
+            question.answer(page(vec![heartbeat(START)], 1));
+        }
+        assert_eq!(following.await.unwrap().is_ok(), is_read, "{changes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_revokes_in_masses_is_named_once() {
+    let limit = |builder: ReplicaBuilder| builder.rules(450);
+    let mut lab = Lab::with(page(vec![heartbeat(START)], 1), limit).await;
+    traced();
+    let named = || {
+        let lines = traced();
+        let of = |what: &str| {
+            lines.lines().filter(|it| it.contains("too many") && it.contains(what)).count()
+        };
+        (of("grant="), of("client=app"))
+    };
+    // A handle takes two rules, and a grant may have 200.
+    let handle = |number| {
+        let digest = TokenDigest::from_bytes([number; 32]);
+        of_client(Target::Token { grant: grant(1), digest }, "app", START + HOUR)
+    };
+    lab.answer(page((0..100).map(handle).collect(), 2)).await;
+    assert_eq!(named(), (0, 0));
+    lab.answer(page((100..110).map(handle).collect(), 3)).await;
+    assert_eq!(named(), (1, 0));
+    let login = |number| of_client(Target::Grant(grant(number)), "app", START + HOUR);
+    lab.answer(page((1_000..1_300).map(login).collect(), 4)).await;
+    assert_eq!(named(), (0, 1));
+    lab.answer(page((2_000..2_100).map(login).collect(), 5)).await;
+    assert_eq!(named(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,3 +99,6 @@ impl RuleIndex {
         Some(rule)
     }
 }
+
+#[cfg(test)]
+mod tests;

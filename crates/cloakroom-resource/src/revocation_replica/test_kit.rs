@@ -1,7 +1,9 @@
 //! Tokens, entries and pages for unit tests.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::fmt::{Debug, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +14,9 @@ use cloakroom_core::revocation::{
 use cloakroom_core::time::{Clock as _, ManualClock, UnixTime};
 use cloakroom_core::{ClientId, GrantId, Jti, Subject};
 use tokio::sync::{mpsc, oneshot};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use super::log::RevocationLog;
 use super::rules::RevocationStatus;
@@ -229,4 +234,53 @@ impl Lab {
             age.as_secs()
         })
     }
+}
+
+thread_local! {
+    static TRACES: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+struct Traces;
+
+impl Subscriber for Traces {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("cloakroom")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        TRACES.with_borrow_mut(|traces| {
+            traces.push_str(&line.0);
+            traces.push('\n');
+        });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
+}
+
+/// What this test's thread has traced since its last call.
+pub(super) fn traced() -> String {
+    static ONCE: Once = Once::new();
+    // For all threads, each of which has traces of its own.
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Traces).unwrap());
+    TRACES.take()
 }

@@ -58,6 +58,8 @@ async fn send_both(layer: &BearerLayer, authorization: &[&[u8]]) -> Response<Str
             assert_eq!((response.status().as_u16(), *request.body()), (200, "the body"));
             let token = request.extensions().get::<VerifiedToken>().unwrap();
             assert_eq!(token.user(), Some(&**response.body()));
+            let shown = format!("{:?}", request.headers());
+            assert!(request.headers()["authorization"].is_sensitive(), "a trace shows {shown}");
         }
         Err(refusal) => {
             assert_eq!(refusal.status(), response.status());

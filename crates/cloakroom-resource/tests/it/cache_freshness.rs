@@ -299,6 +299,36 @@ async fn what_can_never_be_met_is_refused_when_it_is_named() {
             Err(other) => panic!("{other}"),
         }
     }
+    // A gateway that refuses what its replica cannot answer for relies on the replica alone.
+    let gateway = || PhantomLayer::new(authority.clone(), AUDIENCE);
+    let followed = |when| gateway().replica(replica.clone()).when_stale(when);
+    for (layer, freshness, good) in [
+        (followed(WhenStale::Refuse), within(7), false),
+        (followed(WhenStale::Refuse), within(8), true),
+        (followed(WhenStale::Refuse), within(9), true),
+        (followed(WhenStale::Refuse), every, true),
+        (followed(WhenStale::Introspect), within(1), true),
+        (gateway().when_stale(WhenStale::Refuse), within(1), true),
+    ] {
+        match layer.freshness(freshness) {
+            Ok(_) => assert!(good, "{freshness:?}"),
+            Err(SetupError::Freshness(why)) => assert!(!good, "{freshness:?}: {why}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // A gateway asks when its replica is too far behind, unless it is told to refuse.
+    for (when_stale, seconds, good) in [
+        (WhenStale::Introspect, 7, true),
+        (WhenStale::Refuse, 7, false),
+        (WhenStale::Refuse, 8, true),
+    ] {
+        let gateway = PhantomLayer::new(authority.clone(), AUDIENCE).replica(replica.clone());
+        match gateway.when_stale(when_stale).freshness(within(seconds)) {
+            Ok(_) => assert!(good, "{when_stale:?} {seconds}"),
+            Err(SetupError::Freshness(why)) => assert!(!good, "{when_stale:?} {seconds}: {why}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,8 @@ async fn an_unknown_key_is_fetched_once_in_a_while() {
     // The server changes its keys; the ones that are here were fetched just before.
     publish(&peer, &both);
     assert_eq!(guard.ask(&mint(&new)).await, 503, "nobody can tell: no reason to throw it away");
+    time.advance(secs(1));
+    assert_eq!(guard.ask(&mint(&new)).await, 503, "nor a second later");
     assert_eq!((peer.count(), authority.count()), (1, 1));
     time.advance(secs(10));
     let requests: Vec<_> = (0..20).map(|_| guard.begin(&mint(&new))).collect();
@@ -201,6 +203,10 @@ async fn keys_are_refreshed_while_they_are_used() {
     assert_eq!(guard.ask(&handles[0]).await, 401);
     assert_eq!(guard.ask(&mint(&new)).await, 200);
     assert_eq!(peer.count(), 3);
+    // And so it goes on.
+    time.advance(secs(600));
+    assert_eq!(guard.ask(&mint(&new)).await, 200);
+    peer.wait_for(4).await;
 }
 
 #[tokio::test]
@@ -257,6 +263,14 @@ async fn tokens_of_another_prefix_may_be_asked_about() {
         assert_eq!(guard.ask("cr_at_junk").await, 401);
         assert_eq!(authority.count(), count);
     }
+    // That asks for no keys, and so it does not matter whether there are newer ones.
+    let peer = server(&keys).await;
+    let guard = gateway(&authority, fetched(&peer).introspect_other_tokens(), &time);
+    assert_eq!(guard.ask(&mint(&keys)).await, 200);
+    peer.fail();
+    time.advance(secs(10));
+    assert_eq!(guard.ask("6d7f2b0c-6a0e-4f3a").await, 200);
+    assert_eq!(peer.count(), 1);
 }
 
 #[tokio::test]

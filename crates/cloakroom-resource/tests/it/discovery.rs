@@ -64,6 +64,17 @@ async fn the_document_of_openid_connect_serves_where_there_is_no_other() {
         Verifier::discover(&issuer, AUDIENCE).await.unwrap();
         assert_eq!((peer.count(), peer.last().path), (2, path));
     }
+    // Or where a page for people stands in the first place, or another document.
+    for (kind, body) in [("text/html", "<h1>Sign in</h1>"), ("application/json", "[]")] {
+        let peer = Peer::start(|_| respond(404, "", "")).await;
+        let document = json!({ "issuer": peer.url, "jwks_uri": format!("{}/keys", peer.url) });
+        peer.answer_with(move |request| match request.path.ends_with("openid-configuration") {
+            true => json(&document),
+            false => respond(200, kind, body),
+        });
+        Verifier::discover(&peer.url, AUDIENCE).await.unwrap();
+        assert_eq!(peer.count(), 2, "{kind}");
+    }
     // What it says is held to the same rules.
     let peer = Peer::start(|_| respond(404, "", "")).await;
     for document in [json!({ "issuer": "https://other.example" }), json!(["https://as.example"])] {
@@ -76,6 +87,19 @@ async fn the_document_of_openid_connect_serves_where_there_is_no_other() {
             matches!(error, SetupError::IssuerMismatch { .. } | SetupError::Fetch { .. }),
             "{error:?}"
         );
+    }
+    // Where there is neither, the error names the first place; an outage at the second one is told.
+    for (second, told, place) in [(404, 404, WELL_KNOWN), (503, 503, "openid-configuration")] {
+        peer.answer_with(move |request| match request.path.ends_with("openid-configuration") {
+            true => respond(second, "", ""),
+            false => respond(404, "", ""),
+        });
+        match Verifier::discover(&peer.url, AUDIENCE).await.unwrap_err() {
+            SetupError::Fetch { uri, source: UnavailableError::Status(status) } => {
+                assert!(status == told && uri.path().ends_with(place), "{status} {uri}");
+            }
+            other => panic!("{other}"),
+        }
     }
     // A server that is down is not asked twice.
     peer.answer_with(|_| respond(503, "", ""));
@@ -162,15 +186,20 @@ async fn what_is_no_metadata_is_refused() {
 
 #[tokio::test]
 async fn an_issuer_must_be_an_issuer() {
-    for bad in [
-        "",
-        "as.example",
-        "http://as.example",
-        "https://as.example?tenant=1",
-        "https://as.example/#top",
-        "urn:issuer",
+    for (bad, expected) in [
+        ("", "it cannot be parsed"),
+        ("as.example", "it cannot be parsed"),
+        ("https://", "it cannot be parsed"),
+        ("http://as.example", "plain http is accepted only for this machine; use https"),
+        ("https://as.example?tenant=1", "it has a query"),
+        ("https://as.example/#top", "it has a fragment"),
+        ("https://user@as.example", "it contains credentials"),
+        ("https://:secret@as.example", "it contains credentials"),
+        ("urn:issuer", "it is not https"),
     ] {
-        let error = Verifier::discover(bad, AUDIENCE).await.unwrap_err();
-        assert!(matches!(error, SetupError::Url { what: "issuer", .. }), "{bad}: {error}");
+        match Verifier::discover(bad, AUDIENCE).await.unwrap_err() {
+            SetupError::Url { what: "issuer", why } => assert_eq!(why, expected, "{bad}"),
+            other => panic!("{bad}: {other}"),
+        }
     }
 }

@@ -129,6 +129,9 @@ async fn an_optional_layer_lets_nobody_in_as_somebody() {
         token.map_or("nobody".to_owned(), |token| token.claims.tenant)
     };
     let optional = layer.optional();
+    // For a framework without tower.
+    let passed = optional.check(Request::new(())).await.unwrap();
+    assert!(passed.extensions().get::<VerifiedToken>().is_none());
     let scoped = optional.clone().require_scope("orders:write").unwrap();
     let app = Router::new()
         .route("/", get(handler))

@@ -7,11 +7,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use cloakroom_resource::{HttpClient, HttpError, HttpTimeouts, MAX_BODY_BYTES, ReqwestClient};
-use http::Request;
+use cloakroom_resource::{
+    ClientCredentials, HttpClient, HttpError, HttpTimeouts, IntrospectionClient, Introspector,
+    MAX_BODY_BYTES, ReqwestClient, TokenSecret, async_trait,
+};
+use http::{Request, Response};
 use http_body::Frame;
 
-use crate::support::{Peer, respond, serve, with_header};
+use crate::support::{Peer, chain, respond, serve, with_header};
 
 fn get(url: &str) -> Request<Bytes> {
     Request::get(url).body(Bytes::new()).unwrap()
@@ -30,6 +33,35 @@ async fn a_body_is_read_up_to_the_bound() {
     assert_eq!(response.body().len(), MAX_BODY_BYTES);
     let error = client.send(get(&format!("{}/more", peer.url))).await.unwrap_err();
     assert!(matches!(error, HttpError::TooLarge), "{error}");
+}
+
+/// Returns a body of so many bytes, and does not care whether that is too many.
+#[derive(Debug)]
+struct Careless(usize);
+
+#[async_trait]
+impl HttpClient for Careless {
+    async fn send(&self, _: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut body = r#"{"active":false}"#.to_owned();
+        body.extend(std::iter::repeat_n(' ', self.0 - body.len()));
+        let response = Response::builder().header("content-type", "application/json");
+        Ok(response.body(body.into()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn the_bound_of_a_body_does_not_rely_on_the_client() {
+    let ask = async |bytes: usize| {
+        let credentials = ClientCredentials::new("api", "secret");
+        let endpoint = "https://as.example/introspect";
+        let client = IntrospectionClient::new(endpoint, credentials, Careless(bytes)).unwrap();
+        client.introspect(&TokenSecret::new("cr_at_x")).await
+    };
+    assert!(!ask(MAX_BODY_BYTES).await.unwrap().is_active());
+    for more in [1, 2] {
+        let error = chain(&ask(MAX_BODY_BYTES + more).await.unwrap_err());
+        assert!(error.contains("has more than 262144 bytes"), "{error}");
+    }
 }
 
 /// Goes on for ever, without a length.

@@ -136,6 +136,23 @@ async fn garbage_is_an_outage_and_never_a_verdict() {
     assert_eq!(peer.last().path, "/introspect", "no redirect was followed");
 }
 
+/// What a stranger may choose: the name of a member, where only few names are known.
+#[tokio::test]
+async fn an_error_quotes_no_more_than_a_short_name() {
+    let peer = Peer::start(|_| respond(404, "", "")).await;
+    let (short, long) = ("x".repeat(40), "x".repeat(41));
+    for (name, expected) in [
+        (&*short, format!("unknown variant `{short}`")),
+        (&long, "unknown variant `…`".to_owned()),
+        (r#"x5t"S256"#, r#"unknown variant `x5t\"S256`"#.to_owned()),
+    ] {
+        let answer = json!({ "active": true, "cnf": { name: "x" } });
+        peer.answer_with(move |_| json(&answer));
+        let error = chain(&client(&peer).introspect(&handle()).await.unwrap_err());
+        assert!(error.contains(&expected) && !error.contains(&long), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_listening_is_an_outage() {
     let peer = Peer::start(|_| respond(200, "", "")).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloakroom_jwt::{JwkSet, sign_jwt};
 use cloakroom_resource::{
     BearerLayer, ClientCredentials, Cursor, Epoch, Freshness, IntrospectionClient, InvalidToken,
-    IssuerProfile, ReqwestClient, RevocationBatch, RevocationLog, RevocationPage,
+    IssuerProfile, MAX_TOKEN_BYTES, ReqwestClient, RevocationBatch, RevocationLog, RevocationPage,
     RevocationReplica, TokenError, UnavailableError, Verifier, async_trait,
 };
 use serde_json::json;
@@ -69,6 +69,27 @@ async fn the_issuer_of_a_token_decides_whose_rules_apply() {
     let no_issuer = claims_with(&json!({ "iss": null }));
     let error = both.verify(&secret(other.sign(&no_issuer).await)).await.unwrap_err();
     assert!(matches!(error, TokenError::Invalid(InvalidToken::Issuer)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_token_may_have_as_many_bytes_as_the_limit() {
+    let key = Key::new();
+    let one = verifier(ISSUER, &key);
+    let both = verifier(OTHER, &key).or(one.clone());
+    let mut padding = "x".repeat(MAX_TOKEN_BYTES / 2);
+    let token = loop {
+        let token = key.sign(&claims_with(&json!({ "padding": padding }))).await;
+        if token.len() >= MAX_TOKEN_BYTES {
+            break token;
+        }
+        // Three bytes are four in Base64.
+        padding.push_str(&"x".repeat((MAX_TOKEN_BYTES - token.len()).div_ceil(2)));
+    };
+    assert_eq!(token.len(), MAX_TOKEN_BYTES);
+    one.verify(&secret(&token)).await.unwrap();
+    both.verify(&secret(&token)).await.unwrap();
+    let error = one.verify(&secret(format!("{token}A"))).await.unwrap_err();
+    assert!(matches!(error, TokenError::Invalid(InvalidToken::TooLarge)), "{error:?}");
 }
 
 #[tokio::test]

@@ -196,22 +196,25 @@ async fn the_set_is_refreshed_ahead_while_it_still_serves() {
         with_header(response, "cache-control", "public, max-age=1000")
     })
     .await;
-    let (verifier, token) = (verifier(&peer, &clock), key.token().await);
-    verifier.verify(&secret(&token)).await.unwrap();
-    clock.advance(seconds(799));
-    verifier.verify(&secret(&token)).await.unwrap();
-    settle().await;
-    assert_eq!(peer.count(), 1);
+    let token = key.token().await;
+    for (remembered, asked) in [(0, 0), (10, 2)] {
+        let verifier = verifier(&peer, &clock).cache(remembered);
+        verifier.verify(&secret(&token)).await.unwrap();
+        clock.advance(seconds(799));
+        verifier.verify(&secret(&token)).await.unwrap();
+        settle().await;
+        assert_eq!(peer.count(), asked + 1);
 
-    peer.close();
-    clock.advance(seconds(1));
-    verifier.verify(&secret(&token)).await.unwrap();
-    peer.wait_for(2).await;
-    verifier.verify(&secret(&token)).await.unwrap();
-    peer.open();
-    clock.advance(seconds(200));
-    verifier.verify(&secret(&token)).await.unwrap();
-    assert_eq!(peer.count(), 2, "the old set has ended; the new one counts");
+        peer.close();
+        clock.advance(seconds(1));
+        verifier.verify(&secret(&token)).await.unwrap();
+        peer.wait_for(asked + 2).await;
+        verifier.verify(&secret(&token)).await.unwrap();
+        peer.open();
+        clock.advance(seconds(200));
+        verifier.verify(&secret(&token)).await.unwrap();
+        assert_eq!(peer.count(), asked + 2, "the old set has ended; the new one counts");
+    }
 }
 
 #[tokio::test]
@@ -304,6 +307,19 @@ async fn an_unchanged_set_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn who_did_not_ask_whether_the_set_is_unchanged_is_told_nothing_by_a_304() {
+    let (key, clock) = (Key::new(), manual_clock());
+    let peer = Peer::jwks(key_set(&[&key])).await;
+    let verifier = verifier(&peer, &clock).stale_if_error(Duration::ZERO);
+    let token = key.token().await;
+    verifier.verify(&secret(&token)).await.unwrap();
+    peer.answer_with(|_| respond(304, "", ""));
+    clock.advance(seconds(3600));
+    assert!(is_outage(&verifier.verify(&secret(&token)).await));
+    assert_eq!(peer.last().header("if-none-match"), None);
+}
+
+#[tokio::test]
 async fn no_usable_answer_is_an_outage() {
     let (key, clock) = (Key::new(), manual_clock());
     let token = key.token().await;
@@ -392,6 +408,8 @@ fn without_a_runtime_a_dropped_fetch_is_an_outage_until_the_interval_has_passed(
     assert!(poll_once(verifier.verify(&secret(&unknown))).is_none());
     assert!(is_outage(&poll_once(verifier.verify(&secret(&unknown))).unwrap()));
     poll_once(verifier.verify(&secret(&good))).unwrap().unwrap();
-    clock.advance(seconds(30));
+    clock.advance(Duration::from_millis(999));
+    assert!(is_outage(&poll_once(verifier.verify(&secret(&unknown))).unwrap()));
+    clock.advance(Duration::from_millis(1));
     assert!(is_invalid(&poll_once(verifier.verify(&secret(&unknown))).unwrap()));
 }

@@ -1,5 +1,6 @@
 //! Key sets whose server is away, and keys that nobody knows.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::Kid;
 use cloakroom_core::revocation::Target;
-use cloakroom_core::time::Clock as _;
+use cloakroom_core::time::{Clock, ManualClock, UnixTime};
 use cloakroom_resource::{BearerLayer, TokenError, UnavailableError, Verifier};
 use serde_json::json;
 
@@ -113,6 +114,27 @@ async fn while_the_server_is_away_requests_do_not_wait_for_it() {
         tokio::task::yield_now().await;
     }
     assert!(is_invalid(&verifier.verify(&secret(&token)).await));
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_long_ago_is_asked_before_an_old_key_serves_again() {
+    let (old, new) = (Key::new(), Key::new());
+    let token = old.token().await;
+    for (passed, serves) in [(29_999, true), (30_000, false)] {
+        for remembered in [0, 10] {
+            let (clock, peer) = (manual_clock(), peer(&old, "no-store").await);
+            let verifier = verifier(&peer, &clock).cache(remembered);
+            verifier.verify(&secret(&token)).await.unwrap();
+            peer.fail();
+            clock.advance(seconds(30));
+            verifier.verify(&secret(&token)).await.unwrap();
+            // Nobody asks for a while, and the server comes back with other keys.
+            peer.publish(key_set(&[&new]));
+            clock.advance(Duration::from_millis(passed));
+            let result = verifier.verify(&secret(&token)).await;
+            assert_eq!((result.is_ok(), is_invalid(&result)), (serves, !serves), "{passed}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -236,28 +258,76 @@ async fn a_flood_of_made_up_keys_causes_few_fetches_and_hides_no_key() {
 
 #[tokio::test]
 async fn only_a_fetch_that_was_sent_later_shows_that_a_key_is_absent() {
-    let (old, new, clock) = (Key::new(), Key::new(), manual_clock());
-    let peer = Peer::jwks(key_set(&[&old])).await;
-    let verifier = verifier(&peer, &clock);
-    verifier.verify(&secret(old.token().await)).await.unwrap();
+    let (old, third, new) = (Key::new(), Key::new(), Key::new());
+    for first in [vec![&old], vec![&old, &third]] {
+        let (clock, peer) = (manual_clock(), Peer::jwks(key_set(&[&old])).await);
+        let verifier = verifier(&peer, &clock);
+        verifier.verify(&secret(old.token().await)).await.unwrap();
+        peer.close();
+        let ask = |token: String| {
+            let verifier = verifier.clone();
+            tokio::spawn(async move { verifier.verify(&secret(token)).await })
+        };
+        let asker = ask(junk(0));
+        peer.wait_for(2).await;
+        // The first question is on its way, and its answer will not have the new key.
+        let honest = ask(new.token().await);
+        settle().await;
+        let other = ask(junk(1));
+        settle().await;
+        let served = AtomicUsize::new(0);
+        let (before, after) = (key_set(&first), key_set(&[&old, &new]));
+        peer.answer_with(move |_| {
+            let number = served.fetch_add(1, Ordering::SeqCst);
+            respond(200, "application/json", if number == 0 { &before } else { &after })
+        });
+        peer.open();
+        assert!(is_invalid(&asker.await.unwrap()));
+        honest.await.unwrap().unwrap();
+        assert!(is_invalid(&other.await.unwrap()));
+        assert_eq!(peer.count(), 3, "both who waited share one");
+    }
+}
+
+/// A clock by which a second passes with each look.
+#[derive(Debug)]
+struct Busy(Arc<ManualClock>);
+
+impl Clock for Busy {
+    fn now(&self) -> UnixTime {
+        self.0.advance(seconds(1));
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_share_a_failure_however_busy_the_machine_is() {
+    let (key, clock) = (Key::new(), manual_clock());
+    let peer = Peer::jwks(key_set(&[&key])).await;
+    let verifier = verifier(&peer, &clock).clock(Arc::new(Busy(Arc::clone(&clock))));
+    verifier.verify(&secret(key.token().await)).await.unwrap();
     peer.close();
-    let ask = |token: String| {
+    let ask = |kid| {
         let verifier = verifier.clone();
-        tokio::spawn(async move { verifier.verify(&secret(token)).await })
+        tokio::spawn(async move { verifier.verify(&secret(junk(kid))).await })
     };
-    let first = ask(junk(0));
+    let first = ask(0);
     peer.wait_for(2).await;
-    // The first question is on its way, and its answer will not have the new key.
-    let honest = ask(new.token().await);
+    let others = [ask(1), ask(2)];
     settle().await;
-    let served = AtomicUsize::new(0);
-    let (before, after) = (key_set(&[&old]), key_set(&[&old, &new]));
-    peer.answer_with(move |_| {
-        let number = served.fetch_add(1, Ordering::SeqCst);
-        respond(200, "application/json", if number == 0 { &before } else { &after })
+    let (served, keys) = (AtomicUsize::new(0), key_set(&[&key]));
+    peer.answer_with(move |_| match served.fetch_add(1, Ordering::SeqCst) {
+        0 => respond(200, "application/json", &keys),
+        _ => respond(500, "text/plain", "boom"),
     });
     peer.open();
     assert!(is_invalid(&first.await.unwrap()));
-    honest.await.unwrap().unwrap();
+    for other in others {
+        assert!(is_outage(&other.await.unwrap()));
+    }
     assert_eq!(peer.count(), 3);
 }

@@ -4,12 +4,16 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use cloakroom_core::Scope;
-use cloakroom_resource::{BearerLayer, JwkSet, ResourceMetadata, VerifiedToken, Verifier};
+use cloakroom_resource::{
+    BearerLayer, JwkSet, PhantomLayer, ResourceMetadata, VerifiedToken, Verifier,
+};
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::support::{ISSUER, Key, claims_with, manual_clock};
+use crate::cache_support::Authority;
+use crate::phantom;
+use crate::support::{AUDIENCE, ISSUER, Key, claims_with, manual_clock};
 
 const NOTES: &str = "https://api.example/notes";
 const AT: &str = "/.well-known/oauth-protected-resource/notes";
@@ -220,6 +224,17 @@ async fn a_refusal_says_where_and_for_what_to_ask() {
     // One step-up is enough.
     let passed = send(&bearer, Some(&token(all).await)).await;
     assert_eq!((passed.status().as_u16(), &**passed.body()), (200, "deleted"));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_gateway_says_where_to_ask() {
+    let metadata = layer(NOTES).resource_metadata().unwrap();
+    let gateway = PhantomLayer::new(Authority::new(), AUDIENCE).announce(&metadata);
+    let refused = phantom::send(&gateway, &[]).await.unwrap_err();
+    assert_eq!(refused.status(), 401);
+    let at = format!(r#"resource_metadata="{}""#, metadata.url());
+    let expected = format!(r#"Bearer realm="https://orders.example", {at}"#);
+    assert_eq!(challenge(refused.headers()), expected);
 }
 
 #[tokio::test]

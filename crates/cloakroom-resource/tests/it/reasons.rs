@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
 use std::sync::Once;
+use std::time::Duration;
 
 use cloakroom_resource::{
-    BearerLayer, ClientCredentials, IntrospectionClient, PhantomLayer, ReqwestClient, Verifier,
+    BearerLayer, ClientCredentials, IntrospectionClient, IntrospectionLimits, PhantomLayer,
+    ReqwestClient, Verifier,
 };
 use http::{Request, Response};
 use serde_json::json;
@@ -16,7 +18,10 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::support::{AUDIENCE, ISSUER, Key, chain, claims_with, manual_clock};
+use crate::cache_support::{Authority, Guard, clock as shared, settle};
+use crate::support::{
+    AUDIENCE, ISSUER, Key, Peer, chain, claims_with, key_set, manual_clock, secret,
+};
 
 const SECRET: &str = "s3cret-of-the-api";
 const HANDLE: &str = "cr_at_do-not-print";
@@ -360,4 +365,45 @@ async fn why_a_request_is_refused_is_traced() {
         assert_eq!(status(answer), 400, "{expected}");
         assert_traced(expected, "a handle");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_keys_is_reported_twice_a_minute() {
+    let (key, clock) = (Key::new(), manual_clock());
+    let peer = Peer::jwks(key_set(&[&key])).await;
+    let verifier = crate::jwks::verifier(&peer, &clock);
+    traced();
+    for (passed, reports) in [(0, 1), (29_999, 0), (1, 1)] {
+        clock.advance(Duration::from_millis(passed));
+        for _ in 0..10 {
+            let token = Key::new().token().await;
+            verifier.verify(&secret(&token)).await.unwrap_err();
+        }
+        assert_eq!(traced().matches("many tokens name keys").count(), reports, "{passed}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_that_is_refused_is_traced_once_a_second() {
+    let (authority, time) = (Authority::new(), manual_clock());
+    let layer = PhantomLayer::new(authority.clone(), AUDIENCE)
+        .clock(shared(&time))
+        .limits(IntrospectionLimits::default().at_once(1).waiting(1));
+    let guard = Guard::Phantom(layer);
+    authority.close();
+    let sent = guard.begin("sent");
+    authority.wait_for(1).await;
+    let waiting = guard.begin("waits");
+    settle().await;
+    traced();
+    for (milliseconds, lines) in [(0, 1), (0, 0), (999, 0), (1, 1), (0, 0)] {
+        time.advance(Duration::from_millis(milliseconds));
+        assert_eq!(guard.ask(HANDLE).await, 503);
+        let traces = traced();
+        let complaints = traces.matches("WARN message=too many introspection requests").count();
+        assert_eq!(complaints, lines, "{traces}");
+        assert!(!traces.contains(HANDLE), "{traces}");
+    }
+    authority.open();
+    assert_eq!((sent.await.unwrap(), waiting.await.unwrap()), (200, 200));
 }

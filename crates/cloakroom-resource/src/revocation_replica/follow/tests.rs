@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::super::rules::{Limits, RevocationStatus};
 use super::super::test_kit::{
     HOUR, Lab, START, Scripted, cursor, entry, grant, heartbeat, manual_clock, more, page, page_of,
-    revoked, secs, token,
+    revoked, secs, token, traced,
 };
 use super::*;
 
@@ -102,6 +102,19 @@ async fn a_heartbeat_from_beyond_the_skew_proves_nothing() {
     question.answer(skewed(vec![heartbeat(lab.now() + secs(5))], 51));
     lab.taken_in().await;
     assert_eq!(lab.staleness(), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_by_more_than_the_skew_is_reported() {
+    let skewed = |entries, next| RevocationPage { clock_skew: secs(5), ..page(entries, next) };
+    let mut lab = Lab::start(skewed(vec![heartbeat(START)], 1)).await;
+    traced();
+    for (next, (ahead, reported)) in (2..).zip([(0, None), (5, None), (6, Some("ahead=6s"))]) {
+        lab.answer(skewed(vec![heartbeat(START + secs(ahead))], next)).await;
+        let traces = traced();
+        assert_eq!(traces.contains("ignored a heartbeat"), reported.is_some(), "{traces}");
+        assert!(traces.contains(reported.unwrap_or_default()), "{traces}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,3 +104,14 @@ fn what_is_steady_is_two_periods_and_the_skew() {
     shared.set_steady(Duration::MAX, Duration::MAX);
     assert!(shared.steady() > Duration::from_secs(1 << 40));
 }
+
+#[test]
+fn one_sweep_drops_a_bounded_number_of_rules() {
+    let shared = ReplicaState::new(manual_clock(), Limits { per_grant: 10, total: 100_000 });
+    let entries: Vec<_> = (0..MAX_DROPPED as u64 + 100).map(revoked).collect();
+    shared.apply(&entries);
+    shared.sweep(UnixTime::MAX);
+    assert_eq!(shared.read().len(), 100);
+    shared.sweep(UnixTime::MAX);
+    assert_eq!(shared.read().len(), 0);
+}
