@@ -51,7 +51,7 @@ impl Connection {
     /// Answers requests until the peer or the server has had enough.
     pub(super) async fn serve(self, app: Router, mut stopped: watch::Receiver<bool>) {
         let Self { stream, place, limits } = self;
-        let io = Timed { stream, place: Arc::clone(&place), limits, reading: None, writing: None };
+        let io = Timed::new(stream, Arc::clone(&place), limits);
         let service = service_fn({
             let place = Arc::clone(&place);
             move |request: Request<Incoming>| {
@@ -169,7 +169,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// The body of an answer: the request is under way until it is sent.
+/// The body of an answer: the request is under way until hyper has taken all of it. From then on, it is
+/// [`Timed::sending`].
 struct Answer {
     body: Body,
     _under_way: UnderWay,
@@ -328,12 +329,14 @@ impl Drop for TimedBody {
 
 /// A stream whose peer must not take too long: to begin a request, to send its head, to take an
 /// answer.
-struct Timed {
+pub(super) struct Timed {
     stream: TcpStream,
     place: Arc<Place>,
     limits: Limits,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// Keeps the request under way while its peer has yet to take the rest of an answer.
+    sending: Option<UnderWay>,
 }
 
 /// Ready with an error when the time is over, and else wakes the task then.
@@ -350,6 +353,10 @@ fn poll_end(
 }
 
 impl Timed {
+    pub(super) fn new(stream: TcpStream, place: Arc<Place>, limits: Limits) -> Self {
+        Self { stream, place, limits, reading: None, writing: None, sending: None }
+    }
+
     fn end_of_reading(&self) -> Option<Instant> {
         match self.place.phase() {
             Phase::Idle { since } => Some(since + self.limits.idle),
@@ -381,8 +388,11 @@ impl Timed {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.writing = None;
+            (self.writing, self.sending) = (None, None);
             return written;
+        }
+        if matches!(self.place.phase(), Phase::Idle { .. }) {
+            self.sending = Some(UnderWay::begin(&self.place));
         }
         let end = match &self.writing {
             Some(timer) => timer.deadline(),
@@ -407,6 +417,9 @@ impl AsyncRead for Timed {
         }
         if let Poll::Ready(read) = self.poll_read_some(cx, buffer) {
             let has_begun = buffer.filled().len() > before;
+            if has_begun {
+                self.sending = None;
+            }
             if has_begun && matches!(self.place.phase(), Phase::Idle { .. }) {
                 self.place.set_phase(Phase::Head { since: Instant::now() });
             }

@@ -227,3 +227,6 @@ async fn refuse(mut stream: TcpStream) -> io::Result<()> {
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
