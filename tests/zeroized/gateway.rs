@@ -92,6 +92,28 @@ fn what_is_asked_and_answered_is_wiped() {
     });
 }
 
+/// A form spells each character by three, so the buffer of the credentials has no room to spare: if it had to grow, what
+/// it held would stay behind.
+#[test]
+fn credentials_that_a_form_spells_at_length_are_wiped() {
+    const SPELLED: &str = "+/&=%:?#!$@+&/%=?:!#$@";
+    assert_wiped(|secrets| {
+        secrets.add("the client's secret", SPELLED);
+        let header = basic("/", SPELLED);
+        let value = header.as_bytes().strip_prefix(b"Basic ").expect("Basic");
+        let plain = Zeroizing::new(STANDARD.decode(value).expect("base64"));
+        secrets.add("the client's secret as a form spells it", &plain["%2F:".len()..]);
+        let client = Answering { body: jwt, media_type: "application/jwt" };
+        let mut secret = String::with_capacity(SPELLED.len());
+        secret.push_str(SPELLED);
+        let credentials = ClientCredentials::new("/", secret);
+        let client = IntrospectionClient::new(ENDPOINT, credentials, client).expect("it is a URL");
+        in_a_task(async move {
+            client.introspect(&TokenSecret::new(TOKEN)).await.expect_err("that is no JSON");
+        });
+    });
+}
+
 #[test]
 fn what_goes_through_a_gateway_is_wiped() {
     assert_wiped(|secrets| {

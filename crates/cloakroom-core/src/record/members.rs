@@ -41,10 +41,7 @@ impl DerefMut for UnknownFields {
 impl PartialEq for UnknownFields {
     fn eq(&self, other: &Self) -> bool {
         // Fields that were all removed equal none.
-        match (&self.0, &other.0) {
-            (None, None) => true,
-            _ => **self == **other,
-        }
+        **self == **other
     }
 }
 

@@ -22,7 +22,8 @@ impl Endpoint {
             return refuse("it has a fragment");
         }
         match url.scheme() {
-            "https" if url.has_host() => Ok(Self(url)),
+            // The parser accepts no such URL without a host.
+            "https" => Ok(Self(url)),
             "http" if is_loopback(&url) => Ok(Self(url)),
             "http" => refuse("plain http is accepted only for this machine; use https"),
             _ => refuse("it is not https"),

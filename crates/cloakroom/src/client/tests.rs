@@ -102,6 +102,7 @@ fn what_is_registered_is_allowed_and_nothing_else() {
     let confidential = || Client::confidential("app", &"s".repeat(22));
     let client = confidential()
         .name("An app")
+        .uri("https://app.example")
         .grant_types([GrantType::RefreshToken])
         .redirect_uri("https://app.example/cb")
         .scope("read write")
@@ -112,6 +113,7 @@ fn what_is_registered_is_allowed_and_nothing_else() {
         .build()
         .unwrap();
     assert_eq!((client.name(), client.scope().to_string()), (Some("An app"), "read write".into()));
+    assert_eq!(client.uri(), Some("https://app.example"));
     let audiences: Vec<_> = client.audiences().collect();
     assert_eq!(audiences, [("https://a", &Format::Opaque), ("https://b", &Format::Jwt)]);
     assert_eq!(client.redirect_uris().collect::<Vec<_>>(), ["https://app.example/cb"]);
@@ -125,6 +127,7 @@ fn what_is_registered_is_allowed_and_nothing_else() {
     let (user, itself) = (Subject::user("app").unwrap(), Subject::client("app").unwrap());
     assert!(client.may_refresh(&user) && !client.may_refresh(&itself));
     let without = confidential().build().unwrap();
+    assert_eq!((without.name(), without.uri()), (None, None));
     assert!(!without.may_refresh(&user) && !without.may_refresh(&itself));
     assert!(without.rotates_refresh_tokens());
     let shared = confidential().without_rotation().build().unwrap();
@@ -145,4 +148,34 @@ fn a_resource_server_serves_what_it_says() {
         assert_eq!(client.serves("https://b"), b, "{client:?}");
         assert_eq!(client.only_served(), single, "{client:?}");
     }
+}
+
+#[test]
+fn a_page_links_to_no_home_page_but_one_of_the_web() {
+    for (uri, is_good) in [
+        ("https://app.example/about", true),
+        ("http://localhost:3000", true),
+        ("http://127.0.0.1/", true),
+        ("http://app.example", false),
+        ("ftp://localhost/", false),
+        ("custom://127.0.0.1/", false),
+        ("javascript:alert(1)", false),
+        ("https://user@app.example", false),
+        ("https://:secret@app.example", false),
+        ("app.example", false),
+    ] {
+        assert_eq!(Client::public("app").uri(uri).build().is_ok(), is_good, "{uri}");
+    }
+}
+
+#[test]
+fn roles_have_names() {
+    for (name, role) in [
+        ("introspect", Role::Introspect),
+        ("revocation-log", Role::RevocationLog),
+        ("handle-keys", Role::HandleKeys),
+    ] {
+        assert_eq!(name.parse::<Role>().unwrap(), role);
+    }
+    assert!("admin".parse::<Role>().is_err());
 }

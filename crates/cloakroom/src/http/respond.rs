@@ -279,6 +279,10 @@ mod tests {
                     };
                     let body = tokens(&response).unwrap().into_body();
                     assert_eq!(body, serde_json::to_string(&response).unwrap());
+                    // A buffer that has to grow would leave tokens behind.
+                    let mut length = Length(0);
+                    serde_json::to_writer(&mut length, &response).unwrap();
+                    assert_eq!(length.0, body.len());
                     let read: Value = serde_json::from_slice(&body).unwrap();
                     assert_eq!(read["access_token"], access);
                     let is_escaped = access.contains('"') || refresh == Some("\n\n\n\n");

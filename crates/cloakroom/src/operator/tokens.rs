@@ -332,9 +332,7 @@ async fn inspect_chain(
     if let Some(reason) = dead_grant(inner, &found).await? {
         return Ok(inactive(token, grant, reason));
     }
-    let is_kind = handle.kind.token_kind() == chain.credential;
     let reason = match CredentialState::of(handle, chain, now) {
-        CredentialState::Current if !is_kind => InactiveReason::NotRecognized,
         CredentialState::Current if now >= chain.expires_at => {
             InactiveReason::TokenExpired { at: chain.expires_at }
         }

@@ -10,7 +10,7 @@ use cloakroom::core::time::*;
 use cloakroom::core::*;
 use cloakroom::{
     Client, ClientBuilder, ClientDirectory, DirectoryError, Format, Grant, GrantRefusal, GrantType,
-    TokenError,
+    RefreshRequest, TokenError,
 };
 
 use super::support::*;
@@ -123,9 +123,11 @@ async fn a_client_that_is_told_to_rotate_does() {
     assert_eq!(repeated.expose(), refresh.expose());
     directory.change_to(rotating);
     let next = fixture.refresh(&refresh).await.unwrap().refresh_token.unwrap();
+    assert_ne!(next.expose(), refresh.expose());
     // And goes on, once its chain has begun to.
     directory.change_to(shared);
-    assert!(fixture.refresh(&next).await.unwrap().refresh_token.is_some());
+    let last = fixture.refresh(&next).await.unwrap().refresh_token.unwrap();
+    assert_ne!(last.expose(), next.expose());
 }
 
 #[tokio::test]
@@ -166,4 +168,17 @@ async fn a_user_ends_only_sessions_of_their_own() {
     assert!(!fixture.is_active(&tokens.access_token).await);
     let unknown = GrantId::from_bytes([0; 16]);
     assert!(!fixture.issuer.revoke_session(&alice(), unknown).await.unwrap());
+}
+
+/// By somebody who can write to the database, and has a spent token of another client.
+#[tokio::test]
+async fn a_row_that_was_given_to_another_client_hands_out_no_successor() {
+    let fixture = Fixture::new().await;
+    let spent = fixture.session().await.refresh;
+    fixture.refresh(&spent).await.unwrap();
+    let mut record = fixture.store.grant(grant_of(&spent)).await;
+    record.client = client_id("other-app");
+    fixture.store.fail_over(record).await;
+    let request = RefreshRequest::new(spent, client_id("other-app"));
+    assert_eq!(refusal(fixture.issuer.refresh(request).await), GrantRefusal::Spent);
 }

@@ -23,26 +23,29 @@ fn pkce() -> String {
 }
 
 /// A good request of `spa-app`, with more parameters.
-fn good(more: &str) -> String {
+pub(super) fn good(more: &str) -> String {
     format!("{SPA}&redirect_uri={CALLBACK}{}{more}", pkce())
 }
 
-async fn fixture() -> Fixture {
+pub(super) async fn fixture() -> Fixture {
     Fixture::with(|builder| builder.single_use(Arc::new(MemorySingleUse::new()))).await
 }
 
 impl Fixture {
-    async fn asked(&self, query: &str) -> Result<AuthorizationRequest, AuthorizationError> {
+    pub(super) async fn asked(
+        &self,
+        query: &str,
+    ) -> Result<AuthorizationRequest, AuthorizationError> {
         self.issuer.authorization_request(query.as_bytes()).await
     }
 
-    async fn opened(&self, sealed: &str) -> Result<AuthorizationRequest, PageError> {
+    pub(super) async fn opened(&self, sealed: &str) -> Result<AuthorizationRequest, PageError> {
         self.issuer.open_authorization_request(sealed).await
     }
 }
 
 /// The parameter of this name in the redirect.
-fn sent(redirect: &AuthorizationRedirect, name: &str) -> Option<String> {
+pub(super) fn sent(redirect: &AuthorizationRedirect, name: &str) -> Option<String> {
     let url = url::Url::parse(redirect.location().unwrap()).unwrap();
     let found = url.query_pairs().find(|(own, _)| own == name);
     found.map(|(_, value)| value.into_owned())

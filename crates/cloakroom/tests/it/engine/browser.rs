@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cloakroom::core::TokenSecret;
+use cloakroom::core::handle::ChainKind;
+use cloakroom::core::record::ChainKey;
+use cloakroom::core::{Random, TokenSecret};
 use cloakroom::http::{Browser, HeaderMap, Method, SignIn};
 use cloakroom::memory::MemorySingleUse;
 use cloakroom::{
@@ -229,6 +231,23 @@ async fn a_form_of_another_site_finds_nobody_signed_in() {
     assert!(browser.user().is_some() && browser.open(&sealed).await.is_ok());
 }
 
+#[tokio::test]
+async fn a_device_is_named_by_a_cookie_of_the_servers_own_making() {
+    let fixture = fixture().await;
+    let (issuer, mut jar) = (&fixture.issuer, Jar::default());
+    let first = jar.get(issuer).await;
+    jar.take(&first);
+    assert_eq!(jar.get(issuer).await.device(), first.device());
+    let pair = jar.0[COOKIE].to_str().unwrap().to_owned();
+    let (name, value) = pair.split_once('=').unwrap();
+    // Others could have a short one, too.
+    for junk in ["", "x", "AAAA", &value[4..], &format!("{value}AAAA"), &"!".repeat(43)] {
+        jar.0.insert(COOKIE, format!("{name}={junk}").parse().unwrap());
+        let [one, two] = [jar.get(issuer).await, jar.get(issuer).await];
+        assert_ne!(one.device(), two.device(), "{junk}");
+    }
+}
+
 #[test]
 fn a_page_that_fails_is_the_servers_fault() {
     assert_eq!(PageError::app("the database is down").to_http().status(), 500);
@@ -338,6 +357,13 @@ async fn nothing_else_is_a_session_and_a_session_is_nothing_else() {
     for junk in ["", "x", &"A".repeat(5_000)] {
         assert_eq!(jar.with_session(junk).user(issuer).await, None);
     }
+    // Whoever has the handle keys could make these. Not even the session's own key helps.
+    let (grant, random) = (grant_of(&cookie), Random::system());
+    let own = fixture.store.grant(grant).await.chain.unwrap().key;
+    for key in [ChainKey::random(&random).unwrap(), own] {
+        let made = handles().mint_chain(ChainKind::Refresh, grant, 0, &key, &random).unwrap().0;
+        assert_eq!(jar.with_session(made.expose()).user(issuer).await, None);
+    }
     assert_eq!(jar.user(issuer).await.as_deref(), Some("alice"));
 
     assert!(!issuer.introspect(&cookie, Caller::Internal).await.unwrap().is_active());
@@ -389,7 +415,8 @@ async fn an_outage_is_not_a_signed_out_user() {
     jar.sign_in(issuer, "alice").await;
     fixture.store.fail_all("find", true);
     let read = issuer.browser(&Method::GET, &jar.0).await;
-    assert!(matches!(read, Err(PageError::Unavailable(_))));
+    let Err(outage @ PageError::Unavailable(_)) = read else { panic!("{read:?}") };
+    assert_eq!(outage.to_http().status(), 503);
     fixture.store.fail_all("find", false);
     assert_eq!(jar.user(issuer).await.as_deref(), Some("alice"));
 }

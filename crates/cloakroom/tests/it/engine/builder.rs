@@ -12,6 +12,7 @@ use cloakroom::{
     Lifetimes, TokenError,
 };
 
+use super::formats::Legacy;
 use super::support::*;
 
 /// A builder that lacks nothing.
@@ -291,6 +292,19 @@ async fn a_format_that_nobody_registered_is_refused() {
     let (setting, why) = refused(Issuer::dev().static_clients([client]).unwrap()).await;
     assert_eq!(setting, "formats");
     assert!(why.contains(r#"`format("house-made", …)`"#), "{why}");
+}
+
+#[tokio::test]
+async fn a_format_needs_a_name_of_its_own() {
+    let named = |names: &[&str]| {
+        names.iter().fold(complete(), |builder, name| builder.format(name, Arc::new(Legacy)))
+    };
+    named(&["one", "two"]).build().await.unwrap();
+    for names in [&["opaque"][..], &["phantom"], &["jwt"], &["one", "two", "one"]] {
+        let (setting, why) = refused(named(names)).await;
+        assert_eq!(setting, "formats");
+        assert!(why.contains(&format!("`{}` is taken", names[0])), "{why}");
+    }
 }
 
 #[tokio::test]

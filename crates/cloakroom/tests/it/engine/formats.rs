@@ -231,7 +231,7 @@ impl TokenFormat for Dotted {
 
 /// Tokens of a system that this one replaces: they are recognized, and none is made any more.
 #[derive(Debug)]
-struct Legacy;
+pub(super) struct Legacy;
 
 #[async_trait]
 impl TokenFormat for Legacy {
@@ -331,9 +331,14 @@ async fn a_token_of_a_former_system_is_taken_over() {
         .await
         .unwrap();
     let answer = issuer.introspect(&other, Caller::Internal).await.unwrap();
-    assert_eq!(answer.active().unwrap().confirmation, Some(key));
+    assert_eq!(answer.active().unwrap().confirmation, Some(key.clone()));
     issuer.revoke_subject(&alice()).await.unwrap();
     assert!(!fixture.is_active(&other).await);
+    // Whoever sends the very same again hears of the revocation.
+    let again =
+        issuer.adopt(AdoptRequest::new(other.clone(), grant().confirmation(key), START..until));
+    let again = again.await;
+    assert!(matches!(again, Err(TokenError::Barred)), "{again:?}");
     let expiring = TokenSecret::new("11111111-0000-4000-8000-000000000000");
     let login = UnixTime::from_millis(issuer.epoch().await.unwrap().get());
     let refused =

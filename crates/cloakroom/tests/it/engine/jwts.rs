@@ -3,7 +3,7 @@
 use cloakroom::core::format::*;
 use cloakroom::core::time::*;
 use cloakroom::core::*;
-use cloakroom::jwt::{JwkSet, KeyEvent, KeySet, Verifier};
+use cloakroom::jwt::{JwkSet, KeyEvent, KeyManagerError, KeySet, SigningKey, Verifier};
 use cloakroom::{Caller, Event, Grant, Issuer, IssuerBuilder, TokenError};
 use serde_json::json;
 
@@ -255,4 +255,31 @@ async fn a_user_who_looks_like_a_client_is_marked_apart() {
     assert_eq!(claims(&client)["sub_kind"], "client");
     fixture.issuer.revoke_subject(&Subject::user("web-app").unwrap()).await.unwrap();
     assert!(!fixture.is_active(&user).await && fixture.is_active(&client).await);
+}
+
+#[tokio::test]
+async fn a_key_of_a_former_server_is_published_and_never_comes_back_once_it_is_compromised() {
+    // RFC 7515 appendix A.3.1.
+    let jwk = r#"{"kty":"EC","crv":"P-256",
+        "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        "d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+    let key = || SigningKey::import_jwk(cloakroom::jwt::Algorithm::Es256, jwk).unwrap();
+    let kid = key().kid().clone();
+    let fixture = Fixture::new().await;
+    let imported = fixture.issuer.import_key(key()).await.unwrap();
+    assert_eq!(imported, KeyEvent::Published { kid: kid.clone() });
+    assert!(fixture.issuer.jwks().await.unwrap().json.contains(kid.as_str()));
+    let refused = async |issuer: &Issuer| {
+        let again = issuer.import_key(key()).await;
+        let known = matches!(
+            &again,
+            Err(TokenError::Keys(KeyManagerError::KnownKid(known))) if *known == kid
+        );
+        assert!(known, "{again:?}");
+    };
+    refused(&fixture.issuer).await;
+    fixture.issuer.compromise_key(&kid).await.unwrap();
+    refused(&fixture.issuer).await;
+    refused(&fixture.node(&fixture.clock).await).await;
 }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Event;
-use cloakroom::core::GrantId;
-use cloakroom::core::revocation::{Cursor, RevocationBatch};
+use cloakroom::core::revocation::{Cursor, Revocation, RevocationBatch, Target};
 use cloakroom::core::store::{Lookup, TokenStore as _};
+use cloakroom::core::{GrantId, Subject};
 use cloakroom::jwt::KeyEvent;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::regression::tend;
@@ -88,6 +89,28 @@ async fn what_happens_to_the_keys_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backlog_is_worked_off_at_once_and_where_there_is_none_housekeeping_rests() {
+    let fixture = Fixture::new().await;
+    fixture.store.sweep_later();
+    // More than three rounds of 20 calls.
+    for number in 0..70 {
+        let target = Target::Subject(Subject::user(format!("user-{number}")).unwrap());
+        let revocation = Revocation::new(target, START, START + DAY);
+        fixture.store.revoke(revocation).await.unwrap();
+    }
+    let issuer = fixture.issuer.clone();
+    let running = tokio::spawn(async move { issuer.run_maintenance().await });
+    let rounds = async |time| {
+        fixture.store.calls();
+        tokio::time::sleep(time).await;
+        fixture.store.calls().iter().filter(|call| **call == "maintain").count()
+    };
+    assert_eq!(rounds(secs(10)).await, 71, "one for each, and one that finds nothing");
+    assert_eq!(rounds(10 * MINUTE).await, 20, "every half minute");
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_housekeeping_holds_a_heartbeat_up() {
     let fixture = Fixture::new().await;
     fixture.store.before_next("maintain", std::future::pending());
@@ -142,13 +165,7 @@ async fn heartbeats_do_not_pile_up() {
 
 #[tokio::test]
 async fn whoever_forgets_maintenance_is_told_once_an_hour() {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::ERROR)
-        .with_writer(move || Lines(writer.clone()))
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = listen(LevelFilter::ERROR);
     let told = || {
         let lines = lines.lock().unwrap();
         lines.iter().filter(|line| line.contains("no maintenance for an hour")).count()
@@ -169,7 +186,19 @@ async fn whoever_forgets_maintenance_is_told_once_an_hour() {
     assert_eq!(told(), 1, "maintenance was run");
 }
 
-/// Keeps what is traced, line by line.
+/// What this thread traces from now on, line by line.
+pub(super) fn listen(level: LevelFilter) -> (Arc<Mutex<Vec<String>>>, DefaultGuard) {
+    hear_everything();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(move || Lines(writer.clone()))
+        .finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+/// Keeps what is traced.
 struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl std::io::Write for Lines {
@@ -189,6 +218,8 @@ async fn damage_that_a_sweep_meets_is_told() {
     fixture.store.meet_damage(3);
     fixture.issuer.revoke_subject(&alice()).await.unwrap();
     assert_eq!(fixture.events.names(), ["Revoked", "CorruptRow"]);
+    fixture.store.meet_damage(3);
+    assert_eq!(fixture.issuer.maintain().await.unwrap().unreadable, 3);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use cloakroom::core::revocation::{
     Cursor, LogNotifications, Revocation, RevocationBatch, RuleKey, Rules,
 };
 use cloakroom::core::store::*;
-use cloakroom::core::time::UnixTime;
+use cloakroom::core::time::{ManualClock, UnixTime};
 use cloakroom::core::{GrantId, TokenDigest};
 use cloakroom::http::Endpoints;
 use metrics::{
@@ -220,7 +220,8 @@ impl TokenStore for Backlog {
         page: PageRequest,
         now: UnixTime,
     ) -> Result<Listing, StoreError> {
-        self.0.list(of, page, now).await
+        let listed = self.0.list(of, page, now).await?;
+        Err(StoreError::corrupt("a row", format!("{} others are good", listed.grants.len())))
     }
 
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
@@ -239,7 +240,8 @@ impl TokenStore for Backlog {
         self.0.maintain(task).await
     }
 
-    async fn status(&self, _: UnixTime) -> Result<StoreStatus, StoreError> {
+    async fn status(&self, before: UnixTime) -> Result<StoreStatus, StoreError> {
+        assert_eq!(before, START - secs(65), "what housekeeping would delete");
         let mut status = StoreStatus::default();
         status.ended_rows = Some(7);
         Ok(status)
@@ -252,6 +254,7 @@ fn the_state_of_the_store_is_measured() {
         let store = Arc::new(Backlog(cloakroom::memory::MemoryStore::new()));
         let issuer = cloakroom::Issuer::dev()
             .token_store(store)
+            .clock(Arc::new(ManualClock::at(START)))
             .static_clients([cloakroom::Client::public("app")])
             .unwrap()
             .build()
@@ -264,6 +267,7 @@ fn the_state_of_the_store_is_measured() {
             )
             .await
             .unwrap_err();
+        issuer.sessions(&alice()).await.unwrap_err();
         issuer.maintain().await.unwrap();
         // Until the log was read once, and a heartbeat written.
         let _ =
@@ -272,6 +276,7 @@ fn the_state_of_the_store_is_measured() {
     });
     assert_eq!(measured.get("housekeeping_backlog_rows"), 7.0, "{measured:#?}");
     assert_eq!(measured.get("store_errors_total find unavailable"), 1.0, "{measured:#?}");
+    assert_eq!(measured.get("store_errors_total list corrupt"), 1.0, "{measured:#?}");
     assert!(measured.get("log_lag_seconds") >= 0.0, "{measured:#?}");
 }
 

@@ -2,15 +2,19 @@
 #![allow(clippy::unwrap_used, reason = "what is shared by tests fails as they do")]
 
 mod attacks;
+mod authorization_parameters;
 mod authorization_requests;
 mod browser;
 mod builder;
 mod codes;
 mod counts;
 mod devices;
+mod diagnosis;
 mod ends;
 mod finished;
+mod followed_log;
 mod formats;
+mod grants;
 mod jwts;
 mod key_orders;
 mod keys;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use cloakroom::core::handle::{HandleKeys, HandleSecret};
-use cloakroom::core::revocation::Target;
+use cloakroom::core::revocation::{Revocation, Target};
 use cloakroom::core::store::{PageRequest, Selector, TokenStore as _};
-use cloakroom::jwt::AesGcmSealer;
+use cloakroom::core::{Audience, GrantId, Jti, Kid};
+use cloakroom::jwt::{ACCESS_TOKEN_TYP, AesGcmSealer, sign_jwt};
 use cloakroom::operator::*;
-use cloakroom::{Event, Issuer, Subject, TokenSecret};
+use cloakroom::{Caller, Event, Grant, Issuer, IssuerBuilder, Subject, TokenError, TokenSecret};
 
 use super::support::*;
 
@@ -96,7 +97,7 @@ async fn what_is_not_a_token_of_this_issuer_is_told_apart() {
     fixture.issuer.compromise_key(&kid).await.unwrap();
     assert_eq!(fixture.reason(&jwt).await, InactiveReason::KeyRevoked);
     // A grant that was revoked before it was created.
-    let id = cloakroom::core::GrantId::from_bytes([5; 16]);
+    let id = GrantId::from_bytes([5; 16]);
     fixture.issuer.revoke_grant(id).await.unwrap();
     assert_eq!(
         fixture.issuer.inspect_grant(id).await.unwrap(),
@@ -130,6 +131,87 @@ async fn a_spent_credential_is_explained_and_its_session_lives_on() {
     assert!(matches!(reason, InactiveReason::GrantExpired { at } if at <= now), "{reason}");
 }
 
+/// Each spent credential has a window of its own, and each one that can be redeemed an end.
+#[tokio::test]
+async fn the_times_of_a_chain_are_its_own() {
+    let fixture = Fixture::new().await;
+    let first = fixture.session().await;
+    fixture.clock.advance(secs(10));
+    let second = Session::of(fixture.refresh(&first.refresh).await.unwrap());
+    fixture.clock.advance(secs(10));
+    let third = Session::of(fixture.refresh(&second.refresh).await.unwrap());
+    let recently = |until| InactiveReason::SpentRecently { until };
+    assert_eq!(fixture.reason(&first.refresh).await, recently(START + secs(10) + WINDOW));
+    assert_eq!(fixture.reason(&second.refresh).await, recently(START + secs(20) + WINDOW));
+    // The grant outlives the refresh token: what was issued with it may be active for a while.
+    fixture.clock.advance(14 * DAY - secs(1));
+    assert!(fixture.inspect(&third.refresh).await.active);
+    fixture.clock.advance(secs(1));
+    let at = fixture.issuer.clock().now();
+    assert_eq!(fixture.reason(&third.refresh).await, InactiveReason::TokenExpired { at });
+}
+
+/// The issuer signs these too, and neither is an access token.
+#[tokio::test]
+async fn a_jwt_that_is_no_access_token_is_told_from_a_phantom_jwt() {
+    let fixture = Fixture::new().await;
+    let handle = fixture.session().await.access;
+    let swapped = fixture.issuer.swap(&handle, Some(ORDERS), Caller::Internal).await.unwrap();
+    assert_eq!(fixture.reason(&swapped.unwrap().jwt).await, InactiveReason::PhantomJwt);
+    let mut claims = claims(&fixture.token_for(JOBS).await.access_token);
+    claims.as_object_mut().unwrap().remove("grant_epoch").unwrap();
+    let signer = fixture.issuer.keys().signer().await.unwrap();
+    let jwt = sign_jwt(&*signer, ACCESS_TOKEN_TYP, &claims).await.unwrap();
+    assert_eq!(fixture.reason(&jwt).await, InactiveReason::NotRecognized);
+}
+
+/// No grant is stored for a stateless JWT, so it is judged by what it carries. Another one has lost its
+/// grant, in a restore.
+#[tokio::test]
+async fn a_jwt_without_a_grant_in_the_store_is_explained() {
+    for is_stateless in [true, false] {
+        let fixture = Fixture::with(|builder| match is_stateless {
+            true => IssuerBuilder::stateless_jwt(builder),
+            false => builder,
+        })
+        .await;
+        let copy = fixture.store.copy().await;
+        let grant = Grant::client("web-app").unwrap().audience(Audience::one(JOBS).unwrap());
+        let jwt = fixture.issuer.issue(grant).await.unwrap().access_token;
+        fixture.store.put_back(copy);
+        assert_eq!(fixture.is_active(&jwt).await, is_stateless);
+        fixture.issuer.revoke(&jwt, &client_id("web-app")).await.unwrap();
+        let expected = match is_stateless {
+            true => InactiveReason::TokenRevoked,
+            false => InactiveReason::GrantUnknown,
+        };
+        assert_eq!(fixture.reason(&jwt).await, expected);
+    }
+}
+
+/// A store for many grants marks them later. Until then the rule denies those that it was made for.
+#[tokio::test]
+async fn a_grant_that_is_not_marked_yet_is_denied_by_its_rule() {
+    let fixture = Fixture::new().await;
+    fixture.store.sweep_later();
+    let before = fixture.session().await.refresh;
+    let revocation = Revocation::new(Target::Subject(alice()), START, START + HOUR);
+    fixture.store.revoke(revocation).await.unwrap();
+    let after = fixture.session().await.refresh;
+    let state = async |of: &TokenSecret| match fixture.issuer.inspect_grant(grant_of(of)).await {
+        Ok(InspectedGrant::Grant(grant)) => grant.state,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(&before).await, GrantState::Denied);
+    assert_eq!(fixture.reason(&before).await, InactiveReason::GrantDenied);
+    // A later login is not affected, nor is anything once the rule has ended.
+    assert_eq!(state(&after).await, GrantState::Live);
+    fixture.clock.advance(HOUR - secs(1));
+    assert_eq!(state(&before).await, GrantState::Denied);
+    fixture.clock.advance(secs(1));
+    assert_eq!(state(&before).await, GrantState::Live);
+}
+
 #[tokio::test]
 async fn grants_and_sessions_are_shown() {
     let fixture = Fixture::new().await;
@@ -150,7 +232,7 @@ async fn grants_and_sessions_are_shown() {
         panic!("not found")
     };
     assert_eq!(grant.state, GrantState::Revoked);
-    let unknown = cloakroom::core::GrantId::from_bytes([7; 16]);
+    let unknown = GrantId::from_bytes([7; 16]);
     assert_eq!(fixture.issuer.inspect_grant(unknown).await.unwrap(), InspectedGrant::Unknown);
 }
 
@@ -164,6 +246,30 @@ async fn an_audited_revocation_is_repeated() {
     assert!(!fixture.is_active(&session.access).await);
     let target = Target::Client("web-app".parse().unwrap());
     assert!(fixture.events.take().contains(&Event::Revoked { target }));
+}
+
+/// As the manual lists them, for the file that `restore` reads.
+#[test]
+fn each_line_by_hand_names_what_it_revokes() {
+    let (alice, app, robot) = (alice(), client_id("web-app"), Subject::client("robot").unwrap());
+    let grant = GrantId::from_bytes([7; 16]);
+    for (line, target) in [
+        ("subject alice", Target::Subject(alice.clone())),
+        ("subject c:robot", Target::Subject(robot)),
+        (" client  web-app ", Target::Client(app.clone())),
+        ("subject-at-client alice web-app", Target::SubjectAtClient(alice, app)),
+        (&format!("grant {grant}"), Target::Grant(grant)),
+        ("jti j1", Target::Jti(Jti::new("j1").unwrap())),
+        ("key k1", Target::Key(Kid::new("k1").unwrap())),
+    ] {
+        let read = AuditedRevocation::parse(line).unwrap().expect(line);
+        assert_eq!(read.target(), &target, "{line}");
+    }
+}
+
+#[test]
+fn an_outage_that_has_no_cause_is_one() {
+    assert!(is_outage(&TokenError::Unavailable("the replica is behind")));
 }
 
 fn failed(diagnosis: &Diagnosis) -> Vec<Check> {

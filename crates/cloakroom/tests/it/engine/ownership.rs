@@ -60,6 +60,14 @@ async fn an_issuer_is_not_built_over_the_store_of_another() {
     assert_eq!(refused(stores).await.0, "issuer");
     let tokens = over(&fixture.store, RENAMED, handles()).token_store(Arc::new(MemoryStore::new()));
     assert!(refused(tokens).await.1.contains("the key store"));
+    // A key store of one's own has its issuer as well.
+    let keys = Arc::new(MemoryStore::new());
+    let apart = |url| {
+        let builder = over(&ProbeStore::new(fixture.clock.clone()), url, handles());
+        builder.key_store(keys.clone())
+    };
+    apart(ISSUER).build().await.unwrap();
+    assert!(refused(apart(RENAMED)).await.1.contains("the key store"));
     // The store's own issuer goes on.
     over(&fixture.store, ISSUER, handles()).build().await.unwrap();
     assert!(fixture.is_active(&session.access).await);
@@ -213,11 +221,14 @@ async fn junk_of_an_unknown_secret_is_told_apart_in_shared_reads() {
         .map(|n| stranger.mint_access(GrantId::from_bytes([n; 16]), &Random::system()).unwrap().0)
         .collect();
     let asked = junk.iter().map(|token| fixture.issuer.introspect(token, Caller::Internal));
+    fixture.store.value_reads();
     for answer in futures_util::future::join_all(asked).await {
         assert!(!answer.unwrap().is_active());
     }
+    assert_eq!(fixture.store.value_reads(), 2, "one that had begun, and one for all that waited");
     let foreign = TokenSecret::new("cr_at_short");
     assert!(!fixture.is_active(&foreign).await);
+    assert_eq!(fixture.store.value_reads(), 0);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use cloakroom::core::{Audience, TokenSecret};
-use cloakroom::resource::{BearerLayer, VerifiedToken};
-use cloakroom::{Caller, Grant};
+use cloakroom::resource::{BearerLayer, Introspector as _, VerifiedToken};
+use cloakroom::{Caller, Grant, LocalIntrospector};
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -94,4 +94,24 @@ async fn a_sign_in_can_be_demanded() {
     assert_eq!((ask(&layer, &weak).await.0, ask(&layer, &strong).await.0), (401, 200));
     fixture.clock.advance(MINUTE + secs(1));
     assert_eq!(ask(&layer, &strong).await.0, 401);
+}
+
+#[tokio::test]
+async fn an_introspector_sees_what_its_client_may_see() {
+    let fixture = Fixture::new().await;
+    let token = fixture.token_for(ORDERS).await.access_token;
+    let as_client = async |client| {
+        let issuer = fixture.issuer.clone();
+        LocalIntrospector::new(issuer, &client_id(client)).await.unwrap()
+    };
+    for (local, sees) in [
+        (LocalIntrospector::internal(fixture.issuer.clone()), true),
+        (as_client("gateway").await, true),
+        (as_client("orders-api").await, true),
+        (as_client("billing-api").await, false),
+    ] {
+        assert_eq!(local.introspect(&token).await.unwrap().is_active(), sees, "{local:?}");
+        assert_eq!(local.swap(&token, ORDERS).await.unwrap().is_some(), sees, "{local:?}");
+        assert!(local.swap(&token, BILLING).await.unwrap().is_none(), "{local:?}");
+    }
 }

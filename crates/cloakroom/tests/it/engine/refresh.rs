@@ -278,3 +278,17 @@ async fn a_clock_that_goes_back_ends_no_session() {
     fixture.clock.set(START);
     fixture.refresh(&next.refresh).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_successor_is_kept_only_while_its_window_is_open() {
+    let fixture = Fixture::new().await;
+    let tokens = rotated(&fixture, 2).await;
+    let kept = async || {
+        let chain = fixture.store.grant(grant_of(&tokens[0])).await.chain.unwrap();
+        chain.successor.unwrap().earlier.len()
+    };
+    assert_eq!(kept().await, 1);
+    fixture.clock.advance(WINDOW);
+    fixture.refresh(&tokens[2]).await.unwrap();
+    assert_eq!(kept().await, 0);
+}

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use cloakroom::core::*;
 use cloakroom::{CodeRequest, Event, GrantRefusal, RefreshRequest};
 use serde_json::json;
+use tracing_subscriber::filter::LevelFilter;
 
+use super::maintenance::listen;
 use super::support::*;
 
 /// The client, the credential, the reason and the count of a refusal.
@@ -54,6 +56,18 @@ async fn a_flood_is_one_event_at_once_and_one_a_minute() {
     fixture.refresh(&junk()).await.unwrap_err();
     let events = fixture.events.refused();
     assert_eq!(events.iter().map(parts).collect::<Vec<_>>(), [forged(1)]);
+
+    // A count begins with its first refusal.
+    fixture.clock.advance(secs(10));
+    fixture.refresh(&junk()).await.unwrap_err();
+    fixture.clock.advance(secs(10));
+    fixture.refresh(&junk()).await.unwrap_err();
+    fixture.clock.advance(secs(40));
+    fixture.issuer.maintain().await.unwrap();
+    let [Event::GrantRefused { count: 3, since, .. }] = fixture.events.refused()[..] else {
+        panic!("no count")
+    };
+    assert_eq!(since, START + 2 * MINUTE);
 
     // It was quiet for a minute: the next one is news.
     fixture.clock.advance(MINUTE);
@@ -120,4 +134,15 @@ async fn made_up_clients_are_bounded_and_every_refusal_is_in_some_count() {
     assert_eq!((clients.len(), events.len()), (1_025, 1_026));
     let total: u64 = events.iter().map(|event| parts(event).3).sum();
     assert_eq!(total, 5_000);
+}
+
+#[tokio::test]
+async fn the_trace_says_which_credential_was_refused() {
+    let fixture = Fixture::new().await;
+    let (lines, _guard) = listen(LevelFilter::INFO);
+    fixture.refresh(&junk()).await.unwrap_err();
+    fixture.issuer.redeem(CodeRequest::new(junk(), client_id("web-app"))).await.unwrap_err();
+    let lines = lines.lock().unwrap();
+    let told = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((told("a refresh token was refused"), told("a code was refused")), (1, 1));
 }

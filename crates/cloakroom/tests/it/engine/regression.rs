@@ -29,7 +29,7 @@ struct Story {
 
 impl Fixture {
     /// Runs maintenance for a moment: a heartbeat is written and read, and the store put right.
-    async fn tend(&self) {
+    pub(super) async fn tend(&self) {
         let now = self.clock.now();
         self.store.memory().heartbeat(now, now + MINUTE).await.unwrap();
         tend(&self.issuer).await;
@@ -71,7 +71,7 @@ impl Fixture {
         self.entries().await.into_iter().filter_map(|entry| revoked(entry.event)).collect()
     }
 
-    async fn entries(&self) -> Vec<LogEntry> {
+    pub(super) async fn entries(&self) -> Vec<LogEntry> {
         let batch = self.store.memory().revocations(Cursor::start(), 1_000).await.unwrap();
         let RevocationBatch::Entries { entries, .. } = batch else { panic!("a gap at the start") };
         entries
@@ -94,7 +94,7 @@ impl Fixture {
         heartbeats.map(|entry| entry.at).collect()
     }
 
-    fn regressions(&self) -> Vec<Regression> {
+    pub(super) fn regressions(&self) -> Vec<Regression> {
         let noticed = |event| match event {
             Event::StoreRegressed { noticed } => Some(noticed),
             _ => None,
@@ -103,11 +103,11 @@ impl Fixture {
     }
 }
 
-fn bob() -> Subject {
+pub(super) fn bob() -> Subject {
     Subject::user("bob").unwrap()
 }
 
-async fn signer(issuer: &Issuer) -> Kid {
+pub(super) async fn signer(issuer: &Issuer) -> Kid {
     issuer.keys().signer().await.unwrap().kid().clone()
 }
 

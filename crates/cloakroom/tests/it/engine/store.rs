@@ -50,6 +50,8 @@ pub(crate) struct ProbeStore {
     /// What `find` does not show of every grant yet.
     unswept: Mutex<Vec<Target>>,
     unreadable: AtomicU64,
+    value_reads: AtomicU64,
+    status: Mutex<StoreStatus>,
     fault: Mutex<Option<(&'static str, When)>>,
     fails: Mutex<Option<&'static str>>,
     swallows: AtomicBool,
@@ -89,6 +91,8 @@ impl ProbeStore {
             sweeps_later: AtomicBool::new(false),
             unswept: Mutex::default(),
             unreadable: AtomicU64::new(0),
+            value_reads: AtomicU64::new(0),
+            status: Mutex::default(),
             fault: Mutex::default(),
             fails: Mutex::default(),
             swallows: AtomicBool::new(false),
@@ -105,6 +109,11 @@ impl ProbeStore {
         self.sweeps_later.store(true, Ordering::SeqCst);
     }
 
+    /// From now on, the store says this of itself.
+    pub(crate) fn describe(&self, status: StoreStatus) {
+        *self.status.lock().unwrap() = status;
+    }
+
     /// The next round of housekeeping meets this many rows that cannot be read, and more is to do.
     pub(crate) fn meet_damage(&self, rows: u64) {
         self.unreadable.store(rows, Ordering::SeqCst);
@@ -115,6 +124,11 @@ impl ProbeStore {
         let calls = std::mem::take(&mut *self.calls.lock().unwrap());
         let names = calls.iter().map(|call| call.method);
         names.filter(|name| !name.starts_with("keys")).collect()
+    }
+
+    /// How often the check values were read since the last look.
+    pub(crate) fn value_reads(&self) -> u64 {
+        self.value_reads.swap(0, Ordering::SeqCst)
     }
 
     /// Every call since the last look, those of the key store too, with its arguments.
@@ -293,6 +307,9 @@ fn token_bytes(tokens: &[TokenRecord]) -> Vec<u8> {
 #[async_trait]
 impl CheckValues for ProbeStore {
     async fn check_values(&self) -> Result<Vec<CheckValue>, StoreError> {
+        self.value_reads.fetch_add(1, Ordering::SeqCst);
+        // Lets nodes that start at the same time race.
+        tokio::task::yield_now().await;
         self.memory().check_values().await
     }
 
@@ -302,6 +319,7 @@ impl CheckValues for ProbeStore {
         expected: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<bool, StoreError> {
+        tokio::task::yield_now().await;
         self.memory().set_check_value(name, expected, value).await
     }
 }
@@ -366,6 +384,11 @@ impl TokenStore for ProbeStore {
     async fn rules(&self, keys: Vec<RuleKey>) -> Result<Rules, StoreError> {
         let memory = self.memory();
         self.call("rules", shown(&keys), memory.rules(keys)).await
+    }
+
+    /// Not counted as a call.
+    async fn status(&self, _: UnixTime) -> Result<StoreStatus, StoreError> {
+        Ok(self.status.lock().unwrap().clone())
     }
 
     async fn list(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloakroom::core::handle::HandleCheck;
 use cloakroom::core::time::Clock as _;
 use cloakroom::resource::TokenError as Refused;
 use cloakroom::testing::{TestIssuer, TestToken};
@@ -73,6 +74,16 @@ async fn bad_tokens_are_refused() {
     // A verifier without a replica does not see revocations.
     assert_eq!(accepted(&test, &token().revoked()).await, [Some(false), Some(false), Some(true)]);
     assert_eq!(accepted(&test, &token()).await, [Some(true); 3], "the others are as they were");
+}
+
+#[tokio::test]
+async fn a_forged_token_looks_like_one_and_is_none_each_time() {
+    let test = TestIssuer::new(ORDERS).await.unwrap();
+    let keys = test.issuer().access_handle_keys();
+    for _ in 0..500 {
+        let forged = test.token("alice").forged().handle().await.unwrap();
+        assert_eq!(keys.check(forged.expose()), HandleCheck::Forged);
+    }
 }
 
 #[tokio::test]

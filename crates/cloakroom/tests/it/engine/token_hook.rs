@@ -6,10 +6,11 @@ use std::time::Duration;
 use cloakroom::core::{Audience, ClientId, TokenSecret};
 use cloakroom::serde_json::{Value, json};
 use cloakroom::{
-    ApprovedRequest, Caller, Event, Grant, GrantRefusal, IssuerBuilder, NewToken, Occasion,
-    TokenChanges, TokenError, TokenHookError,
+    ApprovedRequest, Caller, CodeRequest, Event, Grant, GrantRefusal, IssuerBuilder, NewToken,
+    Occasion, RefreshRequest, TokenChanges, TokenError, TokenHookError,
 };
 
+use super::authorization_requests::sent;
 use super::support::*;
 
 /// What the hook does next, and what it was asked.
@@ -93,7 +94,7 @@ async fn the_hook_is_asked_at_every_token() {
     let shared = Session::of(fixture.sign_in("workers").await);
     fixture
         .issuer
-        .refresh(cloakroom::RefreshRequest::new(shared.refresh, client_id("workers")))
+        .refresh(RefreshRequest::new(shared.refresh, client_id("workers")))
         .await
         .unwrap();
     assert_eq!(hook.occasions(), [Occasion::Issue, Occasion::Refresh]);
@@ -111,12 +112,43 @@ async fn it_learns_what_the_token_is_for() {
     let tokens = fixture.redeem(&code).await.unwrap();
     let token = hook.asked.lock().unwrap().pop().unwrap();
     assert_eq!((token.client(), token.subject()), (&client_id("web-app"), &alice()));
+    assert_eq!(token.user(), Some("alice"));
     assert_eq!((token.grant(), token.granted_at()), (tokens.grant, START));
     assert_eq!((token.auth_time(), token.acr()), (Some(START), Some("mfa")));
     assert_eq!((token.session(), token.nonce()), (Some("sid-1"), None));
     assert_eq!(token.scope(), &tokens.scope);
     assert_eq!(token.audience(), &Audience::one(ORDERS).unwrap());
     assert_eq!(token.claims().get("tenant"), Some(&json!("acme")));
+
+    fixture.issuer.issue(Grant::client("web-app").unwrap()).await.unwrap();
+    let token = hook.asked.lock().unwrap().pop().unwrap();
+    assert_eq!((token.user(), token.subject().id()), (None, "web-app"));
+}
+
+#[tokio::test]
+async fn it_learns_the_nonce_of_the_request_at_every_token() {
+    let (fixture, hook) = fixture().await;
+    let query = b"response_type=code&client_id=oidc-app&nonce=n-1";
+    let request = fixture.issuer.authorization_request(query).await.unwrap();
+    let grant = request.grant("alice").unwrap();
+    let redirect = request.approve(grant).await.unwrap();
+    let code = TokenSecret::new(sent(&redirect, "code").unwrap());
+    let redemption = CodeRequest::new(code, client_id("oidc-app"));
+    let tokens = fixture.issuer.redeem(redemption).await.unwrap();
+    let token = tokens.refresh_token.unwrap();
+    fixture.issuer.refresh(RefreshRequest::new(token, client_id("oidc-app"))).await.unwrap();
+    let asked = hook.asked.lock().unwrap();
+    assert_eq!(asked.iter().map(NewToken::nonce).collect::<Vec<_>>(), [Some("n-1"); 2]);
+}
+
+#[tokio::test]
+async fn it_is_not_asked_about_a_refresh_token_that_has_timed_out() {
+    let (fixture, hook) = fixture().await;
+    let session = fixture.session().await;
+    fixture.clock.advance(14 * DAY);
+    assert_eq!(hook.occasions(), [Occasion::Issue]);
+    assert_eq!(refusal(fixture.refresh(&session.refresh).await), GrantRefusal::Dead);
+    assert_eq!(hook.occasions(), []);
 }
 
 #[tokio::test]
@@ -176,8 +208,7 @@ async fn a_hook_that_refuses_fails_panics_or_hangs_costs_nothing() {
         hook.set(Next::Nothing);
         let (session, code) = (fixture.session().await, fixture.code().await);
         let shared = Session::of(fixture.sign_in("workers").await);
-        let shared =
-            || cloakroom::RefreshRequest::new(shared.refresh.clone(), client_id("workers"));
+        let shared = || RefreshRequest::new(shared.refresh.clone(), client_id("workers"));
         fixture.events.take();
 
         hook.set(next.clone());

@@ -158,6 +158,23 @@ async fn the_event_names_whom_a_get_claims_to_come_from() {
 }
 
 #[tokio::test]
+async fn the_event_names_the_method_that_was_tried() {
+    for (form, tried) in [
+        (&[("client_assertion", "signed:nobody")][..], "other"),
+        (&[("client_id", "follower"), ("client_secret", "wrong")], "client_secret_post"),
+        (&[("client_id", "follower")], "none"),
+    ] {
+        let (server, recorder) = server().await;
+        server.send(post("/handle-keys", form)).await.refused(401, "invalid_client");
+        let events = recorder.refused();
+        let [Event::AuthenticationFailed { method, .. }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(*method, tried);
+    }
+}
+
+#[tokio::test]
 async fn the_log_and_the_keys_may_be_asked_for_with_a_form() {
     let (server, _) = server().await;
     let credentials = [("client_id", "follower"), ("client_secret", SECRET)];

@@ -1,7 +1,7 @@
 //! Scripts of other origins: off by default, and on for those allowed alone.
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderName, Method, Request};
 
 use super::request::{Reply, With, get, post};
 use super::server::{Server, Wire};
@@ -97,5 +97,27 @@ async fn scripts_of_any_other_origin_may_not() {
         for asked in [preflight(path, APP), request(path, APP)] {
             assert_closed(&server.send(asked).await);
         }
+    }
+}
+
+#[tokio::test]
+async fn scripts_may_send_and_read_the_headers_that_the_app_adds() {
+    let server = Server::new().await.mounted(|endpoints| {
+        let endpoints = endpoints.allow_origin(APP).unwrap();
+        let endpoints = endpoints.allow_header(HeaderName::from_static("x-tenant"));
+        endpoints.expose_header(HeaderName::from_static("x-request-id"))
+    });
+    let reply = server.send(preflight("/token", APP)).await;
+    let headers = reply.header("access-control-allow-headers");
+    assert_eq!(headers, "authorization, content-type, dpop, mcp-protocol-version, x-tenant");
+    let reply = server.send(request("/token", APP)).await;
+    let headers = reply.header("access-control-expose-headers");
+    assert_eq!(headers, "dpop-nonce, retry-after, www-authenticate, x-request-id");
+}
+
+#[tokio::test]
+async fn no_file_is_an_origin() {
+    for bad in ["file://host", "file://localhost/", "file:///", "app://", "app:///"] {
+        assert!(Server::new().await.endpoints.clone().allow_origin(bad).is_err(), "{bad}");
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct FaultyStore {
     frozen: Mutex<Option<Epoch>>,
     mute: AtomicBool,
     gap: AtomicBool,
+    skips: AtomicBool,
 }
 
 /// How the store tells that its log grew.
@@ -59,6 +60,7 @@ impl FaultyStore {
             frozen: Mutex::default(),
             mute: AtomicBool::new(false),
             gap: AtomicBool::new(false),
+            skips: AtomicBool::new(false),
         })
     }
 
@@ -94,6 +96,11 @@ impl FaultyStore {
     /// Each read of the log meets a gap, or none does any more.
     pub(super) fn lose_place(&self, gap: bool) {
         self.gap.store(gap, Ordering::SeqCst);
+    }
+
+    /// The next read of the log leads past its entries, and shows none of them.
+    pub(super) fn skip_entries(&self) {
+        self.skips.store(true, Ordering::SeqCst);
     }
 
     /// From now on no heartbeat can be written.
@@ -200,7 +207,14 @@ impl TokenStore for FaultyStore {
         if self.gap.load(Ordering::SeqCst) {
             return Ok(RevocationBatch::Gap);
         }
-        answer
+        let skips = self.skips.swap(false, Ordering::SeqCst);
+        match answer {
+            Ok(RevocationBatch::Entries { next, more, newest_bound, .. }) if skips => {
+                let entries = Vec::new();
+                Ok(RevocationBatch::Entries { entries, next, more, newest_bound })
+            }
+            answer => answer,
+        }
     }
 
     fn wakeups(&self) -> LogNotifications {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::core::revocation::{Cursor, LogEvent};
+use cloakroom::core::store::TokenStore as _;
 use cloakroom::http::Endpoints;
+use cloakroom::{Client, Role};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
@@ -14,7 +16,9 @@ use tokio::time::{Instant, timeout};
 use super::faulty_store::WakeUp;
 use super::request::{Reply, get};
 use super::revocations::{ask, revocation};
-use super::server::{START, Server, Wire};
+use super::server::{SECRET, START, Server, Wire};
+use crate::engine::store::When;
+use crate::engine::support::Fixture;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -128,6 +132,51 @@ async fn a_store_that_cannot_tell_is_asked() {
         server.revoke(4).await;
         assert_new(&server.send(ask(&query)).await, 4);
     }
+}
+
+/// The end of the log, as a read before the growth found it, hides nothing from those who come after.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_the_log_has_overtaken_is_not_kept() {
+    let follower = Client::confidential("follower", SECRET).role(Role::RevocationLog);
+    let fixture = Fixture::with(|issuer| issuer.static_clients([follower]).unwrap()).await;
+    let (store, endpoints) = (fixture.store.clone(), Endpoints::new(fixture.issuer.clone()));
+    let read = |query: String| {
+        let endpoints = endpoints.clone();
+        tokio::spawn(async move { Reply::from(endpoints.handle(ask(&query)).await) })
+    };
+    store.revoke(revocation(1)).await.unwrap();
+    // From now on, growth is noticed.
+    assert_new(&read("wait=30".into()).await.unwrap(), 1);
+    settle().await;
+    let first = store.hold("revocations", When::After);
+    let overtaken = read("limit=7".into());
+    first.holds(1).await;
+    let second = store.hold("revocations", When::After);
+    store.revoke(revocation(2)).await.unwrap();
+    settle().await;
+    let newer = read("limit=7".into());
+    second.holds(1).await;
+    first.open();
+    let overtaken = overtaken.await.unwrap();
+    assert_new(&overtaken, 1);
+    second.open();
+    assert_new(&newer.await.unwrap(), 2);
+    let start = Instant::now();
+    let next = overtaken.batch().next;
+    assert_new(&read(format!("wait=30&limit=7&after={next}")).await.unwrap(), 2);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_gets_no_entry_but_a_new_place_is_told_at_once() {
+    let server = Server::new().await;
+    server.revoke(1).await;
+    let head = server.head().await;
+    server.store.skip_entries();
+    let start = Instant::now();
+    let batch = server.send(ask("wait=30")).await.batch();
+    assert_eq!((batch.entries.len(), batch.more, batch.next), (0, false, head));
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

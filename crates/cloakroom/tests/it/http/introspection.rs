@@ -141,3 +141,22 @@ async fn the_endpoint_is_not_for_everyone() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_representation_with_the_highest_weight_is_sent() {
+    let server = Server::new().await;
+    let access = server.session("web-app").await.access;
+    for (accept, expected) in [
+        ("application/jwt;q=1, */*;q=0.9", "application/jwt"),
+        ("application/jwt;q=1.000, application/json;q=0.999", "application/jwt"),
+        ("application/jwt;q=0.01, application/json;q=0.1", "application/json"),
+        // RFC 9110 §12.4.2: a weight has three digits at most.
+        ("application/jwt;q=0.9999, application/json;q=0.9", "application/json"),
+        ("application/jwt;q=0.x, application/json;q=0.1", "application/json"),
+        ("application/jwt;q=2, application/json;q=0.1", "application/json"),
+    ] {
+        let request = post("/introspect", &[("token", &access)]).with("accept", accept);
+        let reply = server.send(request.basic("gateway", SECRET)).await.ok();
+        assert_eq!(reply.header("content-type"), expected, "{accept}");
+    }
+}

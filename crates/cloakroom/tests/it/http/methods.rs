@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
-use super::request::{get, post};
-use super::server::Wire;
+use super::request::{With as _, get, post};
+use super::server::{SECRET, Server, Wire};
 
 #[tokio::test]
 async fn every_endpoint_has_its_methods() {
@@ -67,6 +69,19 @@ async fn a_body_is_read_up_to_the_limit() {
     };
     wire.send(form(64 * 1024)).await.refused(401, "invalid_client");
     wire.send(form(64 * 1024 + 1)).await.refused(413, "invalid_request");
+}
+
+/// A buffer that grew with the square of what has come could not be had.
+#[tokio::test]
+async fn a_large_body_may_come_in_large_parts() {
+    let server = Server::new().await.mounted(|endpoints| endpoints.body_limit(4 << 20));
+    let part = "x".repeat(1 << 20);
+    let parts = ["grant_type=client_credentials&x=", &part, &part, &part];
+    let parts = parts.map(|part| Ok::<_, std::io::Error>(Bytes::from(part.to_owned())));
+    let body = Body::from_stream(futures_util::stream::iter(parts));
+    let request = post("/token", &[]).basic("web-app", SECRET).map(|_| body);
+    let response = server.endpoints.clone().router().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
 }
 
 #[tokio::test]

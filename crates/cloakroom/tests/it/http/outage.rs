@@ -5,11 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloakroom::core::ClientId;
+use cloakroom::http::Endpoints;
 use cloakroom::{Client, ClientDirectory, DirectoryError};
 use http::Request;
 
 use super::request::{Reply, With, post};
 use super::server::{REDIRECT, SECRET, Server, VERIFIER, Wire};
+use crate::engine::support::{CLIENT_SECRET, Fixture};
 
 #[track_caller]
 fn assert_down(what: &str, reply: Reply) {
@@ -126,5 +128,20 @@ async fn a_directory_that_cannot_be_asked_knows_nobody_and_refuses_nobody() {
         ] {
             assert_down(path, server.send(request).await);
         }
+    }
+}
+
+/// Nobody need try again.
+#[tokio::test]
+async fn what_cannot_be_read_is_an_error_and_no_outage() {
+    let fixture = Fixture::new().await;
+    let access = fixture.session().await.access;
+    fixture.store.damage("find", true);
+    let endpoints = Endpoints::new(fixture.issuer.clone());
+    for accept in ["application/json", "application/jwt"] {
+        let request = post("/introspect", &[("token", access.expose())]).with("accept", accept);
+        let reply: Reply = endpoints.handle(request.basic("gateway", CLIENT_SECRET)).await.into();
+        assert_eq!(reply.text(), r#"{"error":"server_error"}"#);
+        reply.refused(500, "server_error");
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::core::time::ManualClock;
 use cloakroom::http::{Registration, RegistrationRefusal};
 use cloakroom::jwt::Algorithm;
 use cloakroom::{
@@ -15,10 +14,10 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::request::{Reply, With, get, post};
-use super::server::{CHALLENGE, ISSUER, START, Server, VERIFIER};
+use super::server::{CHALLENGE, ISSUER, Server, VERIFIER};
 
 const NOTES: &str = "https://notes.example/mcp";
-const CALLBACK: &str = "http://127.0.0.1/callback";
+pub(super) const CALLBACK: &str = "http://127.0.0.1/callback";
 const INITIAL: &str = "an-initial-access-token-0123456789";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -27,7 +26,7 @@ fn admits(client: ClientBuilder, _: &RegisteredClient) -> Option<ClientBuilder> 
 }
 
 /// A server whose clients register, with these settings of the registry and of the endpoint.
-async fn server_with(
+pub(super) async fn server_with(
     registry: impl FnOnce(RegisteredClients) -> RegisteredClients,
     registration: impl FnOnce(Registration) -> Registration,
 ) -> (Server, Arc<RegisteredClients>) {
@@ -58,7 +57,7 @@ pub(super) fn ask(
     request.body(metadata.to_string().into()).unwrap()
 }
 
-fn registering(metadata: &Value) -> Request<Bytes> {
+pub(super) fn registering(metadata: &Value) -> Request<Bytes> {
     ask("POST", "/register", metadata, None)
 }
 
@@ -100,7 +99,7 @@ fn assert_refused(reply: &Reply, status: u16, error: &str) {
 }
 
 /// Alice lets this client act for her; the tokens it then gets.
-async fn tokens(server: &Server, client: &Value) -> Value {
+pub(super) async fn tokens(server: &Server, client: &Value) -> Value {
     let id = text(client, "client_id");
     let grant = Grant::user(id, "alice").unwrap();
     let request = ApprovedRequest::new(grant, "http://127.0.0.1:4000/callback");
@@ -122,7 +121,10 @@ async fn tokens(server: &Server, client: &Value) -> Value {
 async fn registration_is_off_by_default() {
     let server = Server::new().await;
     assert_eq!(server.send(registering(&public())).await.status, 404);
-    assert_eq!(server.send(get("/register")).await.status, 404);
+    for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let reply = server.send(ask(method, "/register", &public(), None)).await;
+        assert_eq!(reply.status, 404, "{method}");
+    }
     let metadata = server.send(get(METADATA)).await.json();
     assert!(metadata.get("registration_endpoint").is_none());
     assert!(metadata.get("client_id_metadata_document_supported").is_none());
@@ -207,6 +209,13 @@ async fn what_cannot_be_registered_is_refused() {
     ] {
         assert_refused(&server.send(registering(&metadata)).await, 400, error);
     }
+    for (uris, why) in [
+        (json!([]), "it has no redirect_uris"),
+        (json!(vec![CALLBACK; 17]), "it has too many redirect_uris"),
+    ] {
+        let reply = server.send(registering(&changed("redirect_uris", uris))).await;
+        assert_eq!(reply.member("error_description"), why);
+    }
     for (content_type, body) in [
         ("application/x-www-form-urlencoded", public().to_string()),
         ("text/plain", public().to_string()),
@@ -289,94 +298,6 @@ async fn a_client_that_registers_in_a_loop_is_stopped() {
     }
 }
 
-/// With room for so many, and a clock for who makes room.
-async fn crowded(at_most: usize) -> (Server, Arc<RegisteredClients>, Arc<ManualClock>) {
-    let unbounded = |endpoint: Registration| endpoint.limit(u32::MAX, Duration::from_secs(60));
-    let clock = Arc::new(ManualClock::at(START));
-    let timed = clock.clone();
-    let registry = move |registry: RegisteredClients| registry.at_most(at_most).clock(timed);
-    let (server, clients) = server_with(registry, unbounded).await;
-    (server, clients, clock)
-}
-
-async fn is_kept(clients: &RegisteredClients, client: &Value) -> bool {
-    let id = ClientId::new(text(client, "client_id")).unwrap();
-    clients.registration(&id).await.unwrap().is_some()
-}
-
-#[tokio::test]
-async fn a_registry_has_room_for_so_many_only() {
-    let (server, clients, clock) = crowded(2).await;
-    let used = registered(&server, &public()).await;
-    tokens(&server, &used).await;
-    let unused = registered(&server, &public()).await;
-    for wait in [0, 3_598] {
-        clock.advance(Duration::from_secs(wait));
-        let reply = server.send(registering(&public())).await;
-        assert_eq!((reply.status, reply.header("retry-after")), (503, "3600"));
-        assert!(format!("{clients:?}").contains("clients: 2"));
-    }
-    // Who only begins has not been let in: everybody can begin.
-    let query = format!(
-        "response_type=code&client_id={}&redirect_uri={CALLBACK}&code_challenge={CHALLENGE}\
-         &code_challenge_method=S256",
-        text(&unused, "client_id")
-    );
-    drop(server.issuer().authorization_request(query.as_bytes()).await.unwrap().deny());
-    clock.advance(Duration::from_secs(2));
-    registered(&server, &public()).await;
-    assert!(format!("{clients:?}").contains("clients: 2"));
-    assert!(!is_kept(&clients, &unused).await && is_kept(&clients, &used).await);
-}
-
-#[tokio::test]
-async fn those_that_nobody_let_in_make_room_and_the_first_of_them_first() {
-    let (server, clients, clock) = crowded(4).await;
-    let wait = |seconds| {
-        for clock in [&clock, &server.clock] {
-            clock.advance(Duration::from_secs(seconds));
-        }
-    };
-    let mut all = Vec::new();
-    for has_user in [true, false, true, false] {
-        let client = registered(&server, &public()).await;
-        if has_user {
-            tokens(&server, &client).await;
-        }
-        all.push(client);
-        wait(60);
-    }
-    wait(3_600);
-    for gone in [1, 3] {
-        registered(&server, &public()).await;
-        for (index, client) in all.iter().enumerate() {
-            let is_gone = index % 2 == 1 && index <= gone;
-            assert_eq!(is_kept(&clients, client).await, !is_gone, "{index}");
-        }
-    }
-    assert_eq!(server.send(registering(&public())).await.status, 503);
-}
-
-#[tokio::test]
-async fn a_registration_whose_grants_have_all_ended_makes_room() {
-    const DAY: Duration = Duration::from_secs(86_400);
-    let (server, clients, clock) = crowded(2).await;
-    let [first, second] =
-        [registered(&server, &public()).await, registered(&server, &public()).await];
-    for (client, wait) in [(&first, 10), (&second, 20), (&first, 89)] {
-        tokens(&server, client).await;
-        clock.advance(wait * DAY);
-    }
-    // The second one was let in 109 days ago, the first one 89 days ago.
-    let third = registered(&server, &public()).await;
-    assert!(is_kept(&clients, &first).await && !is_kept(&clients, &second).await);
-    tokens(&server, &third).await;
-    assert_eq!(server.send(registering(&public())).await.status, 503);
-    clock.advance(DAY);
-    registered(&server, &public()).await;
-    assert!(!is_kept(&clients, &first).await && is_kept(&clients, &third).await);
-}
-
 #[tokio::test]
 async fn a_client_that_the_app_does_not_admit_is_not_kept() {
     let known = StaticClients::new([Client::public("admin")]).unwrap();
@@ -440,6 +361,43 @@ async fn a_client_reads_changes_and_deletes_its_registration() {
     let access = cloakroom::TokenSecret::new(text(&tokens, "access_token"));
     let answer = server.issuer().introspect(&access, cloakroom::Caller::Internal).await.unwrap();
     assert!(!answer.is_active(), "what it was granted is revoked");
+}
+
+#[tokio::test]
+async fn a_client_that_becomes_public_has_no_secret_any_more() {
+    let (server, _) = server().await;
+    let confidential = changed("token_endpoint_auth_method", json!("client_secret_post"));
+    let client = registered(&server, &confidential).await;
+    tokens(&server, &client).await;
+    let mut public = public();
+    public["client_id"] = client["client_id"].clone();
+    let access = text(&client, "registration_access_token");
+    let request = ask("PUT", &manages(&client), &public, Some(access));
+    let changed = server.send(request).await.ok().json();
+    assert!(changed.get("client_secret").is_none());
+    tokens(&server, &changed).await;
+    let old = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "x"),
+        ("client_id", text(&client, "client_id")),
+        ("client_secret", text(&client, "client_secret")),
+    ];
+    assert_refused(&server.send(post("/token", &old)).await, 401, "invalid_client");
+}
+
+#[tokio::test]
+async fn what_is_kept_is_what_the_client_said_within_a_bound() {
+    let (server, _) = server().await;
+    let mut metadata = changed("software_id", json!("agent-7"));
+    metadata["tos_uri"] = Value::Null;
+    let client = registered(&server, &metadata).await;
+    assert_eq!((&client["software_id"], client.get("tos_uri")), (&json!("agent-7"), None));
+    let empty = changed("x", json!("")).to_string().len();
+    for (bytes, status) in [(8 * 1024, 201), (8 * 1024 + 1, 400)] {
+        let metadata = changed("x", json!("x".repeat(bytes - empty)));
+        assert_eq!(metadata.to_string().len(), bytes);
+        assert_eq!(server.send(registering(&metadata)).await.status, status, "{bytes}");
+    }
 }
 
 #[tokio::test]

@@ -272,3 +272,27 @@ async fn pages_are_bounded_whatever_their_entries_are() {
     assert!(full.iter().all(|bytes| *bytes > MAX_BYTES - 4 * 1024), "{bytes:?}");
     assert!(full.len() > 1, "{bytes:?}");
 }
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_read_a_second_time_and_no_third_time() {
+    const ENTRIES: usize = 1_000;
+    let of_user = |name: usize| {
+        let user = Subject::User(UserId::new("u".repeat(name)).unwrap());
+        let target = Target::SubjectAtClient(user, client_id("a"));
+        Revocation { target, ..revocation(1) }
+    };
+    // As short as 1,000 can be that do not fit: then each byte between two of them counts.
+    let server = Server::new().await;
+    server.store.revoke(of_user(1)).await.unwrap();
+    let entry = &server.send(ask("")).await.batch().entries[0];
+    let shortest = serde_json::to_string(entry).unwrap().len();
+    let missing = MAX_BYTES / ENTRIES - shortest;
+
+    let server = Server::new().await;
+    for _ in 0..ENTRIES {
+        server.store.revoke(of_user(1 + missing)).await.unwrap();
+    }
+    let batch = server.send(ask("")).await.batch();
+    assert!(batch.more && batch.entries.len() < ENTRIES);
+    assert_eq!(server.store.reads(), 2);
+}

@@ -18,21 +18,22 @@ use tokio::time::Instant;
 
 use super::server::Server;
 
-const METADATA: &str = "GET /.well-known/oauth-authorization-server HTTP/1.1\r\nhost: as\r\n\r\n";
+pub(super) const METADATA: &str =
+    "GET /.well-known/oauth-authorization-server HTTP/1.1\r\nhost: as\r\n\r\n";
 
 /// Its body comes once the server has asked for it.
 const EXPECTS: &str = "POST /token HTTP/1.1\r\nhost: as\r\nexpect: 100-continue\r\n\
     content-length: 29\r\n\r\n";
 
 /// A server under way.
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Served {
-    async fn with(
+    pub(super) async fn with(
         endpoints: impl FnOnce(Endpoints) -> Endpoints,
         limits: impl FnOnce(cloakroom::http::Server) -> cloakroom::http::Server,
     ) -> Self {
@@ -47,8 +48,15 @@ impl Served {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(body);
         });
+        // Does not wait for the body for long, and takes its time without it.
+        let impatient = post(|body: Body| async {
+            let mut body = body.into_data_stream();
+            let _ = tokio::time::timeout(Duration::from_secs(1), body.next()).await;
+            drop(body);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
         let app = Router::new().merge(endpoints.router());
-        let app = app.route("/large", large).route("/slow", slow);
+        let app = app.route("/large", large).route("/slow", slow).route("/impatient", impatient);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = limits(serve(listener, app)).graceful_shutdown(async {
             let _ = stopped.await;
@@ -57,7 +65,7 @@ impl Served {
         Self { address, stop: Some(stop), task }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(|endpoints| endpoints, |server| server).await
     }
 
@@ -65,7 +73,7 @@ impl Served {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    async fn sent(&self, text: &str) -> TcpStream {
+    pub(super) async fn sent(&self, text: &str) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         stream
@@ -73,14 +81,14 @@ impl Served {
 }
 
 /// What comes until the server closes the connection; a reset ends it, too.
-async fn rest(mut stream: TcpStream) -> String {
+pub(super) async fn rest(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     String::from_utf8(bytes).unwrap()
 }
 
 /// One answer on a connection that stays.
-async fn answer(stream: &mut TcpStream) -> String {
+pub(super) async fn answer(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let mut byte = [0];
     while !text.ends_with("\r\n\r\n") {

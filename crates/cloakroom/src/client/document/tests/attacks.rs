@@ -127,6 +127,35 @@ async fn bodies_without_an_end_are_given_up() {
 }
 
 #[tokio::test]
+async fn a_document_is_as_large_as_the_app_allows_and_64_kib_at_most() {
+    let host = Host::new().await;
+    let url = host.url("127.0.0.1");
+    let of_size = |bytes: usize| {
+        let mut document = document(&url);
+        let padding = bytes - document.to_string().len() - r#","x":"""#.len();
+        document["x"] = "x".repeat(padding).into();
+        document.to_string()
+    };
+    let in_parts = |body: &str| {
+        let parts = body.as_bytes().chunks(1_000).map(|part| std::str::from_utf8(part).unwrap());
+        let parts: String = parts.map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+        format!("{head}transfer-encoding: chunked\r\n\r\n{parts}0\r\n\r\n")
+    };
+    for (limit, largest) in [(2_500, 2_500), (64 * 1024, 64 * 1024), (usize::MAX, 64 * 1024)] {
+        for (bytes, is_taken) in [(largest, true), (largest + 1, false)] {
+            let body = of_size(bytes);
+            for answer in [ok(&body, ""), in_parts(&body)] {
+                let clients = builder().0.danger_allow_loopback().max_bytes(limit);
+                host.conducts(Conduct::Answers(answer));
+                let found = find(&clients.build().unwrap(), &url).await;
+                assert_eq!(found.is_some(), is_taken, "{limit} {bytes}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_document_of_another_client_is_refused() {
     let host = Host::new().await;
     let url = host.url("127.0.0.1");

@@ -6,10 +6,14 @@ use super::*;
 async fn a_document_becomes_a_client() {
     let host = Host::new().await;
     let url = host.url("127.0.0.1");
-    host.publishes(&document(&url));
+    let home = url.replace("client.json", "home");
+    let mut published = document(&url);
+    published["client_uri"] = home.as_str().into();
+    host.publishes(&published);
     let (clients, _) = local();
     let client = find(&clients, &url).await.unwrap();
     assert_eq!((client.id().as_str(), client.name()), (&*url, Some("App")));
+    assert_eq!(client.uri(), Some(&*home));
     assert!(client.is_public() && client.requires_pkce());
     assert!(client.is_redirect_uri("http://127.0.0.1:1234/cb"));
     assert_eq!(client.scope().as_str(), "notes:read");
@@ -139,5 +143,18 @@ async fn a_hook_that_panics_holds_nobody_up() {
     for _ in 0..2 {
         assert!(is_unavailable(&clients, &url).await);
         assert!(clients.0.known().flights.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_document_has_32_redirect_uris_at_most() {
+    let host = Host::new().await;
+    let url = host.url("127.0.0.1");
+    for (number, is_taken) in [(32, true), (33, false)] {
+        let uris: Vec<_> = (0..number).map(|n| format!("http://127.0.0.1/{n}")).collect();
+        let mut published = document(&url);
+        published["redirect_uris"] = uris.into();
+        host.publishes(&published);
+        assert_eq!(find(&local().0, &url).await.is_some(), is_taken, "{number}");
     }
 }
