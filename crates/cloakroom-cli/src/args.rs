@@ -98,7 +98,8 @@ pub(crate) enum Command {
     /// Looks for what is wrong with the store, its settings and its keys. It changes nothing except
     /// the newest revocation bound, which every program that opens a store raises.
     Doctor {
-        /// Does not read every grant, which takes minutes on a large store.
+        /// Does not read every grant, and looks up none that was revoked: on a large store, that takes
+        /// minutes.
         #[arg(long)]
         skip_rows: bool,
     },

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use cloakroom::operator::{Check, Diagnosis, Finding, Outcome, scan_rows};
+use cloakroom::core::store::StoreError;
+use cloakroom::core::time::{Clock as _, SystemClock};
+use cloakroom::operator::{Check, Diagnosis, Finding, Outcome, scan_revoked_grants, scan_rows};
 use serde_json::json;
 
 use crate::commands::Context;
@@ -15,17 +17,25 @@ pub(crate) async fn run(context: &Context, skip_rows: bool) -> Result<ExitCode, 
             let mut diagnosis = context.builder(&store)?.diagnose().await;
             if skip_rows {
                 let text = "left out by --skip-rows";
-                diagnosis.findings.push(Finding::new(Check::Rows, Outcome::Skipped, text));
+                let skipped = |check| Finding::new(check, Outcome::Skipped, text);
+                diagnosis.findings.extend([Check::Rows, Check::Revocations].map(skipped));
             } else {
+                let failed = |check, error: StoreError| {
+                    Finding::new(check, Outcome::Failed, Failure::from(error).text)
+                };
                 let bar = progress(None, "reading grants");
                 let scan = scan_rows(&*store.tokens, |rows| bar.set_position(rows)).await;
                 bar.finish_and_clear();
-                diagnosis.findings.push(match scan {
-                    Ok(scan) => scan.finding(),
-                    Err(error) => {
-                        Finding::new(Check::Rows, Outcome::Failed, Failure::from(error).text)
-                    }
-                });
+                let rows = scan.map(|scan| scan.finding());
+                diagnosis.findings.push(rows.unwrap_or_else(|error| failed(Check::Rows, error)));
+                let bar = progress(None, "looking up revoked grants");
+                let (tokens, now) = (&*store.tokens, SystemClock::new().now());
+                let scan = scan_revoked_grants(tokens, now, |rows| bar.set_position(rows)).await;
+                bar.finish_and_clear();
+                let revoked = scan.map(|scan| scan.finding());
+                diagnosis
+                    .findings
+                    .push(revoked.unwrap_or_else(|error| failed(Check::Revocations, error)));
             }
             diagnosis
         }

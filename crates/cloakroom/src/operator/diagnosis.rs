@@ -63,6 +63,9 @@ pub enum Check {
     RevocationLog,
     /// Whether every grant can be read ([`scan_rows`](crate::operator::scan_rows)).
     Rows,
+    /// Whether the grants that the revocation log revokes are revoked
+    /// ([`scan_revoked_grants`](crate::operator::scan_revoked_grants)).
+    Revocations,
 }
 
 impl fmt::Display for Check {
@@ -80,6 +83,7 @@ impl fmt::Display for Check {
             Self::Housekeeping => "housekeeping",
             Self::RevocationLog => "revocation log",
             Self::Rows => "rows",
+            Self::Revocations => "revocations",
         })
     }
 }

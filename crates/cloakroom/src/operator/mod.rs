@@ -10,7 +10,7 @@
 //! | What is this token, and why is it inactive? | [`Issuer::inspect_token`](crate::Issuer::inspect_token) |
 //! | What is known of this grant? | [`Issuer::inspect_grant`](crate::Issuer::inspect_grant) |
 //! | Which sessions does a user or a client have? | [`Issuer::list_sessions`](crate::Issuer::list_sessions) |
-//! | What is wrong with this store? | [`IssuerBuilder::diagnose`](crate::IssuerBuilder::diagnose), [`scan_rows`] |
+//! | What is wrong with this store? | [`IssuerBuilder::diagnose`](crate::IssuerBuilder::diagnose), [`scan_rows`], [`scan_revoked_grants`] |
 //! | Is this error an outage, and what caused it? | [`is_outage`], [`with_causes`] |
 //! | What must be revoked again after a restore? | [`AuditedRevocation`], [`Issuer::repeat_revocation`](crate::Issuer::repeat_revocation) |
 
@@ -18,6 +18,7 @@ mod audited;
 mod causes;
 mod diagnosis;
 mod grants;
+mod revoked;
 mod rows;
 mod tokens;
 
@@ -25,6 +26,7 @@ pub use audited::AuditedRevocation;
 pub use causes::{is_outage, with_causes};
 pub use diagnosis::{Check, Diagnosis, Finding, Outcome};
 pub use grants::{ChainInspection, GrantInspection, GrantState, InspectedGrant, SessionPage};
+pub use revoked::{RevokedScan, scan_revoked_grants};
 pub use rows::{RowScan, scan_rows};
 pub use tokens::{InactiveReason, PresentedToken, TokenInspection};
 
