@@ -112,6 +112,9 @@ const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
 const NEEDS_TO_BE_PREPARED_AGAIN: u16 = 1615;
 
+/// The transaction of a savepoint is gone.
+const NO_SAVEPOINT: u16 = 1305;
+
 /// `read_only`, a read-only transaction, a read-only storage engine, a server that goes offline, a Galera node
 /// without its cluster.
 const DEMOTED: [u16; 6] = [1290, 1792, 1836, 1874, 3032, 1047];
@@ -127,7 +130,7 @@ impl Failure {
     pub(crate) fn verdict(&self) -> Verdict {
         match self {
             Self::Driver(Error::Server(error)) => match error.code {
-                DEADLOCK | NEEDS_TO_BE_PREPARED_AGAIN => Verdict::RunAgain,
+                DEADLOCK | NEEDS_TO_BE_PREPARED_AGAIN | NO_SAVEPOINT => Verdict::RunAgain,
                 code if DEMOTED.contains(&code) => Verdict::Demoted,
                 code if GONE.contains(&code) => Verdict::Broken,
                 _ => Verdict::Failed,
@@ -195,6 +198,7 @@ mod tests {
         for (code, verdict) in [
             (1213, Verdict::RunAgain),
             (1615, Verdict::RunAgain),
+            (1305, Verdict::RunAgain),
             (1205, Verdict::Failed),
             (1062, Verdict::Failed),
             (1290, Verdict::Demoted),
