@@ -183,7 +183,7 @@ impl Operation for LockedStep {
             chain_expires_at = ?, expires_at = ?, row_expires_at = ?, revoked_at = ?, body = ? \
             WHERE id = ?";
         let step = &self.step;
-        connection.run("START TRANSACTION").await?;
+        connection.script(&Script::transaction()).await?;
         let refused = match stored_grant(connection, step.grant, Locking::ForUpdate).await? {
             None => Some(AdvanceOutcome::Unknown),
             Some(Stored::Tombstone) => Some(AdvanceOutcome::Dead),
@@ -195,7 +195,7 @@ impl Operation for LockedStep {
         }
         let stored = stored_tokens(connection, step.grant, &step.tokens).await?;
         let fresh = fresh(&step.tokens, &stored)?;
-        let mut script = Script::new();
+        let mut script = Script::resumed();
         if let ChainUpdate::Move(next) = &step.change {
             let mut values = written(&next.to_row());
             values.push(binary(step.grant.as_bytes()));

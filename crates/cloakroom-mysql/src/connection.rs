@@ -181,6 +181,24 @@ impl Script {
         Self::default()
     }
 
+    /// Begins a transaction that goes on in another packet.
+    ///
+    /// A Galera node gives an idle transaction up when another node was faster, and does not always say so: the
+    /// statements of the next packet would then run without it, and without its locks. A savepoint is gone with
+    /// its transaction. [`Self::resumed`] releases it, which is an error then, and the operation runs again.
+    pub(crate) fn transaction() -> Self {
+        let mut script = Self::new();
+        script.then("START TRANSACTION", &[]).then("SAVEPOINT begun", &[]);
+        script
+    }
+
+    /// Goes on with such a transaction: begins the packet that writes what was decided under its locks.
+    pub(crate) fn resumed() -> Self {
+        let mut script = Self::new();
+        script.then("RELEASE SAVEPOINT begun", &[]);
+        script
+    }
+
     /// Adds a statement. Each `?` stands for a value.
     pub(crate) fn then(&mut self, template: &str, values: &[Value]) -> &mut Self {
         if self.statements > 0 {
@@ -263,5 +281,51 @@ mod tests {
             script.text,
             "START TRANSACTION;INSERT INTO ~t VALUES (X'61277e3fff', -3, NULL), (X'')"
         );
+    }
+
+    mod with_mysql {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        use cloakroom_core::Random;
+        use cloakroom_core::store::TokenStore as _;
+
+        use super::super::*;
+        use crate::MysqlStore;
+        use crate::pool::Operation;
+
+        /// Its first run loses its transaction between the two packets, as on a Galera node.
+        struct Losing(Arc<AtomicU32>);
+
+        impl Operation for Losing {
+            type Answer = u64;
+
+            const CONTEXT: &'static str = "losing a transaction";
+
+            async fn run(&self, connection: &mut Connection) -> Result<u64, Failure> {
+                connection.script(&Script::transaction()).await?;
+                if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+                    connection.roll_back().await?;
+                }
+                let mut script = Script::resumed();
+                script.then("UPDATE ~state SET newest_bound = newest_bound + 1", &[]);
+                script.then("COMMIT", &[]);
+                Ok(connection.script(&script).await?[1].matched)
+            }
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn nothing_of_a_lost_transaction_is_done_and_it_runs_again() {
+            let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
+            let name: [u8; 8] = Random::system().array().unwrap();
+            let prefix = format!("l{:016x}_", u64::from_le_bytes(name));
+            let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+            let bound = async || store.rules(vec![]).await.unwrap().newest_bound.get();
+            let before = bound().await;
+            let runs = Arc::new(AtomicU32::new(0));
+            assert_eq!(store.pool().steps(Losing(Arc::clone(&runs))).await.unwrap(), 1);
+            assert_eq!(runs.load(Ordering::SeqCst), 2);
+            assert_eq!(bound().await, before + 1, "once");
+        }
     }
 }

@@ -82,6 +82,9 @@ pub enum ConnectError {
 pub(crate) enum Failure {
     /// The driver or the server failed.
     Driver(Error),
+    /// Another node of a cluster took the same key first. Its transaction was applied here while this one, which
+    /// the node was about to give up, waited for the key.
+    Overtaken(Error),
     /// There was no answer in time.
     Timeout(Duration),
     /// All connections stayed in use.
@@ -135,6 +138,7 @@ impl Failure {
                 code if GONE.contains(&code) => Verdict::Broken,
                 _ => Verdict::Failed,
             },
+            Self::Overtaken(_) => Verdict::RunAgain,
             Self::Driver(_) | Self::Timeout(_) => Verdict::Broken,
             Self::Refused(_) => Verdict::Demoted,
             Self::Exhausted(_) | Self::Store(_) => Verdict::Failed,
@@ -144,6 +148,14 @@ impl Failure {
     /// Whether a key is already there.
     pub(crate) const fn is_duplicate(&self) -> bool {
         matches!(self, Self::Driver(Error::Server(error)) if error.code == DUPLICATE)
+    }
+
+    /// A duplicate that only another node of a cluster can have written.
+    pub(crate) fn overtaken(self) -> Self {
+        match self {
+            Self::Driver(error) => Self::Overtaken(error),
+            other => other,
+        }
     }
 
     /// Whether somebody else holds a lock for too long.
@@ -158,7 +170,7 @@ impl Failure {
             Self::Driver(Error::Server(error)) if DAMAGED.contains(&error.code) => {
                 StoreError::corrupt("a table", error)
             }
-            Self::Driver(error) => StoreError::unavailable(context, error),
+            Self::Driver(error) | Self::Overtaken(error) => StoreError::unavailable(context, error),
             Self::Timeout(after) => {
                 StoreError::unavailable(context, format!("no answer within {after:?}"))
             }
@@ -208,6 +220,7 @@ mod tests {
         ] {
             assert_eq!(server(code).verdict(), verdict, "{code}");
         }
+        assert_eq!(server(1062).overtaken().verdict(), Verdict::RunAgain);
         assert_eq!(Failure::Timeout(Duration::ZERO).verdict(), Verdict::Broken);
         let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert_eq!(Failure::from(Error::from(io)).verdict(), Verdict::Broken);

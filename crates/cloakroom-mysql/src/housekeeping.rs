@@ -140,19 +140,18 @@ async fn delete(
     }
     let list = format!("({})", marks(keys.len()));
     let values: Vec<Value> = std::iter::once(before.clone()).chain(keys).collect();
-    let mut script = Script::new();
-    script.then("START TRANSACTION", &[]);
+    let mut script = Script::transaction();
     script.then(&format!("{} {list} FOR UPDATE SKIP LOCKED", table.lock), &values);
     let keys = keys_of(table, last_rows(connection, &script).await?)?;
     if keys.is_empty() {
         connection.roll_back().await?;
         return Ok(0);
     }
-    let mut script = Script::new();
+    let mut script = Script::resumed();
     script.then(&format!("{} ({})", table.delete, marks(keys.len())), &keys);
     script.then("COMMIT", &[]);
     let answers = connection.script(&script).await?;
-    Ok(count(answers.first().map_or(0, |delete| delete.matched)))
+    Ok(count(answers.get(1).map_or(0, |delete| delete.matched)))
 }
 
 fn keys_of(table: &Table, rows: Vec<Row>) -> Result<Vec<Value>, Failure> {
@@ -196,8 +195,7 @@ async fn delete_grants(
         return Ok(0);
     }
     let ids: Vec<Value> = due.iter_mut().map(first).collect();
-    let mut script = Script::new();
-    script.then("START TRANSACTION", &[]);
+    let mut script = Script::transaction();
     let lock = format!(
         "SELECT id, tombstone FROM ~grants FORCE INDEX (PRIMARY) WHERE row_expires_at < ? \
          AND id IN ({}) FOR UPDATE SKIP LOCKED",
@@ -210,7 +208,7 @@ async fn delete_grants(
         let is_tombstone = get::<i64>(&mut row, 1)? != 0;
         if is_tombstone { &mut tombstones } else { &mut ids }.push(first(&mut row));
     }
-    let mut script = Script::new();
+    let mut script = Script::resumed();
     if !ids.is_empty() {
         let list = marks(ids.len());
         let tokens = format!(
@@ -234,9 +232,9 @@ async fn delete_grants(
     let matched: Vec<u64> =
         connection.script(&script).await?.into_iter().map(|answer| answer.matched).collect();
     let (tokens, grants, buried) = match (ids.is_empty(), tombstones.is_empty()) {
-        (false, false) => (matched[0], matched[1], matched[2]),
-        (false, true) => (matched[0], matched[1], 0),
-        (true, false) => (0, 0, matched[0]),
+        (false, false) => (matched[1], matched[2], matched[3]),
+        (false, true) => (matched[1], matched[2], 0),
+        (true, false) => (0, 0, matched[1]),
         (true, true) => (0, 0, 0),
     };
     done.grants += grants;
@@ -262,8 +260,7 @@ async fn delete_tokens(
     if due.is_empty() {
         return Ok(0);
     }
-    let mut script = Script::new();
-    script.then("START TRANSACTION", &[]);
+    let mut script = Script::transaction();
     let lock = format!(
         "SELECT grant_id, digest FROM ~tokens FORCE INDEX (PRIMARY) WHERE {} \
          FOR UPDATE SKIP LOCKED",
@@ -275,11 +272,11 @@ async fn delete_tokens(
         connection.roll_back().await?;
         return Ok(0);
     }
-    let mut script = Script::new();
+    let mut script = Script::resumed();
     let delete = format!("DELETE FROM ~tokens WHERE {}", token_condition(locked.len()));
     script.then(&delete, &token_keys(locked, before)).then("COMMIT", &[]);
     let answers = connection.script(&script).await?;
-    Ok(count(answers.first().map_or(0, |delete| delete.matched)))
+    Ok(count(answers.get(1).map_or(0, |delete| delete.matched)))
 }
 
 /// Names tokens one by one, in a form that both servers read from the primary key.

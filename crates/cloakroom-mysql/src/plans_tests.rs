@@ -9,8 +9,13 @@ use crate::connection::Script;
 /// The statements that each store ran, by the prefix of its tables.
 static SEEN: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
 
-/// Notes what a store runs, if its statements are wanted.
+/// Notes what a store runs, if its statements are wanted. No packet may end a transaction of an earlier one
+/// without [`Script::resumed`].
 pub(crate) fn note(prefix: &str, script: &Script) {
+    let mut statements = script
+        .statements()
+        .filter(|sql| ["START TRANSACTION", "RELEASE SAVEPOINT begun", "COMMIT"].contains(sql));
+    assert_ne!(statements.next(), Some("COMMIT"), "{script:?}");
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(statements) = seen.get_mut(prefix) {
         statements.extend(script.statements().map(|text| text.replace('~', prefix)));

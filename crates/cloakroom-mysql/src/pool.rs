@@ -48,7 +48,7 @@ pub(crate) enum Lane {
 pub(crate) const LOG_CONNECTIONS: usize = 2;
 
 /// How often an operation runs again because the server gave it up.
-const MAX_RUNS: u32 = 10;
+const MAX_RUNS: u32 = 20;
 
 /// A connection that was idle for longer is tested before it is used: a firewall may have dropped it without
 /// a word.

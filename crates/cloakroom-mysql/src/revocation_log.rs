@@ -85,12 +85,7 @@ impl Operation for AppendAll {
         // Never lower, whatever was read: a lower bound would be allotted a second time.
         const RAISE: &str = "UPDATE ~state SET position = GREATEST(position, ?), \
             newest_bound = GREATEST(newest_bound, ?) WHERE id = 0";
-        let mut script = Script::new();
-        script.then("START TRANSACTION", &[]);
-        // A node of Galera gives a transaction up when another node was faster, and does not always say so:
-        // what follows would then run without it. A savepoint is gone with its transaction, and releasing it
-        // is an error.
-        script.then("SAVEPOINT whole", &[]).then("SAVEPOINT begun", &[]);
+        let mut script = Script::transaction();
         let mut effects: Vec<&Append> = self.entries.iter().collect();
         effects.sort_by_key(|append| {
             let (grant, token) = append.rows();
@@ -112,26 +107,24 @@ impl Operation for AppendAll {
         let bound: i64 = get(&mut state, 1)?;
 
         let mut numbering = Numbering { position, bound: Epoch::new(time(bound)) };
-        let mut effects = Script::new();
+        let mut script = Script::resumed();
         let mut log = Script::new();
         for append in &self.entries {
             let (entry, bound) = numbering.next(append);
             log_entry(&mut log, numbering.position, &entry);
             if let Append::Revocation(id, revocation) = append {
-                leave(&mut effects, numbering.position, *id, revocation, bound);
+                leave(&mut script, numbering.position, *id, revocation, bound);
             }
         }
-        let mut script = Script::new();
-        // The entries come first: they tell whether the transaction was committed.
-        script.then("RELEASE SAVEPOINT begun", &[]).append(&log).append(&effects);
+        script.append(&log);
         script.then(RAISE, &[Value::Int(numbering.position), column(numbering.bound.get())]);
-        script.then("RELEASE SAVEPOINT whole", &[]).then("COMMIT", &[]);
+        script.then("COMMIT", &[]);
         match connection.script(&script).await {
             Ok(_) => Ok(Appended { newest: time(numbering.position) }),
             Err(failure) if failure.is_duplicate() => {
                 connection.roll_back().await?;
                 if !self.is_committed(connection).await? {
-                    return Err(failure);
+                    return Err(failure.overtaken());
                 }
                 Ok(Appended { newest: newest(connection).await? })
             }

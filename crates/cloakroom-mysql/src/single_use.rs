@@ -122,11 +122,8 @@ impl Operation for SpendKnown {
         const STORED: &str = "SELECT ends_at FROM ~single_use WHERE id = ? FOR UPDATE";
         let spend = &self.0;
         let id = binary(spend.id.as_bytes());
-        let mut script = Script::new();
-        script
-            .then("START TRANSACTION", &[])
-            .then(FORGOTTEN, &[])
-            .then(STORED, std::slice::from_ref(&id));
+        let mut script = Script::transaction();
+        script.then(FORGOTTEN, &[]).then(STORED, std::slice::from_ref(&id));
         let mut answers = connection.script(&script).await?;
         let stored = end(answers.pop().and_then(|answer| answer.rows.into_iter().next()))?;
         let forgotten = end(answers.pop().and_then(|answer| answer.rows.into_iter().next()))?;
@@ -134,7 +131,7 @@ impl Operation for SpendKnown {
             return Err(StoreError::corrupt("a table", "the latest forgotten end is gone").into());
         };
         let (answer, until) = spend.judge(stored, forgotten);
-        let mut script = Script::new();
+        let mut script = Script::resumed();
         if let Some(until) = until.filter(|_| stored.is_some()) {
             script.then(WRITE, &[column(until.as_millis()), id]);
         }
