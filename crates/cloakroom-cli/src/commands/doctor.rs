@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cloakroom::core::store::StoreError;
+use cloakroom::core::store::{StoreError, TokenStore};
 use cloakroom::core::time::{Clock as _, SystemClock};
 use cloakroom::operator::{Check, Diagnosis, Finding, Outcome, scan_revoked_grants, scan_rows};
 use serde_json::json;
@@ -10,6 +10,25 @@ use serde_json::json;
 use crate::commands::Context;
 use crate::failure::{Failure, Status};
 use crate::output::{plain, progress};
+
+/// The checks that look at every grant.
+async fn scan(tokens: &dyn TokenStore) -> [Finding; 2] {
+    let finding = |check, found: Result<Finding, StoreError>| {
+        let failed = |error| Finding::new(check, Outcome::Failed, Failure::from(error).text);
+        found.unwrap_or_else(failed)
+    };
+    let bar = progress(None, "reading grants");
+    let rows = scan_rows(tokens, |rows| bar.set_position(rows)).await;
+    bar.finish_and_clear();
+    let bar = progress(None, "looking up revoked grants");
+    let now = SystemClock::new().now();
+    let revoked = scan_revoked_grants(tokens, now, |rows| bar.set_position(rows)).await;
+    bar.finish_and_clear();
+    [
+        finding(Check::Rows, rows.map(|scan| scan.finding())),
+        finding(Check::Revocations, revoked.map(|scan| scan.finding())),
+    ]
+}
 
 pub(crate) async fn run(context: &Context, skip_rows: bool) -> Result<ExitCode, Failure> {
     let diagnosis = match context.place()?.open().await {
@@ -20,22 +39,7 @@ pub(crate) async fn run(context: &Context, skip_rows: bool) -> Result<ExitCode, 
                 let skipped = |check| Finding::new(check, Outcome::Skipped, text);
                 diagnosis.findings.extend([Check::Rows, Check::Revocations].map(skipped));
             } else {
-                let failed = |check, error: StoreError| {
-                    Finding::new(check, Outcome::Failed, Failure::from(error).text)
-                };
-                let bar = progress(None, "reading grants");
-                let scan = scan_rows(&*store.tokens, |rows| bar.set_position(rows)).await;
-                bar.finish_and_clear();
-                let rows = scan.map(|scan| scan.finding());
-                diagnosis.findings.push(rows.unwrap_or_else(|error| failed(Check::Rows, error)));
-                let bar = progress(None, "looking up revoked grants");
-                let (tokens, now) = (&*store.tokens, SystemClock::new().now());
-                let scan = scan_revoked_grants(tokens, now, |rows| bar.set_position(rows)).await;
-                bar.finish_and_clear();
-                let revoked = scan.map(|scan| scan.finding());
-                diagnosis
-                    .findings
-                    .push(revoked.unwrap_or_else(|error| failed(Check::Revocations, error)));
+                diagnosis.findings.extend(scan(&*store.tokens).await);
             }
             diagnosis
         }

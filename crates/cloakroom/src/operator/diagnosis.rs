@@ -22,16 +22,18 @@ use crate::issuer::ownership::Owner;
 use crate::operator::causes::{is_outage, with_causes};
 
 /// How long something may be overdue before it is a finding: nodes take turns, and may restart.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long ago the oldest row that housekeeping may delete may have ended.
 const BACKLOG: Duration = Duration::from_secs(3_600);
 
 /// The most pages of the revocation log that are read.
-const MAX_PAGES: usize = 10_000;
+pub(super) const MAX_PAGES: usize = 10_000;
+
+pub(super) const LOST_PLACE: &str = "the log lost its place while it was read: try again";
 
 /// The entries of one page.
-const PAGE: u32 = 1_000;
+pub(super) const PAGE: u32 = 1_000;
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -435,8 +437,7 @@ impl Examined {
                 }
                 Err(error) => return found.store_failed(check, &error),
                 Ok(RevocationBatch::Gap) => {
-                    let text = "the log lost its place while it was read: try again";
-                    return found.add(check, Outcome::Skipped, text);
+                    return found.add(check, Outcome::Skipped, LOST_PLACE);
                 }
                 Ok(RevocationBatch::Entries { entries, next, more, .. }) => {
                     entries_read += entries.len();

@@ -419,9 +419,9 @@ impl AsyncRead for Timed {
             let has_begun = buffer.filled().len() > before;
             if has_begun {
                 self.sending = None;
-            }
-            if has_begun && matches!(self.place.phase(), Phase::Idle { .. }) {
-                self.place.set_phase(Phase::Head { since: Instant::now() });
+                if matches!(self.place.phase(), Phase::Idle { .. }) {
+                    self.place.set_phase(Phase::Head { since: Instant::now() });
+                }
             }
             return Poll::Ready(read);
         }
