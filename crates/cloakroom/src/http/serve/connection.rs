@@ -93,9 +93,10 @@ impl Connection {
         let result = tokio::select! {
             result = &mut connection => result,
             () = place.told_to_leave() => {
-                // A request that is still coming is given up, like one of a peer that goes away.
-                if matches!(place.phase(), Phase::Head { .. } | Phase::Body { .. }) {
-                    tracing::debug!("a connection with a slow request was closed to make room");
+                // A request that is still coming is given up, like one of a peer that goes away, and so is an
+                // answer that the peer does not take.
+                if place.is_slow() {
+                    tracing::debug!("a connection of a slow peer was closed to make room");
                     return;
                 }
                 connection.as_mut().graceful_shutdown();
@@ -169,8 +170,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// The body of an answer: the request is under way until hyper has taken all of it. From then on, it is
-/// [`Timed::sending`].
+/// The body of an answer: the request is under way until hyper has taken all of it.
 struct Answer {
     body: Body,
     _under_way: UnderWay,
@@ -335,8 +335,8 @@ pub(super) struct Timed {
     limits: Limits,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
-    /// Keeps the request under way while its peer has yet to take the rest of an answer.
-    sending: Option<UnderWay>,
+    /// Whether the peer has yet to take an answer: what the place knows, too, without a lock.
+    is_sending: bool,
 }
 
 /// Ready with an error when the time is over, and else wakes the task then.
@@ -354,10 +354,13 @@ fn poll_end(
 
 impl Timed {
     pub(super) fn new(stream: TcpStream, place: Arc<Place>, limits: Limits) -> Self {
-        Self { stream, place, limits, reading: None, writing: None, sending: None }
+        Self { stream, place, limits, reading: None, writing: None, is_sending: false }
     }
 
     fn end_of_reading(&self) -> Option<Instant> {
+        if self.is_sending {
+            return None;
+        }
         match self.place.phase() {
             Phase::Idle { since } => Some(since + self.limits.idle),
             Phase::Head { since } => Some(since + self.limits.head),
@@ -388,11 +391,12 @@ impl Timed {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            (self.writing, self.sending) = (None, None);
+            self.writing = None;
             return written;
         }
-        if matches!(self.place.phase(), Phase::Idle { .. }) {
-            self.sending = Some(UnderWay::begin(&self.place));
+        if !self.is_sending {
+            self.is_sending = true;
+            self.place.has_to_send();
         }
         let end = match &self.writing {
             Some(timer) => timer.deadline(),
@@ -410,18 +414,16 @@ impl AsyncRead for Timed {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         // A peer that sends a byte now and then is not done any sooner.
-        if let Phase::Head { since } = self.place.phase()
+        if !self.is_sending
+            && let Phase::Head { since } = self.place.phase()
             && since.elapsed() >= self.limits.head
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if let Poll::Ready(read) = self.poll_read_some(cx, buffer) {
             let has_begun = buffer.filled().len() > before;
-            if has_begun {
-                self.sending = None;
-                if matches!(self.place.phase(), Phase::Idle { .. }) {
-                    self.place.set_phase(Phase::Head { since: Instant::now() });
-                }
+            if has_begun && matches!(self.place.phase(), Phase::Idle { .. }) {
+                self.place.set_phase(Phase::Head { since: Instant::now() });
             }
             return Poll::Ready(read);
         }
@@ -462,7 +464,13 @@ impl AsyncWrite for Timed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper flushes once it has written everything.
+        if self.is_sending {
+            self.is_sending = false;
+            self.place.has_sent();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -47,18 +47,40 @@ pub(super) enum Phase {
     Busy,
 }
 
-impl Phase {
+/// What a connection does.
+#[derive(Debug, Clone, Copy)]
+struct Activity {
+    phase: Phase,
+    /// Since when the peer has had an answer to take, whatever the phase: the next request may follow
+    /// before it has taken it.
+    sending: Option<Instant>,
+}
+
+/// For what the peer is waited for. The first of these makes room first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum WaitsFor {
+    ARequest,
+    TheRestOfARequest,
+    /// Last, since an honest peer may take its time for a long answer, but an honest peer sends a request
+    /// in one go.
+    TakingAnAnswer,
+}
+
+impl Activity {
     /// Whether a request is under way, as far as the reader of the stream is concerned.
-    pub(super) const fn is_under_way(self) -> bool {
-        matches!(self, Self::Body { .. } | Self::Busy)
+    const fn is_under_way(self) -> bool {
+        self.sending.is_some() || matches!(self.phase, Phase::Body { .. } | Phase::Busy)
     }
 
-    /// Since when the peer is waited for, and whether it has begun a request.
-    const fn waits(self) -> Option<(bool, Instant)> {
-        match self {
-            Self::Idle { since } => Some((false, since)),
-            Self::Head { since } | Self::Body { since } => Some((true, since)),
-            Self::Busy => None,
+    /// For what the peer is waited for, and since when.
+    fn waits(self) -> Option<(WaitsFor, Instant)> {
+        match (self.sending, self.phase) {
+            (Some(since), _) => Some((WaitsFor::TakingAnAnswer, since)),
+            (None, Phase::Idle { since }) => Some((WaitsFor::ARequest, since)),
+            (None, Phase::Head { since } | Phase::Body { since }) => {
+                Some((WaitsFor::TheRestOfARequest, since))
+            }
+            (None, Phase::Busy) => None,
         }
     }
 }
@@ -80,7 +102,7 @@ struct Table {
 
 #[derive(Debug)]
 struct State {
-    phase: Mutex<Phase>,
+    activity: Mutex<Activity>,
     /// The reader, which must look at the phase again when a request has ended.
     reader: Mutex<Option<Waker>>,
     is_leaving: AtomicBool,
@@ -111,7 +133,10 @@ impl OpenConnections {
         let number = table.next;
         table.next += 1;
         let state = Arc::new(State {
-            phase: Mutex::new(Phase::Idle { since: Instant::now() }),
+            activity: Mutex::new(Activity {
+                phase: Phase::Idle { since: Instant::now() },
+                sending: None,
+            }),
             reader: Mutex::default(),
             is_leaving: false.into(),
             leave: Notify::new(),
@@ -131,13 +156,13 @@ impl OpenConnections {
 }
 
 impl Table {
-    /// Closes the connection that has been idle for the longest; if there is none, the one whose peer
-    /// has been at its request for the longest. An honest peer sends a request in one go.
+    /// Closes the connection whose peer has been waited for the longest, of those that wait for the same:
+    /// see [`WaitsFor`].
     fn make_room(&mut self) -> bool {
         let staying = self.by_number.iter().filter(|(_, state)| !state.is_leaving());
         let waiting = staying.filter_map(|(number, state)| {
-            let (has_begun, since) = state.phase().waits()?;
-            (since.elapsed() >= MIN_WAIT).then_some(((has_begun, since, *number), state))
+            let (waits_for, since) = state.activity().waits()?;
+            (since.elapsed() >= MIN_WAIT).then_some(((waits_for, since, *number), state))
         });
         let Some((_, state)) = waiting.min_by_key(|(rank, _)| *rank) else { return false };
         state.is_leaving.store(true, Ordering::Release);
@@ -148,8 +173,8 @@ impl Table {
 }
 
 impl State {
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_leaving(&self) -> bool {
@@ -159,23 +184,52 @@ impl State {
 
 impl Place {
     pub(super) fn phase(&self) -> Phase {
-        *self.state.phase()
+        self.state.activity().phase
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        *self.state.phase() = phase;
+        self.state.activity().phase = phase;
+    }
+
+    /// The peer makes no room for an answer.
+    pub(super) fn has_to_send(&self) {
+        self.state.activity().sending.get_or_insert_with(Instant::now);
+    }
+
+    /// The peer has taken all that there was to send. Its time for the next request begins now.
+    pub(super) fn has_sent(&self) {
+        let mut activity = self.state.activity();
+        if activity.sending.take().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if let Phase::Idle { since } | Phase::Head { since } = &mut activity.phase {
+            *since = now;
+        }
+        drop(activity);
+        self.wake_reader();
+    }
+
+    /// Whether the peer is in the middle of a request, or of an answer.
+    pub(super) fn is_slow(&self) -> bool {
+        let waits = self.state.activity().waits();
+        waits.is_some_and(|(waits_for, _)| waits_for != WaitsFor::ARequest)
     }
 
     /// Wakes this reader once the connection is idle again. `false` if it is by now.
     pub(super) fn wake_when_idle(&self, reader: &Waker) -> bool {
         *self.reader() = Some(reader.clone());
         // A request that ends from here on finds the reader.
-        self.phase().is_under_way()
+        self.state.activity().is_under_way()
     }
 
     /// A request has ended.
     pub(super) fn set_idle(&self) {
         self.set_phase(Phase::Idle { since: Instant::now() });
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
         let reader = self.reader().take();
         if let Some(reader) = reader {
             reader.wake();
@@ -189,7 +243,7 @@ impl Place {
     /// The request under way waits for its body, which is to come since `since`. A task that reads it
     /// after the response does not make the connection busy again.
     pub(super) fn body_is_to_come(&self, since: Instant) {
-        let mut phase = self.state.phase();
+        let phase = &mut self.state.activity().phase;
         if *phase == Phase::Busy {
             *phase = Phase::Body { since };
         }
@@ -197,7 +251,7 @@ impl Place {
 
     /// The request under way no longer waits for its body.
     pub(super) fn body_has_come(&self) {
-        let mut phase = self.state.phase();
+        let phase = &mut self.state.activity().phase;
         if matches!(*phase, Phase::Body { .. }) {
             *phase = Phase::Busy;
         }
@@ -258,6 +312,34 @@ mod tests {
         let eighth = open.admit();
         assert!(eighth.is_some());
         assert_eq!(open.table().leaving, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_peer_does_not_take_an_answer_makes_room_after_all_others() {
+        let open = Arc::new(OpenConnections::new(4));
+        let places: Vec<_> = (0..4).map(|_| open.admit().unwrap()).collect();
+        let [full, slow, head, idle] = &places[..] else { unreachable!() };
+        let since = Instant::now();
+        full.set_phase(Phase::Busy);
+        full.has_to_send();
+        head.set_phase(Phase::Head { since });
+        tokio::time::advance(MIN_WAIT / 2).await;
+        slow.has_to_send();
+        assert!(open.admit().is_none());
+        tokio::time::advance(MIN_WAIT / 2).await;
+        // What it takes meanwhile changes nothing, as long as there is more.
+        full.has_to_send();
+        let mut new = Vec::new();
+        for next in [idle, head, full] {
+            new.extend(open.admit());
+            next.told_to_leave().await;
+        }
+        assert_eq!(new.len(), 3);
+        assert!(open.admit().is_none(), "the last one has had half a second");
+        slow.has_sent();
+        assert_eq!(slow.phase(), Phase::Idle { since: Instant::now() });
+        tokio::time::advance(MIN_WAIT).await;
+        assert!(open.admit().is_some());
     }
 
     #[tokio::test(start_paused = true)]

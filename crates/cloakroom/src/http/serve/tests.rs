@@ -1,12 +1,12 @@
 use std::future::poll_fn;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::connection::Timed;
-use super::open_connections::Phase;
+use super::open_connections::{Phase, Place};
 use super::*;
 
 #[test]
@@ -33,7 +33,7 @@ async fn one_on_its_way_out_takes_no_place() {
     let third = open.admit().unwrap();
     leaving.told_to_leave().await;
     drop(busy);
-    // Two are there, and one of them goes: nobody else has to.
+    // Two are open, and one of them is being closed, so there is room for a third.
     assert!(open.admit().is_some());
     drop((leaving, third));
 }
@@ -51,40 +51,102 @@ async fn at_once<T>(
     .await
 }
 
+/// A connection whose peer has yet to take an answer, of which hyper has let go.
+struct Full {
+    open: Arc<OpenConnections>,
+    place: Arc<Place>,
+    timed: Timed,
+    peer: std::net::TcpStream,
+    limits: Limits,
+}
+
+const PART: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+impl Full {
+    async fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let open = Arc::new(OpenConnections::new(1));
+        let place = Arc::new(open.admit().unwrap());
+        let [body, idle] = [3_600, 75].map(Duration::from_secs);
+        let limits = Limits { head: Duration::from_secs(10), body, idle };
+        let timed = Timed::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&place), limits);
+        let mut full = Self { open, place, timed, peer, limits };
+        full.place.set_idle();
+        while full.write().await {}
+        full
+    }
+
+    /// Whether there was room for a part.
+    async fn write(&mut self) -> bool {
+        at_once(|cx| Pin::new(&mut self.timed).poll_write(cx, &PART)).await.is_some()
+    }
+
+    async fn read(&mut self) -> Option<io::Result<()>> {
+        let mut bytes = [0; 16];
+        at_once(|cx| Pin::new(&mut self.timed).poll_read(cx, &mut ReadBuf::new(&mut bytes))).await
+    }
+
+    /// The peer takes so much that there is room for a part, which hyper writes.
+    async fn take(&mut self) {
+        let mut taken = vec![0; 1 << 20];
+        while !self.write().await {
+            let _ = self.peer.read(&mut taken);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// hyper has written everything.
+    async fn flush(&mut self) {
+        at_once(|cx| Pin::new(&mut self.timed).poll_flush(cx)).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_not_idle_while_its_peer_takes_the_rest_of_an_answer() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let stream = listener.accept().unwrap().0;
-    stream.set_nonblocking(true).unwrap();
-    peer.set_nonblocking(true).unwrap();
-    let open = Arc::new(OpenConnections::new(1));
-    let place = Arc::new(open.admit().unwrap());
-    let hour = Duration::from_secs(3_600);
-    let limits = Limits { head: hour, body: hour, idle: Duration::from_secs(75) };
-    let mut timed = Timed::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&place), limits);
-
-    // hyper has let go of the answer, and the peer has not taken it yet.
-    place.set_idle();
-    let part = [b'x'; 64 * 1024];
-    while at_once(|cx| Pin::new(&mut timed).poll_write(cx, &part)).await.is_some() {}
-    let mut bytes = [0; 16];
+    let mut full = Full::new().await;
     for _ in 0..3 {
-        tokio::time::advance(limits.idle + Duration::from_secs(1)).await;
-        let read = at_once(|cx| Pin::new(&mut timed).poll_read(cx, &mut ReadBuf::new(&mut bytes)));
-        assert!(read.await.is_none(), "it is not over");
-        assert!(open.admit().is_none(), "and it need not make room");
+        tokio::time::advance(full.limits.idle + Duration::from_secs(1)).await;
+        assert!(full.read().await.is_none(), "it is not over");
     }
 
     // The peer takes it. From now on, the connection is idle.
-    let mut taken = vec![0; 1 << 20];
-    while at_once(|cx| Pin::new(&mut timed).poll_write(cx, &part)).await.is_none() {
-        let _ = peer.read(&mut taken);
+    full.take().await;
+    full.flush().await;
+    assert_eq!(full.place.phase(), Phase::Idle { since: Instant::now() });
+    tokio::time::advance(full.limits.idle).await;
+    let ended = full.read().await.expect("it is over").unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_begins_before_the_answer_was_taken_has_its_time_afterwards() {
+    let mut full = Full::new().await;
+    full.peer.write_all(b"G").unwrap();
+    while full.read().await.is_none() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(place.phase(), Phase::Idle { since: Instant::now() });
-    tokio::time::advance(limits.idle).await;
-    let read = at_once(|cx| Pin::new(&mut timed).poll_read(cx, &mut ReadBuf::new(&mut bytes)));
-    let ended = read.await.expect("it is over").unwrap_err();
+    tokio::time::advance(full.limits.head * 2).await;
+    assert!(full.read().await.is_none(), "the peer still takes the answer");
+    full.take().await;
+    full.flush().await;
+    assert_eq!(full.place.phase(), Phase::Head { since: Instant::now() });
+    tokio::time::advance(full.limits.head).await;
+    let ended = full.read().await.expect("it is over").unwrap_err();
     assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_its_answers_bit_by_bit_makes_room() {
+    let mut full = Full::new().await;
+    assert!(full.open.admit().is_none(), "it has just begun");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    full.take().await;
+    while full.write().await {}
+    assert!(full.place.is_slow());
+    assert!(full.open.admit().is_some());
+    full.place.told_to_leave().await;
 }
