@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cloakroom_core::store::{Lookup, StoreError};
 use cloakroom_core::{GrantId, TokenDigest};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -22,6 +25,10 @@ use crate::sql::Sql;
 
 /// The most lookups in one statement.
 const BATCH: usize = 128;
+
+/// The most lookups that may wait. Beyond that, a store whose server does not answer fails instead of using more
+/// and more memory.
+const QUEUE: usize = 16_384;
 
 /// As [`grants::find`] does it, for several grants: one snapshot of all rows.
 pub(crate) static FIND_MANY: Sql = Sql::new(
@@ -51,19 +58,22 @@ pub(crate) struct Lookups {
     /// How many lookups go out by themselves at the same time: one for each connection.
     most: usize,
     alone: AtomicUsize,
-    queue: mpsc::UnboundedSender<Job>,
+    queue: mpsc::Sender<Job>,
+    /// The longest that a lookup waits for its answer.
+    limit: Duration,
 }
 
 impl Lookups {
     pub(crate) fn start(settings: &Arc<Settings>, connections: usize) -> Self {
         let most = connections.max(1);
         let pool = Pool::new(settings, most);
-        let (queue, jobs) = mpsc::unbounded_channel();
+        let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..most {
             settings.runtime.spawn(work(pool.clone(), Arc::clone(&jobs)));
         }
-        Self { pool, most, alone: AtomicUsize::new(0), queue }
+        let limit = settings.connect_timeout + settings.patience();
+        Self { pool, most, alone: AtomicUsize::new(0), queue, limit }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -81,10 +91,20 @@ impl Lookups {
                 return grants::find(&self.pool, id, digest.as_ref()).await;
             }
         }
-        let ended = || failed("finding a grant", Failed::Ended);
+        let during = "finding a grant";
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Job { id, digest, reply }).map_err(|_| ended())?;
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        match self.queue.try_send(Job { id, digest, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err(StoreError::unavailable(during, "too many lookups are waiting"));
+            }
+            Err(TrySendError::Closed(_)) => return Err(failed(during, Failed::Ended)),
+        }
+        // It may wait for statements that get no answer, and then for its own.
+        match timeout(self.limit, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(failed(during, Failed::Ended))),
+            Err(_) => Err(failed(during, Failed::TimedOut)),
+        }
     }
 }
 
@@ -98,13 +118,17 @@ impl Drop for Alone<'_> {
 }
 
 /// Sends one statement after the other. What arrives meanwhile is in the next one.
-async fn work(pool: Pool, jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>) {
+async fn work(pool: Pool, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        find_many(&pool, std::mem::take(&mut batch)).await;
+        // Nobody waits for the server on behalf of callers that have gone away.
+        batch.retain(|job| !job.reply.is_closed());
+        if !batch.is_empty() {
+            find_many(&pool, std::mem::take(&mut batch)).await;
+        }
     }
 }
 

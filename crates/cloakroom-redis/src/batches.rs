@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Value};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -19,6 +20,10 @@ const ALONE: usize = 2;
 
 /// How many batches are under way at the same time: while the server answers one, the next is gathered.
 const UNDER_WAY: usize = 2;
+
+/// The most commands that may wait. Beyond that, a store whose server does not answer fails instead of using more
+/// and more memory.
+const QUEUE: usize = 16_384;
 
 /// What the server answered.
 pub(crate) struct Answer {
@@ -36,12 +41,12 @@ struct Job {
 pub(crate) struct Batches {
     to: Arc<Reconnecting>,
     alone: AtomicUsize,
-    queue: mpsc::UnboundedSender<Job>,
+    queue: mpsc::Sender<Job>,
 }
 
 impl Batches {
     pub(crate) fn start(to: &Arc<Reconnecting>) -> Self {
-        let (queue, jobs) = mpsc::unbounded_channel();
+        let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..UNDER_WAY {
             tokio::spawn(work(Arc::clone(to), Arc::clone(&jobs)));
@@ -58,9 +63,13 @@ impl Batches {
             }
         }
         let (reply, answer) = oneshot::channel();
-        if let Err(mpsc::error::SendError(job)) = self.queue.send(Job { command, reply }) {
+        match self.queue.try_send(Job { command, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err((ErrorKind::Client, "too many commands are waiting").into());
+            }
             // The runtime on which the store was opened has ended.
-            return send_one(&self.to, job.command).await;
+            Err(TrySendError::Closed(job)) => return send_one(&self.to, job.command).await,
         }
         // It may wait for a batch that gets no answer, and then for its own.
         match timeout(self.to.response(), answer).await {
@@ -81,16 +90,19 @@ impl Drop for Alone<'_> {
 }
 
 /// Sends one batch after the other. What arrives meanwhile is in the next one.
-async fn work(to: Arc<Reconnecting>, jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>) {
+async fn work(to: Arc<Reconnecting>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        // A caller that went away spends nothing.
+        // Nothing is sent for callers that have gone away, nor is the server waited for.
         let waiting = batch.drain(..).filter(|job| !job.reply.is_closed());
         let (commands, replies): (Vec<_>, Vec<_>) =
             waiting.map(|job| (job.command, job.reply)).unzip();
+        if commands.is_empty() {
+            continue;
+        }
         match send_all(&to, commands).await {
             Ok((answers, time)) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {

@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Through,
+    /// Nothing is passed on, and nothing breaks.
+    Frozen,
     /// So many commands are passed on. Then every connection breaks.
     After(u32),
     /// Every command is passed on, and its connection breaks before the answer.
@@ -33,7 +35,7 @@ enum Fate {
 impl Mode {
     fn next(&mut self, counts: bool) -> Fate {
         match self {
-            Self::Through => Fate::Passed,
+            Self::Through | Self::Frozen => Fate::Passed,
             Self::After(0) => Fate::Lost,
             Self::AnswersLost if counts => Fate::Unanswered,
             Self::OneAnswerLost(0) if counts => {
@@ -163,6 +165,9 @@ async fn serve(
             && !["CLIENT", "AUTH", "HELLO", "SELECT", "XREVRANGE"]
                 .iter()
                 .any(|name| text.contains(&format!("\r\n{name}\r\n")));
+        while *mode.lock().unwrap() == Mode::Frozen {
+            let _ = changed.changed().await;
+        }
         let fate = mode.lock().unwrap().next(counts);
         if let Fate::Lost = fate {
             return Ok(());

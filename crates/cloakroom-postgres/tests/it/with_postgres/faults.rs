@@ -14,6 +14,7 @@ use cloakroom_core::store::{
 };
 use cloakroom_core::{ClientId, Kid, Random, Subject};
 use cloakroom_postgres::{ConnectError, PostgresStore};
+use futures_util::future::join_all;
 use tokio::task::yield_now;
 
 use crate::proxy::{Mode, Proxy};
@@ -300,6 +301,33 @@ async fn a_network_that_swallows_everything_is_an_outage() {
     }
     proxy.set(Mode::Works).await;
     scene.works_in_the_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_that_wait_for_a_frozen_server_are_bounded() {
+    const CALLS: usize = 20_000;
+    let (schema, proxy) = (schema(), Proxy::start().await);
+    let limit = Duration::from_millis(300);
+    let builder = PostgresStore::builder(proxy.url()).schema(&schema).connect_timeout(limit);
+    let store = builder.statement_timeout(limit).connect().await.unwrap();
+    let (grant, _) = put(&store).await.unwrap();
+    proxy.set(Mode::Stalled).await;
+    let found = join_all((0..CALLS).map(|_| store.find(grant.id, None))).await;
+    let is_refused = |error: &StoreError| {
+        let source = std::error::Error::source(error).unwrap().to_string();
+        source.contains("too many lookups are waiting")
+    };
+    let refused = found.iter().filter(|found| is_refused(found.as_ref().unwrap_err())).count();
+    assert!((1..CALLS / 2).contains(&refused), "{refused}");
+
+    proxy.set(Mode::Works).await;
+    let found = loop {
+        match store.find(grant.id, None).await {
+            Ok(found) => break found,
+            Err(_) => yield_now().await,
+        }
+    };
+    assert!(matches!(found, Lookup::Found(_)), "{found:?}");
 }
 
 /// Each statement is rolled back as the loser of a conflict, and sent again.

@@ -41,11 +41,17 @@ pub(crate) async fn open(url: &str, prefix: &str) -> RedisStore {
 
 /// A store whose commands pass a proxy.
 pub(crate) async fn open_behind_proxy(url: &str, prefix: &str) -> (Proxy, RedisStore) {
+    let (proxy, through) = proxied(url).await;
+    let store = open(&through, prefix).await;
+    (proxy, store)
+}
+
+/// A proxy before the server, and the URL that leads through it.
+pub(crate) async fn proxied(url: &str) -> (Proxy, String) {
     let (login, host) = parts(url);
     let proxy = Proxy::start(host).await;
     let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(url));
-    let store = open(&through, prefix).await;
-    (proxy, store)
+    (proxy, through)
 }
 
 #[async_trait]
@@ -59,9 +65,7 @@ impl Factory for Redis {
     }
 
     async fn database(&self) -> Option<Arc<dyn Database>> {
-        let (login, host) = parts(&self.url);
-        let proxy = Proxy::start(host).await;
-        let through = format!("redis://{login}127.0.0.1:{}{}", proxy.port(), path(&self.url));
+        let (proxy, through) = proxied(&self.url).await;
         Some(Arc::new(Proxied { url: self.url.clone(), through, proxy, prefix: prefix() }))
     }
 }

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 
 use crate::proxy::Mode;
 use crate::support::{keys, prefix, url};
-use crate::with_redis::kit::{open, open_behind_proxy};
+use crate::with_redis::kit::{open, open_behind_proxy, proxied};
 use crate::with_redis::processes::{inherited_race, race, report};
 
 #[derive(Debug)]
@@ -129,6 +129,40 @@ async fn calls_at_the_same_time_get_an_error_when_their_connection_breaks() {
         let now = usize::from(store.spend(*spend).await.unwrap() == Spent::First);
         assert!(before + now <= 1, "spent twice");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_frozen_server_are_bounded_and_do_not_outlive_their_callers() {
+    const CALLS: usize = 20_000;
+    let (url, prefix) = (url(), prefix());
+    let patient = open(&url, &prefix).await;
+    let (proxy, through) = proxied(&url).await;
+    let limit = Duration::from_millis(500);
+    let builder = RedisStore::builder(&through).prefix(&*prefix).connect_timeout(limit);
+    let store = builder.response_timeout(limit).connect().await.unwrap();
+    let empty = keys(&url, &prefix).await.len();
+    proxy.set(Mode::Frozen);
+    let now = SystemClock::new().now();
+    let spends = items(CALLS, now, Duration::from_secs(60));
+    let spent = join_all(spends.iter().map(|spend| store.spend(*spend))).await;
+    let is_refused = |error: &StoreError| {
+        let source = std::error::Error::source(error).unwrap().to_string();
+        source.contains("too many commands are waiting")
+    };
+    let refused = spent.iter().filter(|spent| is_refused(spent.as_ref().unwrap_err())).count();
+    assert!((1..CALLS / 2).contains(&refused), "{refused}");
+
+    proxy.set(Mode::Through);
+    let one = items(1, now, Duration::from_secs(60))[0];
+    while store.spend(one).await.is_err() {}
+    assert_eq!(patient.spend(one).await.unwrap(), Spent::Again);
+    // What had gone out is there, and nothing that waited: whoever comes now would have waited behind it.
+    let others = items(300, now, Duration::from_secs(60));
+    for spent in join_all(others.iter().map(|spend| store.spend(*spend))).await {
+        assert_eq!(spent.unwrap(), Spent::First);
+    }
+    let kept = keys(&url, &prefix).await.len() - empty - 301;
+    assert!(kept < 1_000, "{kept}");
 }
 
 /// A connection of the app, which gathers nothing.
