@@ -14,14 +14,18 @@ use crate::output::{plain, progress};
 /// The checks that look at every grant.
 async fn scan(tokens: &dyn TokenStore) -> [Finding; 2] {
     let finding = |check, found: Result<Finding, StoreError>| {
-        let failed = |error| Finding::new(check, Outcome::Failed, Failure::from(error).text);
-        found.unwrap_or_else(failed)
+        found.unwrap_or_else(|error| {
+            // As in a diagnosis: damage belongs to the check, and an outage to the store.
+            let is_outage = matches!(error, StoreError::Unavailable { .. });
+            let check = if is_outage { Check::Store } else { check };
+            Finding::new(check, Outcome::Failed, Failure::from(error).text)
+        })
     };
+    let now = SystemClock::new().now();
     let bar = progress(None, "reading grants");
-    let rows = scan_rows(tokens, |rows| bar.set_position(rows)).await;
+    let rows = scan_rows(tokens, now, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
     let bar = progress(None, "looking up revoked grants");
-    let now = SystemClock::new().now();
     let revoked = scan_revoked_grants(tokens, now, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
     [

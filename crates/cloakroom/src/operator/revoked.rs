@@ -9,6 +9,7 @@ use cloakroom_core::time::UnixTime;
 use serde::Serialize;
 
 use crate::operator::diagnosis::{LOST_PLACE, MAX_PAGES, PAGE, PATIENCE};
+use crate::operator::rows::names;
 use crate::operator::{Check, Finding, Outcome};
 
 /// What [`scan_revoked_grants`] found.
@@ -17,6 +18,9 @@ use crate::operator::{Check, Finding, Outcome};
 pub struct RevokedScan {
     /// How many revocations of a grant were looked at; `None` if the log was not read to its end.
     pub revoked: Option<u64>,
+    /// When the oldest entry was written that the log still has; `None` if it has none. A revocation before
+    /// that was not looked at.
+    pub since: Option<UnixTime>,
     /// How many of these grants are live.
     pub live: u64,
     /// Some of these, at most [`MAX_NAMED`](Self::MAX_NAMED).
@@ -32,15 +36,20 @@ impl RevokedScan {
     pub fn finding(&self) -> Finding {
         let (outcome, text) = match (self.live, self.revoked) {
             (0, None) => (Outcome::Skipped, LOST_PLACE.to_owned()),
+            (0, Some(0)) => {
+                let text = "the log revokes no grant by its id that it has kept for ten minutes";
+                (Outcome::Passed, text.to_owned())
+            }
             (0, Some(revoked)) => {
-                (Outcome::Passed, format!("no grant of {revoked} revocations is live"))
+                let since = self.since.map(|since| format!(" since {since}")).unwrap_or_default();
+                let text = format!("no grant is live that the log revokes{since}: {revoked}");
+                (Outcome::Passed, text)
             }
             (live, _) => {
-                let names: Vec<String> = self.named.iter().map(GrantId::to_string).collect();
                 let text = format!(
                     "grants that the log revokes are live: {live}. Their rows were changed or \
                      restored by hand: revoke each by its id ({})",
-                    names.join(", ")
+                    names(&self.named)
                 );
                 (Outcome::Failed, text)
             }
@@ -51,9 +60,10 @@ impl RevokedScan {
 
 /// Looks up every grant that the revocation log revokes by its id, and names those that are live all the
 /// same at `now`. Entries of the last ten minutes are left out: a revocation writes the log first and the
-/// grant after that, and maintenance makes up for a server that stopped between the two. `progress` is
-/// called with the number of grants looked at so far, after each page. This sends one query for each such
-/// entry, and writes nothing. A row that cannot be read is passed over: [`scan_rows`] names it.
+/// grant after that, and maintenance makes up for a server that stopped between the two. The log forgets a
+/// revocation when no token can outlive it, an hour later by default. `progress` is called with the number of
+/// grants looked at so far. This sends one query for each such grant, and writes nothing. A row that cannot be
+/// read is passed over: [`scan_rows`] names it, and also what a log-out should have revoked.
 ///
 /// # Errors
 ///
@@ -66,31 +76,37 @@ pub async fn scan_revoked_grants(
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<RevokedScan, StoreError> {
     let mut scan = RevokedScan::default();
-    // A grant may be revoked several times.
-    let mut live = BTreeSet::new();
+    // The log is read first: it forgets its oldest entries meanwhile. A grant may be revoked several times.
+    let mut ids = BTreeSet::new();
     let (mut cursor, mut revoked) = (Cursor::start(), 0);
     for _ in 0..MAX_PAGES {
         let batch = store.revocations(cursor, PAGE).await?;
         let RevocationBatch::Entries { entries, next, more, .. } = batch else { break };
+        scan.since = scan.since.or_else(|| Some(entries.first()?.at));
         for entry in entries.iter().filter(|entry| now.since(entry.at) > PATIENCE) {
-            let LogEvent::Revoked { target: Target::Grant(id), .. } = entry.event else { continue };
-            revoked += 1;
-            match store.find(id, None).await {
-                Ok(Lookup::Found(found)) if found.grant.is_live(now) => {
-                    live.insert(id);
-                }
-                Ok(_) | Err(StoreError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
+            if let LogEvent::Revoked { target: Target::Grant(id), .. } = entry.event {
+                revoked += 1;
+                ids.insert(id);
             }
         }
-        progress(revoked);
         if !more {
             scan.revoked = Some(revoked);
             break;
         }
         cursor = next;
     }
-    scan.live = live.len() as u64;
-    scan.named = live.into_iter().take(RevokedScan::MAX_NAMED).collect();
+    for (number, id) in (1..).zip(ids) {
+        match store.find(id, None).await {
+            Ok(Lookup::Found(found)) if found.grant.is_live(now) => {
+                scan.live += 1;
+                if scan.named.len() < RevokedScan::MAX_NAMED {
+                    scan.named.push(id);
+                }
+            }
+            Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        progress(number);
+    }
     Ok(scan)
 }

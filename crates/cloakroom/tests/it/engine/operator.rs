@@ -321,6 +321,6 @@ async fn a_store_is_diagnosed_without_being_changed() {
     assert!(keys.load().await.unwrap().is_empty());
     use cloakroom::core::store::CheckValues as _;
     assert!(empty.check_values().await.unwrap().is_empty());
-    let scan = scan_rows(&*empty, |_| ()).await.unwrap();
+    let scan = scan_rows(&*empty, fixture.issuer.clock().now(), |_| ()).await.unwrap();
     assert_eq!(scan.finding().outcome, Outcome::Skipped);
 }
