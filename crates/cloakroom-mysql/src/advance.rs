@@ -204,7 +204,7 @@ impl Operation for LockedStep {
         if !fresh.is_empty() {
             insert_tokens(&mut script, &fresh);
         }
-        script.then("COMMIT", &[]);
+        script.commit();
         connection.script(&script).await?;
         Ok(AdvanceOutcome::Advanced)
     }

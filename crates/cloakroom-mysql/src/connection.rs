@@ -185,10 +185,12 @@ impl Script {
     ///
     /// A Galera node gives an idle transaction up when another node was faster, and does not always say so: the
     /// statements of the next packet would then run without it, and without its locks. A savepoint is gone with
-    /// its transaction. [`Self::resumed`] releases it, which is an error then, and the operation runs again.
+    /// its transaction. [`Self::resumed`] releases one, which is an error then, and the operation runs again.
+    /// [`Self::commit`] releases another one, in case the transaction is lost in the middle of a packet.
     pub(crate) fn transaction() -> Self {
         let mut script = Self::new();
-        script.then("START TRANSACTION", &[]).then("SAVEPOINT begun", &[]);
+        script.then("START TRANSACTION", &[]);
+        script.then("SAVEPOINT whole", &[]).then("SAVEPOINT begun", &[]);
         script
     }
 
@@ -197,6 +199,11 @@ impl Script {
         let mut script = Self::new();
         script.then("RELEASE SAVEPOINT begun", &[]);
         script
+    }
+
+    /// Commits such a transaction.
+    pub(crate) fn commit(&mut self) -> &mut Self {
+        self.then("RELEASE SAVEPOINT whole", &[]).then("COMMIT", &[])
     }
 
     /// Adds a statement. Each `?` stands for a value.
@@ -308,8 +315,7 @@ mod tests {
                     connection.roll_back().await?;
                 }
                 let mut script = Script::resumed();
-                script.then("UPDATE ~state SET newest_bound = newest_bound + 1", &[]);
-                script.then("COMMIT", &[]);
+                script.then("UPDATE ~state SET newest_bound = newest_bound + 1", &[]).commit();
                 Ok(connection.script(&script).await?[1].matched)
             }
         }

@@ -149,7 +149,7 @@ async fn delete(
     }
     let mut script = Script::resumed();
     script.then(&format!("{} ({})", table.delete, marks(keys.len())), &keys);
-    script.then("COMMIT", &[]);
+    script.commit();
     let answers = connection.script(&script).await?;
     Ok(count(answers.get(1).map_or(0, |delete| delete.matched)))
 }
@@ -228,7 +228,7 @@ async fn delete_grants(
         let list = marks(tombstones.len());
         script.then(&format!("DELETE FROM ~grants WHERE id IN ({list})"), &tombstones);
     }
-    script.then("COMMIT", &[]);
+    script.commit();
     let matched: Vec<u64> =
         connection.script(&script).await?.into_iter().map(|answer| answer.matched).collect();
     let (tokens, grants, buried) = match (ids.is_empty(), tombstones.is_empty()) {
@@ -274,7 +274,7 @@ async fn delete_tokens(
     }
     let mut script = Script::resumed();
     let delete = format!("DELETE FROM ~tokens WHERE {}", token_condition(locked.len()));
-    script.then(&delete, &token_keys(locked, before)).then("COMMIT", &[]);
+    script.then(&delete, &token_keys(locked, before)).commit();
     let answers = connection.script(&script).await?;
     Ok(count(answers.get(1).map_or(0, |delete| delete.matched)))
 }

@@ -86,17 +86,8 @@ impl Operation for AppendAll {
         const RAISE: &str = "UPDATE ~state SET position = GREATEST(position, ?), \
             newest_bound = GREATEST(newest_bound, ?) WHERE id = 0";
         let mut script = Script::transaction();
-        let mut effects: Vec<&Append> = self.entries.iter().collect();
-        effects.sort_by_key(|append| {
-            let (grant, token) = append.rows();
-            (token.is_some(), grant, token)
-        });
-        for append in effects {
-            if let Append::Revocation(_, revocation) = append {
-                revoke(&mut script, revocation);
-            }
-        }
-        script.then(STATE, &[]);
+        let effects = self.effects();
+        script.append(&effects).then(STATE, &[]);
         let answers = connection.script(&script).await?;
         let Some(mut state) =
             answers.into_iter().last().and_then(|state| state.rows.into_iter().next())
@@ -107,24 +98,30 @@ impl Operation for AppendAll {
         let bound: i64 = get(&mut state, 1)?;
 
         let mut numbering = Numbering { position, bound: Epoch::new(time(bound)) };
-        let mut script = Script::resumed();
-        let mut log = Script::new();
+        let (mut log, mut rules) = (Script::new(), Script::new());
         for append in &self.entries {
             let (entry, bound) = numbering.next(append);
             log_entry(&mut log, numbering.position, &entry);
             if let Append::Revocation(id, revocation) = append {
-                leave(&mut script, numbering.position, *id, revocation, bound);
+                leave(&mut rules, numbering.position, *id, revocation, bound);
             }
         }
-        script.append(&log);
+        let mut script = Script::resumed();
+        // The entries come first, since they tell whether the rest was done.
+        script.append(&log).append(&rules);
         script.then(RAISE, &[Value::Int(numbering.position), column(numbering.bound.get())]);
-        script.then("COMMIT", &[]);
+        script.commit();
         match connection.script(&script).await {
             Ok(_) => Ok(Appended { newest: time(numbering.position) }),
             Err(failure) if failure.is_duplicate() => {
                 connection.roll_back().await?;
                 if !self.is_committed(connection).await? {
                     return Err(failure.overtaken());
+                }
+                // Should a node ever lose a transaction in the middle of that packet, the entries may be
+                // there without what the first packet did. To do it twice changes nothing.
+                if !effects.is_empty() {
+                    connection.script(&effects).await?;
                 }
                 Ok(Appended { newest: newest(connection).await? })
             }
@@ -134,6 +131,22 @@ impl Operation for AppendAll {
 }
 
 impl AppendAll {
+    /// What the entries do to the rows of grants and tokens, in the order in which all transactions lock them.
+    fn effects(&self) -> Script {
+        let mut appends: Vec<&Append> = self.entries.iter().collect();
+        appends.sort_by_key(|append| {
+            let (grant, token) = append.rows();
+            (token.is_some(), grant, token)
+        });
+        let mut script = Script::new();
+        for append in appends {
+            if let Append::Revocation(_, revocation) = append {
+                revoke(&mut script, revocation);
+            }
+        }
+        script
+    }
+
     /// Whether a transaction whose answer was lost has written the entries.
     async fn is_committed(&self, connection: &mut Connection) -> Result<bool, Failure> {
         let ids: Vec<Value> =

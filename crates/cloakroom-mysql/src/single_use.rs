@@ -135,7 +135,7 @@ impl Operation for SpendKnown {
         if let Some(until) = until.filter(|_| stored.is_some()) {
             script.then(WRITE, &[column(until.as_millis()), id]);
         }
-        script.then("COMMIT", &[]);
+        script.commit();
         connection.script(&script).await?;
         Ok((stored.is_some() || answer == Spent::Again).then_some(answer))
     }
