@@ -132,7 +132,8 @@ impl PhantomLayer {
     /// All that a Cloakroom server offers a gateway, found through the issuer's metadata (RFC 8414): a handle
     /// is swapped once, its JWT is [cached](Self::cache) (100,000 of them) and refused as soon as the
     /// [revocation log](Self::replica) says so, and invented tokens are refused by the
-    /// [handle keys](Self::handle_keys).
+    /// [handle keys](Self::handle_keys). If the server adopts tokens of another server or has custom formats,
+    /// call [`introspect_other_tokens`](Self::introspect_other_tokens): else the handle keys refuse them.
     ///
     /// At the server, the gateway is a resource server for `audience` that may read the revocation log
     /// and the handle keys (`Role::RevocationLog`, `Role::HandleKeys`).
@@ -237,6 +238,16 @@ impl PhantomLayer {
     #[must_use]
     pub fn handle_keys(mut self, keys: GatewayKeys) -> Self {
         self.policy().handle_keys = Some(keys);
+        self
+    }
+
+    /// Introspects tokens that do not look like handles, as
+    /// [`GatewayKeys::introspect_other_tokens`] does. Without [`handle_keys`](Self::handle_keys) nothing changes:
+    /// every token is introspected then.
+    #[must_use]
+    pub fn introspect_other_tokens(mut self) -> Self {
+        let policy = self.policy();
+        policy.handle_keys = policy.handle_keys.take().map(GatewayKeys::introspect_other_tokens);
         self
     }
 

@@ -130,6 +130,13 @@ async fn one_call_finds_all_that_a_gateway_needs() {
     assert_eq!(status(&send(&layer, &invented).await), 401);
     assert_eq!(server.count("/handle-keys"), 1);
     assert_eq!(server.count("/introspect"), 1, "the keys refused the other one");
+
+    // A token that the server has adopted.
+    let adopted = [("authorization", "Bearer of-another-server")];
+    assert_eq!(status(&send(&layer, &adopted).await), 401);
+    let through = send(&layer.introspect_other_tokens(), &adopted).await.unwrap();
+    assert_ne!(through["authorization"], *adopted[0].1, "it was swapped");
+    assert_eq!(server.count("/introspect"), 2);
 }
 
 #[tokio::test]
