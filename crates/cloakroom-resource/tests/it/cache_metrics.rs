@@ -194,7 +194,7 @@ async fn a_replica_shows_how_far_it_is_behind_and_when_it_came_back() {
     let faulty = Faulty(log.clone(), Arc::default());
     let builder = RevocationReplica::builder(faulty.clone()).clock(clock(&time));
     let _replica = builder.follow().await.unwrap();
-    assert_eq!(counts.replica(), (f64::INFINITY, 0.0, 0), "nobody knows how far");
+    assert_eq!(counts.replica(), (f64::INFINITY, 0.0, 0), "it has read nothing yet");
     log.beat(&time).await;
     assert_eq!(counts.replica(), (2.0, 0.0, 0));
     time.advance(secs(3));
@@ -265,7 +265,7 @@ async fn a_jwt_that_is_revoked_leaves_memory() {
     let evicted = ("cache_revoked_evictions_total jwt", 1);
     assert_eq!(guard.ask(&token).await, 401);
     expect(&counts, &[("cache_hits_total jwt", 1), evicted]);
-    // It is verified anew, and does not stay.
+    // It is verified again, and is not kept.
     assert_eq!(guard.ask(&token).await, 401);
     expect(&counts, &[("cache_misses_total jwt", 1), evicted]);
 }

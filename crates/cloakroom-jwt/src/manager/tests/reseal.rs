@@ -318,7 +318,7 @@ async fn a_compromised_key_is_left_as_it_is() {
 
 #[tokio::test]
 async fn a_sealer_without_names_cannot_tell_what_to_seal_again() {
-    /// Says of its keys at most which one is the current.
+    /// Names its current key at most, and tells of no sealed value which key sealed it.
     #[derive(Debug)]
     struct Taciturn(Option<&'static str>);
     #[async_trait::async_trait]

@@ -26,6 +26,13 @@ async fn is_kept(clients: &RegisteredClients, client: &Value) -> bool {
     clients.registration(&id).await.unwrap().is_some()
 }
 
+/// Lets time pass for the server and for its registry.
+fn both_wait(server: &Server, registry: &ManualClock, seconds: u64) {
+    for clock in [&*server.clock, registry] {
+        clock.advance(Duration::from_secs(seconds));
+    }
+}
+
 #[tokio::test]
 async fn a_registry_has_room_for_so_many_only() {
     let (server, clients, clock) = crowded(2).await;
@@ -54,11 +61,7 @@ async fn a_registry_has_room_for_so_many_only() {
 #[tokio::test]
 async fn those_that_nobody_let_in_make_room_and_the_first_of_them_first() {
     let (server, clients, clock) = crowded(4).await;
-    let wait = |seconds| {
-        for clock in [&clock, &server.clock] {
-            clock.advance(Duration::from_secs(seconds));
-        }
-    };
+    let wait = |seconds| both_wait(&server, &clock, seconds);
     let mut all = Vec::new();
     for has_user in [true, false, true, false] {
         let client = registered(&server, &public()).await;
@@ -102,11 +105,7 @@ async fn a_registration_whose_grants_have_all_ended_makes_room() {
 #[tokio::test]
 async fn one_that_nobody_let_in_goes_before_one_whose_grants_have_long_ended() {
     let (server, clients, clock) = crowded(2).await;
-    let wait = |seconds| {
-        for clock in [&clock, &server.clock] {
-            clock.advance(Duration::from_secs(seconds));
-        }
-    };
+    let wait = |seconds| both_wait(&server, &clock, seconds);
     let used = registered(&server, &public()).await;
     tokens(&server, &used).await;
     wait(91 * 86_400);
