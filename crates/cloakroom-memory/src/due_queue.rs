@@ -63,6 +63,12 @@ impl DueQueue {
         self.heap.peek().map(|Reverse(due)| due.at())
     }
 
+    /// How many entries there are, outdated ones among them.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// Takes the first entry out, if it is before `before`.
     pub(crate) fn pop(&mut self, before: UnixTime) -> Option<(UnixTime, u32)> {
         if self.first()? >= before {
@@ -97,6 +103,21 @@ mod tests {
         queue.file(UnixTime::MAX, 8);
         assert_eq!(queue.pop(UnixTime::MAX), None, "nothing ends before the end of time");
         assert_eq!(queue.first(), Some(UnixTime::MAX));
+    }
+
+    #[test]
+    fn they_are_thrown_out_when_half_of_all_may_be_outdated() {
+        for (entries, kept_until) in [(100, 50), (40, 32), (10, 32)] {
+            let mut queue = DueQueue::default();
+            for slot in 0..entries {
+                queue.file(at(1), slot);
+            }
+            for outdated in 1..=kept_until {
+                assert_eq!(queue.heap.len(), entries as usize, "{entries}, {outdated}");
+                queue.outdate(|_, slot| slot >= 3);
+            }
+            assert_eq!(queue.heap.len(), entries as usize - 3, "{entries}");
+        }
     }
 
     #[test]

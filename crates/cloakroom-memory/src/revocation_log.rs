@@ -208,11 +208,7 @@ impl State {
         // It was trimmed. If the newest revocation is still there, only heartbeats were trimmed.
         match place.revocation {
             None => Some(start),
-            Some((position, id)) => (self.log.get(&position)?.id == id).then_some(CursorPlace {
-                position,
-                entry: id,
-                ..place
-            }),
+            Some((position, id)) => (self.log.get(&position)?.id == id).then_some(place),
         }
     }
 

@@ -250,3 +250,41 @@ fn hash(id: GrantId) -> u64 {
 }
 
 const _: () = assert!(size_of::<Slot>() <= 56, "each grant has one");
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cloakroom_core::Audience;
+    use cloakroom_core::record::TokenRecord;
+    use cloakroom_core::store::ChainUpdate;
+    use cloakroom_core::{TokenDigest, TokenKind};
+
+    use super::*;
+
+    #[test]
+    fn outdated_entries_of_the_index_are_thrown_out_and_no_others() {
+        let at = UnixTime::from_secs;
+        let audience = Audience::one("https://orders.example").unwrap();
+        let (client, user) = (ClientId::new("app").unwrap(), Subject::user("alice").unwrap());
+        let mut shard = Shard::default();
+        let ids = [1, 2].map(|byte| GrantId::from_bytes([byte; 16]));
+        for id in ids {
+            let (client, user) = (client.clone(), user.clone());
+            let record = GrantRecord::new(id, client, user, audience.clone(), at(0), at(1_000));
+            let grant = Grant::new(Arc::new(record), vec![]).unwrap();
+            shard.add(id, GrantEntry::Grant(grant));
+        }
+        // Each token ends before those that are there.
+        for number in 1..=32 {
+            shard.change_grant(ids[0], |grant| {
+                let digest = TokenDigest::compute(TokenKind::Access, &[number]);
+                let token =
+                    TokenRecord::new(digest, &grant.record, at(0), at(900 - u64::from(number)));
+                grant.apply(ChainUpdate::Attach, vec![token]);
+            });
+        }
+        assert_eq!(shard.due.len(), 2);
+        assert_eq!(shard.due.first(), Some(at(868)));
+    }
+}

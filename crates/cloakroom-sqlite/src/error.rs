@@ -108,6 +108,20 @@ mod tests {
 
     /// An operator repairs damage, and waits for an outage to end.
     #[test]
+    fn only_a_lock_of_another_connection_is_waited_for() {
+        let of = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        for (code, expected) in [
+            (rusqlite::ffi::SQLITE_BUSY, true),
+            (rusqlite::ffi::SQLITE_LOCKED, true),
+            (rusqlite::ffi::SQLITE_IOERR, false),
+            (rusqlite::ffi::SQLITE_CORRUPT, false),
+        ] {
+            assert_eq!(is_busy(&failed("writing", of(code))), expected, "{code}");
+        }
+        assert!(!is_busy(&StoreError::Misuse("a mistake")));
+    }
+
+    #[test]
     fn a_database_without_its_tables_is_damaged() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE state (a)").unwrap();

@@ -97,3 +97,51 @@ fn device_and_node(_: &Metadata) -> (u64, u64) {
     // An open file cannot be replaced there.
     (0, 0)
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_access_is_traced() {
+        // A thread that nobody listens to must not switch the place off that traces.
+        drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        assert!(matches!(expect(&path), Err(OpenError::File { .. })));
+        prepare(&path).unwrap();
+        for (mode, is_traced) in
+            [(0o600, false), (0o700, false), (0o640, true), (0o604, true), (0o602, true)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            for look in [prepare, expect] {
+                let lines = Lines::default();
+                let writer = lines.clone();
+                let subscriber =
+                    tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+                tracing::subscriber::with_default(subscriber, || look(&path).unwrap());
+                let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+                assert_eq!(text.contains("can access the database file"), is_traced, "{mode:o}");
+                assert_eq!(text.contains(&format!("{mode:o}")), is_traced, "{text}");
+            }
+        }
+    }
+}

@@ -150,3 +150,35 @@ pub(crate) fn is_due(connection: &Connection, task: &Housekeeping) -> Result<boo
         .and_then(|mut sql| sql.query_row([column(task.before.as_millis())], |row| row.get(0)))
         .map_err(|error| failed("looking for expired rows", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cloakroom_core::Random;
+    use cloakroom_core::time::{SystemClock, UnixTime};
+
+    use super::*;
+    use crate::schema::{self, Synchronous};
+
+    #[test]
+    fn a_sweep_that_cannot_be_read_is_reported_and_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(folder.path().join("tokens.db")).unwrap();
+        schema::configure(&connection, Synchronous::Normal, Duration::ZERO).unwrap();
+        schema::migrate(&mut connection, &SystemClock::new(), &Random::system()).unwrap();
+        // The types of a strict table cannot be wrong, unless the file is damaged.
+        connection
+            .execute_batch(
+                "DROP TABLE sweeps; CREATE TABLE sweeps (position, key, bound, at, after); \
+                 INSERT INTO sweeps VALUES (7, 'no key', 0, 0, x''); \
+                 INSERT INTO tombstones VALUES (x'00112233445566778899aabbccddeeff', 0)",
+            )
+            .unwrap();
+        let at = UnixTime::from_secs(2_000_000_000);
+        let task = Housekeeping { now: at, before: at, limit: 10, sweep: None };
+        let mut done = MaintenanceReport::default();
+        assert_eq!(step(&connection, &task, 10, &mut done).unwrap(), 1);
+        assert_eq!((done.unreadable, done.revocations), (1, 1));
+    }
+}

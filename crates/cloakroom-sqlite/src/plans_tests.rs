@@ -171,7 +171,9 @@ fn no_statement_scans_or_is_planned_twice() {
             assert!(!plans::is_scan(&step), "{sql}\nis planned as: {step}");
         }
     }
-    for plan in plans::look(&connection).unwrap() {
+    let plans = plans::look(&connection).unwrap();
+    assert_eq!(plans.len(), 13);
+    for plan in plans {
         assert_eq!(plan.instead, None, "{plan:?}");
     }
 }

@@ -343,3 +343,25 @@ impl Drop for Inner {
         self.shared.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lookup_that_meets_a_lock_goes_on_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("tokens.db")).unwrap();
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let runs = AtomicU32::new(0);
+        let read = move |_: &Connection| match runs.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                Err(crate::error::failed("looking up", rusqlite::Error::SqliteFailure(busy, None)))
+            }
+            run => Ok(run),
+        };
+        assert_eq!(store.0.shared.look_up(read).await.unwrap(), 1);
+    }
+}

@@ -144,7 +144,10 @@ fn misuse_writes_nothing() {
     let mut longer = token(&own, 10);
     longer.expires_at = secs(200);
     let twice = vec![token(&own, 10), longer];
-    assert!(is_misuse(store.create(own.clone(), twice)));
+    let among_others = [vec![token(&own, 11)], twice.clone()].concat();
+    for tokens in [twice, among_others] {
+        assert!(is_misuse(store.create(own.clone(), tokens)));
+    }
     assert_eq!(ready(store.find(own.id, None)), Lookup::Absent);
     insert(&store, &own, &[token(&own, 10), token(&own, 10)]);
 }

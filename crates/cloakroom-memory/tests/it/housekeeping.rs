@@ -38,6 +38,40 @@ fn rows_go_when_they_ended_before_and_no_sooner() {
 }
 
 #[test]
+fn a_call_deletes_no_more_than_it_is_told() {
+    let store = store();
+    for seed in 0..20 {
+        insert(&store, &grant(seed), &[]);
+        ready(store.heartbeat(secs(seed), secs(seed + 1)));
+    }
+    // The newest entry of the log stays.
+    for revocations in [5, 5, 5, 4] {
+        let report = maintain(&store, UnixTime::MAX, 10);
+        assert_eq!((report.grants, report.revocations), (5, revocations));
+    }
+    assert_eq!(maintain(&store, UnixTime::MAX, 10), done(0, 0, 0));
+}
+
+/// An entry of the index on expiry is never lost, however often it was replaced by an earlier one.
+#[test]
+fn a_grant_whose_tokens_end_ever_earlier_is_deleted_in_the_end() {
+    let store = store();
+    let grant = grant(1);
+    insert(&store, &grant, &[]);
+    for seed in 0..100 {
+        let mut token = token(&grant, seed);
+        token.expires_at = secs(900 - seed);
+        let attach = step(&grant, ChainUpdate::Attach, vec![token]);
+        assert_eq!(ready(store.advance(attach)), AdvanceOutcome::Advanced);
+    }
+    assert_eq!(maintain(&store, secs(801), 1_000).tokens, 0);
+    for second in 802..=901 {
+        assert_eq!(maintain(&store, secs(second), 1_000).tokens, 1, "{second}");
+    }
+    assert_eq!(maintain(&store, secs(1_001), 1_000), done(1, 0, 0));
+}
+
+#[test]
 fn index_entries_go_with_their_rows() {
     let store = store();
     for seed in 0..3 {

@@ -10,4 +10,5 @@ mod list;
 mod log;
 mod races;
 mod revoke;
+mod single_use;
 mod support;

@@ -8,6 +8,8 @@ mod flood;
 mod groups;
 mod housekeeping;
 mod kit;
+mod log;
+mod migrations;
 #[cfg(unix)]
 mod permissions;
 mod processes;
