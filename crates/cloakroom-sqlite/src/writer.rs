@@ -233,3 +233,68 @@ fn fail(jobs: &mut [Box<dyn Work>], error: StoreError) {
     let why = GroupFailed(Arc::new(error));
     jobs.iter_mut().for_each(|job| job.fail(&why));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl Keeper for Idle {
+        fn before(&mut self, _: &mut Connection) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn after(&mut self, _: &Connection) {}
+    }
+
+    #[test]
+    fn there_is_room_for_what_must_not_be_refused() {
+        let rooms = [Room::Usual, Room::Revocation, Room::Heartbeat];
+        assert_eq!(rooms.map(Room::most), [16_384, 17_408, 18_432]);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_not_committed_has_failed() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = ON; CREATE TABLE parents (id INTEGER PRIMARY KEY); \
+                 CREATE TABLE children (parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)",
+            )
+            .unwrap();
+        let writer = Writer::start("test", connection, Idle).unwrap();
+        // Only the commit looks for the parent.
+        let insert = |connection: &Connection| {
+            let inserted = connection.execute("INSERT INTO children VALUES (1)", []);
+            inserted.map_err(|error| failed("inserting", error))
+        };
+        let answer = writer.run(Room::Usual, insert).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
+        let count = |connection: &Connection| {
+            let count = "SELECT count(*) FROM children";
+            let rows = connection.query_row(count, [], |row| row.get::<_, i64>(0));
+            rows.map_err(|error| failed("counting", error))
+        };
+        assert_eq!(writer.run(Room::Usual, count).await.unwrap(), 0);
+    }
+
+    /// Writes that fail do not make the others run again without end.
+    #[test]
+    fn after_eight_failures_the_rest_of_a_group_runs_one_by_one() {
+        let connection = Connection::open_in_memory().unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let job = |work: Box<dyn Fn() -> Result<(), StoreError> + Send>| -> Box<dyn Work> {
+            let (reply, _) = oneshot::channel();
+            Box::new(Job { work: move |_: &Connection| work(), done: None, reply })
+        };
+        let mut group = vec![job(Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }))];
+        group.extend((0..20).map(|_| job(Box::new(|| Err(StoreError::Misuse("it fails"))))));
+        assert_eq!(commit(&connection, group).len(), 21);
+        assert_eq!(runs.load(Ordering::Relaxed), 1 + PATIENCE);
+    }
+}

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use cloakroom_core::revocation::{Cursor, LogEntry, LogEvent, RevocationBatch, Target};
+use cloakroom_core::revocation::{
+    Cursor, LogEntry, LogEvent, LogNotifications, RevocationBatch, Target,
+};
 use cloakroom_core::store::{CreateOutcome, Housekeeping, PageRequest, Selector, TokenStore as _};
 use cloakroom_core::{GrantId, Subject};
 use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::Connection;
+use futures_util::StreamExt as _;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
+use crate::faults::until_found;
 use crate::support::{DAY, NOW, grant, revocation};
 
 struct Scene {
@@ -100,4 +105,56 @@ async fn what_a_rule_denies_is_not_listed_and_a_retry_of_it_is_barred() {
     for _ in 0..2 {
         assert_eq!(create().await.unwrap(), CreateOutcome::Barred);
     }
+}
+
+/// The next time that the store tells of a growth. A store that does not would never be asked again.
+async fn woken(wakeups: &mut LogNotifications) {
+    let LogNotifications::Stream(stream) = wakeups else { panic!("it tells") };
+    timeout(Duration::from_secs(60), stream.next()).await.expect("it tells").expect("it lives");
+}
+
+#[tokio::test]
+async fn a_write_of_this_process_wakes_readers_at_once() {
+    let folder = TempDir::new().unwrap();
+    let builder = SqliteStore::builder(folder.path().join("tokens.db"));
+    let store = builder.poll(Duration::from_secs(3_600)).open().unwrap();
+    let mut wakeups = store.wakeups();
+    for _ in 0..3 {
+        store.heartbeat(NOW, NOW + DAY).await.unwrap();
+        woken(&mut wakeups).await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_of_another_process_wakes_readers_also_after_the_file_was_replaced() {
+    let scene = Scene::new();
+    let path = scene.folder.path().join("tokens.db");
+    let store = SqliteStore::builder(&path).poll(Duration::from_millis(1)).open().unwrap();
+    let mut wakeups = store.wakeups();
+    scene.store.heartbeat(NOW, NOW + DAY).await.unwrap();
+    woken(&mut wakeups).await;
+
+    let copy = scene.folder.path().join("copy.db");
+    scene.damage(&format!("VACUUM INTO '{}'", copy.display()));
+    drop(scene.store);
+    for file in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
+        let _ = std::fs::remove_file(scene.folder.path().join(file));
+    }
+    std::fs::rename(copy, &path).unwrap();
+    until_found(&store).await;
+    let other = SqliteStore::open(&path).unwrap();
+    for _ in 0..2 {
+        other.heartbeat(NOW, NOW + DAY).await.unwrap();
+        woken(&mut wakeups).await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_index_is_named() {
+    let scene = Scene::new();
+    assert_eq!(scene.store.status(NOW).await.unwrap().problems, [""; 0]);
+    scene.damage("DROP INDEX grants_of_client");
+    let problems = scene.store.status(NOW).await.unwrap().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("`grants_of_client` is missing"), "{problems:?}");
 }
