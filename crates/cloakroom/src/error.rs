@@ -223,3 +223,16 @@ pub enum BuildError {
     #[error(transparent)]
     Random(#[from] RandomError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_says_what_the_caller_did_wrong_and_nothing_of_credentials() {
+        let wrong = TokenError::RedirectUri.description();
+        assert_eq!(wrong, Some("the redirect URI is not registered"));
+        assert_eq!(TokenError::InvalidRequest("why").description(), Some("why"));
+        assert_eq!(TokenError::InvalidGrant(GrantRefusal::Unknown).description(), None);
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::time::{Clock, ClockReading, SystemClock};
+use cloakroom_core::time::{Clock, ClockReading};
 use cloakroom_core::{Confirmation, InvalidValue, Scope};
 use http::header;
 use http::{Request, Response};
@@ -77,8 +77,7 @@ impl BearerPolicy {
         issuer: &str,
         audience: &str,
     ) -> Self {
-        let settings = Settings { clock: Arc::new(SystemClock::new()), ..Settings::default() };
-        let mut policy = Self::new(issuer, audience, settings);
+        let mut policy = Self::new(issuer, audience, Settings::default());
         policy.introspect_by(introspector);
         policy
     }

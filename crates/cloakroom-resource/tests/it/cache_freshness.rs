@@ -346,3 +346,25 @@ async fn without_a_freshness_or_a_replica_every_request_asks() {
         }
     }
 }
+
+/// RFC 7662 §2.2: the server says that a token is active, and the API whether it is meant for it.
+#[tokio::test]
+async fn an_introspected_token_must_be_for_this_api() {
+    let (key, time) = (Key::new(), manual_clock());
+    let jwt = key.token().await;
+    for (changes, status) in [
+        (json!({}), 200),
+        (json!({ "aud": null }), 401),
+        (json!({ "aud": "https://other.example" }), 401),
+        (json!({ "iss": "https://other.example" }), 401),
+    ] {
+        let authority = Authority::new();
+        let answer = with(facts("token"), &changes);
+        authority.answer_with(move |_| Ok(Some(answer.clone())));
+        // An opaque token beside a verifier, and a JWT without one.
+        let beside = BearerLayer::new(key.verifier(&time)).or_introspect(authority.clone());
+        let without = BearerLayer::introspecting(authority, ISSUER, AUDIENCE).clock(clock(&time));
+        assert_eq!(Guard::Bearer(beside).ask("token").await, status, "{changes}");
+        assert_eq!(Guard::Bearer(without).ask(&jwt).await, status, "{changes}");
+    }
+}

@@ -188,6 +188,9 @@ async fn keys_are_refreshed_while_they_are_used() {
     publish(&peer, &new);
     time.advance(secs(599));
     assert_eq!(guard.ask(&handles[0]).await, 200);
+    for _ in 0..50 {
+        settle().await;
+    }
     assert_eq!(peer.count(), 1);
     time.advance(secs(1));
     assert_eq!(guard.ask(&handles[1]).await, 200, "in the background");

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cloakroom_core::revocation::Target;
 use cloakroom_jwt::{JwkSet, sign_jwt};
 use cloakroom_resource::{
     BearerLayer, ClientCredentials, Cursor, Epoch, Freshness, IntrospectionClient, InvalidToken,
@@ -11,6 +12,7 @@ use cloakroom_resource::{
 };
 use serde_json::json;
 
+use crate::cache_support::{Guard, Log};
 use crate::support::{
     AUDIENCE, ISSUER, Key, Peer, START, claims, claims_with, json, key_set, manual_clock, secret,
 };
@@ -228,4 +230,20 @@ async fn the_freshness_that_a_route_names_holds_for_every_issuer() {
         assert!(matches!(error, TokenError::Unavailable(UnavailableError::Stale)), "{error:?}");
     }
     assert_eq!(peer.count(), 0, "the first issuer's server knows nothing of it");
+}
+
+/// Of several issuers, the replica is that of the first one.
+#[tokio::test]
+async fn a_revoked_token_of_the_first_issuer_is_refused_beside_another_issuer() {
+    let (key, other, time) = (Key::new(), Key::new(), manual_clock());
+    let (log, token) = (Log::new(Duration::ZERO), key.token().await);
+    let replica = log.replica(&time).await;
+    log.revoke(Target::Jti("1".parse().unwrap()), None).await;
+    for cached in [0, 10] {
+        let both = key.verifier(&time).cache(cached).or(verifier(OTHER, &other));
+        let guard = Guard::Bearer(BearerLayer::new(both).replica(replica.clone()));
+        for _ in 0..2 {
+            assert_eq!(guard.ask(&token).await, 401, "{cached}");
+        }
+    }
 }

@@ -307,6 +307,26 @@ async fn an_unchanged_set_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_304_may_give_the_set_another_life() {
+    let (key, clock) = (Key::new(), manual_clock());
+    let body = key_set(&[&key]);
+    let peer = Peer::start(move |request: &crate::support::Received| {
+        let (response, life) = match request.header("if-none-match") {
+            Some(_) => (respond(304, "", ""), "max-age=1000"),
+            None => (respond(200, "application/json", &body), "max-age=100"),
+        };
+        with_header(with_header(response, "etag", "\"1\""), "cache-control", life)
+    })
+    .await;
+    let (verifier, token) = (verifier(&peer, &clock), key.token().await);
+    for (wait, count) in [(0, 1), (100, 2), (700, 2)] {
+        clock.advance(seconds(wait));
+        verifier.verify(&secret(&token)).await.unwrap();
+        assert_eq!(peer.count(), count, "{wait}");
+    }
+}
+
+#[tokio::test]
 async fn who_did_not_ask_whether_the_set_is_unchanged_is_told_nothing_by_a_304() {
     let (key, clock) = (Key::new(), manual_clock());
     let peer = Peer::jwks(key_set(&[&key])).await;

@@ -395,3 +395,21 @@ fn write_optional_target<S: Serializer>(
         None => serializer.serialize_none(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_every_day_is_no_alarm() {
+        let (grant, client) = (GrantId::from_bytes([1; 16]), ClientId::new("app").unwrap());
+        let subject = Subject::user("alice").unwrap();
+        for event in [
+            Event::Redeemed { grant, client: client.clone() },
+            Event::Revoked { target: Target::Subject(subject.clone()) },
+            Event::Issued { grant, client, subject },
+        ] {
+            assert!(!event.is_alarm(), "{event:?}");
+        }
+    }
+}

@@ -20,3 +20,13 @@ pub(super) fn life(headers: &HeaderMap) -> Duration {
 fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_says_nothing_counts_for_an_hour() {
+        assert_eq!(life(&HeaderMap::new()), Duration::from_secs(3_600));
+    }
+}

@@ -51,6 +51,18 @@ fn missing(known: &KnownRevocations, reading: u64) -> Vec<Revocation> {
     known.take_missing(reading, usize::MAX, NOW)
 }
 
+/// A repeated revocation says all that the first one said.
+#[test]
+fn what_is_missing_is_repeated_whole() {
+    let known = KnownRevocations::new();
+    let mut first = revocation(jti("a"), NOW + LIFE);
+    first.rule_until = NOW + 2 * LIFE;
+    first.client = Some(ClientId::new("app").unwrap());
+    first.grant = Some(GrantId::from_bytes([1; 16]));
+    known.remember_own(&first, None, NOW);
+    assert_eq!(missing(&known, 1), [first]);
+}
+
 #[test]
 fn a_subject_is_dead_up_to_its_bound_and_the_log_brings_the_later_one() {
     let (known, logout) = (KnownRevocations::new(), revocation(alice(), NOW + LIFE));

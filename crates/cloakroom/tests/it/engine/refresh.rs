@@ -214,12 +214,13 @@ async fn a_grant_ends_however_often_it_is_refreshed() {
 
 #[tokio::test]
 async fn a_client_may_have_shorter_lives_and_never_longer_ones() {
-    let own = |access, idle| {
-        ClientLifetimes::default().access_token(access).refresh_idle(idle).grant(1000 * DAY)
+    let own = |access, idle, grant| {
+        ClientLifetimes::default().access_token(access).refresh_idle(idle).grant(grant)
     };
-    for (lifetimes, access, idle) in
-        [(own(MINUTE, HOUR), 60, HOUR), (own(DAY, 1000 * DAY), 600, 14 * DAY)]
-    {
+    for (lifetimes, access, idle, life) in [
+        (own(MINUTE, HOUR, DAY), 60, HOUR, DAY),
+        (own(DAY, 1000 * DAY, 1000 * DAY), 600, 14 * DAY, 90 * DAY),
+    ] {
         let client = cloakroom::Client::public("web-app")
             .grant_types([cloakroom::GrantType::RefreshToken])
             .audience(ORDERS, cloakroom::Format::Opaque)
@@ -231,7 +232,7 @@ async fn a_client_may_have_shorter_lives_and_never_longer_ones() {
         assert_eq!(response.expires_in, access);
         let session = Session::of(response);
         let grant = fixture.store.grant(grant_of(&session.refresh)).await;
-        assert_eq!(grant.expires_at, START + 90 * DAY);
+        assert_eq!(grant.expires_at, START + life);
         fixture.clock.advance(idle - secs(1));
         let session = Session::of(fixture.refresh(&session.refresh).await.unwrap());
         fixture.clock.advance(idle);

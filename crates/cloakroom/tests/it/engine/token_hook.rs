@@ -310,6 +310,8 @@ async fn a_swap_is_asked_about_if_the_app_says_so() {
 async fn what_a_hook_must_not_set_is_a_failure_and_not_a_token() {
     let (fixture, hook) = fixture().await;
     let none = TokenChanges::none;
+    // `{"big":"…"}` may have 16 KiB.
+    let big = |bytes: usize| none().member("big", json!("x".repeat(bytes - 10)));
     for changes in [
         none().claim("sub", json!("mallory")),
         none().claim("exp", json!(1)),
@@ -318,12 +320,14 @@ async fn what_a_hook_must_not_set_is_a_failure_and_not_a_token() {
         none().member("refresh_token", json!("stolen")),
         none().member("scope", json!("admin")),
         none().member("error", json!("none")),
-        none().member("big", json!("x".repeat(20_000))),
+        big(16 * 1024 + 1),
     ] {
         hook.set(Next::Change(changes.clone()));
         let answer = fixture.issuer.issue(Grant::user("web-app", "alice").unwrap()).await;
         assert!(matches!(answer, Err(TokenError::Hook(_))), "{changes:?}");
     }
+    hook.set(Next::Change(big(16 * 1024)));
+    fixture.sign_in("web-app").await;
     hook.set(Next::Change(none().member("id_token", json!("eyJ.secret"))));
     let tokens = fixture.sign_in("web-app").await;
     assert!(!format!("{tokens:?}").contains("eyJ.secret"));
