@@ -30,6 +30,15 @@ fn two() -> (Arc<MemoryStore>, Tenant, Tenant) {
     (store, one, other)
 }
 
+#[test]
+fn a_tenant_leaves_room_for_its_name_in_front_of_identifiers() {
+    let (_, one, _) = two();
+    assert_eq!(one.name(), "acme");
+    // `acme` and a character behind it; before the name of a check value, also `tenant/`.
+    assert_eq!(one.max_id_bytes(), MAX_ID_BYTES - 5);
+    assert_eq!(one.max_name_bytes(), CheckValue::MAX_NAME_BYTES - 12);
+}
+
 fn alice() -> Subject {
     Subject::user("alice").unwrap()
 }

@@ -38,6 +38,13 @@ fn without_migration_only_a_file_of_this_version_is_opened() {
     let none = opened(&path).unwrap_err();
     assert!(matches!(none, OpenError::NotMigrated { found: 0, .. }), "{none:?}");
 
+    for foreign in ["application_id = 7", "user_version = 1"] {
+        let (_folder, path) = new();
+        run(&path, &format!("PRAGMA {foreign}"));
+        let error = opened(&path).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign), "{foreign}: {error:?}");
+    }
+
     let newest = SqliteStore::builder(&path).migrate().unwrap();
     opened(&path).unwrap();
     run(&path, &format!("PRAGMA user_version = {}", newest - 1));
