@@ -247,3 +247,20 @@ async fn a_revoked_token_of_the_first_issuer_is_refused_beside_another_issuer() 
         }
     }
 }
+
+/// What the first issuer has revoked says nothing of the other one's tokens, though a name is the same.
+#[tokio::test]
+async fn a_token_of_another_issuer_is_not_refused_by_the_rules_of_the_first() {
+    let (key, other, time) = (Key::new(), Key::new(), manual_clock());
+    let (log, foreign) = (Log::new(Duration::ZERO), claims_with(&json!({ "iss": OTHER })));
+    let replica = log.replica(&time).await;
+    log.revoke(Target::Jti("1".parse().unwrap()), None).await;
+    let token = other.sign(&foreign).await;
+    for cached in [0, 10] {
+        let both = key.verifier(&time).or(verifier(OTHER, &other).cache(cached));
+        let guard = Guard::Bearer(BearerLayer::new(both).replica(replica.clone()));
+        for _ in 0..2 {
+            assert_eq!(guard.ask(&token).await, 200, "{cached}");
+        }
+    }
+}
