@@ -225,3 +225,31 @@ fn fitting(entries: &[LogEntry]) -> u32 {
     });
     u32::try_from(fit.count().clamp(1, entries.len() - 1)).unwrap_or(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use cloakroom_core::revocation::{EntryId, LogEvent};
+    use cloakroom_core::time::UnixTime;
+
+    use super::*;
+
+    fn heartbeats(count: usize) -> Vec<LogEntry> {
+        let (id, at) = (EntryId::from_bytes([1; 16]), UnixTime::from_secs(1_800_000_000));
+        vec![LogEntry { id, event: LogEvent::Heartbeat {}, at, until: at }; count]
+    }
+
+    #[test]
+    fn as_many_entries_fit_as_there_is_room_for_and_a_comma_after_each() {
+        let size = serde_json::to_vec(&heartbeats(1)[0]).unwrap().len() + 1;
+        let fit = (MAX_BYTES - ENVELOPE) / size;
+        assert_eq!(fitting(&heartbeats(fit + 20)), u32::try_from(fit).unwrap());
+    }
+
+    #[test]
+    fn of_a_page_that_is_too_large_all_entries_never_fit() {
+        // Whatever made it too large: the same page would be read again for ever.
+        for count in 2..5 {
+            assert_eq!(fitting(&heartbeats(count)), u32::try_from(count).unwrap() - 1);
+        }
+    }
+}

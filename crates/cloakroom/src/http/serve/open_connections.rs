@@ -273,6 +273,9 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -354,6 +357,74 @@ mod tests {
         // One that has left makes room, and takes nobody along.
         drop(places.remove(0));
         assert!(open.admit().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_new_connection_too_an_idle_one_is_told_to_leave() {
+        let open = Arc::new(OpenConnections::new(3));
+        let [idle, busy] = [(); 2].map(|()| open.admit().unwrap());
+        busy.set_phase(Phase::Busy);
+        open.make_room();
+        assert_eq!(open.table().leaving, 0, "it has just come");
+        tokio::time::advance(MIN_WAIT).await;
+        open.make_room();
+        assert_eq!((idle.state.is_leaving(), busy.state.is_leaving()), (true, false));
+        idle.told_to_leave().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_slow_in_the_middle_of_a_request_or_of_an_answer() {
+        let place = Arc::new(OpenConnections::new(1)).admit().unwrap();
+        let since = Instant::now();
+        for (phase, is_slow) in [
+            (Phase::Idle { since }, false),
+            (Phase::Head { since }, true),
+            (Phase::Body { since }, true),
+            (Phase::Busy, false),
+        ] {
+            place.set_phase(phase);
+            assert_eq!(place.is_slow(), is_slow, "{phase:?}");
+            place.has_to_send();
+            assert!(place.is_slow(), "{phase:?}, and it does not take an answer");
+            place.has_sent();
+        }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Reader(AtomicUsize);
+
+    impl Wake for Reader {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_is_woken_once_the_request_has_ended_and_its_answer_was_taken() {
+        let place = Arc::new(OpenConnections::new(1)).admit().unwrap();
+        let reader = Arc::new(Reader::default());
+        let waits = || place.wake_when_idle(&Arc::clone(&reader).into());
+        let woken = || reader.0.swap(0, Ordering::Relaxed);
+        let since = Instant::now();
+        for phase in [Phase::Idle { since }, Phase::Head { since }] {
+            place.set_phase(phase);
+            assert!(!waits(), "{phase:?}: there is nothing to wait for");
+        }
+        for phase in [Phase::Body { since }, Phase::Busy] {
+            place.set_phase(phase);
+            assert!(waits(), "{phase:?}");
+            assert_eq!(woken(), 0, "{phase:?}: it is not over");
+            place.set_idle();
+            assert_eq!(woken(), 1, "{phase:?}");
+            place.set_idle();
+            assert_eq!(woken(), 0, "who does not wait is not woken");
+        }
+        place.has_to_send();
+        assert!(waits());
+        place.has_sent();
+        assert_eq!(woken(), 1);
+        assert!(!waits());
     }
 
     #[test]

@@ -1,7 +1,13 @@
 use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 
+use ::axum::body::Body;
+use ::axum::routing::{any, get};
+use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
@@ -60,7 +66,7 @@ struct Full {
     limits: Limits,
 }
 
-const PART: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+static PART: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 
 impl Full {
     async fn new() -> Self {
@@ -86,8 +92,21 @@ impl Full {
     }
 
     async fn read(&mut self) -> Option<io::Result<()>> {
-        let mut bytes = [0; 16];
-        at_once(|cx| Pin::new(&mut self.timed).poll_read(cx, &mut ReadBuf::new(&mut bytes))).await
+        self.read_into(&mut ReadBuf::new(&mut [0; 16])).await
+    }
+
+    async fn read_into(&mut self, buffer: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+        at_once(|cx| Pin::new(&mut self.timed).poll_read(cx, buffer)).await
+    }
+
+    /// How many bytes a read with this much room brings, once there are any or the stream is at its end.
+    async fn bytes_read(&mut self, room: usize) -> usize {
+        let mut bytes = vec![0; room];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        while self.read_into(&mut buffer).await.transpose().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        buffer.filled().len()
     }
 
     /// The peer takes so much that there is room for a part, which hyper writes.
@@ -126,9 +145,7 @@ async fn a_connection_is_not_idle_while_its_peer_takes_the_rest_of_an_answer() {
 async fn a_request_that_begins_before_the_answer_was_taken_has_its_time_afterwards() {
     let mut full = Full::new().await;
     full.peer.write_all(b"G").unwrap();
-    while full.read().await.is_none() {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(full.bytes_read(16).await, 1);
     tokio::time::advance(full.limits.head * 2).await;
     assert!(full.read().await.is_none(), "the peer still takes the answer");
     full.take().await;
@@ -149,4 +166,78 @@ async fn a_peer_that_takes_its_answers_bit_by_bit_makes_room() {
     assert!(full.place.is_slow());
     assert!(full.open.admit().is_some());
     full.place.told_to_leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_ends_the_stream_begins_no_request() {
+    let mut full = Full::new().await;
+    full.peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(full.bytes_read(16).await, 0);
+    assert!(matches!(full.place.phase(), Phase::Idle { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_takes_four_kilobytes_and_a_write_takes_several_parts() {
+    let mut full = Full::new().await;
+    full.peer.write_all(&PART[..8 * 1024]).unwrap();
+    assert_eq!(full.bytes_read(16 * 1024).await, 4 * 1024);
+    assert!(full.timed.is_write_vectored(), "else hyper would copy the parts together");
+}
+
+/// A server of this app.
+async fn served(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, app).into_future());
+    address
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_answer_that_took_its_time_a_connection_does_not_stay_idle_for_ever() {
+    let slow = get(|| tokio::time::sleep(Duration::from_secs(100)));
+    let address = served(Router::new().route("/slow", slow)).await;
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    peer.write_all(b"GET /slow HTTP/1.1\r\nhost: as\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        peer.read_buf(&mut answer).await.unwrap();
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    let end = timeout(Duration::from_secs(80), peer.read(&mut [0])).await;
+    assert_eq!(end.expect("it should be closed after 75 seconds").unwrap(), 0);
+}
+
+/// The answer to a request with this method and these last lines.
+async fn answer(address: SocketAddr, method: &str, rest: &str) -> String {
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} / HTTP/1.1\r\nhost: as\r\nconnection: close\r\n{rest}");
+    peer.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_can_tell_a_request_without_a_body() {
+    let tell = any(|body: Body| async move { format!("empty: {}", body.is_end_stream()) });
+    let address = served(Router::new().route("/", tell)).await;
+    for (method, rest, is_empty) in [
+        ("GET", "\r\n", true),
+        ("POST", "content-length: 0\r\n\r\n", true),
+        ("POST", "content-length: 5\r\n\r\nhello", false),
+    ] {
+        let answer = answer(address, method, rest).await;
+        assert!(answer.ends_with(&format!("empty: {is_empty}")), "{method} {rest}: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_body_is_at_its_end_has_no_chunks() {
+    // One that does not say how long it is.
+    let body = || Body::new(Empty::<Bytes>::new().map_frame(|frame| frame));
+    assert_eq!(body().size_hint().exact(), None);
+    let address = served(Router::new().route("/", get(move || async move { body() }))).await;
+    let answer = answer(address, "GET", "\r\n").await;
+    assert!(answer.contains("content-length: 0\r\n"), "{answer}");
+    assert!(!answer.contains("transfer-encoding"), "{answer}");
 }

@@ -132,6 +132,21 @@ async fn a_user_signs_in_and_out() {
 }
 
 #[tokio::test]
+async fn a_browser_keeps_its_session_for_thirty_days_and_its_device_for_a_year() {
+    let fixture = fixture().await;
+    let mut browser = Jar::default().post(&fixture.issuer, "same-origin").await;
+    browser.sign_in("alice").await.unwrap();
+    let mut response = HeaderMap::new();
+    browser.add_to(&mut response);
+    let mut cookies = response.get_all(SET_COOKIE).iter().map(|cookie| cookie.to_str().unwrap());
+    for (name, seconds) in [("__Host-device-", 31_536_000), ("__Host-session-", 2_592_000)] {
+        let cookie = cookies.next().unwrap();
+        assert!(cookie.starts_with(name), "{cookie}");
+        assert!(cookie.contains(&format!("; Max-Age={seconds};")), "{cookie}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_life_and_with_the_next_one() {
     let fixture = fixture().await;
     let (issuer, mut jar) = (&fixture.issuer, Jar::default());

@@ -273,14 +273,18 @@ async fn pages_are_bounded_whatever_their_entries_are() {
     assert!(full.len() > 1, "{bytes:?}");
 }
 
+/// As many as a page may have.
+const ENTRIES: usize = 1_000;
+
+/// A revocation of a user whose name has this many letters.
+fn of_user(letters: usize) -> Revocation {
+    let user = Subject::User(UserId::new("u".repeat(letters)).unwrap());
+    let target = Target::SubjectAtClient(user, client_id("a"));
+    Revocation { target, ..revocation(1) }
+}
+
 #[tokio::test]
 async fn a_page_that_is_too_large_is_read_a_second_time_and_no_third_time() {
-    const ENTRIES: usize = 1_000;
-    let of_user = |name: usize| {
-        let user = Subject::User(UserId::new("u".repeat(name)).unwrap());
-        let target = Target::SubjectAtClient(user, client_id("a"));
-        Revocation { target, ..revocation(1) }
-    };
     // As short as 1,000 can be that do not fit: then each byte between two of them counts.
     let server = Server::new().await;
     server.store.revoke(of_user(1)).await.unwrap();
@@ -295,4 +299,20 @@ async fn a_page_that_is_too_large_is_read_a_second_time_and_no_third_time() {
     let batch = server.send(ask("")).await.batch();
     assert!(batch.more && batch.entries.len() < ENTRIES);
     assert_eq!(server.store.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_page_that_just_fits_is_read_once() {
+    let page = async |missing: usize| {
+        let server = Server::new().await;
+        for number in 0..ENTRIES {
+            let letters = 1 + missing / ENTRIES + usize::from(number < missing % ENTRIES);
+            server.store.revoke(of_user(letters)).await.unwrap();
+        }
+        let reply = server.send(ask("")).await;
+        assert_eq!(reply.batch().entries.len(), ENTRIES);
+        (reply.body.len(), server.store.reads())
+    };
+    let (shortest, _) = page(0).await;
+    assert_eq!(page(MAX_BYTES - shortest).await, (MAX_BYTES, 1));
 }
