@@ -258,9 +258,13 @@ async fn a_token_of_another_issuer_is_not_refused_by_the_rules_of_the_first() {
     let token = other.sign(&foreign).await;
     for cached in [0, 10] {
         let both = key.verifier(&time).or(verifier(OTHER, &other).cache(cached));
-        let guard = Guard::Bearer(BearerLayer::new(both).replica(replica.clone()));
-        for _ in 0..2 {
-            assert_eq!(guard.ask(&token).await, 200, "{cached}");
+        let layer = BearerLayer::new(both).replica(replica.clone());
+        let fresh = Freshness::within(Duration::from_secs(60));
+        for layer in [layer.clone(), layer.freshness(fresh).unwrap()] {
+            let guard = Guard::Bearer(layer);
+            for _ in 0..2 {
+                assert_eq!(guard.ask(&token).await, 200, "{cached}");
+            }
         }
     }
 }

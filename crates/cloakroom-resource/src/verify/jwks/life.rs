@@ -29,4 +29,13 @@ mod tests {
     fn a_response_that_says_nothing_counts_for_an_hour() {
         assert_eq!(life(&HeaderMap::new()), Duration::from_secs(3_600));
     }
+
+    #[test]
+    fn none_counts_for_longer_than_a_day() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let value = HeaderValue::from_static("max-age=200000");
+        assert_eq!(life(&HeaderMap::from_iter([(header::CACHE_CONTROL, value)])), DAY);
+        // Nor does a set serve for longer after its end.
+        assert_eq!(crate::verify::jwks::MAX_STALE, DAY);
+    }
 }

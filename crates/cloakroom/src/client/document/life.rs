@@ -29,4 +29,11 @@ mod tests {
     fn a_document_that_says_nothing_counts_for_an_hour() {
         assert_eq!(life(&HeaderMap::new()), Duration::from_secs(3_600));
     }
+
+    #[test]
+    fn none_counts_for_longer_than_a_day() {
+        let value = HeaderValue::from_static("max-age=200000");
+        let life = life(&HeaderMap::from_iter([(header::CACHE_CONTROL, value)]));
+        assert_eq!(life, Duration::from_secs(86_400));
+    }
 }
