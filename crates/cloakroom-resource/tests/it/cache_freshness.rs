@@ -368,3 +368,23 @@ async fn an_introspected_token_must_be_for_this_api() {
         assert_eq!(Guard::Bearer(without).ask(&jwt).await, status, "{changes}");
     }
 }
+
+/// Of a JWT that no rule can name, only the server can tell, whatever the replica has heard.
+#[tokio::test]
+async fn a_jwt_that_rules_cannot_name_is_asked_about_again_although_the_replica_is_stale() {
+    let (key, time, authority) = (Key::new(), manual_clock(), Authority::new());
+    let (_log, replica) = replica(Replica::Stale, &time).await;
+    let guard = {
+        let layer = BearerLayer::new(key.verifier(&time).replica(replica.unwrap()))
+            .or_introspect(authority.clone())
+            .cache(100)
+            .when_stale(WhenStale::Refuse);
+        Guard::Bearer(layer.freshness(Freshness::within(secs(10))).unwrap())
+    };
+    let token = key.sign(&jwt_claims(&json!({ "grant_epoch": null }))).await;
+    for (wait, asked) in [(0, 0), (20, 1), (20, 2)] {
+        time.advance(secs(wait));
+        assert_eq!(guard.ask(&token).await, 200, "{asked}");
+        assert_eq!(authority.count(), asked);
+    }
+}
