@@ -124,7 +124,7 @@ async fn work(pool: Pool, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
         if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        // Nobody waits for the server on behalf of callers that have gone away.
+        // No statement is sent for callers that have gone away.
         batch.retain(|job| !job.reply.is_closed());
         if !batch.is_empty() {
             find_many(&pool, std::mem::take(&mut batch)).await;

@@ -96,7 +96,7 @@ async fn work(to: Arc<Reconnecting>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
         if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
-        // Nothing is sent for callers that have gone away, nor is the server waited for.
+        // No command is sent for callers that have gone away.
         let waiting = batch.drain(..).filter(|job| !job.reply.is_closed());
         let (commands, replies): (Vec<_>, Vec<_>) =
             waiting.map(|job| (job.command, job.reply)).unzip();

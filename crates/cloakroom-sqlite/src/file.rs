@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_file_that_others_can_access_is_traced() {
-        // A thread that nobody listens to must not switch the place off that traces.
+        // Without this, a thread that has no subscriber could disable the warning for the whole process.
         drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");

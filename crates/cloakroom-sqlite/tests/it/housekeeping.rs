@@ -12,7 +12,7 @@ use cloakroom_sqlite::SqliteStore;
 use cloakroom_sqlite::rusqlite::Connection;
 use futures_util::future::join_all;
 
-use crate::support::{DAY, NOW, grant, revocation, token};
+use crate::support::{DAY, NOW, Scene, grant, revocation, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -50,19 +50,7 @@ async fn grants_that_wait_for_their_tokens_keep_no_other_from_being_deleted() {
     assert!(matches!(waiting, Lookup::Found(_)), "its token lives");
 }
 
-/// A store in a folder of its own.
-struct Scene {
-    folder: tempfile::TempDir,
-    store: SqliteStore,
-}
-
 impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path().join("tokens.db")).unwrap();
-        Self { folder, store }
-    }
-
     /// Stores grants whose rows end then, each with so many tokens that end then.
     async fn put(&self, grants: u64, ends: UnixTime, tokens: usize, end: UnixTime) {
         let mut creating: Vec<(GrantRecord, Vec<TokenRecord>)> = Vec::new();

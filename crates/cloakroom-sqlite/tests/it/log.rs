@@ -14,20 +14,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::faults::until_found;
-use crate::support::{DAY, NOW, grant, revocation};
-
-struct Scene {
-    folder: TempDir,
-    store: SqliteStore,
-}
+use crate::support::{DAY, NOW, Scene, grant, revocation};
 
 impl Scene {
-    fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let store = SqliteStore::open(folder.path().join("tokens.db")).unwrap();
-        Self { folder, store }
-    }
-
     fn damage(&self, sql: &str) {
         let connection = Connection::open(self.folder.path().join("tokens.db")).unwrap();
         connection.execute_batch(sql).unwrap();

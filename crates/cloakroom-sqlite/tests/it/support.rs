@@ -7,6 +7,8 @@ use cloakroom_core::revocation::{Revocation, Target};
 use cloakroom_core::store::{Advance, ChainUpdate, TokenStore, TokenStoreExt as _};
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{Audience, ClientId, GrantId, Random, Scope, Subject, TokenDigest, TokenKind};
+use cloakroom_sqlite::SqliteStore;
+use tempfile::TempDir;
 
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(2_000_000_000);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
@@ -51,4 +53,18 @@ pub(crate) fn step(grant: &GrantRecord) -> (Advance, GrantRecord) {
 
 pub(crate) fn revocation(target: Target) -> Revocation {
     Revocation::new(target, NOW, NOW + 2 * DAY)
+}
+
+/// A store in a folder of its own.
+pub(crate) struct Scene {
+    pub(crate) folder: TempDir,
+    pub(crate) store: SqliteStore,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = SqliteStore::open(folder.path().join("tokens.db")).unwrap();
+        Self { folder, store }
+    }
 }

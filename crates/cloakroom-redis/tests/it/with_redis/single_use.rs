@@ -156,7 +156,7 @@ async fn calls_that_wait_for_a_frozen_server_are_bounded_and_do_not_outlive_thei
     let one = items(1, now, Duration::from_secs(60))[0];
     while store.spend(one).await.is_err() {}
     assert_eq!(patient.spend(one).await.unwrap(), Spent::Again);
-    // What had gone out is there, and nothing that waited: whoever comes now would have waited behind it.
+    // The commands that were sent before are there. Those that waited would be sent before these.
     let others = items(300, now, Duration::from_secs(60));
     for spent in join_all(others.iter().map(|spend| store.spend(*spend))).await {
         assert_eq!(spent.unwrap(), Spent::First);
