@@ -7,6 +7,7 @@
 //! Ten million grants need some 8 GB, so that `cargo xtask bench` does not run it. Arguments are other
 //! numbers of grants, the smallest first.
 
+use std::array;
 use std::env;
 use std::fs;
 use std::hint::black_box;
@@ -27,8 +28,9 @@ use cloakroom_memory::MemoryStore;
 
 const SIZES: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
-/// How many grants are called, all over the store.
-const SAMPLE: usize = 10_000;
+/// The most grants that are called, all over the store. With fewer, those of a large store would fit into
+/// the processor's caches.
+const SAMPLE: usize = 200_000;
 
 const BRIEF: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,8 @@ fn main() {
         let mut world = World::new(size);
         let bytes = resident() / size as f64;
         suite.say(format_args!("{size} grants: {bytes:.0} bytes each, with the whole process"));
+        let read = random_read(size);
+        suite.say(format_args!("  a read somewhere in as many cache lines: {read:.0} ns"));
         let costs = world.costs();
         let first = *first.get_or_insert(costs);
         for ((name, cost), before) in OPERATIONS.into_iter().zip(costs).zip(first) {
@@ -135,40 +139,44 @@ impl World {
         ]
     }
 
-    /// The median of some turns.
-    fn median(&mut self, call: impl Fn(&mut Self)) -> f64 {
-        const CALLS: u32 = 32;
-        let turns: Vec<f64> = (0..200)
+    /// The median of some turns. What is presented is in the processor's caches, as when it has just come
+    /// from the network.
+    fn median(&mut self, call: impl Fn(&mut Self, usize)) -> f64 {
+        const CALLS: usize = 32;
+        let turns: Vec<f64> = (0..1_000)
             .map(|_| {
+                let drawn: [usize; CALLS] = array::from_fn(|_| self.any());
                 let start = Instant::now();
-                (0..CALLS).for_each(|_| call(self));
-                start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+                drawn.into_iter().for_each(|at| call(self, at));
+                start.elapsed().as_secs_f64() * 1e9 / CALLS as f64
             })
             .collect();
         quantile(&turns, 0.5)
     }
 
+    /// One of the sample, which has been read.
     fn any(&mut self) -> usize {
-        self.dice.below(self.sample.len())
+        let at = self.dice.below(self.sample.len());
+        let Sampled { user, grant, access, refresh } = &self.sample[at];
+        black_box((user.clone(), *grant, *access, refresh.clone()));
+        at
     }
 
-    fn find(&mut self) {
-        let at = self.any();
+    fn find(&mut self, at: usize) {
         let Sampled { grant, access, .. } = self.sample[at];
         let found = now(self.store.find(grant, Some(access))).expect("an answer");
         assert!(matches!(black_box(found), Lookup::Found(_)));
     }
 
     /// Issues a grant that has expired when it is deleted.
-    fn issue(&mut self) {
+    fn issue(&mut self, _: usize) {
         self.issued += 1;
         let grant = Grant::user("app", format!("new-{}", self.issued)).expect("valid");
         let grant = grant.scope("orders:read").expect("valid").lifetime(BRIEF);
         now(self.issuer.issue(grant)).expect("tokens");
     }
 
-    fn refresh(&mut self) {
-        let at = self.any();
+    fn refresh(&mut self, at: usize) {
         let place = &mut self.sample[at].refresh;
         let client = ClientId::new("app").expect("valid");
         let request = RefreshRequest::new(place.clone(), client);
@@ -176,14 +184,13 @@ impl World {
         *place = tokens.refresh_token.expect("it rotates");
     }
 
-    fn list(&mut self) {
-        let at = self.any();
+    fn list(&mut self, at: usize) {
         let sessions = now(self.issuer.sessions(&self.sample[at].user)).expect("an answer");
         assert_eq!(black_box(sessions).len(), 1);
     }
 
     fn delete(&mut self) -> f64 {
-        (0..20_000).for_each(|_| self.issue());
+        (0..20_000).for_each(|_| self.issue(0));
         let mut turns = Vec::new();
         loop {
             let start = Instant::now();
@@ -196,8 +203,7 @@ impl World {
         }
     }
 
-    fn log_out(&mut self) {
-        let at = self.any();
+    fn log_out(&mut self, at: usize) {
         let target = Target::Subject(self.sample[at].user.clone());
         let at = SystemClock::new().now();
         let revoked = self.store.revoke(Revocation::new(target, at, at + BRIEF * 3_600));
@@ -206,7 +212,7 @@ impl World {
 
     /// The 99th percentile of `find` by itself, and while another thread deletes rows.
     fn p99_while_deleting(&mut self) -> [f64; 2] {
-        (0..200_000).for_each(|_| self.issue());
+        (0..200_000).for_each(|_| self.issue(0));
         let without = self.p99(|finds| finds < 100_000);
         let is_done = AtomicBool::new(false);
         let store = self.store.clone();
@@ -224,8 +230,9 @@ impl World {
     fn p99(&mut self, goes_on: impl Fn(usize) -> bool) -> f64 {
         let mut times = Vec::new();
         while goes_on(times.len()) {
+            let at = self.any();
             let start = Instant::now();
-            self.find();
+            self.find(at);
             times.push(start.elapsed().as_secs_f64() * 1e9);
         }
         quantile(&times, 0.99)
@@ -238,6 +245,28 @@ fn delete_some(store: &MemoryStore, limit: u32) -> MaintenanceReport {
     // Before the access tokens of the other grants end.
     let task = Housekeeping { now: at, before: at + 10 * BRIEF, limit, sweep: None };
     now(store.maintain(task)).expect("housekeeping")
+}
+
+/// Nanoseconds of a read at a random place among so many cache lines, which the next read waits for.
+fn random_read(lines: usize) -> f64 {
+    #[derive(Clone)]
+    #[repr(align(64))]
+    struct CacheLine(usize);
+    const READS: usize = 1_000_000;
+    let mut memory: Vec<CacheLine> = (0..lines).map(CacheLine).collect();
+    // One circle through all of them (Sattolo).
+    let mut dice = Dice::new(2);
+    for last in (1..lines).rev() {
+        let other = dice.below(last);
+        let place = memory[last].0;
+        memory[last].0 = memory[other].0;
+        memory[other].0 = place;
+    }
+    let start = Instant::now();
+    let end = (0..READS).fold(0, |at, _| memory[at].0);
+    let took = start.elapsed();
+    black_box(end);
+    took.as_secs_f64() * 1e9 / READS as f64
 }
 
 /// The bytes of the process that are in memory (`VmRSS`); none where there is no `/proc`.

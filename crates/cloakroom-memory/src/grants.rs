@@ -184,16 +184,23 @@ impl Grants {
         page: PageRequest,
     ) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
         let (ids, more) = self.ids(of, page.after, page.limit.max(1) as usize);
-        let next = if more { ids.last().copied() } else { None };
-        let grants = ids
-            .iter()
-            .filter_map(|id| match self.find(*id, None) {
-                Lookup::Found(found) => Some(found.grant),
-                _ => None,
-            })
-            .filter(|record| of.selects(record))
-            .collect();
-        (grants, next)
+        let mut grants = self.grants(&ids);
+        grants.retain(|record| of.selects(record));
+        (grants, if more { ids.last().copied() } else { None })
+    }
+
+    /// One page of all grants, ordered by id, live or not; and where the next page starts.
+    pub(crate) fn scan(&self, page: PageRequest) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
+        let (ids, more) = self.first_ids(page.after, page.limit.max(1) as usize, Shard::ids);
+        (self.grants(&ids), if more { ids.last().copied() } else { None })
+    }
+
+    fn grants(&self, ids: &[GrantId]) -> Vec<Arc<GrantRecord>> {
+        let grant = |id: &GrantId| match self.find(*id, None) {
+            Lookup::Found(found) => Some(found.grant),
+            _ => None,
+        };
+        ids.iter().filter_map(grant).collect()
     }
 
     /// Deletes about `limit` rows that ended before `before`.
@@ -239,11 +246,22 @@ impl Grants {
         after: Option<GrantId>,
         limit: usize,
     ) -> (Vec<GrantId>, bool) {
+        self.first_ids(after, limit, |shard| shard.of_client(client, only_own).collect())
+    }
+
+    /// At most `limit` ids after `after` in their order, of those that `ids_of` takes from each shard, and
+    /// whether there are more.
+    fn first_ids(
+        &self,
+        after: Option<GrantId>,
+        limit: usize,
+        ids_of: impl Fn(&Shard) -> Vec<GrantId>,
+    ) -> (Vec<GrantId>, bool) {
         let mut ids = Vec::new();
         let first = after.map_or(0, shard_of);
         for Locked(shard) in &self.shards[first..] {
-            let mut own = Vec::new();
-            own.extend(read(shard).of_client(client, only_own).filter(|id| Some(*id) > after));
+            let mut own = ids_of(&read(shard));
+            own.retain(|id| Some(*id) > after);
             // One more than asked for tells whether this is the last page.
             let room = limit + 1 - ids.len();
             if own.len() > room {

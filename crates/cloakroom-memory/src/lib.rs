@@ -72,6 +72,7 @@ mod grant_entry;
 mod grants;
 mod keys;
 mod locks;
+mod place_table;
 mod revocation_log;
 mod shard;
 mod single_use;

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use cloakroom_core::record::GrantRecord;
 use cloakroom_core::time::UnixTime;
 use cloakroom_core::{ClientId, GrantId, Subject};
-use hashbrown::HashTable;
 
 use crate::due_queue::DueQueue;
 use crate::grant_entry::{Grant, GrantEntry};
+use crate::place_table::PlaceTable;
 
 /// How many rows were deleted.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(crate) struct Shard {
     slots: Vec<Slot>,
     /// The places that no entry has.
     free: Vec<u32>,
-    table: HashTable<u32>,
+    table: PlaceTable,
     due: DueQueue,
     clients: HashMap<ClientId, OfClient>,
 }
@@ -94,8 +94,7 @@ impl Shard {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        let slots = &self.slots;
-        self.table.insert_unique(hash(id), place, |place| hash(slots[*place as usize].id));
+        self.table.insert(hash(id), place);
     }
 
     /// Changes the entry, if there is one.
@@ -125,6 +124,13 @@ impl Shard {
                 change(grant);
             }
         });
+    }
+
+    /// The ids of all grants, in no order.
+    pub(crate) fn ids(&self) -> Vec<GrantId> {
+        let grants =
+            self.slots.iter().filter(|slot| matches!(slot.entry, Some(GrantEntry::Grant(_))));
+        grants.map(|slot| slot.id).collect()
     }
 
     /// The ids of the client's grants, in no order: all, or only those in which it acts for itself.
@@ -194,9 +200,7 @@ impl Shard {
         let (id, in_list) = (slot.id, slot.in_list as usize);
         let entry = slot.entry.take()?;
         self.free.push(place);
-        if let Ok(found) = self.table.find_entry(hash(id), |own| *own == place) {
-            found.remove();
-        }
+        self.table.remove(hash(id), place);
         if let GrantEntry::Grant(grant) = &entry
             && let Some(grants) = self.clients.get_mut(&grant.record.client)
         {
@@ -213,7 +217,7 @@ impl Shard {
     }
 
     fn place(&self, id: GrantId) -> Option<u32> {
-        self.table.find(hash(id), |place| self.slots[*place as usize].id == id).copied()
+        self.table.find(hash(id), |place| self.slots[place as usize].id == id)
     }
 
     fn free_place(&mut self) -> u32 {
@@ -236,17 +240,17 @@ impl Slot {
 
 /// A place, in four bytes. A shard cannot hold more: its grants would take three terabytes.
 fn index(place: usize) -> u32 {
-    u32::try_from(place).expect("a shard holds fewer than 2^32 grants")
+    u32::try_from(place).ok().filter(|place| *place < u32::MAX).expect("a shard is never so large")
 }
 
 /// Mixes the bytes of a grant id. Ids are random or a prefix of a SHA-256 digest, and only `create` and
 /// `revoke` insert them. So nobody can choose ids that collide, and no keyed hash is needed.
-fn hash(id: GrantId) -> u64 {
+fn hash(id: GrantId) -> u32 {
     let number = u128::from_ne_bytes(*id.as_bytes());
     let (low, high) = (number as u64, (number >> 64) as u64);
     let mixed = (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // The table uses the lowest bits, which a product does not mix.
-    mixed ^ mixed >> 32
+    // A product mixes its highest bits the most.
+    (mixed >> 32) as u32
 }
 
 const _: () = assert!(size_of::<Slot>() <= 56, "each grant has one");

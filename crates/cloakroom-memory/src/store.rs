@@ -159,6 +159,11 @@ impl TokenStore for MemoryStore {
         Ok(self.0.list(&of, page, now))
     }
 
+    async fn scan(&self, page: PageRequest) -> Result<Option<Listing>, StoreError> {
+        let (grants, next) = self.0.grants.scan(page);
+        Ok(Some(Listing { grants, unreadable: Vec::new(), next }))
+    }
+
     async fn revocations(&self, after: Cursor, limit: u32) -> Result<RevocationBatch, StoreError> {
         Ok(self.0.revocation_log.read(&after, limit))
     }

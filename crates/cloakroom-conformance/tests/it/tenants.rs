@@ -298,6 +298,26 @@ async fn what_one_tenant_revokes_another_does_not_notice() {
 }
 
 #[tokio::test]
+async fn a_tenant_scans_its_own_grants_alone() {
+    let (_, one, other) = two();
+    let mut own = Vec::new();
+    for id in [1, 3, 4] {
+        own.push(put(&one, id).await.0);
+    }
+    put(&other, 2).await;
+    let scan = async |after, limit| {
+        let Listing { grants, next, .. } =
+            one.scan(PageRequest { after, limit }).await.unwrap().unwrap();
+        (grants.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>(), next)
+    };
+    assert_eq!(scan(None, 10).await, (own.clone(), None));
+    // A page has room for the grants of others, too, and ends where the store says.
+    let second = GrantId::from_bytes([2; 16]);
+    assert_eq!(scan(None, 2).await, (own[..1].to_vec(), Some(second)));
+    assert_eq!(scan(Some(second), 2).await, (own[1..].to_vec(), None));
+}
+
+#[tokio::test]
 async fn the_rings_of_tenants_are_apart() {
     let (store, one, other) = two();
     for generation in 1..=3 {

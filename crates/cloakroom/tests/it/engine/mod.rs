@@ -34,6 +34,7 @@ mod regression;
 #[cfg(feature = "sqlite")]
 mod restored;
 mod revocation;
+mod scans;
 mod secrets;
 mod single_use;
 mod sinks;
