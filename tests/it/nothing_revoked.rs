@@ -1,5 +1,6 @@
 //! Nothing that is revoked passes, whatever goes wrong; and nothing that lives is refused.
 
+use std::env;
 use std::sync::Arc;
 
 use cloakroom::core::time::Clock;
@@ -16,7 +17,11 @@ use crate::people::{How, Token};
 use crate::storm::{Edge, Scale, Storm};
 use crate::{HANGS, TURN};
 
-const SCALE: Scale = Scale { tokens: 20_000, revocations: 3_000, pace: 14 };
+const FULL: Scale = Scale { tokens: 20_000, revocations: 3_000, pace: 14 };
+
+/// Where each call goes to a server, the full storm takes minutes: `cargo xtask storm`.
+const SMALL: Scale = Scale { tokens: 5_000, revocations: 750, ..FULL };
+
 const USERS_OF_TOKENS: usize = 16;
 
 each_store!(nothing_revoked_passes);
@@ -26,13 +31,17 @@ async fn nothing_revoked_passes<F: Fixture>(fixture: impl FnOnce(Arc<dyn Clock>)
     let clock: Arc<dyn Clock> = Arc::new(OneClock::new());
     let dice = Dice::from_environment();
     println!("CLOAKROOM_SEED={}", dice.seed);
-    let authority = Authority::start(fixture(Arc::clone(&clock)), clock).await;
-    let storm = Storm::new(authority, dice, SCALE).await;
+    let fixture = fixture(Arc::clone(&clock));
+    let is_small = fixture.is_on_server() && env::var_os("CLOAKROOM_FULL_STORM").is_none();
+    let scale = if is_small { SMALL } else { FULL };
+    let authority = Authority::start(fixture, clock).await;
+    let storm = Storm::new(authority, dice, scale).await;
     timeout(HANGS, blow(&storm)).await.expect("it goes on");
 }
 
 async fn blow(storm: &Arc<Storm>) {
-    storm.hand_out(SCALE.tokens * 9 / 10, false).await;
+    println!("{:?}", storm.scale);
+    storm.hand_out(storm.scale.tokens * 9 / 10, false).await;
     println!("{:?}: tokens are handed out", storm.tape.now());
     let mut users = JoinSet::new();
     for _ in 0..USERS_OF_TOKENS {
@@ -77,13 +86,13 @@ async fn blow(storm: &Arc<Storm>) {
 
 /// When half of all is done, a signing key is lost. Those who had JWTs sign in again.
 async fn lose_a_key(storm: &Arc<Storm>) {
-    storm.tape.until_true(|| storm.tape.acknowledged() >= SCALE.revocations / 2).await;
+    storm.tape.until_true(|| storm.tape.acknowledged() >= storm.scale.revocations / 2).await;
     let tokens = storm.people.tokens();
     let jwt = tokens.iter().find(|token| token.is_jwt()).unwrap();
     while !storm.revoke(How::Key, jwt).await {
         storm.tape.until(storm.tape.visits() + 1).await;
     }
-    storm.hand_out(SCALE.tokens, true).await;
+    storm.hand_out(storm.scale.tokens, true).await;
 }
 
 /// Nothing is wrong any more: what lives passes everywhere, and what is revoked is refused.
@@ -121,20 +130,20 @@ async fn settle(storm: &Storm, token: &Token, edge: &Edge) -> u16 {
 fn there_was_something_to_judge(storm: &Storm, verdicts: &Verdicts) {
     for edge in &storm.edges {
         let seen = verdicts.seen(edge.place.name);
-        assert!(seen.live >= SCALE.tokens / 10, "{:?}: {seen:?}", edge.place);
-        assert!(seen.refused >= SCALE.revocations / 10, "{:?}: {seen:?}", edge.place);
+        assert!(seen.live >= storm.scale.tokens / 10, "{:?}: {seen:?}", edge.place);
+        assert!(seen.refused >= storm.scale.revocations / 10, "{:?}: {seen:?}", edge.place);
         let (log, questions) = (&edge.wires.log, &edge.wires.questions);
         assert!(log.was_cut() + questions.was_cut() > 0, "{:?}", edge.place);
         assert!(questions.held() > 0, "{:?}", edge.place);
         assert!(!edge.is_remote() || log.held() > 0 && log.lies() > 0, "{:?}", edge.place);
     }
     for (how, least) in [
-        (How::Token, SCALE.revocations / 4),
-        (How::Refresh, SCALE.revocations / 8),
-        (How::Grant, SCALE.revocations / 12),
-        (How::Session, SCALE.revocations / 40),
-        (How::User, SCALE.revocations / 25),
-        (How::UserAtClient, SCALE.revocations / 25),
+        (How::Token, storm.scale.revocations / 4),
+        (How::Refresh, storm.scale.revocations / 8),
+        (How::Grant, storm.scale.revocations / 12),
+        (How::Session, storm.scale.revocations / 40),
+        (How::User, storm.scale.revocations / 25),
+        (How::UserAtClient, storm.scale.revocations / 25),
         (How::Client, 1),
         (How::Key, 1),
     ] {

@@ -18,6 +18,7 @@ mod semver;
 mod servers;
 mod stand_in;
 mod steps;
+mod storm;
 mod test;
 mod tools;
 mod tree;
@@ -30,6 +31,7 @@ use crate::command::Failure;
 use crate::failover::FailOver;
 use crate::fuzz::Fuzz;
 use crate::mutants::Mutants;
+use crate::storm::FullStorm;
 use crate::test::Test;
 
 const USAGE: &str = "\
@@ -48,6 +50,9 @@ Usage: cargo xtask <task>
           `redis-sentinel`, `redis-cluster` (see docs/redis.md); with `redis-slots`, slots of a cluster
           move; --synchronous is for the first two; installs the programs that are missing (on Debian,
           as root)
+  storm [--rounds N]
+          revoke thousands of tokens while servers and connections fail, on each store on a server;
+          `test` does the same with a quarter as many
   mcp     run clients on the official SDKs of the Model Context Protocol against the example
           `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
           Python if they are missing (on Debian, as root)
@@ -98,6 +103,10 @@ fn task(args: &[String]) -> Option<Task> {
         ("test", rest) => {
             let test = Test::parse(rest)?;
             Some(Box::new(move || test.run()))
+        }
+        ("storm", rest) => {
+            let storm = FullStorm::parse(rest)?;
+            Some(Box::new(move || storm.run()))
         }
         ("mcp", []) => Some(Box::new(mcp::run)),
         ("coverage", []) => Some(Box::new(coverage::task)),

@@ -54,7 +54,6 @@ async fn the_memory_store_passes() {
             "a count of ended rows",
             "a count of open sweeps",
             "a restart",
-            "a scan",
             "answers that are lost",
             "damage to a row",
             "failures of the driver",

@@ -10,9 +10,7 @@ use cloakroom::core::revocation::*;
 use cloakroom::core::store::*;
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::*;
-use cloakroom::operator::{
-    Check, Outcome, RevokedScan, RowScan, scan_revoked_grants, scan_rows,
-};
+use cloakroom::operator::{Check, Outcome, RevokedScan, RowScan, scan_revoked_grants, scan_rows};
 
 use super::support::{HOUR, MINUTE, START};
 
@@ -158,8 +156,7 @@ fn app() -> ClientId {
 /// A grant of Alice at "app" that lives for an hour yet, of before every bound here.
 fn grant(number: u8) -> GrantRecord {
     let audience = Audience::one("https://api.example").unwrap();
-    let mut grant =
-        GrantRecord::new(id(number), app(), alice(), audience, NOW - HOUR, NOW + HOUR);
+    let mut grant = GrantRecord::new(id(number), app(), alice(), audience, NOW - HOUR, NOW + HOUR);
     grant.epoch = Epoch::new(1);
     grant
 }

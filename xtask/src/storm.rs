@@ -1,0 +1,58 @@
+//! `cargo xtask storm`: tokens are revoked while everything goes wrong, on stores on servers, at full scale.
+
+use crate::command::{Failure, cargo};
+use crate::servers::Servers;
+
+/// The options of the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FullStorm {
+    rounds: u32,
+}
+
+impl FullStorm {
+    /// Reads `[--rounds N]`.
+    pub(crate) fn parse(args: &[String]) -> Option<Self> {
+        let rounds = match args {
+            [] => 1,
+            [option, rounds] if option == "--rounds" => {
+                rounds.parse().ok().filter(|rounds| *rounds > 0)?
+            }
+            _ => return None,
+        };
+        Some(Self { rounds })
+    }
+
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let servers = Servers::start()?;
+        let command = cargo("test --package cloakroom-tests --all-features --test it --");
+        let command = command.arg("nothing_revoked_passes::with_").arg("--nocapture");
+        let command = servers.tell(command.env("CLOAKROOM_FULL_STORM", "1"));
+        for _ in 0..self.rounds {
+            let mut passed = 0;
+            command.stream(|line| passed += usize::from(line.contains(" ... ok")))?;
+            // Without a test of this name, the command would succeed, too.
+            if passed == 0 {
+                return Err(command.failure("ran no test"));
+            }
+        }
+        servers.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_rounds_is_read() {
+        let parse = |args: &str| {
+            let args: Vec<String> = args.split_whitespace().map(ToOwned::to_owned).collect();
+            FullStorm::parse(&args)
+        };
+        assert_eq!(parse(""), Some(FullStorm { rounds: 1 }));
+        assert_eq!(parse("--rounds 3"), Some(FullStorm { rounds: 3 }));
+        for bad in ["--rounds", "--rounds 0", "--rounds x", "3", "--rounds 3 4"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
