@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cloakroom::core::store::{StoreError, TokenStore};
+use cloakroom::core::store::TokenStore;
 use cloakroom::core::time::{Clock as _, SystemClock};
 use cloakroom::operator::{Check, Diagnosis, Finding, Outcome, scan_revoked_grants, scan_rows};
 use serde_json::json;
@@ -13,14 +13,6 @@ use crate::output::{plain, progress};
 
 /// The checks that look at every grant.
 async fn scan(tokens: &dyn TokenStore) -> [Finding; 2] {
-    let finding = |check, found: Result<Finding, StoreError>| {
-        found.unwrap_or_else(|error| {
-            // As in a diagnosis: damage belongs to the check, and an outage to the store.
-            let is_outage = matches!(error, StoreError::Unavailable { .. });
-            let check = if is_outage { Check::Store } else { check };
-            Finding::new(check, Outcome::Failed, Failure::from(error).text)
-        })
-    };
     let now = SystemClock::new().now();
     let bar = progress(None, "reading grants");
     let rows = scan_rows(tokens, now, |rows| bar.set_position(rows)).await;
@@ -29,8 +21,11 @@ async fn scan(tokens: &dyn TokenStore) -> [Finding; 2] {
     let revoked = scan_revoked_grants(tokens, now, |rows| bar.set_position(rows)).await;
     bar.finish_and_clear();
     [
-        finding(Check::Rows, rows.map(|scan| scan.finding())),
-        finding(Check::Revocations, revoked.map(|scan| scan.finding())),
+        rows.map_or_else(|error| Finding::failure(Check::Rows, &error), |scan| scan.finding()),
+        revoked.map_or_else(
+            |error| Finding::failure(Check::Revocations, &error),
+            |scan| scan.finding(),
+        ),
     ]
 }
 

@@ -123,6 +123,14 @@ impl Finding {
     pub fn new(check: Check, outcome: Outcome, text: impl Into<String>) -> Self {
         Self { check, outcome, text: text.into() }
     }
+
+    /// A check that the store made fail. Damage belongs to the check, and an outage to [`Check::Store`], so that
+    /// [`Diagnosis::has_outage`] tells them apart.
+    #[must_use]
+    pub fn failure(check: Check, error: &(dyn std::error::Error + 'static)) -> Self {
+        let check = if is_outage(error) { Check::Store } else { check };
+        Self::new(check, Outcome::Failed, with_causes(error))
+    }
 }
 
 /// What [`IssuerBuilder::diagnose`](crate::IssuerBuilder::diagnose) found, in the order of the checks.
@@ -156,10 +164,8 @@ impl Diagnosis {
         self.add(check, Outcome::Failed, text);
     }
 
-    /// A failure of the store: damage belongs to the check, and an outage to the store.
     fn store_failed(&mut self, check: Check, error: &(dyn std::error::Error + 'static)) {
-        let check = if is_outage(error) { Check::Store } else { check };
-        self.failed(check, with_causes(error));
+        self.findings.push(Finding::failure(check, error));
     }
 
     /// Adds that a check passed, if nothing was found by it.

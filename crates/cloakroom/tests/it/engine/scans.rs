@@ -10,7 +10,10 @@ use cloakroom::core::revocation::*;
 use cloakroom::core::store::*;
 use cloakroom::core::time::UnixTime;
 use cloakroom::core::*;
-use cloakroom::operator::{Check, Outcome, RevokedScan, RowScan, scan_revoked_grants, scan_rows};
+use cloakroom::operator::{
+    Check, Diagnosis, Finding, Outcome, RevokedScan, RowScan, scan_revoked_grants, scan_rows,
+    with_causes,
+};
 
 use super::support::{HOUR, MINUTE, START};
 
@@ -384,7 +387,18 @@ async fn an_outage_ends_the_walk_and_is_no_finding() {
     let found = BTreeMap::from([(id(1), Grant::Down)]);
     let store = Scripted { log, found, ..Scripted::default() };
     let scan = scan_revoked_grants(&store, NOW, |_| ()).await;
-    assert!(matches!(scan, Err(StoreError::Unavailable { .. })), "{scan:?}");
+    let Err(outage @ StoreError::Unavailable { .. }) = scan else { panic!("{scan:?}") };
+    let damage = StoreError::corrupt("a grant", "it is damaged");
+    for (error, check, has_outage) in
+        [(outage, Check::Store, true), (damage, Check::Revocations, false)]
+    {
+        let finding = Finding::failure(Check::Revocations, &error);
+        assert_eq!((finding.check, finding.outcome), (check, Outcome::Failed));
+        assert_eq!(finding.text, with_causes(&error));
+        let mut diagnosis = Diagnosis::default();
+        diagnosis.findings.push(finding);
+        assert_eq!((diagnosis.has_outage(), diagnosis.is_healthy()), (has_outage, false));
+    }
 }
 
 #[tokio::test]
