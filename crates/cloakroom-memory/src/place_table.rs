@@ -169,13 +169,22 @@ mod tests {
 
     #[test]
     fn at_most_four_fifths_and_seldom_less_than_half_of_the_cells_are_in_use() {
+        assert_eq!(size_of::<Cell>(), 8);
         let mut table = PlaceTable::default();
         for place in 0_u32..10_000 {
             table.insert(place.wrapping_mul(0x9e37_79b9), place);
             let (used, all) = (table.len * 5, table.cells.len() * 4);
             assert!(used <= all, "{used} of {all}");
             assert!(table.cells.len() <= table.len * 2 || table.len < 4, "{}", table.len);
+            // It grows when it must.
+            assert!(table.len != 8 || table.cells.len() == 10, "{}", table.cells.len());
         }
-        assert_eq!(size_of::<Cell>(), 8);
+        // Each is near its home, where a search begins.
+        let away = |(at, cell): (usize, &Cell)| match cell.is_free() {
+            true => 0,
+            false => table.distance(table.home(cell.hash), at),
+        };
+        let away: usize = table.cells.iter().enumerate().map(away).sum();
+        assert!(away < 10 * table.len, "{away} steps");
     }
 }

@@ -257,6 +257,7 @@ const _: () = assert!(size_of::<Slot>() <= 56, "each grant has one");
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use cloakroom_core::Audience;
@@ -265,6 +266,19 @@ mod tests {
     use cloakroom_core::{TokenDigest, TokenKind};
 
     use super::*;
+
+    #[test]
+    fn ids_of_a_shard_have_different_hashes_whichever_half_they_differ_in() {
+        let hashes = |ids: &mut dyn Iterator<Item = [u8; 16]>| -> usize {
+            ids.map(|id| hash(GrantId::from_bytes(id))).collect::<BTreeSet<_>>().len()
+        };
+        let all = 0..1_000_u64;
+        let id = |halves: [u64; 2]| -> [u8; 16] {
+            halves.map(u64::to_be_bytes).as_flattened().try_into().unwrap()
+        };
+        assert_eq!(hashes(&mut all.clone().map(|number| id([number, 0]))), 1_000);
+        assert_eq!(hashes(&mut all.map(|number| id([0, number]))), 1_000);
+    }
 
     #[test]
     fn outdated_entries_of_the_index_are_thrown_out_and_no_others() {
