@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use cloakroom::core::Jti;
 use cloakroom::core::revocation::{Revocation, Target};
-use cloakroom::core::store::{StoreStatus, TokenStore as _};
+use cloakroom::core::store::{QueryPlan, StoreStatus, TokenStore as _};
 use cloakroom::core::time::{Clock as _, UnixTime};
 use cloakroom::operator::{Check, Diagnosis, Outcome};
 use cloakroom::{IssuerBuilder, KeyPolicy};
 
+use super::store::ProbeStore;
 use super::support::*;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -141,4 +142,85 @@ async fn the_log_is_read_to_its_end() {
     let (outcome, text) = worst(&diagnosis, Check::RevocationLog);
     assert_eq!(outcome, Outcome::Passed);
     assert!(text.starts_with("1001 entries"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_store_says_of_itself_is_a_finding() {
+    let fixture = Fixture::new().await;
+    fixture.heartbeat(START).await;
+    let told = async |check, tell: &dyn Fn(&mut StoreStatus)| {
+        let mut status = StoreStatus::default();
+        tell(&mut status);
+        fixture.store.describe(status);
+        let diagnosis = builder(&fixture.store, &fixture.clock).diagnose().await;
+        let (outcome, text) = worst(&diagnosis, check);
+        (outcome, text.to_owned())
+    };
+    let (passed, skipped) = (Outcome::Passed, Outcome::Skipped);
+    let is = |found: (Outcome, String), outcome, text: &str| {
+        assert_eq!((found.0, &*found.1), (outcome, text));
+    };
+    let nothing = |_: &mut StoreStatus| ();
+    is(told(Check::Schema, &nothing).await, skipped, "the store does not describe itself");
+    let server = |status: &mut StoreStatus| status.server = Some("PostgreSQL 16.4".to_owned());
+    is(told(Check::Schema, &server).await, passed, "PostgreSQL 16.4");
+    let version = |status: &mut StoreStatus| {
+        server(status);
+        status.schema = Some(3);
+    };
+    is(told(Check::Schema, &version).await, passed, "PostgreSQL 16.4, tables of version 3");
+    let problem = |status: &mut StoreStatus| {
+        version(status);
+        status.problems = vec!["an index is missing".to_owned()];
+    };
+    is(told(Check::Schema, &problem).await, Outcome::Failed, "an index is missing");
+
+    is(told(Check::Plans, &nothing).await, skipped, "not checked: the store shows no plans");
+    let reads = || QueryPlan::new("find a grant", "grants_by_id");
+    let plans = |status: &mut StoreStatus| status.plans = Some(vec![reads(), reads()]);
+    is(told(Check::Plans, &plans).await, passed, "2 queries read their indexes");
+    let scans = |status: &mut StoreStatus| {
+        status.plans = Some(vec![reads(), reads().instead("Seq Scan")]);
+    };
+    let (outcome, text) = told(Check::Plans, &scans).await;
+    assert_eq!(outcome, Outcome::Failed);
+    let expected = "to find a grant, the database does not read the index `grants_by_id`: Seq Scan";
+    assert!(text.starts_with(expected), "{text}");
+
+    is(told(Check::Housekeeping, &nothing).await, skipped, "the store does not count");
+    for (rows, expected) in [(3, "3"), (9_999, "9999"), (10_000, "10000 or more")] {
+        let ended = |status: &mut StoreStatus| status.ended_rows = Some(rows);
+        let text = format!("{expected} ended rows wait to be deleted");
+        is(told(Check::Housekeeping, &ended).await, passed, &text);
+    }
+    for (open, expected) in [(0, passed), (1, Outcome::Warning), (2, Outcome::Warning)] {
+        let sweeps = |status: &mut StoreStatus| {
+            (status.ended_rows, status.open_sweeps) = (Some(0), Some(open));
+        };
+        assert_eq!(told(Check::Housekeeping, &sweeps).await.0, expected, "{open}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_the_stores_and_damage_belongs_to_its_check() {
+    let fixture = Fixture::new().await;
+    fixture.heartbeat(START).await;
+    let diagnose = async || builder(&fixture.store, &fixture.clock).diagnose().await;
+    assert!(diagnose().await.is_healthy());
+    type Break = fn(&ProbeStore, bool);
+    for fails in [ProbeStore::tokens_down as Break, ProbeStore::keys_down] {
+        fails(&fixture.store, true);
+        let diagnosis = diagnose().await;
+        assert!(diagnosis.has_outage(), "{diagnosis:#?}");
+        let (outcome, text) = worst(&diagnosis, Check::Store);
+        assert_eq!(outcome, Outcome::Failed);
+        assert!(text.contains("unavailable"), "{text}");
+        fails(&fixture.store, false);
+    }
+    fixture.store.damage("revocations", true);
+    let diagnosis = diagnose().await;
+    assert!(!diagnosis.has_outage(), "{diagnosis:#?}");
+    let (outcome, text) = worst(&diagnosis, Check::RevocationLog);
+    assert_eq!(outcome, Outcome::Failed);
+    assert!(text.contains("No server reads on past this row"), "{text}");
 }
