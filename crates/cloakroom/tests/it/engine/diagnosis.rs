@@ -202,6 +202,16 @@ async fn what_a_store_says_of_itself_is_a_finding() {
 }
 
 #[tokio::test]
+async fn the_issuer_of_a_store_is_named_where_another_one_is_given() {
+    let fixture = Fixture::new().await;
+    let settings = builder(&fixture.store, &fixture.clock).url("https://other.example");
+    let diagnosis = settings.diagnose().await;
+    let (outcome, text) = worst(&diagnosis, Check::Issuer);
+    assert_eq!(outcome, Outcome::Failed);
+    assert!(text.contains(ISSUER), "{text}");
+}
+
+#[tokio::test]
 async fn an_outage_is_the_stores_and_damage_belongs_to_its_check() {
     let fixture = Fixture::new().await;
     fixture.heartbeat(START).await;

@@ -47,7 +47,9 @@ async fn an_access_token_is_active_until_it_is_not_and_the_reason_is_named() {
         assert!(found.introspection.unwrap().is_active());
         // Revoked by itself.
         fixture.issuer.revoke(&token, &"web-app".parse().unwrap()).await.unwrap();
-        assert_eq!(fixture.reason(&token).await, InactiveReason::TokenRevoked);
+        let found = fixture.inspect(&token).await;
+        assert_eq!(found.reason, Some(InactiveReason::TokenRevoked));
+        assert!(!found.introspection.unwrap().is_active());
         // With its grant, which is the better reason.
         fixture.issuer.revoke_grant(grant_of(&session.refresh)).await.unwrap();
         let at = fixture.issuer.clock().now();
@@ -224,6 +226,15 @@ async fn grants_and_sessions_are_shown() {
     assert_eq!(grant.chain.as_ref().unwrap().generation, 0);
     let page = PageRequest { after: None, limit: 10 };
     let of = Selector::Client("web-app".parse().unwrap());
+    // What the store is asked for: 1 to 1,000.
+    for (limit, expected) in [(0, 1), (1, 1), (1_000, 1_000), (1_001, 1_000)] {
+        fixture.store.seen();
+        let page = PageRequest { limit, ..page };
+        fixture.issuer.list_sessions(of.clone(), page).await.unwrap();
+        let [call] = &fixture.store.seen()[..] else { panic!("one call") };
+        let arguments = String::from_utf8_lossy(&call.arguments);
+        assert!(arguments.contains(&format!("limit: {expected} ")), "{arguments}");
+    }
     let listed = fixture.issuer.list_sessions(of, page).await.unwrap();
     assert_eq!((listed.sessions.len(), listed.next), (1, None));
     assert_eq!(listed.sessions[0].subject, Subject::user("alice").unwrap());
