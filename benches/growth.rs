@@ -130,7 +130,7 @@ impl World {
     fn costs(&mut self) -> [f64; 6] {
         [
             self.median(Self::find),
-            self.median(Self::issue),
+            self.median(|world, _| world.issue()),
             self.median(Self::refresh),
             self.median(Self::list),
             self.delete(),
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Issues a grant that has expired when it is deleted.
-    fn issue(&mut self, _: usize) {
+    fn issue(&mut self) {
         self.issued += 1;
         let grant = Grant::user("app", format!("new-{}", self.issued)).expect("valid");
         let grant = grant.scope("orders:read").expect("valid").lifetime(BRIEF);
@@ -190,7 +190,7 @@ impl World {
     }
 
     fn delete(&mut self) -> f64 {
-        (0..20_000).for_each(|_| self.issue(0));
+        (0..20_000).for_each(|_| self.issue());
         let mut turns = Vec::new();
         loop {
             let start = Instant::now();
@@ -212,7 +212,7 @@ impl World {
 
     /// The 99th percentile of `find` by itself, and while another thread deletes rows.
     fn p99_while_deleting(&mut self) -> [f64; 2] {
-        (0..200_000).for_each(|_| self.issue(0));
+        (0..200_000).for_each(|_| self.issue());
         let without = self.p99(|finds| finds < 100_000);
         let is_done = AtomicBool::new(false);
         let store = self.store.clone();
@@ -249,7 +249,6 @@ fn delete_some(store: &MemoryStore, limit: u32) -> MaintenanceReport {
 
 /// Nanoseconds of a read at a random place among so many cache lines, which the next read waits for.
 fn random_read(lines: usize) -> f64 {
-    #[derive(Clone)]
     #[repr(align(64))]
     struct CacheLine(usize);
     const READS: usize = 1_000_000;

@@ -92,7 +92,7 @@ pub(crate) fn tests(
     let result = command.stream(|line| counts.add(line));
     if counts.failed > 0 {
         println!("\n{}\n{counts}", servers.summary());
-    } else if result.is_ok() && counts.passed == 0 {
+    } else if result.is_ok() && counts.is_empty() {
         return Err(command.failure("ran no test"));
     }
     result
@@ -140,8 +140,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Whether no test passed.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.passed == 0
+    }
+
     /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; ignores others.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };

@@ -1,5 +1,7 @@
 //! The grants by id, with everything that must change together with a grant.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::{Arc, RwLock};
 
 use cloakroom_core::record::{GrantRecord, TokenRecord};
@@ -32,7 +34,6 @@ pub(crate) struct Grants {
 }
 
 /// A shard. It has its own cache lines, so that threads in different shards do not slow each other down.
-#[derive(Default)]
 #[repr(align(128))]
 struct Locked(RwLock<Shard>);
 
@@ -48,10 +49,9 @@ pub(crate) enum Inserted {
 
 impl Grants {
     pub(crate) fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Locked::default()).collect(),
-            subjects: SubjectIndex::new(),
-        }
+        let seed = RandomState::new().hash_one(SHARDS);
+        let shard = |_| Locked(RwLock::new(Shard::new(seed)));
+        Self { shards: (0..SHARDS).map(shard).collect(), subjects: SubjectIndex::new() }
     }
 
     /// Inserts the grant with its tokens, together with its index entries.
@@ -183,24 +183,28 @@ impl Grants {
         of: &Selector,
         page: PageRequest,
     ) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
-        let (ids, more) = self.ids(of, page.after, page.limit.max(1) as usize);
-        let mut grants = self.grants(&ids);
+        let ids = self.ids(of, page.after, page.limit.max(1) as usize);
+        let (mut grants, next) = self.page_of(&ids);
         grants.retain(|record| of.selects(record));
-        (grants, if more { ids.last().copied() } else { None })
+        (grants, next)
     }
 
     /// One page of all grants, ordered by id, live or not; and where the next page starts.
     pub(crate) fn scan(&self, page: PageRequest) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
-        let (ids, more) = self.first_ids(page.after, page.limit.max(1) as usize, Shard::ids);
-        (self.grants(&ids), if more { ids.last().copied() } else { None })
+        self.page_of(&self.first_ids(page.after, page.limit.max(1) as usize, Shard::ids))
     }
 
-    fn grants(&self, ids: &[GrantId]) -> Vec<Arc<GrantRecord>> {
+    /// The grants of these ids; and where the next page starts, if there are more.
+    fn page_of(
+        &self,
+        (ids, more): &(Vec<GrantId>, bool),
+    ) -> (Vec<Arc<GrantRecord>>, Option<GrantId>) {
         let grant = |id: &GrantId| match self.find(*id, None) {
             Lookup::Found(found) => Some(found.grant),
             _ => None,
         };
-        ids.iter().filter_map(grant).collect()
+        let next = if *more { ids.last().copied() } else { None };
+        (ids.iter().filter_map(grant).collect(), next)
     }
 
     /// Deletes about `limit` rows that ended before `before`.
@@ -315,5 +319,17 @@ impl<'a> Place<'a> {
                 Self { subject: Some(subject), client }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_knows_which_ids_collide_in_a_store() {
+        let hash =
+            || read(&Grants::new().shards[0].0).hash(GrantId::from_bytes(*b"any other grant!"));
+        assert_ne!(hash(), hash());
     }
 }

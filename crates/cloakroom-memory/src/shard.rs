@@ -34,6 +34,8 @@ pub(crate) struct Shard {
     /// The places that no entry has.
     free: Vec<u32>,
     table: PlaceTable,
+    /// Mixes ids. Each store has another one.
+    seed: u64,
     due: DueQueue,
     clients: HashMap<ClientId, OfClient>,
 }
@@ -69,6 +71,10 @@ struct Slot {
 }
 
 impl Shard {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     pub(crate) fn get(&self, id: GrantId) -> Option<&GrantEntry> {
         self.slots[self.place(id)? as usize].entry.as_ref()
     }
@@ -94,7 +100,7 @@ impl Shard {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        self.table.insert(hash(id), place);
+        self.table.insert(self.hash(id), place);
     }
 
     /// Changes the entry, if there is one.
@@ -200,7 +206,7 @@ impl Shard {
         let (id, in_list) = (slot.id, slot.in_list as usize);
         let entry = slot.entry.take()?;
         self.free.push(place);
-        self.table.remove(hash(id), place);
+        self.table.remove(self.hash(id), place);
         if let GrantEntry::Grant(grant) = &entry
             && let Some(grants) = self.clients.get_mut(&grant.record.client)
         {
@@ -217,7 +223,17 @@ impl Shard {
     }
 
     fn place(&self, id: GrantId) -> Option<u32> {
-        self.table.find(hash(id), |place| self.slots[place as usize].id == id)
+        self.table.find(self.hash(id), |place| self.slots[place as usize].id == id)
+    }
+
+    /// Mixes the bytes of a grant id. Most ids are random, and others are a prefix of a SHA-256 digest, of which
+    /// somebody could try very many. So the seed is secret: nobody can tell which ids would crowd together.
+    pub(crate) fn hash(&self, id: GrantId) -> u32 {
+        let number = u128::from_ne_bytes(*id.as_bytes());
+        let (low, high) = (number as u64, (number >> 64) as u64);
+        let mixed = (low ^ high.rotate_left(32)).wrapping_mul(self.seed);
+        // A product mixes its highest bits the most.
+        (mixed >> 32) as u32
     }
 
     fn free_place(&mut self) -> u32 {
@@ -243,16 +259,6 @@ fn index(place: usize) -> u32 {
     u32::try_from(place).ok().filter(|place| *place < u32::MAX).expect("a shard is never so large")
 }
 
-/// Mixes the bytes of a grant id. Ids are random or a prefix of a SHA-256 digest, and only `create` and
-/// `revoke` insert them. So nobody can choose ids that collide, and no keyed hash is needed.
-fn hash(id: GrantId) -> u32 {
-    let number = u128::from_ne_bytes(*id.as_bytes());
-    let (low, high) = (number as u64, (number >> 64) as u64);
-    let mixed = (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // A product mixes its highest bits the most.
-    (mixed >> 32) as u32
-}
-
 const _: () = assert!(size_of::<Slot>() <= 56, "each grant has one");
 
 #[cfg(test)]
@@ -267,10 +273,13 @@ mod tests {
 
     use super::*;
 
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
     #[test]
     fn ids_of_a_shard_have_different_hashes_whichever_half_they_differ_in() {
+        let shard = Shard::new(SEED);
         let hashes = |ids: &mut dyn Iterator<Item = [u8; 16]>| -> usize {
-            ids.map(|id| hash(GrantId::from_bytes(id))).collect::<BTreeSet<_>>().len()
+            ids.map(|id| shard.hash(GrantId::from_bytes(id))).collect::<BTreeSet<_>>().len()
         };
         let all = 0..1_000_u64;
         let id = |halves: [u64; 2]| -> [u8; 16] {
@@ -285,7 +294,7 @@ mod tests {
         let at = UnixTime::from_secs;
         let audience = Audience::one("https://orders.example").unwrap();
         let (client, user) = (ClientId::new("app").unwrap(), Subject::user("alice").unwrap());
-        let mut shard = Shard::default();
+        let mut shard = Shard::new(SEED);
         let ids = [1, 2].map(|byte| GrantId::from_bytes([byte; 16]));
         for id in ids {
             let (client, user) = (client.clone(), user.clone());
