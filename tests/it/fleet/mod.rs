@@ -254,13 +254,25 @@ impl Fleet {
         ends.filter_map(|record| Some(record.times.signing.as_ref()?.until)).max().unwrap()
     }
 
-    /// Whether every verifier knows the key that signs if the current one is declared compromised.
-    async fn knows_the_successor(&mut self) -> bool {
+    /// The key that signs by the true time, if every verifier knows the one that signs in its place. For a
+    /// process whose clock is ahead, another one may sign already.
+    async fn dispensable(&mut self) -> Option<Kid> {
         let mut records = self.records().await;
-        let current = signer(&records, MAIN_RING, self.now).unwrap().generation;
-        records.retain(|record| record.generation != current);
-        let successor = signer(&records, MAIN_RING, self.now);
-        successor.is_some_and(|key| key.times.published + policy().known_after() + SKEW <= self.now)
+        let current = signer(&records, MAIN_RING, self.now).unwrap().kid.clone();
+        records.retain(|record| record.kid != current);
+        let successor = signer(&records, MAIN_RING, self.now)?;
+        let known = successor.times.published + policy().known_after() + SKEW;
+        (known <= self.now).then_some(current)
+    }
+
+    /// A process learns that a key is compromised. The others follow with their next load, which is due once
+    /// they have their reload interval behind them.
+    fn compromise(&mut self, node: usize, kid: &Kid) {
+        let answer = self.one(node, &json!({"do": "compromise", "kid": kid.as_str()}));
+        assert_eq!(answer, json!({}), "{node}");
+        self.compromised.insert(kid.as_str().to_owned());
+        self.now = self.now + policy().reload + Duration::from_millis(1);
+        self.forget();
     }
 }
 
@@ -302,14 +314,10 @@ async fn every_token_is_accepted_everywhere(place: Place, rotations: usize) {
                     assert!(answer["rotated"] == true || is_early, "{node}: {answer}");
                 }
             }
-            1 if dice.percent(50) && fleet.knows_the_successor().await => {
-                let node = dice.below(PROCESSES);
-                let kid = fleet.one(node, &json!({"do": "compromise"}))["kid"].clone();
-                fleet.compromised.insert(kid.as_str().unwrap().to_owned());
-                // The others follow with their next load, which is due once they have their reload
-                // interval behind them.
-                fleet.now = fleet.now + policy().reload + Duration::from_millis(1);
-                fleet.forget();
+            1 if dice.percent(50) => {
+                if let Some(kid) = fleet.dispensable().await {
+                    fleet.compromise(dice.below(PROCESSES), &kid);
+                }
             }
             _ => {}
         }
@@ -373,11 +381,10 @@ async fn a_paused_process_writes_nothing_old(place: Place) {
         let now = fleet.now;
         let before = ended(fleet.records().await, now);
         // One of the keys that it knows leaks in the meantime.
-        if held == "update" && fleet.knows_the_successor().await {
-            let kid = fleet.one(1, &json!({"do": "compromise"}))["kid"].clone();
-            fleet.compromised.insert(kid.as_str().unwrap().to_owned());
-            fleet.now = fleet.now + policy().reload + Duration::from_millis(1);
-            fleet.forget();
+        if held == "update"
+            && let Some(kid) = fleet.dispensable().await
+        {
+            fleet.compromise(1, &kid);
         }
         // It wakes up, and sends what it was about to write.
         fleet.nodes[0].wake();

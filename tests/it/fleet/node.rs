@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cloakroom::core::TokenSecret;
 use cloakroom::core::handle::{HandleKeys, HandleSecret};
 use cloakroom::core::keys::{KeyInserted, KeyRecord, KeyStore, KeyUpdated};
 use cloakroom::core::store::{CheckValue, CheckValues, StoreError};
 use cloakroom::core::time::{ManualClock, UnixTime};
+use cloakroom::core::{Kid, TokenSecret};
 use cloakroom::jwt::AesGcmSealer;
 use cloakroom::memory::MemoryStore;
 use cloakroom::{Caller, Client, Format, Grant, GrantType, Issuer, Lifetimes};
@@ -138,9 +138,11 @@ impl Node {
                 Err(error) => failed(&error),
             },
             "compromise" => {
-                let kid = self.issuer.keys().signer().await.unwrap().kid().clone();
-                self.issuer.compromise_key(&kid).await.unwrap();
-                json!({"kid": kid.as_str()})
+                let kid = Kid::new(order["kid"].as_str().unwrap()).unwrap();
+                match self.issuer.compromise_key(&kid).await {
+                    Ok(_) => json!({}),
+                    Err(error) => failed(&error),
+                }
             }
             what @ ("down" | "up") => {
                 self.keys.is_down.store(what == "down", Ordering::SeqCst);
