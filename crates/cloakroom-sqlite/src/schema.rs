@@ -1,6 +1,7 @@
 //! The tables, and their migrations.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cloakroom_core::Random;
 use cloakroom_core::revocation::{EntryId, Epoch};
@@ -9,7 +10,7 @@ use cloakroom_core::time::{Clock, UnixTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::error::{OpenError, failed};
+use crate::error::{OpenError, failed, is_busy};
 
 /// Marks a file as ours (`PRAGMA application_id`): "cloa".
 const APPLICATION_ID: i32 = 0x636c_6f61;
@@ -151,43 +152,63 @@ pub(crate) fn configure(
     connection.pragma_update(None, "synchronous", level)
 }
 
+/// Changes the file to the write-ahead log, and returns the mode that it has then.
+///
+/// While another process changes the same file, SQLite fails at once instead of waiting: each of the two has
+/// begun to read, and neither could wait for the other. So this waits, for as long as SQLite would.
+fn write_ahead(connection: &Connection) -> Result<String, StoreError> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let patience: u32 =
+        connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).map_err(preparing)?;
+    let (start, patience) = (Instant::now(), Duration::from_millis(patience.into()));
+    loop {
+        let changed = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        match changed.map_err(preparing) {
+            Err(error) if is_busy(&error) && start.elapsed() < patience => thread::sleep(PAUSE),
+            changed => return changed,
+        }
+    }
+}
+
+fn preparing(error: rusqlite::Error) -> StoreError {
+    failed("preparing the database", error)
+}
+
 /// Creates or updates the schema. Any number of processes may do so at once.
 pub(crate) fn migrate(
     connection: &mut Connection,
     clock: &dyn Clock,
     random: &Random,
 ) -> Result<(), OpenError> {
-    let during = |error| failed("preparing the database", error);
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(during)?;
+    let mode = write_ahead(connection)?;
     if mode != "wal" {
         return Err(OpenError::NoWal { mode });
     }
     // The process that gets the lock first creates the schema, and the others find it.
     let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(preparing)?;
     let found = version(&transaction)?;
     let known = MIGRATIONS.len();
     if found > known {
         return Err(OpenError::Newer { found, known });
     }
     for migration in &MIGRATIONS[found..] {
-        transaction.execute_batch(migration).map_err(during)?;
+        transaction.execute_batch(migration).map_err(preparing)?;
     }
     if found == 0 {
         let incarnation = EntryId::random(random)
             .map_err(|error| StoreError::unavailable("generating the log's incarnation", error))?;
         transaction
             .execute("INSERT INTO state VALUES (?1, 0, 0)", [incarnation.as_bytes()])
-            .map_err(during)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(during)?;
+            .map_err(preparing)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(preparing)?;
     }
     raise_bound(&transaction, clock.now())?;
     if found < known {
         let version = i64::try_from(known).unwrap_or(i64::MAX);
-        transaction.pragma_update(None, "user_version", version).map_err(during)?;
+        transaction.pragma_update(None, "user_version", version).map_err(preparing)?;
     }
-    transaction.commit().map_err(during)?;
+    transaction.commit().map_err(preparing)?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! Files whose tables are older or newer than the program, and who may change them.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use cloakroom_core::store::TokenStore as _;
 use cloakroom_sqlite::rusqlite::Connection;
@@ -81,4 +83,29 @@ async fn the_status_tells_the_version() {
     let store = SqliteStore::open(&path).unwrap();
     let status = store.status(NOW).await.unwrap();
     assert_eq!(status.schema.map(|version| version as usize), Some(newest));
+}
+
+/// SQLite itself would not wait for this lock.
+#[test]
+fn a_file_that_another_process_changes_is_waited_for() {
+    let (_folder, path) = new();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA user_version = 0; BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let (opened, result) = mpsc::channel();
+        scope.spawn(|| {
+            let store = SqliteStore::builder(&path).busy_timeout(Duration::from_secs(600)).open();
+            opened.send(store.map(drop)).unwrap();
+            drop(opened);
+        });
+        // It would have failed by then.
+        let early = result.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "{early:?}");
+        other.execute_batch("COMMIT").unwrap();
+        result.recv().unwrap().unwrap();
+    });
+    // As long as it was told to wait, and no longer.
+    other.execute_batch("PRAGMA journal_mode = DELETE; BEGIN IMMEDIATE").unwrap();
+    let refused = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(20)).open();
+    assert!(refused.is_err());
 }
