@@ -49,7 +49,8 @@ pub(crate) enum Inserted {
 
 impl Grants {
     pub(crate) fn new() -> Self {
-        let seed = RandomState::new().hash_one(SHARDS);
+        let random = RandomState::new();
+        let seed = [0, 1].map(|word| random.hash_one(word));
         let shard = |_| Locked(RwLock::new(Shard::new(seed)));
         Self { shards: (0..SHARDS).map(shard).collect(), subjects: SubjectIndex::new() }
     }
@@ -324,6 +325,8 @@ impl<'a> Place<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -331,5 +334,42 @@ mod tests {
         let hash =
             || read(&Grants::new().shards[0].0).hash(GrantId::from_bytes(*b"any other grant!"));
         assert_ne!(hash(), hash());
+    }
+
+    /// Whoever chooses ids might change both halves so that the change cancels out.
+    #[test]
+    fn no_two_ids_collide_in_all_stores() {
+        let collide = |one: [u64; 2], other: [u64; 2]| {
+            let id = |halves: [u64; 2]| {
+                let number = u128::from(halves[0]) | u128::from(halves[1]) << 64;
+                GrantId::from_bytes(number.to_ne_bytes())
+            };
+            let grants = Grants::new();
+            let shard = read(&grants.shards[0].0);
+            shard.hash(id(one)) == shard.hash(id(other))
+        };
+        let (low, high, change) = (0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321, 0xffff);
+        for turn in (0..64).step_by(8) {
+            let other = [low ^ u64::rotate_left(change, turn), high ^ change];
+            let collided = (0..8).filter(|_| collide([low, high], other)).count();
+            assert!(collided < 8, "{turn}");
+        }
+        assert!((0..8).any(|_| !collide([low, high], [high, low])));
+    }
+
+    #[test]
+    fn ids_that_count_up_are_mixed_as_well() {
+        const COUNT: u64 = 30_000;
+        for half in [0, 64] {
+            let distinct = || {
+                let grants = Grants::new();
+                let shard = read(&grants.shards[0].0);
+                let id = |number| GrantId::from_bytes((u128::from(number) << half).to_ne_bytes());
+                (0..COUNT).map(|number| shard.hash(id(number))).collect::<HashSet<u32>>().len()
+            };
+            // A seed may be a bad one.
+            let best = (0..3).map(|_| distinct()).max().unwrap();
+            assert!(best > COUNT as usize - 20, "{half}: {best}");
+        }
     }
 }
