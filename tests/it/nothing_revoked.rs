@@ -143,7 +143,7 @@ fn there_was_something_to_judge(storm: &Storm, verdicts: &Verdicts) {
         (How::Grant, storm.scale.revocations / 12),
         (How::Session, storm.scale.revocations / 40),
         (How::User, storm.scale.revocations / 25),
-        (How::UserAtClient, storm.scale.revocations / 25),
+        (How::UserAtClient, storm.scale.revocations / 40),
         (How::Client, 1),
         (How::Key, 1),
     ] {

@@ -311,8 +311,9 @@ impl Storm {
                 return;
             }
             self.tape.until(start + done * self.scale.pace).await;
-            // A client has very many tokens.
-            let is_client = self.tries.fetch_add(1, Ordering::SeqCst) % 500 == 250;
+            // A client has very many tokens. A storm ends a few.
+            let often = self.scale.revocations / 6;
+            let is_client = self.tries.fetch_add(1, Ordering::SeqCst) % often == often / 2;
             let how = match self.dice.below(100) {
                 _ if is_client => How::Client,
                 0..42 => How::Token,

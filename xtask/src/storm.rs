@@ -1,6 +1,6 @@
 //! `cargo xtask storm`: tokens are revoked while everything goes wrong, on stores on servers, at full scale.
 
-use crate::command::{Failure, cargo};
+use crate::command::{Cmd, Failure, cargo};
 use crate::servers::Servers;
 use crate::test::Counts;
 
@@ -25,9 +25,7 @@ impl FullStorm {
 
     pub(crate) fn run(self) -> Result<(), Failure> {
         let servers = Servers::start()?;
-        let command = cargo("test --package cloakroom-tests --all-features --test it --");
-        let command = command.arg("nothing_revoked_passes::with_").arg("--nocapture");
-        let command = servers.tell(command.env("CLOAKROOM_FULL_STORM", "1"));
+        let command = servers.name_to(command());
         for _ in 0..self.rounds {
             let mut counts = Counts::default();
             command.stream(|line| counts.add(line))?;
@@ -40,9 +38,23 @@ impl FullStorm {
     }
 }
 
+fn command() -> Cmd {
+    let command = cargo("test --package cloakroom-tests --all-features --test it --");
+    let command = command.arg("nothing_revoked_passes::with_").arg("--nocapture");
+    command.env("CLOAKROOM_FULL_STORM", "1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What follows a second `--` would be more names of tests to run.
+    #[test]
+    fn only_the_storms_run() {
+        let command = Servers::none().name_to(command()).to_string();
+        let (_, tests) = command.split_once(" -- ").unwrap();
+        assert_eq!(tests, "nothing_revoked_passes::with_ --nocapture");
+    }
 
     #[test]
     fn the_number_of_rounds_is_read() {
