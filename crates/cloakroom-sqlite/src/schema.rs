@@ -155,19 +155,22 @@ pub(crate) fn configure(
 /// Changes the file to the write-ahead log, and returns the mode that it has then.
 ///
 /// While another process changes the same file, SQLite fails at once instead of waiting: each of the two has
-/// begun to read, and neither could wait for the other. So this waits, for as long as SQLite would.
+/// begun to read, and neither could wait for the other. So this waits in its place, for as long as SQLite would.
 fn write_ahead(connection: &Connection) -> Result<String, StoreError> {
     const PAUSE: Duration = Duration::from_millis(5);
     let patience: u32 =
         connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).map_err(preparing)?;
     let (start, patience) = (Instant::now(), Duration::from_millis(patience.into()));
-    loop {
+    connection.busy_timeout(Duration::ZERO).map_err(preparing)?;
+    let changed = loop {
         let changed = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
         match changed.map_err(preparing) {
             Err(error) if is_busy(&error) && start.elapsed() < patience => thread::sleep(PAUSE),
-            changed => return changed,
+            changed => break changed,
         }
-    }
+    };
+    connection.busy_timeout(patience).map_err(preparing)?;
+    changed
 }
 
 fn preparing(error: rusqlite::Error) -> StoreError {
