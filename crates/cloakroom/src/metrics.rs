@@ -27,16 +27,40 @@ macro_rules! metered {
     };
 }
 
-/// An endpoint answered with this status.
-#[cfg(all(feature = "metrics", feature = "http"))]
-pub(crate) fn request(endpoint: &str, status: u16, took: Duration) {
-    let (endpoint, status) = (endpoint.to_owned(), status.to_string());
-    metrics::counter!(
-        "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
-    )
-    .increment(1);
-    metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
-        .record(took.as_secs_f64());
+#[cfg(feature = "http")]
+metered! {
+    /// An endpoint answered with this status.
+    fn request(endpoint: &str, status: u16, took: Duration) {
+        let (endpoint, status) = (endpoint.to_owned(), status.to_string());
+        metrics::counter!(
+            "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
+        )
+        .increment(1);
+        metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
+            .record(took.as_secs_f64());
+    }
+}
+
+#[cfg(feature = "metrics")]
+const REUSE: &str = "cloakroom_reuse_detected_total";
+#[cfg(feature = "metrics")]
+const REGRESSIONS: &str = "cloakroom_store_regressions_total";
+#[cfg(feature = "metrics")]
+const UNCONFIRMED: &str = "cloakroom_unconfirmed_writes_total";
+#[cfg(feature = "metrics")]
+const CORRUPT_ROWS: &str = "cloakroom_corrupt_rows_total";
+#[cfg(feature = "metrics")]
+const KEY_CHANGES: &str = "cloakroom_key_changes_total";
+
+metered! {
+    /// The counters behind alarms begin at zero. Prometheus sees no increase where a series begins, and so would
+    /// miss the first event of each process.
+    fn begin() {
+        for name in [REUSE, REGRESSIONS, UNCONFIRMED, CORRUPT_ROWS] {
+            metrics::counter!(name).increment(0);
+        }
+        metrics::counter!(KEY_CHANGES, "change" => "compromised").increment(0);
+    }
 }
 
 metered! {
@@ -47,12 +71,12 @@ metered! {
             Event::Redeemed { .. } => "cloakroom_codes_redeemed_total",
             Event::Refreshed { .. } => "cloakroom_refreshes_total",
             Event::Retried { .. } => "cloakroom_refresh_retries_total",
-            Event::ReuseDetected { .. } => "cloakroom_reuse_detected_total",
+            Event::ReuseDetected { .. } => REUSE,
             Event::Revoked { .. } => "cloakroom_revocations_total",
-            Event::StoreRegressed { .. } => "cloakroom_store_regressions_total",
-            Event::Unconfirmed { .. } => "cloakroom_unconfirmed_writes_total",
+            Event::StoreRegressed { .. } => REGRESSIONS,
+            Event::Unconfirmed { .. } => UNCONFIRMED,
             Event::CorruptRow { count, .. } => {
-                return metrics::counter!("cloakroom_corrupt_rows_total").increment(*count);
+                return metrics::counter!(CORRUPT_ROWS).increment(*count);
             }
             Event::GrantRefused { reason, count, .. } => {
                 let reason = label(reason);
@@ -69,19 +93,21 @@ metered! {
                 )
                 .increment(*count);
             }
-            Event::Key(_) => "cloakroom_key_changes_total",
+            Event::Key(change) => {
+                let change = label(change);
+                return metrics::counter!(KEY_CHANGES, "change" => change).increment(1);
+            }
         };
         metrics::counter!(name).increment(1);
     }
 }
 
-/// The name of a reason, as events have it.
+/// The name of a reason or of a change, as events have it.
 #[cfg(feature = "metrics")]
-fn label(reason: &impl serde::Serialize) -> String {
-    match serde_json::to_value(reason) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => "other".to_owned(),
-    }
+fn label(of: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(of).unwrap_or_default();
+    let name = value.as_str().or_else(|| value.get("change")?.as_str());
+    name.unwrap_or("other").to_owned()
 }
 
 metered! {
@@ -109,7 +135,7 @@ pub(crate) fn backlog(rows: u64) {
     metrics::gauge!("cloakroom_housekeeping_backlog_rows").set(rows as f64);
 }
 
-/// When the key that signs at `now` with this algorithm began to, and when it ends.
+/// When the key that signs at `now` with this algorithm began to, and when the last one that may follow it ends.
 #[cfg(feature = "metrics")]
 pub(crate) fn signing_key(algorithm: &str, now: UnixTime, from: UnixTime, until: UnixTime) {
     let algorithm = algorithm.to_owned();

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::axum::Router;
 use ::axum::body::Body;
@@ -53,9 +54,10 @@ impl Endpoints {
 
 async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let began = Instant::now();
     match read(body, endpoints.body_limit).await {
         Ok(body) => endpoints.respond(&Request::from_parts(parts, body)).await,
-        Err(refused) => endpoints.refused(&parts, refused),
+        Err(refused) => endpoints.refused(&parts, refused, began.elapsed()),
     }
     .map(Body::from)
 }

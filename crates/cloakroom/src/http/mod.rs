@@ -64,7 +64,7 @@ mod serve;
 mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloakroom_core::InvalidValue;
 use tokio::sync::Semaphore;
@@ -132,13 +132,12 @@ enum Endpoint {
     Metadata,
 }
 
-#[cfg(feature = "metrics")]
 impl Endpoint {
     /// Its name in metrics: the end of its path.
-    fn label(self, request: &Request<Bytes>) -> &str {
+    fn label(self, uri: &::http::Uri) -> &str {
         match self {
             Self::Metadata => "metadata",
-            _ => request.uri().path().rsplit('/').next().unwrap_or_default(),
+            _ => uri.path().rsplit('/').next().unwrap_or_default(),
         }
     }
 }
@@ -312,15 +311,10 @@ impl Endpoints {
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
-        #[cfg(feature = "metrics")]
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let mut response = self.dispatch(endpoint, request).await;
-        #[cfg(feature = "metrics")]
-        crate::metrics::request(
-            endpoint.label(request),
-            response.status().as_u16(),
-            began.elapsed(),
-        );
+        let status = response.status().as_u16();
+        crate::metrics::request(endpoint.label(request.uri()), status, began.elapsed());
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }
@@ -330,14 +324,17 @@ impl Endpoints {
         response
     }
 
-    /// The refusal of a request whose body was not read.
+    /// The refusal of a request whose body was not read, and how long it took.
     #[cfg(feature = "axum")]
     fn refused(
         &self,
         request: &::http::request::Parts,
         mut response: Response<Bytes>,
+        took: Duration,
     ) -> Response<Bytes> {
-        if self.endpoint(request.uri.path()).is_some_and(|endpoint| self.is_shared(endpoint)) {
+        let Some(endpoint) = self.endpoint(request.uri.path()) else { return response };
+        crate::metrics::request(endpoint.label(&request.uri), response.status().as_u16(), took);
+        if self.is_shared(endpoint) {
             self.origins.mark(&request.headers, response.headers_mut());
         }
         response

@@ -17,7 +17,6 @@ use tokio::time::MissedTickBehavior;
 use crate::error::TokenError;
 use crate::events::{Event, Operation};
 use crate::issuer::{Inner, Issuer};
-#[cfg(feature = "metrics")]
 use crate::metrics;
 
 /// How long after its end a row is deleted, in addition to the clock skew.
@@ -52,6 +51,7 @@ impl Issuer {
     /// # }
     /// ```
     pub async fn run_maintenance(&self) {
+        metrics::begin();
         let mut heartbeats = pin!(run_heartbeats(&self.inner));
         let mut housekeeping = pin!(run_housekeeping(&self.inner));
         let mut following = pin!(self.inner.follow_log());
@@ -225,25 +225,29 @@ async fn maintain(inner: &Arc<Inner>) -> Result<MaintenanceReport, TokenError> {
         let error = error as &dyn std::error::Error;
         tracing::warn!(error, "expired rows could not be deleted");
     }
+    #[cfg(feature = "metrics")]
+    measure(inner, done.as_ref().ok()).await;
     keys?;
     let done = done?;
-    #[cfg(feature = "metrics")]
-    measure(inner, &done).await;
     inner.maintained.store(inner.now().as_millis(), Ordering::Relaxed);
     Ok(done)
 }
 
-/// Reports what a round of maintenance did, and what is left to do.
+/// Reports what a round of maintenance did, and what is left to do, even if it failed.
 #[cfg(feature = "metrics")]
-async fn measure(inner: &Arc<Inner>, done: &MaintenanceReport) {
-    metrics::housekeeping(done);
+async fn measure(inner: &Arc<Inner>, done: Option<&MaintenanceReport>) {
+    done.into_iter().for_each(metrics::housekeeping);
     let now = inner.now();
     match inner.store.status(now - (inner.clock_skew() + MARGIN)).await {
         Ok(status) => status.ended_rows.into_iter().for_each(metrics::backlog),
         Err(error) => tracing::debug!(%error, "the backlog of housekeeping is not measured"),
     }
-    for key in inner.keys.manager().loaded_states().iter().filter(|key| key.signs_now) {
-        if let (Some(from), Some(until)) = (key.signs_from, key.signs_until) {
+    let keys = inner.keys.manager().loaded_states();
+    for key in keys.iter().filter(|key| key.signs_now) {
+        let may_sign =
+            |other: &&KeyStatus| other.ring == key.ring && other.compromised_at.is_none();
+        let until = keys.iter().filter(may_sign).filter_map(|other| other.signs_until).max();
+        if let (Some(from), Some(until)) = (key.signs_from, until) {
             metrics::signing_key(&key.algorithm, now, from, until);
         }
     }

@@ -12,10 +12,13 @@ use cloakroom::core::store::*;
 use cloakroom::core::time::{ManualClock, UnixTime};
 use cloakroom::core::{GrantId, TokenDigest};
 use cloakroom::http::Endpoints;
+use cloakroom::jwt::KeyStatus;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
 };
+
+use tower::ServiceExt as _;
 
 use super::support::*;
 
@@ -154,18 +157,66 @@ fn requests_are_counted_by_endpoint_and_status() {
         ] {
             endpoints.handle(request(method, path)).await;
         }
+        // Its body is not read.
+        let large =
+            http::Request::post("/token").body(axum::body::Body::from(vec![0; 100_000])).unwrap();
+        let answer = endpoints.router().oneshot(large).await.unwrap();
+        assert_eq!(answer.status(), 413);
     });
     for name in [
         "server_requests_total jwks.json 200",
         "server_requests_total metadata 200",
         "server_requests_total token 405",
         "server_requests_total token 400",
+        "server_requests_total token 413",
         "server_request_seconds jwks.json",
     ] {
         assert_eq!(measured.get(name), 1.0, "{name}: {measured:#?}");
     }
     let paths = measured.0.lock().unwrap().keys().filter(|name| name.contains("nothing")).count();
     assert_eq!(paths, 0, "what a caller invents is no label");
+}
+
+#[test]
+fn changes_of_keys_are_counted_by_kind() {
+    let measured = measured(async {
+        let fixture = Fixture::new().await;
+        fixture.clock.advance(2 * DAY);
+        fixture.issuer.maintain().await.unwrap();
+        let signs = |keys: Vec<KeyStatus>| keys.into_iter().find(|key| key.signs_now).unwrap().kid;
+        fixture.issuer.rotate_keys().await.unwrap();
+        let kid = signs(fixture.issuer.key_states().await.unwrap());
+        fixture.issuer.compromise_key(&kid).await.unwrap();
+    });
+    for change in ["rotated", "compromised"] {
+        let name = format!("key_changes_total {change}");
+        assert_eq!(measured.get(&name), 1.0, "{measured:#?}");
+    }
+    assert!(measured.get("key_changes_total published") >= 2.0, "{measured:#?}");
+}
+
+/// Otherwise the gauge would run down before each change of keys, or stand still while no key can be made.
+#[test]
+fn the_remaining_time_is_that_of_all_keys_and_told_when_none_can_be_made() {
+    let measured = Measured::default();
+    let remaining = || measured.get("signing_key_remaining_seconds ES256");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    let test = async {
+        let fixture = Fixture::new().await;
+        fixture.issuer.maintain().await.unwrap();
+        let keys = fixture.issuer.key_states().await.unwrap();
+        let until = keys.iter().find(|key| key.signs_now).unwrap().signs_until.unwrap();
+        fixture.clock.set(until - HOUR);
+        fixture.issuer.maintain().await.unwrap();
+        let known = remaining();
+        assert!(known > (7 * DAY).as_secs_f64(), "{known}");
+        fixture.store.keys_down(true);
+        fixture.clock.advance(2 * DAY);
+        fixture.issuer.maintain().await.unwrap_err();
+        assert_eq!(known - remaining(), (2 * DAY).as_secs_f64());
+    };
+    metrics::with_local_recorder(&measured, || runtime.block_on(test));
 }
 
 /// A store with a backlog, whose log can be followed, and that fails.
@@ -278,6 +329,16 @@ fn the_state_of_the_store_is_measured() {
     assert_eq!(measured.get("store_errors_total find unavailable"), 1.0, "{measured:#?}");
     assert_eq!(measured.get("store_errors_total list corrupt"), 1.0, "{measured:#?}");
     assert!(measured.get("log_lag_seconds") >= 0.0, "{measured:#?}");
+    // An increase from nothing is none for Prometheus.
+    for name in [
+        "reuse_detected_total",
+        "store_regressions_total",
+        "unconfirmed_writes_total",
+        "corrupt_rows_total",
+        "key_changes_total compromised",
+    ] {
+        assert_eq!(measured.get(name), 0.0, "{name}: {measured:#?}");
+    }
 }
 
 /// The names in a text.

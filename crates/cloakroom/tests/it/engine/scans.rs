@@ -382,7 +382,7 @@ async fn a_log_that_is_not_read_to_its_end_is_skipped() {
 }
 
 #[tokio::test]
-async fn an_outage_ends_the_walk_and_is_no_finding() {
+async fn an_outage_ends_the_walk_and_belongs_to_the_store() {
     let log = vec![entries(vec![entry(1, HOUR)], 1, false)];
     let found = BTreeMap::from([(id(1), Grant::Down)]);
     let store = Scripted { log, found, ..Scripted::default() };
