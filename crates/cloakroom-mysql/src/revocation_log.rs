@@ -399,3 +399,6 @@ impl Log {
         (self.at_revocation == Some(entry)).then_some(CursorPlace { position, entry, ..place })
     }
 }
+
+#[cfg(test)]
+mod tests;
