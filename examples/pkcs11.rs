@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,6 +66,7 @@ struct Pkcs11Signer {
     /// A permit is held until the module has answered, even if its caller has given up.
     in_flight: Arc<Semaphore>,
     jobs: SyncSender<Job>,
+    threads: Vec<JoinHandle<()>>,
     timeout: Duration,
 }
 
@@ -93,15 +95,33 @@ impl Pkcs11Signer {
         while sessions.len() < limits.threads.max(1) {
             sessions.push(module.open_rw_session(slot)?);
         }
+        let mut threads = Vec::new();
         for session in sessions {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new()
-                .name("pkcs11".into())
-                .spawn(move || work(&queue, &session, private))?;
+            let thread = std::thread::Builder::new().name("pkcs11".into());
+            threads.push(thread.spawn(move || work(&queue, &session, private))?);
         }
         let kid = jwk.kid().cloned().ok_or("the key has no kid")?;
         let in_flight = Arc::new(Semaphore::new(limits.threads + limits.waiting));
-        Ok(Self { kid, jwk, in_flight, jobs, timeout: limits.timeout })
+        Ok(Self { kid, jwk, in_flight, jobs, threads, timeout: limits.timeout })
+    }
+
+    /// Closes the sessions, and waits for that like for a signature. Call it before the process ends: a module
+    /// may crash if its threads are still at work while its libraries clean up.
+    async fn close(self) -> Result<(), Failure> {
+        let Self { jobs, threads, timeout, .. } = self;
+        drop(jobs);
+        let (ended, all) = oneshot::channel();
+        // Not a task, since one that hangs would keep the runtime from ending.
+        std::thread::spawn(move || {
+            let ends: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+            let _ = ended.send(ends);
+        });
+        let ends = tokio::time::timeout(timeout, all).await??;
+        match ends.iter().all(Result::is_ok) {
+            true => Ok(()),
+            false => Err("a thread of the module panicked".into()),
+        }
     }
 }
 
@@ -254,6 +274,7 @@ async fn main() -> Result<(), Failure> {
     }
     // Everything that was under way has ended, and the next caller is served.
     sign_jwt(&*signer, ACCESS_TOKEN_TYP, &claims).await?;
+    Arc::into_inner(signer).ok_or("somebody still signs")?.close().await?;
     println!("pkcs11: ok");
     Ok(())
 }
@@ -300,7 +321,7 @@ mod tests {
         .unwrap();
         let in_flight = Arc::new(Semaphore::new(limits.threads + limits.waiting));
         let (kid, timeout) = (jwk.thumbprint(), limits.timeout);
-        (Pkcs11Signer { kid, jwk, in_flight, jobs, timeout }, queue)
+        (Pkcs11Signer { kid, jwk, in_flight, jobs, threads: Vec::new(), timeout }, queue)
     }
 
     /// Time passes only when everything waits.
