@@ -1,5 +1,6 @@
 //! Servers that a test starts for itself. They end with the test, however it ends.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,6 +77,18 @@ impl Server {
         let mut client = Command::new(program("redis-cli"));
         client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(command);
         String::from_utf8_lossy(&client.stdin(Stdio::null()).output().unwrap().stdout).into_owned()
+    }
+
+    /// Writes this key, and waits until a replica has that and everything before it.
+    pub(crate) fn replicate(&self, key: &str) {
+        let mut client = Command::new(program("redis-cli"));
+        client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // One connection: `WAIT` is about its own writes.
+        let commands = format!("SET {key} x\nWAIT 1 60000\n");
+        client.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        let answers = client.wait_with_output().unwrap().stdout;
+        assert_eq!(String::from_utf8_lossy(&answers), "OK\n1\n");
     }
 
     fn spawn(&mut self, args: &[&str]) {
