@@ -48,13 +48,14 @@ impl Scope {
         if text.len() > MAX_SET_BYTES {
             return Err(invalid("it is longer than 4,096 bytes"));
         }
-        let (mut last, mut is_sorted) = ("", true);
-        for value in text.split(' ') {
+        // Bytes, since every record that is read from a store has its scope parsed, and text is slower to split.
+        let (mut last, mut is_sorted) = (&[][..], true);
+        for value in text.as_bytes().split(|byte| *byte == b' ') {
             if value.is_empty() {
                 return Err(invalid("its values must be separated by exactly one space"));
             }
             // RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-            if !value.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
+            if !value.iter().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
                 return Err(invalid("it contains a character that RFC 6749 §3.3 does not allow"));
             }
             is_sorted &= last < value;

@@ -18,8 +18,8 @@ use redis::Value;
 
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
-use crate::reply::{string, strings};
-use crate::rows::{Stored, grant, grant_value, stored, time, token, token_value};
+use crate::reply::{list, string, strings};
+use crate::rows::{grant, grant_row, grant_value, time, token, token_value};
 use crate::scripts::{ADVANCE, CREATE};
 use crate::store::RedisStore;
 
@@ -67,7 +67,7 @@ impl Refused {
     fn fresh(&self, tokens: &[TokenRecord]) -> Result<Vec<TokenRecord>, StoreError> {
         fresh_tokens(tokens.to_vec(), |wanted| {
             let value = self.tokens.get(&wanted.digest);
-            value.map(|value| token(wanted.grant, wanted.digest, value)).transpose()
+            value.map(|value| token(wanted.grant, wanted.digest, value.clone())).transpose()
         })
     }
 }
@@ -85,11 +85,12 @@ impl RedisStore {
         }
         let answer = self.0.link.send(&command).await;
         let answer = answer.map_err(|error| failed("finding a grant", error))?;
-        let mut values = strings("a grant", answer)?.into_iter();
-        let Some(Some(value)) = values.next() else { return Ok(Lookup::Absent) };
-        let Some(grant) = grant(id, &value)? else { return Ok(Lookup::Tombstone) };
-        let token = match (digest, values.next().flatten()) {
-            (Some(digest), Some(value)) => Some(Arc::new(token(id, digest, &value)?)),
+        let values = list("a grant", answer)?.into_iter();
+        let mut values = values.map(|value| string("a grant", value));
+        let Some(Some(value)) = values.next().transpose()? else { return Ok(Lookup::Absent) };
+        let Some(grant) = grant(id, value)? else { return Ok(Lookup::Tombstone) };
+        let token = match (digest, values.next().transpose()?.flatten()) {
+            (Some(digest), Some(value)) => Some(Arc::new(token(id, digest, value)?)),
             _ => None,
         };
         Ok(Lookup::Found(Found { grant: Arc::new(grant), token }))
@@ -158,7 +159,7 @@ impl RedisStore {
                 return Ok(AdvanceOutcome::Advanced);
             };
             let Some(value) = &refused.grant else { return Ok(AdvanceOutcome::Unknown) };
-            let Some(stored) = grant(step.grant, value)?.map(Arc::new) else {
+            let Some(stored) = grant(step.grant, value.clone())?.map(Arc::new) else {
                 return Ok(AdvanceOutcome::Dead);
             };
             if let Some(answer) = step.judge(&stored)? {
@@ -300,9 +301,9 @@ impl RedisStore {
         let next = page.ids.last().copied().filter(|_| page.more);
         let (mut listed, mut unreadable, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (id, value) in self.values_of(&page.ids).await? {
-            let row = match value.map(|value| stored(id, &value)) {
-                Some(Ok(Stored::Grant(row))) => Ok(row),
-                None | Some(Ok(Stored::Tombstone)) => {
+            let row = match value.map(|value| grant_row(id, value)) {
+                Some(Ok(Some(row))) => Ok(row),
+                None | Some(Ok(None)) => {
                     gone.push(id);
                     continue;
                 }
@@ -373,7 +374,9 @@ fn created_before(
     refused: &Refused,
 ) -> Result<Option<CreateOutcome>, StoreError> {
     let Some(value) = &refused.grant else { return Ok(None) };
-    let Some(stored) = grant(wanted.id, value)? else { return Ok(Some(CreateOutcome::Barred)) };
+    let Some(stored) = grant(wanted.id, value.clone())? else {
+        return Ok(Some(CreateOutcome::Barred));
+    };
     let is_same = wanted.is_stored_as(&stored)
         && match refused.fresh(tokens) {
             Ok(fresh) => fresh.is_empty(),

@@ -13,7 +13,7 @@ use redis::Value;
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
 use crate::reply::{integer, list, strings};
-use crate::rows::{Stored, stored, time};
+use crate::rows::{grant_row, time};
 use crate::scripts::{REAP, TRIM_LOG, TRIM_RULES, WORK};
 use crate::store::RedisStore;
 use crate::work::{Close, Record};
@@ -284,7 +284,7 @@ impl RedisStore {
     ) -> Result<Vec<Value>, StoreError> {
         let (layout, bucket) = (&self.0.layout, bucket(id));
         let mut keys = vec![layout.grant(id), layout.ends(bucket)];
-        if let Some(Ok(Stored::Grant(row))) = value.map(|value| stored(id, &value)) {
+        if let Some(Ok(Some(row))) = value.map(|value| grant_row(id, value)) {
             keys.push(layout.subject(bucket, &row.subject));
             keys.push(layout.client(bucket, &row.client));
         }

@@ -20,13 +20,6 @@ pub(crate) fn time(time: UnixTime) -> [u8; 8] {
     number(time.as_millis())
 }
 
-/// What a grant's key holds.
-#[derive(Debug)]
-pub(crate) enum Stored {
-    Grant(Box<GrantRow>),
-    Tombstone,
-}
-
 /// The value of a grant, and the length of the part with its client and subject.
 pub(crate) fn grant_value(row: &GrantRow) -> (Vec<u8>, usize) {
     let (client, subject) = (row.client.as_bytes(), row.subject.as_bytes());
@@ -56,21 +49,21 @@ fn optional(value: Option<u64>) -> [u8; 8] {
     value.map_or(NONE, number)
 }
 
-/// Reads the value of a grant's key.
-pub(crate) fn stored(id: GrantId, value: &[u8]) -> Result<Stored, StoreError> {
+/// The row behind the value of a grant's key; `None` if it is a tombstone. A value that is its own is not copied.
+pub(crate) fn grant_row(id: GrantId, value: Vec<u8>) -> Result<Option<GrantRow>, StoreError> {
     let corrupt = |why: &'static str| StoreError::corrupt("a grant", why);
-    let mut rest = value;
-    let Some(kind) = take::<1>(&mut rest) else { return Err(corrupt("it is empty")) };
-    match kind {
-        [TOMBSTONE] if rest.len() == 8 => return Ok(Stored::Tombstone),
-        [GRANT] => {}
-        _ => return Err(corrupt("this program does not know its version")),
+    match value.first() {
+        None => return Err(corrupt("it is empty")),
+        Some(&TOMBSTONE) if value.len() == 9 => return Ok(None),
+        Some(&GRANT) => {}
+        Some(_) => return Err(corrupt("this program does not know its version")),
     }
-    let row = grant_row(id, rest).ok_or_else(|| corrupt("it is cut off"))?;
-    Ok(Stored::Grant(Box::new(row.map_err(|error| StoreError::corrupt("a grant", error))?)))
+    let row = columns(id, value).ok_or_else(|| corrupt("it is cut off"))?;
+    row.map(Some).map_err(|error| StoreError::corrupt("a grant", error))
 }
 
-fn grant_row(id: GrantId, mut rest: &[u8]) -> Option<Result<GrantRow, std::str::Utf8Error>> {
+fn columns(id: GrantId, value: Vec<u8>) -> Option<Result<GrantRow, std::str::Utf8Error>> {
+    let mut rest = value.get(1..)?;
     let revoked_at = take_optional(&mut rest)?;
     let epoch = take_number(&mut rest)?;
     let expires_at = take_number(&mut rest)?;
@@ -85,6 +78,7 @@ fn grant_row(id: GrantId, mut rest: &[u8]) -> Option<Result<GrantRow, std::str::
         (Ok(client), Ok(subject)) => (client, subject),
         (Err(error), _) | (_, Err(error)) => return Some(Err(error)),
     };
+    let length = rest.len();
     Some(Ok(GrantRow {
         id,
         client,
@@ -95,16 +89,19 @@ fn grant_row(id: GrantId, mut rest: &[u8]) -> Option<Result<GrantRow, std::str::
         expires_at,
         row_expires_at,
         revoked_at,
-        body: rest.to_vec(),
+        body: last(value, length),
     }))
 }
 
+/// The last bytes of a value.
+fn last(mut value: Vec<u8>, length: usize) -> Vec<u8> {
+    value.drain(..value.len() - length);
+    value
+}
+
 /// The grant behind a value; `None` if it is a tombstone.
-pub(crate) fn grant(id: GrantId, value: &[u8]) -> Result<Option<GrantRecord>, StoreError> {
-    match stored(id, value)? {
-        Stored::Grant(row) => GrantRecord::from_row(&row).map(Some),
-        Stored::Tombstone => Ok(None),
-    }
+pub(crate) fn grant(id: GrantId, value: Vec<u8>) -> Result<Option<GrantRecord>, StoreError> {
+    grant_row(id, value)?.map(|row| GrantRecord::from_row(&row)).transpose()
 }
 
 pub(crate) fn token_value(row: &TokenRow) -> Vec<u8> {
@@ -119,21 +116,20 @@ pub(crate) fn token_value(row: &TokenRow) -> Vec<u8> {
 pub(crate) fn token(
     grant: GrantId,
     digest: TokenDigest,
-    value: &[u8],
+    value: Vec<u8>,
 ) -> Result<TokenRecord, StoreError> {
     let row = token_row(grant, digest, value);
     TokenRecord::from_row(&row.ok_or_else(|| StoreError::corrupt("a token", "it is cut off"))?)
 }
 
-fn token_row(grant: GrantId, digest: TokenDigest, mut rest: &[u8]) -> Option<TokenRow> {
-    Some(TokenRow {
-        digest: *digest.as_bytes(),
-        grant,
-        expires_at: take_number(&mut rest)?,
-        issued_at: take_number(&mut rest)?,
-        revoked_at: take_optional(&mut rest)?,
-        body: rest.to_vec(),
-    })
+fn token_row(grant: GrantId, digest: TokenDigest, value: Vec<u8>) -> Option<TokenRow> {
+    let mut rest = value.as_slice();
+    let expires_at = take_number(&mut rest)?;
+    let issued_at = take_number(&mut rest)?;
+    let revoked_at = take_optional(&mut rest)?;
+    let (digest, length) = (*digest.as_bytes(), rest.len());
+    let body = last(value, length);
+    Some(TokenRow { digest, grant, expires_at, issued_at, revoked_at, body })
 }
 
 pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -177,13 +173,16 @@ mod tests {
         for revoked_at in [None, Some(UnixTime::from_millis(0)), Some(UnixTime::MAX)] {
             record.revoked_at = revoked_at;
             let (value, names) = grant_value(&record.to_row());
-            assert_eq!(grant(id, &value).unwrap().unwrap(), record);
+            assert_eq!(grant(id, value.clone()).unwrap().unwrap(), record);
             assert_eq!(
                 value[77..77 + names].len(),
                 4 + "an app".len() + record.subject.to_key().len()
             );
             for length in 0..value.len() {
-                assert!(matches!(grant(id, &value[..length]), Err(StoreError::Corrupt { .. })));
+                assert!(matches!(
+                    grant(id, value[..length].to_vec()),
+                    Err(StoreError::Corrupt { .. })
+                ));
             }
         }
     }
@@ -192,9 +191,9 @@ mod tests {
     fn a_tombstone_is_no_grant() {
         let id = GrantId::from_bytes([7; 16]);
         let value = [&[TOMBSTONE][..], &number(5)].concat();
-        assert!(grant(id, &value).unwrap().is_none());
+        assert!(grant(id, value.clone()).unwrap().is_none());
         for bad in [&value[..8], &[2; 9], &[]] {
-            assert!(matches!(grant(id, bad), Err(StoreError::Corrupt { .. })));
+            assert!(matches!(grant(id, bad.to_vec()), Err(StoreError::Corrupt { .. })));
         }
     }
 }

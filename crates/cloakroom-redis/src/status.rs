@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use cloakroom_core::GrantId;
-use cloakroom_core::record::GrantRecord;
 use cloakroom_core::store::{Listing, PageRequest, StoreError, StoreStatus};
 use cloakroom_core::time::UnixTime;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -14,7 +13,7 @@ use crate::check_server;
 use crate::error::failed;
 use crate::layout::{BUCKETS, bucket};
 use crate::reply::{integer, milliseconds, strings};
-use crate::rows::{Stored, stored};
+use crate::rows::grant;
 use crate::store::RedisStore;
 
 const CONTEXT: &str = "reading the status of the server";
@@ -134,11 +133,7 @@ impl RedisStore {
         let next = ids.last().copied().filter(|_| is_full || at < BUCKETS);
         let (mut grants, mut unreadable) = (Vec::new(), Vec::new());
         for (id, value) in self.values_of(&ids).await? {
-            let read = value.map(|value| match stored(id, &value)? {
-                Stored::Grant(row) => GrantRecord::from_row(&row).map(Some),
-                Stored::Tombstone => Ok(None),
-            });
-            match read.transpose() {
+            match value.map(|value| grant(id, value)).transpose() {
                 Ok(Some(Some(grant))) => grants.push(Arc::new(grant)),
                 Ok(_) => {}
                 Err(StoreError::Corrupt { .. }) => unreadable.push(id),

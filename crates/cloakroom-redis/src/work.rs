@@ -14,7 +14,7 @@ use crate::connection::Link;
 use crate::error::failed;
 use crate::layout::bucket;
 use crate::reply::{integer, string};
-use crate::rows::{Stored, number, stored, take, take_number, take_optional, time};
+use crate::rows::{grant_row, number, take, take_number, take_optional, time};
 use crate::scripts::{CLOSE, REVOKE_GRANT, REVOKE_TOKEN, SWEEP, UNLIST};
 use crate::store::RedisStore;
 
@@ -199,7 +199,7 @@ impl RedisStore {
             .map_err(|error| failed("revoking a grant", error))?;
         // What is revoked need not be looked at again. If this fails, a list or a sweep does it later.
         if let Some(value) = string("a grant", answer)?
-            && let Ok(Stored::Grant(row)) = stored(id, &value)
+            && let Ok(Some(row)) = grant_row(id, value)
         {
             let _ = self.unlist(&row).await;
         }
