@@ -244,9 +244,9 @@ async fn measure(inner: &Arc<Inner>, done: Option<&MaintenanceReport>) {
     }
     let keys = inner.keys.manager().loaded_states();
     for key in keys.iter().filter(|key| key.signs_now) {
-        let may_sign =
-            |other: &&KeyStatus| other.ring == key.ring && other.compromised_at.is_none();
-        let until = keys.iter().filter(may_sign).filter_map(|other| other.signs_until).max();
+        let ring = keys.iter().filter(|other| other.ring == key.ring);
+        let may_sign = ring.filter(|other| other.compromised_at.is_none());
+        let until = may_sign.filter_map(|other| other.signs_until).max();
         if let (Some(from), Some(until)) = (key.signs_from, until) {
             metrics::signing_key(&key.algorithm, now, from, until);
         }
