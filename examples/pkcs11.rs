@@ -106,7 +106,7 @@ impl Pkcs11Signer {
         Ok(Self { kid, jwk, in_flight, jobs, threads, timeout: limits.timeout })
     }
 
-    /// Closes the sessions, and waits for that like for a signature. Call it before the process ends: a module
+    /// Closes the sessions, and waits for that as long as for a signature. Call it before the process ends: a module
     /// may crash if its threads are still at work while its libraries clean up.
     async fn close(self) -> Result<(), Failure> {
         let Self { jobs, threads, timeout, .. } = self;

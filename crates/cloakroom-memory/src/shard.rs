@@ -226,9 +226,9 @@ impl Shard {
         self.table.find(self.hash(id), |place| self.slots[place as usize].id == id)
     }
 
-    /// Mixes the bytes of a grant id. Most ids are random, and others are a prefix of a SHA-256 digest, of which
-    /// somebody could try very many; an import brings ids of its own. So the seed is secret, and takes part before
-    /// the halves of an id meet: nobody can tell which ids would crowd together.
+    /// Mixes the bytes of a grant id. Most ids are random. Others are a prefix of a SHA-256 digest, of which an
+    /// attacker could compute many, and an import brings ids of its own. So a secret seed is mixed into both halves
+    /// before they are combined: nobody can predict which ids collide.
     pub(crate) fn hash(&self, id: GrantId) -> u32 {
         let number = u128::from_ne_bytes(*id.as_bytes());
         let [low, high] = [number as u64 ^ self.seed[0], (number >> 64) as u64 ^ self.seed[1]];

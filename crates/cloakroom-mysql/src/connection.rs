@@ -294,11 +294,9 @@ mod tests {
         use std::sync::Arc;
         use std::sync::atomic::{AtomicU32, Ordering};
 
-        use cloakroom_core::Random;
         use cloakroom_core::store::TokenStore as _;
 
         use super::super::*;
-        use crate::MysqlStore;
         use crate::pool::Operation;
 
         /// Its first run loses its transaction between the two packets, as on a Galera node.
@@ -322,10 +320,7 @@ mod tests {
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn nothing_of_a_lost_transaction_is_done_and_it_runs_again() {
-            let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
-            let name: [u8; 8] = Random::system().array().unwrap();
-            let prefix = format!("l{:016x}_", u64::from_le_bytes(name));
-            let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+            let store = crate::test_store::open().await;
             let bound = async || store.rules(vec![]).await.unwrap().newest_bound.get();
             let before = bound().await;
             let runs = Arc::new(AtomicU32::new(0));

@@ -96,6 +96,8 @@ pub use store::MysqlStore;
 
 #[cfg(test)]
 mod plans_tests;
+#[cfg(test)]
+mod test_store;
 
 /// The programs of the page about this store, compiled.
 #[cfg(doctest)]

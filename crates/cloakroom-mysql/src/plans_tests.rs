@@ -179,10 +179,8 @@ mod with_mysql {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_statement_scans_or_sorts() {
-        let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
-        let name: [u8; 8] = Random::system().array().unwrap();
-        let prefix = format!("p{:016x}_", u64::from_le_bytes(name));
-        let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+        let store = crate::test_store::open().await;
+        let (url, prefix) = (crate::test_store::url(), store.pool().prefix().to_string());
         work(&store).await;
         let opts = Opts::from_url(&url.replacen("mariadb://", "mysql://", 1)).unwrap();
         let opts = OptsBuilder::from_opts(opts).prefer_socket(false);

@@ -187,7 +187,6 @@ impl Operation for Forget {
 #[cfg(test)]
 mod tests {
     mod with_mysql {
-        use cloakroom_core::Random;
         use cloakroom_core::store::SingleUseId;
 
         use super::super::*;
@@ -195,10 +194,7 @@ mod tests {
         /// Two calls that both missed the row may both be here, and no lock keeps them apart.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn an_item_without_a_row_is_left_to_the_insert() {
-            let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
-            let name: [u8; 8] = Random::system().array().unwrap();
-            let prefix = format!("s{:016x}_", u64::from_le_bytes(name));
-            let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+            let store = crate::test_store::open().await;
             let (id, now) = (SingleUseId::from_bytes([7; 32]), UnixTime::from_secs(1_000));
             let spend = Spend { id, until: UnixTime::from_secs(1_060), now };
             assert_eq!(store.pool().steps(SpendKnown(spend)).await.unwrap(), None);

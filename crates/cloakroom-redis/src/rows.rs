@@ -49,7 +49,8 @@ fn optional(value: Option<u64>) -> [u8; 8] {
     value.map_or(NONE, number)
 }
 
-/// The row behind the value of a grant's key; `None` if it is a tombstone. A value that is its own is not copied.
+/// The row in the value of a grant's key; `None` if it is a tombstone. It takes the value, to keep the body without a
+/// copy.
 pub(crate) fn grant_row(id: GrantId, value: Vec<u8>) -> Result<Option<GrantRow>, StoreError> {
     let corrupt = |why: &'static str| StoreError::corrupt("a grant", why);
     match value.first() {

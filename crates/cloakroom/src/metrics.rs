@@ -12,6 +12,8 @@ use cloakroom_core::{store::MaintenanceReport, time::UnixTime};
 
 use crate::events::Event;
 #[cfg(feature = "metrics")]
+use alarms::{CORRUPT_ROWS, KEY_CHANGES, REGRESSIONS, REUSE, UNCONFIRMED};
+#[cfg(feature = "metrics")]
 pub(crate) use metered_store::MeteredStore;
 
 /// What is counted under the feature, and nothing without it.
@@ -27,30 +29,44 @@ macro_rules! metered {
     };
 }
 
+/// When a request began. Without the feature, no clock is read.
+#[cfg(feature = "http")]
+pub(crate) struct Timer(#[cfg(feature = "metrics")] std::time::Instant);
+
+#[cfg(feature = "http")]
+impl Timer {
+    pub(crate) fn start() -> Self {
+        Self(
+            #[cfg(feature = "metrics")]
+            std::time::Instant::now(),
+        )
+    }
+}
+
 #[cfg(feature = "http")]
 metered! {
     /// An endpoint answered with this status.
-    fn request(endpoint: &str, status: u16, took: Duration) {
+    fn request(endpoint: &str, status: u16, timer: &Timer) {
         let (endpoint, status) = (endpoint.to_owned(), status.to_string());
         metrics::counter!(
             "cloakroom_server_requests_total", "endpoint" => endpoint.clone(), "status" => status
         )
         .increment(1);
         metrics::histogram!("cloakroom_server_request_seconds", "endpoint" => endpoint)
-            .record(took.as_secs_f64());
+            .record(timer.0.elapsed().as_secs_f64());
     }
 }
 
+/// The counters behind alarms.
 #[cfg(feature = "metrics")]
-const REUSE: &str = "cloakroom_reuse_detected_total";
-#[cfg(feature = "metrics")]
-const REGRESSIONS: &str = "cloakroom_store_regressions_total";
-#[cfg(feature = "metrics")]
-const UNCONFIRMED: &str = "cloakroom_unconfirmed_writes_total";
-#[cfg(feature = "metrics")]
-const CORRUPT_ROWS: &str = "cloakroom_corrupt_rows_total";
-#[cfg(feature = "metrics")]
-const KEY_CHANGES: &str = "cloakroom_key_changes_total";
+mod alarms {
+    pub(super) const REUSE: &str = "cloakroom_reuse_detected_total";
+    pub(super) const REGRESSIONS: &str = "cloakroom_store_regressions_total";
+    pub(super) const UNCONFIRMED: &str = "cloakroom_unconfirmed_writes_total";
+    pub(super) const CORRUPT_ROWS: &str = "cloakroom_corrupt_rows_total";
+    /// An alarm if the label `change` is `compromised`.
+    pub(super) const KEY_CHANGES: &str = "cloakroom_key_changes_total";
+}
 
 metered! {
     /// The counters behind alarms begin at zero. Prometheus sees no increase where a series begins, and so would

@@ -5,7 +5,6 @@ mod with_mysql {
     use cloakroom_core::{GrantId, Random};
 
     use super::super::*;
-    use crate::MysqlStore;
 
     /// Deletes the row of a grant.
     struct Delete(GrantId);
@@ -24,10 +23,7 @@ mod with_mysql {
     /// As on a Galera node that lost the transaction in the middle of its second packet.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_missing_beside_entries_that_are_there_is_done_again() {
-        let url = std::env::var("CLOAKROOM_TEST_MYSQL_URL").expect("a database for tests");
-        let name: [u8; 8] = Random::system().array().unwrap();
-        let prefix = format!("m{:016x}_", u64::from_le_bytes(name));
-        let store = MysqlStore::builder(&url).table_prefix(&prefix).connect().await.unwrap();
+        let store = crate::test_store::open().await;
         let pool = store.pool();
         let id = GrantId::random(&Random::system()).unwrap();
         let now = UnixTime::from_secs(2_000_000_000);

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ::axum::Router;
 use ::axum::body::Body;
@@ -25,6 +24,7 @@ use crate::error::TokenError;
 use crate::flow::authorization_request::PageError;
 use crate::flow::request::TokenResponse;
 use crate::issuer::Issuer;
+use crate::metrics::Timer;
 
 impl Endpoints {
     /// A router with all endpoints, each below the path of the issuer's URL. Only the well-known
@@ -54,10 +54,10 @@ impl Endpoints {
 
 async fn serve(State(endpoints): State<Arc<Endpoints>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let began = Instant::now();
+    let timer = Timer::start();
     match read(body, endpoints.body_limit).await {
         Ok(body) => endpoints.respond(&Request::from_parts(parts, body)).await,
-        Err(refused) => endpoints.refused(&parts, refused, began.elapsed()),
+        Err(refused) => endpoints.refused(&parts, refused, &timer),
     }
     .map(Body::from)
 }

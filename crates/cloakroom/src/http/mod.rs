@@ -64,7 +64,7 @@ mod serve;
 mod token;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloakroom_core::InvalidValue;
 use tokio::sync::Semaphore;
@@ -73,6 +73,7 @@ use crate::client::Client;
 use crate::client::registration::Role;
 use crate::error::{AuthenticationFailure, TokenError};
 use crate::issuer::Issuer;
+use crate::metrics::{self, Timer};
 
 pub use authenticate::{ClientAuthenticator, SecretAuthenticator};
 pub use browser::{Browser, SignIn};
@@ -311,10 +312,10 @@ impl Endpoints {
         if shared && request.method() == Method::OPTIONS {
             return self.origins.preflight(request.headers());
         }
-        let began = Instant::now();
+        let timer = Timer::start();
         let mut response = self.dispatch(endpoint, request).await;
         let status = response.status().as_u16();
-        crate::metrics::request(endpoint.label(request.uri()), status, began.elapsed());
+        metrics::request(endpoint.label(request.uri()), status, &timer);
         if shared {
             self.origins.mark(request.headers(), response.headers_mut());
         }
@@ -324,16 +325,16 @@ impl Endpoints {
         response
     }
 
-    /// The refusal of a request whose body was not read, and how long it took.
+    /// The refusal of a request whose body was not read.
     #[cfg(feature = "axum")]
     fn refused(
         &self,
         request: &::http::request::Parts,
         mut response: Response<Bytes>,
-        took: Duration,
+        timer: &Timer,
     ) -> Response<Bytes> {
         let Some(endpoint) = self.endpoint(request.uri.path()) else { return response };
-        crate::metrics::request(endpoint.label(&request.uri), response.status().as_u16(), took);
+        metrics::request(endpoint.label(&request.uri), response.status().as_u16(), timer);
         if self.is_shared(endpoint) {
             self.origins.mark(&request.headers, response.headers_mut());
         }

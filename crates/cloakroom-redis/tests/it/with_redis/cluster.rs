@@ -85,8 +85,8 @@ async fn processes_race() {
 /// What a task was told that it did.
 #[derive(Debug, Default)]
 struct Told {
-    /// The newest generation that was acknowledged, with its token, of grants that nobody revoked; and before them,
-    /// which step of all tasks it was.
+    /// The newest generation that was acknowledged, with its token, of grants that nobody revoked. Here and below, the
+    /// number of the step comes first; all tasks count together.
     live: Vec<(usize, GrantRecord, TokenRecord)>,
     revoked: Vec<(usize, GrantId, TokenDigest)>,
     errors: usize,
