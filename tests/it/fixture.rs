@@ -27,11 +27,6 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync + 'static {
     fn place(&self) -> Option<String> {
         None
     }
-
-    /// Whether each call goes to a server.
-    fn is_on_server(&self) -> bool {
-        false
-    }
 }
 
 /// Opens the store of a [`Fixture`] of another process.
@@ -169,10 +164,6 @@ impl Fixture for Server {
 
     fn place(&self) -> Option<String> {
         Some(format!("{:?} {}", self.kind, self.name))
-    }
-
-    fn is_on_server(&self) -> bool {
-        true
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::command::{Failure, cargo, root};
 use crate::coverage::Coverage;
+use crate::features::Selections;
 use crate::mutants::Change;
 use crate::steps::Steps;
 use crate::test::{Outcome, Test};
@@ -28,7 +29,7 @@ fn in_order(steps: &mut Steps) -> Result<Outcome, Failure> {
     steps.run("clippy", || {
         cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()
     })?;
-    steps.run("features", || features::check(&crates))?;
+    steps.run("features", || features::check(&crates, Selections::Few))?;
     steps.run("public API", api::check)?;
     steps.run("docs", || {
         cargo("doc --workspace --no-deps --all-features").env("RUSTDOCFLAGS", "-D warnings").run()

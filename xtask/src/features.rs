@@ -1,9 +1,25 @@
 //! Features are additive: none needs or breaks another, and each crate compiles with any of them.
 
+use crate::ci;
 use crate::command::{Failure, cargo};
 
-/// Compiles each crate with each selection of its features.
-pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
+/// Which selections of a crate's features are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selections {
+    /// None, each alone, and the default ones. All of them are what `ci` compiles anyway.
+    Few,
+    /// In addition, all except each, and all: code that needs two features and names one of them may fail
+    /// only where the other one is left out.
+    Many,
+}
+
+/// `cargo xtask features`: compiles each crate with many selections of its features.
+pub(crate) fn task() -> Result<(), Failure> {
+    check(&ci::crates()?, Selections::Many)
+}
+
+/// Compiles each crate with selections of its features.
+pub(crate) fn check(crates: &[String], wanted: Selections) -> Result<(), Failure> {
     for name in crates {
         let features = features(name)?;
         let features: Vec<&str> =
@@ -11,7 +27,7 @@ pub(crate) fn check(crates: &[String]) -> Result<(), Failure> {
         if features.is_empty() {
             continue;
         }
-        for selection in selections(&features) {
+        for selection in selections(&features, wanted) {
             cargo(&format!("clippy --package {name} {selection} -- -D warnings")).run()?;
         }
     }
@@ -24,18 +40,20 @@ fn features(name: &str) -> Result<String, Failure> {
         .output()
 }
 
-/// None, each alone, all except each, the default ones, and all. Code that needs a feature that it does not
-/// name fails where only that feature is left out, however many others it needs.
-fn selections(features: &[&str]) -> Vec<String> {
+fn selections(features: &[&str], wanted: Selections) -> Vec<String> {
     let only = |features: &str| format!("--no-default-features --features {features}");
     let mut selections = vec!["--no-default-features".to_owned()];
     selections.extend(features.iter().copied().map(only));
+    selections.push(String::new());
+    if wanted == Selections::Few {
+        return selections;
+    }
     // With two features, all except one is the other one alone.
     for left_out in features.iter().filter(|_| features.len() > 2) {
         let others: Vec<&str> = features.iter().copied().filter(|name| name != left_out).collect();
         selections.push(only(&others.join(",")));
     }
-    selections.extend([String::new(), "--all-features".to_owned()]);
+    selections.push("--all-features".to_owned());
     selections
 }
 
@@ -46,18 +64,21 @@ mod tests {
     #[test]
     fn each_feature_is_tried_alone_and_left_out() {
         const ONLY: &str = "--no-default-features --features";
-        let expected = [
+        let few = [
             "--no-default-features".to_owned(),
             format!("{ONLY} a"),
             format!("{ONLY} b"),
             format!("{ONLY} c"),
+            String::new(),
+        ];
+        assert_eq!(selections(&["a", "b", "c"], Selections::Few), few);
+        let more = [
             format!("{ONLY} b,c"),
             format!("{ONLY} a,c"),
             format!("{ONLY} a,b"),
-            String::new(),
             "--all-features".to_owned(),
         ];
-        assert_eq!(selections(&["a", "b", "c"]), expected);
+        assert_eq!(selections(&["a", "b", "c"], Selections::Many), [&few[..], &more].concat());
     }
 
     #[test]

@@ -51,8 +51,8 @@ Usage: cargo xtask <task>
           move; --synchronous is for the first two; installs the programs that are missing (on Debian,
           as root)
   storm [--rounds N]
-          revoke thousands of tokens while servers and connections fail, on each store on a server;
-          `test` does the same with a quarter as many
+          revoke thousands of tokens while servers and connections fail, on each store; `test` does
+          the same, but in files and on servers with a quarter as many
   mcp     run clients on the official SDKs of the Model Context Protocol against the example
           `mcp_server`, which must have been built; installs the SDKs below target/, and Node.js and
           Python if they are missing (on Debian, as root)
@@ -70,6 +70,8 @@ Usage: cargo xtask <task>
           changes no test notices; without a name, the files in docs/mutants.md, which takes hours;
           --sample tries at most so many of each, always the same ones; --change does what ci does;
           installs cargo-mutants if it is missing
+  features
+          compile each crate with each of its features alone and left out; `ci` does less
   semver  compare the public API with that of the newest tag `v*`, and show whether the version
           says enough; fails while there is no such tag; installs cargo-semver-checks if it is missing
   api     write the public API of each crate into docs/public-api
@@ -110,6 +112,7 @@ fn task(args: &[String]) -> Option<Task> {
         }
         ("mcp", []) => Some(Box::new(mcp::run)),
         ("coverage", []) => Some(Box::new(coverage::task)),
+        ("features", []) => Some(Box::new(features::task)),
         ("semver", []) => Some(Box::new(semver::task)),
         ("api", []) => Some(Box::new(api::task)),
         ("ci", []) => Some(Box::new(ci::task)),
@@ -161,7 +164,8 @@ mod tests {
 
     #[test]
     fn knows_its_tasks_and_nothing_else() {
-        for name in ["test", "coverage", "semver", "api", "ci", "help", "--help", "-h"] {
+        for name in ["test", "coverage", "features", "semver", "api", "ci", "help", "--help", "-h"]
+        {
             assert!(is_task(&[name]), "{name}");
             assert!(!is_task(&[name, "more"]), "{name} more");
         }

@@ -2,7 +2,10 @@
 
 use cloakroom::core::format::TokenTerms;
 use cloakroom::core::keys::KeyRecord;
-use cloakroom::core::record::{GrantRecord, GrantRow, TokenRecord, TokenRow};
+use cloakroom::core::record::{
+    Chain, ChainKey, Claims, CodeBinding, Confirmation, Device, GrantRecord, GrantRow,
+    SealedSuccessor, SpentBefore, TokenRecord, TokenRow,
+};
 use cloakroom::core::revocation::{
     Cursor, CursorPlace, EntryId, Epoch, LogEntry, LogEvent, Target,
 };
@@ -17,9 +20,9 @@ const GRANT: GrantId = GrantId::from_bytes([5; 16]);
 pub(crate) fn row(input: &[u8]) {
     let Some((kind, body)) = input.split_first() else { return };
     let body = body.to_vec();
-    match kind % 3 {
-        0 => {
-            let chain = (body.len() % 2 == 0).then_some((7, [1; 32]));
+    match kind % 4 {
+        with_chain @ (0 | 1) => {
+            let chain = (with_chain == 1).then_some((7, [1; 32]));
             let row = GrantRow {
                 id: GRANT,
                 client: "web-app".into(),
@@ -37,7 +40,7 @@ pub(crate) fn row(input: &[u8]) {
                 assert_eq!(again, record);
             }
         }
-        1 => {
+        2 => {
             let row = TokenRow {
                 digest: [2; 32],
                 grant: GRANT,
@@ -60,17 +63,36 @@ pub(crate) fn row(input: &[u8]) {
     }
 }
 
+/// A grant with a chain and all that a body may hold, and one without.
+fn grants() -> [GrantRecord; 2] {
+    let one = UnixTime::from_millis(1);
+    let small = GrantRecord::new(
+        GRANT,
+        ClientId::new("web-app").expect("a client"),
+        Subject::user("alice").expect("a subject"),
+        Audience::one("https://a").expect("an audience"),
+        one,
+        UnixTime::MAX,
+    );
+    let mut whole = small.clone();
+    whole.scope = Scope::parse("a b").expect("a scope");
+    whole.username = Some("Alice".into());
+    whole.confirmation = Some(Confirmation::JwkThumbprint([0; 32]));
+    whole.claims = Claims::new([("tenant", json!("acme"))]).expect("claims");
+    whole.device = Device::new([("browser", "Firefox")]).expect("a device");
+    whole.unknown.insert("new".to_owned(), json!([1]));
+    let digest = TokenDigest::compute(TokenKind::Refresh, b"x");
+    let mut chain = Chain::new(TokenKind::Refresh, digest, ChainKey::from_bytes([6; 16]), one);
+    chain.code = Some(Box::new(CodeBinding::new("https://a/cb", Some("x".to_owned()))));
+    let mut successor = SealedSuccessor::new(vec![7; 3], one);
+    successor.earlier.push(SpentBefore::new(1, one));
+    chain.successor = Some(Box::new(successor));
+    whole.chain = Some(chain);
+    [small, whole]
+}
+
 pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
-    let grant = json!({
-        "scope": "a b", "audience": "https://a", "created_at": 1, "username": "Alice",
-        "claims": { "tenant": "acme" }, "device": { "browser": "Firefox" }, "new": [1],
-        "cnf": { "jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" },
-        "chain": {
-            "credential": "refresh", "key": "AAAAAAAAAAAAAAAAAAAAAA", "rotates": true,
-            "code": { "redirect_uri": "https://a/cb", "challenge": "x" },
-            "successor": { "sealed": "AAAA", "until": 5 },
-        },
-    });
+    let [small, whole] = grants();
     let key = json!({
         "generation": 1, "version": 2, "kid": "k", "algorithm": "ES256", "public_jwk": {},
         "sealed": "AAAA",
@@ -82,12 +104,13 @@ pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
         Scope::parse("a b").expect("a scope"),
         Audience::one("https://a").expect("an audience"),
     );
-    let token = terms.record(GRANT, TokenDigest::compute(TokenKind::Access, b"x")).to_row();
+    let mut token = terms.record(GRANT, TokenDigest::compute(TokenKind::Access, b"x"));
+    token.unknown.insert("new".to_owned(), json!([1]));
     vec![
-        format!("\0\x01{grant}").into_bytes(),
-        format!("\0\x01{grant} ").into_bytes(),
-        [b"\x01", &*token.body].concat(),
-        format!("\x02\x01{key}").into_bytes(),
+        [b"\x01", &*whole.to_row().body].concat(),
+        [b"\0", &*small.to_row().body].concat(),
+        [b"\x02", &*token.to_row().body].concat(),
+        format!("\x03\x01{key}").into_bytes(),
     ]
 }
 

@@ -111,6 +111,15 @@ impl Claims {
     pub(crate) fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
+
+    pub(super) const fn as_fields(&self) -> &UnknownFields {
+        &self.0
+    }
+
+    /// Claims that were checked before they were stored.
+    pub(super) const fn from_fields(fields: UnknownFields) -> Self {
+        Self(fields)
+    }
 }
 
 /// How deep an app's JSON may be nested. Every JSON reader accepts this depth.

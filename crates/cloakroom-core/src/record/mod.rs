@@ -21,7 +21,7 @@ use crate::ids::{ClientId, GrantId, Subject};
 use crate::random::{Random, RandomError};
 use crate::revocation::{Epoch, RuleKey};
 use crate::scope::{Audience, Scope};
-use crate::secret::{TokenDigest, TokenKind, byte_vec, bytes};
+use crate::secret::{TokenDigest, TokenKind, bytes};
 use crate::time::UnixTime;
 
 /// One authorization: a client may act for a subject, with a scope.
@@ -211,8 +211,8 @@ pub struct Chain {
     /// The refresh token that the last rotation made, sealed for the holder of the previous one.
     pub successor: Option<Box<SealedSuccessor>>,
     /// The first generation that needs the key [`GrantRecord::confirmation`], if the grant has one.
-    /// Earlier generations were issued without a key. `None` stands for the current generation; it
-    /// occurs in new chains, and in rows that an older version wrote.
+    /// Earlier generations were issued without a key. `None` stands for the current generation, as in
+    /// new chains.
     pub bound_from: Option<u32>,
     /// Whether a refresh token is replaced at each use.
     pub rotates: bool,
@@ -282,23 +282,19 @@ pub struct ChainPosition {
 }
 
 /// What an authorization code is bound to (RFC 6749 §4.1.3, RFC 7636 §4.4).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CodeBinding {
     /// The redirect URI that the code was sent to, byte for byte.
     pub redirect_uri: String,
     /// Whether the authorization request named no redirect URI, so that the client's only registered
-    /// one was used. `false` in rows of older versions.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// one was used.
     pub redirect_uri_omitted: bool,
     /// The PKCE `S256` challenge. `None` only if a confidential client sent none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
     /// The `nonce` of the authorization request (OpenID Connect Core §3.1.2.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
     /// Fields of a newer version.
-    #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
@@ -314,21 +310,18 @@ impl CodeBinding {
 
 /// The successor of the last rotated refresh token. It is sealed under a key that is derived from the
 /// rotated token, so that the database alone cannot open it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SealedSuccessor {
     /// Nonce and ciphertext.
-    #[serde(with = "byte_vec")]
     pub sealed: Vec<u8>,
     /// When the retry window ends.
     pub until: UnixTime,
     /// The credentials that were spent before the last one and whose own windows were still open,
     /// oldest first. Presenting one of them is not reuse: each opens the one after it, and so on to the
     /// current one. At most [`SealedSuccessor::MAX_EARLIER`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SpentBefore>,
     /// Fields of a newer version.
-    #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
@@ -352,19 +345,17 @@ impl SealedSuccessor {
 }
 
 /// A credential that was spent before the last one was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpentBefore {
     /// Its number in the chain.
     pub generation: u32,
     /// When its window ends.
     pub until: UnixTime,
-    /// The credential after it, sealed for its holder as [`SealedSuccessor::sealed`] is. Empty in rows
-    /// of older versions: then nobody can catch up from here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "byte_vec")]
+    /// The credential after it, sealed for its holder as [`SealedSuccessor::sealed`] is. If it is empty,
+    /// nobody can catch up from here.
     pub sealed: Vec<u8>,
     /// Fields of a newer version.
-    #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
@@ -378,9 +369,8 @@ impl SpentBefore {
 
 /// The key of the tags of one chain: 16 random bytes in the row of the grant. It is wiped on drop,
 /// redacted in `Debug` and compared in constant time.
-#[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ChainKey(#[serde(with = "bytes")] [u8; 16]);
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct ChainKey([u8; 16]);
 
 impl ChainKey {
     /// A new random key.
@@ -390,6 +380,13 @@ impl ChainKey {
     /// If the source of random bytes fails.
     pub fn random(random: &Random) -> Result<Self, RandomError> {
         random.array().map(Self)
+    }
+
+    /// The key with these bytes.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
     }
 
     /// The bytes; a secret.

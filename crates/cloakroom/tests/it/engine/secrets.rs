@@ -312,10 +312,9 @@ async fn debug_shows_no_secret() {
     let der = signing.to_pkcs8_der().unwrap();
     secrets.push(Secret::bytes("an Ed25519 key", &der[der.len() - 32..]));
 
-    let chain_key = ChainKey::random(&random).unwrap();
-    let serialized = serde_json::to_string(&chain_key).unwrap();
-    let decoded = URL_SAFE_NO_PAD.decode(serialized.trim_matches('"')).unwrap();
-    secrets.push(Secret::bytes("a chain key", &decoded));
+    let bytes = random.array().unwrap();
+    let chain_key = ChainKey::from_bytes(bytes);
+    secrets.push(Secret::bytes("a chain key", &bytes));
     let grant = GrantId::random(&random).unwrap();
     let (code, _) = keys.mint_chain(ChainKind::Code, grant, 0, &chain_key, &random).unwrap();
     secrets.extend(Secret::handle("a code", &code));
