@@ -196,15 +196,17 @@ impl Audience {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut all: Vec<Text> = Vec::new();
+        let (mut all, mut bytes) = (Vec::<Text>::new(), 0);
         for resource in resources {
             let resource = resource.as_ref();
             Self::check(resource)?;
             if !all.iter().any(|own| own.as_bytes() == resource.as_bytes()) {
+                // Before it is compared with many others.
+                bytes += resource.len();
+                Self::check_length(bytes)?;
                 all.push(resource.into());
             }
         }
-        Self::check_length(all.iter().map(|resource| resource.as_bytes().len()).sum())?;
         match (all.pop(), all.is_empty()) {
             (None, _) => Err(InvalidValue::new("audience", "it names no resource")),
             (Some(one), true) => Ok(Self(Resources::One(one))),
@@ -363,7 +365,8 @@ mod tests {
         assert_eq!(Scope::parse("b a b").unwrap().as_str(), "a b");
         assert!(Scope::parse("").unwrap().is_empty());
         assert_eq!(Scope::parse("").unwrap().iter().count(), 0);
-        for bad in [" a", "a ", "a  b", "a\tb", "a\"", "a\\", "é"] {
+        assert_eq!(Scope::parse("!~#[]").unwrap().as_str(), "!~#[]");
+        for bad in [" a", "a ", "a  b", "a\tb", "a\"", "a\\", "é", "\u{1f}", "a\u{7f}"] {
             assert!(Scope::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Scope::parse(&"a".repeat(4097)).is_err());

@@ -59,7 +59,7 @@ impl fmt::Debug for TokenSecret {
 }
 
 /// The kind of a credential. A digest or a tag of one kind never matches one of another kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TokenKind {
@@ -79,6 +79,11 @@ impl TokenKind {
             Self::Refresh => 2,
             Self::Code => 3,
         }
+    }
+
+    /// The kind with this byte.
+    pub(crate) fn of_domain(byte: u8) -> Option<Self> {
+        [Self::Access, Self::Refresh, Self::Code].into_iter().find(|kind| kind.domain() == byte)
     }
 }
 

@@ -102,7 +102,10 @@ fn last(mut value: Vec<u8>, length: usize) -> Vec<u8> {
 
 /// The grant behind a value; `None` if it is a tombstone.
 pub(crate) fn grant(id: GrantId, value: Vec<u8>) -> Result<Option<GrantRecord>, StoreError> {
-    grant_row(id, value)?.map(|row| GrantRecord::from_row(&row)).transpose()
+    match grant_row(id, value)? {
+        Some(row) => GrantRecord::from_row(&row).map(Some),
+        None => Ok(None),
+    }
 }
 
 pub(crate) fn token_value(row: &TokenRow) -> Vec<u8> {

@@ -20,7 +20,7 @@ const GRANT: GrantId = GrantId::from_bytes([5; 16]);
 pub(crate) fn row(input: &[u8]) {
     let Some((kind, body)) = input.split_first() else { return };
     let body = body.to_vec();
-    match kind % 4 {
+    match kind % 5 {
         with_chain @ (0 | 1) => {
             let chain = (with_chain == 1).then_some((7, [1; 32]));
             let row = GrantRow {
@@ -38,6 +38,12 @@ pub(crate) fn row(input: &[u8]) {
             if let Ok(record) = GrantRecord::from_row(&row) {
                 let again = GrantRecord::from_row(&record.to_row()).expect("what was written");
                 assert_eq!(again, record);
+            }
+        }
+        4 => {
+            if let Ok(record) = GrantRecord::from_bytes(GRANT, &body) {
+                let again = GrantRecord::from_bytes(GRANT, &record.to_bytes());
+                assert_eq!(again.expect("what was written"), record);
             }
         }
         2 => {
@@ -76,6 +82,11 @@ fn grants() -> [GrantRecord; 2] {
     );
     let mut whole = small.clone();
     whole.scope = Scope::parse("a b").expect("a scope");
+    whole.audience = Audience::new(["https://a", "https://b"]).expect("an audience");
+    (whole.auth_time, whole.refreshed_at) = (Some(one), Some(one));
+    (whole.acr, whole.session) = (Some("mfa".into()), Some("s".into()));
+    whole.act = Some(Box::new(json!({"sub": "support"})));
+    whole.authorization_details = Some(Box::new(json!([{"type": "payment"}])));
     whole.username = Some("Alice".into());
     whole.confirmation = Some(Confirmation::JwkThumbprint([0; 32]));
     whole.claims = Claims::new([("tenant", json!("acme"))]).expect("claims");
@@ -83,7 +94,11 @@ fn grants() -> [GrantRecord; 2] {
     whole.unknown.insert("new".to_owned(), json!([1]));
     let digest = TokenDigest::compute(TokenKind::Refresh, b"x");
     let mut chain = Chain::new(TokenKind::Refresh, digest, ChainKey::from_bytes([6; 16]), one);
-    chain.code = Some(Box::new(CodeBinding::new("https://a/cb", Some("x".to_owned()))));
+    chain.bound_from = Some(1);
+    let mut code = CodeBinding::new("https://a/cb", Some("x".to_owned()));
+    code.nonce = Some("n".to_owned());
+    code.unknown.insert("new".to_owned(), json!([1]));
+    chain.code = Some(Box::new(code));
     let mut successor = SealedSuccessor::new(vec![7; 3], one);
     successor.earlier.push(SpentBefore::new(1, one));
     chain.successor = Some(Box::new(successor));
@@ -110,6 +125,7 @@ pub(crate) fn row_seeds() -> Vec<Vec<u8>> {
         [b"\x01", &*whole.to_row().body].concat(),
         [b"\0", &*small.to_row().body].concat(),
         [b"\x02", &*token.to_row().body].concat(),
+        [b"\x04", &*whole.to_bytes()].concat(),
         format!("\x03\x01{key}").into_bytes(),
     ]
 }

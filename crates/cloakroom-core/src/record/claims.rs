@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::ids::InvalidValue;
@@ -55,8 +55,7 @@ pub const RESERVED_CLAIMS: [&str; 26] = [
 /// assert!(Claims::new([("sub", json!("mallory"))]).is_err());
 /// # Ok::<(), cloakroom_core::InvalidValue>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Claims(
     // For its size: most grants have no claims.
     UnknownFields,
@@ -152,8 +151,8 @@ pub fn bounded_json(what: &'static str, value: &Value, most: usize) -> Result<()
 
 /// The description of a session for its user, for example "Firefox on Linux, Lisbon": at most 1,024
 /// bytes of names and values.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(into = "BTreeMap<String, String>")]
 #[expect(clippy::box_collection, reason = "a map takes 24 bytes, and many grants have no device")]
 pub struct Device(Option<Box<BTreeMap<String, String>>>);
 

@@ -1,10 +1,13 @@
 //! The conversion between records and rows. A row has the few columns that a store indexes or
 //! updates, and one versioned body of bytes. A new field changes only the body, so no store has to
-//! migrate.
+//! change its tables.
 //!
 //! The body of a grant or a token, which every lookup reads, is one version byte, and the fields in a fixed order
-//! (`fields.rs`). Of a newer version, it keeps the members of a JSON object that each record ends with: so a new field
-//! is such a member, or the version changes. The body of a log entry or a signing key is one version byte, and JSON.
+//! (`fields.rs`). Each record in it has a JSON object for the fields of newer versions, which this version keeps. A
+//! newer version puts a field there only if older nodes may ignore it. What they must not ignore, such as another way
+//! to bind a token to a key, needs a new version byte: then they cannot read the row.
+//!
+//! The body of a log entry or a signing key is one version byte, and JSON.
 
 mod fields;
 mod rule_key;
@@ -289,7 +292,7 @@ fn decode_json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<
             serde_json::from_slice(json).map_err(|error| StoreError::corrupt(what, error))
         }
         Some(_) => Err(StoreError::corrupt(what, "this program does not know its version")),
-        None => Err(StoreError::corrupt(what, "its body is empty")),
+        None => Err(StoreError::corrupt(what, "it is empty")),
     }
 }
 

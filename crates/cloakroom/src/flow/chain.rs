@@ -76,9 +76,8 @@ impl<'a> ChainBinding<'a> {
         Self {
             public,
             key: grant.confirmation.as_ref().filter(|_| public),
-            // Every token of a new chain is bound. A row of an older version has no value: its
-            // current token counts as bound, and its earlier ones do not, so that reuse by a thief
-            // is noticed.
+            // Every token of a new chain is bound. Without a value, the current token counts as
+            // bound, and earlier ones do not, so that reuse by a thief is noticed.
             from: chain.bound_from.unwrap_or(chain.generation),
         }
     }

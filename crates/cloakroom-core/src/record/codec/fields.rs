@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::record::claims::{Claims, Device};
@@ -91,6 +92,11 @@ fn read_bytes<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], Damage> {
 
 fn read_text<'a>(from: &mut &'a [u8]) -> Result<&'a str, Damage> {
     Ok(str::from_utf8(read_bytes(from)?)?)
+}
+
+/// The error names no content.
+fn read_json<T: DeserializeOwned>(from: &mut &[u8]) -> Result<T, Damage> {
+    Ok(serde_json::from_slice(read_bytes(from)?).map_err(|_| "its JSON is invalid")?)
 }
 
 impl Field for u64 {
@@ -252,7 +258,7 @@ impl Field for Value {
     }
 
     fn read(from: &mut &[u8]) -> Result<Self, Damage> {
-        Ok(serde_json::from_slice(read_bytes(from)?)?)
+        read_json(from)
     }
 }
 
@@ -268,10 +274,11 @@ impl Field for UnknownFields {
     }
 
     fn read(from: &mut &[u8]) -> Result<Self, Damage> {
-        match read_bytes(from)? {
-            [] => Ok(Self::default()),
-            object => Ok(serde_json::from_slice::<Map<_, _>>(object)?.into()),
+        if let [0, rest @ ..] = *from {
+            *from = rest;
+            return Ok(Self::default());
         }
+        read_json::<Map<_, _>>(from).map(Self::from)
     }
 }
 
@@ -359,8 +366,7 @@ impl Field for TokenKind {
 
     fn read(from: &mut &[u8]) -> Result<Self, Damage> {
         let [byte] = Field::read(from)?;
-        let mut kinds = [Self::Access, Self::Refresh, Self::Code].into_iter();
-        kinds.find(|kind| kind.domain() == byte).ok_or("its kind of credential is unknown".into())
+        Ok(Self::of_domain(byte).ok_or("its kind of credential is unknown")?)
     }
 }
 

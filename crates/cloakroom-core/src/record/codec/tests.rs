@@ -5,6 +5,124 @@ use serde_json::json;
 use super::*;
 use crate::test_records::{grant, key, token};
 
+/// A grant in which no two values are alike.
+fn distinct() -> GrantRecord {
+    let at = UnixTime::from_millis;
+    let mut grant = grant(1);
+    (grant.auth_time, grant.created_at, grant.refreshed_at) = (Some(at(1)), at(2), Some(at(3)));
+    (grant.expires_at, grant.row_expires_at, grant.revoked_at) = (at(4), at(5), Some(at(6)));
+    grant.audience = Audience::new(["b", "a"]).unwrap();
+    grant.device = Device::new([("os", "Linux"), ("city", "Lisbon")]).unwrap();
+    grant.unknown = [("n".to_owned(), json!(1))].into_iter().collect();
+    let chain = grant.chain.as_mut().unwrap();
+    chain.digest = TokenDigest::from_bytes([8; 32]);
+    chain.key = ChainKey::from_bytes([9; 16]);
+    (chain.expires_at, chain.rotates) = (at(300), false);
+    chain.code.as_mut().unwrap().challenge = Some("c".into());
+    let successor = chain.successor.as_mut().unwrap();
+    successor.until = at(7);
+    successor.earlier[0].until = at(8);
+    grant
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+}
+
+/// Rows outlive the program that wrote them.
+#[test]
+fn bodies_are_what_they_always_were() {
+    let grant = distinct();
+    let body = [
+        &[2][..],
+        &text("orders:read orders:write"),
+        &[2],
+        &text("b"),
+        &text("a"),
+        &[1, 1],
+        &[4; 32],
+        &[1, 1],
+        &[1],
+        &text("urn:example:mfa"),
+        &[2],
+        &[1],
+        &text("Alice"),
+        &[1],
+        &text(r#"{"sub":"support"}"#),
+        &[1],
+        &text(r#"[{"type":"payment"}]"#),
+        &[1],
+        &text("sid-1"),
+        &text(r#"{"tenant":"acme"}"#),
+        &[2],
+        &text("city"),
+        &text("Lisbon"),
+        &text("os"),
+        &text("Linux"),
+        &[1, 3],
+        &text(r#"{"n":1}"#),
+        // The chain: a refresh token, and its key.
+        &[1, 2],
+        &[9; 16],
+        // Its code.
+        &[1],
+        &text("https://app.example/cb"),
+        &[1, 1],
+        &text("c"),
+        &[1],
+        &text("n-1"),
+        &[0],
+        // Its successor, and what was spent before.
+        &[1, 3, 1, 2, 3, 7, 1, 0, 8, 2, 4, 5, 0, 0],
+        // The first bound generation, that it does not rotate, and no unknown fields.
+        &[1, 1, 0, 0],
+    ]
+    .concat();
+    let row = grant.to_row();
+    assert_eq!(row.body, body);
+    let columns = [
+        &[2][..],
+        &text("web-app"),
+        &text("u:alice"),
+        // 1,700,000,000,000.
+        &[0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31],
+        &[1, 2],
+        &[8; 32],
+        &[1, 0xac, 2],
+        &[4, 5, 1, 6],
+    ]
+    .concat();
+    assert_eq!(grant.to_bytes(), [columns, body].concat());
+    assert_eq!(GrantRecord::from_row(&row).unwrap(), grant);
+    assert_eq!(GrantRecord::from_bytes(grant.id, &grant.to_bytes()).unwrap(), grant);
+
+    let at = UnixTime::from_millis;
+    let token = TokenRecord {
+        issued_at: at(1),
+        expires_at: at(2),
+        revoked_at: Some(at(3)),
+        confirmation: Some(Confirmation::CertificateThumbprint([5; 32])),
+        claims: Some(Claims::default()),
+        ..token(grant.id, 1)
+    };
+    let body = [
+        &[2][..],
+        &text("orders:read"),
+        &[1],
+        &text("https://orders.example"),
+        &[1, 2],
+        &[5; 32],
+        // Claims, but none, instead of those of the grant; and no unknown fields.
+        &[1, 0, 0],
+    ]
+    .concat();
+    assert_eq!(token.to_row().body, body);
+    assert_eq!(token.to_bytes(), [&[2, 1, 2, 1, 3], &*body].concat());
+    assert_eq!(TokenRecord::from_row(&token.to_row()).unwrap(), token);
+    let again = TokenRecord::from_bytes(grant.id, &token.digest, &token.to_bytes()).unwrap();
+    assert_eq!(again, token);
+}
+
 #[test]
 fn rows_round_trip() {
     let grant = grant(1);
@@ -70,6 +188,7 @@ fn put_unknown(value: &mut Value) -> usize {
 #[test]
 fn what_a_newer_version_wrote_survives_in_the_row_of_a_key() {
     let json_of = |body: &[u8]| serde_json::from_slice::<Value>(&body[1..]).unwrap();
+    assert!(key().to_body().starts_with(b"\x01{"));
     let mut json = json_of(&key().to_body());
     // The record, its public key, its times, and when it signs.
     assert_eq!(put_unknown(&mut json), 4);
@@ -87,8 +206,10 @@ fn a_binding_that_is_not_understood_is_refused() {
     let mut row = grant(1).to_row();
     let thumbprint = place(&row.body, &[4; 32]);
     assert_eq!(row.body[thumbprint - 1], 1);
-    row.body[thumbprint - 1] = 3;
-    assert!(matches!(GrantRecord::from_row(&row), Err(StoreError::Corrupt { .. })));
+    for unknown in [0, 3, 0xff] {
+        row.body[thumbprint - 1] = unknown;
+        assert!(matches!(GrantRecord::from_row(&row), Err(StoreError::Corrupt { .. })));
+    }
     row.body[thumbprint - 1] = 2;
     let read = GrantRecord::from_row(&row).unwrap();
     assert_eq!(read.confirmation, Some(Confirmation::CertificateThumbprint([4; 32])));

@@ -355,9 +355,9 @@ async fn a_confidential_client_proves_another_key_whenever_it_likes() {
 }
 
 #[tokio::test]
-async fn a_row_of_before_ends_no_session_and_hides_no_thief() {
-    // As it was written: a key, and not from when on it counts.
-    let written_before = async |fixture: &Fixture, token: &TokenSecret| {
+async fn a_key_without_its_first_generation_ends_no_session_and_hides_no_thief() {
+    // A key, and not from when on it counts.
+    let forget = async |fixture: &Fixture, token: &TokenSecret| {
         let mut record = fixture.store.grant(grant_of(token)).await;
         record.confirmation = key(OWNERS);
         record.chain.as_mut().unwrap().bound_from = None;
@@ -366,23 +366,23 @@ async fn a_row_of_before_ends_no_session_and_hides_no_thief() {
     // A confidential client was bound to its first key.
     let fixture = Fixture::new().await;
     let token = fixture.session().await.refresh;
-    written_before(&fixture, &token).await;
+    forget(&fixture, &token).await;
     let next = fixture.refresh_as("web-app", &token, THIEFS).await.unwrap();
     assert_eq!(fixture.store.grant(next.grant).await.confirmation, None);
     fixture.refresh_as("web-app", &next.refresh_token.unwrap(), None).await.unwrap();
 
-    // A public one still needs its key, and may send again what it sent before the upgrade.
+    // A public one still needs its key, and may send again what it sent before.
     for wait in [0, 36] {
         let fixture = Fixture::new().await;
         let stolen = fixture.public(None).await;
         let spent = fixture.next(&stolen, OWNERS).await;
         let current = fixture.next(&spent, OWNERS).await;
-        written_before(&fixture, &current).await;
+        forget(&fixture, &current).await;
         assert_eq!(fixture.next(&spent, OWNERS).await.expose(), current.expose());
         assert_eq!(fixture.refused(&current, None).await, GrantRefusal::OtherKey);
         let last = fixture.next(&current, OWNERS).await;
         assert_eq!(fixture.refused(&current, THIEFS).await, GrantRefusal::OtherKey);
-        // A slow tab of before the upgrade.
+        // A slow tab.
         assert_eq!(fixture.next(&spent, OWNERS).await.expose(), last.expose());
         fixture.clock.advance(secs(wait));
         if wait > 0 {

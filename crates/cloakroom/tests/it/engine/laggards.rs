@@ -255,12 +255,12 @@ async fn a_thief_who_rotates_fast_to_push_the_others_out_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_row_of_an_older_version_is_refused_without_harm_where_it_leads_nowhere() {
+async fn what_leads_nowhere_is_refused_without_harm() {
     let fixture = fixture(agent(confidential(), None)).await;
     let tokens = fixture.agent_tokens(4, None).await;
     let mut row = fixture.store.grant(grant_of(&tokens[0])).await;
     let successor = row.chain.as_mut().unwrap().successor.as_mut().unwrap();
-    // Older versions kept when a token was spent, and not what follows it.
+    // Nobody can catch up from here.
     successor.earlier[1].sealed.clear();
     fixture.store.fail_over(row).await;
     for lost in &tokens[..2] {
