@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use cloakroom_conformance::run_all;
-use cloakroom_core::revocation::LogNotifications;
-use cloakroom_core::store::TokenStore as _;
+use cloakroom_core::revocation::{LogNotifications, Target};
+use cloakroom_core::store::{Housekeeping, TokenStore as _};
 use cloakroom_redis::{OpenError, RedisStore};
 use futures_util::StreamExt as _;
 
-use crate::support::{DAY, NOW};
+use crate::support::{DAY, NOW, grant, revocation, token};
 use crate::topology::Watched;
 use crate::with_redis::cluster::{Stores, only_the_last_is_lost, worked};
 use crate::with_redis::kit::open;
@@ -31,6 +31,27 @@ async fn a_sentinel_may_have_a_login_of_its_own() {
     let builder = RedisStore::builder(&url).sentinel_login("default", "hunter2");
     let store = builder.connect().await.unwrap();
     store.heartbeat(NOW, NOW + DAY).await.unwrap();
+}
+
+/// The driver asks each server whether it is a master.
+#[tokio::test]
+async fn a_user_with_the_documented_rights_suffices_and_needs_info() {
+    let watched = Watched::start();
+    let rights = "ACL SETUSER shop on >hunter2 ~{shop}* ~{shop.* +@all -@admin -@dangerous";
+    let rights: Vec<&str> = rights.split(' ').collect();
+    assert_eq!(watched.master.says(&rights).trim(), "OK");
+    let open =
+        || RedisStore::builder(&watched.url()).login("shop", "hunter2").prefix("shop").connect();
+    let error = open().await.unwrap_err();
+    assert!(matches!(error, OpenError::Store(_)), "{error}");
+    assert_eq!(watched.master.says(&["ACL", "SETUSER", "shop", "+info"]).trim(), "OK");
+    let store = open().await.unwrap();
+    let record = grant(&store, "alice", "app").await;
+    let held = token(&record);
+    let _ = store.create(record.clone(), vec![held]).await.unwrap();
+    store.revoke(revocation(Target::Subject(record.subject.clone()))).await.unwrap();
+    let task = Housekeeping { now: NOW, before: NOW, limit: 10, sweep: None };
+    store.maintain(task).await.unwrap();
 }
 
 /// The stores find the new master by themselves, and the streams of their readers go on.
