@@ -173,10 +173,15 @@ fn keep(engine: &'static dyn Engine) -> Result<(), Failure> {
     let own = engine.make(&server)?;
     say(&format!("{READY}{version}\t{}", own.reveal()));
     let _ = end.recv();
-    engine.unmake(&server, &own).map_err(|why| {
-        let said = private.map(|private| private.said()).unwrap_or_default();
-        Failure::new(format!("database `{}` was not removed: {why}\n{said}", own.database()))
-    })
+    match private {
+        // The database goes with the server. To remove its tables one by one can take a minute.
+        Some(private) => engine.version(&server).map(drop).map_err(|why| {
+            Failure::new(format!("the server did not run to the end: {why}\n{}", private.said()))
+        }),
+        None => engine.unmake(&server, &own).map_err(|why| {
+            Failure::new(format!("database `{}` was not removed: {why}", own.database()))
+        }),
+    }
 }
 
 /// The server that the environment names.

@@ -280,11 +280,25 @@ mod with_redis {
     fn what_is_no_longer_of_the_run_is_not_removed() {
         let temporary = Temporary::new();
         let mut keeper = private(&redis::Redis, &temporary.0);
-        let url = keeper.ready().unwrap().url;
+        let any = keeper.ready().unwrap().url.with_database("");
+        let mut guest = Keeper::start(&redis::Redis, Some(&any), Purpose::Tests).unwrap();
+        let url = guest.ready().unwrap().url;
         redis::ask(&url, &["-n", url.database(), "FLUSHDB"]).unwrap();
         fill(&redis::Redis, &url);
-        let failure = keeper.end().unwrap_err().to_string();
+        let failure = guest.end().unwrap_err().to_string();
         assert!(failure.contains("it was not removed"), "{failure}");
+        keeper.end().unwrap();
+        assert!(temporary.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_ended_by_itself_is_reported() {
+        let temporary = Temporary::new();
+        let mut keeper = private(&redis::Redis, &temporary.0);
+        let url = keeper.ready().unwrap().url;
+        let _ = redis::ask(&url, &["SHUTDOWN", "NOSAVE"]);
+        let failure = keeper.end().unwrap_err().to_string();
+        assert!(failure.contains("did not run to the end"), "{failure}");
         assert!(temporary.is_empty());
     }
 
